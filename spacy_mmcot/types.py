@@ -31,6 +31,7 @@ IMAGE_KEY = ("._.", "mmcot_image", None, None)
 ID_KEY = "mmcot_id"
 SOFT_LABELS_KEY = "mmcot_soft_labels"
 PROMPT_TARGET_KEY = "mmcot_prompt_target"
+RELATIONS_KEY = "mmcot_relations"
 
 Text = Annotated[StrictStr, Field(min_length=1)]
 

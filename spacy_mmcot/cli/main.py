@@ -18,6 +18,9 @@ from ..errors import MMCoTError
 from .augment import augment
 from .convert import convert
 from .elicit import elicit
+from .evaluate import evaluate
+from .experiment import experiment
+from .teach import teach
 
 app = typer.Typer(
     name="mmcot",
@@ -41,7 +44,7 @@ def _plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-for _function in (convert, elicit, augment):
+for _function in (convert, elicit, augment, teach, evaluate, experiment):
     app.command(_function.__name__)(_plain_errors(_function))
 
 

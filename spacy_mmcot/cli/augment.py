@@ -1,0 +1,99 @@
+"""`augment`: more training posts from an LLM's rewritings."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..types import AUGMENTATIONS, Augmentation, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..corpus.augment import Tally
+
+
+class AugmentationName(str, Enum):
+    style = "style"
+    entity = "entity"
+    image = "image"
+
+
+class TaskName(str, Enum):
+    ner = "ner"
+    rel = "rel"
+
+
+_SHOWN = 5
+
+
+def augment(
+    posts: Annotated[Path, typer.Argument(help="Posts file (.jsonl).")],
+    answers: Annotated[
+        Path, typer.Argument(help="Answers store (.sqlite) or recorded answers (.jsonl).")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the new posts go (.jsonl).")
+    ],
+    answers_out: Annotated[
+        Path, typer.Option(help="Where what is still known about the new posts goes (.jsonl).")
+    ],
+    dimension: Annotated[
+        list[AugmentationName] | None,
+        typer.Option(help="Which rewritings; repeat it for several. style and entity by default."),
+    ] = None,
+    task: Annotated[TaskName, typer.Option(help="Which answers of a store.")] = TaskName.ner,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Leave broken rows out and list them.")
+    ] = False,
+) -> None:
+    """Make new training posts from the labelled ones and an LLM's rewritings of them.
+
+    Labels follow their mentions into the new text; where that is not certain, no post is made.
+    """
+    from ..corpus.augment import augment as make
+    from ..corpus.findings import Findings
+    from ..corpus.formats import write_posts
+    from ..corpus.jsonl import write_records
+    from ..corpus.sources import read_rows, relative_image
+    from ..elicitation.store import load_answers
+
+    findings = Findings(skip_invalid)
+    task_value: Task = task.value
+    names = {name.value for name in dimension} if dimension else {"style", "entity"}
+    dimensions = [name for name in AUGMENTATIONS if name in names]
+    old = [row.post for row in read_rows(posts, findings, set(), format="posts")]
+    made, tallies = make(old, load_answers(answers, task_value), dimensions)
+    write_posts(output, (relative_image(new.post, output.parent) for new in made))
+    write_records(answers_out, (new.answers for new in made if new.answers))
+    for line in findings.lines():
+        print(line)
+    _print_summary(tallies)
+    print(f"{len(made)} new posts are in {output}, what is known about them in {answers_out}.")
+
+
+def _print_summary(tallies: Mapping[Augmentation, Tally]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("dimension", no_wrap=True)
+    for heading in ("made", "no answer", "impossible", "rejected"):
+        table.add_column(heading, justify="right")
+    for name, tally in tallies.items():
+        counts = (
+            tally.made,
+            tally.unanswered,
+            tally.impossible,
+            sum(map(len, tally.rejected.values())),
+        )
+        table.add_row(name, *map(str, counts))
+    Console().print(table)
+    for name, tally in tallies.items():
+        for reason, ids in tally.rejected.items():
+            more = "" if len(ids) <= _SHOWN else ", ..."
+            print(f"{name}, rejected: {reason}: {len(ids)} ({', '.join(ids[:_SHOWN])}{more})")

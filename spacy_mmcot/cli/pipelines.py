@@ -1,0 +1,25 @@
+"""Loading pipelines for commands, with errors a user can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import Errors, MMCoTError
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+
+
+def load_pipeline(source: str | Path) -> Language:
+    """The trained pipeline in a folder, or of an installed package.
+
+    Raises MMCoTError where there is none, or it cannot be read.
+    """
+    import spacy
+
+    try:
+        return spacy.load(source)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MMCoTError(Errors.E700.format(source=source, reason=reason)) from error

@@ -1,0 +1,55 @@
+"""`teach`: write a teacher's soft labels, and prompt targets, onto a corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def teach(
+    teacher: Annotated[Path, typer.Argument(help="Trained teacher pipeline")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help=".spacy files or folders of them, with knowledge")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The taught .spacy file")],
+    prompt_length: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Also store prompt targets for so many prompt vectors; 0 for none"
+        ),
+    ] = 0,
+    knowledge_encoder: Annotated[
+        Optional[str],
+        typer.Option(help="Encoder source for the prompt targets; the teacher's own by default"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+) -> None:
+    """Let a TEACHER label INPUTS softly, unlabelled posts above all."""
+    import time
+
+    import spacy
+
+    from ..corpus.docbin import docbin_paths, read_docs, write_docs
+    from ..distillation.teach import KnowledgeEncoder, set_prompt_targets
+    from ..distillation.teach import teach as teach_docs
+    from ..errors import Errors, MMCoTError
+    from .pipelines import load_pipeline
+
+    started = time.perf_counter()
+    nlp = load_pipeline(teacher)
+    files = [file for path in inputs for file in docbin_paths(path)]
+    docs = [doc for file in files for doc in read_docs(file, nlp.vocab)]
+    docs = list(teach_docs(nlp, docs, batch_size))
+    n_targets = 0
+    if prompt_length:
+        source = knowledge_encoder or nlp.config["components"]["transformer"]["model"]["source"]
+        n_targets = set_prompt_targets(docs, KnowledgeEncoder(source, prompt_length), batch_size)
+    write_docs(output, docs)
+    seconds = time.perf_counter() - started
+    unlabelled = sum(not doc.has_annotation("ENT_IOB") for doc in docs)
+    print(
+        f"{len(docs)} docs taught ({unlabelled} of them unlabelled), {n_targets} prompt targets, "
+        f"{output.stat().st_size / 1e6:.1f} MB, {seconds:.1f} s -> {output}"
+    )

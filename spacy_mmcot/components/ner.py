@@ -1,0 +1,345 @@
+"""`mmcot_ner`: entities from a distilled tagger."""
+
+# No postponed annotations here: spaCy reads those of factories and of initialize at run time.
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from spacy.language import Language
+from spacy.pipeline.trainable_pipe import TrainablePipe
+from spacy.tokens import Doc, Span
+from spacy.training import Example, validate_examples, validate_get_examples
+from spacy.vocab import Vocab
+from thinc.api import Config, Model, Optimizer, torch2xp, xp2torch
+
+from ..corpus.extensions import register
+from ..distillation.losses import TagLosses, tag_losses
+from ..distillation.soft_labels import get_soft_labels, soft_tags
+from ..errors import Errors, MMCoTError
+from ..model.crf import best_paths, lattice, log_marginals, span_log_probability
+from ..model.tagger_bridge import TagScores, set_tags
+
+DEFAULT_MODEL = Config().from_str(
+    """
+    [model]
+    @architectures = "spacy_mmcot.Tagger.v1"
+    dropout = 0.2
+    crf = true
+
+    [model.tok2vec]
+    @architectures = "spacy.HashEmbedCNN.v2"
+    pretrained_vectors = null
+    width = 96
+    depth = 4
+    embed_size = 2000
+    window_size = 1
+    maxout_pieces = 3
+    subword_features = true
+    """
+)["model"]
+
+
+class Mention(NamedTuple):
+    """A predicted mention: token offsets, end exclusive, and its probability."""
+
+    start: int
+    end: int
+    label: str
+    score: float
+
+
+@Language.factory(
+    "mmcot_ner",
+    assigns=["doc.ents", "token.ent_iob", "token.ent_type", "span._.mmcot_score"],
+    default_config={
+        "model": DEFAULT_MODEL,
+        "overwrite": False,
+        "soft_weight": 1.0,
+        "scorer": {"@scorers": "spacy_mmcot.ner_scorer.v1"},
+    },
+    default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
+)
+def make_ner(
+    nlp: Language,
+    name: str,
+    model: Model[list[Doc], TagScores],
+    overwrite: bool,
+    soft_weight: float,
+    scorer: Callable | None,
+) -> "MMCoTNER":
+    return MMCoTNER(
+        nlp.vocab, model, name, overwrite=overwrite, soft_weight=soft_weight, scorer=scorer
+    )
+
+
+class MMCoTNER(TrainablePipe):
+    """Finds entities: the best legal BIO sequence a Doc, each with its exact probability.
+
+    overwrite: replace entities set before; without it they stay, and a prediction that touches
+        one of them is dropped.
+    soft_weight: weight of the loss against a teacher's distributions (see `teach`) beside the
+        gold loss. Docs without soft labels learn from gold alone, docs without annotation from
+        soft labels alone.
+    """
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        model: Model[list[Doc], TagScores],
+        name: str = "mmcot_ner",
+        *,
+        overwrite: bool = False,
+        soft_weight: float = 1.0,
+        scorer: Callable | None = None,
+    ):
+        register()
+        self.vocab = vocab
+        self.model = model
+        self.name = name
+        self.overwrite = overwrite
+        self.soft_weight = soft_weight
+        self.scorer = scorer
+        self.cfg: dict[str, Any] = {"labels": [], "temperature": 1.0}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Entity labels, sorted."""
+        return tuple(self.cfg["labels"])
+
+    @property
+    def label_data(self) -> tuple[str, ...]:
+        """What `spacy init labels` saves and `initialize` takes."""
+        return self.labels
+
+    @property
+    def tags(self) -> list[str]:
+        """The BIO tags in the order of the model's scores."""
+        return ["O", *(f"{prefix}-{label}" for label in self.labels for prefix in "BI")]
+
+    @property
+    def is_initialized(self) -> bool:
+        return self.model.get_ref("head").has_dim("nO") is True
+
+    def add_label(self, label: str) -> int:
+        """Add a label before initialisation. Returns 1 if it was new, 0 if not."""
+        if label in self.labels:
+            return 0
+        if self.is_initialized:
+            raise MMCoTError(
+                Errors.E601.format(component=self.name, labels=list(self.labels), label=label)
+            )
+        self.cfg["labels"] = sorted([*self.labels, label])
+        self.vocab.strings.add(label)
+        return 1
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        """Learn the labels, from `labels` or else from the examples' entities and soft labels,
+        and build the model for them."""
+        validate_get_examples(get_examples, "MMCoTNER.initialize")
+        for label in labels if labels is not None else self._labels_in(get_examples()):
+            self.add_label(label)
+        if not self.labels:
+            raise MMCoTError(Errors.E600.format(component=self.name))
+        set_tags(self.model, self.tags)
+        sample = [eg.predicted for eg in islice(get_examples(), 10)]
+        self.model.initialize(X=[doc for doc in sample if len(doc)] or sample)
+
+    def predict(self, docs: Iterable[Doc]) -> list[list[Mention]]:
+        """The mentions of each Doc, in text order; the Docs are not touched."""
+        docs = list(docs)
+        mentions: list[list[Mention]] = [[] for _ in docs]
+        filled = [i for i, doc in enumerate(docs) if len(doc)]
+        if not filled:
+            return mentions
+        emissions, lengths, transitions = self._scores([docs[i] for i in filled])
+        paths = best_paths(emissions, lengths, transitions)
+        scores = lattice(emissions, lengths, transitions)
+        for row, (i, path) in enumerate(zip(filled, paths, strict=True)):
+            for start, end, label in self._spans(path):
+                begin = 1 + 2 * label
+                log_probability = span_log_probability(
+                    scores,
+                    emissions,
+                    transitions,
+                    row,
+                    len(path),
+                    (start, end),
+                    (begin, begin + 1),
+                )
+                score = float(numpy.exp(log_probability))
+                trimmed = _trim(docs[i], start, end)
+                if trimmed is not None:
+                    mentions[i].append(Mention(*trimmed, self.labels[label], score))
+        return mentions
+
+    def marginals(self, docs: Sequence[Doc]) -> list[NDArray[numpy.float32]]:
+        """P(tag | sentence) of each token: one (tokens, tags) array a Doc, in the order of
+        `tags`."""
+        filled = [doc for doc in docs if len(doc)]
+        arrays = iter(())
+        if filled:
+            emissions, lengths, transitions = self._scores(filled)
+            probabilities = log_marginals(lattice(emissions, lengths, transitions)).exp()
+            arrays = iter(
+                array[:length] for array, length in zip(probabilities, lengths, strict=True)
+            )
+        empty = numpy.zeros((0, len(self.tags)), dtype="float32")
+        return [next(arrays).cpu().numpy() if len(doc) else empty for doc in docs]
+
+    def set_annotations(self, docs: Iterable[Doc], scores: list[list[Mention]]) -> None:
+        """Write doc.ents and each new entity's `span._.mmcot_score`."""
+        for doc, mentions in zip(docs, scores, strict=True):
+            kept = [] if self.overwrite else list(doc.ents)
+            taken = {i for span in kept for i in range(span.start, span.end)}
+            spans = []
+            for mention in mentions:
+                if taken.isdisjoint(range(mention.start, mention.end)):
+                    span = Span(doc, mention.start, mention.end, label=mention.label)
+                    span._.mmcot_score = mention.score
+                    spans.append(span)
+            doc.set_ents([*kept, *spans], default="outside")
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from gold entities and soft labels. Dropout is the model's own setting."""
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        examples = list(examples)
+        validate_examples(examples, "MMCoTNER.update")
+        if not any(len(eg.predicted) for eg in examples):
+            return losses
+        scores, backprop = self.model.begin_update([eg.predicted for eg in examples])
+        loss, gradient = self.get_loss(examples, scores)
+        backprop(gradient)
+        if sgd is not None:
+            self.finish_update(sgd)
+        losses[self.name] += loss
+        return losses
+
+    def get_loss(
+        self, examples: Iterable[Example], scores: TagScores
+    ) -> tuple[float, TagScores]:
+        """The joint loss of a batch and its gradient in the shape of the scores."""
+        emissions = [xp2torch(array, requires_grad=True) for array in scores.emissions]
+        transitions = xp2torch(scores.transitions, requires_grad=True)
+        rows = [
+            (example, array)
+            for example, array in zip(examples, emissions, strict=True)
+            if len(example.predicted)
+        ]
+        losses = self.batch_losses([eg for eg, _ in rows], [array for _, array in rows], transitions)
+        total = losses.gold + self.soft_weight * losses.soft
+        total.backward()
+        gradient = TagScores(
+            [
+                torch2xp(array.grad if array.grad is not None else torch.zeros_like(array))
+                for array in emissions
+            ],
+            torch2xp(
+                transitions.grad if transitions.grad is not None else torch.zeros_like(transitions)
+            ),
+        )
+        return float(total.detach()), gradient
+
+    def batch_losses(
+        self, examples: list[Example], emissions: list[torch.Tensor], transitions: torch.Tensor
+    ) -> TagLosses:
+        tags = self.tags
+        tag_index = {tag: i for i, tag in enumerate(tags)}
+        lengths = torch.tensor([len(array) for array in emissions])
+        shape = (len(emissions), int(lengths.max()), len(tags))
+        allowed = numpy.ones(shape, dtype=bool)
+        labelled = numpy.zeros(shape[:2], dtype=bool)
+        soft = numpy.zeros(shape, dtype="float32")
+        taught = numpy.zeros(shape[:2], dtype=bool)
+        for row, example in enumerate(examples):
+            for token, tag in enumerate(example.get_aligned_ner()):
+                if tag in (None, "-"):
+                    continue
+                bio = tag.replace("U-", "B-", 1) if tag[0] == "U" else tag
+                bio = bio.replace("L-", "I-", 1) if bio[0] == "L" else bio
+                if bio not in tag_index:
+                    raise MMCoTError(
+                        Errors.E603.format(
+                            component=self.name, label=bio[2:], labels=list(self.labels)
+                        )
+                    )
+                labelled[row, token] = True
+                allowed[row, token] = False
+                allowed[row, token, tag_index[bio]] = True
+            distributions = get_soft_labels(example.reference, tags) if self.soft_weight else None
+            if distributions is not None:
+                if len(distributions) != len(example.predicted):
+                    raise MMCoTError(
+                        Errors.E501.format(
+                            rows=len(distributions), tokens=len(example.predicted)
+                        )
+                    )
+                soft[row, : len(distributions)] = distributions
+                taught[row, : len(distributions)] = True
+        device = transitions.device
+        return tag_losses(
+            torch.nn.utils.rnn.pad_sequence(emissions, batch_first=True),
+            lengths.to(device),
+            transitions,
+            *(torch.from_numpy(array).to(device) for array in (allowed, labelled, soft, taught)),
+            crf=self.model.get_ref("head").attrs["learn_transitions"],
+        )
+
+    def _labels_in(self, examples: Iterable[Example]) -> list[str]:
+        labels = set()
+        for example in examples:
+            labels.update(ent.label_ for ent in example.reference.ents)
+            labels.update(tag[2:] for tag in soft_tags(example.reference) if tag != "O")
+        return sorted(labels)
+
+    def _scores(self, docs: Sequence[Doc]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Emissions (docs, tokens, tags), padded, lengths (docs,) and transitions, tempered."""
+        if not self.is_initialized:
+            raise MMCoTError(Errors.E602.format(component=self.name))
+        scores = self.model.predict(docs)
+        temperature = self.cfg["temperature"]
+        emissions = torch.nn.utils.rnn.pad_sequence(
+            [xp2torch(array) for array in scores.emissions], batch_first=True
+        )
+        lengths = torch.tensor([len(doc) for doc in docs], device=emissions.device)
+        return emissions / temperature, lengths, xp2torch(scores.transitions) / temperature
+
+    @staticmethod
+    def _spans(path: Sequence[int]) -> list[tuple[int, int, int]]:
+        """(start, end, label index) of the mentions in a legal path. Tag 0 is O, then each
+        label's B and I."""
+        spans = []
+        start: int | None = None
+        for token, tag in enumerate([*path, 0]):
+            if start is not None and (tag == 0 or tag % 2):
+                spans.append((start, token, (path[start] - 1) // 2))
+                start = None
+            if tag % 2:
+                start = token
+        return spans
+
+
+def _trim(doc: Doc, start: int, end: int) -> tuple[int, int] | None:
+    """The span without white space at its ends: spaCy allows none there."""
+    while start < end and doc[start].is_space:
+        start += 1
+    while start < end and doc[end - 1].is_space:
+        end -= 1
+    return (start, end) if start < end else None

@@ -1,0 +1,46 @@
+"""`spacy_mmcot.RunLogger.v1`: spaCy's console logger, which also notes what training cost."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import IO, Any
+
+from spacy.language import Language
+from spacy.util import registry
+
+
+def make_run_logger(progress_bar: bool = False) -> Callable[..., Any]:
+    """The logger writes `{"steps", "seconds"}` to `nlp.meta["mmcot_training"]`, which every
+    saved pipeline carries in its meta.json. Seconds are those of the update steps: evaluation,
+    loading and saving do not count. The console shows what `spacy.ConsoleLogger.v1` shows.
+    """
+    console = registry.get("loggers", "spacy.ConsoleLogger.v1")(progress_bar=progress_bar)
+
+    def setup(
+        nlp: Language, stdout: IO = sys.stdout, stderr: IO = sys.stderr
+    ) -> tuple[Callable[[dict[str, Any] | None], None], Callable[[], None]]:
+        log_console, finalize = console(nlp, stdout, stderr)
+        last = time.perf_counter()
+        seconds, timed = 0.0, 0
+
+        def log_step(info: dict[str, Any] | None) -> None:
+            nonlocal last, seconds, timed
+            now = time.perf_counter()
+            if info is None:
+                # A step with an evaluation or with loading in it is no measure of a step.
+                seconds += now - last
+                timed += 1
+            else:
+                mean = seconds / timed if timed else 0.0
+                nlp.meta["mmcot_training"] = {
+                    "steps": info["step"],
+                    "seconds": round(mean * info["step"], 2),
+                }
+            log_console(info)
+            last = time.perf_counter()
+
+        return log_step, finalize
+
+    return setup

@@ -1,0 +1,65 @@
+"""Extension attributes of Doc and Span.
+
+Everything they hold lies in `doc.user_data` as msgpack-plain values, so that `Doc.to_bytes`,
+`DocBin(store_user_data=True)` and `nlp.pipe(n_process=2)` carry it. A list may come back from a
+DocBin as a tuple: read sequences by iterating over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spacy.tokens import Doc, Span
+
+from ..errors import Errors, MMCoTError
+from ..types import RELATIONS_KEY, Relation
+
+
+def register() -> None:
+    """Add the attributes, once; calling it again changes nothing.
+
+    `doc._.mmcot_image`: path (str) or content (bytes) of the picture, None without one.
+    `doc._.mmcot_knowledge`: dict with those of the keys `noun` (a list of dicts with `mention`,
+    `kind` and `explanation`), `sentence`, `multimodality` and `caption` that are known, or None.
+    `doc._.mmcot_rel`: tuple of `Relation(head, tail, label, score)`, empty by default.
+    `span._.mmcot_score`: probability of the mention, or None.
+    """
+    if not Doc.has_extension("mmcot_image"):
+        Doc.set_extension("mmcot_image", default=None)
+    if not Doc.has_extension("mmcot_knowledge"):
+        Doc.set_extension("mmcot_knowledge", default=None)
+    if not Doc.has_extension("mmcot_rel"):
+        Doc.set_extension("mmcot_rel", getter=get_relations, setter=set_relations)
+    if not Span.has_extension("mmcot_score"):
+        Span.set_extension("mmcot_score", default=None)
+
+
+def get_relations(doc: Doc) -> tuple[Relation, ...]:
+    """The Doc's relations. A mention that is an entity of the Doc comes back as that entity."""
+    mentions = {(ent.start_char, ent.end_char): ent for ent in doc.ents}
+
+    def mention(start: int, end: int) -> Span | None:
+        return mentions.get((start, end)) or doc.char_span(start, end, alignment_mode="expand")
+
+    relations = []
+    for h0, h1, t0, t1, label, score in doc.user_data.get(RELATIONS_KEY, ()):
+        head, tail = mention(h0, h1), mention(t0, t1)
+        # A part of a Doc, cut out with its user data, no longer holds every mention.
+        if head is not None and tail is not None:
+            relations.append(Relation(head, tail, label, score))
+    return tuple(relations)
+
+
+def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
+    """Store relations between spans of this Doc. Character offsets outlive a retokenisation.
+
+    Raises MMCoTError where a span belongs to another Doc.
+    """
+    stored = []
+    for head, tail, label, score in relations:
+        if head.doc is not doc or tail.doc is not doc:
+            raise MMCoTError(Errors.E200.format(label=label, head=head.text, tail=tail.text))
+        stored.append(
+            [head.start_char, head.end_char, tail.start_char, tail.end_char, label, float(score)]
+        )
+    doc.user_data[RELATIONS_KEY] = stored

@@ -1,0 +1,61 @@
+"""What the student learns from: gold tags, complete or not, and a teacher's distributions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..model.crf import ILLEGAL, forward_scores, lattice, log_marginals
+
+
+class TagLosses(NamedTuple):
+    """Scalars: the two losses, not yet weighed."""
+
+    gold: Tensor
+    soft: Tensor
+
+
+def tag_losses(
+    emissions: Tensor,
+    lengths: Tensor,
+    transitions: Tensor,
+    allowed: Tensor,
+    labelled: Tensor,
+    soft: Tensor,
+    taught: Tensor,
+    *,
+    crf: bool,
+) -> TagLosses:
+    """The losses of a padded batch.
+
+    emissions: (batch, tokens, tags); lengths: (batch,); transitions: (tags + 1, tags + 1).
+    allowed: boolean (batch, tokens, tags), the tags that the gold annotation leaves open: one for
+        a labelled token, all of them for one whose annotation is missing.
+    labelled: boolean (batch, tokens), where the annotation is not missing.
+    soft: (batch, tokens, tags), the teacher's distributions; taught: boolean (batch, tokens),
+        where there are any.
+
+    gold is the negative log likelihood of all tag sequences that the annotation leaves open, a
+    labelled token (for a softmax head: the cross-entropy of each labelled token). soft is the mean over taught
+    tokens of the cross-entropy between the teacher's distribution and the student's marginal
+    (posterior distillation: Wang et al., ACL 2020, "Structure-level knowledge distillation for
+    multilingual sequence labeling"). Both are 0 where there is nothing to learn from.
+    """
+    n_labelled = labelled.sum().clamp(min=1)
+    if not crf:
+        log_probabilities = torch.log_softmax(emissions, dim=-1)
+        picked = log_probabilities.masked_fill(~allowed, ILLEGAL).logsumexp(-1)
+        gold = -(picked * labelled).sum() / n_labelled
+    else:
+        scores = lattice(emissions, lengths, transitions)
+        open_emissions = emissions.masked_fill(~allowed, ILLEGAL)
+        _, open_log_z = forward_scores(open_emissions, lengths, transitions)
+        any_labelled = labelled.any(dim=1)
+        gold = ((scores.log_z - open_log_z) * any_labelled).sum() / n_labelled
+        log_probabilities = log_marginals(scores)
+    # A tag that the structure rules out has log probability near ILLEGAL; the teacher's mass on it
+    # is rounding noise and must not drown the rest.
+    cross_entropy = -(soft * log_probabilities.clamp(min=-20.0)).sum(-1)
+    return TagLosses(gold, (cross_entropy * taught).sum() / taught.sum().clamp(min=1))

@@ -1,0 +1,85 @@
+"""Answers recorded in a JSONL file, and the source that answers prompts from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from ..errors import Errors, MMCoTError, explain, located
+from ..types import Answers
+from .prompts import Prompt
+
+_EXPECTED = "one JSON object with an id and answers"
+
+
+class RecordedSource:
+    """Answers each prompt by the post's id and the dimension. Reads `path` once, here; raises
+    MMCoTError where it cannot be read or a row is broken."""
+
+    name = "recorded"
+
+    def __init__(self, path: Path) -> None:
+        self.model = ""
+        self._answers = read_answers(path)
+
+    def parameters(self, prompt: Prompt) -> dict[str, object]:
+        # A recorded answer belongs to its post, not to the prompt's words, and one that was
+        # corrected in the file is another answer.
+        answer = self._find(prompt)
+        digest = None if answer is None else hashlib.sha256(answer.encode()).hexdigest()
+        return {"post": prompt.post_id, "answer": digest}
+
+    async def ask(self, prompt: Prompt) -> str | None:
+        return self._find(prompt)
+
+    async def close(self) -> None:
+        pass
+
+    def _find(self, prompt: Prompt) -> str | None:
+        answers = self._answers.get(prompt.post_id)
+        value = None if answers is None else getattr(answers, prompt.dimension)
+        return value if value is None or isinstance(value, str) else to_json(value).decode()
+
+
+def read_answers(path: Path) -> dict[str, Answers]:
+    """The answers of a JSONL file by post id, in file order. Raises MMCoTError that names the line
+    for a broken row or an id that occurs twice."""
+    try:
+        # Not splitlines: answers may hold other characters that it breaks at.
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except FileNotFoundError:
+        raise MMCoTError(Errors.E100.format(path=path)) from None
+    except OSError as error:
+        raise MMCoTError(Errors.E102.format(path=path, reason=error.strerror)) from None
+    answers: dict[str, Answers] = {}
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        row = _row(path, number, line)
+        if row.id in answers:
+            problem = f"id {row.id!r} occurs in line {first_line[row.id]} too"
+            raise located(
+                path, number, problem, "each id once", "Delete or rename one of the rows."
+            )
+        answers[row.id] = row
+        first_line[row.id] = number
+    return answers
+
+
+def _row(path: Path, number: int, line: bytes) -> Answers:
+    try:
+        return Answers.model_validate(json.loads(line.decode("utf-8")))
+    except UnicodeDecodeError as error:
+        problem, expected = f"byte {error.start + 1} of the line is not UTF-8", "text in UTF-8"
+    except json.JSONDecodeError as error:
+        problem, expected = f"not JSON ({error.msg} at character {error.pos + 1})", _EXPECTED
+    except RecursionError:
+        problem, expected = "the JSON is nested too deeply", _EXPECTED
+    except ValidationError as error:
+        problem, expected = explain(error)
+    raise located(path, number, problem, expected, "Correct the row or delete it.")

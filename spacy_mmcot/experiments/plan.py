@@ -1,0 +1,88 @@
+"""What an experiment consists of, read from a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import srsly
+
+from ..errors import Errors, MMCoTError
+
+
+class Run(pydantic.BaseModel):
+    """One row of the table: a training config, what to change in it, and what to train on.
+
+    train: names of corpus files. teacher: the run whose pipeline labels them softly first.
+    knowledge: the pipeline reads the docs' knowledge, also when it is evaluated.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    config: str
+    train: list[str]
+    teacher: str | None = None
+    prompt_length: int = 0
+    knowledge: bool = False
+    overrides: dict[str, Any] = {}
+    seeds: list[int] | None = None
+    also_on: list[str] = []
+
+
+class Plan(pydantic.BaseModel):
+    """Runs by name. evaluate_on: the corpus file that is scored; no run sees it before."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    name: str
+    evaluate_on: str = "dev"
+    seeds: list[int] = [1, 2, 3]
+    overrides: dict[str, Any] = {}
+    runs: dict[str, Run]
+
+    def order(
+        self, only: Iterable[str] | None = None, seeds: Iterable[int] | None = None
+    ) -> Iterator[tuple[str, int]]:
+        """(run, seed) pairs, seed by seed, a teacher always before its students.
+
+        Raises MMCoTError for a name that is no run.
+        """
+        wanted = list(only) if only is not None else list(self.runs)
+        for name in wanted:
+            if name not in self.runs:
+                raise MMCoTError(Errors.E702.format(name=name, allowed=list(self.runs)))
+        chosen = list(seeds) if seeds is not None else None
+        every = sorted({s for run in self.runs.values() for s in (run.seeds or self.seeds)})
+        for seed in chosen or every:
+            done: set[str] = set()
+            for name in wanted:
+                if seed in (self.runs[name].seeds or self.seeds):
+                    yield from self._with_teachers(name, seed, done)
+
+    def _with_teachers(self, name: str, seed: int, done: set[str]) -> Iterator[tuple[str, int]]:
+        if name in done:
+            return
+        done.add(name)
+        teacher = self.runs[name].teacher
+        if teacher is not None:
+            yield from self._with_teachers(teacher, seed, done)
+        yield name, seed
+
+
+def read_plan(path: Path) -> Plan:
+    """Raises MMCoTError for a file that is missing, no YAML, or no plan."""
+    if not path.is_file():
+        raise MMCoTError(Errors.E100.format(path=path))
+    try:
+        plan = Plan.model_validate(srsly.read_yaml(path))
+    except ValueError as error:
+        reason = "; ".join(str(error).splitlines()[:3])
+        raise MMCoTError(Errors.E703.format(path=path, reason=reason)) from error
+    for name, run in plan.runs.items():
+        if run.teacher is not None and run.teacher not in plan.runs:
+            raise MMCoTError(
+                Errors.E703.format(path=path, reason=f"run {name}: no run {run.teacher!r}")
+            )
+    return plan

@@ -1,0 +1,131 @@
+"""Runs of a plan: `spacy train`, `teach` and `evaluate`, each a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import Errors, MMCoTError
+from .plan import Plan, Run
+from .table import read_results
+
+
+class Runner:
+    """Runs what `results` does not hold yet. The lines of a results file stay valid as long as
+    the run's description and the bytes of its corpus files are the same."""
+
+    def __init__(
+        self, plan: Plan, corpus: Path, output: Path, results: Path, *, keep_models: bool = False
+    ):
+        self.plan = plan
+        self.corpus = corpus
+        self.output = output / plan.name
+        self.results = results
+        self.keep_models = keep_models
+        self._teachers = {run.teacher for run in plan.runs.values()}
+
+    def run(self, name: str, seed: int) -> None:
+        run = self.plan.runs[name]
+        identity = self._identity(name, seed)
+        folder = self.output / f"{name}-{seed}"
+        model = folder / "model-best"
+        teaches = name in self._teachers
+        if self._is_done(identity) and (model.is_dir() or not teaches):
+            return
+        print(f"── {self.plan.name}: {name}, seed {seed}", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        started = time.perf_counter()
+        files = [self.corpus / f"{part}.spacy" for part in run.train]
+        if run.teacher is not None:
+            files = self._taught(run, seed, files, folder)
+        corpus = _folder_of(files, folder / "corpus")
+        self._train(run, seed, corpus, folder)
+        metrics = self._evaluate(run, model, self.corpus / f"{self.plan.evaluate_on}.spacy")
+        also = {
+            str(path): self._evaluate(run, model, Path(path).expanduser()) for path in run.also_on
+        }
+        line = {
+            "experiment": self.plan.name,
+            "run": name,
+            "seed": seed,
+            "identity": identity,
+            "evaluated_on": self.plan.evaluate_on,
+            "description": run.model_dump(exclude_defaults=True),
+            "overrides": self.plan.overrides,
+            "seconds": round(time.perf_counter() - started, 1),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "metrics": metrics,
+            "also_on": also,
+        }
+        self.results.parent.mkdir(parents=True, exist_ok=True)
+        with self.results.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        if not teaches and not self.keep_models:
+            shutil.rmtree(folder)
+
+    def _identity(self, name: str, seed: int) -> str:
+        run = self.plan.runs[name]
+        digest = hashlib.sha256()
+        description = [run.model_dump(exclude={"seeds", "also_on"}), self.plan.overrides, seed]
+        digest.update(json.dumps(description, sort_keys=True).encode())
+        digest.update(_content(Path(run.config)))
+        for part in (*run.train, self.plan.evaluate_on):
+            digest.update(_content(self.corpus / f"{part}.spacy"))
+        if run.teacher is not None:
+            digest.update(self._identity(run.teacher, seed).encode())
+        return digest.hexdigest()[:16]
+
+    def _is_done(self, identity: str) -> bool:
+        lines = read_results(self.results, self.plan.name)
+        return any(line["identity"] == identity for line in lines)
+
+    def _taught(self, run: Run, seed: int, files: list[Path], folder: Path) -> list[Path]:
+        taught = folder / "taught.spacy"
+        teacher = self.output / f"{run.teacher}-{seed}" / "model-best"
+        length = ["--prompt-length", str(run.prompt_length)] if run.prompt_length else []
+        _call("mmcot", "teach", teacher, *files, "--output", taught, *length)
+        return [taught]
+
+    def _train(self, run: Run, seed: int, corpus: Path, folder: Path) -> None:
+        overrides = {
+            "paths.train": corpus,
+            "paths.dev": self.corpus / f"{self.plan.evaluate_on}.spacy",
+            "system.seed": seed,
+            **self.plan.overrides,
+            **run.overrides,
+        }
+        flat = [str(item) for key, value in overrides.items() for item in (f"--{key}", value)]
+        _call("train", run.config, "--output", folder, *flat)
+
+    def _evaluate(self, run: Run, model: Path, data: Path) -> Any:
+        output = model.parent / "metrics.json"
+        knowledge = ["--knowledge"] if run.knowledge else []
+        _call("mmcot", "evaluate", model, data, "--output", output, *knowledge)
+        return json.loads(output.read_text(encoding="utf-8"))
+
+
+def _call(*command: object) -> None:
+    full = [sys.executable, "-m", "spacy", *map(str, command)]
+    if subprocess.run(full).returncode:
+        raise MMCoTError(Errors.E704.format(command=" ".join(full[1:])))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise MMCoTError(Errors.E100.format(path=path)) from None
+
+
+def _folder_of(files: list[Path], folder: Path) -> Path:
+    folder.mkdir()
+    for file in files:
+        (folder / file.name).symlink_to(file.resolve())
+    return folder

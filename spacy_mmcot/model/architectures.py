@@ -1,0 +1,78 @@
+"""The registered architectures: what a config may ask for."""
+
+from spacy.tokens import Doc
+from spacy_transformers.data_classes import FullTransformerBatch
+from thinc.api import Model
+from thinc.types import Floats2d
+
+from .encoder_bridge import encoder_model
+from .prompted_encoder import PromptKind
+from .tagger_bridge import TagScores, tagger_model
+
+
+def PromptedTransformer(
+    source: str,
+    prompt: PromptKind = "none",
+    prompt_length: int = 4,
+    prompt_hidden: int = 128,
+    prompt_regression: float = 0.0,
+    knowledge_tags: bool = False,
+    segment_length: int = 0,
+    max_length: int = 512,
+    stride: int = 64,
+    embedding_dropout: float = 0.1,
+    freeze_word_embeddings: bool = True,
+    encoder_lr_scale: float = 0.3,
+) -> Model[list[Doc], FullTransformerBatch]:
+    """`spacy_mmcot.PromptedTransformer.v1`: an encoder for spaCy's stock `transformer` component.
+
+    It hands on one state a word piece of the text; prompts, special pieces and the knowledge
+    segment stay inside. Any listener of spacy-transformers can stand on it.
+
+    source: a hub name, a folder, or `package:NAME`; read at `initialize` only.
+    prompt: "none", "static" (learned vectors) or "conditional" (computed from the text).
+    prompt_length: how many vectors stand before the pieces.
+    prompt_hidden: units in the conditional prompt's bottleneck.
+    prompt_regression: weight of 1 - cosine between the prompt's last-layer states and the
+        knowledge targets that `teach` put on training docs; 0 switches it off.
+    knowledge_tags: add an embedding of the `noun` answer's kinds to the tokens they are found on.
+    segment_length: most word pieces of the knowledge segment; 0 for no segment.
+    max_length: most word pieces of a window, special pieces and segment included.
+    stride: word pieces that neighbouring windows of a long doc share.
+    embedding_dropout: dropout of the encoder's embeddings in training.
+    freeze_word_embeddings: keep the pretrained word embeddings as they are.
+    encoder_lr_scale: the pretrained weights' learning rate over that of new weights.
+    """
+    return encoder_model(
+        source,
+        segment_length=segment_length,
+        max_length=max_length,
+        stride=stride,
+        regression=prompt_regression,
+        encoder_lr_scale=encoder_lr_scale,
+        module_settings={
+            "prompt": prompt,
+            "prompt_length": prompt_length,
+            "prompt_hidden": prompt_hidden,
+            "knowledge_tags": knowledge_tags,
+            "regression": prompt_regression > 0,
+            "embedding_dropout": embedding_dropout,
+            "freeze_word_embeddings": freeze_word_embeddings,
+        },
+    )
+
+
+def Tagger(
+    tok2vec: Model[list[Doc], list[Floats2d]],
+    dropout: float = 0.2,
+    crf: bool = True,
+) -> Model[list[Doc], TagScores]:
+    """`spacy_mmcot.Tagger.v1`: BIO tag scores of each token for `mmcot_ner`.
+
+    tok2vec: token vectors, usually `spacy-transformers.TransformerListener.v1` with
+        `reduce_first.v1` pooling, or any other tok2vec.
+    dropout: dropout of the token vectors in training.
+    crf: learn transition scores (a conditional random field); without, a softmax a token. Either
+        way decoding never yields an illegal sequence.
+    """
+    return tagger_model(tok2vec, dropout=dropout, learn_transitions=crf)

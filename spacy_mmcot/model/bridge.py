@@ -1,0 +1,82 @@
+"""Torch modules as thinc shims that serialise themselves whole."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, cast
+
+import safetensors.torch
+import srsly
+import torch
+from thinc.api import Optimizer, PyTorchShim, torch2xp, xp2torch
+
+Settings = dict[str, Any]
+
+
+class TorchShim(PyTorchShim):
+    """A PyTorchShim around a module that `build(settings)` can make again, so that what is on
+    disk suffices to load it: no hub, no source package, no pickle.
+
+    `settings` must be msgpack-plain. `lr_scales` maps a prefix of a parameter's name to the
+    factor on the optimizer's learning rate; parameters without a match have factor 1.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[Settings], torch.nn.Module],
+        lr_scales: dict[str, float] | None = None,
+    ):
+        super().__init__(
+            None,
+            serialize_model=_serialize,
+            deserialize_model=functools.partial(_deserialize, build),
+        )
+        self.lr_scales = lr_scales or {}
+
+    @property
+    def module(self) -> Any:
+        return self._model
+
+    def set_module(self, module: torch.nn.Module, settings: Settings) -> None:
+        module.settings = settings  # type: ignore[assignment]
+        module.to(self.device)
+        self._model = module
+
+    @property
+    def device(self) -> torch.device:
+        if self._model is None:
+            return torch.device("cpu")
+        return super().device
+
+    def finish_update(self, optimizer: Optimizer) -> None:
+        for name, parameter in self._model.named_parameters():
+            if parameter.grad is None:
+                continue
+            scale = next((s for p, s in self.lr_scales.items() if name.startswith(p)), 1.0)
+            weights, _ = optimizer(
+                (self.id, name),
+                cast(Any, torch2xp(parameter.data)),
+                cast(Any, torch2xp(parameter.grad)),
+                lr_scale=scale,
+            )
+            parameter.data = xp2torch(weights, device=parameter.device)
+            # Freed, not zeroed: the next backward pass writes it anew.
+            parameter.grad = None
+
+
+def _serialize(module: Any) -> bytes:
+    weights = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+    return srsly.msgpack_dumps(
+        {"settings": module.settings, "weights": safetensors.torch.save(weights)}
+    )
+
+
+def _deserialize(
+    build: Callable[[Settings], torch.nn.Module], _: Any, data: bytes, device: torch.device
+) -> torch.nn.Module:
+    message = srsly.msgpack_loads(data)
+    module = build(message["settings"])
+    module.settings = message["settings"]
+    module.load_state_dict(safetensors.torch.load(message["weights"]))
+    return module.to(device)

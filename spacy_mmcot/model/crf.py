@@ -1,0 +1,127 @@
+"""A linear-chain conditional random field over BIO tags: partition, marginals, best path.
+
+Everything here is a function of `emissions` (batch, tokens, tags), `lengths` (batch,) and one
+score matrix `transitions` (tags + 1, tags + 1) in log space, whose last row and column stand for
+the boundary of the sequence: transitions[-1, j] starts in tag j, transitions[i, -1] ends in tag i.
+Illegal steps score ILLEGAL, so no path, marginal or span score gives them weight.
+
+Sources: Lafferty, McCallum and Pereira (2001) for the model; Rabiner (1989) for
+forward-backward and Viterbi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Low enough to bar a step, high enough that sums of a few stay finite in fp32.
+ILLEGAL = -1e4
+
+
+class Lattice(NamedTuple):
+    """Forward and backward scores, (batch, tokens, tags) each, and log Z, (batch,).
+
+    `forward` holds the emission of its own token, `backward` does not.
+    """
+
+    forward: Tensor
+    backward: Tensor
+    log_z: Tensor
+
+
+def legal_steps(tags: Sequence[str]) -> Tensor:
+    """Boolean (tags + 1, tags + 1): which BIO steps are legal, boundary last."""
+    names = [*tags, ""]
+    legal = torch.ones(len(names), len(names), dtype=torch.bool)
+    for j, after in enumerate(names):
+        if after.startswith("I-"):
+            for i, before in enumerate(names):
+                legal[i, j] = before[:2] in ("B-", "I-") and before[2:] == after[2:]
+    return legal
+
+
+def forward_scores(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> tuple[Tensor, Tensor]:
+    """Forward scores (batch, tokens, tags) and log Z (batch,). Lengths must be at least 1."""
+    steps = transitions[:-1, :-1]
+    alpha = transitions[-1, :-1] + emissions[:, 0]
+    rows = [alpha]
+    for t in range(1, emissions.shape[1]):
+        alpha = torch.logsumexp(alpha.unsqueeze(2) + steps, dim=1) + emissions[:, t]
+        rows.append(alpha)
+    forward = torch.stack(rows, dim=1)
+    last = forward[torch.arange(len(lengths)), lengths - 1]
+    return forward, torch.logsumexp(last + transitions[:-1, -1], dim=1)
+
+
+def lattice(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
+    """Forward and backward scores. Positions past a sequence's length hold no meaning."""
+    forward, log_z = forward_scores(emissions, lengths, transitions)
+    steps, ends = transitions[:-1, :-1], transitions[:-1, -1]
+    n_tokens = emissions.shape[1]
+    beta = ends.expand(len(emissions), -1)
+    rows = [beta]
+    for t in range(n_tokens - 2, -1, -1):
+        inner = torch.logsumexp(steps + (emissions[:, t + 1] + beta).unsqueeze(1), dim=2)
+        beta = torch.where((lengths - 1 <= t).unsqueeze(1), ends, inner)
+        rows.append(beta)
+    return Lattice(forward, torch.stack(rows[::-1], dim=1), log_z)
+
+
+def log_marginals(scores: Lattice) -> Tensor:
+    """log P(tag of token t | sentence), (batch, tokens, tags)."""
+    return scores.forward + scores.backward - scores.log_z.view(-1, 1, 1)
+
+
+def best_paths(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> list[list[int]]:
+    """Viterbi: the best tag sequence of each sentence, always a legal one."""
+    steps = transitions[:-1, :-1]
+    score = transitions[-1, :-1] + emissions[:, 0]
+    scores, pointers = [score], []
+    for t in range(1, emissions.shape[1]):
+        best, pointer = (score.unsqueeze(2) + steps).max(dim=1)
+        score = best + emissions[:, t]
+        scores.append(score)
+        pointers.append(pointer)
+    table = torch.stack(scores, dim=1)
+    last = table[torch.arange(len(lengths)), lengths - 1] + transitions[:-1, -1]
+    tags = last.argmax(dim=1).tolist()
+    history = [pointer.tolist() for pointer in pointers]
+    paths = []
+    for i, (tag, length) in enumerate(zip(tags, lengths.tolist(), strict=True)):
+        path = [tag]
+        for t in range(length - 2, -1, -1):
+            path.append(history[t][i][path[-1]])
+        paths.append(path[::-1])
+    return paths
+
+
+def span_log_probability(
+    scores: Lattice,
+    emissions: Tensor,
+    transitions: Tensor,
+    row: int,
+    length: int,
+    span: tuple[int, int],
+    tags: tuple[int, int],
+) -> float:
+    """log P(the tokens [start, end) form exactly one mention | sentence), summed over all tag
+    sequences that agree.
+
+    tags: the indexes of the label's B- and I- tags.
+    """
+    (start, end), (begin, inside) = span, tags
+    total = scores.forward[row, start, begin]
+    tag = begin
+    for t in range(start + 1, end):
+        total = total + transitions[tag, inside] + emissions[row, t, inside]
+        tag = inside
+    if end == length:
+        total = total + transitions[tag, -1]
+    else:
+        after = transitions[tag, :-1] + emissions[row, end] + scores.backward[row, end]
+        after = torch.cat([after[:inside], after[inside + 1 :]])
+        total = total + torch.logsumexp(after, dim=0)
+    return min(0.0, float(total - scores.log_z[row]))

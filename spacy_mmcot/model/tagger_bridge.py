@@ -1,0 +1,98 @@
+"""TagHead as a thinc model over the tokens of a batch of Docs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from spacy.tokens import Doc
+from thinc.api import Model, chain, torch2xp, xp2torch
+from thinc.types import Floats2d
+
+from .bridge import Settings, TorchShim
+from .tagger import TagHead
+
+
+@dataclass
+class TagScores:
+    """A batch's scores, or the gradients of them: one (tokens, tags) array a Doc, and the
+    transitions, (tags + 1, tags + 1), that all share."""
+
+    emissions: list[Floats2d]
+    transitions: Floats2d
+
+
+def tagger_model(
+    tok2vec: Model[list[Doc], list[Floats2d]], *, dropout: float, learn_transitions: bool
+) -> Model[list[Doc], TagScores]:
+    """chain(tok2vec, head). `set_tags` must be called before `initialize`."""
+    head: Model = Model(
+        "tag_head",
+        _forward,
+        init=_init,
+        dims={"nI": None, "nO": None},
+        shims=[TorchShim(_build)],
+        attrs={"dropout": dropout, "learn_transitions": learn_transitions},
+    )
+    model: Model = chain(tok2vec, head)
+    model.set_ref("head", head)
+    model.set_ref("tok2vec", tok2vec)
+    return model
+
+
+def set_tags(model: Model, tags: Sequence[str]) -> None:
+    """Tell an uninitialised tagger its tags, "O" among them."""
+    model.get_ref("head").attrs["tags"] = list(tags)
+
+
+def _build(settings: Settings) -> TagHead:
+    return TagHead(**settings)
+
+
+def _init(model: Model, X: Any = None, Y: Any = None) -> None:
+    tags = model.attrs["tags"]
+    width = X[0].shape[1]
+    if model.shims[0].module is None:
+        settings: Settings = {
+            "width": width,
+            "tags": tags,
+            "dropout": model.attrs["dropout"],
+            "learn_transitions": model.attrs["learn_transitions"],
+        }
+        model.shims[0].set_module(_build(settings), settings)
+    model.set_dim("nI", width)
+    model.set_dim("nO", len(tags))
+
+
+def _forward(
+    model: Model, X: list[Floats2d], is_train: bool
+) -> tuple[TagScores, Callable[[TagScores], list[Floats2d]]]:
+    module: TagHead = model.shims[0].module
+    counts = [len(x) for x in X]
+    filled = [x for x in X if len(x)]
+    flat = model.ops.xp.concatenate(filled) if filled else model.ops.alloc2f(0, module.linear.in_features)
+    states = xp2torch(flat, requires_grad=is_train)
+    module.train(is_train)
+    with torch.set_grad_enabled(is_train):
+        emissions, transitions = module(states)
+
+    def backprop(d_scores: TagScores) -> list[Floats2d]:
+        d_flat = xp2torch(model.ops.xp.concatenate(d_scores.emissions))
+        tensors, gradients = [emissions], [d_flat]
+        if transitions.requires_grad:
+            tensors.append(transitions)
+            gradients.append(xp2torch(d_scores.transitions))
+        torch.autograd.backward(tensors, gradients)
+        return _split(torch2xp(states.grad), counts)
+
+    scores = TagScores(_split(torch2xp(emissions.detach()), counts), torch2xp(transitions.detach()))
+    return scores, backprop
+
+
+def _split(flat: Any, counts: list[int]) -> list[Any]:
+    ends: NDArray = numpy.cumsum(counts)
+    return [flat[end - count : end] for end, count in zip(ends.tolist(), counts, strict=True)]

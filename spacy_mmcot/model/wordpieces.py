@@ -1,0 +1,130 @@
+"""Docs to word pieces: ids, alignment to spaCy's tokens, and windows over long docs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy
+from spacy.attrs import ORTH, SPACY
+from spacy.tokens import Doc
+
+from ..errors import Errors, MMCoTError
+
+# Bounds the memory of a long-running process that keeps meeting new words.
+MAX_CACHED_WORDS = 200_000
+
+
+class Window(NamedTuple):
+    """A run of a Doc's tokens that fits the encoder.
+
+    The encoder reads tokens [start, end); the window answers for [own_start, own_end) alone, so
+    that neighbouring windows give each other context and every token has one state.
+    """
+
+    start: int
+    own_start: int
+    own_end: int
+    end: int
+
+
+class WordPieceTokenizer:
+    """Splits spaCy tokens into a Hugging Face tokenizer's word pieces.
+
+    Each token is split by itself and remembered, so that alignment is exact and a known word
+    costs a dictionary look-up. A token that the tokenizer turns into nothing (some emoji, white
+    space) becomes the unknown piece, never a gap.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        self._cache: dict[tuple[int, bool], tuple[int, ...]] = {}
+        unknown = tokenizer.unk_token_id
+        self._unknown: tuple[int, ...] = (tokenizer.pad_token_id if unknown is None else unknown,)
+        self._spaced = self._split(["a"]) != self._split([" a"])
+        self.prefix, self.suffix = self._special_pieces("a")
+        _, self.middle, self.pair_suffix = self._special_pieces("a", "a")
+
+    @property
+    def n_special(self) -> int:
+        """Special pieces around a single text."""
+        return len(self.prefix) + len(self.suffix)
+
+    @property
+    def n_special_pair(self) -> int:
+        """Special pieces around a text and its segment."""
+        return len(self.prefix) + len(self.middle) + len(self.pair_suffix)
+
+    def pieces(self, doc: Doc, limit: int) -> list[tuple[int, ...]]:
+        """The pieces of each token, at least one and at most `limit` (the rest of an overlong
+        token is cut: the states of its first pieces speak for it)."""
+        if len(self._cache) > MAX_CACHED_WORDS:
+            self._cache.clear()
+        orths = doc.to_array(ORTH).tolist()
+        if self._spaced:
+            after_space = [True, *doc.to_array(SPACY).astype(bool).tolist()]
+            after_space[0] = False
+            keys = list(zip(orths, after_space, strict=False))
+        else:
+            keys = [(orth, False) for orth in orths]
+        cache = self._cache
+        missing = {key: None for key in keys if key not in cache}
+        if missing:
+            strings = doc.vocab.strings
+            words = [" " * space + strings[orth] for orth, space in missing]
+            cache.update(zip(missing, self._split(words), strict=True))
+        return [cache[key][:limit] for key in keys]
+
+    def text_pieces(self, texts: Sequence[str], limit: int) -> list[list[int]]:
+        """The pieces of plain texts without special ones, cut at `limit` each."""
+        filled = [text or " " for text in texts]
+        ids = self.tokenizer(filled, add_special_tokens=False, verbose=False)["input_ids"]
+        return [row[:limit] for row in ids]
+
+    def _split(self, words: list[str]) -> list[tuple[int, ...]]:
+        ids = self.tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
+        return [tuple(row) or self._unknown for row in ids]
+
+    def _special_pieces(self, *texts: str) -> list[list[int]]:
+        """The runs of special pieces before, between and after the texts."""
+        encoded = self.tokenizer(*texts, return_special_tokens_mask=True)
+        runs: list[list[int]] = [[]]
+        for piece, special in zip(
+            encoded["input_ids"], encoded["special_tokens_mask"], strict=True
+        ):
+            if special:
+                runs[-1].append(piece)
+            elif len(runs) <= len(texts):
+                runs.append([])
+        return runs
+
+
+def make_windows(lengths: Sequence[int], budget: int, overlap: int) -> list[Window]:
+    """Windows of at most `budget` pieces over tokens of the given piece counts.
+
+    Neighbours share about `overlap` pieces; each owns up to the middle of what they share.
+    """
+    if budget < 1:
+        raise MMCoTError(Errors.E403.format(budget=budget))
+    n = len(lengths)
+    ends = numpy.concatenate([[0], numpy.cumsum(lengths)])
+    if ends[-1] <= budget:
+        return [Window(0, 0, n, n)] if n else []
+    overlap = min(overlap, budget // 2)
+    runs: list[tuple[int, int]] = []
+    start = 0
+    while True:
+        end = int(numpy.searchsorted(ends, ends[start] + budget, side="right")) - 1
+        runs.append((start, end))
+        if end >= n:
+            break
+        shared = int(numpy.searchsorted(ends, ends[end] - overlap, side="left"))
+        start = max(start + 1, min(shared, end))
+    cuts = [0]
+    for (_, end), (start, _) in zip(runs, runs[1:], strict=False):
+        cuts.append((start + end + 1) // 2)
+    cuts.append(n)
+    return [
+        Window(start, own_start, own_end, end)
+        for (start, end), own_start, own_end in zip(runs, cuts, cuts[1:], strict=False)
+    ]

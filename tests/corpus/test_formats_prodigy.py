@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spacy_mmcot.corpus.findings import Findings
+from spacy_mmcot.corpus.formats_prodigy import read_rows
+from spacy_mmcot.errors import MMCoTError
+
+ANNA = {"start": 0, "end": 4, "label": "PER", "token_start": 0, "token_end": 0}
+OSLO = {"start": 8, "end": 12, "label": "LOC"}
+TASK = {
+    "text": "Anna in Oslo",
+    "tokens": [{"text": "Anna", "start": 0, "end": 4, "id": 0}],
+    "spans": [ANNA, OSLO],
+    "answer": "accept",
+    "_input_hash": 1,
+}
+
+
+def test_accepted_tasks_become_posts(jsonl: Callable[..., Path]) -> None:
+    path = jsonl(
+        "ner.jsonl",
+        TASK,
+        {**TASK, "answer": "reject"},
+        {**TASK, "answer": "ignore"},
+        {**TASK, "meta": {"id": "named"}, "spans": []},
+        {"text": "nobody looked at this"},
+    )
+    findings = Findings()
+    posts = [row.post for row in read_rows(path, findings, set())]
+    assert [post.id for post in posts] == ["ner-1", "named", "ner-5"]
+    assert [(e.start, e.end, e.label) for e in posts[0].entities or []] == [
+        (0, 4, "PER"),
+        (8, 12, "LOC"),
+    ]
+    assert posts[1].entities == []
+    assert posts[2].entities is None
+    report = "\n".join(findings.lines())
+    assert "tasks answered 'reject', left out: 1" in report
+    assert "tasks answered 'ignore', left out: 1" in report
+
+
+def test_relations_join_spans(jsonl: Callable[..., Path]) -> None:
+    relation = {"head": 2, "child": 0, "label": "home", "head_span": OSLO, "child_span": ANNA}
+    path = jsonl("rel.jsonl", {**TASK, "relations": [relation]})
+    (row,) = read_rows(path, Findings(), set())
+    (found,) = row.post.relations or []
+    assert (found.head, found.tail, found.label) == (1, 0, "home")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"spans": [{**ANNA, "start": "0"}]}, "field spans[0].start is '0'"),
+        ({"spans": [{"start": 0, "end": 4}]}, "field spans[0].label is missing"),
+        ({"spans": [ANNA, {**OSLO, "start": 2}]}, "overlap"),
+        ({"spans": [{**OSLO, "end": 13}]}, "ends past the text's 12 characters"),
+        ({"answer": "maybe"}, "field answer is 'maybe'"),
+        ({"text": " "}, "text is empty"),
+        ({"text": None}, "field text is None"),
+        (
+            {"spans": [ANNA], "relations": [{"label": "x", "head_span": OSLO, "child_span": ANNA}]},
+            "a relation joins (8, 12)",
+        ),
+    ],
+)
+def test_broken_tasks(jsonl: Callable[..., Path], change: dict, problem: str) -> None:
+    path = jsonl("ner.jsonl", TASK, {**TASK, **change}, TASK)
+    with pytest.raises(MMCoTError) as caught:
+        list(read_rows(path, Findings(), set()))
+    assert str(caught.value).startswith(f"[E101] {path}, line 2: ")
+    assert problem in str(caught.value)
+
+    findings = Findings(skip_invalid=True)
+    assert [row.number for row in read_rows(path, findings, set())] == [0, 2]
+    assert len(findings.skipped) == 1

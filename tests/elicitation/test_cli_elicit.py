@@ -1,0 +1,242 @@
+"""The command as a user runs it: a process, a posts file, a store on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import ChatServer, part, sensible_answer
+
+from spacy_mmcot.elicitation.store import AnswerStore, load_answers
+from spacy_mmcot.types import DIMENSIONS, Post
+
+KEY = "sk-very-secret-0815"
+RUN = """
+import sys
+import typer
+from spacy_mmcot.cli.elicit import elicit
+from spacy_mmcot.errors import MMCoTError
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(elicit)
+try:
+    app()
+except MMCoTError as error:
+    sys.exit(str(error))
+"""
+
+
+def command(*options: object) -> list[str]:
+    return [sys.executable, "-c", RUN, *map(str, options)]
+
+
+def environment(server: ChatServer | None = None) -> dict[str, str]:
+    settings = {k: v for k, v in os.environ.items() if not k.startswith("OPENAI_")}
+    if server is not None:
+        settings |= {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": server.url}
+    return settings
+
+
+def run(*options: object, server: ChatServer | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*options), env=environment(server), capture_output=True, text=True, timeout=60
+    )
+
+
+def rows(output: str) -> dict[str, list[int]]:
+    """The summary table's rows."""
+    table = {}
+    for line in output.splitlines():
+        words = line.split()
+        if words and words[0] in (*DIMENSIONS, "all") and words[1:] and words[1].isdigit():
+            table[words[0]] = [int(word) for word in words[1:]]
+    return table
+
+
+@pytest.fixture
+def posts_file(posts: list[Post], tmp_path: Path) -> Path:
+    path = tmp_path / "posts.jsonl"
+    path.write_text("".join(p.model_dump_json(exclude_none=True) + "\n" for p in posts))
+    return path
+
+
+def test_recorded_answers_of_the_demo(demo: Path, tmp_path: Path) -> None:
+    store = tmp_path / "new" / "answers.sqlite"
+    recorded = demo / "answers.jsonl"
+    first = run(demo / "posts.jsonl", store, "--recorded", recorded)
+    assert first.returncode == 0 and first.stderr == ""
+    assert "2160 of 2160" in first.stdout and "\x1b" not in first.stdout
+    table = rows(first.stdout)
+    assert table["noun"] == [360, 360, 0, 0, 0, 0, 0]
+    assert [name for name in table if name != "all"] == list(DIMENSIONS)
+    before = store.read_bytes()
+    second = run(demo / "posts.jsonl", store, "--recorded", recorded)
+    assert rows(second.stdout)["all"][:3] == [0, 0, table["all"][1]]
+    assert store.read_bytes() == before
+
+
+def test_chosen_dimensions_and_task(demo: Path, tmp_path: Path) -> None:
+    store = tmp_path / "a.sqlite"
+    options = ("--recorded", demo / "answers.jsonl", "--task", "rel")
+    chosen = ("--dimension", "image", "--dimension", "noun")
+    result = run(demo / "posts.jsonl", store, *options, *chosen)
+    assert list(rows(result.stdout)) == ["noun", "image", "all"]
+    assert load_answers(store) == {}
+    assert len(load_answers(store, "rel")) == 360
+
+
+def test_openai_and_the_table_of_what_came(
+    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+) -> None:
+    chat_server.reply = lambda body: (
+        (200, "no") if "Anna7" in part(body, "post") else (200, sensible_answer(body))
+    )
+    store = tmp_path / "a.sqlite"
+    options = ("--source", "openai", "--model", "m", "--temperature", 0.3, "--dimension", "noun")
+    result = run(posts_file, store, *options, server=chat_server)
+    assert result.returncode == 0, result.stderr
+    assert rows(result.stdout)["noun"] == [12, 11, 0, 1, 0, 0, 0]
+    assert "rejected: p7 noun: the answer holds no JSON" in result.stdout
+    assert {body["temperature"] for body in chat_server.requests} == {0.3}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "E730"),
+        (("--recorded", "none.jsonl"), "E100"),
+        (("--source", "openai"), "E310"),
+        (("--source", "openai", "--base-url", "nowhere"), "E310"),
+    ],
+)
+def test_missing_settings_end_in_one_line(
+    posts_file: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    result = run(posts_file, tmp_path / "a.sqlite", *options)
+    assert result.returncode == 1
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "a.sqlite").exists()
+
+
+def test_a_refused_key_is_not_shown(
+    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+) -> None:
+    chat_server.reply = lambda body: (401, {"error": {"message": f"bad key {KEY}"}})
+    store = tmp_path / "a.sqlite"
+    result = run(posts_file, store, "--source", "openai", server=chat_server)
+    assert result.returncode == 1 and "E311" in result.stderr
+    assert KEY not in result.stdout + result.stderr
+    assert KEY.encode() not in store.read_bytes()
+
+
+def test_missing_posts_file(demo: Path, tmp_path: Path) -> None:
+    result = run(tmp_path / "none.jsonl", tmp_path / "a", "--recorded", demo / "answers.jsonl")
+    assert result.returncode == 1 and "E100" in result.stderr
+
+
+def test_a_terminal_gets_a_progress_bar(demo: Path, tmp_path: Path) -> None:
+    mine, theirs = pty.openpty()
+    options = (demo / "posts.jsonl", tmp_path / "a.sqlite", "--recorded", demo / "answers.jsonl")
+    settings = environment() | {"TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(
+        command(*options), env=settings, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            data = os.read(mine, 4096)
+        except OSError:  # how Linux says that the other side is closed
+            break
+        if not data:
+            break
+        shown += data
+    os.close(mine)
+    assert process.wait() == 0
+    assert "━━" in shown.decode() and "2160/2160" in shown.decode()
+
+
+class Hold:
+    """Answers `answered` questions, then holds the others until `release`."""
+
+    def __init__(self, server: ChatServer, answered: int, held: int) -> None:
+        self.good: list[str] = []
+        self.full = threading.Event()
+        self._gate = threading.Event()
+        self._lock = threading.Lock()
+        self._left, self._held = answered, held
+        server.reply = self.reply
+
+    def reply(self, body: dict[str, Any]) -> tuple[int, Any]:
+        with self._lock:
+            self._left -= 1
+            through = self._left >= 0
+            if through:
+                self.good.append(identity(body))
+            elif -self._left >= self._held:
+                self.full.set()
+        if not through:
+            self._gate.wait(30)
+        return (200, sensible_answer(body))
+
+    def release(self) -> None:
+        with self._lock:
+            self._left = 10**6
+        self._gate.set()
+
+
+def identity(body: dict[str, Any]) -> str:
+    return json.dumps(body["messages"])
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_loses_nothing_and_asks_nothing_twice(
+    chat_server: ChatServer, posts_file: Path, tmp_path: Path, workers: int, how: signal.Signals
+) -> None:
+    store = tmp_path / "answers.sqlite"
+    options = (posts_file, store, "--source", "openai", "--workers", workers)
+    hold = Hold(chat_server, answered=20, held=workers)
+    process = subprocess.Popen(
+        command(*options),
+        env=environment(chat_server),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # When as many questions hang as there are workers, all answers before have been dealt with.
+    assert hold.full.wait(30)
+    process.send_signal(how)
+    output, errors = process.communicate(timeout=30)
+    if how is signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130
+        assert "run the command again" in output and "Traceback" not in errors
+    answered = list(hold.good)
+    assert len(answered) == 20
+    with AnswerStore(store, read_only=True) as opened:
+        kept = opened.answers()
+    assert sum(len(a.model_fields_set) - 1 for a in kept.values()) == 20
+
+    hold.release()
+    resumed = run(*options, server=chat_server)
+    assert resumed.returncode == 0, resumed.stderr
+    assert rows(resumed.stdout)["all"][:3] == [52, 52, 20]
+    asked = Counter(map(identity, chat_server.requests))
+    assert len(asked) == 72
+    assert all(asked[question] == 1 for question in answered)
+    assert sum(asked.values()) == 72 + workers
+    with sqlite3.connect(store) as connection:
+        statement = "SELECT count(*), count(DISTINCT key || post_id) FROM answers"
+        assert connection.execute(statement).fetchone() == (72, 72)
+    connection.close()

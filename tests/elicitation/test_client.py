@@ -1,0 +1,276 @@
+"""The source `openai` against a real HTTP server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import ChatServer, completion, part, sensible_answer
+
+from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.elicit import elicit
+from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.types import DIMENSIONS, Post
+
+KEY = "sk-very-secret-0815"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    with AnswerStore(tmp_path / "answers.sqlite") as opened:
+        yield opened
+
+
+def source(server: ChatServer, **options: Any) -> OpenAISource:
+    return OpenAISource("m", base_url=server.url, api_key=KEY, **options)
+
+
+def test_good_answers_of_all_dimensions(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    report = elicit(posts, store, source(chat_server, temperature=0.0))
+    for dimension in DIMENSIONS:
+        counts = report.counts[dimension]
+        assert (counts.asked, counts.stored) == (12, 12)
+    answers = store.answers()["p3"]
+    assert answers.noun is not None and answers.noun[0].mention == "Anna3"
+    assert answers.entity is not None and answers.entity.text == "Zanzibar sings in Oslo tonight"
+    assert answers.style == "On this: Anna3 sings in Oslo tonight"
+    assert set(chat_server.keys) == {f"Bearer {KEY}"}
+    for body in chat_server.requests:
+        user = body["messages"][1]["content"]
+        wants_json = '"things"' in user or '"swaps"' in user
+        assert ("response_format" in body) == wants_json
+        assert body["model"] == "m" and body["temperature"] == 0.0
+
+
+def test_temperature_is_left_to_the_endpoint_by_default(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    elicit(posts[:1], store, source(chat_server), dimensions=["sentence"])
+    assert "temperature" not in chat_server.requests[0]
+
+
+def test_settings_come_from_the_environment(
+    chat_server: ChatServer,
+    posts: list[Post],
+    store: AnswerStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
+    monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
+    elicit(posts[:1], store, OpenAISource("m"), dimensions=["sentence"])
+    assert chat_server.keys == [f"Bearer {KEY}"]
+
+
+def test_fenced_json_is_read(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    chat_server.reply = lambda body: (200, f"Sure!\n```json\n{sensible_answer(body)}\n```\nBye.")
+    counts = elicit(posts, store, source(chat_server), dimensions=["noun", "entity"]).total()
+    assert counts.stored == 24
+
+
+def test_useless_answers_are_kept_with_their_reason_and_not_asked_again(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    replies: dict[str, Any] = {
+        "p0": '{"things": [{"name": "Anna0"}]}',
+        "p1": "I would rather not.",
+        "p2": completion('{"things": [{"ment', finish_reason="length"),
+        "p3": completion(None, finish_reason="content_filter"),
+        "p4": completion(None, refusal="No."),
+        "p5": completion(""),
+    }
+    by_text = {post.text: replies.get(post.id) for post in posts}
+    chat_server.reply = lambda body: (200, by_text[part(body, "post")] or sensible_answer(body))
+    counts = elicit(posts, store, source(chat_server), dimensions=["noun"]).total()
+    assert (counts.asked, counts.stored, counts.rejected) == (12, 6, 6)
+    rejected = {answer.post_id: answer for answer in store.rejected()}
+    reasons = {name: answer.reason or "" for name, answer in rejected.items()}
+    assert "mention is missing" in reasons["p0"]
+    assert "no JSON" in reasons["p1"] and rejected["p1"].raw == "I would rather not."
+    assert "cut off" in reasons["p2"] and rejected["p2"].raw == '{"things": [{"ment'
+    assert "content filter" in reasons["p3"]
+    assert "refused" in reasons["p4"] and rejected["p4"].raw == "No."
+    assert "empty" in reasons["p5"]
+    again = elicit(posts, store, source(chat_server), dimensions=["noun"]).total()
+    assert (again.asked, again.already_there) == (0, 12)
+    assert len(chat_server.requests) == 12
+
+
+def test_a_declined_post_does_not_stop_the_others(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    fault = {"error": {"message": "too hot", "code": "content_filter"}}
+    chat_server.reply = lambda body: (
+        (400, fault) if "Anna4" in part(body, "post") else (200, sensible_answer(body))
+    )
+    counts = elicit(posts, store, source(chat_server), dimensions=["sentence"]).total()
+    assert (counts.stored, counts.rejected) == (11, 1)
+    assert store.rejected()[0].reason == "the endpoint declined (content_filter): too hot"
+
+
+def test_a_failing_server_is_tried_again(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    seen: list[str] = []
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        seen.append(part(body, "post"))
+        if seen.count(seen[-1]) == 1:
+            return (500, {"error": {"message": "busy"}})
+        return (200, sensible_answer(body))
+
+    chat_server.reply = reply
+    counts = elicit(posts[:2], store, source(chat_server), dimensions=["noun"]).total()
+    assert (counts.asked, counts.stored) == (2, 2)
+    assert len(chat_server.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (401, {"error": {"message": f"Incorrect API key: {KEY}"}}, "E311.+HTTP 401"),
+        (403, {"error": {"message": f"{KEY} may not"}}, "E311.+HTTP 403"),
+        (404, {"error": {"message": f"no model m for {KEY}"}}, r"E313.+'p\d'.+404: no model m"),
+        (400, {"error": "temperature"}, "E313.+400: temperature"),
+        (500, {"error": {"message": "out of memory"}}, "E313.+500: out of memory"),
+        (429, {"error": {"message": "quota"}}, "E313.+429: quota"),
+        (200, b"<html>Welcome</html>", "E314.+/v1"),
+        (200, {"hello": 1}, "E314.+no choices"),
+        (200, {"choices": []}, "E314.+no choices"),
+        (200, {"choices": [7]}, "E314.+no choices"),
+        (200, [1, 2], "E314"),
+        (200, None, "E314"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_used_ends_in_one_clear_error(
+    chat_server: ChatServer,
+    posts: list[Post],
+    store: AnswerStore,
+    status: int,
+    body: Any,
+    message: str,
+) -> None:
+    chat_server.reply = lambda _: (status, body)
+    asked = source(chat_server, max_retries=0)
+    with pytest.raises(MMCoTError, match=message) as caught:
+        elicit(posts, store, asked, dimensions=["noun"], workers=3)
+    assert KEY not in str(caught.value)
+    assert chat_server.url in str(caught.value)
+    assert len(chat_server.requests) <= 3
+    assert store.answers() == {} and store.rejected() == []
+    assert KEY.encode() not in store.path.read_bytes()
+
+
+def test_a_server_that_dies_midway_leaves_what_was_answered(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    chat_server.reply = lambda body: (
+        (200, sensible_answer(body)) if len(chat_server.requests) <= 5 else (500, {})
+    )
+    with pytest.raises(MMCoTError, match="E313"):
+        elicit(posts, store, source(chat_server, max_retries=0), dimensions=["sentence"], workers=2)
+    assert len(store.answers()) == 5
+    chat_server.reply = lambda body: (200, sensible_answer(body))
+    counts = elicit(posts, store, source(chat_server), dimensions=["sentence"]).total()
+    assert (counts.asked, counts.stored, counts.already_there) == (7, 7, 5)
+
+
+def test_connection_refused(posts: list[Post], store: AnswerStore) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://user:pass@127.0.0.1:{free.getsockname()[1]}/v1?token=hidden"
+    asked = OpenAISource("m", base_url=url, api_key=KEY, max_retries=1)
+    with pytest.raises(MMCoTError, match=r"E312.+http://127\.0\.0\.1:\d+/v1") as caught:
+        elicit(posts, store, asked, workers=2)
+    assert not any(secret in str(caught.value) for secret in (KEY, "pass", "hidden"))
+
+
+def test_a_server_that_does_not_answer_in_time(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    import time
+
+    chat_server.reply = lambda body: (time.sleep(1.0), (200, "late"))[1]
+    asked = source(chat_server, timeout=0.2, max_retries=0)
+    with pytest.raises(MMCoTError, match=r"E312.+no answer in 0\.2 s"):
+        elicit(posts[:1], store, asked, dimensions=["sentence"])
+
+
+def test_as_many_questions_in_flight_as_workers(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    import threading
+    import time
+
+    lock, now, most = threading.Lock(), 0, 0
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+        return (200, sensible_answer(body))
+
+    chat_server.reply = reply
+    elicit(posts, store, source(chat_server), dimensions=["sentence", "noun"], workers=3)
+    assert most == 3
+
+
+def test_equal_questions_are_asked_once(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    twins = [posts[0].model_copy(update={"id": name}) for name in ("a", "b", "c")]
+    counts = elicit(twins[:2], store, source(chat_server), dimensions=["noun"]).total()
+    assert (counts.asked, counts.stored) == (1, 2)
+    counts = elicit(twins, store, source(chat_server), dimensions=["noun"]).total()
+    assert (counts.asked, counts.stored, counts.already_there) == (0, 0, 3)
+    assert len(chat_server.requests) == 1
+    assert len({a.noun[0] for a in store.answers().values() if a.noun}) == 1
+    assert set(store.answers()) == {"a", "b", "c"}
+
+
+def test_another_model_or_temperature_is_asked_anew(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    for asked in (
+        source(chat_server),
+        source(chat_server, temperature=0.5),
+        OpenAISource("m2", base_url=chat_server.url, api_key=KEY),
+    ):
+        counts = elicit(posts[:1], store, asked, dimensions=["noun"]).total()
+        assert counts.asked == 1
+
+
+@pytest.mark.parametrize("key", ["", "  ", "sk-a\nb", "sk-ключ"])
+def test_unusable_keys(key: str) -> None:
+    with pytest.raises(MMCoTError, match=r"E310.+OPENAI_API_KEY") as caught:
+        OpenAISource("m", api_key=key)
+    assert not key.strip() or key not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http://", "http://h:x/v1"])
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(MMCoTError, match=r"E315.+http://HOST:PORT/v1"):
+        OpenAISource("m", base_url=url, api_key=KEY)
+
+
+def test_the_constructor_stays_off_the_network(chat_server: ChatServer) -> None:
+    made = source(chat_server)
+    asyncio.run(made.close())
+    assert chat_server.requests == []
