@@ -37,6 +37,6 @@ demo: install
 	python -m spacy project run all
 
 clean:
-	rm -rf build dist *.egg-info .coverage
+	rm -rf build dist *.egg-info .coverage .coverage.*
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find spacy_mmcot tests -name __pycache__ -type d -prune -exec rm -rf {} +

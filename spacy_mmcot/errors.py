@@ -60,24 +60,24 @@ class Errors:
     )
 
     E300 = (
-        "[E300] {path}: not an answers store ({reason}). Name a store that spacy-mmcot elicit wrote, "
-        "or a path where no file is yet."
+        "[E300] {path}: not an answers store ({reason}). Name a store that spacy-mmcot elicit "
+        "wrote, or a path where no file is yet."
     )
     E301 = (
         "[E301] {path}: the answers store cannot be used: {reason}. Check the folder, its "
         "permissions and space, and whether another process holds the store."
     )
     E302 = (
-        "[E302] {path}: the answer of {post_id!r} to {dimension!r} is damaged: {reason}. Delete the "
-        "store, or that row of it, and elicit again."
+        "[E302] {path}: the answer of {post_id!r} to {dimension!r} is damaged: {reason}. Delete "
+        "the store, or that row of it, and elicit again."
     )
     E310 = (
-        "[E310] The source openai needs an API key, and {received}. Set OPENAI_API_KEY (for a local "
-        "server that asks for none, any word will do)."
+        "[E310] The source openai needs an API key, and {received}. Set OPENAI_API_KEY (for a "
+        "local server that asks for none, any word will do)."
     )
     E311 = (
-        "[E311] {url} refused the API key (HTTP {status}). Check OPENAI_API_KEY and that it belongs "
-        "to this endpoint."
+        "[E311] {url} refused the API key (HTTP {status}). Check OPENAI_API_KEY and that it "
+        "belongs to this endpoint."
     )
     E312 = (
         "[E312] {url} cannot be reached ({reason}). Check --base-url (or OPENAI_BASE_URL) and that "
@@ -89,8 +89,8 @@ class Errors:
         "again to go on."
     )
     E314 = (
-        "[E314] {url} does not answer like a chat completions endpoint: {reason}. Check --base-url; "
-        "most servers want it to end in /v1."
+        "[E314] {url} does not answer like a chat completions endpoint: {reason}. Check "
+        "--base-url; most servers want it to end in /v1."
     )
     E315 = (
         "[E315] The endpoint {url!r} is not a web address. Give --base-url (or OPENAI_BASE_URL) as "
@@ -148,12 +148,19 @@ class Errors:
         "[E603] {component}: the training data holds the label {label!r}, which the component "
         "was not initialised for: {labels}. Add it to the labels of initialize, or mend the data."
     )
-    E700 = (
-        "[E700] --labelled and --knowledge count the rows of one input, but there are {count}. "
+    E604 = (
+        "[E604] {component} cannot be calibrated: no doc of the data has entity annotation. Name "
+        "labelled data that the pipeline was not trained on, such as the dev set."
+    )
+    E710 = (
+        "[E710] --labelled and --knowledge count the rows of one input, but there are {count}. "
         "Convert that input by itself to a posts file first."
     )
-    E701 = "[E701] {paths}: no post is left to convert. Check the files and the rows left out."
-    E702 = "[E702] --lang {lang}: {reason}"
+    E711 = "[E711] {paths}: no post is left to convert. Check the files and the rows left out."
+    E712 = (
+        "[E712] --lang {lang}: spaCy has no such language ({reason}). Name one that it has, "
+        "such as en, or xx for several languages at once."
+    )
     E730 = (
         "[E730] --source recorded needs a file of recorded answers. Name one with --recorded FILE, "
         "or ask an LLM with --source openai."
@@ -176,7 +183,9 @@ class Errors:
 
 def located(path: object, line: int, problem: str, expected: str, cure: str = "") -> MMCoTError:
     """An error about one line of a file. `line` counts from 1."""
-    message = Errors.E101.format(path=path, line=line, problem=problem, expected=expected, cure=cure)
+    message = Errors.E101.format(
+        path=path, line=line, problem=problem, expected=expected, cure=cure
+    )
     return MMCoTError(message.rstrip())
 
 

@@ -6,6 +6,7 @@ elicitation side included, can import it at no cost.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
@@ -89,7 +90,7 @@ class Post(Record):
             if not self.text[entity.start : entity.end].strip():
                 raise ValueError(f"{where} covers white space only")
         ordered = sorted(entities, key=lambda e: e.start)
-        for left, right in zip(ordered, ordered[1:], strict=False):
+        for left, right in itertools.pairwise(ordered):
             if right.start < left.end:
                 raise ValueError(
                     f"entities ({left.start}, {left.end}, {left.label}) and "

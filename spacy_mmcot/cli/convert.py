@@ -105,7 +105,7 @@ def convert(
     from ..elicitation.listing import parse_listing
 
     if len(inputs) > 1 and (labelled or knowledge):
-        raise MMCoTError(Errors.E700.format(count=len(inputs)))
+        raise MMCoTError(Errors.E710.format(count=len(inputs)))
     findings = Findings(skip_invalid)
     ids: set[str] = set()
     rows: list[Row] = []
@@ -121,7 +121,7 @@ def convert(
     if not rows:
         for line in findings.lines():
             print(line, file=sys.stderr)
-        raise MMCoTError(Errors.E701.format(paths=", ".join(map(str, inputs))))
+        raise MMCoTError(Errors.E711.format(paths=", ".join(map(str, inputs))))
     if labelled:
         rows = sidecars.mark_unlabelled(labelled, rows, findings)
     if knowledge:
@@ -173,7 +173,7 @@ def _write_docs(
     try:
         nlp = spacy.blank(lang)
     except ImportError as error:
-        raise MMCoTError(Errors.E702.format(lang=lang, reason=error)) from None
+        raise MMCoTError(Errors.E712.format(lang=lang, reason=error)) from None
     docs: dict[str, list[Doc]] = {}
     for row in rows:
         doc = to_doc(nlp, row.post, row.answers, tokenizer=tokenizer, findings=findings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,18 +16,11 @@ def evaluate(
     pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")],
     data: Annotated[Path, typer.Argument(help=".spacy file or folder with gold entities")],
     output: Annotated[
-        Optional[Path], typer.Option("--output", "-o", help="Write the metrics as JSON")
+        Path | None, typer.Option("--output", "-o", help="Write the metrics as JSON")
     ] = None,
     knowledge: Annotated[
         bool, typer.Option(help="Let the pipeline see the docs' knowledge (for teachers)")
     ] = False,
-    calibrate: Annotated[
-        Optional[Path],
-        typer.Option(
-            help="A .spacy file to fit the scores' temperature on, never the data that is "
-            "evaluated; saved into the pipeline's folder"
-        ),
-    ] = None,
 ) -> None:
     """Score PIPELINE on DATA: spaCy's strict span scores, seqeval's, per label, calibration."""
     import json
@@ -37,8 +30,6 @@ def evaluate(
     from .pipelines import load_pipeline
 
     nlp = load_pipeline(pipeline)
-    if calibrate is not None:
-        _calibrate(nlp, Path(pipeline), list(Corpus(calibrate, knowledge=knowledge)(nlp)))
     examples = list(Corpus(data, knowledge=knowledge)(nlp))
     metrics = measure(nlp, examples)
     metrics["model_mb"] = round(_folder_bytes(nlp.path) / 1e6, 1) if nlp.path else None
@@ -58,9 +49,7 @@ def measure(nlp: Language, examples: list[Example]) -> dict[str, Any]:
     from ..components.scorers import score_entities, seqeval_scores
 
     started = time.perf_counter()
-    for example, doc in zip(
-        examples, nlp.pipe([eg.predicted for eg in examples]), strict=True
-    ):
+    for example, doc in zip(examples, nlp.pipe([eg.predicted for eg in examples]), strict=True):
         example.predicted = doc
     seconds = time.perf_counter() - started
     words = sum(len(eg.predicted) for eg in examples)
@@ -71,25 +60,6 @@ def measure(nlp: Language, examples: list[Example]) -> dict[str, Any]:
         "docs": len(examples),
         "words_per_second": round(words / seconds),
     }
-
-
-def _calibrate(nlp: Language, folder: Path, examples: list[Example]) -> None:
-    from ..components.calibration import fit_temperature
-    from ..errors import Errors, MMCoTError
-
-    if not folder.is_dir() or not nlp.has_pipe("mmcot_ner"):
-        raise MMCoTError(Errors.E701.format(source=folder, pipeline=nlp.pipe_names))
-    component: Any = nlp.get_pipe("mmcot_ner")
-    upstream = nlp.pipe_names[: nlp.pipe_names.index("mmcot_ner")]
-    docs = [eg.predicted for eg in examples]
-    for name in upstream:
-        docs = list(nlp.get_pipe(name).pipe(docs))  # type: ignore[attr-defined]
-    for example, doc in zip(examples, docs, strict=True):
-        example.predicted = doc
-    before = component.cfg["temperature"]
-    after = fit_temperature(component, examples)
-    nlp.to_disk(folder)
-    print(f"temperature {before:.3f} -> {after:.3f}, saved to {folder}")
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,9 +21,9 @@ def experiment(
         "results/results.jsonl"
     ),
     only: Annotated[
-        Optional[list[str]], typer.Option(help="Runs of the plan, all by default; repeatable")
+        list[str] | None, typer.Option(help="Runs of the plan, all by default; repeatable")
     ] = None,
-    seeds: Annotated[Optional[list[int]], typer.Option("--seed", help="Repeatable")] = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Repeatable")] = None,
     keep_models: Annotated[bool, typer.Option(help="Keep pipelines that no run needs")] = False,
 ) -> None:
     """Run PLAN on CORPUS: what results.jsonl has is not run again, so a stopped plan goes on."""

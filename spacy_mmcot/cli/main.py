@@ -16,6 +16,7 @@ import typer
 
 from ..errors import MMCoTError
 from .augment import augment
+from .calibrate import calibrate
 from .convert import convert
 from .elicit import elicit
 from .evaluate import evaluate
@@ -44,7 +45,7 @@ def _plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-for _function in (convert, elicit, augment, teach, evaluate, experiment):
+for _function in (convert, elicit, augment, teach, calibrate, evaluate, experiment):
     app.command(_function.__name__)(_plain_errors(_function))
 
 

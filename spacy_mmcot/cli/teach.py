@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -21,7 +21,7 @@ def teach(
         ),
     ] = 0,
     knowledge_encoder: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="Encoder source for the prompt targets; the teacher's own by default"),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
@@ -29,12 +29,9 @@ def teach(
     """Let a TEACHER label INPUTS softly, unlabelled posts above all."""
     import time
 
-    import spacy
-
     from ..corpus.docbin import docbin_paths, read_docs, write_docs
     from ..distillation.teach import KnowledgeEncoder, set_prompt_targets
     from ..distillation.teach import teach as teach_docs
-    from ..errors import Errors, MMCoTError
     from .pipelines import load_pipeline
 
     started = time.perf_counter()

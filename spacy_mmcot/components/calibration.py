@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from spacy.training import Example
 from thinc.api import xp2torch
 
+from ..errors import Errors, MMCoTError
 from .ner import MMCoTNER
 
 
@@ -51,12 +52,14 @@ def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:
 
     examples: predicted Docs must have gone through the components before this one. Docs without
         entity annotation do not count.
+
+    Raises MMCoTError if no Doc has entity annotation.
     """
     labelled = [
         eg for eg in examples if len(eg.predicted) and eg.reference.has_annotation("ENT_IOB")
     ]
     if not labelled:
-        return component.cfg["temperature"]
+        raise MMCoTError(Errors.E604.format(component=component.name))
     scores = component.model.predict([eg.predicted for eg in labelled])
     emissions = [xp2torch(array) for array in scores.emissions]
     transitions = xp2torch(scores.transitions)

@@ -222,6 +222,8 @@ class MMCoTNER(TrainablePipe):
         losses.setdefault(self.name, 0.0)
         examples = list(examples)
         validate_examples(examples, "MMCoTNER.update")
+        if not self.is_initialized:
+            raise MMCoTError(Errors.E602.format(component=self.name))
         if not any(len(eg.predicted) for eg in examples):
             return losses
         scores, backprop = self.model.begin_update([eg.predicted for eg in examples])
@@ -232,9 +234,7 @@ class MMCoTNER(TrainablePipe):
         losses[self.name] += loss
         return losses
 
-    def get_loss(
-        self, examples: Iterable[Example], scores: TagScores
-    ) -> tuple[float, TagScores]:
+    def get_loss(self, examples: Iterable[Example], scores: TagScores) -> tuple[float, TagScores]:
         """The joint loss of a batch and its gradient in the shape of the scores."""
         emissions = [xp2torch(array, requires_grad=True) for array in scores.emissions]
         transitions = xp2torch(scores.transitions, requires_grad=True)
@@ -243,18 +243,11 @@ class MMCoTNER(TrainablePipe):
             for example, array in zip(examples, emissions, strict=True)
             if len(example.predicted)
         ]
-        losses = self.batch_losses([eg for eg, _ in rows], [array for _, array in rows], transitions)
+        filled, arrays = [eg for eg, _ in rows], [array for _, array in rows]
+        losses = self.batch_losses(filled, arrays, transitions)
         total = losses.gold + self.soft_weight * losses.soft
         total.backward()
-        gradient = TagScores(
-            [
-                torch2xp(array.grad if array.grad is not None else torch.zeros_like(array))
-                for array in emissions
-            ],
-            torch2xp(
-                transitions.grad if transitions.grad is not None else torch.zeros_like(transitions)
-            ),
-        )
+        gradient = TagScores([_gradient(array) for array in emissions], _gradient(transitions))
         return float(total.detach()), gradient
 
     def batch_losses(
@@ -287,9 +280,7 @@ class MMCoTNER(TrainablePipe):
             if distributions is not None:
                 if len(distributions) != len(example.predicted):
                     raise MMCoTError(
-                        Errors.E501.format(
-                            rows=len(distributions), tokens=len(example.predicted)
-                        )
+                        Errors.E501.format(rows=len(distributions), tokens=len(example.predicted))
                     )
                 soft[row, : len(distributions)] = distributions
                 taught[row, : len(distributions)] = True
@@ -303,7 +294,7 @@ class MMCoTNER(TrainablePipe):
         )
 
     def _labels_in(self, examples: Iterable[Example]) -> list[str]:
-        labels = set()
+        labels: set[str] = set()
         for example in examples:
             labels.update(ent.label_ for ent in example.reference.ents)
             labels.update(tag[2:] for tag in soft_tags(example.reference) if tag != "O")
@@ -313,7 +304,7 @@ class MMCoTNER(TrainablePipe):
         """Emissions (docs, tokens, tags), padded, lengths (docs,) and transitions, tempered."""
         if not self.is_initialized:
             raise MMCoTError(Errors.E602.format(component=self.name))
-        scores = self.model.predict(docs)
+        scores = self.model.predict(list(docs))
         temperature = self.cfg["temperature"]
         emissions = torch.nn.utils.rnn.pad_sequence(
             [xp2torch(array) for array in scores.emissions], batch_first=True
@@ -343,3 +334,7 @@ def _trim(doc: Doc, start: int, end: int) -> tuple[int, int] | None:
     while start < end and doc[end - 1].is_space:
         end -= 1
     return (start, end) if start < end else None
+
+
+def _gradient(tensor: torch.Tensor) -> Any:
+    return torch2xp(tensor.grad if tensor.grad is not None else torch.zeros_like(tensor))

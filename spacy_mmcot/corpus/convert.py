@@ -140,5 +140,6 @@ def _set_relations(doc: Doc, post: Post, spans: list[Span | None], findings: Fin
             findings.lose(_LOST_RELATIONS, f"{post.id}: {relation.label}")
         else:
             kept.append(Relation(head, tail, relation.label, 1.0))
-    if kept:
+    # An empty list says that somebody looked and there is none.
+    if post.relations is not None:
         doc._.mmcot_rel = kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import Errors, MMCoTError, located
@@ -59,4 +59,5 @@ def replacing(path: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise MMCoTError(Errors.E103.format(path=path, reason=reason)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

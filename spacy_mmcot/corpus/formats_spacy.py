@@ -11,7 +11,7 @@ from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
 from ..errors import Errors, MMCoTError, explain
-from ..types import ID_KEY, IMAGE_KEY, KNOWLEDGE, KNOWLEDGE_KEY, Answers, Post
+from ..types import ID_KEY, IMAGE_KEY, KNOWLEDGE, KNOWLEDGE_KEY, RELATIONS_KEY, Answers, Post
 from .docbin import docbin_paths, read_docs
 from .extensions import get_relations
 from .findings import Findings
@@ -78,6 +78,8 @@ def _row(number: int, doc: Doc, default_id: str, file: Path, findings: Findings)
 
 
 def _relations(doc: Doc, place: str, findings: Findings) -> list[dict[str, Any]] | None:
+    if RELATIONS_KEY not in doc.user_data:
+        return None
     places = {(ent.start, ent.end): i for i, ent in enumerate(doc.ents)}
     found = []
     for head, tail, label, _ in get_relations(doc):
@@ -86,7 +88,7 @@ def _relations(doc: Doc, place: str, findings: Findings) -> list[dict[str, Any]]
             findings.lose("relations between spans that are no entities", f"{place}: {label}")
         else:
             found.append({"head": ends[0], "tail": ends[1], "label": label})
-    return found or None
+    return found
 
 
 def _renamed(row: Row, name: str) -> Row:

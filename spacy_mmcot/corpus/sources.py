@@ -56,8 +56,7 @@ def read_rows(
     file's folder in the file, come out relative to where that folder was given from.
 
     A picture that is not there is reported. Raises MMCoTError for a file that is missing or of
-    another format and, unless
-    `findings.skip_invalid`, at the first broken row.
+    another format and, unless `findings.skip_invalid`, at the first broken row.
     """
     readers: dict[Format, Callable[[Path, Findings, set[str]], Iterator[Row]]] = {
         "posts": formats.read_rows,

@@ -38,10 +38,11 @@ def tag_losses(
         where there are any.
 
     gold is the negative log likelihood of all tag sequences that the annotation leaves open, a
-    labelled token (for a softmax head: the cross-entropy of each labelled token). soft is the mean over taught
-    tokens of the cross-entropy between the teacher's distribution and the student's marginal
-    (posterior distillation: Wang et al., ACL 2020, "Structure-level knowledge distillation for
-    multilingual sequence labeling"). Both are 0 where there is nothing to learn from.
+    labelled token (for a softmax head: the cross-entropy of each labelled token). soft is the
+    mean over taught tokens of the cross-entropy between the teacher's distribution and the
+    student's marginal (posterior distillation: Wang et al., ACL 2020, "Structure-level knowledge
+    distillation for multilingual sequence labeling"). Both are 0 where there is nothing to learn
+    from.
     """
     n_labelled = labelled.sum().clamp(min=1)
     if not crf:

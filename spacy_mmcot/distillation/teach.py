@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -93,7 +94,7 @@ class KnowledgeEncoder:
             targets.append(
                 [
                     row[start : max(end, start + 1)].mean(axis=0)
-                    for start, end in zip(cuts, cuts[1:], strict=False)
+                    for start, end in itertools.pairwise(cuts)
                 ]
             )
         return numpy.array(targets, dtype="float32")

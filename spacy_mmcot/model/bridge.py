@@ -9,7 +9,7 @@ from typing import Any, cast
 import safetensors.torch
 import srsly
 import torch
-from thinc.api import Optimizer, PyTorchShim, torch2xp, xp2torch
+from thinc.api import Model, Optimizer, PyTorchShim, torch2xp, xp2torch
 
 Settings = dict[str, Any]
 
@@ -60,9 +60,17 @@ class TorchShim(PyTorchShim):
                 cast(Any, torch2xp(parameter.grad)),
                 lr_scale=scale,
             )
-            parameter.data = xp2torch(weights, device=parameter.device)
-            # Freed, not zeroed: the next backward pass writes it anew.
-            parameter.grad = None
+            updated = xp2torch(weights, device=parameter.device)
+            # thinc's optimizers work in place. A new tensor a step around the same memory would
+            # hold on to the last one, and the chain of them fragments the heap.
+            if updated.data_ptr() != parameter.data_ptr():
+                parameter.data.copy_(updated)
+            parameter.grad.zero_()
+
+
+def torch_shim(model: Model) -> TorchShim:
+    """The TorchShim of a model that has one."""
+    return cast(TorchShim, model.shims[0])
 
 
 def _serialize(module: Any) -> bytes:

@@ -43,7 +43,9 @@ def legal_steps(tags: Sequence[str]) -> Tensor:
     return legal
 
 
-def forward_scores(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> tuple[Tensor, Tensor]:
+def forward_scores(
+    emissions: Tensor, lengths: Tensor, transitions: Tensor
+) -> tuple[Tensor, Tensor]:
     """Forward scores (batch, tokens, tags) and log Z (batch,). Lengths must be at least 1."""
     steps = transitions[:-1, :-1]
     alpha = transitions[-1, :-1] + emissions[:, 0]

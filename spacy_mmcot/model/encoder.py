@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..errors import Errors, MMCoTError
@@ -44,10 +45,11 @@ def load_pretrained(source: str) -> tuple[Any, Any]:
     """The pretrained (tokenizer, torch encoder) of a source, in evaluation mode."""
     path = resolve_source(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
         config = without_layer_dropout(AutoConfig.from_pretrained(path))
+        tokenizer = AutoTokenizer.from_pretrained(path)
         encoder = AutoModel.from_pretrained(path, config=config)
-    except (OSError, ValueError) as error:
+    # Beside missing files: a tokenizer that needs a library, weights of other shapes or damaged.
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise MMCoTError(Errors.E402.format(source=source, reason=_first_line(error))) from error
     return tokenizer, without_pooler(encoder).eval()
 
@@ -75,4 +77,4 @@ def without_pooler(encoder: Any) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy
 import torch
@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import Errors, MMCoTError
 from ..types import PROMPT_TARGET_KEY
-from .bridge import Settings, TorchShim
+from .bridge import Settings, TorchShim, torch_shim
 from .encoder import build_from_config, load_pretrained
 from .knowledge import knowledge_tags, segment_text
 from .prompted_encoder import PieceBatch, PromptedEncoder
@@ -81,7 +81,7 @@ def build_module(settings: Settings) -> PromptedEncoder:
 
 
 def _init(model: Model, X: Any = None, Y: Any = None) -> None:
-    shim = model.shims[0]
+    shim = torch_shim(model)
     if shim.module is None:
         tokenizer, encoder = load_pretrained(model.attrs["source"])
         module = PromptedEncoder(encoder, tokenizer, **model.attrs["module_settings"])
@@ -105,7 +105,7 @@ def _tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
 def _forward(
     model: Model, docs: Sequence[Doc], is_train: bool
 ) -> tuple[FullTransformerBatch, Callable[[FullTransformerBatch], list[Doc]]]:
-    shim: TorchShim = model.shims[0]
+    shim = torch_shim(model)
     module: PromptedEncoder = shim.module
     rows, spans, lengths = _make_rows(model, module, docs)
     module.train(is_train)
@@ -114,7 +114,7 @@ def _forward(
     output = FullTransformerBatch(
         spans=spans,
         wordpieces=_own_wordpieces(module, rows),
-        model_output=BaseModelOutput(last_hidden_state=states.detach()),
+        model_output=BaseModelOutput(last_hidden_state=cast(Any, states.detach())),
         align=_align(rows, lengths, states.shape[1]),
     )
     extra = _regression_loss(model, docs, rows, prompts) if is_train else None
@@ -260,8 +260,7 @@ def _own_wordpieces(module: PromptedEncoder, rows: list[Row]) -> WordpieceBatch:
 def _align(rows: list[Row], lengths: list[list[int]], padded: int) -> Ragged:
     """Every token's pieces as indexes into the flattened (windows, padded) grid of states."""
     indexes = [
-        numpy.arange(i * padded, i * padded + row.own[1] - row.own[0])
-        for i, row in enumerate(rows)
+        numpy.arange(i * padded, i * padded + row.own[1] - row.own[0]) for i, row in enumerate(rows)
     ]
     flat = numpy.concatenate(indexes).astype("int32")
     counts = numpy.array([count for doc in lengths for count in doc], dtype="int32")

@@ -40,7 +40,7 @@ KIND_WORDS: dict[str, str] = {
         police label publisher community conference division nonprofit
         airlines retailer manufacturer sponsor account bureau office academy""",
     "team": "team club franchise squad side roster",
-    "group": "band group orchestra choir ensemble trio quartet crew gang tribe ethnicity nationality",
+    "group": "band group orchestra choir ensemble trio quartet crew gang tribe nationality",
     "event": """event festival tournament championship cup race game match concert tour
         ceremony election war battle holiday day convention expo
         derby final finals playoffs playoff draft season marathon parade fair summit
@@ -77,7 +77,8 @@ def kind_index(kind: str) -> int:
     """The index into KINDS of a kind in an LLM's words ("person/footballer", "US state")."""
     for alternative in _ALTERNATIVES.split(kind.lower()):
         for word in reversed(_WORD.findall(_TAIL.sub("", alternative))):
-            for form in (word, word.removesuffix("s"), word.removesuffix("es")):
+            singular = word.removesuffix("ies") + "y" if word.endswith("ies") else word
+            for form in (word, word.removesuffix("s"), word.removesuffix("es"), singular):
                 if form in _KIND_OF_WORD:
                     return _KIND_OF_WORD[form]
     return len(KINDS) - 1
@@ -131,7 +132,8 @@ def full_text(doc: Doc) -> str:
 
 
 def _knowledge(doc: Doc) -> Mapping[str, Any]:
-    return doc.user_data.get(KNOWLEDGE_KEY) or {}
+    user_data: dict[Any, Any] = doc.user_data
+    return user_data.get(KNOWLEDGE_KEY) or {}
 
 
 def _squeeze(text: str) -> str:

@@ -17,9 +17,9 @@ class TagHead(nn.Module):
     token whose decoding keeps to legal sequences all the same.
     """
 
-    def __init__(
-        self, width: int, tags: Sequence[str], *, dropout: float, learn_transitions: bool
-    ):
+    legal: Tensor
+
+    def __init__(self, width: int, tags: Sequence[str], *, dropout: float, learn_transitions: bool):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(width, len(tags))

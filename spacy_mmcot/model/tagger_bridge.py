@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy
 import torch
@@ -13,7 +13,7 @@ from spacy.tokens import Doc
 from thinc.api import Model, chain, torch2xp, xp2torch
 from thinc.types import Floats2d
 
-from .bridge import Settings, TorchShim
+from .bridge import Settings, TorchShim, torch_shim
 from .tagger import TagHead
 
 
@@ -56,14 +56,15 @@ def _build(settings: Settings) -> TagHead:
 def _init(model: Model, X: Any = None, Y: Any = None) -> None:
     tags = model.attrs["tags"]
     width = X[0].shape[1]
-    if model.shims[0].module is None:
+    shim = torch_shim(model)
+    if shim.module is None:
         settings: Settings = {
             "width": width,
             "tags": tags,
             "dropout": model.attrs["dropout"],
             "learn_transitions": model.attrs["learn_transitions"],
         }
-        model.shims[0].set_module(_build(settings), settings)
+        shim.set_module(_build(settings), settings)
     model.set_dim("nI", width)
     model.set_dim("nO", len(tags))
 
@@ -71,10 +72,11 @@ def _init(model: Model, X: Any = None, Y: Any = None) -> None:
 def _forward(
     model: Model, X: list[Floats2d], is_train: bool
 ) -> tuple[TagScores, Callable[[TagScores], list[Floats2d]]]:
-    module: TagHead = model.shims[0].module
+    module: TagHead = torch_shim(model).module
     counts = [len(x) for x in X]
-    filled = [x for x in X if len(x)]
-    flat = model.ops.xp.concatenate(filled) if filled else model.ops.alloc2f(0, module.linear.in_features)
+    # Zero-length Docs come without a width.
+    empty = model.ops.alloc2f(0, module.linear.in_features)
+    flat = model.ops.xp.concatenate([empty, *(x for x in X if len(x))])
     states = xp2torch(flat, requires_grad=is_train)
     module.train(is_train)
     with torch.set_grad_enabled(is_train):
@@ -87,9 +89,12 @@ def _forward(
             tensors.append(transitions)
             gradients.append(xp2torch(d_scores.transitions))
         torch.autograd.backward(tensors, gradients)
-        return _split(torch2xp(states.grad), counts)
+        return _split(torch2xp(cast(Any, states.grad)), counts)
 
-    scores = TagScores(_split(torch2xp(emissions.detach()), counts), torch2xp(transitions.detach()))
+    scores = TagScores(
+        _split(torch2xp(emissions.detach()), counts),
+        cast(Floats2d, torch2xp(transitions.detach())),
+    )
     return scores, backprop
 
 

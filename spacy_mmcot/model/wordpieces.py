@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -76,10 +77,9 @@ class WordPieceTokenizer:
         return [cache[key][:limit] for key in keys]
 
     def text_pieces(self, texts: Sequence[str], limit: int) -> list[list[int]]:
-        """The pieces of plain texts without special ones, cut at `limit` each."""
-        filled = [text or " " for text in texts]
-        ids = self.tokenizer(filled, add_special_tokens=False, verbose=False)["input_ids"]
-        return [row[:limit] for row in ids]
+        """The pieces of plain texts without special ones, cut at `limit` each; none for ""."""
+        ids = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return [row[:limit] if text else [] for text, row in zip(texts, ids, strict=True)]
 
     def _split(self, words: list[str]) -> list[tuple[int, ...]]:
         ids = self.tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
@@ -89,13 +89,18 @@ class WordPieceTokenizer:
         """The runs of special pieces before, between and after the texts."""
         encoded = self.tokenizer(*texts, return_special_tokens_mask=True)
         runs: list[list[int]] = [[]]
+        in_text = False
         for piece, special in zip(
             encoded["input_ids"], encoded["special_tokens_mask"], strict=True
         ):
             if special:
                 runs[-1].append(piece)
-            elif len(runs) <= len(texts):
+            elif not in_text:
                 runs.append([])
+            in_text = not special
+        # A tokenizer may put nothing between two texts.
+        while len(runs) <= len(texts):
+            runs.insert(1, [])
         return runs
 
 
@@ -121,10 +126,12 @@ def make_windows(lengths: Sequence[int], budget: int, overlap: int) -> list[Wind
         shared = int(numpy.searchsorted(ends, ends[end] - overlap, side="left"))
         start = max(start + 1, min(shared, end))
     cuts = [0]
-    for (_, end), (start, _) in zip(runs, runs[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(runs):
         cuts.append((start + end + 1) // 2)
     cuts.append(n)
+    # Beside very long tokens a window may be left with nothing to answer for.
     return [
         Window(start, own_start, own_end, end)
-        for (start, end), own_start, own_end in zip(runs, cuts, cuts[1:], strict=False)
+        for (start, end), (own_start, own_end) in zip(runs, itertools.pairwise(cuts), strict=True)
+        if own_start < own_end
     ]

@@ -26,7 +26,11 @@ BROKEN = {
     "a list": (["b"], "the row is ['b']", "an object"),
     "a number": (3, "the row is 3", "an object"),
     "missing field": ({"text": "Oslo"}, "field id is missing", "that field"),
-    "unknown field": ({**GOOD, "id": "b", "txt": 1}, "field txt is unknown", "fields of the format"),
+    "unknown field": (
+        {**GOOD, "id": "b", "txt": 1},
+        "field txt is unknown",
+        "fields of the format",
+    ),
     "wrong type of id": ({**GOOD, "id": 7}, "field id is 7", "a text"),
     "empty id": ({**GOOD, "id": ""}, "field id is ''", "not empty"),
     "wrong type of entities": ({**GOOD, "id": "b", "entities": {}}, "field entities is", "a list"),

@@ -28,7 +28,11 @@ BROKEN = {
     "unknown tag": (b"IMGID:2\nOslo\tS-LOC\n", 7, "the tag is 'S-LOC'"),
     "tag without label": (b"IMGID:2\nOslo\tB-\n", 7, "the tag is 'B-'"),
     "bad UTF-8": (b"IMGID:2\nin\tO\nOsl\xf8\tB-LOC\n", 8, "byte 4 of the line, 0xf8, is not UTF-8"),
-    "white space entity": ("IMGID:2\n\xa0\tB-LOC\nx\tO\n".encode(), 6, "white space only"),
+    "white space entity": (
+        "IMGID:2\n\xa0\tB-LOC\nx\tO\n".encode(),
+        6,
+        "entities[0] (0, 1, LOC)",
+    ),
 }
 
 

@@ -1,0 +1,69 @@
+"""Does the packaged pipeline work for a stranger? Install its wheel into a fresh virtual
+environment, load it by name, and find entities in a new sentence: no picture, no knowledge, no
+network, no training data.
+
+    python scripts/smoke_test.py DIST_FOLDER PACKAGE_NAME
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SENTENCE = "Great night at Anfield with Sofia Marchetti, Liverpool was loud"
+
+# The child refuses every connection before it imports anything that might ask for one.
+CHILD = """
+import json, socket, sys
+
+def refuse(*args, **kwargs):
+    raise OSError("the smoke test allows no network")
+
+socket.socket.connect = refuse
+socket.socket.connect_ex = refuse
+socket.getaddrinfo = refuse
+
+import spacy
+
+nlp = spacy.load(sys.argv[1])
+doc = nlp(sys.argv[2])
+found = [[e.text, e.label_, round(e._.mmcot_score, 3)] for e in doc.ents]
+piped = [[[e.text, e.label_] for e in d.ents] for d in nlp.pipe([sys.argv[2]] * 3)]
+assert piped == [[entity[:2] for entity in found]] * 3, (piped, found)
+print(json.dumps({"pipeline": nlp.pipe_names, "sentence": doc.text, "entities": found}))
+"""
+
+
+def main() -> None:
+    dist, package = Path(sys.argv[1]), sys.argv[2]
+    wheels = sorted(dist.glob("*.whl"))
+    if len(wheels) != 1:
+        sys.exit(f"✘ {dist} holds {len(wheels)} wheels, expected one: run the package step again.")
+    with tempfile.TemporaryDirectory(prefix="mmcot-smoke-") as folder:
+        environment = Path(folder) / "venv"
+        print(f"Installing {wheels[0].name} into a fresh virtual environment")
+        venv.create(environment, with_pip=True)
+        python = environment / "bin" / "python"
+        constraints = ROOT / "constraints.txt"
+        install = [python, "-m", "pip", "install", "--quiet", "-c", constraints, ROOT, wheels[0]]
+        subprocess.run(list(map(str, install)), check=True, cwd=folder)
+        # An empty home: nothing that this machine has cached can help.
+        bare = {"PATH": os.environ["PATH"], "HOME": folder, "HF_HUB_OFFLINE": "1"}
+        command = [str(python), "-c", CHILD, package, SENTENCE]
+        run = subprocess.run(command, cwd=folder, env=bare, capture_output=True, text=True)
+    if run.returncode:
+        sys.exit(f"✘ The installed pipeline does not run:\n{run.stderr}")
+    result = json.loads(run.stdout)
+    if not result["entities"]:
+        sys.exit(f"✘ The installed pipeline found no entity in {SENTENCE!r}.")
+    output = ROOT / "metrics" / "smoke.json"
+    output.parent.mkdir(exist_ok=True)
+    output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"✔ {package} loads and runs: {result['entities']}")
+
+
+main()

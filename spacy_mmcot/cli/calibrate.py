@@ -1,0 +1,39 @@
+"""`calibrate`: make a pipeline's span scores mean what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def calibrate(
+    pipeline: Annotated[Path, typer.Argument(help="Folder of a trained pipeline, changed")],
+    data: Annotated[
+        Path, typer.Argument(help=".spacy file or folder with gold entities, not the test set")
+    ],
+    knowledge: Annotated[
+        bool, typer.Option(help="Let the pipeline see the docs' knowledge (for teachers)")
+    ] = False,
+) -> None:
+    """Fit the temperature of PIPELINE's span scores on DATA. Predictions stay as they are."""
+    from ..components.calibration import fit_temperature
+    from ..corpus.readers import Corpus
+    from ..errors import Errors, MMCoTError
+    from .pipelines import load_pipeline
+
+    nlp = load_pipeline(pipeline)
+    if not pipeline.is_dir() or not nlp.has_pipe("mmcot_ner"):
+        raise MMCoTError(Errors.E701.format(source=pipeline, pipeline=nlp.pipe_names))
+    component: Any = nlp.get_pipe("mmcot_ner")
+    examples = list(Corpus(data, knowledge=knowledge)(nlp))
+    docs = [eg.predicted for eg in examples]
+    for name in nlp.pipe_names[: nlp.pipe_names.index("mmcot_ner")]:
+        docs = list(nlp.get_pipe(name).pipe(docs))  # type: ignore[attr-defined]
+    for example, doc in zip(examples, docs, strict=True):
+        example.predicted = doc
+    before = component.cfg["temperature"]
+    after = fit_temperature(component, examples)
+    component.to_disk(pipeline / "mmcot_ner", exclude=["vocab"])
+    print(f"temperature of {pipeline}: {before:.3f} -> {after:.3f}")

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import toy
+from spacy.language import Language
+
+ENCODERS = ("cnn", "transformer")
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy.write_bert(tmp_path_factory.mktemp("bert") / "model")
+
+
+@pytest.fixture(scope="session")
+def blank(bert: Path) -> Callable[[str], Language]:
+    """An uninitialised pipeline of one of ENCODERS."""
+
+    def make(encoder: str) -> Language:
+        if encoder == "cnn":
+            return toy.pipeline()
+        return toy.transformer_pipeline(bert, prompt="conditional", prompt_length=2)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained_bytes(blank: Callable[[str], Language]) -> dict[str, bytes]:
+    """What a pipeline of each encoder saves once it is fitted to the toy corpus."""
+    saved = {}
+    for encoder in ENCODERS:
+        nlp = blank(encoder)
+        data = toy.examples(nlp)
+        toy.fix_random_seed(0)
+        nlp.initialize(lambda data=data: data)
+        toy.fit(nlp, data, steps=20 if encoder == "cnn" else 60, rate=0.005)
+        saved[encoder] = nlp.to_bytes()
+    return saved
+
+
+@pytest.fixture(params=ENCODERS)
+def trained(
+    request: pytest.FixtureRequest,
+    blank: Callable[[str], Language],
+    trained_bytes: dict[str, bytes],
+) -> Language:
+    return blank(request.param).from_bytes(trained_bytes[request.param])
+
+
+@pytest.fixture
+def trained_cnn(blank: Callable[[str], Language], trained_bytes: dict[str, bytes]) -> Language:
+    return blank("cnn").from_bytes(trained_bytes["cnn"])

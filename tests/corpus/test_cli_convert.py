@@ -1,0 +1,320 @@
+"""The convert command, on real files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import spacy
+from click.testing import Result
+from spacy.language import Language
+from spacy.tokens import Doc
+
+from spacy_mmcot.corpus.docbin import read_docs
+from spacy_mmcot.corpus.formats import read_posts
+from spacy_mmcot.types import ID_KEY, Post
+
+Command = Callable[..., Result]
+Jsonl = Callable[..., Path]
+
+ANNA = {"id": "a", "text": "Anna in Oslo", "entities": [{"start": 0, "end": 4, "label": "PER"}]}
+CONLL = "IMGID:7\nAnna\tB-PER\nin\tO\nOslo\tB-LOC\n\nIMGID:8\nOslo\tB-LOC\n\nIMGID:9\nBye\tO\n"
+
+
+def docs(path: Path) -> list[Doc]:
+    return list(read_docs(path, spacy.blank("en").vocab))
+
+
+def labelled(post: Post) -> Post:
+    """The post as it comes back from a Doc."""
+    hide = {"entities": None, "relations": None} if post.split == "unlabelled" else {}
+    return post.model_copy(update={"domain": None, **hide})
+
+
+def test_the_demo_and_back(command: Command, demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    arguments = ("convert", demo / "posts.jsonl", "--answers", demo / "answers.jsonl")
+    result = command(*arguments, "-o", folder)
+    assert result.exit_code == 0, result.output
+    names = {"train": 126, "unlabelled": 90, "dev": 54, "test": 90}
+    assert {path.name for path in folder.iterdir()} == {f"{name}.spacy" for name in names}
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    source = {post.id: post for post in read_posts(demo / "posts.jsonl")}
+    answers = {
+        row["id"]: row for row in map(json.loads, (demo / "answers.jsonl").open(encoding="utf-8"))
+    }
+    for name, count in names.items():
+        found = docs(folder / f"{name}.spacy")
+        assert len(found) == count
+        for doc in found:
+            post = source[doc.user_data[ID_KEY]]
+            assert post.split == name
+            assert Path(doc._.mmcot_image).is_file()
+            knowledge = doc._.mmcot_knowledge
+            assert knowledge["caption"] == post.caption
+            assert knowledge["sentence"] == answers[post.id]["sentence"]
+            assert list(knowledge["noun"]) == answers[post.id]["noun"]
+            assert "style" not in knowledge
+
+    back = tmp_path / "back.jsonl"
+    result = command("convert", folder, "-o", back, "--answers-out", tmp_path / "answers.jsonl")
+    assert result.exit_code == 0, result.output
+    posts = {post.id: post for post in read_posts(back)}
+    assert posts.keys() == source.keys()
+    for name, post in posts.items():
+        assert (back.parent / str(post.image)).resolve() == (demo / source[name].image).resolve()
+        assert post.model_copy(update={"image": source[name].image}) == labelled(source[name])
+    assert len((tmp_path / "answers.jsonl").read_text("utf-8").splitlines()) == 360
+
+    command(*arguments, "-o", folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+def test_one_file_of_docs(command: Command, jsonl: Jsonl, tmp_path: Path) -> None:
+    path = jsonl("posts.jsonl", ANNA, {"id": "b", "text": "Bye", "split": "dev"})
+    result = command("convert", path, "-o", tmp_path / "all.spacy", "--split", "test")
+    assert result.exit_code == 0, result.output
+    found = docs(tmp_path / "all.spacy")
+    assert [doc.user_data[ID_KEY] for doc in found] == ["a", "b"]
+    assert [doc.has_annotation("ENT_IOB") for doc in found] == [True, False]
+    command("convert", tmp_path / "all.spacy", "-o", tmp_path / "back.jsonl", "--split", "test")
+    back = read_posts(tmp_path / "back.jsonl")
+    assert [post.split for post in back] == ["test", "test"]
+    assert [post.entities is None for post in back] == [False, True]
+
+
+def test_low_resource_protocol_with_recorded_knowledge(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    train = tmp_path / "train.txt"
+    train.write_text(CONLL, encoding="utf-8")
+    low = tmp_path / "low.json"
+    low.write_text('{\n "posts": [0, 2],\n "note": "the labelled ones"\n}', encoding="utf-8")
+    knowledge = jsonl(
+        "train.knowledge.jsonl",
+        {
+            "n": 1,
+            "image_id": "8",
+            "caption": "a fjord",
+            "knowledge": "Named entities:1. Oslo (city)2. Norway (country)Reasoning: A capital.",
+        },
+        {"n": 2, "image_id": "9", "caption": "a door", "knowledge": None},
+    )
+    answers = jsonl(
+        "answers.jsonl",
+        {"id": "8", "sentence": "It names a capital."},
+        {"id": "7", "multimodality": "No picture."},
+    )
+    out, answers_out = tmp_path / "out", tmp_path / "answers-out.jsonl"
+    result = command(
+        *("convert", train, "-o", out, "--labelled", low, "--knowledge", knowledge),
+        *("--answers", answers, "--answers-out", answers_out, "--tokenizer", "whitespace"),
+    )
+    assert result.exit_code == 0, result.output
+    (unlabelled,) = docs(out / "unlabelled.spacy")
+    assert unlabelled.user_data[ID_KEY] == "8"
+    assert not unlabelled.has_annotation("ENT_IOB")
+    assert [item["mention"] for item in unlabelled._.mmcot_knowledge["noun"]] == ["Oslo", "Norway"]
+    assert unlabelled._.mmcot_knowledge["sentence"] == "It names a capital."
+    assert unlabelled._.mmcot_knowledge["caption"] == "a fjord"
+    first, second = docs(out / "train.spacy")
+    assert [(ent.text, ent.label_) for ent in first.ents] == [("Anna", "PER"), ("Oslo", "LOC")]
+    assert first._.mmcot_knowledge == {"multimodality": "No picture."}
+    assert second._.mmcot_knowledge == {"caption": "a door"}
+    written = [json.loads(line) for line in answers_out.read_text("utf-8").splitlines()]
+    assert [row["id"] for row in written] == ["7", "8"]
+
+
+def test_knowledge_of_another_file_is_refused(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    train = tmp_path / "train.txt"
+    train.write_text(CONLL, encoding="utf-8")
+    row = {"n": 1, "image_id": "9", "caption": "a fjord", "knowledge": "None."}
+    result = command(
+        "convert", train, "-o", tmp_path / "out", "--knowledge", jsonl("wrong.jsonl", row)
+    )
+    assert result.exit_code == 1
+    assert "line 1: row 1 speaks of the picture '9', but the input's row 1 is '8'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"posts": [0, 3]}', "1 numbers are no rows of the input (3)"),
+        ('{"posts": [-1]}', "numbers from 0 to 2"),
+        ('{"posts": ["0"]}', "field posts[0] is '0'. Expected: a whole number"),
+        ('{"rows": [0]}', "field posts is missing"),
+        ("[0]", "the row is [0]. Expected: an object"),
+        ("posts: 0", "not JSON"),
+    ],
+)
+def test_broken_lists_of_labelled_rows(
+    command: Command, tmp_path: Path, content: str, message: str
+) -> None:
+    train, low = tmp_path / "train.txt", tmp_path / "low.json"
+    train.write_text(CONLL, encoding="utf-8")
+    low.write_text(content, encoding="utf-8")
+    result = command("convert", train, "-o", tmp_path / "out", "--labelled", low)
+    assert result.exit_code == 1
+    assert str(low) in result.output
+    assert message in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_skipped_rows_keep_the_numbers_of_the_others(command: Command, tmp_path: Path) -> None:
+    train, low = tmp_path / "train.txt", tmp_path / "low.json"
+    train.write_text(CONLL.replace("IMGID:8\nOslo\tB-LOC", "IMGID:8\nOslo\tI-LOC"), "utf-8")
+    low.write_text('{"posts": [1, 2]}', encoding="utf-8")
+    arguments = ("convert", train, "-o", tmp_path / "out", "--labelled", low)
+    result = command(*arguments)
+    assert result.exit_code == 1
+    assert "line 7: the tag I-LOC follows the tag O" in result.output
+    assert "--repair-bio" in result.output
+    result = command(*arguments, "--skip-invalid")
+    assert result.exit_code == 0, result.output
+    assert "1 broken rows skipped" in result.output
+    assert "labelled rows that were skipped or do not exist: 1" in result.output
+    assert [doc.user_data[ID_KEY] for doc in docs(tmp_path / "out" / "train.spacy")] == ["9"]
+    result = command(*arguments, "--repair-bio")
+    assert result.exit_code == 0, result.output
+    assert "I- tags that continued no entity, read as B-: 1" in result.output
+
+
+def test_changes_and_losses_are_reported_by_id(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    path = jsonl(
+        "posts.jsonl",
+        {"id": "x", "text": "Oslofjord", "entities": [{"start": 0, "end": 4, "label": "LOC"}]},
+        {"id": "y", "text": "in Oslo ", "entities": [{"start": 2, "end": 8, "label": "LOC"}]},
+        {"id": "z", "text": "no picture", "image": "images/none.png"},
+    )
+    result = command("convert", path, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "x: 'Oslo' (0, 4, LOC) in the token 'Oslofjord'" in result.output
+    assert "y: ' Oslo ' (2, 8, LOC)" in result.output
+    assert "posts whose picture is not there: 1" in result.output
+    found = docs(tmp_path / "out" / "train.spacy")
+    assert [ent.text for doc in found for ent in doc.ents] == ["Oslo", "Oslo"]
+
+
+def test_formats_are_told_by_name_and_first_row(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    prodigy = jsonl(
+        "anna.jsonl", {"text": "Anna", "spans": [{"start": 0, "end": 4, "label": "PER"}]}
+    )
+    posts = jsonl("posts.jsonl", ANNA)
+    (tmp_path / "dev.txt").write_text(CONLL, encoding="utf-8")
+    out = tmp_path / "out.jsonl"
+    result = command("convert", posts, prodigy, tmp_path / "dev.txt", "-o", out)
+    assert result.exit_code == 0, result.output
+    read = [(post.id, post.split) for post in read_posts(out)]
+    assert read == [
+        ("a", "train"),
+        ("anna-1", "train"),
+        *((name, "dev") for name in ("7", "8", "9")),
+    ]
+    other = tmp_path / "corpus.dat"
+    other.write_text(CONLL, encoding="utf-8")
+    result = command("convert", other, "-o", out)
+    assert result.exit_code == 1
+    assert "Allowed formats: posts, conll, prodigy, spacy" in result.output
+    assert command("convert", other, "-o", out, "--format", "conll").exit_code == 0
+
+
+def test_user_errors_end_in_one_line(command: Command, jsonl: Jsonl, tmp_path: Path) -> None:
+    posts, out = jsonl("posts.jsonl", ANNA), tmp_path / "out"
+    empty = jsonl("empty.jsonl")
+    foreign = tmp_path / "foreign.spacy"
+    foreign.write_bytes(b"no DocBin")
+    cases = {
+        ("convert", tmp_path / "none.jsonl", "-o", out): "no such file",
+        ("convert", empty, "-o", out): "no post is left to convert",
+        ("convert", foreign, "-o", out): "not a readable .spacy file",
+        ("convert", posts, posts, "-o", out): "field id is 'a', which an earlier post has",
+        ("convert", posts, "-o", out, "--lang", "xx-none"): "--lang xx-none",
+        ("convert", posts, "-o", posts / "below"): "cannot be written",
+        ("convert", posts, empty, "-o", out, "--labelled", posts): "rows of one input",
+        ("convert", posts, "-o", out, "--answers", tmp_path / "no.jsonl"): "no such file",
+    }
+    for arguments, message in cases.items():
+        result = command(*arguments)
+        assert result.exit_code == 1, arguments
+        assert message in result.output, arguments
+        assert "Traceback" not in result.output
+    assert not out.exists()
+
+
+def test_answers_about_other_posts_are_noticed(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    posts = jsonl("posts.jsonl", ANNA)
+    answers = jsonl("answers.jsonl", {"id": "other", "sentence": "What?"})
+    result = command("convert", posts, "-o", tmp_path / "out", "--answers", answers)
+    assert result.exit_code == 0, result.output
+    assert "answers files that speak of none of the posts: 1" in result.output
+
+
+def test_later_answers_win(command: Command, jsonl: Jsonl, tmp_path: Path) -> None:
+    posts = jsonl("posts.jsonl", ANNA)
+    first = jsonl("1.jsonl", {"id": "a", "sentence": "old", "multimodality": "kept"})
+    second = jsonl("2.jsonl", {"id": "a", "sentence": "new"})
+    out = tmp_path / "all.spacy"
+    command("convert", posts, "-o", out, "--answers", first, "--answers", second)
+    (doc,) = docs(out)
+    assert doc._.mmcot_knowledge == {"sentence": "new", "multimodality": "kept"}
+
+
+def test_answers_of_a_store(command: Command, jsonl: Jsonl, tmp_path: Path) -> None:
+    posts = jsonl("posts.jsonl", ANNA)
+    recorded = jsonl(
+        "answers.jsonl",
+        {"id": "a", "noun": [{"mention": "Anna", "kind": "person"}], "sentence": "A walk."},
+    )
+    store, out = tmp_path / "answers.sqlite", tmp_path / "all.spacy"
+    result = command("elicit", posts, store, "--recorded", recorded)
+    assert result.exit_code == 0, result.output
+    result = command("convert", posts, "-o", out, "--answers", store)
+    assert result.exit_code == 0, result.output
+    (doc,) = docs(out)
+    assert doc._.mmcot_knowledge["sentence"] == "A walk."
+
+
+def test_documents_of_other_tools(command: Command, nlp: Language, tmp_path: Path) -> None:
+    from spacy.tokens import DocBin
+
+    first, second = nlp("Anna in Oslo"), nlp("not labelled")
+    first.set_ents([first.char_span(8, 12, "LOC")])
+    DocBin(docs=[first, second]).to_disk(tmp_path / "dev.spacy")
+    out = tmp_path / "posts.jsonl"
+    result = command("convert", tmp_path / "dev.spacy", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert read_posts(out) == [
+        Post(
+            id="dev-0",
+            text="Anna in Oslo",
+            entities=[{"start": 8, "end": 12, "label": "LOC"}],
+            split="dev",
+        ),
+        Post(id="dev-1", text="not labelled", split="dev"),
+    ]
+
+
+def test_the_installed_command(jsonl: Jsonl, tmp_path: Path) -> None:
+    broken = jsonl("posts.jsonl", {**ANNA, "text": ""})
+    done = subprocess.run(
+        [sys.executable, "-m", "spacy", "mmcot", "convert", broken.name, "-o", "out"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "[E101] posts.jsonl, line 1: text is empty" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,241 @@
+"""The random field against plain enumeration of all tag sequences."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from spacy_mmcot.model.crf import (
+    ILLEGAL,
+    best_paths,
+    forward_scores,
+    lattice,
+    legal_steps,
+    log_marginals,
+    span_log_probability,
+)
+
+TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+Path = tuple[int, ...]
+Span = tuple[int, int, int]  # start, end, index of the B- tag
+
+
+class Field(NamedTuple):
+    emissions: Tensor
+    lengths: Tensor
+    transitions: Tensor
+
+
+def random_field(lengths: list[int], seed: int, scale: float = 1.0) -> Field:
+    """Double precision, with noise where no token is, so that a look past the end shows."""
+    generator = torch.Generator().manual_seed(seed)
+    n = len(TAGS)
+    emissions = torch.randn(len(lengths), max(lengths), n, generator=generator, dtype=torch.float64)
+    steps = torch.randn(n + 1, n + 1, generator=generator, dtype=torch.float64)
+    transitions = steps.masked_fill(~legal_steps(TAGS), ILLEGAL)
+    return Field(emissions * scale, torch.tensor(lengths), transitions)
+
+
+def is_legal(path: Path) -> bool:
+    before = "O"
+    for tag in (TAGS[i] for i in path):
+        if tag[0] == "I" and (before == "O" or before[2:] != tag[2:]):
+            return False
+        before = tag
+    return True
+
+
+def paths(length: int) -> Iterator[Path]:
+    return (p for p in itertools.product(range(len(TAGS)), repeat=length) if is_legal(p))
+
+
+def score(field: Field, row: int, path: Path) -> float:
+    total = field.transitions[-1, path[0]] + field.transitions[path[-1], -1]
+    total = total + sum(field.transitions[i, j] for i, j in itertools.pairwise(path))
+    return float(total + sum(field.emissions[row, t, tag] for t, tag in enumerate(path)))
+
+
+def mentions(path: Path) -> set[Span]:
+    found: set[Span] = set()
+    for start, tag in enumerate(path):
+        if TAGS[tag][0] == "B":
+            end = start + 1
+            while end < len(path) and path[end] == tag + 1:
+                end += 1
+            found.add((start, end, tag))
+    return found
+
+
+def weights(field: Field, row: int) -> dict[Path, float]:
+    """The probability of each legal path."""
+    scores = {p: score(field, row, p) for p in paths(int(field.lengths[row]))}
+    top = max(scores.values())
+    z = sum(math.exp(s - top) for s in scores.values())
+    return {p: math.exp(s - top) / z for p, s in scores.items()}
+
+
+BATCHES = [([1], 0), ([2], 1), ([4], 2), ([1, 4, 2, 3], 3), ([3, 1, 1], 4), ([4, 4], 5)]
+
+
+@pytest.fixture(params=BATCHES, ids=lambda b: "-".join(map(str, b[0])))
+def field(request: pytest.FixtureRequest) -> Field:
+    return random_field(*request.param, scale=1.5)
+
+
+def test_log_z(field: Field) -> None:
+    forward, log_z = forward_scores(*field)
+    assert forward.shape == field.emissions.shape
+    for row, length in enumerate(field.lengths.tolist()):
+        scores = torch.tensor([score(field, row, p) for p in paths(length)], dtype=torch.float64)
+        assert log_z[row].item() == pytest.approx(torch.logsumexp(scores, 0).item(), abs=1e-9)
+
+
+def test_marginals(field: Field) -> None:
+    marginals = log_marginals(lattice(*field)).exp()
+    for row, length in enumerate(field.lengths.tolist()):
+        expected = torch.zeros(length, len(TAGS), dtype=torch.float64)
+        for path, weight in weights(field, row).items():
+            expected[torch.arange(length), torch.tensor(path)] += weight
+        torch.testing.assert_close(marginals[row, :length], expected, rtol=0, atol=1e-9)
+
+
+def test_best_path(field: Field) -> None:
+    for row, path in enumerate(best_paths(*field)):
+        probabilities = weights(field, row)
+        assert tuple(path) == max(probabilities, key=probabilities.__getitem__)
+
+
+def test_span_probabilities(field: Field) -> None:
+    scores = lattice(*field)
+    for row, length in enumerate(field.lengths.tolist()):
+        probabilities = weights(field, row)
+        for start, end in itertools.combinations(range(length + 1), 2):
+            for begin in (1, 3):
+                expected = sum(
+                    w for p, w in probabilities.items() if (start, end, begin) in mentions(p)
+                )
+                found = span_log_probability(
+                    scores,
+                    field.emissions,
+                    field.transitions,
+                    row,
+                    length,
+                    (start, end),
+                    (begin, begin + 1),
+                )
+                assert found <= 0.0
+                assert math.exp(found) == pytest.approx(expected, abs=1e-9)
+
+
+def test_spans_over_a_token_add_up_to_its_chance_of_being_inside() -> None:
+    length = 9
+    field = random_field([4, length], seed=7)
+    scores = lattice(*field)
+    inside = [0.0] * length
+    for start, end in itertools.combinations(range(length + 1), 2):
+        for begin in (1, 3):
+            probability = math.exp(
+                span_log_probability(
+                    scores,
+                    field.emissions,
+                    field.transitions,
+                    1,
+                    length,
+                    (start, end),
+                    (begin, begin + 1),
+                )
+            )
+            for t in range(start, end):
+                inside[t] += probability
+    outside = log_marginals(scores).exp()[1, :, 0]
+    assert inside == pytest.approx((1 - outside).tolist(), abs=1e-9)
+
+
+def test_adjacent_mentions_of_one_label_stay_apart() -> None:
+    field = random_field([3], seed=0)
+    field.emissions.zero_()
+    field.emissions[0, [0, 1, 2], [1, 1, 2]] = 30.0
+    assert best_paths(*field) == [[1, 1, 2]]
+    scores = lattice(*field)
+
+    def probability(start: int, end: int) -> float:
+        rest = (field.emissions, field.transitions, 0, 3, (start, end), (1, 2))
+        return math.exp(span_log_probability(scores, *rest))
+
+    assert probability(0, 1) == pytest.approx(1, abs=1e-6)
+    assert probability(1, 3) == pytest.approx(1, abs=1e-6)
+    assert probability(0, 3) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_doc_scores_the_same_alone_and_padded() -> None:
+    batch = random_field([3, 7, 1, 5], seed=11)
+    scores = lattice(*batch)
+    marginals, routes = log_marginals(scores), best_paths(*batch)
+    for row, length in enumerate(batch.lengths.tolist()):
+        emissions = batch.emissions[row : row + 1, :length]
+        alone = Field(emissions, batch.lengths[row : row + 1], batch.transitions)
+        single = lattice(*alone)
+        torch.testing.assert_close(single.log_z[0], scores.log_z[row])
+        torch.testing.assert_close(log_marginals(single)[0], marginals[row, :length])
+        assert best_paths(*alone) == [routes[row]]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1000.0])
+def test_never_an_illegal_tag(scale: float) -> None:
+    for seed in range(5):
+        lengths = [12, 1, 5, 2, 9, 12, 3, 7]
+        field = random_field(lengths, seed, scale)
+        # Push towards the tags that may not start a mention, in the precision of production.
+        emissions = field.emissions.float()
+        emissions[..., 2::2] += scale
+        single = Field(emissions, field.lengths, field.transitions.float())
+        routes = best_paths(*single)
+        assert [len(route) for route in routes] == lengths
+        assert all(is_legal(tuple(route)) for route in routes)
+        marginals = log_marginals(lattice(*single)).exp()
+        for row, length in enumerate(lengths):
+            assert torch.isfinite(marginals[row, :length]).all()
+            assert marginals[row, 0, 2::2].max() == 0.0
+            torch.testing.assert_close(
+                marginals[row, :length].sum(-1), torch.ones(length), rtol=0, atol=0.01
+            )
+
+
+def test_legal_steps_of_labels_whose_names_contain_each_other() -> None:
+    tags = ["O", "B-A", "I-A", "B-A-B", "I-A-B"]
+    legal = legal_steps(tags)
+    assert {(tags[i], tags[j]) for i, j in legal[:5, :5].nonzero().tolist() if j in (2, 4)} == {
+        ("B-A", "I-A"),
+        ("I-A", "I-A"),
+        ("B-A-B", "I-A-B"),
+        ("I-A-B", "I-A-B"),
+    }
+    assert legal[-1].tolist() == [True, True, False, True, False, True]
+    assert legal[:, -1].all()
+
+
+@pytest.mark.parametrize("lengths", [[1], [3, 2]])
+def test_gradients(lengths: list[int]) -> None:
+    field = random_field(lengths, seed=5)
+    legal = legal_steps(TAGS)
+    steps = field.transitions.masked_fill(~legal, 0.0).requires_grad_()
+    emissions = field.emissions.requires_grad_()
+
+    def log_z(emissions: Tensor, steps: Tensor) -> Tensor:
+        transitions = steps.masked_fill(~legal, ILLEGAL)
+        return forward_scores(emissions, field.lengths, transitions)[1]
+
+    def marginals(emissions: Tensor, steps: Tensor) -> tuple[Tensor, ...]:
+        transitions = steps.masked_fill(~legal, ILLEGAL)
+        table = log_marginals(lattice(emissions, field.lengths, transitions))
+        return tuple(table[row, :length] for row, length in enumerate(lengths))
+
+    assert torch.autograd.gradcheck(log_z, (emissions, steps))
+    # Tags that no path reaches score about ILLEGAL, which costs the differences four digits.
+    assert torch.autograd.gradcheck(marginals, (emissions, steps), eps=1e-5, atol=1e-4)

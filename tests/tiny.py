@@ -1,0 +1,180 @@
+"""Encoders small enough to train in a test: two layers, sixteen wide, random weights, each with
+a tokenizer of its family's own kind that learned its pieces from a few sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertTokenizerFast,
+    DebertaV2TokenizerFast,
+    DistilBertTokenizerFast,
+    ElectraTokenizerFast,
+    PretrainedConfig,
+    RobertaTokenizerFast,
+)
+
+WIDTH = 16
+VOCABULARY = 220
+
+SENTENCES = [
+    "Anna Berg sings in Oslo tonight with the Northern Lights band.",
+    "Is Oslo colder than Lagos? Ben Okri moved there in March.",
+    "The Harbour Museum opens a new hall for Ada Moen's paintings!",
+    "Lagos United beat Oslo City 3-1 at the Harbour Arena #football @LagosUnited",
+    "We saw the film 'Winter Ferry' at the festival; the director came along.",
+    "Tickets, drinks and a long walk home: what a night in the old town.",
+]
+
+_ENCODER = {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "hidden_size": WIDTH,
+    "intermediate_size": 32,
+    # Large enough that every word, position and prompt shows in the last layer.
+    "initializer_range": 0.25,
+}
+
+
+def _wordpiece(tokenizer_class: Any) -> Any:
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    backend.train_from_iterator(
+        SENTENCES,
+        trainers.WordPieceTrainer(
+            vocab_size=VOCABULARY, special_tokens=special, show_progress=False
+        ),
+    )
+    backend.post_processor = _bert_template(backend)
+    return tokenizer_class(tokenizer_object=backend)
+
+
+def _byte_bpe() -> Any:
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.train_from_iterator(
+        SENTENCES,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY + 256,
+            special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    begin, end = backend.token_to_id("<s>"), backend.token_to_id("</s>")
+    backend.post_processor = processors.RobertaProcessing(
+        ("</s>", end), ("<s>", begin), add_prefix_space=False
+    )
+    return RobertaTokenizerFast(tokenizer_object=backend)
+
+
+def _unigram() -> Any:
+    backend = Tokenizer(models.Unigram())
+    backend.normalizer = normalizers.Replace(" {2,}", " ")
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.train_from_iterator(
+        SENTENCES,
+        trainers.UnigramTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"],
+            unk_token="[UNK]",
+            show_progress=False,
+        ),
+    )
+    backend.post_processor = _bert_template(backend)
+    return DebertaV2TokenizerFast(tokenizer_object=backend)
+
+
+def _bert_template(backend: Tokenizer) -> processors.TemplateProcessing:
+    return processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    )
+
+
+def _bert() -> tuple[Any, PretrainedConfig]:
+    tokenizer = _wordpiece(BertTokenizerFast)
+    return tokenizer, AutoConfig.for_model("bert", vocab_size=len(tokenizer), **_ENCODER)
+
+
+def _roberta() -> tuple[Any, PretrainedConfig]:
+    tokenizer = _byte_bpe()
+    config = AutoConfig.for_model(
+        "roberta",
+        vocab_size=len(tokenizer),
+        # Positions start behind the padding id, so 514 of them leave room for 512 pieces.
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        pad_token_id=tokenizer.pad_token_id,
+        **_ENCODER,
+    )
+    return tokenizer, config
+
+
+def _deberta_v2() -> tuple[Any, PretrainedConfig]:
+    tokenizer = _unigram()
+    config = AutoConfig.for_model(
+        "deberta-v2",
+        vocab_size=len(tokenizer),
+        max_position_embeddings=512,
+        type_vocab_size=0,
+        relative_attention=True,
+        position_biased_input=False,
+        position_buckets=32,
+        pos_att_type=["p2c", "c2p"],
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        pad_token_id=tokenizer.pad_token_id,
+        **_ENCODER,
+    )
+    return tokenizer, config
+
+
+def _distilbert() -> tuple[Any, PretrainedConfig]:
+    tokenizer = _wordpiece(DistilBertTokenizerFast)
+    config = AutoConfig.for_model(
+        "distilbert",
+        vocab_size=len(tokenizer),
+        n_layers=2,
+        n_heads=2,
+        dim=WIDTH,
+        hidden_dim=32,
+        initializer_range=_ENCODER["initializer_range"],
+    )
+    return tokenizer, config
+
+
+def _electra() -> tuple[Any, PretrainedConfig]:
+    tokenizer = _wordpiece(ElectraTokenizerFast)
+    config = AutoConfig.for_model(
+        "electra", vocab_size=len(tokenizer), embedding_size=WIDTH // 2, **_ENCODER
+    )
+    return tokenizer, config
+
+
+FAMILIES: dict[str, Callable[[], tuple[Any, PretrainedConfig]]] = {
+    "bert": _bert,
+    "roberta": _roberta,
+    "deberta-v2": _deberta_v2,
+    "distilbert": _distilbert,
+    "electra": _electra,
+}
+
+
+def save_encoder(family: str, folder: Path) -> None:
+    """Write an encoder of the family and its tokenizer to a folder, as save_pretrained does."""
+    tokenizer, config = FAMILIES[family]()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        encoder = AutoModel.from_config(config)
+    encoder.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
