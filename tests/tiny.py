@@ -7,8 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import spacy
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from spacy.language import Language
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -19,6 +29,9 @@ from transformers import (
     PretrainedConfig,
     RobertaTokenizerFast,
 )
+
+from spacy_mmcot.model.bridge import torch_shim
+from spacy_mmcot.model.prompted_encoder import PromptedEncoder
 
 WIDTH = 16
 VOCABULARY = 220
@@ -60,6 +73,7 @@ def _wordpiece(tokenizer_class: Any) -> Any:
 def _byte_bpe() -> Any:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
     backend.train_from_iterator(
         SENTENCES,
         trainers.BpeTrainer(
@@ -178,3 +192,23 @@ def save_encoder(family: str, folder: Path) -> None:
         encoder = AutoModel.from_config(config)
     encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def pipeline(source: str, **settings: Any) -> Language:
+    """A pipeline of nothing but our encoder, initialised; its knowledge tags, which start at
+    zero, made to show."""
+    nlp = spacy.blank("en")
+    architecture = {"@architectures": "spacy_mmcot.PromptedTransformer.v1", "source": source}
+    nlp.add_pipe("transformer", config={"model": {**architecture, **settings}})
+    nlp.initialize()
+    tags = module_of(nlp).tags
+    if tags is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            # Row 0 stands for no tag and stays zero.
+            torch.nn.init.normal_(tags.weight[1:])
+    return nlp
+
+
+def module_of(nlp: Language) -> PromptedEncoder:
+    return torch_shim(nlp.get_pipe("transformer").model).module  # type: ignore[attr-defined]

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..types import AUGMENTATIONS, Augmentation, Task
+from .choices import AugmentationChoice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..corpus.augment import Tally
-
-
-class AugmentationName(str, Enum):
-    style = "style"
-    entity = "entity"
-    image = "image"
-
-
-class TaskName(str, Enum):
-    ner = "ner"
-    rel = "rel"
 
 
 _SHOWN = 5
@@ -42,10 +31,10 @@ def augment(
         Path, typer.Option(help="Where what is still known about the new posts goes (.jsonl).")
     ],
     dimension: Annotated[
-        list[AugmentationName] | None,
+        list[AugmentationChoice] | None,
         typer.Option(help="Which rewritings; repeat it for several. style and entity by default."),
     ] = None,
-    task: Annotated[TaskName, typer.Option(help="Which answers of a store.")] = TaskName.ner,
+    task: Annotated[Task, typer.Option(help="Which answers of a store.")] = "ner",
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave broken rows out and list them.")
     ] = False,
@@ -62,11 +51,10 @@ def augment(
     from ..elicitation.store import load_answers
 
     findings = Findings(skip_invalid)
-    task_value: Task = task.value
-    names = {name.value for name in dimension} if dimension else {"style", "entity"}
+    names = {choice.value for choice in dimension} if dimension else {"style", "entity"}
     dimensions = [name for name in AUGMENTATIONS if name in names]
     old = [row.post for row in read_rows(posts, findings, set(), format="posts")]
-    made, tallies = make(old, load_answers(answers, task_value), dimensions)
+    made, tallies = make(old, load_answers(answers, task), dimensions)
     write_posts(output, (relative_image(new.post, output.parent) for new in made))
     write_records(answers_out, (new.answers for new in made if new.answers))
     for line in findings.lines():

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..errors import Errors, MMCoTError
-from ..types import SPLITS, Answers, Task
+from ..types import SPLITS, Answers, Split, Task
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -19,31 +18,6 @@ if TYPE_CHECKING:
     from ..corpus.convert import Tokenizer
     from ..corpus.findings import Findings
     from ..corpus.rows import Row
-
-
-class FormatName(str, Enum):
-    auto = "auto"
-    posts = "posts"
-    conll = "conll"
-    prodigy = "prodigy"
-    spacy = "spacy"
-
-
-class SplitName(str, Enum):
-    train = "train"
-    unlabelled = "unlabelled"
-    dev = "dev"
-    test = "test"
-
-
-class TokenizerName(str, Enum):
-    spacy = "spacy"
-    whitespace = "whitespace"
-
-
-class TaskName(str, Enum):
-    ner = "ner"
-    rel = "rel"
 
 
 def convert(
@@ -57,14 +31,17 @@ def convert(
             ".spacy file for each split.",
         ),
     ],
-    format: Annotated[FormatName, typer.Option(help="Format of the inputs.")] = FormatName.auto,
+    format: Annotated[
+        Literal["auto", "posts", "conll", "prodigy", "spacy"],
+        typer.Option(help="Format of the inputs."),
+    ] = "auto",
     split: Annotated[
-        SplitName | None, typer.Option(help="Split of all posts, instead of their own.")
+        Split | None, typer.Option(help="Split of all posts, instead of their own.")
     ] = None,
     labelled: Annotated[
         Path | None,
         typer.Option(
-            help='JSON {"posts": [row numbers from 0]}: the other rows of the input become '
+            help='JSON {"posts": \\[row numbers from 0]}: the other rows of the input become '
             "unlabelled."
         ),
     ] = None,
@@ -82,11 +59,11 @@ def convert(
     answers_out: Annotated[
         Path | None, typer.Option(help="Write all answers about the posts to this .jsonl file.")
     ] = None,
-    task: Annotated[TaskName, typer.Option(help="Which answers of a store.")] = TaskName.ner,
+    task: Annotated[Task, typer.Option(help="Which answers of a store.")] = "ner",
     tokenizer: Annotated[
-        TokenizerName,
+        Literal["spacy", "whitespace"],
         typer.Option(help="spaCy's tokens, or those between spaces for pre-tokenised text."),
-    ] = TokenizerName.spacy,
+    ] = "spacy",
     lang: Annotated[str, typer.Option(help="Language code of the tokenizer.")] = "en",
     repair_bio: Annotated[
         bool,
@@ -114,8 +91,8 @@ def convert(
             path,
             findings,
             ids,
-            format=None if format is FormatName.auto else format.value,
-            split=split.value if split else None,
+            format=None if format == "auto" else format,
+            split=split,
             repair_bio=repair_bio,
         )
     if not rows:
@@ -126,12 +103,12 @@ def convert(
         rows = sidecars.mark_unlabelled(labelled, rows, findings)
     if knowledge:
         rows = sidecars.attach_knowledge(knowledge, rows, parse_listing, findings)
-    rows = _with_answers(rows, answers or [], task.value, findings)
+    rows = _with_answers(rows, answers or [], task, findings)
 
     if output.suffix == ".jsonl":
         _write_posts(output, rows)
     else:
-        _write_docs(output, rows, lang, tokenizer.value, findings)
+        _write_docs(output, rows, lang, tokenizer, findings)
     if answers_out:
         from ..corpus.jsonl import write_records
 

@@ -5,33 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..errors import Errors, MMCoTError
 from ..types import DIMENSIONS, Task
+from .choices import DimensionChoice
 
 if TYPE_CHECKING:
     from ..elicitation.elicit import Report, Source
     from ..elicitation.store import AnswerStore
-
-
-class SourceName(str, Enum):
-    recorded = "recorded"
-    openai = "openai"
-
-
-class TaskName(str, Enum):
-    ner = "ner"
-    rel = "rel"
-
-
-DimensionName = Enum(  # type: ignore[misc]
-    "DimensionName", {name: name for name in DIMENSIONS}, type=str
-)
 
 _SHOWN_REJECTIONS = 5
 
@@ -40,16 +25,16 @@ def elicit(
     posts: Annotated[Path, typer.Argument(help="Posts file (.jsonl).")],
     store: Annotated[Path, typer.Argument(help="Answers store (.sqlite), made or added to.")],
     source: Annotated[
-        SourceName,
+        Literal["recorded", "openai"],
         typer.Option(help="Where answers come from: a recorded file or an OpenAI-compatible API."),
-    ] = SourceName.recorded,
+    ] = "recorded",
     recorded: Annotated[
         Path | None, typer.Option(help="Recorded answers (.jsonl), for --source recorded.")
     ] = None,
     model: Annotated[str, typer.Option(help="Model, for --source openai.")] = "gpt-4o-mini",
-    task: Annotated[TaskName, typer.Option(help="Which prompts to use.")] = TaskName.ner,
+    task: Annotated[Task, typer.Option(help="Which prompts to use.")] = "ner",
     dimension: Annotated[
-        list[DimensionName] | None,
+        list[DimensionChoice] | None,
         typer.Option(help="What to ask for; repeat it for several. All six by default."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=1000, help="Questions in flight.")] = 8,
@@ -71,13 +56,12 @@ def elicit(
 
     chosen = _source(source, recorded, model, base_url, temperature)
     rows = read_posts(posts)
-    names = [d.value for d in dimension] if dimension else []
-    dimensions = [name for name in DIMENSIONS if name in names or not names]
-    task_value: Task = task.value
+    names = {choice.value for choice in dimension or DimensionChoice}
+    dimensions = [name for name in DIMENSIONS if name in names]
     with AnswerStore(store) as opened:
         try:
             with _progress(len(rows) * len(dimensions)) as advance:
-                report = ask(rows, opened, chosen, task_value, dimensions, workers, advance)
+                report = ask(rows, opened, chosen, task, dimensions, workers, advance)
         except KeyboardInterrupt:
             print(f"Stopped. What was answered is in {store}: run the command again to go on.")
             raise typer.Exit(130) from None
@@ -85,13 +69,13 @@ def elicit(
 
 
 def _source(
-    name: SourceName,
+    name: Literal["recorded", "openai"],
     recorded: Path | None,
     model: str,
     base_url: str | None,
     temperature: float | None,
 ) -> Source:
-    if name is SourceName.openai:
+    if name == "openai":
         from ..elicitation.client import OpenAISource
 
         return OpenAISource(model, base_url=base_url, temperature=temperature)

@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from ..errors import MMCoTError
+from . import benchmark
 from .augment import augment
 from .calibrate import calibrate
 from .convert import convert
@@ -47,6 +48,10 @@ def _plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 for _function in (convert, elicit, augment, teach, calibrate, evaluate, experiment):
     app.command(_function.__name__)(_plain_errors(_function))
+benchmark.app.command("train")(_plain_errors(benchmark.train))
+# A lone command would swallow its own name: the callback keeps `benchmark train` two words.
+benchmark.app.callback()(lambda: None)
+app.add_typer(benchmark.app, name="benchmark")
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ def score_entities(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]
 def seqeval_scores(examples: Iterable[Example]) -> dict[str, float]:
     """Strict micro scores by seqeval, the scorer of most papers: `seqeval_p`, `seqeval_r`,
     `seqeval_f`. Docs without entity annotation do not count, as in spaCy's scorer."""
-    from seqeval.metrics import precision_recall_fscore_support
+    from seqeval.metrics.v1 import precision_recall_fscore_support
     from seqeval.scheme import IOB2
 
     gold, predicted = [], []
@@ -31,7 +31,7 @@ def seqeval_scores(examples: Iterable[Example]) -> dict[str, float]:
             gold.append(_bio(example.reference))
             predicted.append(_bio(example.predicted))
     precision, recall, f_score, _ = precision_recall_fscore_support(
-        gold, predicted, average="micro", mode="strict", scheme=IOB2, zero_division=0
+        gold, predicted, average="micro", scheme=IOB2, zero_division=0
     )
     return {
         "seqeval_p": float(precision),

@@ -47,5 +47,5 @@ def get_soft_labels(doc: Doc, tags: Sequence[str]) -> NDArray[numpy.float32] | N
             Errors.E501.format(rows=stored.size // max(1, len(known)), tokens=len(doc))
         )
     probabilities = numpy.zeros((len(doc), len(tags)), dtype="float32")
-    probabilities[:, [tags.index(tag) for tag in known]] = stored.reshape(len(doc), -1)
+    probabilities[:, [tags.index(tag) for tag in known]] = stored.reshape(-1, len(known))
     return probabilities / probabilities.sum(axis=1, keepdims=True).clip(min=1e-6)

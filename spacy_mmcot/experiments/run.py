@@ -39,14 +39,15 @@ class Runner:
         if self._is_done(identity) and (model.is_dir() or not teaches):
             return
         print(f"── {self.plan.name}: {name}, seed {seed}", flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        started = time.perf_counter()
-        files = [self.corpus / f"{part}.spacy" for part in run.train]
-        if run.teacher is not None:
-            files = self._taught(run, seed, files, folder)
-        corpus = _folder_of(files, folder / "corpus")
-        self._train(run, seed, corpus, folder)
+        trained = folder / "trained"
+        if not (trained.is_file() and trained.read_text("utf-8") == identity):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            files = [self.corpus / f"{part}.spacy" for part in run.train]
+            if run.teacher is not None:
+                files = self._taught(run, seed, files, folder)
+            self._train(run, seed, _folder_of(files, folder / "corpus"), folder)
+            trained.write_text(identity, encoding="utf-8")
         metrics = self._evaluate(run, model, self.corpus / f"{self.plan.evaluate_on}.spacy")
         also = {
             str(path): self._evaluate(run, model, Path(path).expanduser()) for path in run.also_on
@@ -59,7 +60,6 @@ class Runner:
             "evaluated_on": self.plan.evaluate_on,
             "description": run.model_dump(exclude_defaults=True),
             "overrides": self.plan.overrides,
-            "seconds": round(time.perf_counter() - started, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "metrics": metrics,
             "also_on": also,

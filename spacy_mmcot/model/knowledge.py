@@ -47,7 +47,7 @@ KIND_WORDS: dict[str, str] = {
         attack protest rally campaign olympics series gala meet workshop meeting wedding
         competition contest celebration anniversary birthday graduation premiere exhibition
         movement hashtag trend""",
-    "work": """film movie song album book novel show series tv television episode
+    "work": """work film movie song album book novel show series tv television episode
         videogame podcast single track painting sculpture play musical opera poem comic cartoon
         anime manga documentary article video mixtape soundtrack
         magazine story trailer photo picture title artwork photograph radio program programme""",

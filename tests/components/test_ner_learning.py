@@ -37,7 +37,7 @@ def one_hot(nlp: Language, sharpness: float = 0.9) -> list[Example]:
 def test_loss_falls(crf: bool) -> None:
     nlp = toy.initialised(crf=crf)
     data = toy.examples(nlp)
-    first = nlp.update(data, losses={})["mmcot_ner"]
+    first = toy.loss(nlp, data)
     last = toy.fit(nlp, data, steps=30)["mmcot_ner"]
     assert 0 < last < 0.05 * first
     assert nlp.evaluate(data)["ents_f"] == 1.0
@@ -46,21 +46,23 @@ def test_loss_falls(crf: bool) -> None:
 def test_losses_add_up_and_update_without_optimizer_changes_nothing() -> None:
     nlp = toy.initialised()
     data = toy.examples(nlp)
-    losses = nlp.update(data, losses={"mmcot_ner": 10.0})
-    again = nlp.update(data, losses={"mmcot_ner": 10.0})
-    assert losses["mmcot_ner"] > 10.0
-    assert again["mmcot_ner"] == pytest.approx(losses["mmcot_ner"], rel=1e-5)
+    component = nlp.get_pipe("mmcot_ner")
+    losses = component.update(data)
+    assert losses["mmcot_ner"] > 0
+    again = component.update(data, losses={"mmcot_ner": 10.0, "other": 1.0})
+    assert again["mmcot_ner"] == pytest.approx(10.0 + losses["mmcot_ner"], rel=1e-5)
+    assert again["other"] == 1.0
 
 
 def test_empty_docs_in_a_batch() -> None:
     nlp = toy.initialised()
     data = toy.examples(nlp)
-    alone = nlp.update(data, losses={})["mmcot_ner"]
+    alone = toy.loss(nlp, data)
 
     def empty() -> Example:
         return Example.from_dict(Doc(nlp.vocab), {})
 
-    mixed = nlp.update([empty(), *data, empty()], losses={})["mmcot_ner"]
+    mixed = toy.loss(nlp, [empty(), *data, empty()])
     assert mixed == pytest.approx(alone, rel=1e-5)
     assert nlp.update([empty(), empty()], losses={}) == {"mmcot_ner": 0.0}
     assert nlp.update([], losses={}) == {"mmcot_ner": 0.0}
@@ -93,19 +95,16 @@ def test_missing_tokens_are_not_called_outside() -> None:
     assert {"Anna", "Lima"} <= {ent.text for ent in nlp(doc.text).ents}
 
 
-@HEADS
-def test_missing_tokens_give_no_gradient_of_their_own(crf: bool) -> None:
-    nlp = toy.initialised(crf=crf)
+def test_missing_tokens_give_no_gradient() -> None:
+    """Of a softmax head, that is: a CRF carries what is known over to their neighbours."""
+    nlp = toy.initialised(crf=False)
     component = nlp.get_pipe("mmcot_ner")
     doc = nlp.make_doc("Anna met Bo")
     eg = Example.from_dict(doc, {"entities": ["O", "-", "-"]})
-    scores = component.model.predict([doc])
-    _, gradient = component.get_loss([eg], scores)
+    _, gradient = component.get_loss([eg], component.model.predict([doc]))
     emissions = gradient.emissions[0]
     assert abs(emissions[0]).max() > 0.1
-    # A softmax head has no path from the first token to the others.
-    reached = abs(emissions[1:]).max()
-    assert reached < 0.05 * abs(emissions[0]).max() if crf else reached == 0
+    assert not emissions[1:].any()
 
 
 @HEADS
@@ -114,8 +113,8 @@ def test_docs_without_any_annotation_change_nothing(crf: bool) -> None:
     data = toy.examples(nlp)
     bare = [Example(nlp.make_doc(eg.text), nlp.make_doc(eg.text)) for eg in data]
     assert nlp.update(bare, losses={}) == {"mmcot_ner": 0.0}
-    both = nlp.update([*data, *bare], losses={})["mmcot_ner"]
-    assert both == pytest.approx(nlp.update(data, losses={})["mmcot_ner"], rel=1e-5)
+    both = toy.loss(nlp, [*data, *bare])
+    assert both == pytest.approx(toy.loss(nlp, data), rel=1e-5)
 
 
 @HEADS
@@ -140,7 +139,7 @@ def test_soft_weight_scales_the_soft_loss() -> None:
     losses = []
     for weight in (1.0, 2.0):
         nlp = toy.initialised(soft_weight=weight)
-        losses.append(nlp.update(one_hot(nlp), losses={})["mmcot_ner"])
+        losses.append(toy.loss(nlp, one_hot(nlp)))
     assert losses[1] == pytest.approx(2 * losses[0], rel=1e-5)
 
 
@@ -150,8 +149,8 @@ def test_gold_and_soft_labels_on_one_doc_add_up() -> None:
     both = toy.examples(nlp)
     for left, right in zip(both, soft, strict=True):
         left.reference.user_data.update(right.reference.user_data)
-    parts = [nlp.update(data, losses={})["mmcot_ner"] for data in (gold, soft)]
-    assert nlp.update(both, losses={})["mmcot_ner"] == pytest.approx(sum(parts), rel=1e-5)
+    parts = [toy.loss(nlp, data) for data in (gold, soft)]
+    assert toy.loss(nlp, both) == pytest.approx(sum(parts), rel=1e-5)
 
 
 def test_soft_labels_of_another_tokenization() -> None:
@@ -288,7 +287,7 @@ def test_a_shared_transformer_serves_a_second_component(bert: Any) -> None:
         data.append(Example.from_dict(nlp.make_doc(eg.text), {**labels, "tags": tags}))
     toy.fix_random_seed(0)
     nlp.initialize(lambda: data)
-    toy.fit(nlp, data, steps=60, rate=0.005)
+    toy.fit(nlp, data, steps=120, rate=0.005)
     result = nlp.evaluate(data)
     assert result["ents_f"] == 1.0
     assert result["tag_acc"] > 0.95

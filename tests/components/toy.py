@@ -117,6 +117,11 @@ def fit(
     return losses
 
 
+def loss(nlp: Language, data: Sequence[Example]) -> float:
+    """The loss of mmcot_ner on a batch that it does not learn from."""
+    return nlp.update(data, sgd=False, losses={})["mmcot_ner"]  # type: ignore[arg-type]
+
+
 def found(docs: Iterable[Doc]) -> list[list[tuple[int, int, str]]]:
     return [[(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents] for doc in docs]
 
@@ -132,7 +137,7 @@ def gold() -> list[list[tuple[int, int, str]]]:
 def write_bert(folder: Path, width: int = 32) -> Path:
     """A BERT of random weights that knows single characters only."""
     characters = string.ascii_lowercase + string.digits + string.punctuation
-    pieces = [*"[PAD] [UNK] [CLS] [SEP] [MASK]".split(), *characters]
+    pieces = [*["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], *characters]
     pieces += [f"##{character}" for character in characters]
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = folder / "vocab.txt"

@@ -9,7 +9,8 @@ import pytest
 import spacy
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model import wordpieces
@@ -89,8 +90,9 @@ def test_every_token_has_its_pieces(pieces: WordPieceTokenizer, tokenizer: Any) 
     rows = pieces.pieces(doc, limit=50)
     assert len(rows) == len(doc)
     assert all(rows)
+    reads_spaces = tokenizer("a")["input_ids"] != tokenizer(" a")["input_ids"]
     for token, row in zip(doc, rows, strict=True):
-        spaced = token.i > 0 and bool(doc[token.i - 1].whitespace_)
+        spaced = reads_spaces and token.i > 0 and bool(doc[token.i - 1].whitespace_)
         alone = tokenizer(" " * spaced + token.text, add_special_tokens=False)["input_ids"]
         assert list(row) == (alone or [tokenizer.unk_token_id])
 
@@ -165,15 +167,32 @@ def test_special_pieces_are_those_the_tokenizer_puts(
     assert pieces.n_special_pair == len(pair) - len(text) - len(segment)
 
 
+def letters(template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer without merges, so that a word is a piece for the space and one a letter."""
+    vocabulary = {piece: i for i, piece in enumerate(["<unk>", "<s>", "</s>", "▁", "a", "b"])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    if template:
+        backend.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", pair=template, special_tokens=[("<s>", 1), ("</s>", 2)]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="</s>")
+
+
+@pytest.mark.parametrize(
+    ("template", "runs"),
+    [
+        ("<s> $A </s> </s> $B </s>", ([1], [2], [2, 2], [2])),
+        ("<s> $A $B </s>", ([1], [2], [], [2])),
+        ("", ([], [], [], [])),
+    ],
+)
 def test_special_pieces_where_a_letter_is_several_pieces(
-    tiny_source: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    template: str, runs: tuple[list[int], ...]
 ) -> None:
-    """As in byte vocabularies without the letter, or a piece for the space before it."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny_source("deberta-v2"))
-    several = tokenizer("Zz", add_special_tokens=False)["input_ids"]
-    assert len(several) > 1
-    runs = WordPieceTokenizer(tokenizer)._special_pieces("Zz", "Zz")
-    assert runs == [[tokenizer.cls_token_id], [tokenizer.sep_token_id], [tokenizer.sep_token_id]]
+    pieces = WordPieceTokenizer(letters(template))
+    assert pieces.pieces(Doc(Vocab(), words=["ab"]), limit=9) == [(3, 4, 5)]
+    assert (pieces.prefix, pieces.suffix, pieces.middle, pieces.pair_suffix) == runs
 
 
 def test_segment_texts(pieces: WordPieceTokenizer, tokenizer: Any) -> None:

@@ -1,0 +1,206 @@
+"""How far scores can be trusted, by numbers made by hand and on a model that is too sure."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+import spacy
+import toy
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+
+from spacy_mmcot.components.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    scored_mentions,
+)
+from spacy_mmcot.errors import MMCoTError
+
+
+def ece(scores: list[float], correct: list[int], **bins: int) -> float:
+    return expected_calibration_error(numpy.array(scores), numpy.array(correct, dtype=bool), **bins)
+
+
+@pytest.mark.parametrize(
+    ("scores", "correct", "expected"),
+    [
+        ([], [], 0.0),
+        ([1.0, 1.0], [1, 1], 0.0),
+        ([1.0, 1.0], [1, 0], 0.5),
+        ([0.8] * 5, [1, 1, 1, 1, 0], 0.0),
+        ([0.8] * 5, [0] * 5, 0.8),
+        # Bins [0.5, 0.6) and [0.9, 1.0]: 3/4 of |0.55 - 2/3| and 1/4 of |0.95 - 0|.
+        ([0.55, 0.55, 0.55, 0.95], [1, 1, 0, 0], 0.75 * (2 / 3 - 0.55) + 0.25 * 0.95),
+        # In one bin the gaps of single mentions cancel, across bins they do not.
+        ([0.51, 0.59], [1, 0], 0.05),
+        ([0.45, 0.55], [1, 0], 0.55),
+        ([0.0], [1], 1.0),
+    ],
+)
+def test_calibration_error_by_hand(
+    scores: list[float], correct: list[int], expected: float
+) -> None:
+    assert ece(scores, correct) == pytest.approx(expected)
+
+
+def test_calibration_error_of_one_bin_is_the_gap_of_the_means() -> None:
+    assert ece([0.2, 0.9, 0.7], [0, 1, 0], n_bins=1) == pytest.approx(0.6 - 1 / 3)
+
+
+def test_calibration_error_of_many_true_probabilities_is_small() -> None:
+    generator = numpy.random.default_rng(0)
+    scores = generator.random(50_000)
+    correct = generator.random(50_000) < scores
+    assert expected_calibration_error(scores, correct) < 0.01
+    assert expected_calibration_error(numpy.sqrt(scores), correct) > 0.1
+
+
+def test_mentions_count_with_span_and_label() -> None:
+    nlp = toy.pipeline()
+    words = ["w"] * 6
+
+    def doc(*entities: tuple[int, int, str, float | None]) -> Doc:
+        made = Doc(nlp.vocab, words=words)
+        spans = []
+        for start, end, label, score in entities:
+            span = Span(made, start, end, label=label)
+            span._.mmcot_score = score
+            spans.append(span)
+        made.set_ents(spans, default="outside")
+        return made
+
+    gold = doc((0, 1, "PER", None), (1, 3, "PER", None), (4, 5, "LOC", None))
+    predicted = doc(
+        (0, 1, "PER", 0.9),
+        (1, 2, "PER", 0.8),  # span too short
+        (4, 5, "PER", 0.7),  # wrong label
+        (5, 6, "LOC", None),  # not ours: without a score
+    )
+    bare = Example(doc((0, 1, "PER", 0.6)), Doc(nlp.vocab, words=words))
+    scores, correct = scored_mentions([Example(predicted, gold), bare])
+    assert scores.tolist() == [0.9, 0.8, 0.7]
+    assert correct.tolist() == [True, False, False]
+    assert [array.size for array in scored_mentions([])] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def too_sure() -> Language:
+    """Fitted to the toy corpus to the last, half of which has wrong labels here."""
+    nlp = toy.pipeline()
+    data = toy.examples(nlp)[:4]
+    toy.fix_random_seed(0)
+    nlp.initialize(lambda: toy.examples(nlp))
+    toy.fit(nlp, data, steps=60)
+    return nlp
+
+
+def held_out(nlp: Language) -> list[Example]:
+    made = []
+    for place, person in (("Lima", "Bo"), ("Oslo", "Eve Li"), ("Paris", "Gil"), ("Rome", "Farid")):
+        text = f"we saw {person} sing , {place} again tonight"
+        entities = [
+            (text.index(name), len(name), label)
+            for name, label in ((person, "PER"), (place, "LOC"))
+        ]
+        labels = {"entities": [(start, start + n, label) for start, n, label in entities]}
+        made.append(Example.from_dict(nlp.make_doc(text), labels))
+    return made
+
+
+def nll(nlp: Language, data: list[Example]) -> float:
+    """Negative log likelihood of the gold sequences by the component's own scores."""
+    component = nlp.get_pipe("mmcot_ner")
+    emissions, _, transitions = component._scores([eg.predicted for eg in data])
+    lengths = [len(eg.predicted) for eg in data]
+    arrays = [array[:n] for array, n in zip(emissions, lengths, strict=True)]
+    return float(component.batch_losses(data, arrays, transitions).gold)
+
+
+def test_temperature_lowers_nll_and_leaves_predictions(too_sure: Language) -> None:
+    component = too_sure.get_pipe("mmcot_ner")
+    component.cfg["temperature"] = 1.0
+    data = held_out(too_sure)
+    texts = [eg.text for eg in data]
+    before = list(too_sure.pipe(texts))
+    nll_before = nll(too_sure, data)
+    temperature = fit_temperature(component, data)
+    assert temperature == component.cfg["temperature"] > 1.2
+    assert nll(too_sure, data) < 0.9 * nll_before
+    after = list(too_sure.pipe(texts))
+    assert toy.found(after) == toy.found(before)
+    assert [toy.scores(doc) for doc in after] != [toy.scores(doc) for doc in before]
+    # It is a minimum: neighbours on both sides are worse.
+    lowest = nll(too_sure, data)
+    for factor in (0.8, 1.25):
+        component.cfg["temperature"] = temperature * factor
+        assert nll(too_sure, data) > lowest
+
+
+def test_fitting_twice_gives_the_same(too_sure: Language) -> None:
+    component = too_sure.get_pipe("mmcot_ner")
+    component.cfg["temperature"] = 1.0
+    first = fit_temperature(component, held_out(too_sure))
+    assert fit_temperature(component, held_out(too_sure)) == pytest.approx(first, rel=1e-4)
+
+
+def test_a_perfect_model_gets_a_finite_temperature(too_sure: Language) -> None:
+    component = too_sure.get_pipe("mmcot_ner")
+    component.cfg["temperature"] = 1.0
+    assert 0.05 <= fit_temperature(component, toy.examples(too_sure)[:4]) <= 1.0
+    for doc in too_sure.pipe(toy.texts()):
+        assert all(0 < score <= 1 for score in toy.scores(doc))
+
+
+def test_a_model_that_is_always_wrong_gets_a_finite_temperature(too_sure: Language) -> None:
+    component = too_sure.get_pipe("mmcot_ner")
+    component.cfg["temperature"] = 1.0
+    texts = toy.texts()[1:4]
+    wrong = [Example.from_dict(too_sure.make_doc(t), {"entities": [(0, 2, "LOC")]}) for t in texts]
+    wrong = [
+        Example.from_dict(eg.predicted, {"entities": ["U-LOC"] * len(eg.predicted)}) for eg in wrong
+    ]
+    assert 1.0 < fit_temperature(component, wrong) <= 20.0
+
+
+def test_temperature_is_saved(too_sure: Language) -> None:
+    component = too_sure.get_pipe("mmcot_ner")
+    component.cfg["temperature"] = 2.5
+    loaded = toy.pipeline().from_bytes(too_sure.to_bytes())
+    assert loaded.get_pipe("mmcot_ner").cfg["temperature"] == 2.5
+    for text in toy.texts():
+        assert toy.scores(loaded(text)) == toy.scores(too_sure(text))
+
+
+def test_unlabelled_data_cannot_calibrate(too_sure: Language) -> None:
+    component = too_sure.get_pipe("mmcot_ner")
+    component.cfg["temperature"] = 1.0
+    bare = [Example(too_sure.make_doc(t), too_sure.make_doc(t)) for t in toy.texts()]
+    empty = [Example.from_dict(Doc(too_sure.vocab), {"entities": []})]
+    for data in ([], bare, empty):
+        with pytest.raises(MMCoTError, match=r"\[E604\] mmcot_ner"):
+            fit_temperature(component, data)
+    assert component.cfg["temperature"] == 1.0
+
+
+def test_unlabelled_docs_do_not_count(too_sure: Language) -> None:
+    component = too_sure.get_pipe("mmcot_ner")
+    component.cfg["temperature"] = 1.0
+    alone = fit_temperature(component, held_out(too_sure))
+    bare = [Example(too_sure.make_doc(t), too_sure.make_doc(t)) for t in toy.texts()]
+    component.cfg["temperature"] = 1.0
+    assert fit_temperature(component, [*bare, *held_out(too_sure)]) == pytest.approx(alone)
+
+
+def test_not_initialised_cannot_calibrate() -> None:
+    nlp = toy.pipeline()
+    nlp.get_pipe("mmcot_ner").add_label("PER")
+    with pytest.raises(MMCoTError, match="E602"):
+        fit_temperature(nlp.get_pipe("mmcot_ner"), toy.examples(nlp))
+
+
+def test_no_extension_is_asked_of_a_pipeline_without_the_component() -> None:
+    nlp = spacy.blank("en")
+    doc = nlp("Anna sings")
+    doc.set_ents([Span(doc, 0, 1, label="PER")], default="outside")
+    assert scored_mentions([Example(doc, doc)])[0].size == 0

@@ -1,0 +1,91 @@
+"""What training cost is in every saved pipeline."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+
+import pytest
+import spacy
+import toy
+from spacy.language import Language
+from spacy.tokens import DocBin
+from spacy.training.initialize import init_nlp
+from spacy.training.loop import train
+
+from spacy_mmcot.components.run_logger import make_run_logger
+
+
+def info(step: int) -> dict:
+    scores = {"ents_f": 0.5}
+    return {
+        **{
+            "epoch": 0,
+            "step": step,
+            "score": 0.5,
+            "other_scores": scores,
+            "seconds": 1,
+            "words": 9,
+        },
+        **{"losses": {"mmcot_ner": 1.0}, "checkpoints": []},
+    }
+
+
+def test_seconds_are_those_of_update_steps() -> None:
+    nlp = toy.pipeline()
+    nlp.config["training"]["score_weights"] = {"ents_f": 1.0}
+    nlp.config["training"]["logger"] = {"@loggers": "spacy_mmcot.RunLogger.v1"}
+    log, finalize = make_run_logger()(nlp, io.StringIO(), io.StringIO())
+    log(info(0))
+    for _ in range(3):
+        time.sleep(0.02)
+        log(None)
+    time.sleep(0.3)  # an evaluation
+    log(info(4))
+    finalize()
+    noted = nlp.meta["mmcot_training"]
+    assert noted["steps"] == 4
+    assert 0.08 <= noted["seconds"] < 0.25
+
+
+def test_nothing_timed_yet() -> None:
+    nlp = toy.pipeline()
+    log, _ = make_run_logger()(nlp, io.StringIO(), io.StringIO())
+    log(info(0))
+    assert nlp.meta["mmcot_training"] == {"steps": 0, "seconds": 0.0}
+
+
+def training_pipeline(folder: Path) -> Language:
+    data = DocBin(docs=[eg.reference for eg in toy.examples(spacy.blank("en"))])
+    data.to_disk(folder / "train.spacy")
+    config = toy.pipeline().config.copy()
+    corpus = {"@readers": "spacy_mmcot.Corpus.v1", "path": str(folder / "train.spacy")}
+    config["corpora"] = {"train": corpus, "dev": dict(corpus)}
+    config["training"].update(
+        {
+            "max_steps": 12,
+            "eval_frequency": 4,
+            "logger": {"@loggers": "spacy_mmcot.RunLogger.v1", "progress_bar": False},
+        }
+    )
+    return init_nlp(config)
+
+
+def test_a_trained_pipeline_carries_its_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nlp = training_pipeline(tmp_path)
+    train(nlp, tmp_path / "out")
+    shown = capsys.readouterr().out
+    for name in ("model-best", "model-last"):
+        meta = json.loads((tmp_path / "out" / name / "meta.json").read_text("utf-8"))
+        noted = meta["mmcot_training"]
+        assert set(noted) == {"steps", "seconds"}
+        assert noted["steps"] in (4, 8, 12)
+        assert 0 < noted["seconds"] < 60
+        assert spacy.load(tmp_path / "out" / name).meta["mmcot_training"] == noted
+    assert noted["steps"] == 12
+    # The console table of spaCy's own logger.
+    assert "LOSS MMCOT_NER" in shown and "ENTS_F" in shown
