@@ -39,7 +39,7 @@ print(json.dumps({"pipeline": nlp.pipe_names, "sentence": doc.text, "entities": 
 
 
 def main() -> None:
-    dist, package = Path(sys.argv[1]), sys.argv[2]
+    dist, package = Path(sys.argv[1]).resolve(), sys.argv[2]
     wheels = sorted(dist.glob("*.whl"))
     if len(wheels) != 1:
         sys.exit(f"✘ {dist} holds {len(wheels)} wheels, expected one: run the package step again.")

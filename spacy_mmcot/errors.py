@@ -132,6 +132,10 @@ class Errors:
         "{length} vectors of width {width}. Run `spacy-mmcot teach` again with "
         "--prompt-length {length} and the student's encoder."
     )
+    E504 = (
+        "[E504] The teacher has no transformer whose encoder could make prompt targets: "
+        "{pipeline}. Name an encoder source with --knowledge-encoder."
+    )
     E600 = (
         "[E600] {component} has no labels. Give it some: train it on docs with entities, pass "
         "labels to initialize, or call add_label before nlp.initialize."
@@ -173,6 +177,11 @@ class Errors:
         "[E701] {source} cannot be calibrated: a folder of a pipeline with mmcot_ner is needed, "
         "this one has {pipeline}. Name the pipeline's folder, not a package."
     )
+    E705 = (
+        "[E705] {path}: no doc has entity annotation, so there is nothing to score. Name labelled "
+        "data, such as the dev or test split."
+    )
+    E706 = "[E706] No run of the plan has the seed {seed}. Allowed: {allowed}."
     E702 = "[E702] {name!r} is no run of the plan. Allowed: {allowed}."
     E703 = "[E703] {path} is no experiment plan: {reason}. See configs/experiments for the form."
     E704 = (

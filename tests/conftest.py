@@ -9,7 +9,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-# Here and not in the tests: the names alone, since importing tiny costs seconds.
+# The names alone: importing tiny costs the seconds that torch and transformers take to load.
 FAMILIES = ("bert", "roberta", "deberta-v2", "distilbert", "electra")
 
 

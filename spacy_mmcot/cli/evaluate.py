@@ -27,16 +27,18 @@ def evaluate(
 
     from ..corpus.files import replacing
     from ..corpus.readers import Corpus
+    from ..errors import Errors, MMCoTError
     from .pipelines import load_pipeline
 
     nlp = load_pipeline(pipeline)
     examples = list(Corpus(data, knowledge=knowledge)(nlp))
+    if not any(eg.reference.has_annotation("ENT_IOB") for eg in examples):
+        raise MMCoTError(Errors.E705.format(path=data))
     metrics = measure(nlp, examples)
     metrics["model_mb"] = round(_folder_bytes(nlp.path) / 1e6, 1) if nlp.path else None
     metrics["training"] = nlp.meta.get("mmcot_training")
     _show(metrics)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         with replacing(output) as temporary:
             temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 

@@ -17,9 +17,10 @@ def load_pipeline(source: str | Path) -> Language:
     Raises MMCoTError where there is none, or it cannot be read.
     """
     import spacy
+    from safetensors import SafetensorError
 
     try:
         return spacy.load(source)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise MMCoTError(Errors.E700.format(source=source, reason=reason)) from error

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from spacy.language import Language
 
 
 def teach(
@@ -41,7 +44,7 @@ def teach(
     docs = list(teach_docs(nlp, docs, batch_size))
     n_targets = 0
     if prompt_length:
-        source = knowledge_encoder or nlp.config["components"]["transformer"]["model"]["source"]
+        source = knowledge_encoder or _encoder_source(nlp)
         n_targets = set_prompt_targets(docs, KnowledgeEncoder(source, prompt_length), batch_size)
     write_docs(output, docs)
     seconds = time.perf_counter() - started
@@ -50,3 +53,12 @@ def teach(
         f"{len(docs)} docs taught ({unlabelled} of them unlabelled), {n_targets} prompt targets, "
         f"{output.stat().st_size / 1e6:.1f} MB, {seconds:.1f} s -> {output}"
     )
+
+
+def _encoder_source(nlp: Language) -> str:
+    from ..errors import Errors, MMCoTError
+
+    try:
+        return nlp.config["components"]["transformer"]["model"]["source"]
+    except KeyError:
+        raise MMCoTError(Errors.E504.format(pipeline=nlp.pipe_names)) from None

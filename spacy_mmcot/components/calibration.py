@@ -53,8 +53,10 @@ def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:
     examples: predicted Docs must have gone through the components before this one. Docs without
         entity annotation do not count.
 
-    Raises MMCoTError if no Doc has entity annotation.
+    Raises MMCoTError if no Doc has entity annotation, or the component is not initialised.
     """
+    if not component.is_initialized:
+        raise MMCoTError(Errors.E602.format(component=component.name))
     labelled = [
         eg for eg in examples if len(eg.predicted) and eg.reference.has_annotation("ENT_IOB")
     ]

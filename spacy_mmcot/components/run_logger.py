@@ -23,21 +23,18 @@ def make_run_logger(progress_bar: bool = False) -> Callable[..., Any]:
     ) -> tuple[Callable[[dict[str, Any] | None], None], Callable[[], None]]:
         log_console, finalize = console(nlp, stdout, stderr)
         last = time.perf_counter()
-        seconds, timed = 0.0, 0
+        seconds, timed, steps = 0.0, 0, 0
 
         def log_step(info: dict[str, Any] | None) -> None:
-            nonlocal last, seconds, timed
-            now = time.perf_counter()
+            nonlocal last, seconds, timed, steps
+            steps += 1
+            # A step with an evaluation or with loading in it is no measure of a step.
             if info is None:
-                # A step with an evaluation or with loading in it is no measure of a step.
-                seconds += now - last
+                seconds += time.perf_counter() - last
                 timed += 1
-            else:
-                mean = seconds / timed if timed else 0.0
-                nlp.meta["mmcot_training"] = {
-                    "steps": info["step"],
-                    "seconds": round(mean * info["step"], 2),
-                }
+            # At every step, since spaCy saves a pipeline before it logs the step.
+            mean = seconds / timed if timed else 0.0
+            nlp.meta["mmcot_training"] = {"steps": steps, "seconds": round(mean * steps, 2)}
             log_console(info)
             last = time.perf_counter()
 

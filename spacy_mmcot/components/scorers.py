@@ -30,6 +30,8 @@ def seqeval_scores(examples: Iterable[Example]) -> dict[str, float]:
         if example.reference.has_annotation("ENT_IOB"):
             gold.append(_bio(example.reference))
             predicted.append(_bio(example.predicted))
+    if not gold:  # which seqeval takes for a wrong type
+        return {"seqeval_p": 0.0, "seqeval_r": 0.0, "seqeval_f": 0.0}
     precision, recall, f_score, _ = precision_recall_fscore_support(
         gold, predicted, average="micro", scheme=IOB2, zero_division=0
     )

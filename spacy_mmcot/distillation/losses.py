@@ -56,7 +56,8 @@ def tag_losses(
         any_labelled = labelled.any(dim=1)
         gold = ((scores.log_z - open_log_z) * any_labelled).sum() / n_labelled
         log_probabilities = log_marginals(scores)
-    # A tag that the structure rules out has log probability near ILLEGAL; the teacher's mass on it
-    # is rounding noise and must not drown the rest.
-    cross_entropy = -(soft * log_probabilities.clamp(min=-20.0)).sum(-1)
+    # The teacher's mass on a tag that the structure rules out is rounding noise, and must not drown
+    # the rest.
+    possible = log_probabilities > ILLEGAL / 2
+    cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
     return TagLosses(gold, (cross_entropy * taught).sum() / taught.sum().clamp(min=1))

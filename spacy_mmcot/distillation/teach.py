@@ -47,7 +47,7 @@ def teach(nlp: Language, docs: Iterable[Doc], batch_size: int = 64) -> Iterator[
 
 def _run_up_to_teacher(nlp: Language, docs: list[Doc]) -> Teacher:
     for name, component in nlp.pipeline:
-        if name == "mmcot_ner":
+        if nlp.get_pipe_meta(name).factory == "mmcot_ner":
             return component  # type: ignore[return-value]
         docs[:] = list(component.pipe(docs))  # type: ignore[attr-defined]
     raise MMCoTError(Errors.E502.format(pipeline=nlp.pipe_names))

@@ -47,7 +47,7 @@ class Plan(pydantic.BaseModel):
     ) -> Iterator[tuple[str, int]]:
         """(run, seed) pairs, seed by seed, a teacher always before its students.
 
-        Raises MMCoTError for a name that is no run.
+        Raises MMCoTError for a name that is no run, and for a seed that no run has.
         """
         wanted = list(only) if only is not None else list(self.runs)
         for name in wanted:
@@ -55,6 +55,9 @@ class Plan(pydantic.BaseModel):
                 raise MMCoTError(Errors.E702.format(name=name, allowed=list(self.runs)))
         chosen = list(seeds) if seeds is not None else None
         every = sorted({s for run in self.runs.values() for s in (run.seeds or self.seeds)})
+        for seed in chosen or ():
+            if seed not in every:
+                raise MMCoTError(Errors.E706.format(seed=seed, allowed=every))
         for seed in chosen or every:
             done: set[str] = set()
             for name in wanted:
@@ -80,9 +83,20 @@ def read_plan(path: Path) -> Plan:
     except ValueError as error:
         reason = "; ".join(str(error).splitlines()[:3])
         raise MMCoTError(Errors.E703.format(path=path, reason=reason)) from error
-    for name, run in plan.runs.items():
-        if run.teacher is not None and run.teacher not in plan.runs:
-            raise MMCoTError(
-                Errors.E703.format(path=path, reason=f"run {name}: no run {run.teacher!r}")
-            )
+    for name in plan.runs:
+        reason = _teacher_fault(plan, name)
+        if reason:
+            raise MMCoTError(Errors.E703.format(path=path, reason=reason))
     return plan
+
+
+def _teacher_fault(plan: Plan, name: str) -> str | None:
+    """What is wrong with the chain of teachers above a run."""
+    chain = [name]
+    while (teacher := plan.runs[chain[-1]].teacher) is not None:
+        if teacher not in plan.runs:
+            return f"run {chain[-1]}: no run {teacher!r}"
+        if teacher in chain:
+            return f"run {name}: its teachers go in a circle ({' <- '.join([*chain, teacher])})"
+        chain.append(teacher)
+    return None

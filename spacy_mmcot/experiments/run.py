@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import Errors, MMCoTError
 from .plan import Plan, Run
-from .table import read_results
+from .table import append_result, read_results
 
 
 class Runner:
@@ -64,9 +64,7 @@ class Runner:
             "metrics": metrics,
             "also_on": also,
         }
-        self.results.parent.mkdir(parents=True, exist_ok=True)
-        with self.results.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append_result(self.results, line)
         if not teaches and not self.keep_models:
             shutil.rmtree(folder)
 

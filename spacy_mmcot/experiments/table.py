@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,17 @@ def read_results(path: Path, experiment: str) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return [line for line in lines if line["experiment"] == experiment]
+
+
+def append_result(path: Path, line: dict[str, Any]) -> None:
+    """Add a finished run. Where a kill cut the last line off, the new one does not join it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                stream.write(b"\n")
+        stream.write(json.dumps(line).encode() + b"\n")
 
 
 def summary(results: list[dict[str, Any]]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,6 +13,17 @@ import torch
 from thinc.api import Model, Optimizer, PyTorchShim, torch2xp, xp2torch
 
 Settings = dict[str, Any]
+
+
+def _settle_fork() -> None:
+    """A forked process has none of OpenMP's threads, and waits for them for ever as soon as torch
+    or the tokenizer calls on several: what `nlp.pipe(n_process=2)` does after a first document."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_settle_fork)
 
 
 class TorchShim(PyTorchShim):

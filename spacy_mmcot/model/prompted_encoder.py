@@ -70,7 +70,7 @@ class PromptedEncoder(nn.Module):
         self._n_types: int = getattr(encoder.config, "type_vocab_size", 0) or 0
         # RoBERTa-like encoders count positions from the padding id on.
         offset = getattr(getattr(encoder, "embeddings", None), "padding_idx", None)
-        self._first_position = offset + 1 if offset else 0
+        self._first_position = 0 if offset is None else offset + 1
 
     @property
     def word_embeddings(self) -> nn.Embedding:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy
-from spacy.attrs import ORTH, SPACY
+from spacy.attrs import IS_SPACE, ORTH, SPACY
 from spacy.tokens import Doc
 
 from ..errors import Errors, MMCoTError
@@ -63,9 +63,8 @@ class WordPieceTokenizer:
             self._cache.clear()
         orths = doc.to_array(ORTH).tolist()
         if self._spaced:
-            after_space = [True, *doc.to_array(SPACY).astype(bool).tolist()]
-            after_space[0] = False
-            keys = list(zip(orths, after_space, strict=False))
+            spaces = doc.to_array([SPACY, IS_SPACE]).any(axis=1).tolist()
+            keys = list(zip(orths, [False, *spaces], strict=False))
         else:
             keys = [(orth, False) for orth in orths]
         cache = self._cache

@@ -86,25 +86,23 @@ def test_mentions_count_with_span_and_label() -> None:
 
 @pytest.fixture(scope="module")
 def too_sure() -> Language:
-    """Fitted to the toy corpus to the last, half of which has wrong labels here."""
-    nlp = toy.pipeline()
-    data = toy.examples(nlp)[:4]
-    toy.fix_random_seed(0)
-    nlp.initialize(lambda: toy.examples(nlp))
-    toy.fit(nlp, data, steps=60)
+    """Fitted to the toy corpus to the last."""
+    nlp = toy.initialised()
+    toy.fit(nlp, toy.examples(nlp), steps=60)
     return nlp
 
 
 def held_out(nlp: Language) -> list[Example]:
+    """The toy corpus with every third mention's label wrong: a model fitted to it is too sure."""
     made = []
-    for place, person in (("Lima", "Bo"), ("Oslo", "Eve Li"), ("Paris", "Gil"), ("Rome", "Farid")):
-        text = f"we saw {person} sing , {place} again tonight"
-        entities = [
-            (text.index(name), len(name), label)
-            for name, label in ((person, "PER"), (place, "LOC"))
-        ]
-        labels = {"entities": [(start, start + n, label) for start, n, label in entities]}
-        made.append(Example.from_dict(nlp.make_doc(text), labels))
+    count = 0
+    for text, labels in toy.posts():
+        entities = []
+        for start, end, label in labels["entities"]:
+            count += 1
+            wrong = {"PER": "LOC", "LOC": "PER"}[label]
+            entities.append((start, end, label if count % 3 else wrong))
+        made.append(Example.from_dict(nlp.make_doc(text), {"entities": entities}))
     return made
 
 
@@ -117,19 +115,27 @@ def nll(nlp: Language, data: list[Example]) -> float:
     return float(component.batch_losses(data, arrays, transitions).gold)
 
 
+def error(docs: list[Doc], data: list[Example]) -> float:
+    pairs = zip(docs, data, strict=True)
+    examples = [Example(doc, eg.reference) for doc, eg in pairs]
+    return expected_calibration_error(*scored_mentions(examples))
+
+
 def test_temperature_lowers_nll_and_leaves_predictions(too_sure: Language) -> None:
     component = too_sure.get_pipe("mmcot_ner")
     component.cfg["temperature"] = 1.0
     data = held_out(too_sure)
     texts = [eg.text for eg in data]
     before = list(too_sure.pipe(texts))
+    assert toy.found(before) == toy.gold()
+    error_before = error(before, data)
     nll_before = nll(too_sure, data)
     temperature = fit_temperature(component, data)
     assert temperature == component.cfg["temperature"] > 1.2
     assert nll(too_sure, data) < 0.9 * nll_before
     after = list(too_sure.pipe(texts))
     assert toy.found(after) == toy.found(before)
-    assert [toy.scores(doc) for doc in after] != [toy.scores(doc) for doc in before]
+    assert error(after, data) < error_before - 0.1
     # It is a minimum: neighbours on both sides are worse.
     lowest = nll(too_sure, data)
     for factor in (0.8, 1.25):
@@ -147,7 +153,7 @@ def test_fitting_twice_gives_the_same(too_sure: Language) -> None:
 def test_a_perfect_model_gets_a_finite_temperature(too_sure: Language) -> None:
     component = too_sure.get_pipe("mmcot_ner")
     component.cfg["temperature"] = 1.0
-    assert 0.05 <= fit_temperature(component, toy.examples(too_sure)[:4]) <= 1.0
+    assert 0.05 <= fit_temperature(component, toy.examples(too_sure)) <= 1.0
     for doc in too_sure.pipe(toy.texts()):
         assert all(0 < score <= 1 for score in toy.scores(doc))
 
@@ -155,11 +161,8 @@ def test_a_perfect_model_gets_a_finite_temperature(too_sure: Language) -> None:
 def test_a_model_that_is_always_wrong_gets_a_finite_temperature(too_sure: Language) -> None:
     component = too_sure.get_pipe("mmcot_ner")
     component.cfg["temperature"] = 1.0
-    texts = toy.texts()[1:4]
-    wrong = [Example.from_dict(too_sure.make_doc(t), {"entities": [(0, 2, "LOC")]}) for t in texts]
-    wrong = [
-        Example.from_dict(eg.predicted, {"entities": ["U-LOC"] * len(eg.predicted)}) for eg in wrong
-    ]
+    docs = [too_sure.make_doc(text) for text in toy.texts()[1:4]]
+    wrong = [Example.from_dict(doc, {"entities": ["U-LOC"] * len(doc)}) for doc in docs]
     assert 1.0 < fit_temperature(component, wrong) <= 20.0
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,6 +187,33 @@ def test_two_processes_equal_one(trained: Language) -> None:
     assert toy.found(one) == toy.found(two)
     for left, right in zip(one, two, strict=True):
         assert toy.scores(left) == pytest.approx(toy.scores(right), rel=1e-4)
+
+
+FORK = """
+import sys, torch, toy
+torch.set_num_threads(2)
+nlp = toy.transformer_pipeline(sys.argv[1])
+data = toy.examples(nlp)
+nlp.initialize(lambda: data)
+nlp.update(data)
+one = [doc.to_json() for doc in nlp.pipe(toy.texts() * 30)]
+two = [doc.to_json() for doc in nlp.pipe(toy.texts() * 30, n_process=2, batch_size=50)]
+assert one == two
+"""
+
+
+def test_two_processes_after_many_threads(bert: Path) -> None:
+    """torch's threads do not survive a fork; a child that waits for them never ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, str(bert)],
+        cwd=Path(toy.__file__).parent,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "parallelism" not in done.stderr
 
 
 def test_entities_set_before_are_kept(trained: Language) -> None:

@@ -77,6 +77,7 @@ def test_a_trained_pipeline_carries_its_cost(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nlp = training_pipeline(tmp_path)
+    (tmp_path / "out").mkdir()
     train(nlp, tmp_path / "out")
     shown = capsys.readouterr().out
     for name in ("model-best", "model-last"):

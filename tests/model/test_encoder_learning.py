@@ -201,11 +201,12 @@ TRAIN = [
 
 
 def stock_pipeline(source: str, data: list[tuple[str, dict]], **settings: Any) -> Language:
-    """Our encoder under spaCy's own tagger and ner, trained on the data until it knows it."""
+    """Our encoder under spaCy's own tagger and ner, trained until they know the data by heart."""
     spacy.util.fix_random_seed(0)
     nlp = spacy.blank("en")
     architecture = {"@architectures": "spacy_mmcot.PromptedTransformer.v1", "source": source}
-    nlp.add_pipe("transformer", config={"model": {**architecture, **settings}})
+    settings = {**architecture, **settings, "embedding_dropout": 0.0}
+    nlp.add_pipe("transformer", config={"model": settings})
     nlp.add_pipe("tagger", config={"model": TAGGER})
     nlp.add_pipe("ner", config={"model": NER})
 
@@ -214,7 +215,7 @@ def stock_pipeline(source: str, data: list[tuple[str, dict]], **settings: Any) -
 
     optimizer = nlp.initialize(examples)
     optimizer.learn_rate = 0.02
-    for _ in range(40):
+    for _ in range(150):
         losses: dict[str, float] = {}
         nlp.update(examples(), sgd=optimizer, losses=losses)
         if losses["ner"] + losses["tagger"] < 0.1:
@@ -226,9 +227,8 @@ def entities(doc: Doc) -> list[tuple[int, int, str]]:
     return [(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]
 
 
-@pytest.mark.parametrize("settings", [{"prompt": "none"}, STUDENT], ids=["none", "conditional"])
-def test_stock_components_learn_and_predict(source: str, settings: dict[str, Any]) -> None:
-    nlp = stock_pipeline(source, TRAIN, **settings)
+def test_stock_components_learn_and_predict(source: str) -> None:
+    nlp = stock_pipeline(source, TRAIN, **STUDENT)
     texts = [text for text, _ in TRAIN]
     docs = list(nlp.pipe([texts[0], "", texts[1], " "]))
     for doc, (_, gold) in zip((docs[0], docs[2]), TRAIN, strict=True):

@@ -92,7 +92,8 @@ def test_every_token_has_its_pieces(pieces: WordPieceTokenizer, tokenizer: Any) 
     assert all(rows)
     reads_spaces = tokenizer("a")["input_ids"] != tokenizer(" a")["input_ids"]
     for token, row in zip(doc, rows, strict=True):
-        spaced = reads_spaces and token.i > 0 and bool(doc[token.i - 1].whitespace_)
+        before = doc[token.i - 1] if token.i else None
+        spaced = reads_spaces and before is not None and bool(before.whitespace_ or before.is_space)
         alone = tokenizer(" " * spaced + token.text, add_special_tokens=False)["input_ids"]
         assert list(row) == (alone or [tokenizer.unk_token_id])
 

@@ -1,0 +1,168 @@
+"""The shipped configs, through spaCy's own commands and as one chain from teacher to metrics."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+from spacy.tokens import DocBin
+from spacy.util import load_config, load_model_from_config
+
+from spacy_mmcot.distillation.soft_labels import soft_tags
+from spacy_mmcot.types import PROMPT_TARGET_KEY
+
+Spacy = Callable[..., subprocess.CompletedProcess[str]]
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+NAMES = ("baseline", "teacher", "student")
+SHORT = (
+    *("--training.max_steps", 10, "--training.eval_frequency", 5),
+    *("--training.optimizer.learn_rate.warmup_steps", 2),
+)
+
+each_config = pytest.mark.parametrize("name", NAMES)
+
+
+def test_all_configs_are_tested() -> None:
+    assert {path.stem for path in CONFIGS.glob("*.cfg")} >= set(NAMES)
+
+
+def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            found.update(leaves(value, f"{prefix}{key}."))
+        else:
+            found[prefix + key] = value
+    return found
+
+
+@each_config
+def test_what_a_config_says_is_what_the_pipeline_gets(name: str) -> None:
+    config = load_config(CONFIGS / f"{name}.cfg")
+    filled = leaves(load_model_from_config(config, auto_fill=True).config)
+    stated = leaves(config.interpolate())
+    assert {key: filled[key] for key in stated if key in filled} == {
+        key: value for key, value in stated.items() if key in filled
+    }
+    # Nothing is stated that spaCy does not know, but for the parts that training alone resolves.
+    assert all(key.startswith(("paths.", "system.", "corpora.")) for key in stated.keys() - filled)
+
+
+@each_config
+def test_architectures_are_stated_in_full(name: str) -> None:
+    """No default of a factory or architecture hides: what fill-config adds to the components."""
+    config = load_config(CONFIGS / f"{name}.cfg")
+    filled = leaves(load_model_from_config(config, auto_fill=True).config)
+    added = [key for key in filled if key.startswith("components.")]
+    added = [key for key in added if key not in leaves(config) and ".model." in key]
+    spacys = ("components.transformer.set_extra_annotations",)
+    assert [key for key in added if not key.startswith(spacys)] in (
+        [],
+        ["components.mmcot_ner.model.tok2vec.upstream"],
+    )
+
+
+@each_config
+def test_student_and_baseline_differ_in_distillation_only(name: str) -> None:
+    ours, student = (leaves(load_config(CONFIGS / f"{n}.cfg")) for n in (name, "student"))
+    different = {key for key in ours | student if ours.get(key) != student.get(key)}
+    allowed = {
+        *(f"components.transformer.model.{key}" for key in ("prompt", "prompt_regression")),
+        "components.mmcot_ner.soft_weight",
+    }
+    if name == "teacher":
+        reads = ("knowledge_tags", "segment_length")
+        allowed |= {f"components.transformer.model.{key}" for key in reads}
+        allowed |= {"corpora.train.knowledge", "corpora.dev.knowledge"}
+    assert different <= allowed
+
+
+@pytest.mark.slow
+@each_config
+def test_fill_config(name: str, python_spacy: Spacy, tmp_path: Path) -> None:
+    out = tmp_path / "filled.cfg"
+    done = python_spacy("init", "fill-config", CONFIGS / f"{name}.cfg", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stated, filled = leaves(load_config(CONFIGS / f"{name}.cfg")), leaves(load_config(out))
+    assert {key: filled[key] for key in stated} == stated
+
+
+@pytest.mark.slow
+@each_config
+def test_debug_config_and_data(name: str, python_spacy: Spacy, corpus: Path) -> None:
+    paths = (
+        *("--paths.train", corpus / "train.spacy"),
+        *("--paths.dev", corpus / "dev.spacy"),
+    )
+    done = python_spacy("debug", "config", CONFIGS / f"{name}.cfg", *paths)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = python_spacy("debug", "data", CONFIGS / f"{name}.cfg", *paths)
+    assert "24 training docs" in done.stdout, done.stdout + done.stderr
+    assert "Pipeline can be initialized with data" in done.stdout
+    assert "Corpus is loadable" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_training_without_a_path_says_so(python_spacy: Spacy, bert: Path, tmp_path: Path) -> None:
+    source = ("--components.transformer.model.source", bert)
+    done = python_spacy("train", CONFIGS / "baseline.cfg", "-o", tmp_path / "out", *source)
+    assert done.returncode == 1
+    assert "E204" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_chain_from_teacher_to_metrics(
+    python_spacy: Spacy, corpus: Path, bert: Path, tmp_path: Path
+) -> None:
+    def succeed(*arguments: object) -> str:
+        done = python_spacy(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    dev = ("--paths.dev", corpus / "dev.spacy")
+    source = ("--components.transformer.model.source", bert)
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    taught = tmp_path / "taught.spacy"
+    train = (*dev, *source, *SHORT, "--paths.train")
+    succeed("train", CONFIGS / "teacher.cfg", "-o", teacher, *train, corpus / "train.spacy")
+
+    parts = [corpus / "train.spacy", corpus / "unlabelled.spacy"]
+    prompts = ("--prompt-length", 4)
+    said = succeed("mmcot", "teach", teacher / "model-best", *parts, "-o", taught, *prompts)
+    assert "36 docs taught (12 of them unlabelled), 36 prompt targets" in said
+    docs = list(DocBin().from_disk(taught).get_docs(spacy.blank("en").vocab))
+    assert all(len(soft_tags(doc)) > 1 and PROMPT_TARGET_KEY in doc.user_data for doc in docs)
+    unlabelled = [doc for doc in docs if not doc.has_annotation("ENT_IOB")]
+    assert len(unlabelled) == 12
+
+    succeed("train", CONFIGS / "student.cfg", "-o", student, *train, taught)
+    for name, folder, options in (
+        ("teacher", teacher, ["--knowledge"]),
+        ("student", student, []),
+    ):
+        output = tmp_path / "metrics" / f"{name}.json"
+        data = corpus / "test.spacy"
+        succeed("mmcot", "evaluate", folder / "model-best", data, "-o", output, *options)
+        metrics = json.loads(output.read_text("utf-8"))
+        assert {"ents_p", "ents_r", "ents_f", "ents_per_type", "seqeval_f", "ents_ece"} <= set(
+            metrics
+        )
+        assert metrics["seqeval_f"] == pytest.approx(metrics["ents_f"])
+        assert metrics["docs"] == 8
+        assert metrics["model_mb"] > 0
+        assert metrics["training"]["steps"] in (0, 5, 10)
+        assert (folder / "model-last" / "meta.json").is_file()
+
+    loaded = spacy.load(student / "model-best")
+    assert loaded.pipe_names == ["transformer", "mmcot_ner"]
+    assert (
+        loaded.get_pipe("mmcot_ner").labels
+        == spacy.load(teacher / "model-best").get_pipe("mmcot_ner").labels
+    )

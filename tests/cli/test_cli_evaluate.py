@@ -1,0 +1,152 @@
+"""evaluate: the metrics file that tables are made from, and one-line errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import spacy
+import toy
+from click.testing import Result
+from spacy.tokens import Doc, DocBin
+
+Command = Callable[..., Result]
+Fails = Callable[..., str]
+
+
+def test_metrics_of_a_perfect_pipeline(
+    command: Command, model: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "made" / "on" / "the" / "way" / "metrics.json"
+    result = command("evaluate", model, toy_data, "--output", output)
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(output.read_text("utf-8"))
+    assert [metrics[f"ents_{key}"] for key in "prf"] == [1.0, 1.0, 1.0]
+    assert [metrics[f"seqeval_{key}"] for key in "prf"] == [1.0, 1.0, 1.0]
+    assert set(metrics["ents_per_type"]) == set(toy.LABELS)
+    assert 0 <= metrics["ents_ece"] < 0.05
+    assert metrics["docs"] == len(toy.texts())
+    assert metrics["words_per_second"] > 0
+    size = sum(file.stat().st_size for file in model.rglob("*") if file.is_file())
+    assert metrics["model_mb"] == round(size / 1e6, 1) > 0
+    assert metrics["training"] is None
+    assert "100.00" in result.output and "PER" in result.output
+
+
+def test_training_cost_is_reported(
+    command: Command, model: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    cost = {"steps": 12, "seconds": 3.5}
+    meta = json.loads((model / "meta.json").read_text("utf-8"))
+    (model / "meta.json").write_text(json.dumps({**meta, "mmcot_training": cost}), "utf-8")
+    result = command("evaluate", model, toy_data, "-o", tmp_path / "metrics.json")
+    assert json.loads((tmp_path / "metrics.json").read_text("utf-8"))["training"] == cost
+    assert "3.5 s (12 steps)" in result.output
+
+
+def test_without_output_it_only_shows(command: Command, model: Path, toy_data: Path) -> None:
+    before = sorted(toy_data.parent.iterdir())
+    result = command("evaluate", model, toy_data)
+    assert result.exit_code == 0
+    assert "100.00" in result.output
+    assert sorted(toy_data.parent.iterdir()) == before
+
+
+def test_a_folder_of_data_and_docs_without_labels(
+    command: Command, model: Path, toy_data: Path, bare_data: Path, tmp_path: Path
+) -> None:
+    """Docs that nobody labelled are no misses and no false alarms."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in (toy_data, bare_data):
+        (folder / path.name).write_bytes(path.read_bytes())
+    result = command("evaluate", model, folder, "-o", tmp_path / "metrics.json")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
+    assert metrics["docs"] == 2 * len(toy.texts())
+    assert metrics["ents_f"] == metrics["seqeval_f"] == 1.0
+
+
+def test_gold_without_any_entity(command: Command, model: Path, tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    doc = nlp("nobody sings here tonight")
+    doc.set_ents([], default="outside")
+    DocBin(docs=[doc, Doc(nlp.vocab)]).to_disk(tmp_path / "none.spacy")
+    result = command("evaluate", model, tmp_path / "none.spacy", "-o", tmp_path / "metrics.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "metrics.json").read_text("utf-8"))["seqeval_f"] == 0.0
+
+
+def test_knowledge_is_hidden_unless_asked_for(command: Command, bert: Path, tmp_path: Path) -> None:
+    """A teacher that can tell two posts apart by their knowledge alone."""
+    nlp = toy.transformer_pipeline(bert, knowledge_tags=True, segment_length=16)
+    data = []
+    for kind, label in (("city", "LOC"), ("singer", "PER")):
+        doc = nlp.make_doc("Anna is seen here")
+        eg = toy.Example.from_dict(doc, {"entities": [(0, 4, label)]})
+        noun = [{"mention": "Anna", "kind": kind, "explanation": ""}]
+        knowledge = {"noun": noun, "sentence": f"Anna is a {kind}."}
+        eg.predicted._.mmcot_knowledge = eg.reference._.mmcot_knowledge = knowledge
+        data.append(eg)
+    toy.fix_random_seed(0)
+    nlp.initialize(lambda: data)
+    toy.fit(nlp, data, steps=60, rate=0.005)
+    assert nlp.evaluate(data)["ents_f"] == 1.0
+    nlp.to_disk(tmp_path / "teacher")
+    docbin = DocBin(docs=[eg.reference for eg in data], store_user_data=True)
+    docbin.to_disk(tmp_path / "data.spacy")
+    found = []
+    for options in ([], ["--knowledge"]):
+        output = tmp_path / "metrics.json"
+        result = command(
+            "evaluate", tmp_path / "teacher", tmp_path / "data.spacy", "-o", output, *options
+        )
+        assert result.exit_code == 0, result.output
+        found.append(json.loads(output.read_text("utf-8"))["ents_f"])
+    assert found[0] < found[1] == 1.0
+
+
+def test_broken_data(fails: Fails, model: Path, broken_data: tuple[str, Path]) -> None:
+    code, path = broken_data
+    assert str(path) in fails(code, "evaluate", model, path)
+
+
+def test_data_without_labels(fails: Fails, model: Path, bare_data: Path) -> None:
+    assert str(bare_data) in fails("E705", "evaluate", model, bare_data)
+
+
+def test_output_that_cannot_be_written(
+    fails: Fails, model: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    fails("E103", "evaluate", model, toy_data, "-o", tmp_path / "file" / "metrics.json")
+
+
+@pytest.mark.parametrize("damage", ["absent", "empty", "config", "meta", "weights", "no weights"])
+@pytest.mark.parametrize("name", ["evaluate", "calibrate", "teach"])
+def test_pipelines_that_cannot_be_loaded(
+    name: str, damage: str, fails: Fails, model: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    weights = model / "mmcot_ner" / "model"
+    if damage == "absent":
+        model = tmp_path / "no-such-model"
+    elif damage == "empty":
+        model = tmp_path / "empty"
+        model.mkdir()
+    elif damage == "config":
+        (model / "config.cfg").write_text("[nlp]\nlang = ", "utf-8")
+    elif damage == "meta":
+        (model / "meta.json").write_text("{", "utf-8")
+    elif damage == "weights":
+        weights.write_bytes(weights.read_bytes()[:2000])
+    else:
+        weights.unlink()
+    output = ["-o", tmp_path / "taught.spacy"] if name == "teach" else []
+    line = fails("E700", name, model, toy_data, *output)
+    assert str(model) in line
+
+
+def test_a_package_that_is_not_installed(fails: Fails, toy_data: Path) -> None:
+    assert "en_no_such_pipeline" in fails("E700", "evaluate", "en_no_such_pipeline", toy_data)

@@ -1,0 +1,147 @@
+"""experiment: a plan run for real on tiny data, stopped and gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import srsly
+import toy
+from click.testing import Result
+
+Command = Callable[..., Result]
+Fails = Callable[..., str]
+
+REPOSITORY = Path(__file__).parents[2]
+TINY = {
+    "training.max_steps": 4,
+    "training.eval_frequency": 2,
+    "training.optimizer.learn_rate.warmup_steps": 1,
+}
+
+
+def write_plan(folder: Path, **runs: dict[str, Any]) -> Path:
+    path = folder / "plan.yaml"
+    srsly.write_yaml(path, {"name": "tiny", "seeds": [1], "overrides": TINY, "runs": runs})
+    return path
+
+
+def small_config(folder: Path) -> Path:
+    """The baseline's training settings around a pipeline without a transformer."""
+    from spacy.util import load_config
+
+    config = load_config(REPOSITORY / "configs" / "baseline.cfg")
+    config["nlp"]["pipeline"] = ["mmcot_ner"]
+    config["components"] = {"mmcot_ner": {"factory": "mmcot_ner", **toy.settings()}}
+    config.to_disk(folder / "small.cfg")
+    return folder / "small.cfg"
+
+
+@pytest.mark.slow
+def test_a_plan_runs_stops_and_goes_on(
+    command: Command, corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = str(small_config(tmp_path))
+    plan = write_plan(
+        tmp_path,
+        student={"config": config, "train": ["train", "unlabelled"], "teacher": "teacher"},
+        teacher={"config": config, "train": ["train"]},
+        baseline={
+            **{"config": config, "train": ["train"]},
+            **{"overrides": {"components.mmcot_ner.soft_weight": 0.0}},
+            **{"also_on": [str(corpus / "test.spacy")]},
+        },
+    )
+    models, results = tmp_path / "models", tmp_path / "results.jsonl"
+
+    def run() -> tuple[list[str], list[dict[str, Any]]]:
+        """The runs that were started, and the lines of the results file."""
+        done = command("experiment", plan, corpus, "--output", models, "--results", results)
+        assert done.exit_code == 0, (done.output, capfd.readouterr())
+        capfd.readouterr()
+        started = [row for row in done.output.splitlines() if row.startswith("── tiny: ")]
+        lines = results.read_text("utf-8").splitlines()
+        return started, [json.loads(row) for row in lines if row.endswith("}")]
+
+    started, lines = run()
+    assert [row.split()[2] for row in started] == ["teacher,", "student,", "baseline,"]
+    assert [(row["run"], row["seed"]) for row in lines] == [
+        *(("teacher", 1), ("student", 1), ("baseline", 1))
+    ]
+    for row in lines:
+        assert row["experiment"] == "tiny"
+        assert row["evaluated_on"] == "dev"
+        assert 0 <= row["metrics"]["ents_f"] <= 1
+        assert row["metrics"]["docs"] == 8
+        assert row["metrics"]["training"]["steps"] == 4
+        assert row["overrides"] == TINY
+    assert list(lines[2]["also_on"]) == [str(corpus / "test.spacy")]
+    # The teacher stays for students to come, the others only cost space.
+    assert [path.name for path in (models / "tiny").iterdir()] == ["teacher-1"]
+
+    assert run() == ([], lines)
+
+    # Without one line, that run alone is repeated, here after half a line that a kill left.
+    kept = [json.dumps(row) + "\n" for row in lines if row["run"] != "baseline"]
+    results.write_text("".join(kept) + json.dumps(lines[2])[:50], "utf-8")
+    started, again = run()
+    assert [row.split()[2] for row in started] == ["baseline,"]
+    assert [row["run"] for row in again] == ["teacher", "student", "baseline"]
+    assert again[2]["identity"] == lines[2]["identity"]
+    assert again[2]["metrics"]["ents_f"] == lines[2]["metrics"]["ents_f"]
+
+    # Other data makes other runs.
+    (corpus / "dev.spacy").rename(corpus / "kept")
+    try:
+        (corpus / "dev.spacy").write_bytes((corpus / "test.spacy").read_bytes())
+        started, more = run()
+    finally:
+        (corpus / "kept").replace(corpus / "dev.spacy")
+    assert len(started) == 3
+    assert len(more) == 6
+
+
+@pytest.mark.slow
+def test_a_failing_step_is_named_and_what_is_finished_stays(
+    command: Command, corpus: Path, tmp_path: Path
+) -> None:
+    config = str(small_config(tmp_path))
+    plan = write_plan(
+        tmp_path,
+        good={"config": config, "train": ["train"]},
+        bad={"config": config, "train": ["train"], "overrides": {"training.nonsense": 3}},
+    )
+    results = tmp_path / "results.jsonl"
+    options = ("--output", tmp_path / "models", "--results", results)
+    done = command("experiment", plan, corpus, *options)
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("✘ [E704]") and "spacy train" in line
+    assert [json.loads(row)["run"] for row in results.open(encoding="utf-8")] == ["good"]
+
+
+def test_no_plan(fails: Fails, corpus: Path, tmp_path: Path) -> None:
+    fails("E100", "experiment", tmp_path / "absent.yaml", corpus)
+    (tmp_path / "plan.yaml").write_text("name: [", "utf-8")
+    fails("E703", "experiment", tmp_path / "plan.yaml", corpus)
+
+
+def test_missing_data_and_config(fails: Fails, corpus: Path, tmp_path: Path) -> None:
+    options = ("--output", tmp_path / "models", "--results", tmp_path / "results.jsonl")
+    config = str(small_config(tmp_path))
+    plan = write_plan(tmp_path, a={"config": config, "train": ["no-such-part"]})
+    assert "no-such-part.spacy" in fails("E100", "experiment", plan, corpus, *options)
+    plan = write_plan(tmp_path, a={"config": "no-such.cfg", "train": ["train"]})
+    assert "no-such.cfg" in fails("E100", "experiment", plan, corpus, *options)
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_runs_and_seeds_that_are_not_in_the_plan(
+    fails: Fails, corpus: Path, tmp_path: Path
+) -> None:
+    plan = write_plan(tmp_path, a={"config": "a.cfg", "train": ["train"]})
+    fails("E702", "experiment", plan, corpus, "--only", "b")
+    fails("E706", "experiment", plan, corpus, "--seed", 9)

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+import spacy
+import torch
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin
+from spacy.training import Example
+
+from spacy_mmcot.distillation.soft_labels import get_soft_labels, soft_tags
+from spacy_mmcot.distillation.teach import KnowledgeEncoder, set_prompt_targets, teach
+from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.types import ID_KEY, KNOWLEDGE_KEY, PROMPT_TARGET_KEY, SOFT_LABELS_KEY
+
+WIDTH = 16
+LABELS = ["LOC", "PER"]
+
+
+@pytest.fixture(scope="module")
+def teacher(bert_source: str) -> Language:
+    """A teacher that reads knowledge, trained for a few steps: enough to have opinions."""
+    spacy.util.fix_random_seed(0)
+    nlp = spacy.blank("en")
+    encoder = {
+        "@architectures": "spacy_mmcot.PromptedTransformer.v1",
+        "source": bert_source,
+        "knowledge_tags": True,
+        "segment_length": 10,
+    }
+    listener = {
+        "@architectures": "spacy-transformers.TransformerListener.v1",
+        "grad_factor": 1.0,
+        "pooling": {"@layers": "reduce_first.v1"},
+    }
+    tagger = {"@architectures": "spacy_mmcot.Tagger.v1", "tok2vec": listener}
+    nlp.add_pipe("transformer", config={"model": encoder})
+    nlp.add_pipe("mmcot_ner", name="entities", config={"model": tagger})
+    # What stands behind the teacher is none of its business.
+    nlp.add_pipe("sentencizer")
+
+    def examples() -> list[Example]:
+        return [Example(nlp.make_doc(doc.text), doc) for doc in corpus(nlp) if doc.ents]
+
+    optimizer = nlp.initialize(examples)
+    optimizer.learn_rate = 0.02
+    for _ in range(5):
+        nlp.update(examples(), sgd=optimizer)
+    return nlp
+
+
+def corpus(nlp: Language) -> list[Doc]:
+    """Labelled docs, unlabelled ones, one of white space and one of nothing."""
+    docs = [
+        nlp.make_doc(text)
+        for text in ("Anna sings in Oslo .", "Is  Oslo cold ?", "", "Ben left Lagos", " \n", "Oslo")
+    ]
+    docs[0].set_ents([docs[0].char_span(0, 4, "PER"), docs[0].char_span(14, 18, "LOC")])
+    docs[3].set_ents([], missing=[docs[3][0:1]], default="outside")
+    for i, doc in enumerate(docs):
+        doc.user_data[ID_KEY] = f"post-{i}"
+        if i in (0, 1, 3):
+            doc.user_data[KNOWLEDGE_KEY] = {
+                "noun": [{"mention": "Oslo", "kind": "city", "explanation": f"number {i}"}],
+                "sentence": "Somebody moves. " * (i + 1),
+            }
+    return docs
+
+
+def marginals(nlp: Language, docs: list[Doc]) -> list[numpy.ndarray]:
+    """The component's own, on docs as the pipeline makes them."""
+    copies = []
+    for doc in docs:
+        twin = Doc(
+            doc.vocab,
+            words=[token.text for token in doc],
+            spaces=[bool(token.whitespace_) for token in doc],
+            user_data=copy.deepcopy(doc.user_data),
+        )
+        copies.append(nlp.get_pipe("transformer")(twin))  # type: ignore[operator]
+    return nlp.get_pipe("entities").marginals(copies)  # type: ignore[attr-defined]
+
+
+def test_what_is_stored_are_the_components_marginals(teacher: Language) -> None:
+    expected = marginals(teacher, corpus(teacher))
+    docs = list(teach(teacher, corpus(teacher), batch_size=4))
+    tags = ["O", *(f"{prefix}-{label}" for label in LABELS for prefix in "BI")]
+    assert [doc.user_data[ID_KEY] for doc in docs] == [f"post-{i}" for i in range(6)]
+    for doc, rows in zip(docs, expected, strict=True):
+        assert soft_tags(doc) == tags
+        stored = get_soft_labels(doc, tags)
+        assert stored is not None
+        assert stored.shape == rows.shape == (len(doc), len(tags))
+        numpy.testing.assert_allclose(stored, rows, rtol=0, atol=1e-3)
+    # A teacher that knows nothing would make this test idle.
+    assert max(rows.max(initial=0) for rows in expected) > 0.5
+
+
+def test_knowledge_changes_what_is_taught(teacher: Language) -> None:
+    with_knowledge, without = corpus(teacher), corpus(teacher)
+    for doc in without:
+        doc.user_data.pop(KNOWLEDGE_KEY, None)
+    tags = teacher.get_pipe("entities").tags  # type: ignore[attr-defined]
+    pairs = zip(teach(teacher, with_knowledge), teach(teacher, without), strict=True)
+    changed = [
+        not numpy.allclose(get_soft_labels(a, tags), get_soft_labels(b, tags), atol=1e-3)
+        for a, b in pairs
+    ]
+    assert changed == [True, True, False, True, False, False]
+
+
+def test_nothing_else_on_the_docs_changes(teacher: Language) -> None:
+    before, docs = corpus(teacher), corpus(teacher)
+    taught = list(teach(teacher, docs))
+    for old, doc, given in zip(before, taught, docs, strict=True):
+        assert doc is given
+        assert [token.ent_iob for token in doc] == [token.ent_iob for token in old]
+        assert [token.ent_type_ for token in doc] == [token.ent_type_ for token in old]
+        assert doc.text == old.text
+        assert doc.has_annotation("SENT_START") == old.has_annotation("SENT_START")
+        del doc.user_data[SOFT_LABELS_KEY]
+        assert doc.user_data == old.user_data
+
+
+def test_taught_docs_survive_a_docbin(teacher: Language) -> None:
+    docs = list(teach(teacher, corpus(teacher)))
+    loaded = DocBin().from_bytes(DocBin(docs=docs, store_user_data=True).to_bytes())
+    tags = soft_tags(docs[0])
+    for doc, twin in zip(docs, loaded.get_docs(teacher.vocab), strict=True):
+        assert numpy.array_equal(get_soft_labels(doc, tags), get_soft_labels(twin, tags))
+        assert [t.ent_iob_ for t in doc] == [t.ent_iob_ for t in twin]
+
+
+def test_gold_labels_do_not_leak_into_what_is_taught(teacher: Language) -> None:
+    labelled, bare = corpus(teacher), corpus(teacher)
+    labelled[5].set_ents([labelled[5][0:1]], default="outside")
+    bare[0].set_ents([], default="missing")
+    tags = teacher.get_pipe("entities").tags  # type: ignore[attr-defined]
+    for a, b in zip(teach(teacher, labelled), teach(teacher, bare), strict=True):
+        assert numpy.array_equal(get_soft_labels(a, tags), get_soft_labels(b, tags))
+
+
+def test_docs_are_taught_as_they_come(teacher: Language) -> None:
+    """A corpus of millions is never held at once."""
+    drawn: list[int] = []
+
+    def stream() -> Any:
+        for i in range(1000):
+            drawn.append(i)
+            yield teacher.make_doc("Oslo")
+
+    taught = teach(teacher, stream(), batch_size=8)
+    for _ in range(3):
+        next(taught)
+    assert len(drawn) <= 16
+
+
+def test_pipeline_without_a_teacher() -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    with pytest.raises(MMCoTError, match=r"\[E502\].*sentencizer.*mmcot_ner"):
+        list(teach(nlp, [nlp.make_doc("Oslo")]))
+
+
+def targets(doc: Doc, length: int) -> numpy.ndarray:
+    data = doc.user_data[PROMPT_TARGET_KEY]
+    return numpy.frombuffer(data, dtype="float16").astype("float32").reshape(length, WIDTH)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_prompt_targets_are_centred_slices(source: str, length: int) -> None:
+    docs = corpus(spacy.blank("en"))
+    before = corpus(spacy.blank("en"))
+    assert set_prompt_targets(docs, KnowledgeEncoder(source, length), batch_size=2) == 3
+    found = numpy.stack([targets(docs[i], length) for i in (0, 1, 3)])
+    assert found.shape == (3, length, WIDTH)
+    numpy.testing.assert_allclose(found.mean(0), 0, atol=2e-3)
+    assert len(docs[0].user_data[PROMPT_TARGET_KEY]) == 2 * length * WIDTH
+    for doc, old in zip(docs, before, strict=True):
+        doc.user_data.pop(PROMPT_TARGET_KEY, None)
+        assert doc.user_data == old.user_data
+
+
+def test_slices_cover_the_text_and_padding_has_no_part(source: str) -> None:
+    encoder = KnowledgeEncoder(source, 3)
+    texts = ["Oslo is a city in the north.", "Anna: singer. " * 9, "x"]
+    together = encoder.encode(texts)
+    assert together.shape == (3, 3, WIDTH)
+    for text, rows in zip(texts, together, strict=True):
+        numpy.testing.assert_allclose(encoder.encode([text])[0], rows, rtol=0, atol=1e-5)
+    batch = encoder.tokenizer(texts[0], return_tensors="pt")
+    with torch.no_grad():
+        states = encoder.encoder(**batch).last_hidden_state[0].numpy()
+    for length, expected in ((1, states.mean(0, keepdims=True)), (len(states), states)):
+        (found,) = KnowledgeEncoder(source, length).encode(texts[:1])
+        numpy.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_long_knowledge_is_cut(bert_source: str) -> None:
+    encoder = KnowledgeEncoder(bert_source, 2, max_pieces=16)
+    words = "Oslo is cold . " * 200
+    assert numpy.array_equal(encoder.encode([words]), encoder.encode([words + "and warm"]))
+
+
+def test_no_knowledge_no_targets(bert_source: str) -> None:
+    docs = [spacy.blank("en")("Oslo")]
+    assert set_prompt_targets(docs, KnowledgeEncoder(bert_source, 2)) == 0
+    assert PROMPT_TARGET_KEY not in docs[0].user_data
+
+
+def test_similar_knowledge_has_similar_targets(tiny_source: Callable[[str], str]) -> None:
+    nlp = spacy.blank("en")
+    docs = []
+    for text in ("a singer in Oslo", "a singer in Lagos", "tickets, drinks and a long walk home"):
+        doc = nlp("x")
+        doc.user_data[KNOWLEDGE_KEY] = {"sentence": text}
+        docs.append(doc)
+    set_prompt_targets(docs, KnowledgeEncoder(tiny_source("bert"), 1))
+    near, same, far = (targets(doc, 1)[0] for doc in docs)
+    assert numpy.linalg.norm(near - same) < numpy.linalg.norm(near - far)

@@ -1,0 +1,71 @@
+"""A results file outlives kills, and the table says what its lines say."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from spacy_mmcot.experiments.table import append_result, read_results, summary
+
+
+def line(run: str, seed: int, f: float, experiment: str = "small") -> dict[str, Any]:
+    metrics = {"ents_f": f, "training": {"steps": 20, "seconds": 2.0 + seed}}
+    return {"experiment": experiment, "run": run, "seed": seed, "metrics": metrics}
+
+
+def test_lines_come_back_in_order_of_their_experiment(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "results.jsonl"
+    assert read_results(path, "small") == []
+    lines = [line("a", 1, 0.5), line("b", 1, 0.6, "other"), line("a", 2, 0.7)]
+    for row in lines:
+        append_result(path, row)
+    assert read_results(path, "small") == [lines[0], lines[2]]
+    assert read_results(path, "other") == [lines[1]]
+    assert read_results(path, "third") == []
+
+
+def test_a_line_cut_off_by_a_kill_costs_that_line_alone(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    append_result(path, line("a", 1, 0.5))
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line("b", 1, 0.6))[:40])
+    assert read_results(path, "small") == [line("a", 1, 0.5)]
+    append_result(path, line("c", 1, 0.7))
+    append_result(path, line("d", 1, 0.8))
+    assert [row["run"] for row in read_results(path, "small")] == ["a", "c", "d"]
+
+
+def test_a_last_line_without_its_line_end_counts(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps(line("a", 1, 0.5)), "utf-8")
+    append_result(path, line("b", 1, 0.6))
+    assert [row["run"] for row in read_results(path, "small")] == ["a", "b"]
+
+
+def shown(results: list[dict[str, Any]]) -> list[list[str]]:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(summary(results))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    rows = [row for row in text.splitlines() if row.startswith("│")]
+    return [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
+
+
+def test_the_table(tmp_path: Path) -> None:
+    results = [line("a", 1, 0.5), line("b", 1, 0.61234), line("a", 3, 0.6)]
+    assert shown(results) == [
+        ["a", "50.00", "60.00", "55.00", "10.00", "20", "4"],
+        ["b", "61.23", "", "61.23", "0.00", "20", "3"],
+    ]
+
+
+def test_a_run_repeated_counts_once_with_its_last_result() -> None:
+    results = [line("a", 1, 0.5), line("a", 1, 0.6)]
+    assert shown(results) == [["a", "60.00", "60.00", "0.00", "20", "3"]]
+
+
+def test_no_results_yet() -> None:
+    assert shown([]) == []

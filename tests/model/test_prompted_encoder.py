@@ -1,0 +1,153 @@
+"""What the module hands to the encoder: embeddings, positions, segments, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from spacy_mmcot.model.encoder import load_pretrained
+from spacy_mmcot.model.knowledge import N_TAGS
+from spacy_mmcot.model.prompted_encoder import PieceBatch, PromptedEncoder
+
+LENGTHS = (5, 3)
+K = 2
+
+
+def batch(tags: bool = False) -> PieceBatch:
+    """Two windows; the last two pieces of the first one are a knowledge segment."""
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    return PieceBatch(
+        ids=torch.tensor([[2, 20, 21, 22, 3], [2, 23, 3, 0, 0]]),
+        mask=mask,
+        types=torch.tensor([[0, 0, 0, 1, 1], [0, 0, 0, 0, 0]]),
+        text=torch.tensor([[0, 1, 1, 0, 0], [0, 1, 0, 0, 0]]),
+        tags=torch.tensor([[0, 1, 2, 0, 0], [0, N_TAGS - 1, 0, 0, 0]]) if tags else None,
+    )
+
+
+def module(source: str, **settings: Any) -> PromptedEncoder:
+    tokenizer, encoder = load_pretrained(source)
+    return PromptedEncoder(encoder, tokenizer, **settings).eval()
+
+
+def read(encoder: PromptedEncoder, pieces: PieceBatch) -> dict[str, torch.Tensor]:
+    """The arguments that reach the Hugging Face encoder."""
+    caught: dict[str, torch.Tensor] = {}
+    hook = encoder.encoder.register_forward_pre_hook(
+        lambda _, args, kwargs: caught.update(kwargs), with_kwargs=True
+    )
+    with torch.no_grad():
+        encoder(pieces)
+    hook.remove()
+    return caught
+
+
+@pytest.mark.parametrize("prompt", ["static", "conditional"])
+def test_a_prompt_stands_first_and_the_pieces_keep_their_places(source: str, prompt: Any) -> None:
+    encoder = module(source, prompt=prompt, prompt_length=K)
+    family = encoder.encoder.config.model_type
+    seen = read(encoder, batch())
+    assert seen["inputs_embeds"].shape[:2] == (2, K + 5)
+    words = encoder.word_embeddings(batch().ids)
+    assert torch.equal(seen["inputs_embeds"][:, K:], words)
+    assert seen["attention_mask"].tolist() == [[1] * 7, [1] * 5 + [0] * 2]
+    if family == "distilbert":
+        assert "position_ids" not in seen
+    else:
+        first = 2 if family == "roberta" else 0
+        expected = torch.tensor([[5, 6, 0, 1, 2, 3, 4], [3, 4, 0, 1, 2, 3, 4]]) + first
+        assert torch.equal(seen["position_ids"], expected)
+    if family in ("bert", "electra"):
+        assert seen["token_type_ids"].tolist() == [[0, 0, 0, 0, 0, 1, 1], [0] * 7]
+    else:
+        assert "token_type_ids" not in seen
+
+
+def test_conditional_prompts_are_computed_from_the_text_alone(bert_source: str) -> None:
+    encoder = module(bert_source, prompt="conditional", prompt_length=K, knowledge_tags=True)
+    assert encoder.tags is not None
+    torch.nn.init.normal_(encoder.tags.weight)
+    pieces = batch(tags=True)
+
+    def prompts(pieces: PieceBatch) -> torch.Tensor:
+        return read(encoder, pieces)["inputs_embeds"][:, :K]
+
+    expected = prompts(pieces)
+    segment = pieces.ids.clone()
+    segment[0, 3:] = 40
+    segment[1, 3:] = 41
+    assert torch.equal(prompts(pieces._replace(ids=segment)), expected)
+    assert torch.equal(prompts(pieces._replace(tags=None)), expected)
+    text = pieces.ids.clone()
+    text[0, 1] = 42
+    changed = (prompts(pieces._replace(ids=text)) != expected).flatten(1).any(1)
+    assert changed.tolist() == [True, False]
+
+
+def test_tags_are_added_to_their_pieces(source: str) -> None:
+    encoder = module(source, knowledge_tags=True)
+    assert encoder.tags is not None
+    assert not encoder.tags.weight.any()
+    torch.nn.init.normal_(encoder.tags.weight[1:])
+    tagged = read(encoder, batch(tags=True))["inputs_embeds"]
+    added = tagged - read(encoder, batch())["inputs_embeds"]
+    torch.testing.assert_close(added, encoder.tags.weight[batch(tags=True).tags], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("regression", [True, False])
+def test_what_comes_back(source: str, regression: bool) -> None:
+    for prompt, k in (("none", 0), ("static", K), ("conditional", K)):
+        encoder = module(source, prompt=prompt, prompt_length=K, regression=regression)
+        states, prompts = encoder(batch())
+        assert states.shape == (2, 5, encoder.width)
+        assert encoder.prompt_length == k
+        if regression and k:
+            assert prompts is not None
+            assert prompts.shape == (2, K, encoder.width)
+        else:
+            assert prompts is None
+
+
+def test_padding_changes_nothing(source: str) -> None:
+    encoder = module(source, prompt="conditional", prompt_length=K, regression=True)
+    states, prompts = encoder(batch())
+    short = PieceBatch(*(None if t is None else t[1:, :3] for t in batch()))  # type: ignore
+    alone, prompt = encoder(short)
+    torch.testing.assert_close(alone[0], states[1, :3], rtol=0, atol=1e-5)
+    torch.testing.assert_close(prompt[0], prompts[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 5])
+def test_positions_are_the_familys_own_wherever_padding_lies(
+    tiny_source: Callable[[str], str], padding: int
+) -> None:
+    """RoBERTa-like encoders count positions from behind the padding id."""
+    source = tiny_source("roberta")
+    config = AutoConfig.from_pretrained(source, pad_token_id=padding)
+    encoder = AutoModel.from_config(config).eval()
+    prompted = PromptedEncoder(encoder, AutoTokenizer.from_pretrained(source)).eval()
+    pieces = PieceBatch(*(None if t is None else t[:1] for t in batch()))  # type: ignore
+    with torch.no_grad():
+        expected = encoder(inputs_embeds=prompted.word_embeddings(pieces.ids)).last_hidden_state
+        torch.testing.assert_close(prompted(pieces)[0], expected)
+    assert prompted.max_pieces == 514 - (padding + 1)
+
+
+def test_room_beside_the_prompt(source: str) -> None:
+    assert module(source, prompt="none").max_pieces == 512
+    assert module(source, prompt="static", prompt_length=K).max_pieces == 512 - K
+
+
+def test_dropout_stands_at_the_embeddings_alone(source: str) -> None:
+    encoder = module(source, embedding_dropout=0.25)
+    rates = {n: m.p for n, m in encoder.named_modules() if isinstance(m, torch.nn.Dropout)}
+    assert {p for n, p in rates.items() if "embeddings" in n} == {0.25}
+    assert {p for n, p in rates.items() if "embeddings" not in n} <= {0.0}
+    calm = encoder(batch())[0]
+    assert torch.equal(calm, encoder(batch())[0])
+    encoder.train()
+    assert not torch.equal(encoder(batch())[0], encoder(batch())[0])
