@@ -84,9 +84,9 @@ def read_plan(path: Path) -> Plan:
         reason = "; ".join(str(error).splitlines()[:3])
         raise MMCoTError(Errors.E703.format(path=path, reason=reason)) from error
     for name in plan.runs:
-        reason = _teacher_fault(plan, name)
-        if reason:
-            raise MMCoTError(Errors.E703.format(path=path, reason=reason))
+        fault = _teacher_fault(plan, name)
+        if fault:
+            raise MMCoTError(Errors.E703.format(path=path, reason=fault))
     return plan
 
 

@@ -45,7 +45,7 @@ class Runner:
             folder.mkdir(parents=True)
             files = [self.corpus / f"{part}.spacy" for part in run.train]
             if run.teacher is not None:
-                files = self._taught(run, seed, files, folder)
+                files = [self._taught(run, seed, files)]
             self._train(run, seed, _folder_of(files, folder / "corpus"), folder)
             trained.write_text(identity, encoding="utf-8")
         metrics = self._evaluate(run, model, self.corpus / f"{self.plan.evaluate_on}.spacy")
@@ -84,12 +84,17 @@ class Runner:
         lines = read_results(self.results, self.plan.name)
         return any(line["identity"] == identity for line in lines)
 
-    def _taught(self, run: Run, seed: int, files: list[Path], folder: Path) -> list[Path]:
-        taught = folder / "taught.spacy"
-        teacher = self.output / f"{run.teacher}-{seed}" / "model-best"
-        length = ["--prompt-length", str(run.prompt_length)] if run.prompt_length else []
-        _call("mmcot", "teach", teacher, *files, "--output", taught, *length)
-        return [taught]
+    def _taught(self, run: Run, seed: int, files: list[Path]) -> Path:
+        """The teacher's view of the files, shared by all its students of this seed."""
+        # One file serves all: a student without regression leaves the targets alone.
+        length = max(r.prompt_length for r in self.plan.runs.values() if r.teacher == run.teacher)
+        digest = hashlib.sha256(b"".join(map(_content, files))).hexdigest()[:16]
+        folder = self.output / f"{run.teacher}-{seed}"
+        taught = folder / f"taught-{digest}-{length}.spacy"
+        if not taught.is_file():
+            targets = ["--prompt-length", str(length)] if length else []
+            _call("mmcot", "teach", folder / "model-best", *files, "--output", taught, *targets)
+        return taught
 
     def _train(self, run: Run, seed: int, corpus: Path, folder: Path) -> None:
         overrides = {

@@ -45,7 +45,7 @@ def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
 @each_config
 def test_what_a_config_says_is_what_the_pipeline_gets(name: str) -> None:
     config = load_config(CONFIGS / f"{name}.cfg")
-    filled = leaves(load_model_from_config(config, auto_fill=True).config)
+    filled = leaves(load_model_from_config(config, auto_fill=True).config.interpolate())
     stated = leaves(config.interpolate())
     assert {key: filled[key] for key in stated if key in filled} == {
         key: value for key, value in stated.items() if key in filled
@@ -149,7 +149,7 @@ def test_the_chain_from_teacher_to_metrics(
     ):
         output = tmp_path / "metrics" / f"{name}.json"
         data = corpus / "test.spacy"
-        succeed("mmcot", "evaluate", folder / "model-best", data, "-o", output, *options)
+        succeed("mmcot", "evaluate", folder / "model-last", data, "-o", output, *options)
         metrics = json.loads(output.read_text("utf-8"))
         assert {"ents_p", "ents_r", "ents_f", "ents_per_type", "seqeval_f", "ents_ece"} <= set(
             metrics
@@ -157,8 +157,8 @@ def test_the_chain_from_teacher_to_metrics(
         assert metrics["seqeval_f"] == pytest.approx(metrics["ents_f"])
         assert metrics["docs"] == 8
         assert metrics["model_mb"] > 0
-        assert metrics["training"]["steps"] in (0, 5, 10)
-        assert (folder / "model-last" / "meta.json").is_file()
+        assert metrics["training"]["steps"] == 11
+        assert metrics["training"]["seconds"] > 0
 
     loaded = spacy.load(student / "model-best")
     assert loaded.pipe_names == ["transformer", "mmcot_ner"]

@@ -76,7 +76,7 @@ def test_a_plan_runs_stops_and_goes_on(
         assert row["evaluated_on"] == "dev"
         assert 0 <= row["metrics"]["ents_f"] <= 1
         assert row["metrics"]["docs"] == 8
-        assert row["metrics"]["training"]["steps"] == 4
+        assert row["metrics"]["ents_per_type"]
         assert row["overrides"] == TINY
     assert list(lines[2]["also_on"]) == [str(corpus / "test.spacy")]
     # The teacher stays for students to come, the others only cost space.
