@@ -63,8 +63,8 @@ class WordPieceTokenizer:
             self._cache.clear()
         orths = doc.to_array(ORTH).tolist()
         if self._spaced:
-            after_space = [False]
-            after_space += doc.to_array([SPACY, IS_SPACE]).any(axis=1).tolist()
+            spaces: Any = doc.to_array([SPACY, IS_SPACE])
+            after_space = [False, *spaces.any(axis=1).tolist()]
             keys = list(zip(orths, after_space, strict=False))
         else:
             keys = [(orth, False) for orth in orths]
