@@ -114,6 +114,10 @@ class Errors:
         "knowledge segment. Raise max_length or lower prompt_length or segment_length."
     )
 
+    E404 = (
+        "[E404] The encoder is not initialised. Load a trained pipeline, or call nlp.initialize "
+        "first: it reads the encoder from {source!r}."
+    )
     E500 = (
         "[E500] The soft labels on the training docs speak of the tags {unknown}, which the "
         "component does not have: {allowed}. Initialise the student from data that holds the "
@@ -174,8 +178,8 @@ class Errors:
         "wrote (training/student/model-best), or an installed pipeline package."
     )
     E701 = (
-        "[E701] {source} cannot be calibrated: a folder of a pipeline with mmcot_ner is needed, "
-        "this one has {pipeline}. Name the pipeline's folder, not a package."
+        "[E701] {source} cannot be calibrated: it is no folder of a pipeline with mmcot_ner. Name "
+        "the folder that spaCy wrote (training/student/model-best), not a package."
     )
     E705 = (
         "[E705] {path}: no doc has entity annotation, so there is nothing to score. Name labelled "

@@ -146,8 +146,12 @@ class MMCoTNER(TrainablePipe):
         """Learn the labels, from `labels` or else from the examples' entities and soft labels,
         and build the model for them."""
         validate_get_examples(get_examples, "MMCoTNER.initialize")
-        for label in labels if labels is not None else self._labels_in(get_examples()):
-            self.add_label(label)
+        found = labels if labels is not None else self._labels_in(get_examples())
+        # A second initialisation starts from scratch; a first one keeps what add_label was told.
+        known = () if self.is_initialized else self.labels
+        self.cfg.update({"labels": sorted({*known, *found}), "temperature": 1.0})
+        for label in self.labels:
+            self.vocab.strings.add(label)
         if not self.labels:
             raise MMCoTError(Errors.E600.format(component=self.name))
         set_tags(self.model, self.tags)
@@ -200,14 +204,17 @@ class MMCoTNER(TrainablePipe):
         """Write doc.ents and each new entity's `span._.mmcot_score`."""
         for doc, mentions in zip(docs, scores, strict=True):
             kept = [] if self.overwrite else list(doc.ents)
-            taken = {i for span in kept for i in range(span.start, span.end)}
+            # Tokens that someone barred from being an entity.
+            barred = [t.i for t in doc if t.ent_iob == 3 and not t.ent_type and not self.overwrite]
+            taken = {i for span in kept for i in range(span.start, span.end)}.union(barred)
             spans = []
             for mention in mentions:
                 if taken.isdisjoint(range(mention.start, mention.end)):
                     span = Span(doc, mention.start, mention.end, label=mention.label)
                     span._.mmcot_score = mention.score
                     spans.append(span)
-            doc.set_ents([*kept, *spans], default="outside")
+            blocked = [doc[i : i + 1] for i in barred]
+            doc.set_ents([*kept, *spans], blocked=blocked, default="outside")
 
     def update(
         self,

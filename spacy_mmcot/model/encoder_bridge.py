@@ -107,6 +107,8 @@ def _forward(
 ) -> tuple[FullTransformerBatch, Callable[[FullTransformerBatch], list[Doc]]]:
     shim = torch_shim(model)
     module: PromptedEncoder = shim.module
+    if module is None:
+        raise MMCoTError(Errors.E404.format(source=model.attrs["source"]))
     rows, spans, lengths = _make_rows(model, module, docs)
     module.train(is_train)
     with torch.set_grad_enabled(is_train):

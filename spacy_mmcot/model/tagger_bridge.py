@@ -45,8 +45,9 @@ def tagger_model(
 
 
 def set_tags(model: Model, tags: Sequence[str]) -> None:
-    """Tell an uninitialised tagger its tags, "O" among them."""
+    """Tell a tagger the tags that `initialize` will build it for, "O" among them."""
     model.get_ref("head").attrs["tags"] = list(tags)
+    model.set_dim("nO", len(tags), force=True)
 
 
 def _build(settings: Settings) -> TagHead:
@@ -56,17 +57,16 @@ def _build(settings: Settings) -> TagHead:
 def _init(model: Model, X: Any = None, Y: Any = None) -> None:
     tags = model.attrs["tags"]
     width = X[0].shape[1]
-    shim = torch_shim(model)
-    if shim.module is None:
-        settings: Settings = {
-            "width": width,
-            "tags": tags,
-            "dropout": model.attrs["dropout"],
-            "learn_transitions": model.attrs["learn_transitions"],
-        }
-        shim.set_module(_build(settings), settings)
-    model.set_dim("nI", width)
-    model.set_dim("nO", len(tags))
+    settings: Settings = {
+        "width": width,
+        "tags": tags,
+        "dropout": model.attrs["dropout"],
+        "learn_transitions": model.attrs["learn_transitions"],
+    }
+    # Made anew every time: a second initialisation starts from scratch, with its own tags.
+    torch_shim(model).set_module(_build(settings), settings)
+    model.set_dim("nI", width, force=True)
+    model.set_dim("nO", len(tags), force=True)
 
 
 def _forward(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -110,13 +111,19 @@ def bare_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_docs(tmp_path_factory.mktemp("bare") / "bare.spacy", docs)
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """The folder of a pipeline that is fitted to the toy corpus."""
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nlp = toy.initialised()
     toy.fit(nlp, toy.examples(nlp), steps=40)
-    nlp.to_disk(tmp_path / "model")
-    return tmp_path / "model"
+    folder = tmp_path_factory.mktemp("fitted") / "model"
+    nlp.to_disk(folder)
+    return folder
+
+
+@pytest.fixture
+def model(fitted: Path, tmp_path: Path) -> Path:
+    """The folder of a pipeline that is fitted to the toy corpus, the test's own."""
+    return shutil.copytree(fitted, tmp_path / "model")
 
 
 @pytest.fixture

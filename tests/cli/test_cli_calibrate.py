@@ -91,7 +91,6 @@ def test_a_pipeline_without_our_component(fails: Fails, toy_data: Path, tmp_path
     nlp.add_pipe("sentencizer")
     nlp.to_disk(tmp_path / "model")
     line = fails("E701", "calibrate", tmp_path / "model", toy_data)
-    assert "sentencizer" in line
 
 
 def test_the_name_of_a_package(fails: Fails, toy_data: Path) -> None:

@@ -202,6 +202,7 @@ assert one == two
 """
 
 
+@pytest.mark.slow
 def test_two_processes_after_many_threads(bert: Path) -> None:
     """torch's threads do not survive a fork; a child that waits for them never ends."""
     done = subprocess.run(
@@ -334,3 +335,11 @@ def test_pipeline_is_sound_to_spacy(trained: Language) -> None:
     assert not any(analysis["problems"].values())
     assert trained.pipe_labels["mmcot_ner"] == list(toy.LABELS)
     assert trained.meta["labels"]["mmcot_ner"] == list(toy.LABELS)
+
+
+def test_tokens_barred_from_entities_stay_barred(trained: Language) -> None:
+    text = "Rome , here comes Carla Diaz"
+    found = trained(text).ents[0]
+    doc = trained.make_doc(text)
+    doc.set_ents([], blocked=[doc[found.start : found.end]], default="unmodified")
+    assert all(ent.start != found.start for ent in trained(doc).ents)

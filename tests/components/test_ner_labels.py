@@ -131,6 +131,7 @@ def write_config(nlp: Language, path: Path, train: Path) -> None:
     config.to_disk(path)
 
 
+@pytest.mark.slow
 def test_init_labels_writes_them_and_a_config_reads_them(tmp_path: Path) -> None:
     nlp = toy.pipeline()
     train = tmp_path / "train.spacy"
@@ -149,3 +150,12 @@ def test_init_labels_writes_them_and_a_config_reads_them(tmp_path: Path) -> None
 
     made = init_nlp(other)
     assert made.get_pipe("mmcot_ner").labels == ("LOC", "MISC", "PER")
+
+
+def test_a_second_initialisation_starts_from_scratch() -> None:
+    nlp = spacy.blank("en")
+    component = nlp.add_pipe("mmcot_ner")
+    for labels in (["PER", "LOC"], ["LOC", "MISC", "ORG", "PER"], ["PER", "LOC"]):
+        component.initialize(lambda: toy.examples(nlp), labels=labels)
+        assert component.labels == tuple(sorted(labels))
+        assert component.marginals([nlp.make_doc("Anna")])[0].shape == (1, 2 * len(labels) + 1)
