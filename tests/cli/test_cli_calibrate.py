@@ -90,7 +90,7 @@ def test_a_pipeline_without_our_component(fails: Fails, toy_data: Path, tmp_path
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
     nlp.to_disk(tmp_path / "model")
-    line = fails("E701", "calibrate", tmp_path / "model", toy_data)
+    fails("E701", "calibrate", tmp_path / "model", toy_data)
 
 
 def test_the_name_of_a_package(fails: Fails, toy_data: Path) -> None:
