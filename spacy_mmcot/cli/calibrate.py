@@ -23,10 +23,8 @@ def calibrate(
     from ..errors import Errors, MMCoTError
     from .pipelines import load_pipeline
 
-    if not pipeline.is_dir():
-        raise MMCoTError(Errors.E701.format(source=pipeline))
     nlp = load_pipeline(pipeline)
-    if not nlp.has_pipe("mmcot_ner"):
+    if not pipeline.is_dir() or not nlp.has_pipe("mmcot_ner"):
         raise MMCoTError(Errors.E701.format(source=pipeline))
     component: Any = nlp.get_pipe("mmcot_ner")
     examples = list(Corpus(data, knowledge=knowledge)(nlp))

