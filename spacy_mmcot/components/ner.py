@@ -58,7 +58,7 @@ class Mention(NamedTuple):
     default_config={
         "model": DEFAULT_MODEL,
         "overwrite": False,
-        "soft_weight": 1.0,
+        "soft_weight": 4.0,
         "scorer": {"@scorers": "spacy_mmcot.ner_scorer.v1"},
     },
     default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
@@ -83,7 +83,9 @@ class MMCoTNER(TrainablePipe):
         one of them is dropped.
     soft_weight: weight of the loss against a teacher's distributions (see `teach`) beside the
         gold loss. Docs without soft labels learn from gold alone, docs without annotation from
-        soft labels alone.
+        soft labels alone. The gold loss is a mean over labelled tokens only, so where most posts
+        are unlabelled a weight of 1 lets a few gold posts drown the teacher
+        (docs/EXPERIMENTS.md).
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class MMCoTNER(TrainablePipe):
         name: str = "mmcot_ner",
         *,
         overwrite: bool = False,
-        soft_weight: float = 1.0,
+        soft_weight: float = 4.0,
         scorer: Callable | None = None,
     ):
         register()
