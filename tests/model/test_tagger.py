@@ -141,8 +141,8 @@ def test_round_trip(crf: bool) -> None:
     assert loaded.get_ref("head").attrs["learn_transitions"] is crf
 
 
-def test_initializing_again_keeps_what_was_learned() -> None:
+def test_initializing_again_starts_from_scratch() -> None:
     model, _ = tagger()
     before = model.predict(docs(3)).emissions[0]
     model.initialize(X=docs(2))
-    assert numpy.array_equal(model.predict(docs(3)).emissions[0], before)
+    assert not numpy.array_equal(model.predict(docs(3)).emissions[0], before)
