@@ -209,6 +209,8 @@ def test_an_interrupted_run_loses_nothing_and_asks_nothing_twice(
     process = subprocess.Popen(
         command(*options),
         env=environment(chat_server),
+        # A shell's background job, and so its children, ignores Ctrl-C: not what is tested here.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
