@@ -10,7 +10,7 @@ from typing import Any
 from spacy.language import Language
 from spacy.training import Example
 from spacy.training.initialize import init_nlp
-from spacy.util import load_config, minibatch, registry
+from spacy.util import load_config, minibatch
 from thinc.api import Optimizer
 
 from ..corpus.readers import Corpus
@@ -35,13 +35,14 @@ def epoch_ratio(
     random.Random(seed).shuffle(order)
     seconds = dict.fromkeys(runs, 0.0)
     batches = list(minibatch(order, 16))
-    for number, batch in enumerate([*batches[:WARM_UP_BATCHES], *batches]):
+    warm_up = batches[:WARM_UP_BATCHES]
+    for number, batch in enumerate([*warm_up, *batches]):
         # The one that goes second finds warmer caches: take turns at that, too.
         for name in sorted(runs, reverse=number % 2 == 1):
             nlp, examples, optimizer = runs[name]
             started = time.perf_counter()
             nlp.update([examples[i] for i in batch], sgd=optimizer)
-            if number >= WARM_UP_BATCHES:
+            if number >= len(warm_up):
                 seconds[name] += time.perf_counter() - started
     return {
         "docs": len(order),
@@ -59,5 +60,4 @@ def _start(
     )
     nlp = init_nlp(config)
     examples = list(Corpus(taught, limit=limit, knowledge=False)(nlp))
-    optimizer = registry.resolve(nlp.config["training"])["optimizer"]
-    return nlp, examples, optimizer
+    return nlp, examples, nlp.create_optimizer()
