@@ -71,7 +71,7 @@ def _noun(raw: str, post: Post, dropped: list[str]) -> list[NounItem]:
 
 
 def _in_text(mention: str, text: str) -> str | None:
-    # LLMs write "#NBAAwards" for the tokens "# NBAAwards", and the other way round.
+    # LLMs write "#FilmWeek" for the tokens "# FilmWeek", and the other way round.
     letters = "".join(mention.split()).lstrip("#@")
     if not letters:
         return None
