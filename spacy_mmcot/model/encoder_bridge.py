@@ -32,7 +32,8 @@ MIN_GROUP_FILL = 0.8
 
 
 class Row(NamedTuple):
-    """One window, ready for padding. `first` and `last` bound its own pieces within `ids`."""
+    """One window, ready for padding. `text` and `own` bound all its text pieces, and those that it
+    answers for, within `ids`; `doc` is the index of its Doc."""
 
     ids: list[int]
     text: tuple[int, int]
