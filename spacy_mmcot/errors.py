@@ -230,3 +230,8 @@ def explain(error: ValidationError) -> tuple[str, str]:
     if len(received) > 60:
         received = received[:57] + "..."
     return f"{f'field {name}' if name else 'the row'} is {received}", expected
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in the one line that a message of ours has room for."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import Errors, MMCoTError
+from ..errors import Errors, MMCoTError, first_line
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -22,5 +22,4 @@ def load_pipeline(source: str | Path) -> Language:
     try:
         return spacy.load(source)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise MMCoTError(Errors.E700.format(source=source, reason=reason)) from error
+        raise MMCoTError(Errors.E700.format(source=source, reason=first_line(error))) from error

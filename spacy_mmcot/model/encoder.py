@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from ..errors import Errors, MMCoTError
+from ..errors import Errors, MMCoTError, first_line
 
 # The names that model families use for dropout inside their layers.
 _LAYER_DROPOUT = (
@@ -50,7 +50,9 @@ def load_pretrained(source: str) -> tuple[Any, Any]:
         encoder = AutoModel.from_pretrained(path, config=config)
     # Beside missing files: a tokenizer that needs a library, weights of other shapes or damaged.
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise MMCoTError(Errors.E402.format(source=source, reason=_first_line(error))) from error
+        raise MMCoTError(
+            Errors.E402.format(source=source, reason=first_line(error).rstrip("."))
+        ) from error
     return tokenizer, without_pooler(encoder).eval()
 
 
@@ -74,7 +76,3 @@ def without_pooler(encoder: Any) -> Any:
     if isinstance(getattr(encoder, "pooler", None), torch.nn.Module):
         encoder.pooler = None
     return encoder
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
