@@ -1,49 +1,59 @@
 """Write the figures of the last runs into README.md, between its FIGURES marks, so that none is
-typed by hand: metrics/{baseline,student,teacher}.json of `spacy project run all`, and the lines of
-results/results.jsonl.
+typed by hand: metrics/{baseline,student,teacher}.json of `spacy project run all`, and the runs in
+results/results.jsonl of the plans in configs/experiments.
 
     python scripts/readme_figures.py
 """
 
 import json
 from pathlib import Path
-from statistics import mean
+
+from spacy_mmcot.experiments.plan import read_plan
+from spacy_mmcot.experiments.table import SCORES, Row, read_results, rows
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("baseline", "student", "teacher")
 
 
 def demo_table() -> list[str]:
-    metrics = {
-        name: json.loads((ROOT / "metrics" / f"{name}.json").read_text("utf-8")) for name in NAMES
-    }
-    rows = ["| demo, test split | baseline | student | teacher |", "|---|---|---|---|"]
-    for title, key in (("entity F1 (strict)", "ents_f"), ("calibration error", "ents_ece")):
-        values = " | ".join(f"{100 * metrics[name][key]:.2f}" for name in NAMES)
-        rows.append(f"| {title} | {values} |")
-    sizes = " | ".join(str(metrics[name]["model_mb"]) for name in NAMES)
-    return [*rows, f"| model, MB | {sizes} |"]
+    columns = [json.loads((ROOT / "metrics" / f"{name}.json").read_text("utf-8")) for name in NAMES]
+    lines = [["demo, test split", *NAMES], ["---"] * (len(NAMES) + 1)]
+    for key, title in {**SCORES, "ents_ece": "calibration error"}.items():
+        if any(metrics.get(key) is not None for metrics in columns):
+            lines.append([title, *(percent(metrics.get(key)) for metrics in columns)])
+    lines.append(["model, MB", *(str(metrics["model_mb"]) for metrics in columns)])
+    return markdown(lines)
 
 
 def experiment_tables() -> list[str]:
-    path = ROOT / "results" / "results.jsonl"
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    rows = []
-    for experiment in dict.fromkeys(line["experiment"] for line in lines):
-        scores: dict[str, dict[int, float]] = {}
-        for line in lines:
-            if line["experiment"] == experiment:
-                score = 100 * line["metrics"]["ents_f"]
-                scores.setdefault(line["run"], {})[line["seed"]] = score
-        seeds = sorted({seed for by_seed in scores.values() for seed in by_seed})
-        heads = " | ".join(f"seed {seed}" for seed in seeds)
-        rows += ["", f"| {experiment}, dev split, entity F1 | {heads} | mean | spread |"]
-        rows.append("|---" * (len(seeds) + 3) + "|")
-        for run, by_seed in scores.items():
-            cells = " | ".join(f"{by_seed[s]:.2f}" if s in by_seed else "" for s in seeds)
-            spread = max(by_seed.values()) - min(by_seed.values())
-            rows.append(f"| {run} | {cells} | {mean(by_seed.values()):.2f} | {spread:.2f} |")
-    return rows
+    lines = []
+    for path in sorted((ROOT / "configs" / "experiments").glob("*.yaml")):
+        plan = read_plan(path)
+        results = read_results(ROOT / "results" / "results.jsonl", plan.name)
+        for score, title in SCORES.items():
+            found = rows(results, score)
+            if found:
+                title = f"{plan.name}, {plan.evaluate_on} split, {title}"
+                lines += ["", *experiment_table(title, found)]
+    return lines
+
+
+def experiment_table(title: str, found: list[Row]) -> list[str]:
+    seeds = sorted({seed for row in found for seed in row.scores})
+    header = [title, *(f"seed {seed}" for seed in seeds), "mean", "spread"]
+    cells = [
+        [row.run, *(percent(v) for v in (*map(row.scores.get, seeds), row.mean, row.spread))]
+        for row in found
+    ]
+    return markdown([header, ["---"] * len(header), *cells])
+
+
+def percent(score: float | None) -> str:
+    return "" if score is None else f"{100 * score:.2f}"
+
+
+def markdown(lines: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def main() -> None:
@@ -56,4 +66,5 @@ def main() -> None:
     readme.write_text(f"{before}{start}\n{figures}\n{end}{after}", "utf-8")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,10 @@ class MMCoTError(ValueError):
     """Root of all errors that spacy-mmcot raises for what a user can put right."""
 
 
+class UsageError(MMCoTError):
+    """Options that cannot be used as they are; the command line ends with exit code 2."""
+
+
 class Errors:
     E100 = "[E100] {path}: no such file. Check the path, or run the step that writes it."
     E101 = "[E101] {path}, line {line}: {problem}. Expected: {expected}. {cure}"
@@ -58,6 +62,10 @@ class Errors:
         "[E207] {path}: {problem}. Expected: {expected}. Correct the file, or name the one that "
         "belongs to this input."
     )
+    E208 = (
+        "[E208] The pair of {head!r} and {tail!r}: a span belongs to another Doc. Give set_pairs "
+        "spans of the same Doc."
+    )
 
     E300 = (
         "[E300] {path}: not an answers store ({reason}). Name a store that spacy-mmcot elicit "
@@ -84,7 +92,7 @@ class Errors:
         "the server runs. What was answered is kept: run the command again to go on."
     )
     E313 = (
-        "[E313] {url} answered the prompt {template} for the post {post_id!r} with HTTP {status}: "
+        "[E313] {url} answered {question} with HTTP {status}: "
         "{reason}. Check --model and the other options. What was answered is kept: run the command "
         "again to go on."
     )
@@ -95,6 +103,35 @@ class Errors:
     E315 = (
         "[E315] The endpoint {url!r} is not a web address. Give --base-url (or OPENAI_BASE_URL) as "
         "http://HOST:PORT/v1 or https://HOST/v1."
+    )
+    E316 = (
+        "[E316] {url} asks to wait {seconds} s before the next request, longer than the {patience} "
+        "s of --patience. What was answered is kept: run the command again later."
+    )
+    E317 = (
+        "[E317] {url}: the batch {batch} has failed: {reason}. What was answered is kept: mend "
+        "the cause and run the command again."
+    )
+    E318 = (
+        "[E318] {url} is neither https nor this machine, so that the API key and the posts would "
+        "travel unencrypted. Use https, or allow it with --insecure."
+    )
+    E319 = (
+        "[E319] The run took longer than the {seconds} s of --run-timeout. What was answered is "
+        "kept: run the command again to go on."
+    )
+    E320 = (
+        "[E320] {path}: no table of prices: {problem}. Expected: one JSON object, {{MODEL: "
+        '{{"input": 0.15, "output": 0.6}}, ...}}, prices for a million tokens, optionally cached, '
+        "batch_input, batch_cached, batch_output, vision and picture."
+    )
+    E321 = (
+        "[E321] --budget needs a price for {model}, and there is none. Name a file with --prices, "
+        '{{"{model}": {{"input": ..., "output": ...}}}}, prices for a million tokens.'
+    )
+    E322 = (
+        "[E322] {path}: the elicit block is no configuration: {problem}. Expected: {expected}. See "
+        "docs/ELICITATION.md for the form."
     )
 
     E400 = (
@@ -152,6 +189,22 @@ class Errors:
         "[E602] {component} is not initialised. Load a trained pipeline, or call nlp.initialize "
         "with examples first."
     )
+    E610 = (
+        "[E610] {component}: legal is {legal!r}. Allowed: null, \"learned\", or a map "
+        "{{head type: {{tail type: [labels]}}}}."
+    )
+    E611 = (
+        "[E611] {component} has no labels. Give it some: train it on docs with relations, pass "
+        "labels to initialize, or call add_label before nlp.initialize."
+    )
+    E612 = (
+        "[E612] A mention of a training doc stands at the characters {start} to {end}, which its "
+        "text does not have: {text!r}. Convert, and teach, again from the texts as they are now."
+    )
+    E613 = (
+        "[E613] {component}: labels is {received}. Allowed: what `spacy init labels` writes for "
+        "it, an object with labels, types, legal and log_prior."
+    )
     E603 = (
         "[E603] {component}: the training data holds the label {label!r}, which the component "
         "was not initialised for: {labels}. Add it to the labels of initialize, or mend the data."
@@ -182,12 +235,17 @@ class Errors:
         "the folder that spaCy wrote (training/student/model-best), not a package."
     )
     E705 = (
-        "[E705] {path}: no doc has entity annotation, so there is nothing to score. Name labelled "
-        "data, such as the dev or test split."
+        "[E705] {path}: no doc is labelled with what the pipeline finds ({pipeline}), entities or "
+        "relations, so there is nothing to score. Name labelled data, such as the dev or test "
+        "split."
     )
     E706 = "[E706] No run of the plan has the seed {seed}. Allowed: {allowed}."
     E702 = "[E702] {name!r} is no run of the plan. Allowed: {allowed}."
     E703 = "[E703] {path} is no experiment plan: {reason}. See configs/experiments for the form."
+    E707 = (
+        "[E707] {path} and the overrides of the plan make no config: {reason}. An override names "
+        "an existing section and a key, such as training.dropout."
+    )
     E704 = (
         "[E704] A step of the experiment failed (its own message stands above): {command}. Mend "
         "the cause and run the same command again; finished runs are kept."

@@ -33,8 +33,14 @@ ID_KEY = "mmcot_id"
 SOFT_LABELS_KEY = "mmcot_soft_labels"
 PROMPT_TARGET_KEY = "mmcot_prompt_target"
 RELATIONS_KEY = "mmcot_relations"
+PAIRS_KEY = "mmcot_pairs"
+SOFT_RELATIONS_KEY = "mmcot_soft_relations"
+
+# Stands for "no relation" in files and tables; never the label of a relation.
+NO_RELATION = "None"
 
 Text = Annotated[StrictStr, Field(min_length=1)]
+Index = Annotated[StrictInt, Field(ge=0)]
 
 
 class Record(BaseModel):
@@ -55,8 +61,8 @@ class Entity(Record):
 class PostRelation(Record):
     """A labelled relation: `head` and `tail` are indexes into the post's entities."""
 
-    head: Annotated[StrictInt, Field(ge=0)]
-    tail: Annotated[StrictInt, Field(ge=0)]
+    head: Index
+    tail: Index
     label: Text
 
 
@@ -65,12 +71,18 @@ class Post(Record):
 
     `entities` is None where nobody has labelled the post and [] where it holds no entity. A post
     of the split `unlabelled` is never used with its labels, even where it carries some.
+
+    `relations` is None where nobody has labelled relations and [] where there is none; an ordered
+    pair of entities has at most one. `pairs` are the (head, tail) indexes of the pairs that were
+    judged or, without `relations`, are asked about; None stands for all ordered pairs of two
+    different entities.
     """
 
     id: Text
     text: StrictStr
     entities: list[Entity] | None = None
     relations: list[PostRelation] | None = None
+    pairs: list[tuple[Index, Index]] | None = None
     image: Text | None = None
     caption: StrictStr | None = None
     split: Split = "train"
@@ -96,16 +108,30 @@ class Post(Record):
                     f"entities ({left.start}, {left.end}, {left.label}) and "
                     f"({right.start}, {right.end}, {right.label}) overlap"
                 )
-        for i, relation in enumerate(self.relations or []):
-            for role, index in (("head", relation.head), ("tail", relation.tail)):
-                if index >= len(entities):
-                    raise ValueError(
-                        f"relations[{i}].{role} is {index}, "
-                        f"but the post has {len(entities)} entities"
-                    )
-            if relation.head == relation.tail:
-                raise ValueError(f"relations[{i}] joins entity {relation.head} to itself")
+        relations = [(relation.head, relation.tail) for relation in self.relations or []]
+        _check_pairs("relations", relations, len(entities))
+        if self.pairs is not None:
+            _check_pairs("pairs", self.pairs, len(entities))
+            judged = set(self.pairs)
+            for i, pair in enumerate(relations):
+                if pair not in judged:
+                    raise ValueError(f"relations[{i}] joins {pair}, which is not among the pairs")
         return self
+
+
+def _check_pairs(name: str, pairs: list[tuple[int, int]], n_entities: int) -> None:
+    seen: dict[tuple[int, int], int] = {}
+    for i, (head, tail) in enumerate(pairs):
+        for role, index in (("head", head), ("tail", tail)):
+            if index >= n_entities:
+                raise ValueError(
+                    f"{name}[{i}].{role} is {index}, but the post has {n_entities} entities"
+                )
+        if head == tail:
+            raise ValueError(f"{name}[{i}] joins entity {head} to itself")
+        first = seen.setdefault((head, tail), i)
+        if first != i:
+            raise ValueError(f"{name}[{i}] joins ({head}, {tail}), as {name}[{first}] does")
 
 
 class NounItem(Record):

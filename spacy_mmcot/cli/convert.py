@@ -32,7 +32,7 @@ def convert(
         ),
     ],
     format: Annotated[
-        Literal["auto", "posts", "conll", "prodigy", "spacy"],
+        Literal["auto", "posts", "conll", "mnre", "prodigy", "spacy"],
         typer.Option(help="Format of the inputs."),
     ] = "auto",
     split: Annotated[
@@ -42,12 +42,15 @@ def convert(
         Path | None,
         typer.Option(
             help='JSON {"posts": \\[row numbers from 0]}: the other rows of the input become '
-            "unlabelled."
+            'unlabelled. JSON {"labelled": \\[...], "unlabelled": \\[...]}: the other rows are '
+            "left out."
         ),
     ] = None,
     knowledge: Annotated[
         Path | None,
-        typer.Option(help="Recorded knowledge of the Twitter corpora, by row of the input."),
+        typer.Option(
+            help="Recorded knowledge of the Twitter corpora or MNRE, by row of the input."
+        ),
     ] = None,
     answers: Annotated[
         list[Path] | None,
@@ -65,6 +68,14 @@ def convert(
         typer.Option(help="spaCy's tokens, or those between spaces for pre-tokenised text."),
     ] = "spacy",
     lang: Annotated[str, typer.Option(help="Language code of the tokenizer.")] = "en",
+    keep_mentions: Annotated[
+        bool,
+        typer.Option(
+            "--keep-mentions",
+            help="Docs of unlabelled posts keep their entities, for corpora whose mentions are "
+            "given and whose relations are sought.",
+        ),
+    ] = False,
     repair_bio: Annotated[
         bool,
         typer.Option("--repair-bio", help="Read an I- tag that continues no entity as B-."),
@@ -75,11 +86,13 @@ def convert(
 ) -> None:
     """Convert a corpus to posts or to spaCy's training format.
 
-    Reads posts and Prodigy's JSON Lines, CoNLL with IMGID lines, and .spacy files.
+    Reads posts and Prodigy's JSON Lines, CoNLL with IMGID lines, MNRE rows, and .spacy files.
     """
     from ..corpus import sidecars, sources
     from ..corpus.findings import Findings
+    from ..corpus.joining import join_rows
     from ..elicitation.listing import parse_listing
+    from ..elicitation.pair_listing import parse_pair_listing
 
     if len(inputs) > 1 and (labelled or knowledge):
         raise MMCoTError(Errors.E710.format(count=len(inputs)))
@@ -100,21 +113,28 @@ def convert(
             print(line, file=sys.stderr)
         raise MMCoTError(Errors.E711.format(paths=", ".join(map(str, inputs))))
     if labelled:
-        rows = sidecars.mark_unlabelled(labelled, rows, findings)
+        rows = sidecars.split_rows(labelled, rows, findings)
     if knowledge:
-        rows = sidecars.attach_knowledge(knowledge, rows, parse_listing, findings)
+        rows = sidecars.attach_knowledge(
+            knowledge, rows, parse_listing, parse_pair_listing, findings
+        )
+    parts = [row for row in rows if row.group is not None]
+    others = len(rows) - len(parts)
+    rows = join_rows(rows, findings)
     rows = _with_answers(rows, answers or [], task, findings)
 
     if output.suffix == ".jsonl":
         _write_posts(output, rows)
     else:
-        _write_docs(output, rows, lang, tokenizer, findings)
+        _write_docs(output, rows, lang, tokenizer, keep_mentions, findings)
     if answers_out:
         from ..corpus.jsonl import write_records
 
         count = write_records(answers_out, (row.answers for row in rows if row.answers))
         print(f"Answers about {count} posts are in {answers_out}.")
-    _print_summary(rows, findings)
+    _print_summary(rows, keep_mentions, findings)
+    if parts:
+        print(f"{len(parts)} rows that judge a pair are joined into {len(rows) - others} posts.")
     print(f"Posts are in {output}.")
 
 
@@ -140,7 +160,12 @@ def _write_posts(output: Path, rows: list[Row]) -> None:
 
 
 def _write_docs(
-    output: Path, rows: list[Row], lang: str, tokenizer: Tokenizer, findings: Findings
+    output: Path,
+    rows: list[Row],
+    lang: str,
+    tokenizer: Tokenizer,
+    keep_mentions: bool,
+    findings: Findings,
 ) -> None:
     import spacy
 
@@ -153,7 +178,14 @@ def _write_docs(
         raise MMCoTError(Errors.E712.format(lang=lang, reason=error)) from None
     docs: dict[str, list[Doc]] = {}
     for row in rows:
-        doc = to_doc(nlp, row.post, row.answers, tokenizer=tokenizer, findings=findings)
+        doc = to_doc(
+            nlp,
+            row.post,
+            row.answers,
+            tokenizer=tokenizer,
+            keep_mentions=keep_mentions,
+            findings=findings,
+        )
         name = output.stem if output.suffix == SUFFIX else row.post.split
         docs.setdefault(name, []).append(doc)
     folder = output.parent if output.suffix == SUFFIX else output
@@ -161,20 +193,27 @@ def _write_docs(
         write_docs(folder / f"{name}{SUFFIX}", group)
 
 
-def _print_summary(rows: list[Row], findings: Findings) -> None:
+def _print_summary(rows: list[Row], keep_mentions: bool, findings: Findings) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
+    def bare(row: Row) -> bool:
+        return _hidden(row) and not keep_mentions
+
     columns: dict[str, Callable[[Row], int]] = {
         "posts": lambda row: 1,
-        "entities": lambda row: 0 if _hidden(row) else len(row.post.entities or []),
+        "entities": lambda row: 0 if bare(row) else len(row.post.entities or []),
+        "pairs": lambda row: 0 if bare(row) else len(row.post.pairs or []),
         "relations": lambda row: 0 if _hidden(row) else len(row.post.relations or []),
         "no labels": _hidden,
         "knowledge": lambda row: _has_knowledge(row.answers),
         "caption": lambda row: bool(row.post.caption),
         "picture": lambda row: bool(row.post.image),
     }
+    for heading in ("pairs", "caption", "picture"):
+        if not any(map(columns[heading], rows)):
+            del columns[heading]
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("split", no_wrap=True)
     for heading in columns:

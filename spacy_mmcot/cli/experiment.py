@@ -41,6 +41,9 @@ def experiment(
 def show(results: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
-    from ..experiments.table import summary
+    from ..experiments.table import SCORES, summary
 
-    Console().print(summary(results))
+    for score in SCORES:
+        table = summary(results, score)
+        if table is not None:
+            Console().print(table)

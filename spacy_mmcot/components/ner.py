@@ -17,7 +17,7 @@ from spacy.vocab import Vocab
 from thinc.api import Config, Model, Optimizer, torch2xp, xp2torch
 
 from ..corpus.extensions import register
-from ..distillation.losses import TagLosses, tag_losses
+from ..distillation.losses import Losses, tag_losses
 from ..distillation.soft_labels import get_soft_labels, soft_tags
 from ..errors import Errors, MMCoTError
 from ..model.crf import best_paths, lattice, log_marginals, span_log_probability
@@ -261,7 +261,7 @@ class MMCoTNER(TrainablePipe):
 
     def batch_losses(
         self, examples: list[Example], emissions: list[torch.Tensor], transitions: torch.Tensor
-    ) -> TagLosses:
+    ) -> Losses:
         tags = self.tags
         tag_index = {tag: i for i, tag in enumerate(tags)}
         lengths = torch.tensor([len(array) for array in emissions])

@@ -11,7 +11,7 @@ from spacy.tokens import Doc, Span
 
 from ..errors import Errors, MMCoTError
 from ..types import ID_KEY, KNOWLEDGE, Answers, Post, Relation
-from .extensions import register
+from .extensions import register, set_pairs
 from .findings import Findings
 
 Tokenizer = Literal["spacy", "whitespace"]
@@ -19,6 +19,7 @@ Tokenizer = Literal["spacy", "whitespace"]
 _TRIMMED = "entities with white space at an edge, trimmed"
 _SPLIT = "tokens split at the edge of an entity"
 _LOST = "entities that no token covers, lost"
+_LOST_PAIRS = "pairs of a lost entity, lost"
 _LOST_RELATIONS = "relations of a lost entity, lost"
 
 
@@ -28,14 +29,17 @@ def to_doc(
     answers: Answers | None = None,
     *,
     tokenizer: Tokenizer = "spacy",
+    keep_mentions: bool = False,
     findings: Findings | None = None,
 ) -> Doc:
-    """A Doc with the post's text, id, picture path, knowledge, entities and relations.
+    """A Doc with the post's text, id, picture path, knowledge, entities, relations and pairs.
 
     `tokenizer` is the pipeline's own, or `whitespace`: a token is what stands between spaces
     (U+0020), for text that was tokenised before. Where an entity begins or ends inside a token,
     that token is split there. What was changed or lost goes into `findings`. The entities of a
-    post that is not labelled, or of the split `unlabelled`, are marked as missing.
+    post that is not labelled, or of the split `unlabelled`, are marked as missing; with
+    `keep_mentions`, where mentions are given and relations are sought, an unlabelled post keeps
+    its entities and pairs, and loses its relations alone.
 
     Raises MMCoTError for a text longer than the tokenizer takes.
     """
@@ -45,8 +49,9 @@ def to_doc(
         raise MMCoTError(
             Errors.E206.format(id=post.id, length=len(post.text), limit=nlp.max_length)
         )
-    labelled = post.entities is not None and post.split != "unlabelled"
-    edges = [_trim(post, i, findings) for i in range(len(post.entities or []) if labelled else 0)]
+    labelled = post.split != "unlabelled"
+    kept = post.entities is not None and (labelled or keep_mentions)
+    edges = [_trim(post, i, findings) for i in range(len(post.entities or []) if kept else 0)]
     doc = nlp.make_doc(post.text) if tokenizer == "spacy" else _split_at_spaces(nlp, post.text)
     doc = _split_at_edges(doc, post, edges, findings)
 
@@ -56,10 +61,12 @@ def to_doc(
     known = knowledge_of(post, answers)
     if known:
         doc._.mmcot_knowledge = known
-    if labelled:
+    if kept:
         spans = [_span(doc, post, i, edge, findings) for i, edge in enumerate(edges)]
         doc.set_ents([span for span in spans if span is not None], default="outside")
-        _set_relations(doc, post, spans, findings)
+        _set_pairs(doc, post, spans, findings)
+        if labelled:
+            _set_relations(doc, post, spans, findings)
     else:
         doc.set_ents([], default="missing")
     return doc
@@ -130,6 +137,19 @@ def _span(
     if span is None:
         findings.lose(_LOST, _describe(post, index))
     return span
+
+
+def _set_pairs(doc: Doc, post: Post, spans: list[Span | None], findings: Findings) -> None:
+    if post.pairs is None:
+        return
+    kept = []
+    for pair in post.pairs:
+        head, tail = (spans[index] for index in pair)
+        if head is None or tail is None:
+            findings.lose(_LOST_PAIRS, f"{post.id}: {pair}")
+        else:
+            kept.append((head, tail))
+    set_pairs(doc, kept)
 
 
 def _set_relations(doc: Doc, post: Post, spans: list[Span | None], findings: Findings) -> None:

@@ -7,12 +7,12 @@ DocBin as a tuple: read sequences by iterating over them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from spacy.tokens import Doc, Span
 
 from ..errors import Errors, MMCoTError
-from ..types import RELATIONS_KEY, Relation
+from ..types import PAIRS_KEY, RELATIONS_KEY, Relation
 
 
 def register() -> None:
@@ -36,11 +36,7 @@ def register() -> None:
 
 def get_relations(doc: Doc) -> tuple[Relation, ...]:
     """The Doc's relations. A mention that is an entity of the Doc comes back as that entity."""
-    mentions = {(ent.start_char, ent.end_char): ent for ent in doc.ents}
-
-    def mention(start: int, end: int) -> Span | None:
-        return mentions.get((start, end)) or doc.char_span(start, end, alignment_mode="expand")
-
+    mention = _finder(doc)
     relations = []
     for h0, h1, t0, t1, label, score in doc.user_data.get(RELATIONS_KEY, ()):
         head, tail = mention(h0, h1), mention(t0, t1)
@@ -63,3 +59,40 @@ def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
             [head.start_char, head.end_char, tail.start_char, tail.end_char, label, float(score)]
         )
     doc.user_data[RELATIONS_KEY] = stored
+
+
+def get_pairs(doc: Doc) -> list[tuple[Span, Span]] | None:
+    """The ordered (head, tail) pairs of mentions that were judged, or are asked about; None where
+    every ordered pair of two entities counts. Mentions come back as in `get_relations`."""
+    stored = doc.user_data.get(PAIRS_KEY)
+    if stored is None:
+        return None
+    mention = _finder(doc)
+    pairs = []
+    for h0, h1, t0, t1 in stored:
+        head, tail = mention(h0, h1), mention(t0, t1)
+        if head is not None and tail is not None:
+            pairs.append((head, tail))
+    return pairs
+
+
+def set_pairs(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
+    """Store which ordered pairs of spans of this Doc were judged, or are asked about.
+
+    Raises MMCoTError where a span belongs to another Doc.
+    """
+    stored = []
+    for head, tail in pairs:
+        if head.doc is not doc or tail.doc is not doc:
+            raise MMCoTError(Errors.E208.format(head=head.text, tail=tail.text))
+        stored.append([head.start_char, head.end_char, tail.start_char, tail.end_char])
+    doc.user_data[PAIRS_KEY] = stored
+
+
+def _finder(doc: Doc) -> Callable[[int, int], Span | None]:
+    mentions = {(ent.start_char, ent.end_char): ent for ent in doc.ents}
+
+    def mention(start: int, end: int) -> Span | None:
+        return mentions.get((start, end)) or doc.char_span(start, end, alignment_mode="expand")
+
+    return mention

@@ -20,22 +20,26 @@ class _Exported(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
-class _Span(_Exported):
+class _Place(_Exported):
     start: StrictInt
     end: StrictInt
+
+
+class _Span(_Place):
     label: StrictStr
 
 
 class _Relation(_Exported):
     label: StrictStr
-    head_span: _Span
-    child_span: _Span
+    # A relation between tokens that are no span has ends without a label.
+    head_span: _Place
+    child_span: _Place
 
 
 class _Task(_Exported):
     text: StrictStr
     spans: list[_Span] | None = None
-    relations: list[_Relation] = Field(default_factory=list)
+    relations: list[_Relation] | None = None
     answer: Literal["accept", "reject", "ignore"] = "accept"
     meta: dict[str, Any] = Field(default_factory=dict)
 
@@ -44,7 +48,8 @@ def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
     """The accepted tasks; rejected and ignored ones are reported.
 
     A task is named by `meta.id` where that is a text, else by the file's name and its line. One
-    without `spans` counts as not labelled.
+    without `spans` counts as not labelled, one without `relations` (of a view that asks for none)
+    as one whose relations nobody has labelled.
     """
     for number, line, task in iter_records(path, _Task, findings):
         if task.answer != "accept":
@@ -67,6 +72,7 @@ def _post(path: Path, line: int, task: _Task) -> Post:
     fields["id"] = name if isinstance(name, str) and name else f"{path.stem}-{line}"
     if spans is not None:
         fields["entities"] = [{"start": s.start, "end": s.end, "label": s.label} for s in spans]
+    if spans is not None and task.relations is not None:
         places = {(span.start, span.end): i for i, span in enumerate(spans)}
         fields["relations"] = [
             {
@@ -75,11 +81,11 @@ def _post(path: Path, line: int, task: _Task) -> Post:
                 "label": relation.label,
             }
             for relation in task.relations
-        ] or None
+        ]
     return validate(path, line, Post, fields)
 
 
-def _index(path: Path, line: int, places: dict[tuple[int, int], int], span: _Span) -> int:
+def _index(path: Path, line: int, places: dict[tuple[int, int], int], span: _Place) -> int:
     try:
         return places[span.start, span.end]
     except KeyError:

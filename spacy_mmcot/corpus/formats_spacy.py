@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
 from ..errors import Errors, MMCoTError, explain
 from ..types import ID_KEY, IMAGE_KEY, KNOWLEDGE, KNOWLEDGE_KEY, RELATIONS_KEY, Answers, Post
 from .docbin import docbin_paths, read_docs
-from .extensions import get_relations
+from .extensions import get_pairs, get_relations
 from .findings import Findings
 from .rows import Row, split_of, unique_id
 
@@ -67,6 +67,7 @@ def _row(number: int, doc: Doc, default_id: str, file: Path, findings: Findings)
             {"start": ent.start_char, "end": ent.end_char, "label": ent.label_} for ent in doc.ents
         ]
         fields["relations"] = _relations(doc, f"{file}: {name}", findings)
+        fields["pairs"] = _pairs(doc, f"{file}: {name}", findings)
     answers = {key: knowledge[key] for key in KNOWLEDGE if key in knowledge}
     if "noun" in answers:
         answers["noun"] = list(answers["noun"])
@@ -80,15 +81,35 @@ def _row(number: int, doc: Doc, default_id: str, file: Path, findings: Findings)
 def _relations(doc: Doc, place: str, findings: Findings) -> list[dict[str, Any]] | None:
     if RELATIONS_KEY not in doc.user_data:
         return None
-    places = {(ent.start, ent.end): i for i, ent in enumerate(doc.ents)}
     found = []
     for head, tail, label, _ in get_relations(doc):
-        ends = [places.get((span.start, span.end)) for span in (head, tail)]
-        if None in ends:
+        ends = _indexes(doc, head, tail)
+        if ends is None:
             findings.lose("relations between spans that are no entities", f"{place}: {label}")
         else:
             found.append({"head": ends[0], "tail": ends[1], "label": label})
     return found
+
+
+def _pairs(doc: Doc, place: str, findings: Findings) -> list[tuple[int, int]] | None:
+    pairs = get_pairs(doc)
+    if pairs is None:
+        return None
+    found = []
+    for head, tail in pairs:
+        ends = _indexes(doc, head, tail)
+        if ends is None:
+            findings.lose("pairs of spans that are no entities", f"{place}: {head}, {tail}")
+        else:
+            found.append(ends)
+    return found
+
+
+def _indexes(doc: Doc, head: Span, tail: Span) -> tuple[int, int] | None:
+    """The places of both among the Doc's entities; None where one is no entity."""
+    places = {(ent.start, ent.end): i for i, ent in enumerate(doc.ents)}
+    first, second = places.get((head.start, head.end)), places.get((tail.start, tail.end))
+    return None if first is None or second is None else (first, second)
 
 
 def _renamed(row: Row, name: str) -> Row:

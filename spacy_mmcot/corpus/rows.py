@@ -10,11 +10,13 @@ from ..types import SPLITS, Answers, Post, Split
 
 class Row(NamedTuple):
     """A post, the number of its row in the file (from 0, broken and skipped rows included), and
-    the answers about it where the file holds them."""
+    the answers about it where the file holds them. Rows of one `group` and text are parts of one
+    post (see `joining`)."""
 
     number: int
     post: Post
     answers: Answers | None = None
+    group: str | None = None
 
 
 def unique_id(name: str, ids: set[str]) -> str:

@@ -3,10 +3,10 @@ as labelled, and what an LLM said about each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr, ValidationError, model_validator
 
 from ..errors import Errors, MMCoTError, explain, located
 from ..types import Answers, NounItem
@@ -16,62 +16,106 @@ from .jsonl import iter_records, parse_json
 from .rows import Row
 
 _SHOWN = 5
+_UNNAMED = "mentions that their noun answer does not name"
 
 
 class _Labelled(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    posts: list[StrictInt]
+    posts: list[StrictInt] | None = None
+    labelled: list[StrictInt] | None = None
+    unlabelled: list[StrictInt] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> _Labelled:
+        if self.posts is None and self.labelled is None:
+            raise ValueError("field posts is missing, and so is labelled")
+        if self.posts is not None and (self.labelled or self.unlabelled) is not None:
+            raise ValueError("the rows are named by posts and by labelled or unlabelled")
+        both = sorted(set(self.labelled or ()) & set(self.unlabelled or ()))
+        if both:
+            raise ValueError(f"row {both[0]} is named as labelled and as unlabelled")
+        return self
 
 
 class _Knowledge(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     n: StrictInt
-    image_id: StrictStr
+    # As the Twitter corpora have it,
+    image_id: StrictStr | None = None
     caption: StrictStr | None = None
     knowledge: StrictStr | None = None
+    # and as MNRE has it.
+    noun: StrictStr | None = None
+    sentence: StrictStr | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> _Knowledge:
+        if self.image_id is None and self.noun is None and self.sentence is None:
+            raise ValueError("fields image_id, noun and sentence are missing")
+        if self.image_id is not None and (self.noun or self.sentence) is not None:
+            raise ValueError("image_id stands beside noun or sentence, which are of another form")
+        return self
 
 
-def mark_unlabelled(path: Path, rows: list[Row], findings: Findings) -> list[Row]:
-    """Give the rows that `path`, a JSON file {"posts": [numbers]}, does not name the split
-    `unlabelled`.
+def split_rows(path: Path, rows: list[Row], findings: Findings) -> list[Row]:
+    """Give rows the split that `path`, a JSON file, says.
+
+    {"posts": [numbers]}: all rows that it does not name are `unlabelled`; the others keep theirs.
+    {"labelled": [numbers], "unlabelled": [numbers]}: rows that it does not name are left out.
 
     Raises MMCoTError where the file is broken or names a row that the input does not have.
     """
     raw = b"\n".join(line for _, line in iter_lines(path))
     try:
-        wanted = set(_Labelled.model_validate(parse_json(path, 1, raw)).posts)
+        lists = _Labelled.model_validate(parse_json(path, 1, raw))
     except ValidationError as error:
         problem, expected = explain(error)
         raise MMCoTError(
             Errors.E207.format(path=path, problem=problem, expected=expected)
         ) from None
+    labelled = set(lists.posts or lists.labelled or ())
+    unlabelled = set(lists.unlabelled or ())
+    _check_numbers(path, labelled | unlabelled, rows, findings)
+    result = []
+    for row in rows:
+        if row.number in labelled:
+            result.append(row)
+        elif row.number in unlabelled or lists.posts is not None:
+            post = row.post.model_copy(update={"split": "unlabelled"})
+            result.append(row._replace(post=post))
+        else:
+            findings.change(f"rows that {path.name} does not name, left out", row.post.id)
+    return result
+
+
+def _check_numbers(path: Path, wanted: set[int], rows: list[Row], findings: Findings) -> None:
     absent = sorted(wanted - {row.number for row in rows})
-    if absent and findings.skipped:
+    if absent and (findings.skipped or findings.lost):
+        headline = f"rows that {path.name} names, but that were left out or do not exist"
         for number in absent:
-            findings.lose("labelled rows that were skipped or do not exist", f"row {number}")
+            findings.lose(headline, f"row {number}")
     elif absent:
         shown = ", ".join(map(str, absent[:_SHOWN])) + (", ..." if len(absent) > _SHOWN else "")
         problem = f"{len(absent)} numbers are no rows of the input ({shown})"
         expected = f"numbers from 0 to {rows[-1].number}" if rows else "no numbers"
         raise MMCoTError(Errors.E207.format(path=path, problem=problem, expected=expected))
-    update = {"split": "unlabelled"}
-    return [
-        row if row.number in wanted else row._replace(post=row.post.model_copy(update=update))
-        for row in rows
-    ]
 
 
 def attach_knowledge(
     path: Path,
     rows: list[Row],
     parse: Callable[[str], tuple[list[NounItem], str]],
+    parse_pair: Callable[[str, Sequence[str]], list[NounItem]],
     findings: Findings,
 ) -> list[Row]:
-    """Give rows the caption and the answers of a JSON Lines file of
-    `{"n", "image_id", "caption", "knowledge"}`; `parse` turns the free text of `knowledge` into
-    the noun list and the reasoning, which becomes the sentence answer.
+    """Give rows the answers of a JSON Lines file, which has one of two forms.
+
+    `{"n", "image_id", "caption", "knowledge"}`: `parse` turns the free text of `knowledge` into
+    the noun list and the reasoning, which becomes the sentence answer; the post gets the caption.
+    `{"n", "noun", "sentence"}`: `parse_pair` finds in the free text of `noun` what it says about
+    each mention of the row.
 
     Raises MMCoTError where a row of the file is broken or belongs to another picture than the
     input's row of that number.
@@ -81,12 +125,16 @@ def attach_knowledge(
     for _, line, record in iter_records(path, _Knowledge, findings):
         place = places.get(record.n)
         if place is None:
-            findings.lose("knowledge of rows that were skipped or do not exist", f"row {record.n}")
+            findings.lose("knowledge of rows that were left out or do not exist", f"row {record.n}")
             continue
         row = found[place]
         name = row.post.id
         # A repeated id bears a number after the picture's own name.
-        if name != record.image_id and not name.startswith(f"{record.image_id}-"):
+        if (
+            record.image_id
+            and name != record.image_id
+            and not name.startswith(f"{record.image_id}-")
+        ):
             raise located(
                 path,
                 line,
@@ -95,14 +143,23 @@ def attach_knowledge(
                 "a knowledge file made from this input",
                 "Name the knowledge file that belongs to the input.",
             )
-        nouns, reasoning = parse(record.knowledge) if record.knowledge else ([], "")
+        if record.noun is not None or record.sentence is not None:
+            surfaces = [row.post.text[e.start : e.end] for e in row.post.entities or []]
+            nouns = parse_pair(record.noun or "", surfaces)
+            sentence = (record.sentence or "").strip()
+            for surface in surfaces if record.noun else []:
+                if surface not in {item.mention for item in nouns}:
+                    findings.change(_UNNAMED, f"{name}: {surface}")
+        else:
+            nouns, sentence = parse(record.knowledge) if record.knowledge else ([], "")
         answers = row.answers
-        if nouns or reasoning:
-            answers = Answers(id=name, noun=nouns, sentence=reasoning or None)
+        if nouns or sentence:
+            answers = Answers(id=name, noun=nouns, sentence=sentence or None)
         else:
             findings.change("posts without knowledge in the knowledge file", name)
         caption = record.caption or row.post.caption
-        found[place] = Row(row.number, row.post.model_copy(update={"caption": caption}), answers)
+        post = row.post.model_copy(update={"caption": caption})
+        found[place] = row._replace(post=post, answers=answers)
     return list(found.values())
 
 

@@ -10,13 +10,13 @@ from typing import Literal, get_args
 
 from ..errors import Errors, MMCoTError
 from ..types import Post, Split
-from . import formats, formats_conll, formats_prodigy, formats_spacy
+from . import formats, formats_conll, formats_mnre, formats_prodigy, formats_spacy
 from .files import iter_lines
 from .findings import Findings
 from .jsonl import parse_json
 from .rows import Row
 
-Format = Literal["posts", "conll", "prodigy", "spacy"]
+Format = Literal["posts", "conll", "mnre", "prodigy", "spacy"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 _PRODIGY_ONLY = {"spans", "tokens", "answer", "meta", "_input_hash", "_task_hash"}
@@ -27,7 +27,10 @@ def guess_format(path: Path) -> Format:
     suffix = path.suffix.lower()
     if suffix == ".spacy" or path.is_dir():
         return "spacy"
-    if suffix in {".txt", ".conll", ".bio", ".iob", ".tsv"}:
+    if suffix == ".txt":
+        first_row = next((raw for _, raw in iter_lines(path) if raw.strip()), b"")
+        return "mnre" if first_row.lstrip().startswith(b"{") else "conll"
+    if suffix in {".conll", ".bio", ".iob", ".tsv"}:
         return "conll"
     if suffix == ".jsonl":
         for line, raw in iter_lines(path):
@@ -52,7 +55,8 @@ def read_rows(
     split: Split | None = None,
     repair_bio: bool = False,
 ) -> Iterator[Row]:
-    """Stream a file's rows; `split` overrides each post's own. Picture paths, relative to the
+    """Stream a file's rows, those of an MNRE file not yet joined; `split` overrides each post's
+    own. Picture paths, relative to the
     file's folder in the file, come out relative to where that folder was given from.
 
     A picture that is not there is reported. Raises MMCoTError for a file that is missing or of
@@ -61,6 +65,7 @@ def read_rows(
     readers: dict[Format, Callable[[Path, Findings, set[str]], Iterator[Row]]] = {
         "posts": formats.read_rows,
         "conll": partial(formats_conll.read_rows, repair_bio=repair_bio),
+        "mnre": formats_mnre.read_rows,
         "prodigy": formats_prodigy.read_rows,
         "spacy": formats_spacy.read_rows,
     }

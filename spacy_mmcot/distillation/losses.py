@@ -1,4 +1,4 @@
-"""What the student learns from: gold tags, complete or not, and a teacher's distributions."""
+"""What the student learns from: gold labels, complete or not, and a teacher's distributions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from ..model.crf import ILLEGAL, forward_scores, lattice, log_marginals
 
 
-class TagLosses(NamedTuple):
+class Losses(NamedTuple):
     """Scalars: the two losses, not yet weighed."""
 
     gold: Tensor
@@ -27,7 +27,7 @@ def tag_losses(
     taught: Tensor,
     *,
     crf: bool,
-) -> TagLosses:
+) -> Losses:
     """The losses of a padded batch.
 
     emissions: (batch, tokens, tags); lengths: (batch,); transitions: (tags + 1, tags + 1).
@@ -60,4 +60,22 @@ def tag_losses(
     # the rest.
     possible = log_probabilities > ILLEGAL / 2
     cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
-    return TagLosses(gold, (cross_entropy * taught).sum() / taught.sum().clamp(min=1))
+    return Losses(gold, (cross_entropy * taught).sum() / taught.sum().clamp(min=1))
+
+
+def pair_losses(logits: Tensor, gold: Tensor, soft: Tensor, taught: Tensor) -> Losses:
+    """The losses of a batch's pairs.
+
+    logits: (pairs, labels), -inf where a label is illegal. gold: (pairs,), the label's index, -1
+    where nobody judged the pair. soft: (pairs, labels), the teacher's distributions; taught:
+    boolean (pairs,), where there are any.
+
+    Both are means of cross-entropies over the pairs that they speak of, 0 where there are none.
+    """
+    log_probabilities = torch.log_softmax(logits, dim=-1)
+    judged = gold >= 0
+    picked = log_probabilities.gather(1, gold.clamp(min=0).unsqueeze(1)).squeeze(1)
+    gold_loss = -picked.where(judged, 0.0).sum() / judged.sum().clamp(min=1)
+    possible = log_probabilities.isfinite()
+    cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
+    return Losses(gold_loss, cross_entropy.where(taught, 0.0).sum() / taught.sum().clamp(min=1))

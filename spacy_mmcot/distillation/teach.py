@@ -10,59 +10,78 @@ import numpy
 import torch
 from numpy.typing import NDArray
 from spacy.language import Language
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
+from ..docs import bare_copy
 from ..errors import Errors, MMCoTError
 from ..model.encoder import load_pretrained
 from ..model.knowledge import full_text
 from ..types import PROMPT_TARGET_KEY
 from .soft_labels import set_soft_labels
+from .soft_relations import SoftRelations, set_soft_relations
+
+TEACHERS = ("mmcot_ner", "mmcot_rel")
 
 
-class Teacher(Protocol):
-    """What a component must offer to teach: `mmcot_ner` does."""
+class TagTeacher(Protocol):
+    """What `mmcot_ner` offers to teach."""
 
     tags: list[str]
 
     def marginals(self, docs: Sequence[Doc]) -> list[NDArray[numpy.float32]]: ...
 
 
-def teach(nlp: Language, docs: Iterable[Doc], batch_size: int = 64) -> Iterator[Doc]:
-    """Write the teacher's tag distributions onto each Doc, in order.
+class PairTeacher(Protocol):
+    """What `mmcot_rel` offers to teach."""
 
-    nlp: a trained pipeline with an `mmcot_ner` component.
-    docs: with the knowledge that the teacher reads; labelled or not, their entities stay as they
-        are.
+    def soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]: ...
+
+
+def teach(nlp: Language, docs: Iterable[Doc], batch_size: int = 64) -> Iterator[Doc]:
+    """Write the teacher's distributions onto each Doc, in order: of the tags of its tokens and of
+    the labels of its mention pairs, as far as the pipeline has components for them. The mentions
+    are the Doc's own entities where it is labelled, otherwise those that the teacher finds.
+
+    nlp: a trained pipeline with an `mmcot_ner` or `mmcot_rel` component.
+    docs: with the knowledge that the teacher reads; labelled or not, their entities and relations
+        stay as they are.
 
     Raises MMCoTError if the pipeline has no component that can teach.
     """
+    factories = [nlp.get_pipe_meta(name).factory for name in nlp.pipe_names]
+    teachers = [i for i, factory in enumerate(factories) if factory in TEACHERS]
+    if not teachers:
+        raise MMCoTError(Errors.E502.format(pipeline=nlp.pipe_names))
+    # What stands behind the last teacher is none of its business.
+    steps = list(zip(factories, nlp.pipeline, strict=True))[: teachers[-1] + 1]
     for batch in minibatch(docs, batch_size):
-        copies = [_bare_copy(doc) for doc in batch]
-        component = _run_up_to_teacher(nlp, copies)
-        for doc, probabilities in zip(batch, component.marginals(copies), strict=True):
-            set_soft_labels(doc, component.tags, probabilities)
-            yield doc
+        copies = [bare_copy(doc) for doc in batch]
+        for factory, (_, component) in steps:
+            copies = _step(factory, component, batch, copies)
+        yield from batch
 
 
-def _run_up_to_teacher(nlp: Language, docs: list[Doc]) -> Teacher:
-    for name, component in nlp.pipeline:
-        if nlp.get_pipe_meta(name).factory == "mmcot_ner":
-            return component  # type: ignore[return-value]
-        docs[:] = list(component.pipe(docs))  # type: ignore[attr-defined]
-    raise MMCoTError(Errors.E502.format(pipeline=nlp.pipe_names))
+def _step(factory: str, component: Any, docs: Sequence[Doc], copies: list[Doc]) -> list[Doc]:
+    """Run one component over the copies; what it teaches goes onto the Docs themselves."""
+    if factory == "mmcot_ner":
+        tagger: TagTeacher = component
+        for doc, probabilities in zip(docs, tagger.marginals(copies), strict=True):
+            set_soft_labels(doc, tagger.tags, probabilities)
+    if factory == "mmcot_rel":
+        classifier: PairTeacher = component
+        _give_gold_mentions(docs, copies)
+        for doc, soft in zip(docs, classifier.soft_relations(copies), strict=True):
+            set_soft_relations(doc, soft)
+        return copies
+    return list(component.pipe(copies))
 
 
-def _bare_copy(doc: Doc) -> Doc:
-    """The tokens and user data, without gold annotation and without what the teacher leaves
-    behind (its encoder states would triple the corpus)."""
-    copy = Doc(
-        doc.vocab,
-        words=[token.text for token in doc],
-        spaces=[bool(token.whitespace_) for token in doc],
-    )
-    copy.user_data.update(doc.user_data)
-    return copy
+def _give_gold_mentions(docs: Sequence[Doc], copies: Sequence[Doc]) -> None:
+    for doc, copy in zip(docs, copies, strict=True):
+        if doc.has_annotation("ENT_IOB"):
+            spans = [Span(copy, ent.start, ent.end, label=ent.label) for ent in doc.ents]
+            copy.set_ents(spans, default="outside")
 
 
 class KnowledgeEncoder:

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from spacy.util import load_config
+
 from ..errors import Errors, MMCoTError
 from .plan import Plan, Run
 from .table import append_result, read_results
@@ -18,7 +20,8 @@ from .table import append_result, read_results
 
 class Runner:
     """Runs what `results` does not hold yet. The lines of a results file stay valid as long as
-    the run's description and the bytes of its corpus files are the same."""
+    the run's settings (its config resolved with all overrides) and the bytes of its corpus files
+    are the same."""
 
     def __init__(
         self, plan: Plan, corpus: Path, output: Path, results: Path, *, keep_models: bool = False
@@ -71,9 +74,11 @@ class Runner:
     def _identity(self, name: str, seed: int) -> str:
         run = self.plan.runs[name]
         digest = hashlib.sha256()
-        description = [run.model_dump(exclude={"seeds", "also_on"}), self.plan.overrides, seed]
-        digest.update(json.dumps(description, sort_keys=True).encode())
-        digest.update(_content(Path(run.config)))
+        settings = [
+            run.model_dump(include={"train", "knowledge", "prompt_length"}),
+            _resolved(run.config, {**self.plan.overrides, **run.overrides, "system.seed": seed}),
+        ]
+        digest.update(json.dumps(settings, sort_keys=True).encode())
         for part in (*run.train, self.plan.evaluate_on):
             digest.update(_content(self.corpus / f"{part}.spacy"))
         if run.teacher is not None:
@@ -104,7 +109,7 @@ class Runner:
             **self.plan.overrides,
             **run.overrides,
         }
-        flat = [str(item) for key, value in overrides.items() for item in (f"--{key}", value)]
+        flat = [str(item) for key, v in overrides.items() for item in (f"--{key}", _as_json(v))]
         _call("train", run.config, "--output", folder, *flat)
 
     def _evaluate(self, run: Run, model: Path, data: Path) -> Any:
@@ -118,6 +123,30 @@ def _call(*command: object) -> None:
     full = [sys.executable, "-m", "spacy", *map(str, command)]
     if subprocess.run(full).returncode:
         raise MMCoTError(Errors.E704.format(command=" ".join(full[1:])))
+
+
+def _resolved(path: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """A config as `spacy train` reads it, without the paths and without components that are not
+    in the pipeline: what a run is, not where."""
+    if not Path(path).is_file():
+        raise MMCoTError(Errors.E100.format(path=path))
+    try:
+        config = load_config(path, overrides=overrides, interpolate=True)
+    except ValueError as error:
+        raise MMCoTError(
+            Errors.E707.format(path=path, reason=" ".join(str(error).split()))
+        ) from error
+    used = config.get("nlp", {}).get("pipeline", ())
+    components = config.get("components", {})
+    return {
+        **{name: section for name, section in config.items() if name != "paths"},
+        "components": {name: components[name] for name in components if name in used},
+    }
+
+
+def _as_json(value: Any) -> Any:
+    """An override's value as spaCy's command line reads it back."""
+    return value if isinstance(value, str | Path) else json.dumps(value)
 
 
 def _content(path: Path) -> bytes:

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,24 +36,64 @@ def append_result(path: Path, line: dict[str, Any]) -> None:
         stream.write(json.dumps(line).encode() + b"\n")
 
 
-def summary(results: list[dict[str, Any]]) -> Table:
-    """Entity F1 a seed, mean and spread (greatest less least) of each run."""
-    from rich.table import Table
+SCORES = {
+    "ents_f": "entity F1 (strict)",
+    "rel_f": "relation F1 (gold mentions)",
+    "rel_e2e_f": "relation F1 (end to end)",
+}
 
-    seeds = sorted({line["seed"] for line in results})
-    table = Table("run", *(f"seed {s}" for s in seeds), "mean", "spread", "steps", "train s")
+
+class Row(NamedTuple):
+    """A run of a plan: its score a seed, and what its training cost, seconds on the mean."""
+
+    run: str
+    scores: dict[int, float]
+    steps: int
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        return mean(self.scores.values())
+
+    @property
+    def spread(self) -> float:
+        """The greatest score less the least."""
+        return max(self.scores.values()) - min(self.scores.values())
+
+
+def rows(results: list[dict[str, Any]], score: str) -> list[Row]:
+    """The runs that have the score, in the order in which they were first finished. Of a run that
+    was repeated the last result counts."""
     by_run: dict[str, dict[int, dict[str, Any]]] = {}
     for line in results:
-        by_run.setdefault(line["run"], {})[line["seed"]] = line["metrics"]
-    for name, metrics in by_run.items():
-        scores = {seed: 100 * m["ents_f"] for seed, m in metrics.items()}
-        costs = [m["training"] or {} for m in metrics.values()]
+        if line["metrics"].get(score) is not None:
+            by_run.setdefault(line["run"], {})[line["seed"]] = line["metrics"]
+    found = []
+    for run, metrics in by_run.items():
+        scores = {seed: m[score] for seed, m in sorted(metrics.items())}
+        costs = [m.get("training") or {} for m in metrics.values()]
+        seconds = mean(cost.get("seconds", 0.0) for cost in costs)
+        found.append(Row(run, scores, costs[0].get("steps", 0), seconds))
+    return found
+
+
+def summary(results: list[dict[str, Any]], score: str) -> Table | None:
+    """The table of one of SCORES, None where no run has it."""
+    from rich.table import Table
+
+    found = rows(results, score)
+    if not found:
+        return None
+    seeds = sorted({seed for row in found for seed in row.scores})
+    columns = ("run", *(f"seed {s}" for s in seeds), "mean", "spread", "steps", "train s")
+    table = Table(*columns, title=SCORES[score])
+    for row in found:
+        cells = [row.scores.get(seed) for seed in seeds]
         table.add_row(
-            name,
-            *(f"{scores[s]:.2f}" if s in scores else "" for s in seeds),
-            f"{mean(scores.values()):.2f}",
-            f"{max(scores.values()) - min(scores.values()):.2f}",
-            str(costs[0].get("steps", "")),
-            f"{mean(c.get('seconds', 0.0) for c in costs):.0f}",
+            row.run,
+            *("" if cell is None else f"{100 * cell:.2f}" for cell in (*cells, row.mean)),
+            f"{100 * row.spread:.2f}",
+            str(row.steps),
+            f"{row.seconds:.0f}",
         )
     return table

@@ -6,6 +6,8 @@ from thinc.api import Model
 from thinc.types import Floats2d
 
 from .encoder_bridge import encoder_model
+from .pair_bridge import DocPairs, pair_model
+from .pair_classifier import Context
 from .prompted_encoder import PromptKind
 from .tagger_bridge import TagScores, tagger_model
 
@@ -76,3 +78,24 @@ def Tagger(
         way decoding never yields an illegal sequence.
     """
     return tagger_model(tok2vec, dropout=dropout, learn_transitions=crf)
+
+
+def PairClassifier(
+    tok2vec: Model[list[Doc], list[Floats2d]],
+    context: Context = "between",
+    hidden: int = 256,
+    dropout: float = 0.2,
+) -> Model[list[DocPairs], list[Floats2d]]:
+    """`spacy_mmcot.PairClassifier.v1`: relation logits of mention pairs for `mmcot_rel`.
+
+    tok2vec: token vectors, usually `spacy-transformers.TransformerListener.v1` with
+        `reduce_first.v1` pooling: one encoder pass serves the tagger and all pairs.
+    context: what a pair sees beside its mentions and the mean of the doc: "between", the mean of
+        the tokens between them, or "attention", a mean over the doc by a query of the pair.
+    hidden: units of the classifier's hidden layer.
+    dropout: dropout of the token vectors and the hidden layer in training.
+    """
+    return pair_model(
+        tok2vec,
+        settings={"context": context, "hidden": hidden, "dropout": dropout},
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,11 @@ import pytest
 import spacy
 import toy
 from click.testing import Result
+from spacy.language import Language
 from spacy.tokens import Doc, DocBin
+
+from spacy_mmcot.cli.evaluate import needs_gold_entities
+from spacy_mmcot.types import Relation
 
 Command = Callable[..., Result]
 Fails = Callable[..., str]
@@ -115,6 +121,149 @@ def test_broken_data(fails: Fails, model: Path, broken_data: tuple[str, Path]) -
 
 def test_data_without_labels(fails: Fails, model: Path, bare_data: Path) -> None:
     assert str(bare_data) in fails("E705", "evaluate", model, bare_data)
+
+
+REL_MODEL = {"@architectures": "spacy_mmcot.PairClassifier.v1", "tok2vec": toy.TOK2VEC}
+
+
+def related_docs() -> list[Doc]:
+    """The toy corpus: a person who sings in a place is `at` it, one who leaves a place not."""
+    docs = []
+    for eg in toy.examples(spacy.blank("en")):
+        doc = eg.reference
+        people = [ent for ent in doc.ents if ent.label_ == "PER"]
+        places = [ent for ent in doc.ents if ent.label_ == "LOC"]
+        met = people and "sings" in doc.text
+        doc._.mmcot_rel = [Relation(people[0], places[0], "at", 1.0)] if met else []
+        docs.append(doc)
+    return docs
+
+
+@pytest.fixture(scope="module")
+def related_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("related") / "related.spacy"
+    DocBin(docs=related_docs(), store_user_data=True).to_disk(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def relation_models(tmp_path_factory: pytest.TempPathFactory, related_data: Path) -> Path:
+    """Pipelines `alone` (mmcot_rel) and `both` (mmcot_ner before it), fitted to the corpus."""
+    folder = tmp_path_factory.mktemp("relations")
+    for name in ("alone", "both"):
+        nlp = toy.pipeline() if name == "both" else spacy.blank("en")
+        nlp.add_pipe("mmcot_rel", config={"model": REL_MODEL, "negatives": None})
+        gold = list(DocBin().from_disk(related_data).get_docs(nlp.vocab))
+        data = [toy.Example(nlp.make_doc(doc.text), doc) for doc in gold]
+        toy.fix_random_seed(0)
+        nlp.initialize(lambda data=data: data)
+        toy.fit(nlp, data, steps=60)
+        nlp.to_disk(folder / name)
+    return folder
+
+
+def test_relations_and_entities(
+    command: Command, relation_models: Path, related_data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "metrics.json"
+    result = command("evaluate", relation_models / "both", related_data, "-o", output)
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(output.read_text("utf-8"))
+    keys = ["ents_f", "seqeval_f", "rel_p", "rel_r", "rel_f", "rel_macro_f", "rel_e2e_f"]
+    assert [metrics[key] for key in keys] == [1.0] * len(keys)
+    assert metrics["rel_per_type"] == {"at": {"p": 1.0, "r": 1.0, "f": 1.0}}
+    n_relations = sum(len(doc._.mmcot_rel) for doc in related_docs())
+    assert metrics["rel_confusion"]["at"] == {"at": n_relations}
+    titles = ("Entities (strict)", "Relations on gold mentions", "Relations end to end")
+    assert all(title in result.output for title in titles)
+    assert "Confusion" not in result.output
+
+
+def test_relations_alone_are_given_gold_entities(
+    command: Command, relation_models: Path, related_data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "metrics.json"
+    model = relation_models / "alone"
+    result = command("evaluate", model, related_data, "-o", output, "--confusion")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(output.read_text("utf-8"))
+    assert metrics["rel_f"] == metrics["rel_e2e_f"] == 1.0
+    # Gold entities are no finding of the pipeline.
+    assert [key for key in metrics if key.startswith(("ents", "seqeval"))] == []
+    assert "Entities" not in result.output and "calibration" not in result.output
+    confusion = result.output.split("Confusion")[1].split("words/s")[0]
+    rows = {cells[0]: cells[1:] for line in confusion.splitlines() if (cells := line.split())}
+    n_relations = sum(len(doc._.mmcot_rel) for doc in related_docs())
+    n_others = sum(n for n in metrics["rel_confusion"]["None"].values())
+    assert rows["gold"] == ["1", "None"]
+    assert rows["at"] == ["1", str(n_relations), "·"]
+    assert rows["None"] == ["·", str(n_others)]
+
+
+def test_data_labelled_with_what_the_pipeline_does_not_find(
+    fails: Fails, relation_models: Path, toy_data: Path
+) -> None:
+    line = fails("E705", "evaluate", relation_models / "alone", toy_data)
+    assert str(toy_data) in line and "mmcot_rel" in line
+
+
+def test_entities_are_scored_where_nobody_labelled_relations(
+    command: Command, relation_models: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "metrics.json"
+    result = command("evaluate", relation_models / "both", toy_data, "-o", output)
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(output.read_text("utf-8"))
+    assert metrics["ents_f"] == 1.0
+    assert [key for key in metrics if key.startswith("rel")] == []
+
+
+@pytest.mark.parametrize(
+    ("pipes", "needed"),
+    [
+        (["mmcot_rel"], True),
+        (["mmcot_ner", "mmcot_rel"], False),
+        (["entity_ruler", "mmcot_rel"], False),
+        (["sentencizer", "mmcot_rel"], True),
+        (["mmcot_rel", "mmcot_ner"], True),
+        (["mmcot_ner"], False),
+        ([], False),
+    ],
+)
+def test_who_needs_gold_entities(pipes: list[str], needed: bool) -> None:
+    nlp: Language = spacy.blank("en")
+    for pipe in pipes:
+        nlp.add_pipe(pipe)
+    assert needs_gold_entities(nlp) is needed
+
+
+@pytest.mark.slow
+def test_draw_shows_predictions_beside_gold(
+    relation_models: Path, related_data: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "new" / "page.html"
+    script = Path(__file__).parents[2] / "scripts" / "draw.py"
+    arguments = [relation_models / "alone", related_data, page, "--limit", "3"]
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    html = page.read_text("utf-8")
+    assert html.count("<article>") == 3
+    assert html.count("Predicted</h3>") == html.count("Gold</h3>") == 3
+    n_relations = sum(len(doc._.mmcot_rel) for doc in related_docs()[:3])
+    assert html.count('class="mmcot-right"') == 2 * n_relations > 0
+
+
+def test_draw_says_in_one_line_what_is_wrong(related_data: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "draw.py"
+    arguments = [tmp_path / "absent", related_data, tmp_path / "page.html"]
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("✘ [E700] ")
 
 
 def test_output_that_cannot_be_written(

@@ -16,6 +16,7 @@ POST = Post(
     text="Anna sang in Oslo",
     entities=[Entity(start=0, end=4, label="PER"), Entity(start=13, end=17, label="LOC")],
     relations=[PostRelation(head=0, tail=1, label="in")],
+    pairs=[(1, 0), (0, 1)],
     image="images/p.png",
     caption="anna on a stage in Oslo",
     domain="music",
@@ -43,10 +44,19 @@ def test_style_finds_the_mentions_in_any_order() -> None:
     )
     assert (made.post.id, made.post.split, made.post.text) == ("p#style", "train", text)
     assert surfaces(made.post) == [("Anna", "PER"), ("Oslo", "LOC")]
-    assert made.post.relations == POST.relations
+    assert (made.post.relations, made.post.pairs) == (POST.relations, POST.pairs)
     assert (made.post.image, made.post.domain) == ("images/p.png", "music")
     assert made.answers == Answers(id="p#style", noun=NOUN, sentence="A gig.")
     assert tally.made == 1
+
+
+def test_what_nobody_judged_stays_unjudged() -> None:
+    variant = EntityVariant(text="Bo sang in Oslo", swaps=[("Anna", "Bo")])
+    for relations, pairs in ((None, [(0, 1)]), (None, None), ([], None), ([], [(1, 0)])):
+        post = POST.model_copy(update={"relations": relations, "pairs": pairs})
+        for answers in ({"style": "Oslo heard Anna!"}, {"entity": variant}, {"image": "a ship"}):
+            (made,), _ = make(next(iter(answers)), post, **answers)
+            assert (made.post.relations, made.post.pairs) == (relations, pairs)
 
 
 def test_style_refuses_what_is_not_certain() -> None:
@@ -73,7 +83,7 @@ def test_entity_swaps_mentions_and_what_is_known_of_them() -> None:
     (made,), _ = make("entity", entity=variant, noun=NOUN, sentence="A concert in Oslo.")
     assert made.post.id == "p#entity"
     assert surfaces(made.post) == [("Mary Lou", "PER"), ("Rome", "LOC")]
-    assert made.post.relations == POST.relations
+    assert (made.post.relations, made.post.pairs) == (POST.relations, POST.pairs)
     assert made.post.caption == "anna on a stage in Rome"
     assert made.answers == Answers(
         id="p#entity",

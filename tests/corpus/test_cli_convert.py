@@ -150,6 +150,9 @@ def test_knowledge_of_another_file_is_refused(
         ('{"posts": [-1]}', "numbers from 0 to 2"),
         ('{"posts": ["0"]}', "field posts[0] is '0'. Expected: a whole number"),
         ('{"rows": [0]}', "field posts is missing"),
+        ('{"posts": [0], "unlabelled": [1]}', "by posts and by labelled or unlabelled"),
+        ('{"labelled": [0], "unlabelled": [1, 0]}', "row 0 is named as labelled and as unlabelled"),
+        ('{"labelled": [0], "unlabelled": [1, 7]}', "1 numbers are no rows of the input (7)"),
         ("[0]", "the row is [0]. Expected: an object"),
         ("posts: 0", "not JSON"),
     ],
@@ -179,7 +182,7 @@ def test_skipped_rows_keep_the_numbers_of_the_others(command: Command, tmp_path:
     result = command(*arguments, "--skip-invalid")
     assert result.exit_code == 0, result.output
     assert "1 broken rows skipped" in result.output
-    assert "labelled rows that were skipped or do not exist: 1" in result.output
+    assert "rows that low.json names, but that were left out or do not exist: 1" in result.output
     assert [doc.user_data[ID_KEY] for doc in docs(tmp_path / "out" / "train.spacy")] == ["9"]
     result = command(*arguments, "--repair-bio")
     assert result.exit_code == 0, result.output
@@ -225,7 +228,7 @@ def test_formats_are_told_by_name_and_first_row(
     other.write_text(CONLL, encoding="utf-8")
     result = command("convert", other, "-o", out)
     assert result.exit_code == 1
-    assert "Allowed formats: posts, conll, prodigy, spacy" in result.output
+    assert "Allowed formats: posts, conll, mnre, prodigy, spacy" in result.output
     assert command("convert", other, "-o", out, "--format", "conll").exit_code == 0
 
 

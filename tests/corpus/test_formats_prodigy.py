@@ -11,6 +11,7 @@ from spacy_mmcot.errors import MMCoTError
 
 ANNA = {"start": 0, "end": 4, "label": "PER", "token_start": 0, "token_end": 0}
 OSLO = {"start": 8, "end": 12, "label": "LOC"}
+UNLABELLED = {"start": 5, "end": 7, "label": None}
 TASK = {
     "text": "Anna in Oslo",
     "tokens": [{"text": "Anna", "start": 0, "end": 4, "id": 0}],
@@ -51,6 +52,11 @@ def test_relations_join_spans(jsonl: Callable[..., Path]) -> None:
     assert (found.head, found.tail, found.label) == (1, 0, "home")
 
 
+def test_no_relation_is_not_the_same_as_nobody_looked(jsonl: Callable[..., Path]) -> None:
+    path = jsonl("rel.jsonl", {**TASK, "relations": []}, TASK)
+    assert [row.post.relations for row in read_rows(path, Findings(), set())] == [[], None]
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -65,6 +71,23 @@ def test_relations_join_spans(jsonl: Callable[..., Path]) -> None:
             {"spans": [ANNA], "relations": [{"label": "x", "head_span": OSLO, "child_span": ANNA}]},
             "a relation joins (8, 12)",
         ),
+        (
+            # Between tokens that are no span, which have no label.
+            {"relations": [{"label": "x", "head_span": UNLABELLED, "child_span": ANNA}]},
+            "a relation joins (5, 7)",
+        ),
+        (
+            {"relations": [{"label": "x", "head_span": ANNA, "child_span": ANNA}]},
+            "relations[0] joins entity 0 to itself",
+        ),
+        (
+            {"relations": [{"label": x, "head_span": ANNA, "child_span": OSLO} for x in "ab"]},
+            "relations[1] joins (0, 1), as relations[0] does",
+        ),
+        ({"relations": [{"head_span": ANNA, "child_span": OSLO}]}, "relations[0].label is missing"),
+        ({"relations": [{"label": "", "head_span": ANNA, "child_span": OSLO}]}, "is ''"),
+        ({"relations": [{"label": "x", "head": 0, "child": 2}]}, "relations[0].head_span is"),
+        ({"relations": {}}, "field relations is {}"),
     ],
 )
 def test_broken_tasks(jsonl: Callable[..., Path], change: dict, problem: str) -> None:

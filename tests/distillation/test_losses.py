@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spacy_mmcot.distillation.losses import TagLosses, tag_losses
+from spacy_mmcot.distillation.losses import Losses, tag_losses
 from spacy_mmcot.model.crf import ILLEGAL, lattice, legal_steps, log_marginals
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -47,7 +47,7 @@ class Batch:
         self.soft[row, : len(distributions)] = distributions
         self.taught[row, : len(distributions)] = True
 
-    def losses(self, crf: bool = True) -> TagLosses:
+    def losses(self, crf: bool = True) -> Losses:
         return tag_losses(
             self.emissions,
             self.lengths,

@@ -48,7 +48,7 @@ def test_a_last_line_without_its_line_end_counts(tmp_path: Path) -> None:
 
 def shown(results: list[dict[str, Any]]) -> list[list[str]]:
     console = Console(file=io.StringIO(), width=120)
-    console.print(summary(results))
+    console.print(summary(results, "ents_f"))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     rows = [row for row in text.splitlines() if row.startswith("│")]
     return [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
@@ -67,5 +67,13 @@ def test_a_run_repeated_counts_once_with_its_last_result() -> None:
     assert shown(results) == [["a", "60.00", "60.00", "0.00", "20", "3"]]
 
 
+def test_runs_without_the_score_are_left_out() -> None:
+    relations = line("a", 1, 0.5) | {"metrics": {"rel_f": 0.4, "training": None}}
+    assert shown([relations, line("b", 1, 0.6)]) == [["b", "60.00", "60.00", "0.00", "20", "3"]]
+    assert summary([relations], "ents_f") is None
+    table = summary([relations], "rel_f")
+    assert table is not None and table.title == "relation F1 (gold mentions)"
+
+
 def test_no_results_yet() -> None:
-    assert shown([]) == []
+    assert summary([], "ents_f") is None

@@ -17,10 +17,24 @@ RUNS: dict[str, Any] = {
 }
 
 
+def write_config(path: str, steps: int) -> None:
+    text = f"""
+    [system]
+    seed = 0
+    [training]
+    max_steps = {steps}
+    seed = ${{system.seed}}
+    dropout = 0.1
+    """
+    Path(path).write_text(text, "utf-8")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("teacher.cfg", "student.cfg", "train.spacy", "more.spacy", "dev.spacy"):
+    for name in ("teacher", "student"):
+        write_config(f"{name}.cfg", steps=10)
+    for name in ("train.spacy", "more.spacy", "dev.spacy"):
         Path(name).write_text(name, "utf-8")
     return tmp_path
 
@@ -37,17 +51,32 @@ def test_the_same_input_is_the_same_run(folder: Path) -> None:
     assert identity("student", seed=2) != identity("student")
 
 
-@pytest.mark.parametrize("name", ["student.cfg", "more.spacy", "train.spacy", "dev.spacy"])
+@pytest.mark.parametrize("name", ["more.spacy", "train.spacy", "dev.spacy"])
 def test_other_files_make_another_run(name: str, folder: Path) -> None:
     before = identity("student")
     Path(name).write_text("changed", "utf-8")
     assert identity("student") != before
 
 
-def test_another_teacher_makes_another_student(folder: Path) -> None:
+@pytest.mark.parametrize("name", ["student.cfg", "teacher.cfg"])
+def test_other_settings_make_another_student(name: str, folder: Path) -> None:
     before = identity("student")
-    Path("teacher.cfg").write_text("changed", "utf-8")
+    write_config(name, steps=20)
     assert identity("student") != before
+
+
+def test_what_changes_no_setting_changes_no_run(folder: Path) -> None:
+    before = identity("student")
+    config = Path("student.cfg").read_text("utf-8")
+    Path("student.cfg").write_text(f"# a comment\n{config}", "utf-8")
+    assert identity("student") == before
+    # An override to the value that stands there already.
+    assert identity("student", overrides={"training.max_steps": 10}) == before
+
+
+def test_an_override_of_nothing_is_an_error(folder: Path) -> None:
+    with pytest.raises(MMCoTError, match=r"\[E707\] teacher.cfg .*trining -> dropout"):
+        identity("teacher", overrides={"trining.dropout": 0.2})
 
 
 def test_other_overrides_make_another_run(folder: Path) -> None:

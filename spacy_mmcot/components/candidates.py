@@ -1,0 +1,84 @@
+"""Which pairs of mentions `mmcot_rel` looks at, and which labels they may have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy
+from numpy.typing import NDArray
+from spacy.tokens import Doc
+from spacy.training import Example
+
+from ..corpus.extensions import get_pairs, get_relations
+from ..model.pair_bridge import DocPairs
+
+# Mention types -> relation labels, by head type and then tail type.
+Legal = Mapping[str, Mapping[str, Sequence[str]]]
+
+
+def candidates(doc: Doc, max_distance: int, max_pairs: int) -> tuple[DocPairs, int]:
+    """The ordered pairs of the Doc's entities with at most `max_distance` tokens between them, or
+    those of them that `get_pairs` names; of more than `max_pairs` the nearest. Also returns how
+    many were left out for being too many."""
+    mentions = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
+    asked = get_pairs(doc)
+    if asked is None:
+        pairs = _near_pairs(mentions, max_distance)
+    else:
+        place = {(start, end): i for i, (start, end, _) in enumerate(mentions)}
+        found = [(place.get((h.start, h.end)), place.get((t.start, t.end))) for h, t in asked]
+        known = dict.fromkeys(p for p in found if None not in p and p[0] != p[1])
+        pairs = numpy.array(list(known), dtype="int64").reshape(-1, 2)
+        pairs = pairs[_gaps(mentions, pairs) <= max_distance]
+    surplus = max(0, len(pairs) - max_pairs)
+    if surplus:
+        nearest = numpy.argsort(_gaps(mentions, pairs), kind="stable")[:max_pairs]
+        pairs = pairs[numpy.sort(nearest)]
+    return DocPairs(doc, mentions, pairs), surplus
+
+
+def _near_pairs(mentions: Sequence[tuple[int, int, str]], max_distance: int) -> NDArray:
+    """Both directions of every pair that is near enough; entities come sorted and disjoint."""
+    starts = numpy.array([start for start, _, _ in mentions], dtype="int64")
+    ends = numpy.array([end for _, end, _ in mentions], dtype="int64")
+    n = len(mentions)
+    last = numpy.searchsorted(starts, ends + max_distance, side="right")
+    counts = numpy.maximum(last - numpy.arange(n) - 1, 0)
+    left = numpy.repeat(numpy.arange(n), counts)
+    right = left + 1 + numpy.arange(len(left)) - numpy.repeat(numpy.cumsum(counts) - counts, counts)
+    both = numpy.stack([left, right, right, left], axis=1)
+    return both.reshape(-1, 2).astype("int64")
+
+
+def _gaps(mentions: Sequence[tuple[int, int, str]], pairs: NDArray) -> NDArray:
+    """The number of tokens between the two mentions of each pair."""
+    bounds = numpy.array([mention[:2] for mention in mentions], dtype="int64").reshape(-1, 2)
+    heads, tails = bounds[pairs[:, 0]], bounds[pairs[:, 1]]
+    gap = numpy.maximum(heads[:, 0], tails[:, 0]) - numpy.minimum(heads[:, 1], tails[:, 1])
+    return numpy.maximum(gap, 0)
+
+
+def learn_legal(examples: Iterable[Example]) -> dict[str, dict[str, list[str]]]:
+    """The labels that gold relations have by the types of their mentions."""
+    seen: dict[str, dict[str, set[str]]] = {}
+    for example in examples:
+        for head, tail, label, _ in get_relations(example.reference):
+            seen.setdefault(head.label_, {}).setdefault(tail.label_, set()).add(label)
+    return {h: {t: sorted(labels) for t, labels in tails.items()} for h, tails in seen.items()}
+
+
+def legal_labels(
+    entry: DocPairs, legal: Legal | None, labels: Sequence[str]
+) -> NDArray[numpy.bool_]:
+    """(pairs, 1 + labels): which labels each pair may have; the first, no relation, always."""
+    allowed = numpy.ones((len(entry.pairs), 1 + len(labels)), dtype=bool)
+    if legal is None:
+        return allowed
+    rows: dict[tuple[str, str], list[bool]] = {}
+    for i, (head, tail) in enumerate(entry.pairs.tolist()):
+        types = entry.mentions[head][2], entry.mentions[tail][2]
+        if types not in rows:
+            known = legal.get(types[0], {}).get(types[1], ())
+            rows[types] = [label in known for label in labels]
+        allowed[i, 1:] = rows[types]
+    return allowed

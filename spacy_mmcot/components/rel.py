@@ -1,0 +1,514 @@
+"""`mmcot_rel`: relations between the entities of a Doc, from a distilled pair classifier."""
+
+# No postponed annotations here: spaCy reads those of factories and of initialize at run time.
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from spacy.language import Language
+from spacy.pipeline.trainable_pipe import TrainablePipe
+from spacy.tokens import Doc
+from spacy.training import Example, validate_examples, validate_get_examples
+from spacy.util import logger
+from spacy.vocab import Vocab
+from thinc.api import Config, Model, Optimizer, torch2xp, xp2torch
+from thinc.types import Floats2d
+
+from ..corpus.extensions import get_pairs, get_relations, register
+from ..distillation.losses import Losses, pair_losses
+from ..distillation.soft_relations import SoftRelations, get_soft_relations
+from ..errors import Errors, MMCoTError
+from ..model.pair_bridge import DocPairs, set_schema
+from ..types import RELATIONS_KEY, Relation
+from .candidates import Legal, candidates, learn_legal, legal_labels
+
+DEFAULT_MODEL = Config().from_str(
+    """
+    [model]
+    @architectures = "spacy_mmcot.PairClassifier.v1"
+
+    [model.tok2vec]
+    @architectures = "spacy.HashEmbedCNN.v2"
+    pretrained_vectors = null
+    width = 96
+    depth = 4
+    embed_size = 2000
+    window_size = 1
+    maxout_pieces = 3
+    subword_features = true
+    """
+)["model"]
+
+
+class PairPrediction(NamedTuple):
+    """A pair of mentions of one Doc with its likeliest label and that label's probability: head
+    and tail are (start, end) token offsets, end exclusive."""
+
+    head: tuple[int, int]
+    tail: tuple[int, int]
+    label: str
+    score: float
+
+
+@Language.factory(
+    "mmcot_rel",
+    requires=["doc.ents"],
+    assigns=["doc._.mmcot_rel"],
+    default_config={
+        "model": DEFAULT_MODEL,
+        "threshold": 0.5,
+        "max_distance": 100,
+        "max_pairs": 100_000,
+        "legal": None,
+        "negatives": 3.0,
+        "prior_strength": 0.0,
+        "soft_weight": 4.0,
+        "overwrite": False,
+        "scorer": {"@scorers": "spacy_mmcot.rel_scorer.v1"},
+    },
+    default_score_weights={"rel_f": 0.5, "rel_e2e_f": 0.5, "rel_p": 0.0, "rel_r": 0.0},
+)
+def make_rel(
+    nlp: Language,
+    name: str,
+    model: Model[list[DocPairs], list[Floats2d]],
+    threshold: float,
+    max_distance: int,
+    max_pairs: int,
+    legal: str | dict[str, dict[str, list[str]]] | None,
+    negatives: float | None,
+    prior_strength: float,
+    soft_weight: float,
+    overwrite: bool,
+    scorer: Callable | None,
+) -> "MMCoTRel":
+    return MMCoTRel(
+        nlp.vocab,
+        model,
+        name,
+        threshold=threshold,
+        max_distance=max_distance,
+        max_pairs=max_pairs,
+        legal=legal,
+        negatives=negatives,
+        prior_strength=prior_strength,
+        soft_weight=soft_weight,
+        overwrite=overwrite,
+        scorer=scorer,
+    )
+
+
+class MMCoTRel(TrainablePipe):
+    """Finds relations between the entities that earlier components have set.
+
+    threshold: a pair is given its likeliest label where the probability of any relation at all
+        reaches this.
+    max_distance: pairs with more tokens between their mentions have no relation.
+    max_pairs: the most pairs of one Doc; of more, the nearest count, and a warning says how many
+        were left out.
+    legal: which labels a pair may have by the types of head and tail: a map {head type: {tail
+        type: [labels]}}, "learned" for what the gold relations of the training data show, or None
+        for all.
+    negatives: the most pairs without a relation in a batch, as a multiple of those with one; None
+        for all.
+    prior_strength: how much the labels' frequencies in training are made up for: logits are
+        trained with this multiple of the log frequencies added, which are left away later (Menon
+        et al., ICLR 2021, "Long-tail learning via logit adjustment").
+    soft_weight: weight of the loss against a teacher's distributions (see `teach`) beside the gold
+        loss, as in `mmcot_ner`.
+    overwrite: replace relations set before; without it they stay.
+    """
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        model: Model[list[DocPairs], list[Floats2d]],
+        name: str = "mmcot_rel",
+        *,
+        threshold: float = 0.5,
+        max_distance: int = 100,
+        max_pairs: int = 100_000,
+        legal: str | Legal | None = None,
+        negatives: float | None = 3.0,
+        prior_strength: float = 0.0,
+        soft_weight: float = 4.0,
+        overwrite: bool = False,
+        scorer: Callable | None = None,
+    ):
+        if isinstance(legal, str) and legal != "learned":
+            raise MMCoTError(Errors.E610.format(component=name, legal=legal))
+        register()
+        self.vocab = vocab
+        self.model = model
+        self.name = name
+        self.negatives = negatives
+        self.prior_strength = prior_strength
+        self.soft_weight = soft_weight
+        self.overwrite = overwrite
+        self.scorer = scorer
+        self.learns_legal = legal == "learned"
+        self.cfg: dict[str, Any] = {
+            "labels": [],
+            "types": [],
+            "threshold": threshold,
+            "max_distance": max_distance,
+            "max_pairs": max_pairs,
+            "legal": None if self.learns_legal else legal,
+            "log_prior": [],
+            "temperature": 1.0,
+        }
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Relation labels, sorted; that of no relation is not among them."""
+        return tuple(self.cfg["labels"])
+
+    @property
+    def label_data(self) -> dict[str, Any]:
+        """What `spacy init labels` saves and `initialize` takes."""
+        return {name: self.cfg[name] for name in ("labels", "types", "legal", "log_prior")}
+
+    @property
+    def is_initialized(self) -> bool:
+        return self.model.has_dim("nI") is True
+
+    def add_label(self, label: str) -> int:
+        """Add a label before initialisation. Returns 1 if it was new, 0 if not."""
+        if label in self.labels:
+            return 0
+        if self.is_initialized:
+            raise MMCoTError(
+                Errors.E601.format(component=self.name, labels=list(self.labels), label=label)
+            )
+        self.cfg["labels"] = sorted([*self.labels, label])
+        self.vocab.strings.add(label)
+        return 1
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: dict[str, Any] | None = None,
+    ) -> None:
+        """Learn the schema, from `labels` (see `label_data`) or else from the examples, and build
+        the model for it."""
+        validate_get_examples(get_examples, "MMCoTRel.initialize")
+        # A second initialisation starts from scratch; a first one keeps what add_label was told.
+        known = () if self.is_initialized else self.labels
+        if labels is None:
+            labels = self._schema(get_examples, known)
+        elif not isinstance(labels, dict) or set(labels) != set(self.label_data):
+            raise MMCoTError(Errors.E613.format(component=self.name, received=labels))
+        self.cfg.update(labels)
+        self.cfg["temperature"] = 1.0
+        for label in (*self.labels, *self.cfg["types"]):
+            self.vocab.strings.add(label)
+        if not self.labels:
+            raise MMCoTError(Errors.E611.format(component=self.name))
+        set_schema(self.model, ["None", *self.labels], self.cfg["types"])
+        sample = [eg.predicted for eg in islice(get_examples(), 10)]
+        none = numpy.zeros((0, 2), dtype="int64")
+        filled = [doc for doc in sample if len(doc)] or sample
+        self.model.initialize(X=[DocPairs(doc, [], none) for doc in filled])
+
+    def predict(self, docs: Iterable[Doc]) -> list[list[PairPrediction]]:
+        """The relations of each Doc, in the order of their heads; the Docs are not touched."""
+        entries = []
+        for doc in docs:
+            entry, surplus = candidates(doc, self.cfg["max_distance"], self.cfg["max_pairs"])
+            if surplus:
+                logger.warning(
+                    "%s: %d of %d pairs of mentions in one doc were left out (max_pairs = %d): %r",
+                    self.name,
+                    surplus,
+                    surplus + len(entry.pairs),
+                    self.cfg["max_pairs"],
+                    doc.text[:60],
+                )
+            entries.append(entry)
+        return self._decide(entries, self.distributions(entries))
+
+    def predict_on_gold_mentions(self, examples: Sequence[Example]) -> list[list[PairPrediction]]:
+        """What `predict` would say if the entities of each reference had been found: read from
+        the predicted Doc, head and tail as tokens of the reference."""
+        entries = [self._gold_candidates(example) for example in examples]
+        moved = [_moved(e, eg.predicted) for e, eg in zip(entries, examples, strict=True)]
+        return self._decide(entries, self.distributions(moved))
+
+    def distributions(self, entries: Sequence[DocPairs]) -> list[NDArray[numpy.float32]]:
+        """P(label | pair), one (pairs, 1 + labels) array an entry; the first is no relation."""
+        if not self.is_initialized:
+            raise MMCoTError(Errors.E602.format(component=self.name))
+        return [
+            torch.softmax(torch.from_numpy(logits), dim=-1).numpy()
+            for logits in self._tempered_logits(entries)
+        ]
+
+    def soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
+        """What `teach` stores: the distributions of each Doc's pairs."""
+        limits = self.cfg["max_distance"], self.cfg["max_pairs"]
+        entries = [candidates(doc, *limits)[0] for doc in docs]
+        return [
+            SoftRelations(
+                list(self.labels),
+                [(*place, m[2]) for place, m in zip(_places(e), e.mentions, strict=True)],
+                e.pairs,
+                probabilities,
+            )
+            for e, probabilities in zip(entries, self.distributions(entries), strict=True)
+        ]
+
+    def set_annotations(self, docs: Iterable[Doc], scores: list[list[PairPrediction]]) -> None:
+        """Write `doc._.mmcot_rel`."""
+        for doc, predictions in zip(docs, scores, strict=True):
+            kept = [] if self.overwrite else list(get_relations(doc))
+            taken = {(r.head.start, r.head.end, r.tail.start, r.tail.end) for r in kept}
+            spans = {(ent.start, ent.end): ent for ent in doc.ents}
+            new = [
+                Relation(spans[p.head], spans[p.tail], p.label, p.score)
+                for p in predictions
+                if (*p.head, *p.tail) not in taken
+            ]
+            doc._.mmcot_rel = [*kept, *new]
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from gold relations between the predicted Docs' entities (the reference's, where
+        nothing has set entities), and from soft labels. Dropout is the model's own setting."""
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        examples = list(examples)
+        validate_examples(examples, "MMCoTRel.update")
+        if not self.is_initialized:
+            raise MMCoTError(Errors.E602.format(component=self.name))
+        if not any(len(eg.predicted) for eg in examples):
+            return losses
+        batch = self.targets(examples)
+        logits, backprop = self.model.begin_update([target.entry for target in batch])
+        loss, gradient = self.get_loss(examples, (batch, logits))
+        backprop(gradient)
+        if sgd is not None:
+            self.finish_update(sgd)
+        losses[self.name] += loss
+        return losses
+
+    def get_loss(self, examples: Iterable[Example], scores: Any) -> tuple[float, list[Floats2d]]:
+        """The joint loss of (targets, logits) and its gradient in the shape of the logits."""
+        batch, logits = scores
+        arrays = [xp2torch(array, requires_grad=True) for array in logits]
+        flat = torch.cat(arrays)
+        if self.prior_strength:
+            prior = torch.tensor(self.cfg["log_prior"], device=flat.device)
+            flat = flat + self.prior_strength * prior
+        losses = self.batch_losses(batch, flat)
+        total = losses.gold + self.soft_weight * losses.soft
+        gradients: list[Any] = [torch2xp(g) for g in torch.autograd.grad(total, arrays)]
+        return float(total.detach()), gradients
+
+    def batch_losses(self, batch: Sequence["Target"], logits: torch.Tensor) -> Losses:
+        """The losses of the batch's pairs; logits: (pairs, 1 + labels), one target's after the
+        other's."""
+        arrays = (
+            numpy.concatenate([getattr(target, name) for target in batch])
+            for name in ("allowed", "gold", "soft", "taught")
+        )
+        allowed, gold, soft, taught = (torch.from_numpy(a).to(logits.device) for a in arrays)
+        return pair_losses(logits.masked_fill(~allowed, -torch.inf), gold, soft, taught)
+
+    def targets(self, examples: Sequence[Example], *, sample: bool = True) -> list["Target"]:
+        """What each example teaches about its pairs; with `sample`, pairs without a relation are
+        drawn down to their share."""
+        batch = [self._target(example) for example in examples]
+        if not sample or self.negatives is None:
+            return batch
+        gold = numpy.concatenate([target.gold for target in batch])
+        n_kept = round(self.negatives * max(1, int((gold > 0).sum())))
+        negative = numpy.flatnonzero(gold == 0)
+        if len(negative) > n_kept:
+            gold[numpy.random.permutation(negative)[n_kept:]] = -1
+        ends = numpy.cumsum([len(target.gold) for target in batch])
+        parts = numpy.split(gold, ends[:-1])
+        return [t._replace(gold=part) for t, part in zip(batch, parts, strict=True)]
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """The scorer's figures end to end, from the predicted Docs as they are, and on gold
+        mentions."""
+        if self.scorer is None:
+            return {}
+        examples = list(examples)
+        predictions = self.predict_on_gold_mentions(examples)
+        on_gold = [
+            [
+                (*_characters(eg.reference, p.head), *_characters(eg.reference, p.tail), *p[2:])
+                for p in found
+            ]
+            for eg, found in zip(examples, predictions, strict=True)
+        ]
+        return self.scorer(examples, on_gold_mentions=on_gold, **kwargs)
+
+    def _decide(
+        self, entries: Sequence[DocPairs], distributions: Sequence[NDArray[numpy.float32]]
+    ) -> list[list[PairPrediction]]:
+        result = []
+        for entry, probabilities in zip(entries, distributions, strict=True):
+            found = []
+            # 1 - P(None) by its summands, which keep their precision where it is near 0.
+            related = probabilities[:, 1:].sum(axis=1)
+            best = probabilities[:, 1:].argmax(axis=1)
+            # Where every label is illegal not even a threshold of 0 is reached.
+            related = (related >= self.cfg["threshold"]) & (related > 0)
+            for row in numpy.flatnonzero(related):
+                head, tail = (entry.mentions[i] for i in entry.pairs[row])
+                score = float(probabilities[row, 1 + best[row]])
+                found.append(PairPrediction(head[:2], tail[:2], self.labels[best[row]], score))
+            result.append(sorted(found, key=lambda p: (p.head, p.tail)))
+        return result
+
+    def _tempered_logits(self, entries: Sequence[DocPairs]) -> list[NDArray[numpy.float32]]:
+        """One (pairs, 1 + labels) array an entry, -inf where a label is illegal."""
+        filled = [entry for entry in entries if len(entry.pairs)]
+        logits = iter(self.model.predict(filled) if filled else ())
+        result = []
+        for entry in entries:
+            array = numpy.zeros((0, 1 + len(self.labels)), dtype="float32")
+            if len(entry.pairs):
+                array = xp2torch(next(logits)).cpu().numpy() / self.cfg["temperature"]
+            array[~legal_labels(entry, self.cfg["legal"], self.labels)] = -numpy.inf
+            result.append(array)
+        return result
+
+    def _target(self, example: Example) -> "Target":
+        doc, reference = example.predicted, example.reference
+        taught = get_soft_relations(reference, self.labels) if self.soft_weight else None
+        if doc.has_annotation("ENT_IOB"):
+            entry, _ = candidates(doc, self.cfg["max_distance"], self.cfg["max_pairs"])
+        else:
+            entry = self._gold_candidates(example)
+        gold = self._gold(reference, entry)
+        if taught is not None and not (gold >= 0).any():
+            entry = _soft_candidates(reference, taught)
+            gold = numpy.full(len(entry.pairs), -1, dtype="int64")
+        allowed = legal_labels(entry, self.cfg["legal"], self.labels)
+        # A predicted mention of another type may rule out what is gold.
+        illegal = (gold >= 0) & ~allowed[numpy.arange(len(gold)), gold]
+        gold[illegal] = -1
+        soft = numpy.zeros(allowed.shape, dtype="float32")
+        is_taught = numpy.zeros(len(gold), dtype=bool)
+        if taught is not None:
+            rows, places = taught.rows(), _places(entry)
+            for i, (head, tail) in enumerate(entry.pairs.tolist()):
+                row = rows.get((*places[head], *places[tail]))
+                if row is not None:
+                    soft[i] = taught.probabilities[row]
+                    is_taught[i] = True
+        return Target(_moved(entry, doc), allowed, gold, soft, is_taught)
+
+    def _gold(self, reference: Doc, entry: DocPairs) -> NDArray[numpy.int64]:
+        """(pairs,): the label's index, 0 for no relation, -1 where nobody judged the pair."""
+        gold = numpy.full(len(entry.pairs), -1, dtype="int64")
+        if RELATIONS_KEY not in reference.user_data:
+            return gold
+        labels = {label: i + 1 for i, label in enumerate(self.labels)}
+        wanted: dict[tuple[int, ...], int] = {}
+        for head, tail, label, _ in get_relations(reference):
+            if label not in labels:
+                raise MMCoTError(
+                    Errors.E603.format(component=self.name, label=label, labels=list(self.labels))
+                )
+            place = (head.start_char, head.end_char, tail.start_char, tail.end_char)
+            wanted[place] = labels[label]
+        pairs = get_pairs(reference)
+        judged = pairs and {(h.start_char, h.end_char, t.start_char, t.end_char) for h, t in pairs}
+        real = {(ent.start_char, ent.end_char) for ent in reference.ents}
+        places = _places(entry)
+        for i, (h, t) in enumerate(entry.pairs.tolist()):
+            place = (*places[h], *places[t])
+            unjudged = pairs is not None and place not in (judged or ())
+            # A mention that is none has no relation, whatever was judged.
+            if not (unjudged and places[h] in real and places[t] in real):
+                gold[i] = wanted.get(place, 0)
+        return gold
+
+    def _gold_candidates(self, example: Example) -> DocPairs:
+        return candidates(example.reference, self.cfg["max_distance"], self.cfg["max_pairs"])[0]
+
+    def _schema(
+        self, get_examples: Callable[[], Iterable[Example]], known: Sequence[str]
+    ) -> dict[str, Any]:
+        labels, types = set(known), set[str]()
+        for example in get_examples():
+            types.update(ent.label_ for ent in example.reference.ents)
+            labels.update(relation.label for relation in get_relations(example.reference))
+            soft = get_soft_relations(example.reference)
+            if soft is not None:
+                labels.update(soft.labels)
+                types.update(label for _, _, label in soft.mentions)
+        schema: dict[str, Any] = {"labels": sorted(labels), "types": sorted(types)}
+        if self.learns_legal:
+            schema["legal"] = learn_legal(get_examples())
+        # The counts of _gold need the labels' order.
+        self.cfg["labels"] = schema["labels"]
+        counts = numpy.ones(1 + len(labels))
+        for example in get_examples():
+            gold = self._gold(example.reference, self._gold_candidates(example))
+            counts += numpy.bincount(gold[gold >= 0], minlength=len(counts))
+        schema["log_prior"] = numpy.log(counts / counts.sum()).tolist()
+        return schema
+
+
+class Target(NamedTuple):
+    """What a Doc's pairs are to learn. allowed: boolean (pairs, 1 + labels); gold: (pairs,), the
+    label's index, 0 for no relation, -1 where nobody judged; soft: (pairs, 1 + labels), a
+    teacher's distributions; taught: boolean (pairs,), where there are any."""
+
+    entry: DocPairs
+    allowed: NDArray[numpy.bool_]
+    gold: NDArray[numpy.int64]
+    soft: NDArray[numpy.float32]
+    taught: NDArray[numpy.bool_]
+
+
+def _characters(doc: Doc, mention: tuple[int, int]) -> tuple[int, int]:
+    last = doc[mention[1] - 1]
+    return doc[mention[0]].idx, last.idx + len(last)
+
+
+def _places(entry: DocPairs) -> list[tuple[int, int]]:
+    """The character offsets of each mention."""
+    return [_characters(entry.doc, (start, end)) for start, end, _ in entry.mentions]
+
+
+def _moved(entry: DocPairs, doc: Doc) -> DocPairs:
+    """The same mentions and pairs on the tokens of another Doc of the same text."""
+    if entry.doc is doc:
+        return entry
+    mentions = [
+        _on_tokens(doc, *place, label)
+        for place, (_, _, label) in zip(_places(entry), entry.mentions, strict=True)
+    ]
+    return entry._replace(doc=doc, mentions=mentions)
+
+
+def _soft_candidates(reference: Doc, taught: SoftRelations) -> DocPairs:
+    """The mentions and pairs that a teacher labelled, gold or found by itself."""
+    mentions = [_on_tokens(reference, *mention) for mention in taught.mentions]
+    return DocPairs(reference, mentions, taught.pairs)
+
+
+def _on_tokens(doc: Doc, start: int, end: int, label: str) -> tuple[int, int, str]:
+    """The mention at these characters, in tokens."""
+    span = doc.char_span(start, end, alignment_mode="expand")
+    if span is None:
+        raise MMCoTError(Errors.E612.format(start=start, end=end, text=doc.text[:60]))
+    return span.start, span.end, label

@@ -1,0 +1,149 @@
+"""MNRE files: a row judges one ordered pair of mentions of a tweet, and is a Python dict literal.
+
+    {'token': [...], 'h': {'name': ..., 'pos': [start, end]}, 't': {...}, 'img_id': ...,
+     'relation': ...}
+
+Positions count tokens, end exclusive; the relation `None` says that the pair has none. A post's
+text is the tokens joined by single spaces, as with CoNLL files.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, StrictInt, model_validator
+
+from ..errors import MMCoTError, located
+from ..types import NO_RELATION, Entity, Post, PostRelation, Text
+from .files import decode, iter_lines
+from .findings import Findings
+from .jsonl import CURE, validate
+from .rows import Row, split_of, unique_id
+
+# A relation's label tells what types its ends have ("/per/org/member_of"), so an end's own label
+# must not repeat it.
+LABEL = "ENTITY"
+MAX_LINE = 100_000
+
+_LITERAL = "one Python dict literal, {'token': [...], 'h': {...}, 't': {...}, ...}"
+_SPACED = "tokens with a space inside, written with a no-break space (U+00A0)"
+_NESTED = "rows left out: one mention overlaps the other, which entities of a Doc cannot"
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Mention(_Read):
+    name: Text
+    pos: tuple[StrictInt, StrictInt]
+
+
+class _Pair(_Read):
+    token: list[Text]
+    h: _Mention
+    t: _Mention
+    img_id: Text
+    relation: Text
+
+    @model_validator(mode="after")
+    def _check(self) -> _Pair:
+        for role, mention in (("h", self.h), ("t", self.t)):
+            start, end = mention.pos
+            if not 0 <= start < end <= len(self.token):
+                raise ValueError(
+                    f"{role}.pos is [{start}, {end}], which is no stretch of the row's "
+                    f"{len(self.token)} tokens"
+                )
+            surface = " ".join(self.token[start:end])
+            if "".join(surface.split()) != "".join(mention.name.split()):
+                raise ValueError(
+                    f"{role}.name is {mention.name!r}, but the tokens at [{start}, {end}] are "
+                    f"{surface!r}"
+                )
+        if self.h.pos == self.t.pos:
+            raise ValueError(f"h and t are the same mention, {list(self.h.pos)}")
+        return self
+
+
+def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
+    """A post of two mentions for each row of an MNRE file, to be joined with those of the same
+    tweet by `joining.join_rows`. Its id is the picture's, numbered where that is repeated.
+
+    A row whose mentions overlap is reported as lost.
+    """
+    number = -1
+    for line, raw in iter_lines(path):
+        if not raw.strip():
+            continue
+        number += 1
+        try:
+            pair = validate(path, line, _Pair, _parse_literal(path, line, raw))
+            post = _post(path, line, pair)
+        except MMCoTError as error:
+            findings.reject(error)
+            continue
+        if post is None:
+            findings.lose(_NESTED, f"{path}, line {line}: {pair.h.name!r} and {pair.t.name!r}")
+            continue
+        if any(" " in word for word in pair.token):
+            findings.change(_SPACED, f"{path}, line {line}")
+        name = unique_id(pair.img_id, ids)
+        yield Row(number, post.model_copy(update={"id": name}), group=pair.img_id)
+
+
+def _parse_literal(path: Path, line: int, raw: bytes) -> Any:
+    text = decode(path, line, raw)
+    if len(text) > MAX_LINE:
+        problem = f"the line has {len(text)} characters"
+        raise located(path, line, problem, f"at most {MAX_LINE} characters a row", CURE)
+    try:
+        with warnings.catch_warnings():
+            # What the literal's escapes look like to the compiler is no concern of the user.
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(text)
+        # A lone surrogate is a legal escape, yet no UTF-8 file could hold it.
+        if "\\" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        problem = "a text holds one half of a surrogate pair"
+    except (RecursionError, MemoryError):
+        problem = "the literal is nested too deeply"
+    except SyntaxError as error:
+        problem = f"not a Python literal ({error.msg})"
+    except (ValueError, TypeError):
+        problem = "not a Python literal (it holds more than plain values)"
+    else:
+        return value
+    raise located(path, line, problem, _LITERAL, CURE)
+
+
+def _post(path: Path, line: int, pair: _Pair) -> Post | None:
+    """The row's post, entities in text order; None where its mentions overlap."""
+    starts = [0]
+    for word in pair.token:
+        starts.append(starts[-1] + len(word) + 1)
+    head, tail = (
+        Entity(start=starts[start], end=starts[end] - 1, label=LABEL)
+        for start, end in (pair.h.pos, pair.t.pos)
+    )
+    if head.start < tail.end and tail.start < head.end:
+        return None
+    ends = (0, 1) if head.start < tail.start else (1, 0)
+    relations = []
+    if pair.relation != NO_RELATION:
+        relations.append(PostRelation(head=ends[0], tail=ends[1], label=pair.relation))
+    fields = {
+        "id": pair.img_id,
+        "text": " ".join(word.replace(" ", "\N{NO-BREAK SPACE}") for word in pair.token),
+        "entities": sorted((head, tail), key=lambda entity: entity.start),
+        "relations": relations,
+        "pairs": [ends],
+        "split": split_of(path),
+    }
+    return validate(path, line, Post, fields)

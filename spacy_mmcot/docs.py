@@ -1,0 +1,25 @@
+"""Copies of Docs, for all parts of the package that work on spaCy's Docs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from spacy.tokens import Doc
+
+
+def bare_copy(doc: Doc, keys: Iterable[Any] | None = None) -> Doc:
+    """A Doc of the same tokens without annotation, and without what a pipeline leaves on a Doc
+    (an encoder's states would triple a corpus).
+
+    keys: the entries of the user data to take along, where the Doc has them; None for all.
+    """
+    copy = Doc(
+        doc.vocab,
+        words=[token.text for token in doc],
+        spaces=[bool(token.whitespace_) for token in doc],
+    )
+    data: dict[Any, Any] = doc.user_data
+    wanted = data if keys is None else keys
+    copy.user_data.update({key: data[key] for key in wanted if key in data})
+    return copy

@@ -1,0 +1,262 @@
+"""MNRE files: what a row says arrives, rows of a tweet are joined, and broken rows are named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from spacy_mmcot.corpus.findings import Findings
+from spacy_mmcot.corpus.formats import read_posts
+from spacy_mmcot.corpus.formats_mnre import MAX_LINE, read_rows
+from spacy_mmcot.corpus.joining import join_rows
+from spacy_mmcot.corpus.rows import Row
+from spacy_mmcot.corpus.sources import guess_format
+from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.types import Answers, NounItem, Post
+
+TOKENS = ["Anna", "Lind", "sings", "in", "Oslo", ",", "Norway"]
+ANNA, LIND, OSLO, NORWAY = (0, 2), (1, 2), (4, 5), (6, 7)
+
+
+def row(
+    head: tuple[int, int], tail: tuple[int, int], relation: str = "None", **change: object
+) -> dict[str, Any]:
+    def mention(pos: tuple[int, int]) -> dict[str, Any]:
+        return {"name": " ".join(TOKENS[slice(*pos)]), "pos": list(pos)}
+
+    fields = {"token": TOKENS, "h": mention(head), "t": mention(tail), "img_id": "7.jpg"}
+    return {**fields, "relation": relation, **change}
+
+
+@pytest.fixture
+def mnre(tmp_path: Path) -> Callable[..., Path]:
+    """Write rows, each a dict or a raw line, to a file."""
+
+    def write(*rows: dict[str, Any] | bytes, name: str = "train.txt") -> Path:
+        path = tmp_path / name
+        lines = [line if isinstance(line, bytes) else repr(line).encode() for line in rows]
+        path.write_bytes(b"\n".join(lines) + b"\n")
+        return path
+
+    return write
+
+
+def read(path: Path, findings: Findings | None = None) -> list[Row]:
+    return list(read_rows(path, findings or Findings(), set()))
+
+
+def relations(post: Post) -> list[tuple[str, str, str]]:
+    surfaces = [post.text[e.start : e.end] for e in post.entities or []]
+    return [(surfaces[r.head], surfaces[r.tail], r.label) for r in post.relations or []]
+
+
+def pairs(post: Post) -> list[tuple[str, str]]:
+    surfaces = [post.text[e.start : e.end] for e in post.entities or []]
+    return [(surfaces[head], surfaces[tail]) for head, tail in post.pairs or []]
+
+
+def test_a_row_is_a_post_of_one_judged_pair(mnre: Callable[..., Path]) -> None:
+    path = mnre(row(OSLO, ANNA, "/loc/per/of"), b"", row(ANNA, NORWAY), name="valid.txt")
+    first, second = read(path)
+    assert first.post.text == "Anna Lind sings in Oslo , Norway"
+    assert [(e.start, e.end, e.label) for e in first.post.entities or []] == [
+        (0, 9, "ENTITY"),
+        (19, 23, "ENTITY"),
+    ]
+    assert relations(first.post) == [("Oslo", "Anna Lind", "/loc/per/of")]
+    assert pairs(first.post) == [("Oslo", "Anna Lind")]
+    assert (second.post.relations, pairs(second.post)) == ([], [("Anna Lind", "Norway")])
+    assert [(r.number, r.post.id, r.post.split) for r in (first, second)] == [
+        (0, "7.jpg", "dev"),
+        (1, "7.jpg-2", "dev"),
+    ]
+
+
+def test_tokens_are_told_by_the_space_alone(mnre: Callable[..., Path]) -> None:
+    tokens = ["#a\u200b", "b c", "d\xa0e", "\x85", "f"]
+    sides = {"h": {"name": "#a\u200b", "pos": [0, 1]}, "t": {"name": "b  c", "pos": [1, 2]}}
+    findings = Findings()
+    (found,) = read(mnre(row(ANNA, OSLO, token=tokens, **sides)), findings)
+    assert found.post.text.split(" ") == ["#a\u200b", "b\xa0c", "d\xa0e", "\x85", "f"]
+    assert "tokens with a space inside, written with a no-break space" in "\n".join(
+        findings.lines()
+    )
+
+
+def test_rows_of_a_tweet_become_one_post(mnre: Callable[..., Path]) -> None:
+    other = row(ANNA, OSLO, img_id="8.jpg")
+    path = mnre(row(OSLO, NORWAY, "/in"), other, row(ANNA, OSLO), row(ANNA, NORWAY, "/home"))
+    first, second = join_rows(read(path), Findings())
+    assert first.post.id == "7.jpg"
+    surfaces = [first.post.text[e.start : e.end] for e in first.post.entities or []]
+    assert surfaces == ["Anna Lind", "Oslo", "Norway"]
+    assert pairs(first.post) == [("Oslo", "Norway"), ("Anna Lind", "Oslo"), ("Anna Lind", "Norway")]
+    assert relations(first.post) == [("Oslo", "Norway", "/in"), ("Anna Lind", "Norway", "/home")]
+    assert Post.model_validate(first.post.model_dump()) == first.post
+    assert (second.post.id, pairs(second.post)) == ("8.jpg", [("Anna Lind", "Oslo")])
+
+
+def test_mentions_that_overlap_live_in_two_posts(mnre: Callable[..., Path]) -> None:
+    findings = Findings()
+    path = mnre(row(ANNA, OSLO), row(LIND, OSLO), row(ANNA, LIND), row(LIND, NORWAY, "/x"))
+    first, second = join_rows(read(path, findings), findings)
+    assert pairs(first.post) == [("Anna Lind", "Oslo")]
+    assert pairs(second.post) == [("Lind", "Oslo"), ("Lind", "Norway")]
+    assert relations(second.post) == [("Lind", "Norway", "/x")]
+    assert second.post.id == "7.jpg-2"
+    report = "\n".join(findings.lines())
+    assert "rows left out: one mention overlaps the other" in report
+    assert f"{path}, line 3: 'Anna Lind' and 'Lind'" in report
+    assert "kept as a post of their own: 1" in report
+
+
+def test_a_pair_that_is_judged_twice(mnre: Callable[..., Path]) -> None:
+    findings = Findings()
+    twice = mnre(row(ANNA, OSLO, "/x"), row(ANNA, OSLO, "/x"), row(ANNA, OSLO, "/y"))
+    (joined,) = join_rows(read(twice, findings), findings)
+    assert relations(joined.post) == [("Anna Lind", "Oslo", "/x")]
+    assert len(pairs(joined.post)) == 1
+    report = "\n".join(findings.lines())
+    assert "rows that repeat a pair of their post, counted once: 1" in report
+    assert "row 2: 7.jpg-3: /y" in report
+    # The other direction is another pair.
+    (both,) = join_rows(read(mnre(row(ANNA, OSLO, "/x"), row(OSLO, ANNA))), Findings())
+    assert pairs(both.post) == [("Anna Lind", "Oslo"), ("Oslo", "Anna Lind")]
+
+
+def test_what_is_known_of_the_rows_is_united(mnre: Callable[..., Path]) -> None:
+    anna, again, oslo = (
+        NounItem(mention=mention, kind=kind)
+        for mention, kind in (("Anna Lind", "singer"), ("Anna Lind", "woman"), ("Oslo", "city"))
+    )
+    answers = [
+        Answers(id="7.jpg", noun=[anna], sentence="She sings."),
+        Answers(id="7.jpg-2", noun=[again, oslo], sentence="She sings."),
+        Answers(id="7.jpg-3", sentence="In Norway."),
+    ]
+    rows = read(mnre(row(ANNA, OSLO), row(OSLO, NORWAY), row(ANNA, NORWAY)))
+    known = [r._replace(answers=a) for r, a in zip(rows, answers, strict=True)]
+    (joined,) = join_rows(known, Findings())
+    assert joined.answers == Answers(
+        id="7.jpg", noun=[anna, oslo], sentence="She sings. In Norway."
+    )
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        (b"{'token': ['a'", "not a Python literal"),
+        (b"__import__('os').getcwd()", "not a Python literal"),
+        (b"{[]: 1}", "not a Python literal"),
+        (b"{'token': ['\\ud83d']}", "one half of a surrogate pair"),
+        (b"{'token': ['caf\xe9']}", "is not UTF-8"),
+        (b"a\x00b", "not a Python literal"),
+        (b"(" * 5_000, "not a Python literal"),
+        (b"-" * 50_000 + b"1", "nested too deeply"),
+        (b"'" + b"x" * MAX_LINE + b"'", "the line has 100002 characters"),
+        (b"[1]", "the row is [1]"),
+        (row(ANNA, OSLO, token=[]), "h.pos is [0, 2], which is no stretch of the row's 0 tokens"),
+        (row(ANNA, OSLO, token=["Anna", ""]), "field token[1] is ''"),
+        (row(ANNA, OSLO, token="Anna"), "field token is 'Anna'"),
+        (row(ANNA, OSLO, h={"name": "x", "pos": [3, 3]}), "h.pos is [3, 3]"),
+        (row(ANNA, OSLO, t={"name": "x", "pos": [-1, 1]}), "t.pos is [-1, 1]"),
+        (row(ANNA, OSLO, t={"name": "x", "pos": ["4", 5]}), "field t.pos[0] is '4'"),
+        (row(ANNA, OSLO, t={"name": "Rome", "pos": [4, 5]}), "t.name is 'Rome', but the tokens"),
+        (row(ANNA, OSLO, t={"pos": [4, 5]}), "field t.name is missing"),
+        (row(ANNA, ANNA), "h and t are the same mention"),
+        (row(ANNA, OSLO, ""), "field relation is ''"),
+        (row(ANNA, OSLO, img_id=None), "field img_id is None"),
+    ],
+)
+def test_broken_rows(mnre: Callable[..., Path], broken: dict | bytes, problem: str) -> None:
+    path = mnre(row(ANNA, OSLO), broken, row(OSLO, NORWAY))
+    with pytest.raises(MMCoTError) as caught:
+        read(path)
+    message = str(caught.value)
+    assert message.startswith(f"[E101] {path}, line 2: ")
+    assert problem in message
+    assert "\n" not in message
+    findings = Findings(skip_invalid=True)
+    assert [r.number for r in read(path, findings)] == [0, 2]
+    assert len(findings.skipped) == 1
+
+
+def test_the_format_is_told_by_the_first_row(mnre: Callable[..., Path], tmp_path: Path) -> None:
+    assert guess_format(mnre(b"", row(ANNA, OSLO))) == "mnre"
+    conll = tmp_path / "conll.txt"
+    conll.write_text("IMGID:7\n{\tO\n", encoding="utf-8")
+    assert guess_format(conll) == "conll"
+
+
+def test_the_low_resource_split_comes_before_joining(
+    mnre: Callable[..., Path],
+    command: Callable[..., Result],
+    jsonl: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    path = mnre(
+        row(ANNA, OSLO, "/sings_in"), row(OSLO, NORWAY, "/in"), row(ANNA, NORWAY), row(NORWAY, OSLO)
+    )
+    low = tmp_path / "low.json"
+    low.write_text('{"labelled": [0, 2], "unlabelled": [1], "note": "?"}', encoding="utf-8")
+    knowledge = jsonl(
+        "knowledge.jsonl",
+        {
+            "n": 0,
+            "noun": "Anna Lind is a singer; Oslo is the capital of Norway, a city.",
+            "sentence": "She sings there.",
+        },
+        {"n": 1, "noun": "Oslo is a city; nobody knows the other.", "sentence": "It lies there."},
+        {"n": 2, "sentence": "She sings there."},
+    )
+    out, answers = tmp_path / "posts.jsonl", tmp_path / "answers.jsonl"
+    result = command(
+        *("convert", path, "-o", out, "--labelled", low, "--knowledge", knowledge),
+        *("--answers-out", answers),
+    )
+    assert result.exit_code == 0, result.output
+    train, unlabelled = read_posts(out)
+    assert (train.split, unlabelled.split) == ("train", "unlabelled")
+    assert pairs(train) == [("Anna Lind", "Oslo"), ("Anna Lind", "Norway")]
+    assert relations(train) == [("Anna Lind", "Oslo", "/sings_in")]
+    assert (unlabelled.id, pairs(unlabelled)) == ("7.jpg-2", [("Oslo", "Norway")])
+    assert "rows that low.json does not name, left out: 1" in result.output
+    assert "3 rows that judge a pair are joined into 2 posts." in result.output
+    assert "mentions that their noun answer does not name: 1" in result.output
+    first, second = map(Answers.model_validate_json, answers.read_text("utf-8").splitlines())
+    assert first.sentence == "She sings there."
+    assert [(i.mention, i.kind) for i in first.noun or []] == [
+        ("Anna Lind", "singer"),
+        ("Oslo", "capital of Norway"),
+    ]
+    assert (second.id, second.sentence) == ("7.jpg-2", "It lies there.")
+
+    docs = tmp_path / "docs"
+    result = command("convert", out, "--answers", answers, "-o", docs, "--keep-mentions")
+    assert result.exit_code == 0, result.output
+    back = tmp_path / "back.jsonl"
+    command("convert", docs, "-o", back)
+    found = {post.id: post for post in read_posts(back)}
+    assert found["7.jpg"] == train
+    assert found["7.jpg-2"] == unlabelled.model_copy(update={"relations": None})
+
+
+def test_knowledge_of_neither_form(
+    mnre: Callable[..., Path],
+    command: Callable[..., Result],
+    jsonl: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    path = mnre(row(ANNA, OSLO))
+    for record, problem in (
+        ({"n": 0}, "fields image_id, noun and sentence are missing"),
+        ({"n": 0, "image_id": "7.jpg", "noun": "x"}, "image_id stands beside noun"),
+    ):
+        knowledge = jsonl("knowledge.jsonl", record)
+        result = command("convert", path, "-o", tmp_path / "o.jsonl", "--knowledge", knowledge)
+        assert result.exit_code == 1
+        assert f"{knowledge}, line 1: {problem}" in result.output

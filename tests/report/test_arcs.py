@@ -1,0 +1,308 @@
+"""Pages of relations: everything is shown, nothing is let through, every label can be read."""
+
+from __future__ import annotations
+
+import colorsys
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import spacy
+from spacy.tokens import Doc, Span
+
+from spacy_mmcot.corpus.convert import to_doc
+from spacy_mmcot.corpus.extensions import register, set_pairs
+from spacy_mmcot.report.arcs import assets, hue, relations_page, render_relations
+from spacy_mmcot.types import Post, Relation
+
+register()
+NLP = spacy.blank("en")
+DEMO = Path(__file__).parents[2] / "assets" / "demo"
+VOID = {"meta", "line", "path", "br"}
+Entity = tuple[int, int, str]
+
+
+def make(
+    words: list[str],
+    entities: list[Entity],
+    relations: list[tuple[int, int, str, float]] | None,
+    spaces: list[bool] | None = None,
+) -> Doc:
+    doc = Doc(NLP.vocab, words=words, spaces=spaces)
+    spans = [Span(doc, start, end, label=label) for start, end, label in entities]
+    doc.set_ents(spans, default="outside")
+    if relations is not None:
+        doc._.mmcot_rel = [Relation(spans[h], spans[t], *rest) for h, t, *rest in relations]
+    return doc
+
+
+class Page(HTMLParser):
+    """What a browser would see: balanced elements, marks, connectors, and the text shown."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[str] = []
+        self.marks: list[str] = []
+        self.connectors: list[dict[str, str | None]] = []
+        self.arrows: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.shown = ""
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag == "mark":
+            self.marks.append("")
+        if tag == "li":
+            self.connectors.append(dict(attrs))
+        if tag == "path":
+            self.arrows.append(dict(attrs)["d"] or "")
+        if tag == "br":
+            self.handle_data("\n")
+        if tag not in VOID:
+            self.open.append((tag, dict(attrs)))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        names = [tag for tag, _ in self.open]
+        if "style" in names or "script" in names:
+            return
+        self.shown += data
+        classes = [attributes.get("class") for _, attributes in self.open]
+        if "entities" not in classes:
+            return
+        if names[-1] == "mark":
+            self.marks[-1] += data
+        # The chip of a mention's label is no part of the text.
+        if names[-1] != "span":
+            self.text += data
+
+
+def ends(page: Page) -> list[tuple[int, int]]:
+    return [(int(c["data-head"] or -1), int(c["data-tail"] or -1)) for c in page.connectors]
+
+
+def test_mentions_and_relations_are_shown() -> None:
+    doc = make(
+        ["Anna", "Li", "of", "Oslo", "met", "Ben"],
+        [(0, 2, "PER"), (3, 4, "LOC"), (5, 6, "PER")],
+        [(0, 1, "lives_in", 0.931), (2, 0, "peer", 0.5)],
+    )
+    page = Page(render_relations(doc))
+    assert page.text == doc.text
+    assert page.marks == ["Anna Li", "Oslo", "Ben"]
+    assert ends(page) == [(0, 1), (2, 0)]
+    assert len(page.arrows) == 2
+    tips = [connector["title"] for connector in page.connectors]
+    assert tips == ["Anna Li → Oslo: lives_in, 0.93", "Ben → Anna Li: peer, 0.50"]
+    assert page.shown.count("LOC") == 1
+    assert "lives_in 0.93" in page.shown
+
+
+def test_weak_relations_can_be_left_out() -> None:
+    doc = make(
+        ["Anna", "Ben"], [(0, 1, "PER"), (1, 2, "PER")], [(0, 1, "peer", 0.9), (1, 0, "peer", 0.4)]
+    )
+    assert len(Page(render_relations(doc)).connectors) == 2
+    assert ends(Page(render_relations(doc, min_score=0.5))) == [(0, 1)]
+    assert ends(Page(render_relations(doc, min_score=0.9))) == [(0, 1)]
+    assert "No relations" in Page(render_relations(doc, min_score=0.95)).shown
+
+
+def test_none_and_not_annotated_are_told_apart() -> None:
+    assert "No relations" in Page(render_relations(make(["Hi"], [], []))).shown
+    assert "Relations not annotated" in Page(render_relations(make(["Hi"], [], None))).shown
+    assert Page(render_relations(Doc(NLP.vocab))).text == ""
+
+
+HOSTILE = [
+    '<script>alert("1")</script>',
+    "<img/src=x/onerror=alert(2)>",
+    "a\"b'c&amp;{text}",
+    "</li>",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_text_stays_text(hostile: str) -> None:
+    """In the text, as mention, as entity label, as relation label, as title and as id."""
+    doc = make(
+        [hostile, "met", hostile],
+        [(0, 1, hostile), (2, 3, "PER")],
+        [(0, 1, hostile, 0.5)],
+    )
+    doc.user_data["mmcot_id"] = hostile
+    harmless = make(["x", "met", "x"], [(0, 1, "x"), (2, 3, "PER")], [(0, 1, "x", 0.5)])
+    harmless.user_data["mmcot_id"] = "x"
+    page = Page(relations_page([doc], hostile))
+    expected = Page(relations_page([harmless], "x"))
+    assert page.tags == expected.tags
+    assert [name for name, _ in page.attributes] == [name for name, _ in expected.attributes]
+    assert page.text == doc.text
+    # Text, entity label, relation label, both ends of the connector, heading twice and id.
+    assert page.shown.count(hostile) == 9
+
+
+def test_the_text_keeps_its_white_space() -> None:
+    words = ["Anna", "\n\n", "  ", "met", "\t", "Ben", "\n"]
+    doc = make(
+        words,
+        [(0, 1, "PER"), (5, 6, "PER")],
+        [(0, 1, "peer", 0.5)],
+        [False, False, True] + [True] * 4,
+    )
+    assert Page(render_relations(doc)).text == doc.text
+
+
+def test_neighbours_without_space_and_both_directions() -> None:
+    doc = make(
+        ["Anna", "Ben"],
+        [(0, 1, "PER"), (1, 2, "PER")],
+        [(0, 1, "peer", 0.9), (1, 0, "peer", 0.8)],
+        [False, False],
+    )
+    page = Page(render_relations(doc))
+    assert (page.text, page.marks, ends(page)) == ("AnnaBen", ["Anna", "Ben"], [(0, 1), (1, 0)])
+
+
+def test_mentions_that_are_no_entities() -> None:
+    doc = make(["Anna", "Li", "met", "Ben", "Okri"], [(0, 2, "PER")], [])
+    doc._.mmcot_rel = [
+        Relation(doc[0:1], doc[3:5], "peer", 0.5),  # a part of an entity, and no entity
+        Relation(doc[3:5], doc[0:2], "peer", 0.5),
+    ]
+    page = Page(render_relations(doc))
+    assert page.text == doc.text
+    assert page.marks == ["Anna Li", "Ben Okri"]
+    assert ends(page) == [(0, 1), (1, 0)]
+    assert page.connectors[0]["title"] == "Anna → Ben Okri: peer, 0.50"
+
+
+def test_a_part_of_a_doc_shows_what_lies_in_it() -> None:
+    doc = make(["Anna", "met", "Ben"], [(0, 1, "PER"), (2, 3, "PER")], [(0, 1, "peer", 0.5)])
+    page = Page(render_relations(doc[0:2].as_doc(copy_user_data=True)))
+    assert (page.marks, page.connectors) == (["Anna"], [])
+
+
+def test_many_relations() -> None:
+    n = 40
+    doc = make(
+        [f"n{i}" for i in range(n)],
+        [(i, i + 1, "PER") for i in range(n)],
+        [(i, j, "peer", 0.5) for i in range(n) for j in range(n) if i != j],
+    )
+    page = Page(render_relations(doc))
+    assert len(page.marks) == n
+    assert ends(page) == [(i, j) for i in range(n) for j in range(n) if i != j]
+
+
+@pytest.mark.parametrize(
+    ("text", "direction"),
+    [("محمد في القاهرة", "rtl"), ("שלום Anna", "rtl"), ("Anna שלום", "ltr"), ("123 !", "ltr")],
+)
+def test_text_runs_as_its_first_letter_does(text: str, direction: str) -> None:
+    doc = make(text.split(), [(0, 1, "PER")], [])
+    html = render_relations(doc)
+    assert f"direction: {direction}" in html
+    assert Page(html).text == doc.text
+
+
+def test_predictions_beside_gold() -> None:
+    words, entities = ["Anna", "Ben", "Oslo"], [(0, 1, "PER"), (1, 2, "PER"), (2, 3, "LOC")]
+    gold = make(words, entities, [(0, 1, "peer", 1.0), (1, 2, "in", 1.0)])
+    set_pairs(gold, [(gold[h : h + 1], gold[t : t + 1]) for h, t in ((0, 1), (1, 2), (0, 2))])
+    doc = make(
+        words,
+        entities,
+        [(0, 1, "peer", 0.9), (1, 2, "of", 0.8), (0, 2, "in", 0.7), (2, 0, "in", 0.6)],
+    )
+    page = Page(relations_page([doc], "Both", gold=[gold]))
+    verdicts = [(c["class"] or "").removeprefix("mmcot-") for c in page.connectors]
+    assert verdicts == ["right", "wrong", "wrong", "", "right", "missed"]
+    assert "0.90 ✓" in page.shown
+    assert "0.80 ✗" in page.shown
+    assert "1.00 missed" in page.shown
+
+
+def test_unlabelled_gold_judges_nothing() -> None:
+    words, entities = ["Anna", "Ben"], [(0, 1, "PER"), (1, 2, "PER")]
+    doc = make(words, entities, [(0, 1, "peer", 0.9)])
+    page = Page(relations_page([doc], "Both", gold=[make(words, [], None)]))
+    assert [connector["class"] for connector in page.connectors] == [""]
+    assert "Relations not annotated" in page.shown
+
+
+def test_gold_must_match_the_docs() -> None:
+    with pytest.raises(ValueError):
+        relations_page([make(["Hi"], [], [])], "Both", gold=[])
+
+
+def test_the_demo_posts() -> None:
+    lines = (DEMO / "posts.jsonl").read_text("utf-8").splitlines()
+    docs = [to_doc(NLP, Post.model_validate_json(line)) for line in lines if line.strip()]
+    html = relations_page(docs, "Demo")
+    page = Page(html)
+    assert len(page.connectors) == sum(len(doc._.mmcot_rel) for doc in docs) > 100
+    assert len(page.marks) == sum(len(doc.ents) for doc in docs)
+    assert page.text == "".join(doc.text for doc in docs)
+    assert f"{len(docs)} documents, {len(page.connectors)} relations" in page.shown
+
+
+def test_a_page_asks_no_server() -> None:
+    html = relations_page([make(["Hi"], [], [])], "Alone")
+    assert re.findall(r"(?:src|href)\s*=|@import|url\(|fetch\(|XMLHttp", html) == []
+    # The name space of SVG is a name, not an address.
+    assert set(re.findall(r"https?://[^\"' ]+", html)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_a_label_has_one_colour_in_every_process() -> None:
+    code = "from spacy_mmcot.report.arcs import hue; print([hue(x) for x in ('PER', 'é', '')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str([hue(label) for label in ("PER", "é", "")])
+
+
+def rgb(hue_degrees: int, saturation_lightness: str) -> tuple[float, float, float]:
+    saturation, lightness = (float(part.rstrip("%")) / 100 for part in saturation_lightness.split())
+    return colorsys.hls_to_rgb(hue_degrees / 360, lightness, saturation)
+
+
+def luminance(colour: tuple[float, float, float]) -> float:
+    """Relative luminance as in WCAG 2."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_every_hue_can_be_read(scheme: int) -> None:
+    """Mentions at 7:1 (WCAG AAA for text), arcs at 3:1 (AA for graphics)."""
+    style = assets()
+    values = {
+        name: re.findall(rf"--{name}: ([^;]+);", style)[scheme]
+        for name in ("fill", "ink", "edge", "paper")
+    }
+    code = values["paper"].lstrip("#")
+    code = "".join(c * 2 for c in code) if len(code) == 3 else code
+    red, green, blue = (int(code[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    for degrees in range(360):
+        assert contrast(rgb(degrees, values["ink"]), rgb(degrees, values["fill"])) >= 7
+        assert contrast(rgb(degrees, values["edge"]), (red, green, blue)) >= 3
