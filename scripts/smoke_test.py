@@ -1,6 +1,6 @@
 """Does the packaged pipeline work for a stranger? Install its wheel into a fresh virtual
-environment, load it by name, and find entities in a new sentence: no picture, no knowledge, no
-network, no training data.
+environment, load it by name, and find entities and relations in a new sentence: no picture, no
+knowledge, no network, no training data.
 
     python scripts/smoke_test.py DIST_FOLDER PACKAGE_NAME
 """
@@ -32,9 +32,11 @@ import spacy
 nlp = spacy.load(sys.argv[1])
 doc = nlp(sys.argv[2])
 found = [[e.text, e.label_, round(e._.mmcot_score, 3)] for e in doc.ents]
+relations = [[r.head.text, r.label, r.tail.text, round(r.score, 3)] for r in doc._.mmcot_rel]
 piped = [[[e.text, e.label_] for e in d.ents] for d in nlp.pipe([sys.argv[2]] * 3)]
 assert piped == [[entity[:2] for entity in found]] * 3, (piped, found)
-print(json.dumps({"pipeline": nlp.pipe_names, "sentence": doc.text, "entities": found}))
+result = {"pipeline": nlp.pipe_names, "sentence": doc.text}
+print(json.dumps({**result, "entities": found, "relations": relations}))
 """
 
 
@@ -63,7 +65,7 @@ def main() -> None:
     output = ROOT / "metrics" / "smoke.json"
     output.parent.mkdir(exist_ok=True)
     output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"✔ {package} loads and runs: {result['entities']}")
+    print(f"✔ {package} loads and runs: {result['entities']}, relations: {result['relations']}")
 
 
 main()

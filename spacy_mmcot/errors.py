@@ -190,7 +190,7 @@ class Errors:
         "with examples first."
     )
     E610 = (
-        "[E610] {component}: legal is {legal!r}. Allowed: null, \"learned\", or a map "
+        '[E610] {component}: legal is {legal!r}. Allowed: null, "learned", or a map '
         "{{head type: {{tail type: [labels]}}}}."
     )
     E611 = (

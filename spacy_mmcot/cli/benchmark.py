@@ -31,6 +31,35 @@ def train(
     _report(epoch_ratio(student, baseline, taught, limit), json)
 
 
+def elicit(
+    requests: Annotated[int, typer.Option(min=0, help="For the throughput, 0 to skip it")] = 4000,
+    workers: Annotated[int, typer.Option(min=1, help="Questions in flight")] = 200,
+    latency: Annotated[float, typer.Option(min=0.001, help="Seconds the server takes")] = 1.0,
+    memory: Annotated[
+        int, typer.Option(min=0, help="Posts of the smaller memory run, 0 to skip both")
+    ] = 2000,
+    faults: Annotated[int, typer.Option(min=0, help="Runs that are killed and resumed")] = 20,
+    peers: Annotated[
+        int, typer.Option(min=0, help="Requests for each of the other clients, 0 to skip")
+    ] = 200,
+    json: JsonFile = None,
+) -> None:
+    """What eliciting costs beside the LLM, and what it survives, on a server on loopback."""
+    from ..benchmarks import elicit as measure
+    from ..benchmarks.elicit_peers import side_by_side
+
+    figures: dict[str, Any] = {}
+    if requests:
+        figures |= measure.throughput(requests, workers, latency)
+    if memory:
+        figures |= measure.memory(memory)
+    if faults:
+        figures |= measure.faults(faults)
+    if peers:
+        figures |= side_by_side(peers)
+    _report(figures, json)
+
+
 def _report(figures: dict[str, Any], path: Path | None) -> None:
     import srsly
 

@@ -38,6 +38,10 @@ def convert(
     split: Annotated[
         Split | None, typer.Option(help="Split of all posts, instead of their own.")
     ] = None,
+    only: Annotated[
+        Split | None,
+        typer.Option(help="Leave out posts of other splits than this; --split applies after it."),
+    ] = None,
     labelled: Annotated[
         Path | None,
         typer.Option(
@@ -105,9 +109,13 @@ def convert(
             findings,
             ids,
             format=None if format == "auto" else format,
-            split=split,
+            split=split if only is None else None,
             repair_bio=repair_bio,
         )
+    if only is not None:
+        rows = [row for row in rows if row.post.split == only]
+        update = {"split": split or only}
+        rows = [row._replace(post=row.post.model_copy(update=update)) for row in rows]
     if not rows:
         for line in findings.lines():
             print(line, file=sys.stderr)

@@ -2,113 +2,184 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import Errors, MMCoTError
-from ..types import DIMENSIONS, Task
-from .choices import DimensionChoice
+from ..errors import Errors, MMCoTError, UsageError
+from ..types import Task
+from .llm import (
+    BaseUrlOption,
+    ConfigOption,
+    DimensionOption,
+    InsecureOption,
+    ModelOption,
+    PostsFile,
+    PricesOption,
+    SourceName,
+    TemperatureOption,
+    VisionOption,
+    chosen,
+    openai_source,
+    recorded_source,
+    sees,
+)
 
 if TYPE_CHECKING:
-    from ..elicitation.elicit import Report, Source
+    from ..elicitation.elicit import Source
+    from ..elicitation.run import Money, Result
     from ..elicitation.store import AnswerStore
 
-_SHOWN_REJECTIONS = 5
+_SHOWN = 5
+REJECTED, BUDGET, INTERRUPTED = 3, 4, 130
 
 
 def elicit(
     posts: Annotated[Path, typer.Argument(help="Posts file (.jsonl).")],
     store: Annotated[Path, typer.Argument(help="Answers store (.sqlite), made or added to.")],
     source: Annotated[
-        Literal["recorded", "openai"],
-        typer.Option(help="Where answers come from: a recorded file or an OpenAI-compatible API."),
+        SourceName,
+        typer.Option(help="A recorded file, an OpenAI-compatible API, or its Batch API."),
     ] = "recorded",
     recorded: Annotated[
         Path | None, typer.Option(help="Recorded answers (.jsonl), for --source recorded.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Model, for --source openai.")] = "gpt-4o-mini",
+    config: ConfigOption = None,
+    model: ModelOption = "gpt-4o-mini",
     task: Annotated[Task, typer.Option(help="Which prompts to use.")] = "ner",
-    dimension: Annotated[
-        list[DimensionChoice] | None,
-        typer.Option(help="What to ask for; repeat it for several. All six by default."),
-    ] = None,
+    dimension: DimensionOption = None,
+    vision: VisionOption = None,
+    base_url: BaseUrlOption = None,
+    insecure: InsecureOption = False,
+    temperature: TemperatureOption = None,
     workers: Annotated[int, typer.Option(min=1, max=1000, help="Questions in flight.")] = 8,
-    base_url: Annotated[
-        str | None,
-        typer.Option(help="Endpoint, before OPENAI_BASE_URL; the key is OPENAI_API_KEY."),
+    rpm: Annotated[float | None, typer.Option(min=0.1, help="Most requests a minute.")] = None,
+    tpm: Annotated[float | None, typer.Option(min=1, help="Most tokens a minute.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 60.0,
+    run_timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds for the whole run.")
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0.0, max=2.0, help="The endpoint's own by default.")
+    tries: Annotated[int, typer.Option(min=1, help="Requests for one question.")] = 8,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds that an endpoint may be down or ask to wait.")
+    ] = 120.0,
+    budget: Annotated[
+        float | None,
+        typer.Option(min=0, help="Most that the store's answers may cost, of all runs together."),
     ] = None,
+    prices: PricesOption = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=50_000, help="Requests in one batch.")
+    ] = 10_000,
+    batch_poll: Annotated[float, typer.Option(min=0.1, help="Seconds between looks at it.")] = 30.0,
+    threshold: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of useless or missing answers that is exit code 3."),
+    ] = 0.05,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="Ask nothing: list the store's rejected answers.")
+    ] = False,
 ) -> None:
     """Ask an LLM about each post and keep its answers in a store.
 
     What the store holds already is not asked again, so a run that was stopped goes on where it was.
+    Exit codes: 0 done, 1 stopped by an error, 2 wrong usage, 3 finished with too many useless or
+    missing answers, 4 budget reached, 130 Ctrl-C.
     """
-    from ..corpus.formats import read_posts
-    from ..elicitation.elicit import elicit as ask
+    from ..elicitation.batches import BatchPace
+    from ..elicitation.engine import Ending, Pace
+    from ..elicitation.prices import Prices
+    from ..elicitation.progress import progress
+    from ..elicitation.run import Money
+    from ..elicitation.run import elicit as ask
     from ..elicitation.store import AnswerStore
 
-    chosen = _source(source, recorded, model, base_url, temperature)
-    rows = read_posts(posts)
-    names = {choice.value for choice in dimension or DimensionChoice}
-    dimensions = [name for name in DIMENSIONS if name in names]
-    with AnswerStore(store) as opened:
-        try:
-            with _progress(len(rows) * len(dimensions)) as advance:
-                report = ask(rows, opened, chosen, task, dimensions, workers, advance)
-        except KeyboardInterrupt:
-            print(f"Stopped. What was answered is in {store}: run the command again to go on.")
-            raise typer.Exit(130) from None
-        _print_summary(report, opened, store)
-
-
-def _source(
-    name: Literal["recorded", "openai"],
-    recorded: Path | None,
-    model: str,
-    base_url: str | None,
-    temperature: float | None,
-) -> Source:
-    if name == "openai":
-        from ..elicitation.client import OpenAISource
-
-        return OpenAISource(model, base_url=base_url, temperature=temperature)
-    from ..elicitation.recorded import RecordedSource
-
-    if recorded is None:
-        raise MMCoTError(Errors.E730)
-    return RecordedSource(recorded)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of questions that are done with."""
-    if sys.stdout.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda count: bar.advance(task, count)
+    if failures:
+        with AnswerStore(store, read_only=True) as opened:
+            _list_failures(opened)
         return
+    asked = chosen(config, dimension)
+    dimensions = asked.variants()
+    money = Money(Prices(prices), budget)
+    if source == "recorded":
+        answerer: Source = recorded_source(recorded)
+    else:
+        answerer = openai_source(
+            model,
+            asked,
+            base_url=base_url,
+            insecure=insecure,
+            temperature=temperature,
+            timeout=timeout,
+            name=source,
+        )
+        _check_prices(money, {answerer.model_for(name) for name in dimensions})
+    rows = PostsFile(posts)
+    total = rows.check() * sum(dimensions.values())
+    shown = answerer.paid and sees(vision, answerer, dimensions, money.prices)
+    pace = Pace(workers, rpm, tpm, tries, patience, run_timeout)
+    batches = BatchPace(batch_size, tries, batch_poll, run_timeout)
+    with AnswerStore(store) as opened:
+        failed = 0
 
-    done = 0
+        def count_failure(count: int) -> None:
+            nonlocal failed
+            failed += count
 
-    def line(count: int) -> None:
-        nonlocal done
-        tenths, done = done * 10 // total, done + count
-        if done * 10 // total > tenths:
-            print(f"{done} of {total}", flush=True)
+        try:
+            with progress(total, lambda: failed, answerer.paid) as told:
+                result = ask(
+                    rows,
+                    opened,
+                    answerer,
+                    task,
+                    dimensions,
+                    pace=pace,
+                    money=money,
+                    batches=batches if source == "openai-batch" else None,
+                    pictures=posts.parent if shown else None,
+                    on_progress=told,
+                    on_failed=count_failure,
+                )
+        except KeyboardInterrupt:
+            _stopped(store)
+        _print_summary(result, opened, store, answerer.paid)
+    match result.ending:
+        case Ending.INTERRUPT:
+            _stopped(store)
+        case Ending.TIME:
+            raise MMCoTError(Errors.E319.format(seconds=f"{run_timeout or 0:g}"))
+        case Ending.BUDGET:
+            print(f"The budget of {budget:g} is reached: the rest waits for a larger one.")
+            raise typer.Exit(BUDGET)
+    done = result.report.total()
+    useless = done.rejected + (done.missing if answerer.paid else 0)
+    if useless > threshold * max(1, done.stored + useless):
+        raise typer.Exit(REJECTED)
 
-    yield line
+
+def _stopped(store: Path) -> None:
+    print(f"Stopped. What was answered is in {store}: run the command again to go on.")
+    raise typer.Exit(INTERRUPTED)
 
 
-def _print_summary(report: Report, store: AnswerStore, path: Path) -> None:
+def _check_prices(money: Money, models: set[str]) -> None:
+    for model in sorted(models):
+        if money.cap is not None and money.prices.find(model) is None:
+            raise UsageError(Errors.E321.format(model=model))
+
+
+def _list_failures(store: AnswerStore) -> None:
+    rejected = store.rejected()
+    for answer in rejected:
+        print(f"{answer.post_id} {answer.dimension}: {answer.reason}")
+        # The raw text is a stranger's: on one line, and without codes that a terminal obeys.
+        print(f"    {answer.raw!r}")
+    print(f"{len(rejected)} rejected answers.")
+
+
+def _print_summary(result: Result, store: AnswerStore, path: Path, paid: bool) -> None:
     from dataclasses import astuple, fields
 
     from rich import box
@@ -116,21 +187,29 @@ def _print_summary(report: Report, store: AnswerStore, path: Path) -> None:
     from rich.table import Table
 
     from ..elicitation.elicit import Counts
+    from ..elicitation.ledger import spent
 
+    report = result.report
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("dimension", no_wrap=True)
-    short = {"already_there": "in store", "not_applicable": "n/a", "dropped_mentions": "dropped"}
+    short = {"already_there": "there", "not_applicable": "n/a", "dropped_mentions": "dropped"}
     for field in fields(Counts):
         heading = short.get(field.name, field.name.replace("_", " "))
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, counts in report.counts.items():
         table.add_row(name, *map(str, astuple(counts)))
     table.add_section()
     table.add_row("all", *map(str, astuple(report.total())))
     Console().print(table)
-    shown = min(_SHOWN_REJECTIONS, report.total().rejected)
+    shown = min(_SHOWN, report.total().rejected)
     for answer in store.rejected()[-shown:] if shown else []:
         print(f"rejected: {answer.post_id} {answer.dimension}: {answer.reason}")
+    for reason, count in report.unanswered.most_common(_SHOWN):
+        print(f"unanswered: {count}: {reason}")
     if report.total().dropped_mentions:
         print("dropped: things of noun lists that their posts do not name")
+    if report.captions_only:
+        print(f"captions only: {report.captions_only} posts whose picture could not be read")
+    if paid:
+        print(f"Spent {result.cost:.4f} in this run, {spent(store):.4f} on this store.")
     print(f"Answers are in {path}.")

@@ -41,9 +41,10 @@ def experiment(
 def show(results: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
-    from ..experiments.table import SCORES, summary
+    from ..experiments.table import SCORES, by_data, summary
 
-    for score in SCORES:
-        table = summary(results, score)
-        if table is not None:
-            Console().print(table)
+    for data, lines in by_data(results).items():
+        for score in SCORES:
+            table = summary(lines, score, data)
+            if table is not None:
+                Console().print(table)

@@ -14,14 +14,15 @@ from typing import Any
 
 import typer
 
-from ..errors import MMCoTError
-from . import benchmark
+from ..errors import MMCoTError, UsageError
+from . import answers, benchmark
 from .augment import augment
 from .calibrate import calibrate
 from .convert import convert
 from .elicit import elicit
 from .evaluate import evaluate
 from .experiment import experiment
+from .plan import plan
 from .teach import teach
 
 app = typer.Typer(
@@ -33,7 +34,8 @@ app = typer.Typer(
 
 
 def _plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What a user can put right ends in one line on stderr and exit code 1, not in a traceback."""
+    """What a user can put right ends in one line on stderr and exit code 1, or 2 for options that
+    cannot be used, not in a traceback."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -41,17 +43,20 @@ def _plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except MMCoTError as error:
             print(f"✘ {error}", file=sys.stderr)
-            raise typer.Exit(1) from None
+            raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
 
     return run
 
 
-for _function in (convert, elicit, augment, teach, calibrate, evaluate, experiment):
+for _function in (convert, plan, elicit, augment, teach, calibrate, evaluate, experiment):
     app.command(_function.__name__)(_plain_errors(_function))
 benchmark.app.command("train")(_plain_errors(benchmark.train))
-# A lone command would swallow its own name: the callback keeps `benchmark train` two words.
-benchmark.app.callback()(lambda: None)
+benchmark.app.command("elicit")(_plain_errors(benchmark.elicit))
 app.add_typer(benchmark.app, name="benchmark")
+answers.app.command("export")(_plain_errors(answers.export_answers))
+answers.app.command("import")(_plain_errors(answers.import_answers))
+answers.app.command("spend")(_plain_errors(answers.spend))
+app.add_typer(answers.app, name="answers")
 
 
 def main() -> None:

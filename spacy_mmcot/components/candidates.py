@@ -10,7 +10,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 from ..corpus.extensions import get_pairs, get_relations
-from ..model.pair_bridge import DocPairs
+from ..model.doc_pairs import DocPairs
 
 # Mention types -> relation labels, by head type and then tail type.
 Legal = Mapping[str, Mapping[str, Sequence[str]]]

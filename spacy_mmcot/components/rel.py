@@ -22,7 +22,8 @@ from ..corpus.extensions import get_pairs, get_relations, register
 from ..distillation.losses import Losses, pair_losses
 from ..distillation.soft_relations import SoftRelations, get_soft_relations
 from ..errors import Errors, MMCoTError
-from ..model.pair_bridge import DocPairs, set_schema
+from ..model.doc_pairs import DocPairs
+from ..model.pair_bridge import set_schema
 from ..types import RELATIONS_KEY, Relation
 from .candidates import Legal, candidates, learn_legal, legal_labels
 
@@ -308,9 +309,6 @@ class MMCoTRel(TrainablePipe):
         batch, logits = scores
         arrays = [xp2torch(array, requires_grad=True) for array in logits]
         flat = torch.cat(arrays)
-        if self.prior_strength:
-            prior = torch.tensor(self.cfg["log_prior"], device=flat.device)
-            flat = flat + self.prior_strength * prior
         losses = self.batch_losses(batch, flat)
         total = losses.gold + self.soft_weight * losses.soft
         gradients: list[Any] = [torch2xp(g) for g in torch.autograd.grad(total, arrays)]
@@ -324,7 +322,9 @@ class MMCoTRel(TrainablePipe):
             for name in ("allowed", "gold", "soft", "taught")
         )
         allowed, gold, soft, taught = (torch.from_numpy(a).to(logits.device) for a in arrays)
-        return pair_losses(logits.masked_fill(~allowed, -torch.inf), gold, soft, taught)
+        prior = torch.tensor(self.cfg["log_prior"], device=logits.device) * self.prior_strength
+        logits = logits.masked_fill(~allowed, -torch.inf)
+        return pair_losses(logits, gold, soft, taught, log_prior=prior)
 
     def targets(self, examples: Sequence[Example], *, sample: bool = True) -> list["Target"]:
         """What each example teaches about its pairs; with `sample`, pairs without a relation are

@@ -63,19 +63,30 @@ def tag_losses(
     return Losses(gold, (cross_entropy * taught).sum() / taught.sum().clamp(min=1))
 
 
-def pair_losses(logits: Tensor, gold: Tensor, soft: Tensor, taught: Tensor) -> Losses:
+def pair_losses(
+    logits: Tensor,
+    gold: Tensor,
+    soft: Tensor,
+    taught: Tensor,
+    *,
+    log_prior: Tensor | None = None,
+) -> Losses:
     """The losses of a batch's pairs.
 
     logits: (pairs, labels), -inf where a label is illegal. gold: (pairs,), the label's index, -1
     where nobody judged the pair. soft: (pairs, labels), the teacher's distributions; taught:
-    boolean (pairs,), where there are any.
+    boolean (pairs,), where there are any. log_prior: (labels,), added to the logits for the gold
+    loss, so that they need not learn how frequent a label is; a teacher's distributions come from
+    logits without it.
 
     Both are means of cross-entropies over the pairs that they speak of, 0 where there are none.
     """
-    log_probabilities = torch.log_softmax(logits, dim=-1)
     judged = gold >= 0
-    picked = log_probabilities.gather(1, gold.clamp(min=0).unsqueeze(1)).squeeze(1)
+    adjusted = logits if log_prior is None else logits + log_prior
+    index = gold.clamp(min=0).unsqueeze(1)
+    picked = torch.log_softmax(adjusted, dim=-1).gather(1, index).squeeze(1)
     gold_loss = -picked.where(judged, 0.0).sum() / judged.sum().clamp(min=1)
+    log_probabilities = torch.log_softmax(logits, dim=-1)
     possible = log_probabilities.isfinite()
     cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
     return Losses(gold_loss, cross_entropy.where(taught, 0.0).sum() / taught.sum().clamp(min=1))

@@ -2,170 +2,169 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
-from typing import Any, NoReturn, cast
-from urllib.parse import urlsplit, urlunsplit
+from collections.abc import Mapping
+from typing import Any
 
+import httpx2
 import openai
-from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
-from ..errors import Errors, MMCoTError
-from .parser import AnswerRejected
+from ..errors import Errors
+from ..types import Dimension
+from .endpoint import Endpoint
+from .pictures import data_url
 from .prompts import Prompt
+from .replies import (
+    AnswerRejected,
+    FormatRefused,
+    NotAnEndpoint,
+    Reply,
+    RequestRefused,
+    Unavailable,
+    fault_of,
+    read_reply,
+)
+from .schemas import response_formats
 
-# Faults of one post, not of the set-up: the others can still be asked.
-_POST_FAULTS = {"content_filter", "content_policy_violation", "context_length_exceeded"}
-# Shorter keys are the placeholders that local servers take, and may be ordinary words.
-_SECRET_LENGTH = 8
-_DEFAULT_URL = "https://api.openai.com/v1"
+_DISCONNECTED = (openai.APIConnectionError, httpx2.TransportError)
 
 
 class OpenAISource:
-    """Asks one endpoint. Key and address come from the arguments or else from OPENAI_API_KEY and
-    OPENAI_BASE_URL; `temperature` None leaves the endpoint's own; `timeout` is in seconds a try,
-    and `max_retries` counts further tries after a busy or failing server.
+    """Asks one endpoint about `model`, or about the model that `models` names for a dimension.
 
-    The constructor does not touch the network. It raises MMCoTError without a usable key or
-    address.
+    `temperature` None leaves the endpoint's own; `timeout` is in seconds, for a request as a
+    whole. Raises like Endpoint; the constructor does not touch the network.
     """
 
-    name = "openai"
+    paid = True
 
     def __init__(
         self,
         model: str,
         *,
+        models: Mapping[Dimension, str] | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
+        insecure: bool = False,
         temperature: float | None = None,
         timeout: float = 60.0,
-        max_retries: int = 4,
+        name: str = "openai",
     ) -> None:
-        self.model = model
-        self._key = _usable_key(api_key or os.environ.get("OPENAI_API_KEY") or "")
-        self._base_url = base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
-        self._url = _shown(self._base_url)
+        self.name = name
+        self.endpoint = Endpoint(base_url, api_key, insecure)
+        self.url = self.endpoint.url
+        self._model = model
+        self._models = dict(models or {})
         self._temperature = temperature
         self._timeout = timeout
-        self._max_retries = max_retries
         self._client: openai.AsyncOpenAI | None = None
+        # How many response formats of the list a model was found not to have.
+        self._refused: dict[str, int] = {}
+
+    def model_for(self, dimension: Dimension) -> str:
+        return self._models.get(dimension, self._model)
 
     def parameters(self, prompt: Prompt) -> dict[str, Any]:
-        """What goes to the endpoint beside model and messages."""
-        parameters: dict[str, Any] = {}
-        if self._temperature is not None:
-            parameters["temperature"] = self._temperature
-        if prompt.wants_json:
-            parameters["response_format"] = {"type": "json_object"}
-        return parameters
+        """What goes to the endpoint beside model, messages and response format."""
+        return {} if self._temperature is None else {"temperature": self._temperature}
 
-    async def ask(self, prompt: Prompt) -> str:
-        """The answer's text. Raises AnswerRejected where the endpoint declines this one prompt or
-        cuts its answer off, MMCoTError where it cannot be used at all."""
-        if self._client is None:
-            # A client belongs to one event loop, so it is made in the loop that asks.
-            self._client = openai.AsyncOpenAI(
-                api_key=self._key,
-                base_url=self._base_url,
-                timeout=self._timeout,
-                max_retries=self._max_retries,
-            )
-        try:
-            completion = await self._client.chat.completions.create(
-                model=self.model,
-                messages=cast(list[ChatCompletionMessageParam], list(prompt.messages)),
-                **self.parameters(prompt),
-            )
-        except openai.APIStatusError as error:
-            self._refuse(error, prompt)
-        except openai.APIConnectionError as error:
-            late = isinstance(error, openai.APITimeoutError)
-            reason = f"no answer in {self._timeout:g} s" if late else error.__cause__ or error
-            raise self._error(Errors.E312, reason=reason) from None
-        except (openai.OpenAIError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise self._error(Errors.E314, reason=error) from None
-        return self._text(completion)
+    def body(self, prompt: Prompt) -> dict[str, Any]:
+        """A request's body. Raises AnswerRejected where its picture cannot be read."""
+        model = self.model_for(prompt.dimension)
+        messages: list[Any] = list(prompt.messages)
+        if prompt.picture is not None:
+            # The question comes second, after the system message, whatever follows it.
+            image = {"url": data_url(prompt.picture), "detail": "low"}
+            text = {"type": "text", "text": messages[1]["content"]}
+            picture = {"type": "image_url", "image_url": image}
+            messages[1] = {"role": "user", "content": [text, picture]}
+        body = {"model": model, "messages": messages, **self.parameters(prompt)}
+        formats = response_formats(prompt.dimension)[self._refused.get(model, 0) :]
+        return body | ({"response_format": formats[0]} if formats else {})
+
+    def lower(self, prompt: Prompt, refused: FormatRefused) -> None:
+        """Use a plainer response format from now on. Raises MMCoTError where there is none."""
+        model = self.model_for(prompt.dimension)
+        if self._refused.get(model, 0) >= len(response_formats(prompt.dimension)):
+            error = RequestRefused(400, str(refused))
+            raise self.endpoint.refusal(error, described(prompt)) from None
+        self._refused[model] = self._refused.get(model, 0) + 1
+
+    async def ask(self, prompt: Prompt) -> Reply:
+        """The answer. Raises AnswerRejected where the endpoint declines this one prompt or cuts
+        its answer off, Unavailable where another try may help, MMCoTError where none will."""
+        while True:
+            formats = self._refused.get(self.model_for(prompt.dimension), 0)
+            try:
+                return await self._ask(prompt)
+            except FormatRefused as refused:
+                # Of many requests in flight, the first to be refused settles it for all.
+                if formats == self._refused.get(self.model_for(prompt.dimension), 0):
+                    self.lower(prompt, refused)
 
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
 
-    def _text(self, completion: object) -> str:
-        # An endpoint may send anything: the library checks neither kind nor fields.
-        if not isinstance(completion, ChatCompletion):
-            raise self._error(Errors.E314, reason="its answer is not a JSON object")
-        choices = getattr(completion, "choices", None)
-        message = (
-            getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-        )
-        if not choices or message is None:
-            raise self._error(Errors.E314, reason="its answer holds no choices with a message")
-        content = message.content if isinstance(message.content, str) else ""
-        reason = choices[0].finish_reason
-        if getattr(message, "refusal", None):
-            raise AnswerRejected("the model refused", str(message.refusal))
-        if reason == "length":
-            raise AnswerRejected("the answer is cut off at the model's length limit", content)
-        if reason == "content_filter":
-            raise AnswerRejected("the endpoint's content filter stopped the answer", content)
-        return content
+    async def _ask(self, prompt: Prompt) -> Reply:
+        body = self.body(prompt)
+        if self._client is None:
+            self._client = self.endpoint.client()
+        try:
+            async with asyncio.timeout(self._timeout):
+                # Bytes out, bytes in, and the whole address: the library's walk through a body,
+                # its models of an answer and the joining of addresses cost a third of a request.
+                response = await self._client.post(
+                    self.endpoint.chat_url,
+                    cast_to=httpx2.Response,
+                    content=json.dumps(body).encode("ascii"),
+                )
+            return read_reply(response.content)
+        except TimeoutError:
+            reason = f"no answer in {self._timeout:g} s"
+            raise Unavailable(reason, billed=True) from None
+        except openai.APIStatusError as error:
+            raise self._told(status_fault(error), prompt) from None
+        except _DISCONNECTED as error:
+            cause = error.__cause__ or error
+            reason = self.endpoint.scrubbed(str(cause) or type(cause).__name__)
+            reached = not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
+            raise Unavailable(reason, billed=reached) from None
+        except NotAnEndpoint as error:
+            raise self.endpoint.foreign(error) from None
+        except (openai.OpenAIError, httpx2.InvalidURL) as error:
+            raise self.endpoint.error(Errors.E314, reason=error) from None
 
-    def _refuse(self, error: openai.APIStatusError, prompt: Prompt) -> NoReturn:
-        status = error.status_code
-        if status in (401, 403):
-            # The server's words may quote the key.
-            raise self._error(Errors.E311, status=status) from None
-        reason = self._scrubbed(_server_words(error))
-        if error.code in _POST_FAULTS:
-            raise AnswerRejected(f"the endpoint declined ({error.code}): {reason}") from None
-        raise self._error(
-            Errors.E313,
-            template=prompt.template,
-            post_id=prompt.post_id,
-            status=status,
-            reason=reason,
-        ) from None
-
-    def _error(self, message: str, **details: object) -> MMCoTError:
-        if "reason" in details:
-            details["reason"] = self._scrubbed(str(details["reason"]))
-        return MMCoTError(message.format(url=self._url, **details))
-
-    def _scrubbed(self, words: str) -> str:
-        if len(self._key) >= _SECRET_LENGTH:
-            words = words.replace(self._key, "***")
-        words = " ".join(words.split()).rstrip(".")
-        return words if len(words) <= 300 else f"{words[:297]}..."
+    def _told(self, fault: Exception, prompt: Prompt) -> Exception:
+        if isinstance(fault, RequestRefused):
+            return self.endpoint.refusal(fault, described(prompt))
+        if isinstance(fault, AnswerRejected | Unavailable):
+            # The endpoint's words may quote the key.
+            fault.reason = self.endpoint.scrubbed(fault.reason)
+        return fault
 
 
-def _usable_key(key: str) -> str:
-    key = key.strip()
-    if not key:
-        raise MMCoTError(Errors.E310.format(received="none is set"))
-    if not key.isascii() or not key.isprintable():
-        raise MMCoTError(
-            Errors.E310.format(received="the one set holds characters no key can have")
-        )
-    return key
+def described(prompt: Prompt) -> str:
+    """A question, for messages."""
+    return f"the prompt {prompt.template} for the post {prompt.post_id!r}"
 
 
-def _shown(base_url: str) -> str:
-    """The address for messages: without user, password and query."""
+def status_fault(error: openai.APIStatusError) -> Exception:
+    """What a status other than success stands for."""
     try:
-        parts = urlsplit(base_url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
-        _ = parts.port
-    except ValueError:
-        valid = False
-    if not valid:
-        raise MMCoTError(Errors.E315.format(url=base_url.rpartition("@")[2]))
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        body = json.loads(error.response.content)
+    except (ValueError, RecursionError):
+        body = error.response.text
+    return fault_of(error.status_code, body, _retry_after(error.response.headers))
 
 
-def _server_words(error: openai.APIStatusError) -> str:
-    body = error.body
-    if isinstance(body, dict):
-        return str(body.get("message") or body.get("error") or body)
-    return str(body or error.message)
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds; an HTTP date, which no known endpoint sends, is left to our own backoff."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * scale)
+        except (KeyError, ValueError):
+            continue
+    return None

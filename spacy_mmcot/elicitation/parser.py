@@ -13,6 +13,7 @@ from ..errors import explain
 from ..types import Dimension, EntityVariant, NounItem, Post
 from .listing import parse_listing
 from .prompts import surfaces
+from .replies import AnswerRejected
 
 __all__ = ["AnswerRejected", "AnswerValue", "parse", "parse_listing"]
 
@@ -25,15 +26,6 @@ _QUOTES = {'"': '"', "“": "”", "«": "»"}
 _DECODER = json.JSONDecoder()
 # An answer with more JSON values than this is noise, and each one costs a pass over the text.
 _MOST_VALUES = 50
-
-
-class AnswerRejected(Exception):
-    """An answer that cannot be used. `raw` holds what came, as far as the source still had it."""
-
-    def __init__(self, reason: str, raw: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.raw = raw
 
 
 def parse(
@@ -94,12 +86,26 @@ def _noun_items(value: Any) -> list[NounItem]:
 
 
 def _entity(raw: str, post: Post) -> EntityVariant:
-    variant = _first_fitting(raw, lambda value: _record(EntityVariant, value))
+    variant = _first_fitting(raw, _judged_variant)
     for old, new in variant.swaps:
         if old not in post.text:
             raise AnswerRejected(f"swaps {old!r}, which is not in the post")
         if new not in variant.text:
             raise AnswerRejected(f"swaps in {new!r}, which is not in the new text")
+    for surface in surfaces(post):
+        became = surface
+        for old, new in variant.swaps:
+            became = became.replace(old, new)
+        if became not in variant.text and surface not in variant.text:
+            raise AnswerRejected(f"does not tell what has become of {surface!r}")
+    return variant
+
+
+def _judged_variant(value: Any) -> EntityVariant:
+    variant = _record(EntityVariant, value)
+    # The field's default is for recorded answers, whose authors judged them before.
+    if "possible" not in variant.model_fields_set:
+        raise AnswerRejected("field possible is missing, expected true or false")
     return variant
 
 

@@ -1,7 +1,9 @@
 """Prompts: versioned jinja2 templates, rendered for one post and one dimension.
 
-A template knows only what `render` hands to it. The knowledge grains get the text and the caption;
-the augmentations get the mentions' surfaces too; labels and relations reach none of them.
+A template knows only what `render` hands to it. The knowledge grains get the text and the picture
+or its caption; the augmentations get the mentions' surfaces too; labels and relations reach none
+of them. Of several versions of a template the newest is used, so a new file asks its dimension
+anew and leaves the others alone.
 """
 
 from __future__ import annotations
@@ -10,14 +12,16 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypedDict
 
 import jinja2
 
 from ..types import AUGMENTATIONS, Dimension, Post, Task
+from .pictures import Picture, find_picture
 
-VERSION = "v1"
+_SEES: frozenset[Dimension] = frozenset({"noun", "sentence", "multimodality", "image"})
 _NEEDS_PICTURE: frozenset[Dimension] = frozenset({"multimodality", "image"})
 _JSON: frozenset[Dimension] = frozenset({"noun", "entity"})
 
@@ -29,23 +33,44 @@ class Message(TypedDict):
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question to an LLM. `template` names the file and its version, such as `ner/noun.v1`."""
+    """One question to an LLM. `template` names the file and its version, such as `ner/noun.v1`;
+    `variant` counts rewritings of one kind from 0; `picture` goes with the last user message."""
 
     template: str
     messages: Sequence[Message]
     dimension: Dimension
     post_id: str
+    variant: int = 0
+    picture: Picture | None = None
 
     @property
     def wants_json(self) -> bool:
         return self.dimension in _JSON
 
+    def length(self) -> int:
+        """Bytes of text in the messages."""
+        return sum(len(message["content"].encode("utf-8", "replace")) for message in self.messages)
 
-def render(post: Post, dimension: Dimension, task: Task = "ner") -> Prompt | None:
+
+def render(
+    post: Post,
+    dimension: Dimension,
+    task: Task = "ner",
+    *,
+    variant: int = 0,
+    pictures: Path | None = None,
+) -> Prompt | None:
     """The prompt, or None where the dimension does not apply to the post: `multimodality` and
-    `image` need a caption, `entity` needs mentions, and held-out posts are not augmented."""
-    caption = (post.caption or "").strip()
-    if dimension in _NEEDS_PICTURE and not caption:
+    `image` need a picture, `entity` needs mentions, and held-out posts are not augmented.
+
+    `pictures` is the folder that the posts' picture paths start from, for a model that sees; other
+    models, and posts whose picture is not there, have the caption.
+    """
+    picture = None
+    if pictures is not None and dimension in _SEES:
+        picture = find_picture(post.image, pictures)
+    caption = (post.caption or "").strip() if picture is None else ""
+    if dimension in _NEEDS_PICTURE and not caption and picture is None:
         return None
     parts = {"post": post.text, "caption": caption}
     if dimension in AUGMENTATIONS:
@@ -56,14 +81,36 @@ def render(post: Post, dimension: Dimension, task: Task = "ner") -> Prompt | Non
         if dimension == "entity" and not mentions:
             return None
         parts["mentions"] = json.dumps(mentions, ensure_ascii=False) if mentions else ""
-    name = f"{task}/{dimension}.{VERSION}"
+    name = f"{task}/{dimension}.{_version(task, dimension)}"
+    extras = {"variant": variant, "picture": picture is not None}
+    messages = _messages(name, {**_fenced(parts), **extras})
+    return Prompt(name, messages, dimension, post.id, variant, picture)
+
+
+def repair(prompt: Prompt, raw: str, reason: str) -> Prompt:
+    """The prompt continued by the answer it got and why that cannot be used."""
+    asked = _messages("common/repair.v1", {"reason": reason, "wants_json": prompt.wants_json})
+    # Endpoints refuse an empty message of the assistant's.
+    said: list[Message] = [{"role": "assistant", "content": raw}] if raw.strip() else []
+    return replace(prompt, messages=[*prompt.messages, *said, *asked])
+
+
+def _messages(name: str, context: Mapping[str, object]) -> list[Message]:
     template = _environment().get_template(f"{name}.jinja")
-    context = template.new_context(_fenced(parts))
-    messages: list[Message] = [
-        {"role": role, "content": "".join(template.blocks[role](context)).strip()}
+    rendered = template.new_context(dict(context))
+    return [
+        {"role": role, "content": "".join(template.blocks[role](rendered)).strip()}
         for role in ("system", "user")
+        if role in template.blocks
     ]
-    return Prompt(name, messages, dimension, post.id)
+
+
+@functools.cache
+def _version(task: Task, dimension: Dimension) -> str:
+    """The newest version that there is a file of."""
+    prefix = f"{task}/{dimension}.v"
+    names = [name for name in _environment().list_templates() if name.startswith(prefix)]
+    return f"v{max(int(name[len(prefix) :].split('.')[0]) for name in names)}"
 
 
 def surfaces(post: Post) -> list[str]:
@@ -94,4 +141,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
+        auto_reload=False,
     )

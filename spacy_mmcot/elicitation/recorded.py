@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ..errors import Errors, MMCoTError, explain, located
-from ..types import Answers
+from ..types import Answers, Dimension
 from .prompts import Prompt
+from .replies import Reply
 
 _EXPECTED = "one JSON object with an id and answers"
 
@@ -21,10 +22,14 @@ class RecordedSource:
     MMCoTError where it cannot be read or a row is broken."""
 
     name = "recorded"
+    paid = False
 
     def __init__(self, path: Path) -> None:
-        self.model = ""
+        self.url = str(path)
         self._answers = read_answers(path)
+
+    def model_for(self, dimension: Dimension) -> str:
+        return ""
 
     def parameters(self, prompt: Prompt) -> dict[str, object]:
         # A recorded answer belongs to its post, not to the prompt's words, and one that was
@@ -33,13 +38,17 @@ class RecordedSource:
         digest = None if answer is None else hashlib.sha256(answer.encode()).hexdigest()
         return {"post": prompt.post_id, "answer": digest}
 
-    async def ask(self, prompt: Prompt) -> str | None:
-        return self._find(prompt)
+    async def ask(self, prompt: Prompt) -> Reply | None:
+        """The recorded answer, None where there is none."""
+        answer = self._find(prompt)
+        return None if answer is None else Reply(answer)
 
     async def close(self) -> None:
         pass
 
     def _find(self, prompt: Prompt) -> str | None:
+        if prompt.variant:
+            return None
         answers = self._answers.get(prompt.post_id)
         value = None if answers is None else getattr(answers, prompt.dimension)
         return value if value is None or isinstance(value, str) else to_json(value).decode()

@@ -1,7 +1,8 @@
 """The answers store: one SQLite file that keeps every answer an LLM gave, good or rejected.
 
-An answer is found by what was asked (template, messages, model, parameters), so nothing is asked
-twice, and a changed prompt or model asks anew beside the old answers.
+An answer is found by what was asked (template, messages, picture, model, parameters), so nothing
+is asked twice, and a changed prompt or model asks anew beside the old answers. The same file keeps
+what a run must not forget: spend, claims, first attempts and batches (see ledger, claims, batches).
 """
 
 from __future__ import annotations
@@ -12,24 +13,26 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ..errors import Errors, MMCoTError, explain
-from ..types import DIMENSIONS, Answers, Dimension, Task
+from ..types import DIMENSIONS, KNOWLEDGE, Answers, Dimension, Task
 from .parser import AnswerValue
 from .prompts import Prompt
 from .recorded import read_answers
+from .schemas import answer_schema
+from .tables import TABLES
 
 _APPLICATION_ID = 0x4D4D436F  # "MMCo", in the file's header
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _BUSY_SECONDS = 30.0
 _SCHEMA = """
 CREATE TABLE answers (
@@ -46,11 +49,15 @@ CREATE TABLE answers (
     status TEXT NOT NULL CHECK (status IN ('ok', 'rejected')),
     reason TEXT,
     created TEXT NOT NULL,
+    variant INTEGER NOT NULL DEFAULT 0,
     UNIQUE (key, post_id)
 );
 CREATE INDEX answers_by_post ON answers (task, post_id, dimension);
 """
-_COLUMNS = "key, post_id, task, dimension, template, source, model, raw, value, status, reason"
+_UPGRADE = "ALTER TABLE answers ADD COLUMN variant INTEGER NOT NULL DEFAULT 0"
+_COLUMNS = (
+    "key, post_id, task, dimension, template, source, model, raw, value, status, reason, variant"
+)
 
 
 @dataclass(frozen=True)
@@ -67,11 +74,26 @@ class StoredAnswer:
     raw: str
     value: AnswerValue | None = None
     reason: str | None = None
+    variant: int = 0
+
+
+class Known(NamedTuple):
+    """Whether a question has an answer for this post, an answer for any post, and a first answer
+    that waits for its repair round."""
+
+    answered: bool
+    shared: bool
+    attempted: bool
 
 
 def answer_key(prompt: Prompt, model: str, parameters: Mapping[str, object]) -> str:
     """The address of an answer: a SHA-256 over all that was asked, of whom, and how."""
-    asked = [prompt.template, list(prompt.messages), model, dict(parameters)]
+    asked: list[Any] = [prompt.template, list(prompt.messages), model, dict(parameters)]
+    if prompt.picture is not None:
+        asked.append(prompt.picture.digest)
+    if prompt.wants_json:
+        # Which of its formats an endpoint grants is found out later; what is wanted is known.
+        asked.append(answer_schema(prompt.dimension))
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode("ascii")).hexdigest()
 
 
@@ -86,7 +108,7 @@ class AnswerStore:
         self.path = path
         if read_only and not path.is_file():
             raise MMCoTError(Errors.E100.format(path=path))
-        with self._plain_errors():
+        with self.plain_errors():
             if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
@@ -101,24 +123,50 @@ class AnswerStore:
                 self._connection.close()
                 raise
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For the tables beside the answers. Use it inside `transaction` or `plain_errors`."""
+        return self._connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """What is done in the block is committed as one when it ends, or not at all. A block
+        within a block is a part of the outer one."""
+        if self._connection.in_transaction:
+            yield self._connection
+            return
+        with self.plain_errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
     def put(self, answer: StoredAnswer) -> bool:
         """Keep an answer; False where the store has it already."""
         value = None if answer.value is None else to_json(answer.value).decode()
         row = (
             *(answer.key, answer.post_id, answer.task, answer.dimension, answer.template),
             *(answer.source, answer.model, _storable(answer.raw), value),
-            *("rejected" if value is None else "ok", _storable(answer.reason), _now()),
+            *("rejected" if value is None else "ok", _storable(answer.reason)),
+            *(answer.variant, _now()),
         )
         marks = ", ".join("?" * len(row))
         return self._write(
             f"INSERT OR IGNORE INTO answers ({_COLUMNS}, created) VALUES ({marks})", row
         )
 
-    def has(self, key: str, post_id: str | None = None) -> bool:
-        """Whether the question was answered, for this post or, without one, for any."""
-        if post_id is None:
-            return bool(self._rows("SELECT 1 FROM answers WHERE key = ? LIMIT 1", key))
-        return bool(self._rows("SELECT 1 FROM answers WHERE key = ? AND post_id = ?", key, post_id))
+    def known(self, key: str, post_id: str) -> Known:
+        """What the store has about a question of a post's, in one look."""
+        row = self._rows(
+            "SELECT EXISTS (SELECT 1 FROM answers WHERE key = ? AND post_id = ?), "
+            "EXISTS (SELECT 1 FROM answers WHERE key = ?), "
+            "EXISTS (SELECT 1 FROM attempts WHERE key = ?)",
+            *(key, post_id, key, key),
+        )[0]
+        return Known(*map(bool, row))
 
     def share(self, key: str, post_id: str) -> bool:
         """Keep the answer to the same question about another post for this post too."""
@@ -133,7 +181,7 @@ class AnswerStore:
         """Let this answer stand again where a later one to the same post and dimension, by
         another model or prompt, has taken its place."""
         later = self._rows(
-            "SELECT 1 FROM answers a JOIN answers b USING (task, post_id, dimension) "
+            "SELECT 1 FROM answers a JOIN answers b USING (task, post_id, dimension, variant) "
             "WHERE a.key = ? AND a.post_id = ? AND b.seq > a.seq LIMIT 1",
             *(key, post_id),
         )
@@ -143,13 +191,28 @@ class AnswerStore:
             (key, post_id),
         )
 
-    def answers(self, task: Task = "ner") -> dict[str, Answers]:
-        """The good answers by post id; of several to the same post and dimension, the last."""
+    def attempt(self, key: str) -> tuple[str, str] | None:
+        """Raw text and reason of a first answer that could not be used, while its repair round is
+        not settled."""
+        rows = self._rows("SELECT raw, reason FROM attempts WHERE key = ?", key)
+        return rows[0] if rows else None
+
+    def put_attempt(self, key: str, raw: str, reason: str) -> None:
+        row = (key, _storable(raw), _storable(reason))
+        self._write("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?)", row)
+
+    def drop_attempt(self, key: str) -> None:
+        self._write("DELETE FROM attempts WHERE key = ?", (key,))
+
+    def answers(self, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
+        """The good answers by post id, in the order of the ids; of several to the same post and
+        dimension, the last. `variant` picks among several rewritings of a post."""
         values: dict[str, dict[str, Any]] = {}
         for post_id, dimension, value in self._rows(
             "SELECT post_id, dimension, value FROM answers "
-            "WHERE task = ? AND status = 'ok' ORDER BY seq",
-            task,
+            "WHERE task = ? AND status = 'ok' AND (variant = ? OR dimension IN (?, ?, ?)) "
+            "ORDER BY post_id, seq",
+            *(task, variant, *KNOWLEDGE),
         ):
             values.setdefault(post_id, {})[dimension] = self._loaded(post_id, dimension, value)
         return {i: Answers.model_validate({"id": i, **by_name}) for i, by_name in values.items()}
@@ -157,14 +220,28 @@ class AnswerStore:
     def rejected(self) -> list[StoredAnswer]:
         """The answers that could not be used, with their reasons, oldest first."""
         rows = self._rows(
-            "SELECT key, post_id, task, dimension, template, source, model, raw, value, reason "
-            "FROM answers WHERE status = 'rejected' ORDER BY seq"
+            "SELECT key, post_id, task, dimension, template, source, model, raw, value, reason, "
+            "variant FROM answers WHERE status = 'rejected' ORDER BY seq"
         )
         return [StoredAnswer(*row) for row in rows]
 
+    def every(self) -> Iterator[StoredAnswer]:
+        """All answers, the rejected ones too, in an order that does not depend on when they
+        came."""
+        with self.plain_errors():
+            for row in self._connection.execute(
+                "SELECT key, post_id, task, dimension, template, source, model, raw, value, "
+                "reason, variant FROM answers ORDER BY task, post_id, dimension, variant, seq, key"
+            ):
+                answer = StoredAnswer(*row)
+                if answer.value is not None:
+                    loaded = self._loaded(answer.post_id, answer.dimension, row[8])
+                    answer = replace(answer, value=loaded)
+                yield answer
+
     def close(self) -> None:
         """Bring all answers into the one file at `path`."""
-        with self._plain_errors():
+        with self.plain_errors():
             if not self._connection.execute("PRAGMA query_only").fetchone()[0]:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
@@ -194,6 +271,11 @@ class AnswerStore:
         elif not self._header():
             self._create()
         application, version = self._header() or (0, 0)
+        if application == _APPLICATION_ID and version < _SCHEMA_VERSION:
+            if read_only:
+                reason = "its layout is of an earlier version; spacy-mmcot elicit renews it"
+                raise MMCoTError(Errors.E300.format(path=self.path, reason=reason))
+            version = self._upgrade()
         if application != _APPLICATION_ID:
             raise MMCoTError(Errors.E300.format(path=self.path, reason="another kind of database"))
         if version != _SCHEMA_VERSION:
@@ -217,7 +299,7 @@ class AnswerStore:
         self._connection.execute("BEGIN IMMEDIATE")
         with self._connection:
             if not self._header():
-                for statement in _SCHEMA.split(";"):
+                for statement in (_SCHEMA + TABLES).split(";"):
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
@@ -232,12 +314,20 @@ class AnswerStore:
                     raise
                 time.sleep(0.01)
 
-    def _rows(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
-        with self._plain_errors():
+    def _upgrade(self) -> int:
+        with self.transaction() as connection:
+            if (self._header() or (0, 0))[1] < _SCHEMA_VERSION:
+                for statement in (_UPGRADE + ";" + TABLES).split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        return _SCHEMA_VERSION
+
+    def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self.plain_errors():
             return self._connection.execute(statement, values).fetchall()
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> bool:
-        with self._plain_errors():
+        with self.plain_errors():
             return self._connection.execute(statement, values).rowcount > 0
 
     def _loaded(self, post_id: str, dimension: str, value: str) -> Any:
@@ -255,7 +345,8 @@ class AnswerStore:
         )
 
     @contextmanager
-    def _plain_errors(self) -> Iterator[None]:
+    def plain_errors(self) -> Iterator[None]:
+        """SQLite's errors in our words."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -266,15 +357,16 @@ class AnswerStore:
             raise MMCoTError(Errors.E301.format(path=self.path, reason=error.strerror)) from None
 
 
-def load_answers(path: Path, task: Task = "ner") -> dict[str, Answers]:
+def load_answers(path: Path, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
     """Answers by post id, from a recorded file (`.jsonl`, whatever the task) or else a store.
+    `variant` picks among several rewritings of a post.
 
     Raises MMCoTError where the file cannot be read; in a recorded file it names the line.
     """
     if path.suffix.lower() == ".jsonl":
-        return read_answers(path)
+        return read_answers(path) if variant == 0 else {}
     with AnswerStore(path, read_only=True) as store:
-        return store.answers(task)
+        return store.answers(task, variant)
 
 
 def _storable(text: str | None) -> str | None:

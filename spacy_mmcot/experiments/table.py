@@ -43,6 +43,18 @@ SCORES = {
 }
 
 
+def by_data(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The lines by the data that they are scored on: the plan's own first, then a run's further
+    ones, by file name."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in results:
+        found.setdefault(line["evaluated_on"], []).append(line)
+    for line in results:
+        for path, metrics in line["also_on"].items():
+            found.setdefault(Path(path).stem, []).append({**line, "metrics": metrics})
+    return found
+
+
 class Row(NamedTuple):
     """A run of a plan: its score a seed, and what its training cost, seconds on the mean."""
 
@@ -77,8 +89,8 @@ def rows(results: list[dict[str, Any]], score: str) -> list[Row]:
     return found
 
 
-def summary(results: list[dict[str, Any]], score: str) -> Table | None:
-    """The table of one of SCORES, None where no run has it."""
+def summary(results: list[dict[str, Any]], score: str, data: str = "") -> Table | None:
+    """The table of one of SCORES, None where no run has it. data: what it was measured on."""
     from rich.table import Table
 
     found = rows(results, score)
@@ -86,7 +98,7 @@ def summary(results: list[dict[str, Any]], score: str) -> Table | None:
         return None
     seeds = sorted({seed for row in found for seed in row.scores})
     columns = ("run", *(f"seed {s}" for s in seeds), "mean", "spread", "steps", "train s")
-    table = Table(*columns, title=SCORES[score])
+    table = Table(*columns, title=f"{data}: {SCORES[score]}" if data else SCORES[score])
     for row in found:
         cells = [row.scores.get(seed) for seed in seeds]
         table.add_row(

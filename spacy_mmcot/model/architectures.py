@@ -1,12 +1,17 @@
 """The registered architectures: what a config may ask for."""
 
+from typing import Optional
+
 from spacy.tokens import Doc
 from spacy_transformers.data_classes import FullTransformerBatch
-from thinc.api import Model
-from thinc.types import Floats2d
+from spacy_transformers.layers.split_trf import split_trf_batch
+from spacy_transformers.layers.trfs2arrays import trfs2arrays
+from thinc.api import Model, chain, reduce_first
+from thinc.types import Floats2d, Ragged
 
+from .doc_pairs import DocPairs
 from .encoder_bridge import encoder_model
-from .pair_bridge import DocPairs, pair_model
+from .pair_bridge import pair_model
 from .pair_classifier import Context
 from .prompted_encoder import PromptKind
 from .tagger_bridge import TagScores, tagger_model
@@ -82,14 +87,17 @@ def Tagger(
 
 def PairClassifier(
     tok2vec: Model[list[Doc], list[Floats2d]],
+    knowledge: Optional[Model[list[Doc], list[Floats2d]]] = None,  # noqa: UP045
     context: Context = "between",
     hidden: int = 256,
     dropout: float = 0.2,
 ) -> Model[list[DocPairs], list[Floats2d]]:
     """`spacy_mmcot.PairClassifier.v1`: relation logits of mention pairs for `mmcot_rel`.
 
-    tok2vec: token vectors, usually `spacy-transformers.TransformerListener.v1` with
-        `reduce_first.v1` pooling: one encoder pass serves the tagger and all pairs.
+    tok2vec: token vectors, usually `spacy-transformers.TransformerListener.v1`: one encoder pass
+        serves the tagger and all pairs.
+    knowledge: for a teacher, a second encoder (`spacy_mmcot.KnowledgeReader.v1`) that reads what
+        the LLM said about the doc, where the same pairs are looked up; None reads none.
     context: what a pair sees beside its mentions and the mean of the doc: "between", the mean of
         the tokens between them, or "attention", a mean over the doc by a query of the pair.
     hidden: units of the classifier's hidden layer.
@@ -97,5 +105,27 @@ def PairClassifier(
     """
     return pair_model(
         tok2vec,
+        knowledge=knowledge,
         settings={"context": context, "hidden": hidden, "dropout": dropout},
     )
+
+
+def KnowledgeReader(
+    source: str,
+    max_length: int = 128,
+    embedding_dropout: float = 0.1,
+    freeze_word_embeddings: bool = True,
+    encoder_lr_scale: float = 0.3,
+) -> Model[list[Doc], list[Floats2d]]:
+    """`spacy_mmcot.KnowledgeReader.v1`: token vectors of knowledge texts, from an encoder of
+    their own. Arguments as for `PromptedTransformer`."""
+    encoder = PromptedTransformer(
+        source,
+        max_length=max_length,
+        stride=max_length // 4,
+        embedding_dropout=embedding_dropout,
+        freeze_word_embeddings=freeze_word_embeddings,
+        encoder_lr_scale=encoder_lr_scale,
+    )
+    pooling: Model[Ragged, Floats2d] = reduce_first()
+    return chain(chain(encoder, split_trf_batch()), trfs2arrays(pooling, 1.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy
 import torch
@@ -14,29 +14,24 @@ from thinc.types import Floats2d
 from torch import Tensor
 
 from .bridge import Settings, TorchShim, torch_shim
+from .doc_pairs import DocPairs
+from .knowledge_docs import knowledge_doc
 from .pair_classifier import PairHead, PairIndex
-
 
 # Pairs that are scored at once outside training: what bounds the memory of very many mentions.
 CHUNK = 8192
 
 
-class DocPairs(NamedTuple):
-    """A Doc, its mentions as (start token, end token, label), end exclusive, and the pairs to
-    score: an int array (pairs, 2) of head and tail, indexes into the mentions."""
-
-    doc: Doc
-    mentions: Sequence[tuple[int, int, str]]
-    pairs: NDArray[numpy.int64]
-
-
 def pair_model(
     tok2vec: Model[list[Doc], list[Floats2d]],
     *,
-    knowledge: Model[list[Doc], Floats2d] | None = None,
+    knowledge: Model[list[Doc], list[Floats2d]] | None = None,
     settings: Settings,
 ) -> Model[list[DocPairs], list[Floats2d]]:
-    """Logits, one (pairs, labels) array a Doc. `set_schema` must be called before `initialize`."""
+    """Logits, one (pairs, labels) array a Doc. `set_schema` must be called before `initialize`.
+
+    knowledge: token vectors of the knowledge texts, for a teacher.
+    """
     layers: list[Model] = [tok2vec] if knowledge is None else [tok2vec, knowledge]
     return Model(
         "pair_classifier",
@@ -64,56 +59,80 @@ def _init(model: Model, X: Any = None, Y: Any = None) -> None:
     docs = [entry.doc for entry in X]
     for layer in model.layers:
         layer.initialize(X=docs)
-    width = model.layers[0].predict(docs)[0].shape[1]
+    widths = [layer.predict(docs)[0].shape[1] for layer in model.layers]
     settings = {
         **model.attrs["settings"],
-        "width": width,
+        "width": widths[0],
         "n_types": len(model.attrs["types"]),
         "n_labels": model.get_dim("nO"),
-        "knowledge_width": model.layers[1].get_dim("nO") if len(model.layers) > 1 else 0,
+        "knowledge_width": widths[1] if len(widths) > 1 else 0,
     }
     # Made anew every time: a second initialisation starts from scratch, with its own schema.
     torch_shim(model).set_module(_build(settings), settings)
-    model.set_dim("nI", width, force=True)
+    model.set_dim("nI", widths[0], force=True)
 
 
 def _forward(
     model: Model, X: list[DocPairs], is_train: bool
 ) -> tuple[list[Floats2d], Callable[[list[Floats2d]], list[Doc]]]:
     module: PairHead = torch_shim(model).module
-    docs = [entry.doc for entry in X]
-    arrays, backprop_states = model.layers[0](docs, is_train)
-    # Zero-length Docs come without a width.
-    empty = model.ops.alloc2f(0, model.get_dim("nI"))
-    filled = [array for array in arrays if len(array)]
-    states = xp2torch(model.ops.xp.concatenate([empty, *filled]), requires_grad=is_train)
-    known: Tensor | None = None
-    backprop_known: Callable | None = None
-    if len(model.layers) > 1:
-        vectors, backprop_known = model.layers[1](docs, is_train)
-        known = xp2torch(vectors, requires_grad=is_train)
-    lengths = [len(array) for array in arrays]
-    index = _index(X, lengths, model.attrs["types"], states.device)
+    texts = _Texts(model, 0, X, module.width, is_train)
+    known = None
+    if module.knowledge is not None:
+        entries = [knowledge_doc(entry) for entry in X]
+        known = _Texts(model, 1, entries, module.knowledge.width, is_train)
     module.train(is_train)
+    pairs = texts.index.pairs
+    parts = (pairs,) if is_train else torch.split(pairs, CHUNK)
     with torch.set_grad_enabled(is_train):
-        parts = (index.pairs,) if is_train else torch.split(index.pairs, CHUNK)
-        logits = torch.cat([module(states, index._replace(pairs=p), known) for p in parts])
+        logits = torch.cat(
+            [module(*texts.of_pairs(part), known and known.of_pairs(part)) for part in parts]
+        )
     counts = [len(entry.pairs) for entry in X]
 
     def backprop(d_logits: list[Floats2d]) -> list[Doc]:
         # A batch without a pair must go back too: the encoder waits for all of its listeners.
         torch.autograd.backward(logits, xp2torch(model.ops.xp.concatenate(d_logits)))
-        gradient = states.grad if states.grad is not None else torch.zeros_like(states)
-        backprop_states(_split(torch2xp(gradient), lengths))
-        if known is not None and backprop_known is not None and known.grad is not None:
-            backprop_known(torch2xp(known.grad))
-        return docs
+        texts.backprop()
+        if known is not None:
+            known.backprop()
+        return [entry.doc for entry in X]
 
     return _split(cast(Any, torch2xp(logits.detach())), counts), backprop
 
 
+class _Texts:
+    """The states of a batch of Docs from one of the model's layers, and the pairs in them."""
+
+    def __init__(self, model: Model, layer: int, X: Sequence[DocPairs], width: int, is_train: bool):
+        # A listener must be asked about every Doc; an encoder has nothing to say about knowledge
+        # that is missing.
+        docs = [entry.doc for entry in X if layer == 0 or len(entry.doc)]
+        self.lengths = [len(doc) for doc in docs]
+        self._back: Callable[[list[Any]], Any] | None = None
+        arrays: list[Any] = []
+        if docs:
+            arrays, self._back = model.layers[layer](docs, is_train)
+        # Zero-length Docs come without a width.
+        empty = model.ops.alloc2f(0, width)
+        flat = model.ops.xp.concatenate([empty, *(array for array in arrays if len(array))])
+        self.states = xp2torch(flat, requires_grad=is_train)
+        lengths = [len(entry.doc) for entry in X]
+        self.index = _index(X, lengths, model.attrs["types"], self.states.device)
+
+    def of_pairs(self, pairs: Tensor) -> tuple[Tensor, PairIndex]:
+        return self.states, self.index._replace(pairs=pairs)
+
+    def backprop(self) -> None:
+        gradient = self.states.grad
+        if gradient is None:
+            gradient = torch.zeros_like(self.states)
+        if self._back is not None:
+            self._back(_split(torch2xp(gradient), self.lengths))
+
+
 def _index(
-    X: list[DocPairs], lengths: list[int], types: dict[str, int], device: torch.device
+    X: Sequence[DocPairs], lengths: list[int], types: dict[str, int], device: torch.device
 ) -> PairIndex:
     starts = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype("int64")
     mentions: list[tuple[int, int]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,10 @@ class PairIndex(NamedTuple):
     pairs: Tensor  # (pairs, 2): head and tail, indexes into mentions
 
 
-class PairHead(nn.Module):
-    """One hidden layer over a pair: the means of its two mentions' token states, their types, the
-    distance, the whole doc, and a context.
-
-    The layer's weights are split by what they read, so that a mention is projected once however
-    many pairs it is in, and a pair costs a few vector additions.
+class PairView(nn.Module):
+    """The hidden layer's input from one text: the means of a pair's two mentions' token states,
+    their types, the distance, the whole doc, and a context, each by weights of its own, so that a
+    mention is projected once however many pairs it is in, and a pair costs a few vector additions.
 
     context "between": the mean of the states that stand between the mentions. "attention": a mean
     over all of the doc's states, weighed by a query made from both mentions (the mentions as
@@ -43,14 +41,13 @@ class PairHead(nn.Module):
         self,
         width: int,
         n_types: int,
-        n_labels: int,
         *,
         hidden: int = 256,
         dropout: float = 0.2,
         context: Context = "between",
-        knowledge_width: int = 0,
     ):
         super().__init__()
+        self.width = width
         self.context: Context = context
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, hidden)
@@ -65,34 +62,23 @@ class PairHead(nn.Module):
         if context == "attention":
             self.query = nn.Linear(2 * hidden, hidden)
             self.key = nn.Linear(width, hidden, bias=False)
-        self.knowledge = nn.Linear(knowledge_width, hidden, bias=False) if knowledge_width else None
-        self.output = nn.Linear(hidden, n_labels)
 
-    def forward(self, states: Tensor, index: PairIndex, knowledge: Tensor | None = None) -> Tensor:
-        """Logits, (pairs, labels).
-
-        states: (tokens, width) of all docs, one after the other; knowledge: (docs, knowledge
-        width), a teacher's view of what it knows of each doc.
-        """
+    def view(self, states: Tensor, index: PairIndex) -> Tensor:
+        """states: (tokens, width) of all docs, one after the other. Returns (pairs, hidden)."""
         states = self.dropout(states)
         sums = _running_sums(states)
         mentions = _means(sums, index.mentions)
         head, tail = index.pairs[:, 0], index.pairs[:, 1]
         doc = index.doc_of[head]
         heads, tails = self.head(mentions), self.tail(mentions)
-        of_doc = self.doc(_means(sums, index.docs))
-        if self.knowledge is not None and knowledge is not None:
-            of_doc = of_doc + self.knowledge(self.dropout(knowledge))
-        summed = heads[head] + tails[tail] + of_doc[doc]
+        summed = heads[head] + tails[tail] + self.doc(_means(sums, index.docs))[doc]
         summed = summed + self.head_type(index.types[head]) + self.tail_type(index.types[tail])
         summed = summed + self.distance(_distances(index.mentions[head], index.mentions[tail]))
         if self.context == "between":
             between = _means(sums, _between(index.mentions[head], index.mentions[tail]))
-            summed = summed + self.around(between)
-        else:
-            queries = self.query(torch.cat([heads[head], tails[tail]], dim=-1))
-            summed = summed + self.around(self._attended(states, queries, index.docs, doc))
-        return self.output(self.dropout(torch.relu(summed)))
+            return summed + self.around(between)
+        queries = self.query(torch.cat([heads[head], tails[tail]], dim=-1))
+        return summed + self.around(self._attended(states, queries, index.docs, doc))
 
     def _attended(self, states: Tensor, queries: Tensor, docs: Tensor, doc: Tensor) -> Tensor:
         """(pairs, width): each query's mean over the states of its doc."""
@@ -113,6 +99,40 @@ class _Sums(NamedTuple):
 
     centre: Tensor
     total: Tensor
+
+
+class PairHead(PairView):
+    """One hidden layer over a pair. A teacher's has a second view of it: the same mentions in the
+    text of what it knows."""
+
+    def __init__(
+        self,
+        width: int,
+        n_types: int,
+        n_labels: int,
+        *,
+        hidden: int = 256,
+        dropout: float = 0.2,
+        context: Context = "between",
+        knowledge_width: int = 0,
+    ):
+        view: dict[str, Any] = {"hidden": hidden, "dropout": dropout, "context": context}
+        super().__init__(width, n_types, **view)
+        self.knowledge = PairView(knowledge_width, n_types, **view) if knowledge_width else None
+        self.output = nn.Linear(hidden, n_labels)
+
+    def forward(
+        self, states: Tensor, index: PairIndex, known: tuple[Tensor, PairIndex] | None = None
+    ) -> Tensor:
+        """Logits, (pairs, labels).
+
+        states: (tokens, width) of all docs, one after the other; known: the states of the
+        knowledge texts, and the same pairs in them.
+        """
+        summed = self.view(states, index)
+        if self.knowledge is not None and known is not None:
+            summed = summed + self.knowledge.view(*known)
+        return self.output(self.dropout(torch.relu(summed)))
 
 
 def _running_sums(states: Tensor) -> _Sums:

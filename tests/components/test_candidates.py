@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import random
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from spacy.training import Example
 
 from spacy_mmcot.components.candidates import candidates, learn_legal, legal_labels
 from spacy_mmcot.corpus.extensions import set_pairs
-from spacy_mmcot.model.pair_bridge import DocPairs
+from spacy_mmcot.model.doc_pairs import DocPairs
 
 NLP = spacy.blank("en")
 
@@ -125,13 +124,7 @@ def test_pairs_left_out_are_counted_in_a_warning(caplog: pytest.LogCaptureFixtur
     nlp = toy_rel.initialised(max_pairs=4)
     (doc,) = (d for d in toy_rel.references(nlp) if "Bo and" in d.text)
     assert len(doc.ents) == 3
-    # spaCy's logger hands nothing on to the root, where caplog listens.
-    logger = logging.getLogger("spacy")
-    logger.addHandler(caplog.handler)
-    try:
-        toy_rel.component(nlp).predict([doc, doc, nlp.make_doc("Bo")])
-    finally:
-        logger.removeHandler(caplog.handler)
+    toy_rel.component(nlp).predict([doc, doc, nlp.make_doc("Bo")])
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
     assert "2 of 6 pairs of mentions in one doc were left out (max_pairs = 4)" in caplog.text
     assert doc.text in caplog.text
@@ -145,18 +138,18 @@ nlp = toy_rel.initialised(context=sys.argv[1], hidden=256)
 words = ["Bo", "and"] * 3000
 doc = Doc(nlp.vocab, words=words, ents=["B-PER", "O"] * 3000)
 start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-began = time.perf_counter()
+began = time.process_time()
 toy_rel.component(nlp)(doc)
-seconds = time.perf_counter() - began
+seconds = time.process_time() - began
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start
 print(grown / 1024, seconds)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("context", ["between", "attention"])
-def test_three_thousand_mentions(context: str) -> None:
-    """Of nine million pairs the nearest hundred thousand, in bounded memory and seconds."""
+@pytest.mark.parametrize(("context", "limit"), [("between", 15), ("attention", 90)])
+def test_three_thousand_mentions(context: str, limit: float) -> None:
+    """A hundred thousand pairs, in bounded memory and seconds of processor time."""
     done = subprocess.run(
         [sys.executable, "-c", MANY, context],
         cwd=Path(toy_rel.__file__).parent,
@@ -168,4 +161,4 @@ def test_three_thousand_mentions(context: str) -> None:
     megabytes, seconds = map(float, done.stdout.split())
     assert "pairs of mentions in one doc were left out" in done.stderr
     assert megabytes < 1000
-    assert seconds < 30
+    assert seconds < limit

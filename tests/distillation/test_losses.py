@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 from torch import Tensor
 
-from spacy_mmcot.distillation.losses import Losses, tag_losses
+from spacy_mmcot.distillation.losses import Losses, pair_losses, tag_losses
 from spacy_mmcot.model.crf import ILLEGAL, lattice, legal_steps, log_marginals
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -194,3 +195,70 @@ def test_noise_of_a_teacher_on_a_barred_tag_does_not_drown_the_rest() -> None:
     # The smallest positive 16-bit float, on a tag that cannot start a mention.
     batch.soft[0, 0, 2] = 6e-8
     assert batch.losses().soft.item() == pytest.approx(clean, abs=1e-4)
+
+
+INF = float("inf")
+
+
+def pair_batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Five pairs: labelled, taught, both, neither, and taught what its types rule out."""
+    logits = torch.tensor(
+        [[0.5, 1.0, -1.0], [2.0, -INF, 0.0], [0.1, 0.2, -INF], [3.0, 1.0, 1.0], [0, -INF, -INF]],
+        dtype=torch.float64,
+    )
+    gold = torch.tensor([1, -1, 0, -1, -1])
+    soft = torch.tensor(
+        [[0, 0, 0], [0.7, 0, 0.3], [0.4, 0.6, 0], [0, 0, 0], [0.9, 0.1, 0]], dtype=torch.float64
+    )
+    return logits, gold, soft, torch.tensor([False, True, True, False, True])
+
+
+def test_pair_losses_by_hand() -> None:
+    losses = pair_losses(*pair_batch())
+
+    def log_softmax(row: list[float], k: int) -> float:
+        return row[k] - math.log(sum(math.exp(x) for x in row))
+
+    gold = -(log_softmax([0.5, 1.0, -1.0], 1) + log_softmax([0.1, 0.2], 0)) / 2
+    # The last pair can have no relation but none, whatever the teacher says: log 1 = 0.
+    soft = 0.7 * log_softmax([2.0, 0.0], 0) + 0.3 * log_softmax([2.0, 0.0], 1)
+    soft += 0.4 * log_softmax([0.1, 0.2], 0) + 0.6 * log_softmax([0.1, 0.2], 1)
+    assert losses.gold.item() == pytest.approx(gold, abs=1e-12)
+    assert losses.soft.item() == pytest.approx(-soft / 3, abs=1e-12)
+
+
+def test_each_pair_learns_from_what_it_has() -> None:
+    logits, *rest = pair_batch()
+    logits.requires_grad_()
+    moved = []
+    for loss in pair_losses(logits, *rest):
+        (gradient,) = torch.autograd.grad(loss, [logits], retain_graph=True)
+        assert gradient.isfinite().all()
+        assert not gradient[logits.isinf()].any()
+        moved.append([bool(row.abs().max() > 1e-9) for row in gradient])
+    assert moved == [
+        [True, False, True, False, False],
+        # The last pair has nowhere to go.
+        [False, True, True, False, False],
+    ]
+
+
+@pytest.mark.parametrize("n_pairs", [0, 3])
+def test_no_pair_to_learn_from(n_pairs: int) -> None:
+    logits = torch.randn(n_pairs, 4, requires_grad=True)
+    gold = torch.full((n_pairs,), -1)
+    losses = pair_losses(logits, gold, torch.zeros(n_pairs, 4), torch.zeros(n_pairs).bool())
+    assert (losses.gold.item(), losses.soft.item()) == (0.0, 0.0)
+    (losses.gold + losses.soft).backward()
+    assert logits.grad is not None and not logits.grad.any()
+
+
+def test_pair_gradients() -> None:
+    masked, gold, soft, taught = pair_batch()
+    illegal = masked.isinf()
+    free = masked.masked_fill(illegal, 0.3).requires_grad_()
+
+    def losses(logits: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(pair_losses(logits.masked_fill(illegal, -INF), gold, soft, taught))
+
+    assert torch.autograd.gradcheck(losses, (free,), eps=1e-6, atol=1e-6)

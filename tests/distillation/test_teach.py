@@ -8,14 +8,25 @@ import numpy
 import pytest
 import spacy
 import torch
+import toy_rel
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 
+from spacy_mmcot.corpus.extensions import set_pairs
 from spacy_mmcot.distillation.soft_labels import get_soft_labels, soft_tags
+from spacy_mmcot.distillation.soft_relations import get_soft_relations
 from spacy_mmcot.distillation.teach import KnowledgeEncoder, set_prompt_targets, teach
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.types import ID_KEY, KNOWLEDGE_KEY, PROMPT_TARGET_KEY, SOFT_LABELS_KEY
+from spacy_mmcot.types import (
+    ID_KEY,
+    KNOWLEDGE_KEY,
+    PROMPT_TARGET_KEY,
+    RELATIONS_KEY,
+    SOFT_LABELS_KEY,
+    SOFT_RELATIONS_KEY,
+    Relation,
+)
 
 WIDTH = 16
 LABELS = ["LOC", "PER"]
@@ -222,3 +233,118 @@ def test_similar_knowledge_has_similar_targets(tiny_source: Callable[[str], str]
     set_prompt_targets(docs, KnowledgeEncoder(tiny_source("bert"), 1))
     near, same, far = (targets(doc, 1)[0] for doc in docs)
     assert numpy.linalg.norm(near - same) < numpy.linalg.norm(near - far)
+
+
+@pytest.fixture(scope="module")
+def pair_teacher(bert_source: str) -> Language:
+    """A teacher of entities and relations, trained until it finds those of its corpus."""
+    spacy.util.fix_random_seed(0)
+    nlp = toy_rel.transformer_pipeline(bert_source)
+    nlp.add_pipe("sentencizer")
+
+    def examples() -> list[Example]:
+        docs = [doc for doc in pair_corpus(nlp) if doc.ents]
+        return [Example(nlp.make_doc(doc.text), doc) for doc in docs]
+
+    optimizer = nlp.initialize(examples)
+    optimizer.learn_rate = 0.01
+    for _ in range(60):
+        nlp.update(examples(), sgd=optimizer)
+    return nlp
+
+
+def pair_corpus(nlp: Language) -> list[Doc]:
+    """Two labelled docs, one of which asks about a single pair, unlabelled ones, one of nothing."""
+    employs = [("Anna", "Bo", "employs")]
+    docs = [
+        toy_rel.annotated(nlp, "Anna hired Bo in Oslo", ["Anna", "Bo", "Oslo"], employs),
+        toy_rel.annotated(nlp, "Anna saw Bo in Rome", ["Anna", "Bo", "Rome"], []),
+        nlp.make_doc("Anna hired Bo in Oslo"),
+        nlp.make_doc(""),
+        nlp.make_doc(" \n"),
+    ]
+    anna, _, rome = docs[1].ents
+    set_pairs(docs[1], [(rome, anna)])
+    for i, doc in enumerate(docs):
+        doc.user_data[ID_KEY] = f"post-{i}"
+    return docs
+
+
+def test_pairs_of_gold_mentions_found_mentions_and_asked_pairs(pair_teacher: Language) -> None:
+    docs = list(teach(pair_teacher, pair_corpus(pair_teacher), batch_size=2))
+    labelled, asked, unlabelled, *empty = (get_soft_relations(doc) for doc in docs)
+    mentions = [(0, 4, "PER"), (11, 13, "PER"), (17, 21, "LOC")]
+    assert labelled.mentions == mentions
+    assert sorted(map(tuple, labelled.pairs)) == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
+    assert labelled.labels == ["employs"]
+    assert labelled.probabilities[labelled.rows()[0, 4, 11, 13], 1] > 0.5
+    # The unlabelled twin: the teacher finds the mentions by itself.
+    assert unlabelled.mentions == mentions
+    numpy.testing.assert_allclose(unlabelled.probabilities, labelled.probabilities, atol=1e-3)
+    assert asked.pairs.tolist() == [[2, 0]]
+    assert asked.probabilities.shape == (1, 2)
+    assert [(soft.mentions, len(soft.pairs)) for soft in empty] == [([], 0), ([], 0)]
+
+
+def test_what_is_stored_are_the_components_distributions(pair_teacher: Language) -> None:
+    (doc,) = teach(pair_teacher, [pair_corpus(pair_teacher)[0]])
+    component = toy_rel.component(pair_teacher)
+    twin = toy_rel.with_entities(pair_teacher, doc)
+    (expected,) = component.soft_relations([pair_teacher.get_pipe("transformer")(twin)])
+    found = get_soft_relations(doc)
+    assert found.mentions == expected.mentions
+    assert numpy.array_equal(found.pairs, expected.pairs)
+    numpy.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-3)
+
+
+def test_entities_and_relations_of_taught_docs_stay(pair_teacher: Language) -> None:
+    before = pair_corpus(pair_teacher)
+    for old, doc in zip(before, teach(pair_teacher, pair_corpus(pair_teacher)), strict=True):
+        assert doc.user_data.keys() - old.user_data.keys() == {
+            SOFT_LABELS_KEY,
+            SOFT_RELATIONS_KEY,
+        }
+        assert {key: doc.user_data[key] for key in old.user_data} == old.user_data
+        assert doc.has_annotation("ENT_IOB") == old.has_annotation("ENT_IOB")
+        assert [ent.text for ent in doc.ents] == [ent.text for ent in old.ents]
+        assert doc.has_annotation("SENT_START") == old.has_annotation("SENT_START")
+
+
+def test_gold_relations_do_not_leak_into_what_is_taught(pair_teacher: Language) -> None:
+    docs, swapped = pair_corpus(pair_teacher)[:1], pair_corpus(pair_teacher)[:1]
+    anna, bo, _ = swapped[0].ents
+    swapped[0]._.mmcot_rel = [Relation(bo, anna, "employs", 1.0)]
+    (left,), (right,) = (
+        [get_soft_relations(doc) for doc in teach(pair_teacher, given)] for given in (docs, swapped)
+    )
+    assert numpy.array_equal(left.probabilities, right.probabilities)
+
+
+def test_soft_relations_survive_a_docbin_and_teach_a_student(pair_teacher: Language) -> None:
+    docs = list(teach(pair_teacher, pair_corpus(pair_teacher)))
+    binary = DocBin(docs=docs, store_user_data=True).to_bytes()
+    loaded = list(DocBin().from_bytes(binary).get_docs(pair_teacher.vocab))
+    for doc, twin in zip(docs, loaded, strict=True):
+        left, right = get_soft_relations(doc), get_soft_relations(twin)
+        assert (left.labels, left.mentions) == (right.labels, right.mentions)
+        assert numpy.array_equal(left.pairs, right.pairs)
+        assert numpy.array_equal(left.probabilities, right.probabilities)
+    unlabelled = loaded[2:]
+    assert not any(RELATIONS_KEY in doc.user_data or doc.ents for doc in unlabelled)
+    student = toy_rel.pipeline()
+    data = [Example(student.make_doc(doc.text), doc) for doc in unlabelled]
+    student.initialize(lambda: data)
+    for _ in range(30):
+        student.update(data, losses={})
+    assert toy_rel.names(student("Anna hired Bo in Oslo")) == [("Anna", "Bo", "employs")]
+
+
+def test_a_teacher_of_relations_alone() -> None:
+    """Behind a ruler that finds the mentions."""
+    nlp = toy_rel.fitted(steps=20)
+    docs = list(teach(nlp, [nlp.make_doc("Anna employs Bo"), nlp.make_doc("nobody")]))
+    assert all(SOFT_LABELS_KEY not in doc.user_data for doc in docs)
+    soft = get_soft_relations(docs[0])
+    assert soft.labels == list(toy_rel.LABELS)
+    assert soft.probabilities[soft.rows()[0, 4, 13, 15]].argmax() == 3
+    assert len(get_soft_relations(docs[1]).pairs) == 0

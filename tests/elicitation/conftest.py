@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from loopback import ChatServer
 
+from spacy_mmcot.benchmarks.llm_server import LLMServer
 from spacy_mmcot.types import Entity, Post
 
 REPOSITORY = Path(__file__).parents[2]
@@ -16,6 +17,12 @@ def chat_server() -> Iterator[ChatServer]:
     server = ChatServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def llm_server() -> Iterator[LLMServer]:
+    with LLMServer() as server:
+        yield server
 
 
 @pytest.fixture

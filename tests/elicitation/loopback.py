@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from spacy_mmcot.benchmarks.llm_answers import completion, sensible_answer
 
 Reply = tuple[int, Any]
 
@@ -20,6 +21,7 @@ class ChatServer:
         self.reply: Callable[[dict[str, Any]], Reply] = lambda body: (200, sensible_answer(body))
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.headers: dict[str, str] = {}
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,6 +42,8 @@ class ChatServer:
                     self.send_response(status)
                     self.send_header("Content-Type", kind)
                     self.send_header("Content-Length", str(len(data)))
+                    for name, value in outer.headers.items():
+                        self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(data)
                 except OSError:
@@ -55,40 +59,3 @@ class ChatServer:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-def completion(text: str | None, finish_reason: str = "stop", **message: Any) -> dict[str, Any]:
-    return {
-        "id": "c1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "m",
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": finish_reason,
-                "message": {"role": "assistant", "content": text, **message},
-            }
-        ],
-    }
-
-
-def part(body: dict[str, Any], name: str) -> str:
-    """What a prompt quotes under `name`."""
-    user = body["messages"][1]["content"]
-    found = re.search(rf"<{name}-(\w+)>\n(.*?)\n</{name}-\1>", user, re.DOTALL)
-    return found[2] if found else ""
-
-
-def sensible_answer(body: dict[str, Any]) -> str:
-    """What a model that does as it is told would answer."""
-    post = part(body, "post")
-    user = body["messages"][1]["content"]
-    if '"swaps"' in user:
-        old = json.loads(part(body, "mentions"))[0]
-        text = post.replace(old, "Zanzibar")
-        return json.dumps({"text": text, "swaps": [[old, "Zanzibar"]], "possible": True})
-    if '"things"' in user:
-        word = post.split()[0]
-        return json.dumps({"things": [{"mention": word, "kind": "word", "explanation": "first"}]})
-    return f"On this: {post}"

@@ -10,13 +10,16 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import ChatServer, part, sensible_answer
+from loopback import ChatServer
 
+from spacy_mmcot.benchmarks.llm_answers import quoted, sensible_answer
+from spacy_mmcot.benchmarks.llm_server import LLMServer
 from spacy_mmcot.elicitation.store import AnswerStore, load_answers
 from spacy_mmcot.types import DIMENSIONS, Post
 
@@ -25,13 +28,10 @@ RUN = """
 import sys
 import typer
 from spacy_mmcot.cli.elicit import elicit
-from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.cli.main import _plain_errors
 app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(elicit)
-try:
-    app()
-except MMCoTError as error:
-    sys.exit(str(error))
+app.command()(_plain_errors(elicit))
+app()
 """
 
 
@@ -76,7 +76,7 @@ def test_recorded_answers_of_the_demo(demo: Path, tmp_path: Path) -> None:
     assert first.returncode == 0 and first.stderr == ""
     assert "2160 of 2160" in first.stdout and "\x1b" not in first.stdout
     table = rows(first.stdout)
-    assert table["noun"] == [360, 360, 0, 0, 0, 0, 0]
+    assert table["noun"] == [360, 360, 0, 0, 0, 0, 0, 0]
     assert [name for name in table if name != "all"] == list(DIMENSIONS)
     before = store.read_bytes()
     second = run(demo / "posts.jsonl", store, "--recorded", recorded)
@@ -98,13 +98,13 @@ def test_openai_and_the_table_of_what_came(
     chat_server: ChatServer, posts_file: Path, tmp_path: Path
 ) -> None:
     chat_server.reply = lambda body: (
-        (200, "no") if "Anna7" in part(body, "post") else (200, sensible_answer(body))
+        (200, "no") if "Anna7" in quoted(body, "post") else (200, sensible_answer(body))
     )
     store = tmp_path / "a.sqlite"
     options = ("--source", "openai", "--model", "m", "--temperature", 0.3, "--dimension", "noun")
     result = run(posts_file, store, *options, server=chat_server)
-    assert result.returncode == 0, result.stderr
-    assert rows(result.stdout)["noun"] == [12, 11, 0, 1, 0, 0, 0]
+    assert result.returncode == 3, result.stderr
+    assert rows(result.stdout)["noun"] == [12, 11, 0, 1, 0, 0, 0, 0]
     assert "rejected: p7 noun: the answer holds no JSON" in result.stdout
     assert {body["temperature"] for body in chat_server.requests} == {0.3}
 
@@ -115,6 +115,7 @@ def test_openai_and_the_table_of_what_came(
         ((), "E730"),
         (("--recorded", "none.jsonl"), "E100"),
         (("--source", "openai"), "E310"),
+        (("--source", "openai-batch"), "E310"),
         (("--source", "openai", "--base-url", "nowhere"), "E310"),
     ],
 )
@@ -122,7 +123,7 @@ def test_missing_settings_end_in_one_line(
     posts_file: Path, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     result = run(posts_file, tmp_path / "a.sqlite", *options)
-    assert result.returncode == 1
+    assert result.returncode == (1 if message == "E100" else 2)
     assert message in result.stderr and len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "a.sqlite").exists()
 
@@ -218,6 +219,11 @@ def test_an_interrupted_run_loses_nothing_and_asks_nothing_twice(
     # When as many questions hang as there are workers, all answers before have been dealt with.
     assert hold.full.wait(30)
     process.send_signal(how)
+    if how is signal.SIGINT:
+        # The first lets the questions in flight come to their end, the second does not.
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(how)
     output, errors = process.communicate(timeout=30)
     if how is signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
@@ -242,3 +248,139 @@ def test_an_interrupted_run_loses_nothing_and_asks_nothing_twice(
         statement = "SELECT count(*), count(DISTINCT key || post_id) FROM answers"
         assert connection.execute(statement).fetchone() == (72, 72)
     connection.close()
+
+
+def test_exit_codes_of_a_budget_and_of_too_many_useless_answers(
+    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+) -> None:
+    options = ("--source", "openai", "--dimension", "noun", "--workers", 1)
+    poor = run(posts_file, tmp_path / "a.sqlite", *options, "--budget", 0.0004, server=chat_server)
+    assert poor.returncode == 4 and "budget of 0.0004 is reached" in poor.stdout
+    assert 0 < len(chat_server.requests) < 12
+    rich = run(posts_file, tmp_path / "a.sqlite", *options, "--budget", 1, server=chat_server)
+    assert rich.returncode == 0 and "spent" in rich.stdout
+    chat_server.reply = lambda body: (200, "no")
+    options = (*options[:2], "--dimension", "entity")
+    useless = run(posts_file, tmp_path / "a.sqlite", *options, server=chat_server)
+    assert useless.returncode == 3 and "12 failed" in useless.stdout
+    tolerant = ("--threshold", 1)
+    assert run(posts_file, tmp_path / "b", *options, *tolerant, server=chat_server).returncode == 0
+    listed = run(posts_file, tmp_path / "a.sqlite", "--failures")
+    assert listed.returncode == 0 and "12 rejected answers." in listed.stdout
+    assert "p3 entity: the answer holds no JSON" in listed.stdout and "'no'" in listed.stdout
+
+
+def test_a_strangers_answer_cannot_write_on_the_terminal(
+    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+) -> None:
+    chat_server.reply = lambda body: (200, "\x1b[2J no \r\n JSON")
+    options = ("--source", "openai", "--dimension", "noun")
+    assert run(posts_file, tmp_path / "a.sqlite", *options, server=chat_server).returncode == 3
+    listed = run(posts_file, tmp_path / "a.sqlite", "--failures")
+    assert "\x1b" not in listed.stdout and r"\x1b[2J no \r\n JSON" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--budget", 1, "--model", "strange"), "E321"),
+        (("--base-url", "http://example.org/v1"), "E318"),
+        (("--workers", 0), "workers"),
+        (("--source", "elsewhere"), "source"),
+    ],
+)
+def test_wrong_usage_ends_with_2(
+    chat_server: ChatServer,
+    posts_file: Path,
+    tmp_path: Path,
+    options: tuple[object, ...],
+    message: str,
+) -> None:
+    chosen = ("--source", "openai", *options)
+    result = run(posts_file, tmp_path / "a.sqlite", *chosen, server=chat_server)
+    assert result.returncode == 2 and message in result.stderr
+    assert "Traceback" not in result.stderr and chat_server.requests == []
+
+
+def test_a_run_that_takes_too_long_is_an_error_and_goes_on_later(
+    llm_server: LLMServer, posts_file: Path, tmp_path: Path
+) -> None:
+    llm_server.configure(latency=0.3)
+    settings = environment() | {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": llm_server.url}
+    options = (posts_file, tmp_path / "a.sqlite", "--source", "openai")
+    stopped = subprocess.run(
+        command(*options, "--run-timeout", 0.5), env=settings, capture_output=True, text=True
+    )
+    assert stopped.returncode == 1 and "E319" in stopped.stderr
+    llm_server.configure(latency=0)
+    done = subprocess.run(command(*options), env=settings, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert set(llm_server.seen()["sold"].values()) == {1}
+
+
+def test_the_config_says_what_is_asked_of_whom(
+    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "project.yml"
+    config.write_text("vars:\n  elicit:\n    noun:\n    style: {variants: 2, model: large}\n")
+    options = ("--source", "openai", "--model", "small", "--config", config)
+    result = run(posts_file, tmp_path / "a.sqlite", *options, server=chat_server)
+    assert result.returncode == 0, result.stderr
+    assert rows(result.stdout)["style"][:2] == [24, 24]
+    asked = Counter(body["model"] for body in chat_server.requests)
+    assert asked == {"small": 12, "large": 24}
+
+
+def test_the_batch_api_by_command(llm_server: LLMServer, posts_file: Path, tmp_path: Path) -> None:
+    settings = environment() | {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": llm_server.url}
+    options = ("--source", "openai-batch", "--batch-poll", 0.1, "--batch-size", 50)
+    result = subprocess.run(
+        command(posts_file, tmp_path / "a.sqlite", *options),
+        env=settings,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert rows(result.stdout)["all"][:2] == [72, 72]
+    assert llm_server.seen()["batches"] == 2
+
+
+def test_answers_out_and_in_and_what_they_cost(
+    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "a.sqlite"
+    options = ("--source", "openai", "--dimension", "noun")
+    run(posts_file, store, *options, server=chat_server)
+
+    def answers(*words: object) -> str:
+        line = [sys.executable, "-c", "from spacy_mmcot.cli.main import main; main()", "answers"]
+        done = subprocess.run([*line, *map(str, words)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "12 answers written" in answers("export", store, tmp_path / "out.jsonl")
+    assert "12 answers added" in answers("import", tmp_path / "b.sqlite", tmp_path / "out.jsonl")
+    assert load_answers(tmp_path / "b.sqlite") == load_answers(store)
+    spend = answers("spend", store)
+    assert ("noun" in spend and "gpt-4o-mini" in spend.replace("\n", "")) or "gpt-4o" in spend
+    assert KEY not in (tmp_path / "out.jsonl").read_text("utf-8")
+
+
+def test_plan_says_what_a_run_will_cost(posts_file: Path, demo: Path, tmp_path: Path) -> None:
+    def plan(*words: object) -> str:
+        line = [sys.executable, "-c", "from spacy_mmcot.cli.main import main; main()", "plan"]
+        done = subprocess.run(
+            [*line, *map(str, words)], capture_output=True, text=True, env=environment()
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    output = plan(posts_file, "--model", "strange")
+    table = {line.split()[0]: line.split() for line in output.splitlines() if "strange" in line}
+    assert set(table) == set(DIMENSIONS) and table["noun"][2:5] == ["12", "0", "0"]
+    assert table["noun"][-2:] == ["?", "?"] and "name a table with --prices" in output
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"strange": {"input": 1000000, "output": 0}}')
+    priced = plan(posts_file, "--model", "strange", "--prices", prices, "--dimension", "image")
+    row = next(line.split() for line in priced.splitlines() if line.strip().startswith("image"))
+    assert float(row[-2]) == int(row[5]) > 1000 and float(row[-1]) == float(row[-2]) / 2

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.recorded import RecordedSource, read_answers
+from spacy_mmcot.elicitation.run import elicit
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import DIMENSIONS, Post
@@ -61,7 +61,7 @@ def test_the_demo_corpus_comes_through_whole(demo: Path, tmp_path: Path) -> None
     recorded = read_answers(demo / "answers.jsonl")
     path = tmp_path / "answers.sqlite"
     with AnswerStore(path) as store:
-        report = elicit(posts, store, RecordedSource(demo / "answers.jsonl"))
+        report = elicit(posts, store, RecordedSource(demo / "answers.jsonl")).report
         answers = store.answers()
     total = report.total()
     assert total.rejected == total.missing == total.dropped_mentions == 0
@@ -80,7 +80,7 @@ def test_the_demo_corpus_comes_through_whole(demo: Path, tmp_path: Path) -> None
 
     before = path.read_bytes()
     with AnswerStore(path) as store:
-        again = elicit(posts, store, RecordedSource(demo / "answers.jsonl")).total()
+        again = elicit(posts, store, RecordedSource(demo / "answers.jsonl")).report.total()
     assert (again.asked, again.stored, again.already_there) == (0, 0, total.stored)
     assert path.read_bytes() == before
 
@@ -88,10 +88,14 @@ def test_the_demo_corpus_comes_through_whole(demo: Path, tmp_path: Path) -> None
 def test_missing_answers_are_counted_and_asked_for_again(posts: list[Post], tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", b'{"id": "p1", "sentence": "One."}')
     with AnswerStore(tmp_path / "a.sqlite") as store:
-        counts = elicit(posts[:3], store, RecordedSource(path), dimensions=["sentence"]).total()
+        counts = elicit(
+            posts[:3], store, RecordedSource(path), dimensions=["sentence"]
+        ).report.total()
         assert (counts.asked, counts.stored, counts.missing) == (3, 1, 2)
         write(path, b'{"id": "p1", "sentence": "One."}', b'{"id": "p0", "sentence": "Zero."}')
-        counts = elicit(posts[:3], store, RecordedSource(path), dimensions=["sentence"]).total()
+        counts = elicit(
+            posts[:3], store, RecordedSource(path), dimensions=["sentence"]
+        ).report.total()
         assert (counts.stored, counts.already_there, counts.missing) == (1, 1, 1)
         assert set(store.answers()) == {"p0", "p1"}
 
@@ -102,7 +106,7 @@ def test_posts_with_equal_text_keep_their_own_recorded_answers(tmp_path: Path) -
     )
     twins = [Post(id=i, text="the same words") for i in ("x", "y", "z")]
     with AnswerStore(tmp_path / "a.sqlite") as store:
-        counts = elicit(twins, store, RecordedSource(path), dimensions=["sentence"]).total()
+        counts = elicit(twins, store, RecordedSource(path), dimensions=["sentence"]).report.total()
         assert (counts.stored, counts.missing) == (2, 1)
         assert {i: a.sentence for i, a in store.answers().items()} == {"x": "X.", "y": "Y."}
 
@@ -122,7 +126,7 @@ def test_a_recorded_answer_that_breaks_its_promise_is_rejected(
 ) -> None:
     path = write(tmp_path / "a.jsonl", b'{"id": "p0", "style": "somebody sings"}')
     with AnswerStore(tmp_path / "a.sqlite") as store:
-        counts = elicit(posts[:1], store, RecordedSource(path), dimensions=["style"]).total()
+        counts = elicit(posts[:1], store, RecordedSource(path), dimensions=["style"]).report.total()
         assert counts.rejected == 1
         assert "'Anna0'" in (store.rejected()[0].reason or "")
         assert store.answers() == {}
@@ -135,4 +139,4 @@ def test_recorded_source_can_be_asked_directly(demo: Path) -> None:
     prompt = render(demo_posts(demo)[0], "noun")
     assert prompt is not None
     raw = asyncio.run(source.ask(prompt))
-    assert raw is not None and json.loads(raw)[0]["mention"] == "Anfield"
+    assert raw is not None and json.loads(raw.text)[0]["mention"] == "Anfield"

@@ -64,8 +64,9 @@ def test_rejections_keep_reason_and_raw_text(filled: Path) -> None:
 
 def test_an_answer_is_kept_once(filled: Path) -> None:
     with AnswerStore(filled) as store:
-        assert store.has("k1") and store.has("k1", "p1")
-        assert not store.has("k1", "p2") and not store.has("k9")
+        assert store.known("k1", "p1") == (True, True, False)
+        assert store.known("k1", "p2") == (False, True, False)
+        assert store.known("k9", "p1") == (False, False, False)
         assert not store.put(replace(NOUN, value=[]))
         assert store.answers()["p1"].noun == NOUN.value
 
@@ -176,9 +177,9 @@ def test_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_a_newer_layout_is_refused(filled: Path) -> None:
     with sqlite3.connect(filled) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(MMCoTError, match="version 2, this program knows 1"):
+    with pytest.raises(MMCoTError, match="version 3, this program knows 2"):
         AnswerStore(filled)
 
 

@@ -9,12 +9,15 @@ from typing import Any
 
 from rich.console import Console
 
-from spacy_mmcot.experiments.table import append_result, read_results, summary
+from spacy_mmcot.experiments.table import append_result, by_data, read_results, summary
 
 
 def line(run: str, seed: int, f: float, experiment: str = "small") -> dict[str, Any]:
     metrics = {"ents_f": f, "training": {"steps": 20, "seconds": 2.0 + seed}}
-    return {"experiment": experiment, "run": run, "seed": seed, "metrics": metrics}
+    return {
+        **{"experiment": experiment, "run": run, "seed": seed, "metrics": metrics},
+        **{"evaluated_on": "dev", "also_on": {}},
+    }
 
 
 def test_lines_come_back_in_order_of_their_experiment(tmp_path: Path) -> None:
@@ -73,6 +76,15 @@ def test_runs_without_the_score_are_left_out() -> None:
     assert summary([relations], "ents_f") is None
     table = summary([relations], "rel_f")
     assert table is not None and table.title == "relation F1 (gold mentions)"
+
+
+def test_further_data_has_tables_of_its_own() -> None:
+    more = {**line("a", 1, 0.5)["metrics"], "ents_f": 0.7}
+    results = [line("a", 1, 0.5) | {"also_on": {"some/where/other.spacy": more}}, line("b", 1, 0.6)]
+    found = by_data(results)
+    assert list(found) == ["dev", "other"]
+    assert shown(found["dev"]) == shown(results)
+    assert shown(found["other"]) == [["a", "70.00", "70.00", "0.00", "20", "3"]]
 
 
 def test_no_results_yet() -> None:

@@ -1,0 +1,137 @@
+"""What eliciting costs beside the LLM itself, and what it survives."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ..elicitation.client import OpenAISource
+from ..elicitation.prompts import render
+from ..elicitation.store import AnswerStore, answer_key
+from ..types import DIMENSIONS
+from .elicit_runs import KEY, MODEL, MadePosts, finished, start
+from .llm_answers import question_id
+from .llm_server import LLMServer
+
+# A hang or a slow drip costs a run this many seconds.
+_FAULT_TIMEOUT = 2.0
+_WORKERS = 20
+
+
+def throughput(requests: int = 4000, workers: int = 200, latency: float = 1.0) -> dict[str, Any]:
+    """Ideal time, requests x latency / workers, over the time taken, and processor time of the
+    client a request; the import of the package is not counted."""
+    with tempfile.TemporaryDirectory() as folder, LLMServer() as server:
+        server.configure(latency=latency)
+        posts = -(-requests // len(DIMENSIONS))
+        run = finished(start(server.url, Path(folder) / "a.sqlite", posts, workers, 60.0))
+    ideal = run["asked"] * latency / workers
+    return {
+        "requests": run["asked"],
+        "seconds": round(run["seconds"], 2),
+        "throughput_ratio": round(ideal / run["seconds"], 3),
+        "cpu_ms_per_request": round(run["cpu_seconds"] / run["asked"] * 1000, 3),
+    }
+
+
+def memory(posts: int = 2000, times: int = 10, workers: int = 50) -> dict[str, Any]:
+    """Peak memory at `times` as many posts, all six dimensions, over that at `posts`."""
+    peaks = []
+    with tempfile.TemporaryDirectory() as folder, LLMServer() as server:
+        for number, count in enumerate((posts, posts * times)):
+            store = Path(folder) / f"{number}.sqlite"
+            peaks.append(finished(start(server.url, store, count, workers, 60.0))["peak_mb"])
+    return {
+        "peak_mb_small": round(peaks[0], 1),
+        "peak_mb_large": round(peaks[1], 1),
+        "memory_ratio": round(peaks[1] / peaks[0], 3),
+    }
+
+
+def faults(
+    runs: int = 20, posts: int = 50, rate: float = 0.2, kills: int = 1, seed: int = 1
+) -> dict[str, Any]:
+    """Runs killed by SIGKILL at a random moment and resumed, on a server that fails in every way
+    it can for a share `rate` of the requests; all questions of `posts` posts, each run.
+
+    `answers_lost` counts questions without an answer at the end, `bought_twice` good answers that
+    were delivered more than once although they had been committed, `in_flight_at_kill` those that
+    were delivered and not yet committed when the process died. `stores_differ` counts runs whose
+    store is not the one of a run without faults and kills.
+    """
+    random_moment = random.Random(seed)
+    sums = dict.fromkeys(("answers_lost", "bought_twice", "in_flight_at_kill", "stores_differ"), 0)
+    injected: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        expected, seconds = _faultless(folder, posts)
+        keys = _keys(posts)
+        for run in range(runs):
+            store = folder / f"{run}.sqlite"
+            with LLMServer() as server:
+                server.configure(latency=0.02, rate=rate, seed=seed * 1000 + run)
+                lost_at_kill: set[str] = set()
+                for _ in range(kills):
+                    process = start(server.url, store, posts, _WORKERS, _FAULT_TIMEOUT)
+                    # From before its first question to about its last.
+                    _wait_for_start(server, process)
+                    time.sleep(random_moment.uniform(0.0, 2.0 * seconds))
+                    process.kill()
+                    process.communicate()
+                    committed = _committed(store)
+                    sold = server.seen()["sold"]
+                    lost_at_kill |= {q for q in sold if keys[q] not in committed}
+                end = finished(start(server.url, store, posts, _WORKERS, _FAULT_TIMEOUT))
+                seen = server.seen()
+            twice = {q for q, count in seen["sold"].items() if count > 1}
+            sums["answers_lost"] += len(keys) - end["stored"]
+            sums["bought_twice"] += len(twice - lost_at_kill)
+            sums["in_flight_at_kill"] += len(lost_at_kill)
+            sums["stores_differ"] += _contents(store) != expected
+            for kind, count in seen["faults"].items():
+                injected[kind] = injected.get(kind, 0) + count
+    return {"fault_runs": runs, "questions": len(keys), **sums, "faults": injected}
+
+
+def _faultless(folder: Path, posts: int) -> tuple[list[Any], float]:
+    with LLMServer() as server:
+        server.configure(latency=0.02)
+        store = folder / "faultless.sqlite"
+        run = finished(start(server.url, store, posts, _WORKERS, _FAULT_TIMEOUT))
+    return _contents(store), run["seconds"]
+
+
+def _keys(posts: int) -> dict[str, str]:
+    """The store's address of each question, by the server's name for it."""
+    source = OpenAISource(MODEL, base_url="http://127.0.0.1/v1", api_key=KEY)
+    keys = {}
+    for post in MadePosts(posts):
+        for dimension in DIMENSIONS:
+            prompt = render(post, dimension)
+            assert prompt is not None
+            key = answer_key(prompt, MODEL, source.parameters(prompt))
+            keys[question_id({"model": MODEL, "messages": list(prompt.messages)})] = key
+    return keys
+
+
+def _wait_for_start(server: LLMServer, process: Any) -> None:
+    before = server.seen()["requests"]
+    while process.poll() is None and server.seen()["requests"] == before:
+        time.sleep(0.02)
+
+
+def _committed(store: Path) -> set[str]:
+    connection = sqlite3.connect(store)
+    try:
+        return {key for (key,) in connection.execute("SELECT key FROM answers")}
+    finally:
+        connection.close()
+
+
+def _contents(store: Path) -> list[Any]:
+    with AnswerStore(store) as opened:
+        return list(opened.every())

@@ -1,0 +1,274 @@
+"""The source `openai-batch`: questions go out in files and come back hours later, at half price.
+
+Each step is written down before the next, so a kill at any moment loses no answer that was paid
+for: the batch before it is made, its answers before they are settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..errors import MMCoTError
+from ..types import Post
+from .batch_api import BatchApi, Line, request_line
+from .claims import Claim, Claims
+from .client import OpenAISource
+from .elicit import Elicitation, Job
+from .engine import Ending
+from .replies import (
+    AnswerRejected,
+    FormatRefused,
+    NotAnEndpoint,
+    RequestRefused,
+    Unavailable,
+    fault_of,
+    read_reply,
+)
+
+_CLAIM_SECONDS = 26 * 3600.0  # a batch lives for 24 hours
+_LARGEST_FILE = 100_000_000  # bytes; endpoints take 200 MB
+# Rounds without a single answer before the rest is given up.
+_FRUITLESS = 3
+
+
+@dataclass(frozen=True)
+class BatchPace:
+    """Requests in one batch, tries of one call, and seconds between looks at a batch."""
+
+    size: int = 10_000
+    tries: int = 8
+    poll: float = 30.0
+    run_timeout: float | None = None
+
+
+class _Open(NamedTuple):
+    name: str
+    model: str
+    remote: str | None
+
+
+class BatchRunner:
+    """Runs an elicitation by batches. `claims` are those of the elicitation."""
+
+    def __init__(
+        self,
+        elicitation: Elicitation,
+        source: OpenAISource,
+        claims: Claims,
+        pace: BatchPace | None = None,
+    ) -> None:
+        self._elicitation = elicitation
+        self._source = source
+        self._store = elicitation.store
+        self._claims = claims
+        self._pace = pace or BatchPace()
+        self._ending = Ending.DONE
+        # By model: a file of questions in the making, and their keys.
+        self._chunks: dict[str, tuple[bytearray, list[str]]] = {}
+        self._refused: MMCoTError | None = None
+        # Questions whose response format the endpoint does not have.
+        self._plainer: dict[str, FormatRefused] = {}
+        self._lowered: set[str] = set()
+
+    def run(self, posts: Iterable[Post]) -> Ending:
+        """Collect what earlier runs have in batches, then ask the rest, until nothing is left.
+        Raises like Engine.run; batches that are under way go on without us."""
+        try:
+            asyncio.run(self._run(posts))
+        except TimeoutError:
+            return Ending.TIME
+        return self._ending
+
+    async def _run(self, posts: Iterable[Post]) -> None:
+        self._api = BatchApi(self._source.endpoint, self._pace.tries, self._pace.poll)
+        try:
+            async with asyncio.timeout(self._pace.run_timeout):
+                await self._rounds(posts)
+        finally:
+            self._claims.release_all()
+            await self._api.close()
+
+    async def _rounds(self, posts: Iterable[Post]) -> None:
+        fruitless, first = 0, True
+        while True:
+            arrived = await self._collect()
+            if self._refused is not None:
+                raise self._refused
+            fruitless = 0 if arrived or first else fruitless + 1
+            if fruitless >= _FRUITLESS:
+                self._elicitation.miss_deferred("batches come back without answers")
+                return
+            await self._pass(posts, first)
+            first = False
+            if not self._elicitation.deferred:
+                return
+            if not self._open():
+                reason = "budget" if self._ending is Ending.BUDGET else "another run has it"
+                self._elicitation.miss_deferred(reason)
+                return
+
+    # Questions out.
+
+    async def _pass(self, posts: Iterable[Post], first: bool) -> None:
+        self._lowered.clear()
+        for job in self._elicitation.pending(posts, deferred=not first):
+            if job is None:
+                await asyncio.sleep(0)
+                continue
+            if job.key in self._plainer:
+                self._lower(job)
+            left = self._from_inbox(job)
+            if left is not None and self._claimed(left):
+                await self._add(left)
+        for model in list(self._chunks):
+            await self._submit(model)
+
+    def _lower(self, job: Job) -> None:
+        """One format lower, once for all the questions of a model that were refused together."""
+        fault = self._plainer.pop(job.key)
+        if "response_format" in self._source.body(job.prompt):
+            model = self._source.model_for(job.prompt.dimension)
+            if model not in self._lowered:
+                self._lowered.add(model)
+                self._source.lower(job.prompt, fault)
+
+    def _claimed(self, job: Job) -> bool:
+        claim = Claim.POOR
+        if self._ending is not Ending.BUDGET:
+            claim = self._claims.claim(job.key, job.cost)
+        match claim:
+            case Claim.ANSWERED:
+                self._elicitation.share(job)
+            case Claim.HELD:
+                self._elicitation.defer(job)
+            case Claim.WAIT:
+                # Estimates of batches under way hold the money; what they cost is known later.
+                self._elicitation.defer(job)
+            case Claim.POOR:
+                self._ending = Ending.BUDGET
+                self._elicitation.put_back(job)
+        return claim is Claim.MADE
+
+    async def _add(self, job: Job) -> None:
+        model = self._source.model_for(job.prompt.dimension)
+        try:
+            line = request_line(job.key, self._source.body(job.prompt))
+        except AnswerRejected as rejected:
+            self._elicitation.reject(job, rejected)
+            return
+        self._elicitation.asking(job)
+        self._elicitation.defer(job)
+        data, keys = self._chunks.setdefault(model, (bytearray(), []))
+        data += line
+        keys.append(job.key)
+        if len(keys) >= self._pace.size or len(data) >= _LARGEST_FILE:
+            await self._submit(model)
+
+    async def _submit(self, model: str) -> None:
+        data, keys = self._chunks.pop(model)
+        name, expires = uuid.uuid4().hex, time.time() + _CLAIM_SECONDS
+        with self._store.transaction() as connection:
+            connection.execute(
+                "INSERT INTO batches VALUES (?, ?, ?, NULL, NULL, ?)",
+                (name, self._source.url, model, time.time()),
+            )
+            connection.executemany(
+                "UPDATE claims SET owner = ?, pid = 0, expires = ? WHERE key = ?",
+                [(name, expires, key) for key in keys],
+            )
+        try:
+            file = await self._api.upload(bytes(data))
+            self._note(name, "input_file", file)
+            self._note(name, "remote", await self._api.create(name, file))
+        except MMCoTError:
+            self._forget(name)
+            raise
+
+    # Answers in.
+
+    async def _collect(self) -> int:
+        """Wait for all batches of this endpoint and take in what they bring; returns how many
+        answers came."""
+        arrived = 0
+        for row in self._open():
+            remote = row.remote or await self._api.find(row.name)
+            if remote is None:
+                # The process died before the batch was made.
+                self._forget(row.name)
+                continue
+            batch = await self._api.finished(remote)
+            if batch.status == "failed":
+                self._forget(row.name)
+                raise self._api.failure(batch)
+            lines = await self._api.lines(batch)
+            with self._store.transaction() as connection:
+                for line in lines:
+                    if self._useful(line):
+                        body = json.dumps(line.body)
+                        connection.execute(
+                            "INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?)",
+                            (line.key, line.status, body, row.name),
+                        )
+                        arrived += 1
+                self._forget(row.name)
+        return arrived
+
+    def _useful(self, line: Line) -> bool:
+        """Whether an outcome settles its question; the others are asked again."""
+        if line.status is None:
+            return False
+        if line.status == 200:
+            return True
+        fault = fault_of(line.status, line.body)
+        if isinstance(fault, RequestRefused):
+            self._refused = self._source.endpoint.refusal(fault, "a request of the batch")
+        elif isinstance(fault, FormatRefused):
+            self._plainer[line.key] = fault
+        return isinstance(fault, AnswerRejected)
+
+    def _from_inbox(self, job: Job) -> Job | None:
+        """Settle a question from what batches have brought. Returns what is still to be asked:
+        the question itself, or its repair round."""
+        with self._store.transaction() as connection:
+            query = "DELETE FROM inbox WHERE key = ? RETURNING status, body"
+            row = connection.execute(query, (job.key,)).fetchone()
+            if row is None:
+                return job
+            try:
+                if row[0] != 200:
+                    raise fault_of(row[0], json.loads(row[1]))
+                return self._elicitation.settle(job, read_reply(row[1].encode()))
+            except AnswerRejected as rejected:
+                return self._elicitation.reject(job, rejected)
+            except Unavailable as fault:
+                self._elicitation.charge(job, fault.usage)
+                return job
+            except NotAnEndpoint as error:
+                raise self._source.endpoint.foreign(error) from None
+
+    # The table of batches.
+
+    def _open(self) -> list[_Open]:
+        with self._store.plain_errors():
+            rows = self._store.connection.execute(
+                "SELECT name, model, remote FROM batches WHERE url = ? ORDER BY created",
+                (self._source.url,),
+            )
+            return [_Open(*row) for row in rows]
+
+    def _note(self, name: str, column: str, value: str) -> None:
+        with self._store.plain_errors():
+            self._store.connection.execute(
+                f"UPDATE batches SET {column} = ? WHERE name = ?", (value, name)
+            )
+
+    def _forget(self, name: str) -> None:
+        with self._store.transaction() as connection:
+            connection.execute("DELETE FROM batches WHERE name = ?", (name,))
+            connection.execute("DELETE FROM claims WHERE owner = ?", (name,))

@@ -1,0 +1,91 @@
+"""What tokens cost, by model: a table in the package that a file of the user's can add to."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+import pydantic
+
+from ..errors import Errors, MMCoTError, explain
+from .replies import Usage
+
+_MILLION = 1_000_000
+_Price = pydantic.NonNegativeFloat
+
+
+class Price(pydantic.BaseModel):
+    """Prices of one model, in one currency, a million tokens each. `cached` is for input that the
+    endpoint had in its cache; the batch prices are half of the others where they are not given.
+    `vision` says that the model sees; `picture` is about what one picture takes, in tokens."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    input: _Price
+    output: _Price
+    cached: _Price | None = None
+    batch_input: _Price | None = None
+    batch_cached: _Price | None = None
+    batch_output: _Price | None = None
+    vision: bool = False
+    picture: pydantic.NonNegativeInt = 300
+
+    def cost(self, usage: Usage, batch: bool = False) -> float:
+        """In the table's currency."""
+        input, cached, output = self.input, self.cached, self.output
+        cached = input if cached is None else cached
+        if batch:
+            output = output / 2 if self.batch_output is None else self.batch_output
+            input = input / 2 if self.batch_input is None else self.batch_input
+            cached = min(input, cached) if self.batch_cached is None else self.batch_cached
+        fresh = max(0, usage.input - usage.cached)
+        return (fresh * input + usage.cached * cached + usage.output * output) / _MILLION
+
+
+class Prices:
+    """Prices by model: the package's own, and over them those of a JSON file
+    {"MODEL": {"input": 0.15, "output": 0.6, ...}}. Raises MMCoTError for a file that is none."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._prices = dict(_known())
+        if path is not None:
+            try:
+                self._prices |= _read(path.read_bytes(), path)
+            except FileNotFoundError:
+                raise MMCoTError(Errors.E100.format(path=path)) from None
+            except OSError as error:
+                raise MMCoTError(Errors.E102.format(path=path, reason=error.strerror)) from None
+
+    def find(self, model: str) -> Price | None:
+        """A model's prices; a dated version, MODEL-2026-01-31, has its model's."""
+        if model in self._prices:
+            return self._prices[model]
+        head, _, tail = model.rpartition("-20")
+        return self._prices.get(head) if head and tail.replace("-", "").isdigit() else None
+
+    def cost(self, model: str, usage: Usage, batch: bool = False) -> float:
+        """In the table's currency; 0 for a model without a price."""
+        price = self.find(model)
+        return 0.0 if price is None else price.cost(usage, batch)
+
+
+@functools.cache
+def _known() -> Mapping[str, Price]:
+    file = resources.files("spacy_mmcot.elicitation") / "prices.json"
+    return _read(file.read_bytes(), Path("prices.json"))
+
+
+def _read(data: bytes, path: Path) -> dict[str, Price]:
+    try:
+        table = json.loads(data)
+        if not isinstance(table, dict):
+            raise ValueError("the file is not one JSON object")
+        return {str(model): Price.model_validate(row) for model, row in table.items()}
+    except pydantic.ValidationError as error:
+        problem = explain(error)[0]
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    raise MMCoTError(Errors.E320.format(path=path, problem=problem))

@@ -1,0 +1,142 @@
+"""What comes back from a chat completions endpoint, sorted by what can be done about it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+# Faults of one post, not of the set-up: the others can still be asked.
+POST_FAULTS = {"content_filter", "content_policy_violation", "context_length_exceeded"}
+# No waiting mends these.
+_EXHAUSTED = {"insufficient_quota", "billing_hard_limit_reached"}
+_BUSY = {408, 409, 425, 429}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one request as the endpoint counts them; `cached` ones are part of `input`."""
+
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer's text and what it took, None where the source does not say."""
+
+    text: str
+    usage: Usage | None = None
+
+
+class AnswerRejected(Exception):
+    """An answer that cannot be used. `raw` holds what came, as far as the source still had it;
+    `final` says that asking again would bring the same."""
+
+    def __init__(
+        self, reason: str, raw: str = "", usage: Usage | None = None, final: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.raw = raw
+        self.usage = usage
+        self.final = final
+
+
+class Unavailable(Exception):
+    """No answer this time; another try may bring one.
+
+    `retry_after` is what the endpoint asks for, in seconds. `down` says that the fault is the
+    endpoint's rather than this request's. `billed` says that the model may have worked for it.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        retry_after: float | None = None,
+        down: bool = True,
+        billed: bool = False,
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after = retry_after
+        self.down = down
+        self.billed = billed
+        self.usage = usage
+
+
+class NotAnEndpoint(Exception):
+    """What answers is no chat completions endpoint."""
+
+
+class FormatRefused(Exception):
+    """The endpoint does not know the response format that it was asked for."""
+
+
+class RequestRefused(Exception):
+    """The endpoint would refuse any such request."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+def read_reply(data: bytes) -> Reply:
+    """The answer in the body of a completion. Raises Unavailable for a damaged body, NotAnEndpoint
+    for a foreign one, AnswerRejected where the model or the endpoint declined or stopped."""
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        if data.lstrip()[:1] == b"{":
+            raise Unavailable("its answer breaks off", down=False, billed=True) from None
+        raise NotAnEndpoint(f"its answer is not JSON ({error})") from None
+    if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
+        raise NotAnEndpoint("its answer is not an object with choices")
+    usage = _usage(body.get("usage"))
+    choice = body["choices"][0] if body["choices"] else None
+    if choice is None:
+        raise Unavailable("its answer holds no choices", down=False, billed=True, usage=usage)
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        raise NotAnEndpoint("its choices hold no message")
+    text = message.get("content") if isinstance(message.get("content"), str) else ""
+    assert isinstance(text, str)
+    if message.get("refusal"):
+        raise AnswerRejected("the model refused", str(message["refusal"]), usage)
+    if choice.get("finish_reason") == "length":
+        raise AnswerRejected("the answer is cut off at the model's length limit", text, usage)
+    if choice.get("finish_reason") == "content_filter":
+        reason = "the endpoint's content filter stopped the answer"
+        raise AnswerRejected(reason, text, usage, final=True)
+    return Reply(text, usage)
+
+
+def fault_of(status: int, body: Any, retry_after: float | None = None) -> Exception:
+    """The exception that an HTTP status other than 200 stands for. `body` is the parsed body."""
+    error = body.get("error", body) if isinstance(body, dict) else body
+    code = error.get("code") if isinstance(error, dict) else None
+    words = str(error.get("message") or error) if isinstance(error, dict) else str(error or "")
+    words = " ".join(words.split()).rstrip(".") or f"HTTP {status}"
+    if code in POST_FAULTS:
+        return AnswerRejected(f"the endpoint declined ({code}): {words}", final=True)
+    if (status in _BUSY or status >= 500) and code not in _EXHAUSTED:
+        busy = status in _BUSY
+        reason = f"HTTP {status}: {words}"
+        return Unavailable(reason, retry_after=retry_after, down=not busy)
+    if status in (400, 422) and ("response_format" in words or "json_schema" in words):
+        return FormatRefused(words)
+    return RequestRefused(status, words)
+
+
+def _usage(value: Any) -> Usage | None:
+    if not isinstance(value, dict):
+        return None
+    details = value.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    counts = [value.get("prompt_tokens"), cached or 0, value.get("completion_tokens")]
+    whole = [count for count in counts if isinstance(count, int) and count >= 0]
+    return Usage(*whole) if len(whole) == len(counts) else None

@@ -1,0 +1,170 @@
+"""The Batch API: a server with files and batches, processes that die at each step."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spacy_mmcot.benchmarks.llm_server import LLMServer
+from spacy_mmcot.elicitation.batches import BatchPace
+from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.engine import Ending
+from spacy_mmcot.elicitation.ledger import spends, spent
+from spacy_mmcot.elicitation.prices import Prices
+from spacy_mmcot.elicitation.run import Money, Result, elicit
+from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.types import Post
+
+KEY = "sk-very-secret-0815"
+PACE = BatchPace(size=10, poll=0.05)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    with AnswerStore(tmp_path / "answers.sqlite") as opened:
+        yield opened
+
+
+def source(server: LLMServer) -> OpenAISource:
+    return OpenAISource("gpt-4o-mini", base_url=server.url, api_key=KEY, name="openai-batch")
+
+
+def run(server: LLMServer, posts: list[Post], store: AnswerStore, **options: Any) -> Result:
+    dimensions = options.pop("dimensions", ["noun", "style"])
+    pace = options.pop("batches", PACE)
+    asked = source(server)
+    return elicit(posts, store, asked, dimensions=dimensions, batches=pace, **options)
+
+
+def left_over(store: AnswerStore) -> list[int]:
+    tables = ("batches", "inbox", "claims", "attempts")
+    query = "SELECT count(*) FROM "
+    return [store.connection.execute(query + table).fetchone()[0] for table in tables]
+
+
+def test_batches_bring_what_single_questions_bring(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore, tmp_path: Path
+) -> None:
+    result = run(llm_server, posts, store)
+    total = result.report.total()
+    assert (result.ending, total.asked, total.stored) == (Ending.DONE, 24, 24)
+    assert llm_server.seen()["batches"] == 3 and llm_server.seen()["requests"] == 0
+    assert left_over(store) == [0, 0, 0, 0]
+    with AnswerStore(tmp_path / "other.sqlite") as other:
+        single = OpenAISource("gpt-4o-mini", base_url=llm_server.url, api_key=KEY)
+        elicit(posts, other, single, dimensions=["noun", "style"])
+        assert other.answers() == store.answers()
+        assert {a.key for a in other.every()} == {a.key for a in store.every()}
+        assert spent(store) == pytest.approx(spent(other) / 2)
+    assert {row.source for row in spends(store)} == {"openai-batch"}
+    assert run(llm_server, posts, store).report.total().already_there == 24
+    assert llm_server.seen()["batches"] == 3
+
+
+def test_what_fails_or_expires_is_asked_again_and_nothing_else(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
+) -> None:
+    llm_server.configure(batch_short=4, batch_fail_every=3)
+    result = run(llm_server, posts, store)
+    assert (result.ending, result.report.total().stored) == (Ending.DONE, 24)
+    assert llm_server.seen()["batches"] == 4
+    assert left_over(store) == [0, 0, 0, 0]
+
+
+KILL_AT = {
+    "before the upload": "BatchApi.upload = die",
+    "after the upload": "BatchApi.create = die",
+    "after the batch was made": """
+create = BatchApi.create
+async def made(self, *given):
+    await create(self, *given)
+    die()
+BatchApi.create = made""",
+    "while it runs": "BatchApi.finished = die",
+    "before the download": "BatchApi.lines = die",
+    "after the download": "BatchRunner._from_inbox = die_later",
+}
+
+
+@pytest.mark.parametrize("moment", KILL_AT)
+def test_a_kill_at_any_step_loses_nothing_and_buys_nothing_twice(
+    llm_server: LLMServer, posts: list[Post], tmp_path: Path, moment: str
+) -> None:
+    path = tmp_path / "answers.sqlite"
+    file = tmp_path / "posts.jsonl"
+    file.write_text("".join(post.model_dump_json() + "\n" for post in posts))
+    script = f"""
+import os
+from pathlib import Path
+from spacy_mmcot.elicitation.batch_api import BatchApi
+from spacy_mmcot.elicitation.batches import BatchPace, BatchRunner
+from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.run import elicit
+from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.types import Post
+def die(*given):
+    os.kill(os.getpid(), 9)
+from_inbox = BatchRunner._from_inbox
+def die_later(self, job):
+    before = self._store.connection.execute("SELECT count(*) FROM inbox").fetchone()[0]
+    result = from_inbox(self, job)
+    if before == 7:
+        die()
+    return result
+{KILL_AT[moment]}
+posts = [Post.model_validate_json(line) for line in open({str(file)!r})]
+source = OpenAISource("gpt-4o-mini", base_url={llm_server.url!r}, api_key="sk-test-0815",
+                      name="openai-batch")
+with AnswerStore(Path({str(path)!r})) as store:
+    elicit(posts, store, source, dimensions=["noun", "style"], batches=BatchPace(10, 8, 0.05))
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -9
+    with AnswerStore(path) as store:
+        result = run(llm_server, posts, store)
+        assert result.ending is Ending.DONE
+        assert result.report.total().stored + result.report.total().already_there == 24
+        assert left_over(store) == [0, 0, 0, 0]
+    sold = llm_server.seen()["sold"]
+    assert len(sold) == 24 and set(sold.values()) == {1}
+
+
+def test_a_batch_that_is_refused_says_why_and_can_be_made_again(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
+) -> None:
+    llm_server.configure(batch_refuse="Enqueued token limit reached")
+    with pytest.raises(MMCoTError, match=r"E317.+batch_0.+Enqueued token limit reached"):
+        run(llm_server, posts, store)
+    llm_server.configure(batch_refuse="")
+    assert run(llm_server, posts, store).report.total().stored == 24
+    assert set(llm_server.seen()["sold"].values()) == {1}
+
+
+def test_the_budget_counts_batches_under_way(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
+) -> None:
+    cap = 0.0001
+    result = run(llm_server, posts, store, money=Money(Prices(), cap), dimensions=["noun"])
+    assert result.ending is Ending.BUDGET
+    assert 0 < spent(store) <= cap
+    assert 0 < result.report.total().stored < 12
+    assert left_over(store) == [0, 0, 0, 0]
+
+
+def test_a_run_that_ends_leaves_its_batches_to_the_next(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
+) -> None:
+    llm_server.configure(batch_seconds=1.5)
+    hasty = BatchPace(size=10, poll=0.05, run_timeout=0.7)
+    assert run(llm_server, posts, store, batches=hasty).ending is Ending.TIME
+    # Single questions leave alone what waits in batches.
+    single = OpenAISource("gpt-4o-mini", base_url=llm_server.url, api_key=KEY)
+    report = elicit(posts, store, single, dimensions=["noun", "style"]).report
+    assert report.total().missing == 24
+    assert list(report.unanswered) == ["waits in a batch: run --source openai-batch"]
+    assert run(llm_server, posts, store).report.total().stored == 24
+    assert llm_server.seen()["batches"] == 3 and llm_server.seen()["requests"] == 0

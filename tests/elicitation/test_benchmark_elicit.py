@@ -1,0 +1,55 @@
+"""benchmark elicit: the figures are measured, on runs that are small here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spacy_mmcot.benchmarks.elicit import faults, memory, throughput
+from spacy_mmcot.benchmarks.elicit_peers import side_by_side
+from spacy_mmcot.benchmarks.llm_faults import FAULTS
+
+
+@pytest.mark.slow
+def test_runs_that_are_killed_and_resumed_lose_nothing() -> None:
+    figures = faults(runs=2, posts=30, kills=2)
+    assert (figures["fault_runs"], figures["questions"]) == (2, 180)
+    assert figures["answers_lost"] == 0
+    assert figures["bought_twice"] == 0
+    assert figures["stores_differ"] == 0
+    # Twenty workers, two kills, two runs.
+    assert figures["in_flight_at_kill"] <= 80
+    assert len(figures["faults"]) > len(FAULTS) // 2
+
+
+@pytest.mark.slow
+def test_throughput_and_memory_are_measured() -> None:
+    figures = throughput(requests=120, workers=20, latency=0.5)
+    assert figures["requests"] == 120
+    assert 0 < figures["throughput_ratio"] <= 1
+    assert figures["throughput_ratio"] == pytest.approx(3.0 / figures["seconds"], abs=0.01)
+    assert figures["cpu_ms_per_request"] > 0
+    sizes = memory(posts=10, times=3)
+    assert 20 < sizes["peak_mb_small"] < 1000
+    assert 0.8 < sizes["memory_ratio"] < 1.5
+
+
+def test_other_clients_ask_the_same() -> None:
+    figures = side_by_side(requests=20)
+    assert figures["seconds_spacy_mmcot"] > 0.2 and figures["seconds_openai_semaphore"] > 0.2
+
+
+def test_the_command_writes_its_figures(tmp_path: Path) -> None:
+    output = tmp_path / "elicit.json"
+    words = ["--requests", "60", "--latency", "0.1", "--workers", "10", "--memory", "0"]
+    line = [sys.executable, "-c", "from spacy_mmcot.cli.main import main; main()", "benchmark"]
+    rest = ["elicit", *words, "--faults", "0", "--peers", "0", "--json", str(output)]
+    done = subprocess.run([*line, *rest], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(output.read_text("utf-8"))
+    assert f"throughput_ratio: {figures['throughput_ratio']}" in done.stdout
+    assert figures["requests"] == 60

@@ -1,0 +1,296 @@
+"""The engine on a server that fails: retries, budget, breaker, time limits, shared stores."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import ChatServer
+
+from spacy_mmcot.benchmarks.llm_answers import completion, quoted, sensible_answer
+from spacy_mmcot.benchmarks.llm_faults import FAULTS
+from spacy_mmcot.benchmarks.llm_server import LLMServer
+from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.engine import Ending, Pace
+from spacy_mmcot.elicitation.ledger import spends, spent
+from spacy_mmcot.elicitation.prices import Prices
+from spacy_mmcot.elicitation.run import Money, elicit
+from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.types import Post
+
+KEY = "sk-very-secret-0815"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    with AnswerStore(tmp_path / "answers.sqlite") as opened:
+        yield opened
+
+
+def source(server: ChatServer | LLMServer, model: str = "gpt-4o-mini", **more: Any) -> OpenAISource:
+    return OpenAISource(model, base_url=server.url, api_key=KEY, **more)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_overcome(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore, fault: str
+) -> None:
+    llm_server.configure(rate=0.4, kinds=[fault], seed=3)
+    pace = Pace(workers=12, tries=30)
+    asked = source(llm_server, timeout=0.5)
+    result = elicit(posts, store, asked, dimensions=["noun", "style"], pace=pace)
+    total = result.report.total()
+    seen = llm_server.seen()
+    assert (total.stored, total.rejected, total.missing) == (24, 0, 0)
+    assert seen["faults"].get(fault, 0) >= 3
+    assert seen["requests"] == 24 + sum(seen["faults"].values())
+    assert set(seen["sold"].values()) == {1}
+
+
+def test_retry_after_is_honoured(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    times: list[float] = []
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        times.append(time.monotonic())
+        return (429, {"error": {}}) if len(times) == 1 else (200, sensible_answer(body))
+
+    chat_server.reply = reply
+    chat_server.headers = {"Retry-After": "1.5"}
+    result = elicit(posts[:1], store, source(chat_server), dimensions=["sentence"])
+    assert result.report.total().stored == 1
+    assert 1.5 <= times[1] - times[0] < 2.5
+
+
+def test_a_wish_to_wait_for_hours_ends_the_run(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    chat_server.reply = lambda body: (429, {"error": {"message": "daily quota"}})
+    chat_server.headers = {"Retry-After": "3600"}
+    with pytest.raises(MMCoTError, match=r"E316.+wait 3600 s.+120 s"):
+        elicit(posts, store, source(chat_server), dimensions=["sentence"])
+
+
+def test_the_breaker_spares_a_server_that_is_down_and_finds_it_back(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    down = threading.Event()
+    answered = 0
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        nonlocal answered
+        if down.is_set():
+            return (503, {})
+        answered += 1
+        if answered == 20:
+            down.set()
+            threading.Timer(4.0, down.clear).start()
+        return (200, sensible_answer(body))
+
+    chat_server.reply = reply
+    pace = Pace(workers=12, tries=20)
+    result = elicit(posts, store, source(chat_server), pace=pace)
+    assert (result.ending, result.report.total().stored) == (Ending.DONE, 72)
+    # Twelve workers that each come back after half a second would have asked about eighty times.
+    assert len(chat_server.requests) - 72 < 45
+
+
+def test_a_budget_is_kept_and_a_larger_one_goes_on(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
+) -> None:
+    llm_server.configure(latency=0.01)
+    price = Prices().find("gpt-4o-mini")
+    assert price is not None
+    cap, workers = 0.0007, 4
+    money = Money(Prices(), cap)
+    result = elicit(posts, store, source(llm_server), pace=Pace(workers=workers), money=money)
+    assert result.ending is Ending.BUDGET
+    assert result.cost == pytest.approx(spent(store)) and 0.5 * cap < spent(store) <= cap
+    kept = sum(len(a.model_fields_set) - 1 for a in store.answers().values())
+    assert 0 < kept == sum(llm_server.seen()["sold"].values()) < 72
+    # The cap holds for the store, not for a run.
+    again = elicit(posts, store, source(llm_server), money=money)
+    assert again.ending is Ending.BUDGET and again.report.total().asked <= 2
+    larger = elicit(posts, store, source(llm_server), money=Money(Prices(), 1.0))
+    assert larger.ending is Ending.DONE
+    assert set(llm_server.seen()["sold"].values()) == {1}
+    assert sum(llm_server.seen()["sold"].values()) == 72
+
+
+def test_the_ledger_books_what_the_endpoint_counts_by_run_model_and_dimension(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    usage = {
+        "prompt_tokens": 1000,
+        "completion_tokens": 200,
+        "prompt_tokens_details": {"cached_tokens": 400},
+    }
+    chat_server.reply = lambda body: (200, completion(sensible_answer(body)) | {"usage": usage})
+    models = {"style": "gpt-4o"}
+    asked = source(chat_server, models=models)  # type: ignore[arg-type]
+    elicit(posts, store, asked, dimensions=["noun", "style"])
+    elicit(posts, store, asked, dimensions=["sentence"])
+    rows = {(row.model, row.dimension): row for row in spends(store)}
+    assert set(rows) == {
+        ("gpt-4o-mini", "noun"),
+        ("gpt-4o", "style"),
+        ("gpt-4o-mini", "sentence"),
+    }
+    assert rows["gpt-4o-mini", "noun"].run == rows["gpt-4o", "style"].run
+    assert rows["gpt-4o-mini", "noun"].run != rows["gpt-4o-mini", "sentence"].run
+    style = rows["gpt-4o", "style"]
+    counts = (style.requests, style.input_tokens, style.cached_tokens, style.output_tokens)
+    assert counts == (12, 12_000, 4_800, 2_400)
+    assert style.cost == pytest.approx(12 * (600 * 2.5 + 400 * 1.25 + 200 * 10) / 1e6)
+    assert style.unconfirmed == 0
+
+
+def test_what_may_have_been_charged_is_booked_as_unconfirmed(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    half = json.dumps(completion("On this"))[:100].encode()
+    chat_server.reply = lambda body: (200, half)
+    result = elicit(
+        posts[:1], store, source(chat_server), dimensions=["sentence"], pace=Pace(tries=2)
+    )
+    assert result.report.total().missing == 1
+    (row,) = spends(store)
+    assert row.requests == 2 and row.cost == 0 and row.unconfirmed == pytest.approx(spent(store))
+    assert row.unconfirmed > 0
+
+
+def test_a_repair_round_shows_the_error_and_is_paid_for_once(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    bad = '{"things": [{"mention": "Anna0"}]}'
+    chat_server.reply = lambda body: (
+        (200, bad) if len(body["messages"]) == 2 else (200, sensible_answer(body))
+    )
+    result = elicit(posts[:1], store, source(chat_server), dimensions=["noun"])
+    assert (result.report.total().stored, result.report.total().repaired) == (1, 1)
+    first, second = chat_server.requests
+    assert second["messages"][:2] == first["messages"]
+    assert second["messages"][2] == {"role": "assistant", "content": bad}
+    assert "kind is missing" in second["messages"][3]["content"]
+    assert second["messages"][3]["role"] == "user"
+
+
+def test_a_run_that_died_before_the_repair_round_does_not_buy_the_first_answer_again(
+    chat_server: ChatServer, posts: list[Post], tmp_path: Path
+) -> None:
+    path = tmp_path / "answers.sqlite"
+    script = f"""
+import os
+from pathlib import Path
+from spacy_mmcot.elicitation import elicit as module
+from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.run import elicit
+from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.types import Post
+post = Post.model_validate_json({posts[0].model_dump_json()!r})
+class Dies(OpenAISource):
+    async def ask(self, prompt):
+        if len(prompt.messages) > 2:
+            os.kill(os.getpid(), 9)
+        return await super().ask(prompt)
+source = Dies("m", base_url={chat_server.url!r}, api_key="sk-test-0815")
+elicit([post], AnswerStore(Path({str(path)!r})), source, dimensions=["noun"])
+"""
+    chat_server.reply = lambda body: (
+        (200, "no JSON here") if len(body["messages"]) == 2 else (200, sensible_answer(body))
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -9
+    assert len(chat_server.requests) == 1
+    with AnswerStore(path) as store:
+        result = elicit(posts[:1], store, source(chat_server, "m"), dimensions=["noun"])
+        assert result.report.total().repaired == 1
+        assert [len(body["messages"]) for body in chat_server.requests] == [2, 4]
+        assert store.connection.execute("SELECT count(*) FROM attempts").fetchone() == (0,)
+
+
+def test_the_run_timeout_keeps_what_is_in_flight(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
+) -> None:
+    llm_server.configure(latency=0.4)
+    pace = Pace(workers=2, run_timeout=1.0)
+    result = elicit(posts, store, source(llm_server), pace=pace)
+    assert result.ending is Ending.TIME
+    stored = result.report.total().stored
+    assert 4 <= stored <= 8 and stored == sum(llm_server.seen()["sold"].values())
+
+
+def test_rates_are_kept(llm_server: LLMServer, posts: list[Post], store: AnswerStore) -> None:
+    pace = Pace(workers=20, requests_per_minute=600)
+    started = time.monotonic()
+    elicit(posts, store, source(llm_server), dimensions=["noun", "style"], pace=pace)
+    # Ten a second after a burst of ten.
+    assert 1.3 < time.monotonic() - started < 4
+
+
+def test_the_store_does_not_depend_on_timing(
+    chat_server: ChatServer, posts: list[Post], tmp_path: Path
+) -> None:
+    contents = []
+    for slow in ("Anna0 ", "Anna7 "):
+        chat_server.reply = lambda body, slow=slow: (  # type: ignore[misc]
+            time.sleep(0.2 if slow in quoted(body, "post") else 0),
+            (200, sensible_answer(body)),
+        )[1]
+        with AnswerStore(tmp_path / f"{slow.strip()}.sqlite") as store:
+            elicit(posts, store, source(chat_server), pace=Pace(workers=6))
+            contents.append((list(store.every()), list(store.answers().items())))
+    assert contents[0] == contents[1]
+
+
+def test_processes_that_share_a_store_buy_each_answer_once(
+    llm_server: LLMServer, tmp_path: Path
+) -> None:
+    from spacy_mmcot.benchmarks.elicit_runs import finished, start
+
+    llm_server.configure(latency=0.05)
+    path = tmp_path / "answers.sqlite"
+    runs = [start(llm_server.url, path, 30, 8, 30.0) for _ in range(2)]
+    ends = [finished(run) for run in runs]
+    assert [end["stored"] for end in ends] == [180, 180]
+    assert sum(end["asked"] for end in ends) == 180
+    assert set(llm_server.seen()["sold"].values()) == {1}
+
+
+def test_pieces_of_json_schema_support_are_found_out(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        asked = body.get("response_format", {}).get("type")
+        if asked == "json_schema":
+            message = "response_format.type json_schema is not supported"
+            return (400, {"error": {"message": message}})
+        return (200, sensible_answer(body))
+
+    chat_server.reply = reply
+    asked = source(chat_server)
+    result = elicit(posts, store, asked, dimensions=["noun"], pace=Pace(workers=1))
+    assert result.report.total().stored == 12
+    formats = [body.get("response_format", {}).get("type") for body in chat_server.requests]
+    assert formats == ["json_schema"] + ["json_object"] * 12
+    # What is granted is no part of the question: nothing is asked again.
+    chat_server.reply = lambda body: (200, sensible_answer(body))
+    assert elicit(posts, store, source(chat_server), dimensions=["noun"]).report.total().asked == 0
+
+
+def test_variants_are_questions_of_their_own(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
+) -> None:
+    result = elicit(posts, store, source(llm_server), dimensions={"noun": 1, "style": 3})
+    assert result.report.counts["style"].stored == 36
+    for variant in range(3):
+        answers = store.answers(variant=variant)
+        assert all(a.style and a.noun for a in answers.values()) and len(answers) == 12
+    assert all(a.style is None for a in store.answers(variant=3).values())

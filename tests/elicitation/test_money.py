@@ -1,0 +1,119 @@
+"""Prices, tokens, and the plan before a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spacy_mmcot.benchmarks.llm_server import LLMServer
+from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.plan import plan
+from spacy_mmcot.elicitation.prices import Price, Prices
+from spacy_mmcot.elicitation.prompts import render
+from spacy_mmcot.elicitation.replies import Usage
+from spacy_mmcot.elicitation.run import elicit
+from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.elicitation.tokens import TYPICAL_OUTPUT, estimate, exact_counter
+from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.types import DIMENSIONS, Post
+
+
+def test_prices_are_a_million_tokens_each() -> None:
+    price = Price(input=2.0, cached=0.5, output=8.0)
+    usage = Usage(input=1_000_000, cached=250_000, output=500_000)
+    assert price.cost(usage) == pytest.approx(0.75 * 2 + 0.25 * 0.5 + 0.5 * 8)
+    assert price.cost(usage, batch=True) == pytest.approx(0.75 * 1 + 0.25 * 0.5 + 0.5 * 4)
+    own = Price(input=2.0, output=8.0, batch_input=0.1, batch_cached=0.05, batch_output=0.2)
+    assert own.cost(usage, batch=True) == pytest.approx(0.75 * 0.1 + 0.25 * 0.05 + 0.5 * 0.2)
+    assert Price(input=2.0, output=8.0).cost(usage) == pytest.approx(2 + 4)
+
+
+def test_the_users_table_comes_first(tmp_path: Path) -> None:
+    table = {
+        "mine": {"input": 1, "output": 2.5, "vision": True},
+        "gpt-4o": {"input": 9, "output": 9},
+    }
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps(table))
+    prices = Prices(path)
+    assert prices.cost("mine", Usage(1_000_000, 0, 1_000_000)) == 3.5
+    assert prices.cost("gpt-4o", Usage(input=1_000_000)) == 9
+    assert prices.find("gpt-4o-mini-2024-07-18") == prices.find("gpt-4o-mini") is not None
+    assert prices.find("strange") is None and prices.cost("strange", Usage(9, 9, 9)) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[]", "not one JSON object"),
+        ("{", "Expecting"),
+        ('{"m": {"input": -1, "output": 2}}', "field input is -1"),
+        ('{"m": {"input": 1}}', "output is missing"),
+        ('{"m": {"input": 1, "output": 1, "tax": 2}}', "tax"),
+        ('{"m": 3}', "3"),
+    ],
+)
+def test_broken_tables_of_prices(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "prices.json"
+    path.write_text(text)
+    with pytest.raises(MMCoTError, match=rf"E320.+prices\.json.+{problem}"):
+        Prices(path)
+    with pytest.raises(MMCoTError, match="E100"):
+        Prices(tmp_path / "none.json")
+
+
+def test_a_strange_model_has_no_tokenizer() -> None:
+    assert exact_counter("my-own-model") is None
+
+
+def test_an_estimate_is_near_the_truth_for_plain_english(posts: list[Post]) -> None:
+    prompt = render(posts[0], "sentence")
+    assert prompt is not None
+    words = sum(len(m["content"].split()) for m in prompt.messages)
+    usage = estimate(prompt, "m", Prices())
+    assert 1.0 < usage.input / words < 2.0
+    assert usage.output == TYPICAL_OUTPUT["sentence"]
+    assert estimate(prompt, "m", Prices(), lambda text: 7, 31.2) == Usage(14 + 8, 0, 31)
+
+
+def test_the_plan_counts_what_a_run_then_asks(
+    llm_server: LLMServer, posts: list[Post], tmp_path: Path
+) -> None:
+    prices = Prices()
+    models = {"style": "gpt-4o"}
+    source = OpenAISource("gpt-4o-mini", models=models, base_url=llm_server.url, api_key="any")  # type: ignore[arg-type]
+    dimensions = {**dict.fromkeys(DIMENSIONS, 1), "style": 2}
+    held_out = [post.model_copy(update={"split": "test"}) for post in posts[:3]]
+    every = [*held_out, *posts[3:]]
+    made = plan(every, source, prices, "ner", dimensions)
+    assert {name: row.requests for name, row in made.dimensions.items()} == {
+        **dict.fromkeys(("noun", "sentence", "multimodality"), 12),
+        **dict.fromkeys(("entity", "image"), 9),
+        "style": 18,
+    }
+    assert made.dimensions["style"].not_applicable == 6
+    style, noun = made.dimensions["style"], made.dimensions["noun"]
+    assert style.cost == pytest.approx((style.input_tokens * 2.5 + style.output_tokens * 10) / 1e6)
+    assert noun.batch_cost == pytest.approx((noun.cost or 0) / 2)
+    assert llm_server.seen()["requests"] == 0
+    with AnswerStore(tmp_path / "a.sqlite") as store:
+        asked = elicit(every, store, source, dimensions=dimensions).report
+        for name, row in made.dimensions.items():
+            assert asked.counts[name].asked == row.requests
+        after = plan(every, source, prices, "ner", dimensions, store)
+        assert all(row.requests == 0 and row.cost == 0 for row in after.dimensions.values())
+        # New posts are planned with the lengths that the answers so far had.
+        more = [
+            post.model_copy(update={"id": f"q{i}", "text": f"Anna{i} rests"})
+            for i, post in enumerate(posts)
+        ]
+        learned = plan(more, source, prices, "ner", {"style": 1}, store).dimensions["style"]
+        assert 0 < learned.output_tokens < 12 * 20
+
+
+def test_models_without_a_price_cost_nobody_knows_what(posts: list[Post]) -> None:
+    source = OpenAISource("strange", base_url="https://localhost/v1", api_key="any")
+    made = plan(posts, source, Prices(), "rel", {"noun": 1})
+    assert made.dimensions["noun"].cost is None and made.estimated == {"strange"}

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+from loopback import ChatServer
+
+from spacy_mmcot.benchmarks.llm_answers import user_text
+from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.pictures import LONGEST_SIDE, data_url, find_picture
+from spacy_mmcot.elicitation.prompts import render
+from spacy_mmcot.elicitation.run import elicit
+from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.types import DIMENSIONS, Post
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    PIL.Image.new("RGB", (1600, 800), (200, 30, 30)).save(tmp_path / "wide.png")
+    PIL.Image.new("RGBA", (40, 60)).save(tmp_path / "small.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"no picture")
+    return tmp_path
+
+
+def decoded(url: str) -> PIL.Image.Image:
+    head, _, data = url.partition(",")
+    assert head == "data:image/jpeg;base64"
+    return PIL.Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def test_large_pictures_are_scaled_down_and_small_ones_left(folder: Path) -> None:
+    wide, small = find_picture("wide.png", folder), find_picture("small.png", folder)
+    assert wide and small
+    assert decoded(data_url(wide)).size == (LONGEST_SIDE, LONGEST_SIDE // 2)
+    assert decoded(data_url(small)).size == (40, 60)
+
+
+def test_only_readable_files_are_pictures(folder: Path) -> None:
+    for image in (None, "", "none.png", "broken.png", "https://example.org/a.png", "\0"):
+        assert find_picture(image, folder) is None
+
+
+def test_a_model_that_sees_gets_the_picture_and_others_the_caption(
+    folder: Path, chat_server: ChatServer
+) -> None:
+    posts = [
+        Post(id="a", text="Oslo calls", image="wide.png", caption="a red field"),
+        Post(id="b", text="Bern calls", image="broken.png", caption="a bear"),
+        Post(id="c", text="Rome calls", image="broken.png"),
+    ]
+    source = OpenAISource("m", base_url=chat_server.url, api_key="sk-test-0815")
+    knowledge = ["noun", "sentence", "multimodality"]
+    with AnswerStore(folder / "a.sqlite") as store:
+        report = elicit(posts, store, source, dimensions=knowledge, pictures=folder).report  # type: ignore[arg-type]
+        assert report.total().stored == 8
+        assert report.counts["multimodality"].not_applicable == 1
+        assert report.captions_only == 2
+        again = elicit(posts, store, source, dimensions=knowledge, pictures=folder).report  # type: ignore[arg-type]
+        assert again.total().asked == 0
+        # Another picture under the old name is another question; the caption path is its own too.
+        PIL.Image.new("RGB", (50, 50), (0, 0, 90)).save(folder / "wide.png")
+        changed = elicit(posts, store, source, dimensions=knowledge, pictures=folder).report  # type: ignore[arg-type]
+        assert changed.total().asked == 3
+    seen: list[dict[str, Any]] = [
+        body for body in chat_server.requests if "Oslo calls" in user_text(body)
+    ]
+    assert len(seen) == 6
+    for body in seen:
+        text, picture = body["messages"][1]["content"]
+        assert "a red field" not in text["text"] and "attached picture" in text["text"]
+        assert max(decoded(picture["image_url"]["url"]).size) <= LONGEST_SIDE
+    for body in chat_server.requests:
+        if "Bern calls" in user_text(body):
+            assert isinstance(body["messages"][1]["content"], str) and "a bear" in user_text(body)
+
+
+def test_without_a_picture_and_a_caption_a_dimension_does_not_apply(folder: Path) -> None:
+    seen = Post(id="a", text="Oslo calls", image="small.png")
+    applies = {d for d in DIMENSIONS if render(seen, d, pictures=folder)}
+    assert applies == {"noun", "sentence", "multimodality", "style", "image"}
+    assert {d for d in DIMENSIONS if render(seen, d)} == {"noun", "sentence", "style"}
+
+
+def test_the_demo_pictures_can_all_be_sent(demo: Path) -> None:
+    paths = sorted((demo / "images").iterdir())[:40]
+    assert paths
+    for path in paths:
+        picture = find_picture(path.name, path.parent)
+        assert picture and len(data_url(picture)) < 200_000
