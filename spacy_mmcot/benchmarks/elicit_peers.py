@@ -23,6 +23,7 @@ from .llm_server import LLMServer
 
 _WORKERS = 50
 _LATENCY = 0.2
+_MODEL_NAME = "spacy_mmcot.BenchmarkModel.v1"
 
 
 def side_by_side(requests: int = 200) -> dict[str, Any]:
@@ -73,23 +74,26 @@ def _semaphore(url: str, requests: int) -> float:
 
 
 def _spacy_llm(url: str, requests: int) -> float:
-    """spacy-llm's own pipeline, a raw task with the same words, its default model class."""
+    """spacy-llm's own pipe with its OpenAI client, the same words in its one message."""
     import spacy
+    from spacy_llm.models.rest.openai import OpenAI
+    from spacy_llm.registry import registry
 
-    os.environ["OPENAI_API_KEY"] = KEY
-    template = "{{ text }}"
+    class Local(OpenAI):
+        """Its client checks the key at api.openai.com, whatever the endpoint."""
+
+        def _verify_auth(self) -> None:
+            pass
+
+    def local() -> Any:
+        endpoint = f"{url}/chat/completions"
+        return Local(MODEL, endpoint, {}, True, 5, 1.0, 30.0, None)
+
+    os.environ.setdefault("OPENAI_API_KEY", KEY)
+    registry.llm_models(_MODEL_NAME, func=local)
     nlp = spacy.blank("en")
-    nlp.add_pipe(
-        "llm",
-        config={
-            "task": {"@llm_tasks": "spacy.Raw.v1", "template": template},
-            "model": {
-                "@llm_models": "spacy.GPT-4.v3",
-                "name": MODEL,
-                "endpoint": f"{url}/chat/completions",
-            },
-        },
-    )
+    task = {"@llm_tasks": "spacy.Raw.v1", "template": "{{ text }}", "field": "llm_reply"}
+    nlp.add_pipe("llm", config={"task": task, "model": {"@llm_models": _MODEL_NAME}})
     prompts = [render(post, "sentence") for post in MadePosts(requests)]
     texts = ["\n\n".join(m["content"] for m in p.messages) for p in prompts if p is not None]
     started = time.perf_counter()

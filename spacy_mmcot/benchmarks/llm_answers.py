@@ -22,7 +22,7 @@ def quoted(body: dict[str, Any], name: str) -> str:
 
 def user_text(body: dict[str, Any]) -> str:
     """The words of the question, without its picture."""
-    content = body["messages"][1]["content"]
+    content = next(m["content"] for m in body["messages"] if m["role"] == "user")
     if isinstance(content, str):
         return content
     return "\n".join(part["text"] for part in content if part["type"] == "text")

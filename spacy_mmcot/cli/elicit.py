@@ -186,8 +186,8 @@ def _print_summary(result: Result, store: AnswerStore, path: Path, paid: bool) -
     from rich.console import Console
     from rich.table import Table
 
-    from ..elicitation.elicit import Counts
     from ..elicitation.ledger import spent
+    from ..elicitation.outcomes import Counts
 
     report = result.report
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))

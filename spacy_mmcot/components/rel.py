@@ -18,14 +18,24 @@ from spacy.vocab import Vocab
 from thinc.api import Config, Model, Optimizer, torch2xp, xp2torch
 from thinc.types import Floats2d
 
-from ..corpus.extensions import get_pairs, get_relations, register
+from ..corpus.extensions import get_relations, register
 from ..distillation.losses import Losses, pair_losses
 from ..distillation.soft_relations import SoftRelations, get_soft_relations
 from ..errors import Errors, MMCoTError
 from ..model.doc_pairs import DocPairs
 from ..model.pair_bridge import set_schema
-from ..types import RELATIONS_KEY, Relation
+from ..types import Relation
 from .candidates import Legal, candidates, learn_legal, legal_labels
+from .pair_targets import (
+    Target,
+    characters,
+    gold_labels,
+    moved,
+    places,
+    soft_rows,
+    taught_pairs,
+    without_surplus_negatives,
+)
 
 DEFAULT_MODEL = Config().from_str(
     """
@@ -160,7 +170,6 @@ class MMCoTRel(TrainablePipe):
             "max_pairs": max_pairs,
             "legal": None if self.learns_legal else legal,
             "log_prior": [],
-            "temperature": 1.0,
         }
 
     @property
@@ -206,7 +215,6 @@ class MMCoTRel(TrainablePipe):
         elif not isinstance(labels, dict) or set(labels) != set(self.label_data):
             raise MMCoTError(Errors.E613.format(component=self.name, received=labels))
         self.cfg.update(labels)
-        self.cfg["temperature"] = 1.0
         for label in (*self.labels, *self.cfg["types"]):
             self.vocab.strings.add(label)
         if not self.labels:
@@ -221,7 +229,7 @@ class MMCoTRel(TrainablePipe):
         """The relations of each Doc, in the order of their heads; the Docs are not touched."""
         entries = []
         for doc in docs:
-            entry, surplus = candidates(doc, self.cfg["max_distance"], self.cfg["max_pairs"])
+            entry, surplus = candidates(doc, *self._limits)
             if surplus:
                 logger.warning(
                     "%s: %d of %d pairs of mentions in one doc were left out (max_pairs = %d): %r",
@@ -237,9 +245,9 @@ class MMCoTRel(TrainablePipe):
     def predict_on_gold_mentions(self, examples: Sequence[Example]) -> list[list[PairPrediction]]:
         """What `predict` would say if the entities of each reference had been found: read from
         the predicted Doc, head and tail as tokens of the reference."""
-        entries = [self._gold_candidates(example) for example in examples]
-        moved = [_moved(e, eg.predicted) for e, eg in zip(entries, examples, strict=True)]
-        return self._decide(entries, self.distributions(moved))
+        entries = [candidates(eg.reference, *self._limits)[0] for eg in examples]
+        on_predicted = [moved(e, eg.predicted) for e, eg in zip(entries, examples, strict=True)]
+        return self._decide(entries, self.distributions(on_predicted))
 
     def distributions(self, entries: Sequence[DocPairs]) -> list[NDArray[numpy.float32]]:
         """P(label | pair), one (pairs, 1 + labels) array an entry; the first is no relation."""
@@ -247,17 +255,16 @@ class MMCoTRel(TrainablePipe):
             raise MMCoTError(Errors.E602.format(component=self.name))
         return [
             torch.softmax(torch.from_numpy(logits), dim=-1).numpy()
-            for logits in self._tempered_logits(entries)
+            for logits in self._logits(entries)
         ]
 
     def soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
         """What `teach` stores: the distributions of each Doc's pairs."""
-        limits = self.cfg["max_distance"], self.cfg["max_pairs"]
-        entries = [candidates(doc, *limits)[0] for doc in docs]
+        entries = [candidates(doc, *self._limits)[0] for doc in docs]
         return [
             SoftRelations(
                 list(self.labels),
-                [(*place, m[2]) for place, m in zip(_places(e), e.mentions, strict=True)],
+                [(*place, m[2]) for place, m in zip(places(e), e.mentions, strict=True)],
                 e.pairs,
                 probabilities,
             )
@@ -314,7 +321,7 @@ class MMCoTRel(TrainablePipe):
         gradients: list[Any] = [torch2xp(g) for g in torch.autograd.grad(total, arrays)]
         return float(total.detach()), gradients
 
-    def batch_losses(self, batch: Sequence["Target"], logits: torch.Tensor) -> Losses:
+    def batch_losses(self, batch: Sequence[Target], logits: torch.Tensor) -> Losses:
         """The losses of the batch's pairs; logits: (pairs, 1 + labels), one target's after the
         other's."""
         arrays = (
@@ -326,20 +333,11 @@ class MMCoTRel(TrainablePipe):
         logits = logits.masked_fill(~allowed, -torch.inf)
         return pair_losses(logits, gold, soft, taught, log_prior=prior)
 
-    def targets(self, examples: Sequence[Example], *, sample: bool = True) -> list["Target"]:
-        """What each example teaches about its pairs; with `sample`, pairs without a relation are
-        drawn down to their share."""
+    def targets(self, examples: Iterable[Example]) -> list[Target]:
+        """What each example is to teach about its pairs; those that teach nothing are left out,
+        and of pairs without a relation all that are more than their share."""
         batch = [self._target(example) for example in examples]
-        if not sample or self.negatives is None:
-            return batch
-        gold = numpy.concatenate([target.gold for target in batch])
-        n_kept = round(self.negatives * max(1, int((gold > 0).sum())))
-        negative = numpy.flatnonzero(gold == 0)
-        if len(negative) > n_kept:
-            gold[numpy.random.permutation(negative)[n_kept:]] = -1
-        ends = numpy.cumsum([len(target.gold) for target in batch])
-        parts = numpy.split(gold, ends[:-1])
-        return [t._replace(gold=part) for t, part in zip(batch, parts, strict=True)]
+        return without_surplus_negatives(batch, self.negatives)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """The scorer's figures end to end, from the predicted Docs as they are, and on gold
@@ -350,7 +348,7 @@ class MMCoTRel(TrainablePipe):
         predictions = self.predict_on_gold_mentions(examples)
         on_gold = [
             [
-                (*_characters(eg.reference, p.head), *_characters(eg.reference, p.tail), *p[2:])
+                (*characters(eg.reference, *p.head), *characters(eg.reference, *p.tail), *p[2:])
                 for p in found
             ]
             for eg, found in zip(examples, predictions, strict=True)
@@ -375,7 +373,7 @@ class MMCoTRel(TrainablePipe):
             result.append(sorted(found, key=lambda p: (p.head, p.tail)))
         return result
 
-    def _tempered_logits(self, entries: Sequence[DocPairs]) -> list[NDArray[numpy.float32]]:
+    def _logits(self, entries: Sequence[DocPairs]) -> list[NDArray[numpy.float32]]:
         """One (pairs, 1 + labels) array an entry, -inf where a label is illegal."""
         filled = [entry for entry in entries if len(entry.pairs)]
         logits = iter(self.model.predict(filled) if filled else ())
@@ -383,65 +381,31 @@ class MMCoTRel(TrainablePipe):
         for entry in entries:
             array = numpy.zeros((0, 1 + len(self.labels)), dtype="float32")
             if len(entry.pairs):
-                array = xp2torch(next(logits)).cpu().numpy() / self.cfg["temperature"]
+                array = xp2torch(next(logits)).cpu().numpy()
             array[~legal_labels(entry, self.cfg["legal"], self.labels)] = -numpy.inf
             result.append(array)
         return result
 
-    def _target(self, example: Example) -> "Target":
+    def _target(self, example: Example) -> Target:
         doc, reference = example.predicted, example.reference
         taught = get_soft_relations(reference, self.labels) if self.soft_weight else None
         if doc.has_annotation("ENT_IOB"):
-            entry, _ = candidates(doc, self.cfg["max_distance"], self.cfg["max_pairs"])
+            entry = candidates(doc, *self._limits)[0]
         else:
-            entry = self._gold_candidates(example)
-        gold = self._gold(reference, entry)
+            entry = candidates(reference, *self._limits)[0]
+        gold = gold_labels(entry, reference, self.labels, self.name)
         if taught is not None and not (gold >= 0).any():
-            entry = _soft_candidates(reference, taught)
+            entry = taught_pairs(reference, taught)
             gold = numpy.full(len(entry.pairs), -1, dtype="int64")
         allowed = legal_labels(entry, self.cfg["legal"], self.labels)
         # A predicted mention of another type may rule out what is gold.
-        illegal = (gold >= 0) & ~allowed[numpy.arange(len(gold)), gold]
-        gold[illegal] = -1
-        soft = numpy.zeros(allowed.shape, dtype="float32")
-        is_taught = numpy.zeros(len(gold), dtype=bool)
-        if taught is not None:
-            rows, places = taught.rows(), _places(entry)
-            for i, (head, tail) in enumerate(entry.pairs.tolist()):
-                row = rows.get((*places[head], *places[tail]))
-                if row is not None:
-                    soft[i] = taught.probabilities[row]
-                    is_taught[i] = True
-        return Target(_moved(entry, doc), allowed, gold, soft, is_taught)
+        gold[(gold >= 0) & ~allowed[numpy.arange(len(gold)), gold]] = -1
+        soft, is_taught = soft_rows(entry, taught, len(self.labels))
+        return Target(moved(entry, doc), allowed, gold, soft, is_taught)
 
-    def _gold(self, reference: Doc, entry: DocPairs) -> NDArray[numpy.int64]:
-        """(pairs,): the label's index, 0 for no relation, -1 where nobody judged the pair."""
-        gold = numpy.full(len(entry.pairs), -1, dtype="int64")
-        if RELATIONS_KEY not in reference.user_data:
-            return gold
-        labels = {label: i + 1 for i, label in enumerate(self.labels)}
-        wanted: dict[tuple[int, ...], int] = {}
-        for head, tail, label, _ in get_relations(reference):
-            if label not in labels:
-                raise MMCoTError(
-                    Errors.E603.format(component=self.name, label=label, labels=list(self.labels))
-                )
-            place = (head.start_char, head.end_char, tail.start_char, tail.end_char)
-            wanted[place] = labels[label]
-        pairs = get_pairs(reference)
-        judged = pairs and {(h.start_char, h.end_char, t.start_char, t.end_char) for h, t in pairs}
-        real = {(ent.start_char, ent.end_char) for ent in reference.ents}
-        places = _places(entry)
-        for i, (h, t) in enumerate(entry.pairs.tolist()):
-            place = (*places[h], *places[t])
-            unjudged = pairs is not None and place not in (judged or ())
-            # A mention that is none has no relation, whatever was judged.
-            if not (unjudged and places[h] in real and places[t] in real):
-                gold[i] = wanted.get(place, 0)
-        return gold
-
-    def _gold_candidates(self, example: Example) -> DocPairs:
-        return candidates(example.reference, self.cfg["max_distance"], self.cfg["max_pairs"])[0]
+    @property
+    def _limits(self) -> tuple[int, int]:
+        return self.cfg["max_distance"], self.cfg["max_pairs"]
 
     def _schema(
         self, get_examples: Callable[[], Iterable[Example]], known: Sequence[str]
@@ -457,58 +421,10 @@ class MMCoTRel(TrainablePipe):
         schema: dict[str, Any] = {"labels": sorted(labels), "types": sorted(types)}
         if self.learns_legal:
             schema["legal"] = learn_legal(get_examples())
-        # The counts of _gold need the labels' order.
-        self.cfg["labels"] = schema["labels"]
         counts = numpy.ones(1 + len(labels))
         for example in get_examples():
-            gold = self._gold(example.reference, self._gold_candidates(example))
+            entry = candidates(example.reference, *self._limits)[0]
+            gold = gold_labels(entry, example.reference, schema["labels"], self.name)
             counts += numpy.bincount(gold[gold >= 0], minlength=len(counts))
         schema["log_prior"] = numpy.log(counts / counts.sum()).tolist()
         return schema
-
-
-class Target(NamedTuple):
-    """What a Doc's pairs are to learn. allowed: boolean (pairs, 1 + labels); gold: (pairs,), the
-    label's index, 0 for no relation, -1 where nobody judged; soft: (pairs, 1 + labels), a
-    teacher's distributions; taught: boolean (pairs,), where there are any."""
-
-    entry: DocPairs
-    allowed: NDArray[numpy.bool_]
-    gold: NDArray[numpy.int64]
-    soft: NDArray[numpy.float32]
-    taught: NDArray[numpy.bool_]
-
-
-def _characters(doc: Doc, mention: tuple[int, int]) -> tuple[int, int]:
-    last = doc[mention[1] - 1]
-    return doc[mention[0]].idx, last.idx + len(last)
-
-
-def _places(entry: DocPairs) -> list[tuple[int, int]]:
-    """The character offsets of each mention."""
-    return [_characters(entry.doc, (start, end)) for start, end, _ in entry.mentions]
-
-
-def _moved(entry: DocPairs, doc: Doc) -> DocPairs:
-    """The same mentions and pairs on the tokens of another Doc of the same text."""
-    if entry.doc is doc:
-        return entry
-    mentions = [
-        _on_tokens(doc, *place, label)
-        for place, (_, _, label) in zip(_places(entry), entry.mentions, strict=True)
-    ]
-    return entry._replace(doc=doc, mentions=mentions)
-
-
-def _soft_candidates(reference: Doc, taught: SoftRelations) -> DocPairs:
-    """The mentions and pairs that a teacher labelled, gold or found by itself."""
-    mentions = [_on_tokens(reference, *mention) for mention in taught.mentions]
-    return DocPairs(reference, mentions, taught.pairs)
-
-
-def _on_tokens(doc: Doc, start: int, end: int, label: str) -> tuple[int, int, str]:
-    """The mention at these characters, in tokens."""
-    span = doc.char_span(start, end, alignment_mode="expand")
-    if span is None:
-        raise MMCoTError(Errors.E612.format(start=start, end=end, text=doc.text[:60]))
-    return span.start, span.end, label

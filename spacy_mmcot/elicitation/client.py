@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
@@ -161,10 +164,10 @@ def status_fault(error: openai.APIStatusError) -> Exception:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds; an HTTP date, which no known endpoint sends, is left to our own backoff."""
+    """The endpoint's wish in seconds; it may be a number or an HTTP date."""
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
+        with suppress(KeyError, ValueError):
             return max(0.0, float(headers[name]) * scale)
-        except (KeyError, ValueError):
-            continue
+    with suppress(KeyError, ValueError):
+        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
     return None

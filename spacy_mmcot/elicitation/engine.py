@@ -20,7 +20,7 @@ from .replies import AnswerRejected, Reply, Unavailable
 
 # Seconds that requests in flight, which are paid for, get when the run is to end.
 _GRACE = 10.0
-_POLL = 1.0
+_POLL, _LONGEST_POLL = 1.0, 30.0
 _MONEY_POLL = 0.2
 
 
@@ -60,6 +60,7 @@ class Engine:
         self._pace = pace or Pace()
         self._ending: Ending | None = None
         self._failure: MMCoTError | None = None
+        self._interrupts = 0
 
     def run(self, posts: Iterable[Post]) -> Ending:
         """Ask what the store does not know yet about `posts`, which may be iterated repeatedly.
@@ -94,8 +95,11 @@ class Engine:
 
     async def _passes(self, posts: Iterable[Post]) -> None:
         await self._pass(self._elicitation.pending(posts))
+        pause = _POLL
         while self._elicitation.deferred and not self._stopping.is_set():
-            await self._sleep(_POLL)
+            await self._sleep(pause)
+            # Each look goes through all posts.
+            pause = min(2 * pause, _LONGEST_POLL)
             if self._elicitation.claims and self._elicitation.claims.in_batches():
                 self._elicitation.miss_deferred("waits in a batch: run --source openai-batch")
                 return
@@ -161,6 +165,10 @@ class Engine:
                     self._stop(Ending.BUDGET)
                     return False
                 case Claim.WAIT:
+                    if claims.in_batches():
+                        # Hours may pass until their cost is known.
+                        self._stop(Ending.BUDGET)
+                        return False
                     await self._sleep(_MONEY_POLL)
                     if self._stopping.is_set():
                         return False
@@ -169,6 +177,10 @@ class Engine:
         self._elicitation.asking(first)
         job: Job | None = first
         while job is not None:
+            if job.repairing and self._stopping.is_set():
+                # The first answer is kept: a later run goes on from there.
+                self._elicitation.put_back(job)
+                return
             try:
                 reply = await self._answer(job)
             except AnswerRejected as rejected:
@@ -184,7 +196,7 @@ class Engine:
             if fault is not None:
                 await self._sleep(wait_before(attempt, fault.retry_after))
             await self._ready(job)
-            if self._stopping.is_set() and fault is not None:
+            if self._stopping.is_set():
                 self._elicitation.put_back(job)
                 return None
             try:
@@ -240,9 +252,10 @@ class Engine:
         self._stopping.set()
 
     def _interrupted(self) -> None:
-        if self._ending is Ending.INTERRUPT:
+        if self._interrupts:
             # The second Ctrl-C is Python's own again.
             signal.default_int_handler(signal.SIGINT, None)
+        self._interrupts += 1
         self._stop(Ending.INTERRUPT)
 
 

@@ -12,9 +12,10 @@ from ..types import DIMENSIONS, Dimension, Post, Task
 from .batches import BatchPace, BatchRunner
 from .claims import Claims
 from .client import OpenAISource
-from .elicit import Elicitation, Report, Source
+from .elicit import Elicitation, Source
 from .engine import Ending, Engine, Pace
 from .ledger import Ledger
+from .outcomes import Report
 from .prices import Prices
 from .store import AnswerStore
 

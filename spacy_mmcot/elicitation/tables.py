@@ -1,5 +1,6 @@
-"""The tables beside the answers in a store's file.
+"""The tables in a store's file.
 
+answers:  every answer, good or rejected; seq says which of several stands.
 attempts: a first answer that could not be used, kept before the repair round is paid for.
 ledger:   what was spent, by run, model and dimension.
 claims:   questions that some run has in flight, with the money set aside for them.
@@ -7,7 +8,29 @@ batches:  batches at the endpoint, written down before they are made there.
 inbox:    answers of batches that came and are not settled yet.
 """
 
-TABLES = """
+ANSWERS = """
+CREATE TABLE answers (
+    seq INTEGER PRIMARY KEY,
+    key TEXT NOT NULL,
+    post_id TEXT NOT NULL,
+    task TEXT NOT NULL,
+    dimension TEXT NOT NULL,
+    template TEXT NOT NULL,
+    source TEXT NOT NULL,
+    model TEXT NOT NULL,
+    raw TEXT NOT NULL,
+    value TEXT,
+    status TEXT NOT NULL CHECK (status IN ('ok', 'rejected')),
+    reason TEXT,
+    created TEXT NOT NULL,
+    variant INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (key, post_id)
+);
+CREATE INDEX answers_by_post ON answers (task, post_id, dimension);
+"""
+# From version 1 of the layout, which had this table alone.
+VARIANTS = "ALTER TABLE answers ADD COLUMN variant INTEGER NOT NULL DEFAULT 0"
+BESIDE = """
 CREATE TABLE attempts (
     key TEXT PRIMARY KEY,
     raw TEXT NOT NULL,

@@ -91,6 +91,7 @@ def PairClassifier(
     context: Context = "between",
     hidden: int = 256,
     dropout: float = 0.2,
+    view_dropout: float = 0.0,
 ) -> Model[list[DocPairs], list[Floats2d]]:
     """`spacy_mmcot.PairClassifier.v1`: relation logits of mention pairs for `mmcot_rel`.
 
@@ -102,11 +103,16 @@ def PairClassifier(
         the tokens between them, or "attention", a mean over the doc by a query of the pair.
     hidden: units of the classifier's hidden layer.
     dropout: dropout of the token vectors and the hidden layer in training.
+    view_dropout: with `knowledge`, how often a pair is trained without its text, and as often
+        without its knowledge: at most 0.5. What fits the text by heart would not learn to read.
     """
     return pair_model(
         tok2vec,
         knowledge=knowledge,
-        settings={"context": context, "hidden": hidden, "dropout": dropout},
+        settings={
+            **{"context": context, "hidden": hidden, "dropout": dropout},
+            "view_dropout": view_dropout,
+        },
     )
 
 

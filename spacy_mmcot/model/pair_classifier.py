@@ -115,10 +115,12 @@ class PairHead(PairView):
         dropout: float = 0.2,
         context: Context = "between",
         knowledge_width: int = 0,
+        view_dropout: float = 0.0,
     ):
         view: dict[str, Any] = {"hidden": hidden, "dropout": dropout, "context": context}
         super().__init__(width, n_types, **view)
         self.knowledge = PairView(knowledge_width, n_types, **view) if knowledge_width else None
+        self.view_dropout = view_dropout
         self.output = nn.Linear(hidden, n_labels)
 
     def forward(
@@ -131,7 +133,13 @@ class PairHead(PairView):
         """
         summed = self.view(states, index)
         if self.knowledge is not None and known is not None:
-            summed = summed + self.knowledge.view(*known)
+            other = self.knowledge.view(*known)
+            if self.training and self.view_dropout:
+                # One view at most is missing, so that neither is learned through the other alone.
+                draw = torch.rand(len(summed), 1, device=summed.device)
+                summed = summed * (draw >= self.view_dropout)
+                other = other * (draw <= 1 - self.view_dropout)
+            summed = summed + other
         return self.output(self.dropout(torch.relu(summed)))
 
 

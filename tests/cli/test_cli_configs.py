@@ -74,9 +74,12 @@ def test_student_and_baseline_differ_in_distillation_only(name: str) -> None:
     different = {key for key in ours | student if ours.get(key) != student.get(key)}
     allowed = {
         *(f"components.transformer.model.{key}" for key in ("prompt", "prompt_regression")),
-        "components.mmcot_ner.soft_weight",
+        *(f"components.{name}.soft_weight" for name in ("mmcot_ner", "mmcot_rel")),
     }
     if name == "teacher":
+        reader = "components.mmcot_rel.model.knowledge"
+        allowed |= {key for key in different if key.startswith(reader)}
+        allowed.add("components.mmcot_rel.model.view_dropout")
         reads = ("knowledge_tags", "segment_length")
         allowed |= {f"components.transformer.model.{key}" for key in reads}
         allowed |= {"corpora.train.knowledge", "corpora.dev.knowledge"}
@@ -136,7 +139,9 @@ def test_the_chain_from_teacher_to_metrics(
     teacher, student = tmp_path / "teacher", tmp_path / "student"
     taught = tmp_path / "taught.spacy"
     train = (*dev, *source, *SHORT, "--paths.train")
-    succeed("train", CONFIGS / "teacher.cfg", "-o", teacher, *train, corpus / "train.spacy")
+    reader = ("--components.mmcot_rel.model.knowledge.source", bert)
+    gold = corpus / "train.spacy"
+    succeed("train", CONFIGS / "teacher.cfg", "-o", teacher, *reader, *train, gold)
 
     parts = [corpus / "train.spacy", corpus / "unlabelled.spacy"]
     prompts = ("--prompt-length", 4)
@@ -160,13 +165,14 @@ def test_the_chain_from_teacher_to_metrics(
             metrics
         )
         assert metrics["seqeval_f"] == pytest.approx(metrics["ents_f"])
+        assert 0 <= metrics["rel_e2e_f"] <= 1 and 0 <= metrics["rel_f"] <= 1
         assert metrics["docs"] == 8
         assert metrics["model_mb"] > 0
         assert metrics["training"]["steps"] == 11
         assert metrics["training"]["seconds"] > 0
 
     loaded = spacy.load(student / "model-best")
-    assert loaded.pipe_names == ["transformer", "mmcot_ner"]
+    assert loaded.pipe_names == ["transformer", "mmcot_ner", "mmcot_rel"]
     assert (
         loaded.get_pipe("mmcot_ner").labels
         == spacy.load(teacher / "model-best").get_pipe("mmcot_ner").labels

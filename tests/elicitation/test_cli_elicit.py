@@ -362,11 +362,11 @@ def test_answers_out_and_in_and_what_they_cost(
     assert "12 answers added" in answers("import", tmp_path / "b.sqlite", tmp_path / "out.jsonl")
     assert load_answers(tmp_path / "b.sqlite") == load_answers(store)
     spend = answers("spend", store)
-    assert ("noun" in spend and "gpt-4o-mini" in spend.replace("\n", "")) or "gpt-4o" in spend
+    assert "noun" in spend and float(spend.splitlines()[-1].split()[0]) > 0
     assert KEY not in (tmp_path / "out.jsonl").read_text("utf-8")
 
 
-def test_plan_says_what_a_run_will_cost(posts_file: Path, demo: Path, tmp_path: Path) -> None:
+def test_plan_says_what_a_run_will_cost(posts_file: Path, tmp_path: Path) -> None:
     def plan(*words: object) -> str:
         line = [sys.executable, "-c", "from spacy_mmcot.cli.main import main; main()", "plan"]
         done = subprocess.run(
@@ -376,7 +376,8 @@ def test_plan_says_what_a_run_will_cost(posts_file: Path, demo: Path, tmp_path: 
         return done.stdout
 
     output = plan(posts_file, "--model", "strange")
-    table = {line.split()[0]: line.split() for line in output.splitlines() if "strange" in line}
+    lines = [line.split() for line in output.splitlines() if line.strip()]
+    table = {words[0]: words for words in lines if words[0] in DIMENSIONS}
     assert set(table) == set(DIMENSIONS) and table["noun"][2:5] == ["12", "0", "0"]
     assert table["noun"][-2:] == ["?", "?"] and "name a table with --prices" in output
     prices = tmp_path / "prices.json"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,15 @@ def test_retry_after_is_honoured(
     result = elicit(posts[:1], store, source(chat_server), dimensions=["sentence"])
     assert result.report.total().stored == 1
     assert 1.5 <= times[1] - times[0] < 2.5
+
+
+def test_retry_after_may_be_a_date(
+    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+) -> None:
+    chat_server.reply = lambda body: (429, {"error": {"message": "busy"}})
+    chat_server.headers = {"Retry-After": formatdate(time.time() + 7200, usegmt=True)}
+    with pytest.raises(MMCoTError, match=r"E316.+wait (7200|7199) s"):
+        elicit(posts, store, source(chat_server), dimensions=["sentence"])
 
 
 def test_a_wish_to_wait_for_hours_ends_the_run(

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,38 @@ def test_every_dimension_renders_both_parts(
     assert prompt.wants_json == (dimension in ("noun", "entity"))
     if prompt.wants_json:
         assert "JSON" in system
+
+
+def test_a_new_version_of_a_template_asks_its_dimension_anew_and_no_other(
+    demo_posts: list[Post], tmp_path: Path
+) -> None:
+    package = Path(render.__code__.co_filename).parents[1]
+    copy = shutil.copytree(package, tmp_path / "spacy_mmcot")
+    templates = copy / "elicitation" / "templates" / "ner"
+    shutil.copy(templates / "style.v1.jinja", templates / "style.v2.jinja")
+    demo = Path(__file__).parents[2] / "assets" / "demo"
+    script = f"""
+from pathlib import Path
+from spacy_mmcot.elicitation.recorded import RecordedSource
+from spacy_mmcot.elicitation.run import elicit
+from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.types import Post
+demo = Path({str(demo)!r})
+lines = (demo / "posts.jsonl").open(encoding="utf-8").readlines()[:60]
+posts = [Post.model_validate_json(line) for line in lines]
+with AnswerStore(Path({str(tmp_path)!r}) / "a.sqlite") as store:
+    report = elicit(posts, store, RecordedSource(demo / "answers.jsonl")).report
+print({{name: counts.asked for name, counts in report.counts.items()}})
+"""
+    asked = []
+    for folder in (package.parent, tmp_path):
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        asked.append(eval(done.stdout))
+    assert all(asked[0].values())
+    assert asked[1] == {**dict.fromkeys(DIMENSIONS, 0), "style": asked[0]["style"]}
 
 
 def test_templates_differ_between_tasks(demo_posts: list[Post]) -> None:

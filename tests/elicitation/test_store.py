@@ -175,6 +175,34 @@ def test_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
         AnswerStore(text / "below.sqlite")
 
 
+def test_a_store_of_the_first_layout_is_renewed_when_it_is_written(filled: Path) -> None:
+    with sqlite3.connect(filled) as connection:
+        connection.execute("ALTER TABLE answers DROP COLUMN variant")
+        for table in ("attempts", "ledger", "claims", "batches", "inbox"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    with pytest.raises(MMCoTError, match=r"E300.+earlier version"):
+        load_answers(filled)
+    with AnswerStore(filled) as store:
+        assert store.put(replace(NOUN, key="k9", post_id="p9", variant=2))
+        assert store.answers(variant=2)["p9"].noun == NOUN.value
+    assert load_answers(filled)["p1"].sentence == "It calls."
+
+
+def test_a_transaction_is_kept_whole_or_not_at_all(path: Path) -> None:
+    with AnswerStore(path) as store:
+        with pytest.raises(ZeroDivisionError), store.transaction():
+            store.put(NOUN)
+            with store.transaction():
+                store.put(SENTENCE)
+            raise ZeroDivisionError
+        assert list(store.every()) == []
+        with store.transaction():
+            store.put(NOUN)
+        assert list(store.every()) == [NOUN]
+
+
 def test_a_newer_layout_is_refused(filled: Path) -> None:
     with sqlite3.connect(filled) as connection:
         connection.execute("PRAGMA user_version = 3")

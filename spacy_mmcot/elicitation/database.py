@@ -1,0 +1,170 @@
+"""The SQLite file behind an answers store: opened, laid out, renewed, shared."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from ..errors import Errors, MMCoTError
+from .tables import ANSWERS, BESIDE, VARIANTS
+
+_APPLICATION_ID = 0x4D4D436F  # "MMCo", in the file's header
+_VERSION = 2
+_BUSY_SECONDS = 30.0
+
+
+class Database:
+    """Opens the file at `path`, or creates it. Several processes may share it; what is written
+    outside a transaction is committed at once. A read-only database never changes the file.
+
+    Raises MMCoTError where the file is missing (read-only), is no such store or cannot be used.
+    """
+
+    def __init__(self, path: Path, read_only: bool = False) -> None:
+        self.path = path
+        if read_only and not path.is_file():
+            raise MMCoTError(Errors.E100.format(path=path))
+        with self.plain_errors():
+            if not read_only:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                f"file:{quote(str(path.absolute()))}?{self._mode(read_only)}",
+                uri=True,
+                timeout=_BUSY_SECONDS,
+                isolation_level=None,
+            )
+            try:
+                self._open(read_only)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For the tables beside the answers. Use it inside `transaction` or `plain_errors`."""
+        return self._connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """What is done in the block is committed as one when it ends, or not at all. A block
+        within a block is a part of the outer one."""
+        if self._connection.in_transaction:
+            yield self._connection
+            return
+        with self.plain_errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Bring all answers into the one file at `path`."""
+        with self.plain_errors():
+            if not self._connection.execute("PRAGMA query_only").fetchone()[0]:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _mode(self, read_only: bool) -> str:
+        if not read_only:
+            return "mode=rwc"
+        # Without a log nobody is writing, and SQLite need not put its own files beside the store.
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return "mode=ro" if log.exists() else "mode=ro&immutable=1"
+
+    def _open(self, read_only: bool) -> None:
+        execute = self._connection.execute
+        if read_only:
+            execute("PRAGMA query_only = ON")
+        elif not self._header():
+            self._create()
+        application, version = self._header() or (0, 0)
+        if application == _APPLICATION_ID and version < _VERSION:
+            if read_only:
+                reason = "its layout is of an earlier version; spacy-mmcot elicit renews it"
+                raise MMCoTError(Errors.E300.format(path=self.path, reason=reason))
+            version = self._upgrade()
+        if application != _APPLICATION_ID:
+            raise MMCoTError(Errors.E300.format(path=self.path, reason="another kind of database"))
+        if version != _VERSION:
+            reason = f"its layout has version {version}, this program knows {_VERSION}"
+            raise MMCoTError(Errors.E300.format(path=self.path, reason=reason))
+        if not read_only:
+            # Survives the end of the process at any moment; only a power cut may take the last few.
+            execute("PRAGMA synchronous = NORMAL")
+
+    def _header(self) -> tuple[int, int] | None:
+        """Application id and layout version; None in a file without tables."""
+        execute = self._connection.execute
+        if not execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            return None
+        ids = (
+            execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+        )
+        return tuple(ids)
+
+    def _create(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        with self._connection:
+            if not self._header():
+                for statement in (ANSWERS + BESIDE).split(";"):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+        # SQLite does not wait by itself where another process switches at the same time.
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _upgrade(self) -> int:
+        with self.transaction() as connection:
+            if (self._header() or (0, 0))[1] < _VERSION:
+                for statement in (VARIANTS + ";" + BESIDE).split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+        return _VERSION
+
+    def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self.plain_errors():
+            return self._connection.execute(statement, values).fetchall()
+
+    def write(self, statement: str, values: tuple[Any, ...]) -> bool:
+        with self.plain_errors():
+            return self._connection.execute(statement, values).rowcount > 0
+
+    @contextmanager
+    def plain_errors(self) -> Iterator[None]:
+        """SQLite's errors in our words."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise MMCoTError(Errors.E301.format(path=self.path, reason=error)) from None
+        except sqlite3.DatabaseError as error:
+            raise MMCoTError(Errors.E300.format(path=self.path, reason=error)) from None
+        except OSError as error:
+            raise MMCoTError(Errors.E301.format(path=self.path, reason=error.strerror)) from None
