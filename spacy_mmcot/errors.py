@@ -155,6 +155,11 @@ class Errors:
         "[E404] The encoder is not initialised. Load a trained pipeline, or call nlp.initialize "
         "first: it reads the encoder from {source!r}."
     )
+    E405 = (
+        "[E405] {component} listens to a transformer that has not run over the doc {text!r}. Run "
+        "the whole pipeline; in training, name the transformer before {component} in "
+        "annotating_components."
+    )
     E500 = (
         "[E500] The soft labels on the training docs speak of the tags {unknown}, which the "
         "component does not have: {allowed}. Initialise the student from data that holds the "
@@ -194,8 +199,9 @@ class Errors:
         "{{head type: {{tail type: [labels]}}}}."
     )
     E611 = (
-        "[E611] {component} has no labels. Give it some: train it on docs with relations, pass "
-        "labels to initialize, or call add_label before nlp.initialize."
+        "[E611] {component} has no labels. Train it on docs with relations, pass labels to "
+        "initialize, call add_label before nlp.initialize, or leave {component} out of the "
+        "pipeline where no relations are wanted (--nlp.pipeline)."
     )
     E612 = (
         "[E612] A mention of a training doc stands at the characters {start} to {end}, which its "

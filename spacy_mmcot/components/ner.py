@@ -21,6 +21,7 @@ from ..distillation.losses import Losses, tag_losses
 from ..distillation.soft_labels import get_soft_labels, soft_tags
 from ..errors import Errors, MMCoTError
 from ..model.crf import best_paths, lattice, log_marginals, span_log_probability
+from ..model.listening import check_states
 from ..model.tagger_bridge import TagScores, set_tags
 
 DEFAULT_MODEL = Config().from_str(
@@ -313,6 +314,7 @@ class MMCoTNER(TrainablePipe):
         """Emissions (docs, tokens, tags), padded, lengths (docs,) and transitions, tempered."""
         if not self.is_initialized:
             raise MMCoTError(Errors.E602.format(component=self.name))
+        check_states(self.model, docs, self.name)
         scores = self.model.predict(list(docs))
         temperature = self.cfg["temperature"]
         emissions = torch.nn.utils.rnn.pad_sequence(

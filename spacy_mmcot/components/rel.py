@@ -23,6 +23,7 @@ from ..distillation.losses import Losses, pair_losses
 from ..distillation.soft_relations import SoftRelations, get_soft_relations
 from ..errors import Errors, MMCoTError
 from ..model.doc_pairs import DocPairs
+from ..model.listening import check_states
 from ..model.pair_bridge import set_schema
 from ..types import Relation
 from .candidates import Legal, candidates, learn_legal, legal_labels
@@ -376,6 +377,7 @@ class MMCoTRel(TrainablePipe):
     def _logits(self, entries: Sequence[DocPairs]) -> list[NDArray[numpy.float32]]:
         """One (pairs, 1 + labels) array an entry, -inf where a label is illegal."""
         filled = [entry for entry in entries if len(entry.pairs)]
+        check_states(self.model, (entry.doc for entry in filled), self.name)
         logits = iter(self.model.predict(filled) if filled else ())
         result = []
         for entry in entries:

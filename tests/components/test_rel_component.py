@@ -326,3 +326,19 @@ def test_ner_and_rel_share_one_encoder_pass(
     # The listener reads what the transformer left on the Docs.
     docs = pipe()
     assert passes_of(lambda: toy_rel.component(nlp).predict(docs)) == 0
+
+
+def test_an_encoder_that_has_not_run_is_an_error(
+    blank_rel: Callable[[str], Language], trained_rel_bytes: Callable[[str], bytes]
+) -> None:
+    """spacy-transformers would hand on zeros, and the predictions would be noise."""
+    nlp = blank_rel("transformer").from_bytes(trained_rel_bytes("transformer"))
+    doc = toy_rel.annotated(nlp, "Bo works for Anna in Rome", ["Bo", "Anna", "Rome"], None)
+    for factory in ("mmcot_ner", "mmcot_rel"):
+        for name in nlp.pipe_names:
+            if nlp.get_pipe_meta(name).factory == factory:
+                with pytest.raises(MMCoTError, match=rf"\[E405\] {name} listens"):
+                    nlp.get_pipe(name)(doc)
+    nlp.get_pipe("transformer")(doc)
+    nlp.get_pipe(toy_rel.component(nlp).name)(doc)
+    assert doc._.mmcot_rel

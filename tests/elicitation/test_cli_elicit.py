@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import sqlite3
 import subprocess
@@ -144,10 +145,9 @@ def test_missing_posts_file(demo: Path, tmp_path: Path) -> None:
     assert result.returncode == 1 and "E100" in result.stderr
 
 
-def test_a_terminal_gets_a_progress_bar(demo: Path, tmp_path: Path) -> None:
+def shown_on_a_terminal(*options: object, server: ChatServer | None = None) -> str:
     mine, theirs = pty.openpty()
-    options = (demo / "posts.jsonl", tmp_path / "a.sqlite", "--recorded", demo / "answers.jsonl")
-    settings = environment() | {"TERM": "xterm", "COLUMNS": "100"}
+    settings = environment(server) | {"TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(
         command(*options), env=settings, stdin=theirs, stdout=theirs, stderr=theirs
     )
@@ -162,8 +162,27 @@ def test_a_terminal_gets_a_progress_bar(demo: Path, tmp_path: Path) -> None:
             break
         shown += data
     os.close(mine)
-    assert process.wait() == 0
-    assert "━━" in shown.decode() and "2160/2160" in shown.decode()
+    assert process.wait() == 0, shown.decode()
+    return shown.decode()
+
+
+def test_a_terminal_gets_a_progress_bar(demo: Path, tmp_path: Path) -> None:
+    options = (demo / "posts.jsonl", tmp_path / "a.sqlite", "--recorded", demo / "answers.jsonl")
+    shown = shown_on_a_terminal(*options)
+    assert "━━" in shown and "2160/2160" in shown and "spent" not in shown
+
+
+def test_the_bar_has_rate_failures_and_spend(
+    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+) -> None:
+    chat_server.reply = lambda body: (
+        (200, "no") if "Anna7" in quoted(body, "post") else (200, sensible_answer(body))
+    )
+    options = (posts_file, tmp_path / "a.sqlite", "--source", "openai", "--threshold", 1)
+    shown = shown_on_a_terminal(*options, server=chat_server)
+    assert "72/72" in shown and "/s" in shown and "3 failed" in shown
+    spends = [float(number) for number in re.findall(r"([\d.]+) spent", shown)]
+    assert spends == sorted(spends) and spends[-1] > 0
 
 
 class Hold:
