@@ -60,13 +60,15 @@ def faults(
     """Runs killed by SIGKILL at a random moment and resumed, on a server that fails in every way
     it can for a share `rate` of the requests; all questions of `posts` posts, each run.
 
-    `answers_lost` counts questions without an answer at the end, `bought_twice` good answers that
-    were delivered more than once although they had been committed, `in_flight_at_kill` those that
-    were delivered and not yet committed when the process died. `stores_differ` counts runs whose
-    store is not the one of a run without faults and kills.
+    `killed` counts the kills that came before the run's end, `answers_lost` questions without an
+    answer at the end, `bought_twice` good answers that were delivered more than once although they
+    had been committed, `in_flight_at_kill` those that were delivered and not yet committed when
+    the process died. `stores_differ` counts runs whose store is not the one of a run without
+    faults and kills.
     """
     random_moment = random.Random(seed)
-    sums = dict.fromkeys(("answers_lost", "bought_twice", "in_flight_at_kill", "stores_differ"), 0)
+    names = ("killed", "answers_lost", "bought_twice", "in_flight_at_kill", "stores_differ")
+    sums = dict.fromkeys(names, 0)
     injected: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -82,6 +84,7 @@ def faults(
                     # From before its first question to about its last.
                     _wait_for_start(server, process)
                     time.sleep(random_moment.uniform(0.0, 2.0 * seconds))
+                    sums["killed"] += process.poll() is None
                     process.kill()
                     process.communicate()
                     committed = _committed(store)

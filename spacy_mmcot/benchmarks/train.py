@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,21 @@ WARM_UP_BATCHES = 5
 
 
 def epoch_ratio(
-    student: Path, baseline: Path, taught: Path, limit: int = 0, seed: int = 1
+    student: Path,
+    baseline: Path,
+    taught: Path,
+    limit: int = 0,
+    exclude: Sequence[str] = (),
+    seed: int = 1,
 ) -> dict[str, Any]:
     """Train both configs for one epoch on the same batches, taking turns batch by batch, so that
     whatever else the machine does meets both alike.
 
     student, baseline: training configs. taught: a file that `teach` wrote. limit: most docs, 0
-    for all. Returns seconds of each epoch and their ratio.
+    for all. exclude: components to leave out. Returns seconds of each epoch and their ratio.
     """
     runs = {
-        name: _start(config, taught, limit)
+        name: _start(config, taught, limit, exclude)
         for name, config in (("student", student), ("baseline", baseline))
     }
     order = list(range(len(runs["student"][1])))
@@ -53,11 +59,12 @@ def epoch_ratio(
 
 
 def _start(
-    config_path: Path, taught: Path, limit: int
+    config_path: Path, taught: Path, limit: int, exclude: Sequence[str]
 ) -> tuple[Language, list[Example], Optimizer]:
-    config = load_config(
-        config_path, overrides={"paths.train": str(taught), "paths.dev": str(taught)}
-    )
+    overrides = {"paths.train": str(taught), "paths.dev": str(taught)}
+    config = load_config(config_path, overrides=overrides)
+    pipeline = config["nlp"]["pipeline"]
+    config["nlp"]["pipeline"] = [name for name in pipeline if name not in exclude]
     nlp = init_nlp(config)
     examples = list(Corpus(taught, limit=limit, knowledge=False)(nlp))
     return nlp, examples, nlp.create_optimizer()

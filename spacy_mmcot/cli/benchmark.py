@@ -17,6 +17,9 @@ def train(
     student: Annotated[Path, typer.Option(help="Training config")] = Path("configs/student.cfg"),
     baseline: Annotated[Path, typer.Option(help="Training config")] = Path("configs/baseline.cfg"),
     limit: Annotated[int, typer.Option(min=0, help="Most docs, 0 for all")] = 0,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Component to leave out; repeatable")
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Seconds of a student's epoch over those of a plain fine-tuning epoch, same batches."""
@@ -28,7 +31,25 @@ def train(
     for config in (student, baseline):
         if not config.is_file():
             raise MMCoTError(Errors.E100.format(path=config))
-    _report(epoch_ratio(student, baseline, taught, limit), json)
+    _report(epoch_ratio(student, baseline, taught, limit, exclude or ()), json)
+
+
+def pipe(
+    pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")],
+    data: Annotated[Path, typer.Argument(help=".spacy file or folder: its texts are read")],
+    limit: Annotated[int, typer.Option(min=0, help="Most texts, 0 for all")] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="Passes; the median counts")] = 5,
+    json: JsonFile = None,
+) -> None:
+    """Words/s of a pipeline, and what each of its components costs."""
+    from ..benchmarks.pipe import component_shares
+    from ..corpus.docbin import docbin_paths, read_docs
+    from .pipelines import load_pipeline
+
+    nlp = load_pipeline(pipeline)
+    docs = (doc for path in docbin_paths(data) for doc in read_docs(path, nlp.vocab))
+    texts = [doc.text for doc in docs if len(doc)]
+    _report(component_shares(nlp, texts[: limit or None], rounds), json)
 
 
 def elicit(

@@ -24,16 +24,18 @@ def calibrate(
     from .pipelines import load_pipeline
 
     nlp = load_pipeline(pipeline)
-    if not pipeline.is_dir() or not nlp.has_pipe("mmcot_ner"):
+    factories = {nlp.get_pipe_meta(name).factory: name for name in nlp.pipe_names}
+    found = factories.get("mmcot_ner")
+    if not pipeline.is_dir() or found is None:
         raise MMCoTError(Errors.E701.format(source=pipeline))
-    component: Any = nlp.get_pipe("mmcot_ner")
+    component: Any = nlp.get_pipe(found)
     examples = list(Corpus(data, knowledge=knowledge)(nlp))
     docs = [eg.predicted for eg in examples]
-    for name in nlp.pipe_names[: nlp.pipe_names.index("mmcot_ner")]:
+    for name in nlp.pipe_names[: nlp.pipe_names.index(found)]:
         docs = list(nlp.get_pipe(name).pipe(docs))  # type: ignore[attr-defined]
     for example, doc in zip(examples, docs, strict=True):
         example.predicted = doc
     before = component.cfg["temperature"]
     after = fit_temperature(component, examples)
-    component.to_disk(pipeline / "mmcot_ner", exclude=["vocab"])
+    component.to_disk(pipeline / found, exclude=["vocab"])
     print(f"temperature of {pipeline}: {before:.3f} -> {after:.3f}")

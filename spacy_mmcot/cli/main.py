@@ -51,6 +51,7 @@ def _plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 for _function in (convert, plan, elicit, augment, teach, calibrate, evaluate, experiment):
     app.command(_function.__name__)(_plain_errors(_function))
 benchmark.app.command("train")(_plain_errors(benchmark.train))
+benchmark.app.command("pipe")(_plain_errors(benchmark.pipe))
 benchmark.app.command("elicit")(_plain_errors(benchmark.elicit))
 app.add_typer(benchmark.app, name="benchmark")
 answers.app.command("export")(_plain_errors(answers.export_answers))

@@ -34,3 +34,18 @@ def test_missing_files(fails: Fails, corpus: Path, tmp_path: Path) -> None:
     assert "absent.spacy" in fails("E100", "benchmark", "train", tmp_path / "absent.spacy")
     train = corpus / "train.spacy"
     assert "no.cfg" in fails("E100", "benchmark", "train", train, "--student", tmp_path / "no.cfg")
+
+
+def test_what_components_cost(
+    command: Command, model: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "pipe.json"
+    done = command("benchmark", "pipe", model, toy_data, "--rounds", 2, "--json", output)
+    assert done.exit_code == 0, done.output
+    figures = json.loads(output.read_text("utf-8"))
+    assert figures["docs"] == 7 and figures["words"] == 41
+    whole = figures["words_per_second_whole"]
+    without = figures["words_per_second_without_mmcot_ner"]
+    # Without its only component a pipeline does nothing but tokenize.
+    assert 0 < whole < without
+    assert figures["ratio_without_mmcot_ner"] == pytest.approx(whole / without, abs=0.05)

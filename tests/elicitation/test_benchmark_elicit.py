@@ -18,6 +18,7 @@ from spacy_mmcot.benchmarks.llm_faults import FAULTS
 def test_runs_that_are_killed_and_resumed_lose_nothing() -> None:
     figures = faults(runs=2, posts=30, kills=2)
     assert (figures["fault_runs"], figures["questions"]) == (2, 180)
+    assert figures["killed"] >= 1
     assert figures["answers_lost"] == 0
     assert figures["bought_twice"] == 0
     assert figures["stores_differ"] == 0
