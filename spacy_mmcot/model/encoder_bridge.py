@@ -252,7 +252,7 @@ def _own_wordpieces(module: PromptedEncoder, rows: list[Row]) -> WordpieceBatch:
         ids[i, : len(row)] = row
         mask[i, : len(row)] = 1
     return WordpieceBatch(
-        strings=[tokenizer.convert_ids_to_tokens(row) for row in ids.tolist()],
+        strings=module.pieces.strings[ids].tolist(),
         input_ids=ids,  # type: ignore[arg-type]
         attention_mask=mask,  # type: ignore[arg-type]
         lengths=[len(row) for row in own],

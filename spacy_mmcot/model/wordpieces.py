@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy
+from numpy.typing import NDArray
 from spacy.attrs import IS_SPACE, ORTH, SPACY
 from spacy.tokens import Doc
 
@@ -55,6 +57,13 @@ class WordPieceTokenizer:
     def n_special_pair(self) -> int:
         """Special pieces around a text and its segment."""
         return len(self.prefix) + len(self.middle) + len(self.pair_suffix)
+
+    @functools.cached_property
+    def strings(self) -> NDArray[numpy.object_]:
+        """The piece of each id: a look-up for arrays of ids that costs no call a piece."""
+        n_pieces = len(self.tokenizer)
+        pieces = self.tokenizer.convert_ids_to_tokens(list(range(n_pieces)))
+        return numpy.array(pieces, dtype=object)
 
     def pieces(self, doc: Doc, limit: int) -> list[tuple[int, ...]]:
         """The pieces of each token, at least one and at most `limit` (the rest of an overlong
