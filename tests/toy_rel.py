@@ -128,6 +128,17 @@ def transformer_pipeline(source: Path | str, **encoder: Any) -> Language:
     return nlp
 
 
+def teacher(source: Path | str) -> Language:
+    """mmcot_rel with a second encoder for knowledge."""
+    nlp = toy.transformer_pipeline(source)
+    nlp.remove_pipe("mmcot_ner")
+    reader = {"@architectures": "spacy_mmcot.KnowledgeReader.v1", "source": str(source)}
+    config = settings(tok2vec=toy.LISTENER)
+    config["model"] |= {"knowledge": reader, "view_dropout": 0.2}
+    nlp.add_pipe("mmcot_rel", config=config)
+    return nlp
+
+
 def component(nlp: Language) -> MMCoTRel:
     return nlp.get_pipe("mmcot_rel")  # type: ignore[return-value]
 

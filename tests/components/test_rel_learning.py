@@ -19,6 +19,7 @@ from thinc.api import Adam
 from spacy_mmcot.components.rel import Target
 from spacy_mmcot.corpus.extensions import set_pairs
 from spacy_mmcot.distillation.soft_relations import SoftRelations, set_soft_relations
+from spacy_mmcot.docs import bare_copy
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.doc_pairs import DocPairs
@@ -422,3 +423,21 @@ def test_no_pair_at_all_in_training() -> None:
     assert nlp.update(data, losses={}) == {"mmcot_rel": 0.0}
     (entry,) = (t.entry for t in toy_rel.component(nlp).targets(data[:1]))
     assert isinstance(entry, DocPairs) and len(entry.pairs) == 0
+
+
+def test_a_teacher_reads_what_the_text_does_not_say(bert: Path) -> None:
+    """One text, two answers: the knowledge alone decides, and without it there is no way to."""
+    nlp = toy_rel.teacher(bert)
+    docs = []
+    for verb, label in (("employs", "employs"), ("knows", "knows")) * 2:
+        doc = toy_rel.annotated(nlp, "Bo and Anna", ["Bo", "Anna"], [("Bo", "Anna", label)])
+        doc._.mmcot_knowledge = {"sentence": f"Bo {verb} Anna tonight"}
+        docs.append(doc)
+    data = [Example(bare_copy(doc), doc) for doc in docs]
+    toy.fix_random_seed(0)
+    nlp.initialize(lambda: data)
+    toy.fit(nlp, data, steps=40, rate=0.003)
+    nlp.from_bytes(nlp.to_bytes())
+    assert nlp.evaluate(data)["rel_f"] == 1.0
+    blind = [Example(nlp.make_doc(doc.text), doc) for doc in docs]
+    assert nlp.evaluate(blind)["rel_f"] <= 0.5

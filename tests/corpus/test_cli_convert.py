@@ -321,3 +321,15 @@ def test_the_installed_command(jsonl: Jsonl, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "[E101] posts.jsonl, line 1: text is empty" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_one_split_alone_as_another(command: Command, jsonl: Jsonl, tmp_path: Path) -> None:
+    """How the labels of unlabelled posts come into a file that only scores read."""
+    rows = [ANNA, {**ANNA, "id": "b", "split": "unlabelled"}, {**ANNA, "id": "c", "split": "dev"}]
+    source, output = jsonl("posts.jsonl", *rows), tmp_path / "out.jsonl"
+    result = command("convert", source, "--only", "unlabelled", "--split", "test", "-o", output)
+    assert result.exit_code == 0, result.output
+    assert [(post.id, post.split) for post in read_posts(output)] == [("b", "test")]
+    assert command("convert", source, "--only", "dev", "-o", output).exit_code == 0
+    assert [(post.id, post.split) for post in read_posts(output)] == [("c", "dev")]
+    assert command("convert", source, "--only", "test", "-o", output).exit_code == 1
