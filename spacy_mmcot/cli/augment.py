@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,10 @@ from ..types import AUGMENTATIONS, Augmentation, Task
 from .choices import AugmentationChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ..corpus.augment import Tally
+    from ..types import Answers
 
 
 _SHOWN = 5
@@ -48,19 +50,31 @@ def augment(
     from ..corpus.formats import write_posts
     from ..corpus.jsonl import write_records
     from ..corpus.sources import read_rows, relative_image
-    from ..elicitation.store import load_answers
 
     findings = Findings(skip_invalid)
     names = {choice.value for choice in dimension} if dimension else {"style", "entity"}
     dimensions = [name for name in AUGMENTATIONS if name in names]
     old = [row.post for row in read_rows(posts, findings, set(), format="posts")]
-    made, tallies = make(old, load_answers(answers, task), dimensions)
+    first, *others = _variants(answers, task)
+    made, tallies = make(old, first, dimensions, others)
     write_posts(output, (relative_image(new.post, output.parent) for new in made))
     write_records(answers_out, (new.answers for new in made if new.answers))
     for line in findings.lines():
         print(line)
     _print_summary(tallies)
     print(f"{len(made)} new posts are in {output}, what is known about them in {answers_out}.")
+
+
+def _variants(path: Path, task: Task) -> Iterator[Mapping[str, Answers]]:
+    """The answers with each post's first rewritings, then with its second ones, and so on."""
+    from ..elicitation.store import load_answers
+
+    for variant in count():
+        found = load_answers(path, task, variant)
+        rewritten = any(getattr(a, name) for a in found.values() for name in AUGMENTATIONS)
+        if variant and not rewritten:
+            return
+        yield found
 
 
 def _print_summary(tallies: Mapping[Augmentation, Tally]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -42,8 +43,10 @@ def augment(
     posts: Iterable[Post],
     answers: Mapping[str, Answers],
     dimensions: Sequence[Augmentation] = ("style", "entity"),
+    variants: Sequence[Mapping[str, Answers]] = (),
 ) -> tuple[list[Augmented], dict[Augmentation, Tally]]:
-    """New posts `ID#DIMENSION`, split train, from the labelled posts of the split train.
+    """New posts `ID#DIMENSION`, split train, from the labelled posts of the split train. Further
+    rewritings of the same posts, the `variants`, make posts `ID#DIMENSION2` and so on.
 
     An `entity` variant that the LLM holds for impossible is dropped. Whatever cannot be located in
     the new text without doubt is rejected, with the reason in the tally.
@@ -54,15 +57,17 @@ def augment(
     for post in posts:
         if post.split != "train" or post.entities is None:
             continue
-        known = answers.get(post.id)
-        for dimension, tally in tallies.items():
+        for (number, found), dimension in product(enumerate([answers, *variants]), dimensions):
+            known, tally = found.get(post.id), tallies[dimension]
+            name = f"{dimension}{number + 1}" if number else dimension
             if known is None or getattr(known, dimension) is None:
-                tally.unanswered += 1
+                # A post without an answer has none in its first variant either.
+                tally.unanswered += number == 0
             elif dimension == "entity" and known.entity and not known.entity.possible:
                 tally.impossible += 1
             else:
                 try:
-                    made.append(makers[dimension](post, known))
+                    made.append(makers[dimension](post, known, name))
                     tally.made += 1
                 except NotLocated as reason:
                     tally.reject(str(reason), post.id)
@@ -71,18 +76,18 @@ def augment(
     return made, tallies
 
 
-def _style(post: Post, known: Answers) -> Augmented:
+def _style(post: Post, known: Answers, name: str) -> Augmented:
     text = known.style or ""
     if text == post.text:
         raise NotLocated("the new text is the old one")
     mentions = _mentions(post)
     _check_all_labelled(post, mentions)
-    new = _moved(post, "style", text, locate(mentions, text))
+    new = _moved(post, name, text, locate(mentions, text))
     nouns = _present(known.noun, text)
     return Augmented(new, _answers(new, noun=nouns, sentence=known.sentence))
 
 
-def _entity(post: Post, known: Answers) -> Augmented:
+def _entity(post: Post, known: Answers, name: str) -> Augmented:
     variant = known.entity
     assert variant is not None
     if variant.text == post.text:
@@ -96,7 +101,7 @@ def _entity(post: Post, known: Answers) -> Augmented:
         _check_all_labelled(post, _mentions(post))
         mentions = [(swapped.surface(e.start, e.end), e.label) for e in entities]
         places = locate(mentions, variant.text)
-    new = _moved(post, "entity", variant.text, places)
+    new = _moved(post, name, variant.text, places)
     new = new.model_copy(update={"caption": _swap(post.caption, variant.swaps)})
     nouns = _swapped_nouns(known.noun, variant.swaps, variant.text)
     sentence = _swap(known.sentence, variant.swaps)
@@ -106,8 +111,8 @@ def _entity(post: Post, known: Answers) -> Augmented:
     return Augmented(new, _answers(new, noun=nouns, sentence=sentence))
 
 
-def _image(post: Post, known: Answers) -> Augmented:
-    update = {"id": f"{post.id}#image", "caption": known.image, "image": None}
+def _image(post: Post, known: Answers, name: str) -> Augmented:
+    update = {"id": f"{post.id}#{name}", "caption": known.image, "image": None}
     new = post.model_copy(update=update)
     return Augmented(new, _answers(new, noun=known.noun, sentence=known.sentence))
 
@@ -125,13 +130,13 @@ def _check_all_labelled(post: Post, mentions: list[tuple[str, str]]) -> None:
             raise NotLocated("a mention's surface also stands unlabelled in the post")
 
 
-def _moved(post: Post, dimension: Augmentation, text: str, places: list[Place]) -> Post:
+def _moved(post: Post, name: str, text: str, places: list[Place]) -> Post:
     entities = [
         Entity(start=start, end=end, label=entity.label)
         for (start, end), entity in zip(places, post.entities or [], strict=True)
     ]
     fields = post.model_dump(exclude={"id", "text", "entities"})
-    return Post(id=f"{post.id}#{dimension}", text=text, entities=entities, **fields)
+    return Post(id=f"{post.id}#{name}", text=text, entities=entities, **fields)
 
 
 def _answers(post: Post, *, noun: list[NounItem] | None, sentence: str | None) -> Answers | None:

@@ -198,3 +198,17 @@ def test_command_with_chosen_dimensions_and_broken_posts(
     assert result.exit_code == 0, result.output
     assert [post.id for post in read_posts(output)] == ["p#image"]
     assert "1 broken rows skipped" in result.output
+
+
+def test_every_variant_makes_a_post() -> None:
+    first, second, third = (
+        {"p": Answers(id="p", style=f"{word} heard Anna in Oslo", noun=NOUN)} for word in "ABC"
+    )
+    del third["p"]
+    made, tallies = augment([POST], first, ["style", "entity"], [second, third])
+    assert [(new.post.id, new.post.text) for new in made] == [
+        ("p#style", "A heard Anna in Oslo"),
+        ("p#style2", "B heard Anna in Oslo"),
+    ]
+    assert tallies["style"].made == 2
+    assert (tallies["style"].unanswered, tallies["entity"].unanswered) == (0, 1)
