@@ -10,11 +10,10 @@ import numpy
 import torch
 from numpy.typing import NDArray
 from spacy.language import Language
-from spacy.pipeline.trainable_pipe import TrainablePipe
 from spacy.tokens import Doc, Span
-from spacy.training import Example, validate_examples, validate_get_examples
+from spacy.training import Example, validate_get_examples
 from spacy.vocab import Vocab
-from thinc.api import Config, Model, Optimizer, torch2xp, xp2torch
+from thinc.api import Config, Model, torch2xp, xp2torch
 
 from ..corpus.extensions import register
 from ..distillation.losses import Losses, tag_losses
@@ -23,6 +22,7 @@ from ..errors import Errors, MMCoTError
 from ..model.crf import best_paths, lattice, log_marginals, span_log_probability
 from ..model.listening import check_states
 from ..model.tagger_bridge import TagScores, set_tags
+from .distilled import DistilledPipe
 
 DEFAULT_MODEL = Config().from_str(
     """
@@ -77,7 +77,7 @@ def make_ner(
     )
 
 
-class MMCoTNER(TrainablePipe):
+class MMCoTNER(DistilledPipe):
     """Finds entities: the best legal BIO sequence a Doc, each with its exact probability.
 
     overwrite: replace entities set before; without it they stay, and a prediction that touches
@@ -109,11 +109,6 @@ class MMCoTNER(TrainablePipe):
         self.cfg: dict[str, Any] = {"labels": [], "temperature": 1.0}
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Entity labels, sorted."""
-        return tuple(self.cfg["labels"])
-
-    @property
     def label_data(self) -> tuple[str, ...]:
         """What `spacy init labels` saves and `initialize` takes."""
         return self.labels
@@ -126,18 +121,6 @@ class MMCoTNER(TrainablePipe):
     @property
     def is_initialized(self) -> bool:
         return self.model.get_ref("head").has_dim("nO") is True
-
-    def add_label(self, label: str) -> int:
-        """Add a label before initialisation. Returns 1 if it was new, 0 if not."""
-        if label in self.labels:
-            return 0
-        if self.is_initialized:
-            raise MMCoTError(
-                Errors.E601.format(component=self.name, labels=list(self.labels), label=label)
-            )
-        self.cfg["labels"] = sorted([*self.labels, label])
-        self.vocab.strings.add(label)
-        return 1
 
     def initialize(
         self,
@@ -219,30 +202,8 @@ class MMCoTNER(TrainablePipe):
             blocked = [doc[i : i + 1] for i in barred]
             doc.set_ents([*kept, *spans], blocked=blocked, default="outside")
 
-    def update(
-        self,
-        examples: Iterable[Example],
-        *,
-        drop: float = 0.0,
-        sgd: Optimizer | None = None,
-        losses: dict[str, float] | None = None,
-    ) -> dict[str, float]:
-        """Learn from gold entities and soft labels. Dropout is the model's own setting."""
-        losses = {} if losses is None else losses
-        losses.setdefault(self.name, 0.0)
-        examples = list(examples)
-        validate_examples(examples, "MMCoTNER.update")
-        if not self.is_initialized:
-            raise MMCoTError(Errors.E602.format(component=self.name))
-        if not any(len(eg.predicted) for eg in examples):
-            return losses
-        scores, backprop = self.model.begin_update([eg.predicted for eg in examples])
-        loss, gradient = self.get_loss(examples, scores)
-        backprop(gradient)
-        if sgd is not None:
-            self.finish_update(sgd)
-        losses[self.name] += loss
-        return losses
+    def begin(self, examples: list[Example]) -> tuple[TagScores, Callable[[TagScores], Any]]:
+        return self.model.begin_update([eg.predicted for eg in examples])
 
     def get_loss(self, examples: Iterable[Example], scores: TagScores) -> tuple[float, TagScores]:
         """The joint loss of a batch and its gradient in the shape of the scores."""
@@ -312,8 +273,7 @@ class MMCoTNER(TrainablePipe):
 
     def _scores(self, docs: Sequence[Doc]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Emissions (docs, tokens, tags), padded, lengths (docs,) and transitions, tempered."""
-        if not self.is_initialized:
-            raise MMCoTError(Errors.E602.format(component=self.name))
+        self.check_initialized()
         check_states(self.model, docs, self.name)
         scores = self.model.predict(list(docs))
         temperature = self.cfg["temperature"]

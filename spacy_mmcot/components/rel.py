@@ -10,12 +10,11 @@ import numpy
 import torch
 from numpy.typing import NDArray
 from spacy.language import Language
-from spacy.pipeline.trainable_pipe import TrainablePipe
 from spacy.tokens import Doc
-from spacy.training import Example, validate_examples, validate_get_examples
+from spacy.training import Example, validate_get_examples
 from spacy.util import logger
 from spacy.vocab import Vocab
-from thinc.api import Config, Model, Optimizer, torch2xp, xp2torch
+from thinc.api import Config, Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 
 from ..corpus.extensions import get_relations, register
@@ -27,6 +26,7 @@ from ..model.listening import check_states
 from ..model.pair_bridge import set_schema
 from ..types import Relation
 from .candidates import Legal, candidates, learn_legal, legal_labels
+from .distilled import DistilledPipe
 from .pair_targets import (
     Target,
     characters,
@@ -114,7 +114,7 @@ def make_rel(
     )
 
 
-class MMCoTRel(TrainablePipe):
+class MMCoTRel(DistilledPipe):
     """Finds relations between the entities that earlier components have set.
 
     threshold: a pair is given its likeliest label where the probability of any relation at all
@@ -174,11 +174,6 @@ class MMCoTRel(TrainablePipe):
         }
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Relation labels, sorted; that of no relation is not among them."""
-        return tuple(self.cfg["labels"])
-
-    @property
     def label_data(self) -> dict[str, Any]:
         """What `spacy init labels` saves and `initialize` takes."""
         return {name: self.cfg[name] for name in ("labels", "types", "legal", "log_prior")}
@@ -186,18 +181,6 @@ class MMCoTRel(TrainablePipe):
     @property
     def is_initialized(self) -> bool:
         return self.model.has_dim("nI") is True
-
-    def add_label(self, label: str) -> int:
-        """Add a label before initialisation. Returns 1 if it was new, 0 if not."""
-        if label in self.labels:
-            return 0
-        if self.is_initialized:
-            raise MMCoTError(
-                Errors.E601.format(component=self.name, labels=list(self.labels), label=label)
-            )
-        self.cfg["labels"] = sorted([*self.labels, label])
-        self.vocab.strings.add(label)
-        return 1
 
     def initialize(
         self,
@@ -252,8 +235,7 @@ class MMCoTRel(TrainablePipe):
 
     def distributions(self, entries: Sequence[DocPairs]) -> list[NDArray[numpy.float32]]:
         """P(label | pair), one (pairs, 1 + labels) array an entry; the first is no relation."""
-        if not self.is_initialized:
-            raise MMCoTError(Errors.E602.format(component=self.name))
+        self.check_initialized()
         return [
             torch.softmax(torch.from_numpy(logits), dim=-1).numpy()
             for logits in self._logits(entries)
@@ -285,32 +267,12 @@ class MMCoTRel(TrainablePipe):
             ]
             doc._.mmcot_rel = [*kept, *new]
 
-    def update(
-        self,
-        examples: Iterable[Example],
-        *,
-        drop: float = 0.0,
-        sgd: Optimizer | None = None,
-        losses: dict[str, float] | None = None,
-    ) -> dict[str, float]:
-        """Learn from gold relations between the predicted Docs' entities (the reference's, where
-        nothing has set entities), and from soft labels. Dropout is the model's own setting."""
-        losses = {} if losses is None else losses
-        losses.setdefault(self.name, 0.0)
-        examples = list(examples)
-        validate_examples(examples, "MMCoTRel.update")
-        if not self.is_initialized:
-            raise MMCoTError(Errors.E602.format(component=self.name))
-        if not any(len(eg.predicted) for eg in examples):
-            return losses
+    def begin(self, examples: list[Example]) -> tuple[Any, Callable[[Any], Any]]:
+        """Pairs are those of the predicted Docs' entities, or of the reference's where nothing has
+        set entities."""
         batch = self.targets(examples)
         logits, backprop = self.model.begin_update([target.entry for target in batch])
-        loss, gradient = self.get_loss(examples, (batch, logits))
-        backprop(gradient)
-        if sgd is not None:
-            self.finish_update(sgd)
-        losses[self.name] += loss
-        return losses
+        return (batch, logits), backprop
 
     def get_loss(self, examples: Iterable[Example], scores: Any) -> tuple[float, list[Floats2d]]:
         """The joint loss of (targets, logits) and its gradient in the shape of the logits."""

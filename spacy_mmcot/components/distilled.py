@@ -1,0 +1,72 @@
+"""What the components that learn from a teacher share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from spacy.pipeline.trainable_pipe import TrainablePipe
+from spacy.training import Example, validate_examples
+from thinc.api import Optimizer
+
+from ..errors import Errors, MMCoTError
+
+
+class DistilledPipe(TrainablePipe):
+    """A component whose labels are settled at initialisation, and that learns from gold and from
+    soft labels in one update. Labels stand in `cfg["labels"]`, sorted."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.cfg["labels"])
+
+    @property
+    @abstractmethod
+    def is_initialized(self) -> bool: ...
+
+    @abstractmethod
+    def begin(self, examples: list[Example]) -> tuple[Any, Callable[[Any], Any]]:
+        """The forward pass of an update: what `get_loss` takes as scores, and how its gradient
+        goes back."""
+
+    def add_label(self, label: str) -> int:
+        """Add a label before initialisation. Returns 1 if it was new, 0 if not."""
+        if label in self.labels:
+            return 0
+        if self.is_initialized:
+            raise MMCoTError(
+                Errors.E601.format(component=self.name, labels=list(self.labels), label=label)
+            )
+        self.cfg["labels"] = sorted([*self.labels, label])
+        self.vocab.strings.add(label)
+        return 1
+
+    def check_initialized(self) -> None:
+        """Raises MMCoTError."""
+        if not self.is_initialized:
+            raise MMCoTError(Errors.E602.format(component=self.name))
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from a batch. Dropout is the model's own setting."""
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        examples = list(examples)
+        validate_examples(examples, f"{type(self).__name__}.update")
+        self.check_initialized()
+        if not any(len(eg.predicted) for eg in examples):
+            return losses
+        scores, backprop = self.begin(examples)
+        loss, gradient = self.get_loss(examples, scores)
+        backprop(gradient)
+        if sgd is not None:
+            self.finish_update(sgd)
+        losses[self.name] += loss
+        return losses
