@@ -23,7 +23,7 @@ from .llm_server import LLMServer
 
 _WORKERS = 50
 _LATENCY = 0.2
-_MODEL_NAME = "spacy_mmcot.BenchmarkModel.v1"
+_MODEL_NAME = "mmcot_benchmark_model"
 
 
 def side_by_side(requests: int = 200) -> dict[str, Any]:
