@@ -13,9 +13,9 @@ import typer
 
 from spacy_mmcot.cli.evaluate import needs_gold_entities
 from spacy_mmcot.cli.pipelines import load_pipeline
-from spacy_mmcot.corpus.files import replacing
 from spacy_mmcot.corpus.readers import Corpus
 from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.files import replacing
 from spacy_mmcot.report.arcs import relations_page
 
 

@@ -36,9 +36,9 @@ def evaluate(
 
     from rich.console import Console
 
-    from ..corpus.files import replacing
     from ..corpus.readers import Corpus
     from ..errors import Errors, MMCoTError
+    from ..files import replacing
     from .pipelines import load_pipeline
 
     nlp = load_pipeline(pipeline)
@@ -149,16 +149,18 @@ def _confusion(pairs: Mapping[str, Mapping[str, int]]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    from ..types import NO_RELATION
+
     predicted = {label for row in pairs.values() for label in row}
-    labels = sorted(predicted.union(pairs), key=lambda label: (label == "None", label))
-    heads = {label: "None" if label == "None" else str(i) for i, label in enumerate(labels, 1)}
+    labels = sorted(predicted.union(pairs), key=lambda label: (label == NO_RELATION, label))
+    heads = {label: label if label == NO_RELATION else str(i) for i, label in enumerate(labels, 1)}
     columns = [label for label in labels if label in predicted]
     table = Table("gold", "", title="Confusion", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for label in columns:
         table.add_column(heads[label], justify="right", no_wrap=True)
     for label in labels:
         row = pairs.get(label, {})
-        number = "" if label == "None" else heads[label]
+        number = "" if label == NO_RELATION else heads[label]
         table.add_row(escape(label), number, *(str(row.get(column, "·")) for column in columns))
     return table
 

@@ -12,6 +12,18 @@ from thinc.api import Optimizer
 
 from ..errors import Errors, MMCoTError
 
+# What stands in for an encoder where a component is added without a config.
+DEFAULT_TOK2VEC = {
+    "@architectures": "spacy.HashEmbedCNN.v2",
+    "pretrained_vectors": None,
+    "width": 96,
+    "depth": 4,
+    "embed_size": 2000,
+    "window_size": 1,
+    "maxout_pieces": 3,
+    "subword_features": True,
+}
+
 
 class DistilledPipe(TrainablePipe):
     """A component whose labels are settled at initialisation, and that learns from gold and from

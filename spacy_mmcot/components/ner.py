@@ -13,7 +13,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
 from spacy.vocab import Vocab
-from thinc.api import Config, Model, torch2xp, xp2torch
+from thinc.api import Model, torch2xp, xp2torch
 
 from ..corpus.extensions import register
 from ..distillation.losses import Losses, tag_losses
@@ -22,26 +22,14 @@ from ..errors import Errors, MMCoTError
 from ..model.crf import best_paths, lattice, log_marginals, span_log_probability
 from ..model.listening import check_states
 from ..model.tagger_bridge import TagScores, set_tags
-from .distilled import DistilledPipe
+from .distilled import DEFAULT_TOK2VEC, DistilledPipe
 
-DEFAULT_MODEL = Config().from_str(
-    """
-    [model]
-    @architectures = "spacy_mmcot.Tagger.v1"
-    dropout = 0.2
-    crf = true
-
-    [model.tok2vec]
-    @architectures = "spacy.HashEmbedCNN.v2"
-    pretrained_vectors = null
-    width = 96
-    depth = 4
-    embed_size = 2000
-    window_size = 1
-    maxout_pieces = 3
-    subword_features = true
-    """
-)["model"]
+DEFAULT_MODEL = {
+    "@architectures": "spacy_mmcot.Tagger.v1",
+    "dropout": 0.2,
+    "crf": True,
+    "tok2vec": DEFAULT_TOK2VEC,
+}
 
 
 class Mention(NamedTuple):

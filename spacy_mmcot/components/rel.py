@@ -14,7 +14,7 @@ from spacy.tokens import Doc
 from spacy.training import Example, validate_get_examples
 from spacy.util import logger
 from spacy.vocab import Vocab
-from thinc.api import Config, Model, torch2xp, xp2torch
+from thinc.api import Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 
 from ..corpus.extensions import get_relations, register
@@ -24,9 +24,9 @@ from ..errors import Errors, MMCoTError
 from ..model.doc_pairs import DocPairs
 from ..model.listening import check_states
 from ..model.pair_bridge import set_schema
-from ..types import Relation
+from ..types import NO_RELATION, Relation
 from .candidates import Legal, candidates, learn_legal, legal_labels
-from .distilled import DistilledPipe
+from .distilled import DEFAULT_TOK2VEC, DistilledPipe
 from .pair_targets import (
     Target,
     characters,
@@ -38,22 +38,10 @@ from .pair_targets import (
     without_surplus_negatives,
 )
 
-DEFAULT_MODEL = Config().from_str(
-    """
-    [model]
-    @architectures = "spacy_mmcot.PairClassifier.v1"
-
-    [model.tok2vec]
-    @architectures = "spacy.HashEmbedCNN.v2"
-    pretrained_vectors = null
-    width = 96
-    depth = 4
-    embed_size = 2000
-    window_size = 1
-    maxout_pieces = 3
-    subword_features = true
-    """
-)["model"]
+DEFAULT_MODEL = {
+    "@architectures": "spacy_mmcot.PairClassifier.v1",
+    "tok2vec": DEFAULT_TOK2VEC,
+}
 
 
 class PairPrediction(NamedTuple):
@@ -203,7 +191,7 @@ class MMCoTRel(DistilledPipe):
             self.vocab.strings.add(label)
         if not self.labels:
             raise MMCoTError(Errors.E611.format(component=self.name))
-        set_schema(self.model, ["None", *self.labels], self.cfg["types"])
+        set_schema(self.model, [NO_RELATION, *self.labels], self.cfg["types"])
         sample = [eg.predicted for eg in islice(get_examples(), 10)]
         none = numpy.zeros((0, 2), dtype="int64")
         filled = [doc for doc in sample if len(doc)] or sample

@@ -12,10 +12,7 @@ from spacy.scorer import PRFScore
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from ..types import PAIRS_KEY, RELATIONS_KEY
-
-# What a pair without a relation is called in a confusion table.
-NO_RELATION = "None"
+from ..types import NO_RELATION, PAIRS_KEY, RELATIONS_KEY
 
 # Character offsets of head and tail, ends exclusive: h0, h1, t0, t1.
 Pair = tuple[int, int, int, int]

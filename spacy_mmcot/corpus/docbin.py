@@ -9,7 +9,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
 from ..errors import Errors, MMCoTError
-from .files import replacing
+from ..files import replacing
 
 SUFFIX = ".spacy"
 

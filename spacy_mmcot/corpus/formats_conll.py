@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import MMCoTError, located
+from ..files import decode, iter_lines
 from ..types import Entity, Post
-from .files import decode, iter_lines
 from .findings import Findings
 from .jsonl import CURE, validate
 from .rows import Row, split_of, unique_id

@@ -19,8 +19,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, StrictInt, model_validator
 
 from ..errors import MMCoTError, located
+from ..files import decode, iter_lines
 from ..types import NO_RELATION, Entity, Post, PostRelation, Text
-from .files import decode, iter_lines
 from .findings import Findings
 from .jsonl import CURE, validate
 from .rows import Row, split_of, unique_id

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..errors import MMCoTError, explain, located
-from .files import decode, iter_lines, replacing
+from ..files import decode, iter_lines, replacing
 from .findings import Findings
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr, ValidationError, model_validator
 
 from ..errors import Errors, MMCoTError, explain, located
+from ..files import iter_lines
 from ..types import Answers, NounItem
-from .files import iter_lines
 from .findings import Findings
 from .jsonl import iter_records, parse_json
 from .rows import Row

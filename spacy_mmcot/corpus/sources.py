@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ..errors import Errors, MMCoTError
+from ..files import iter_lines
 from ..types import Post, Split
 from . import formats, formats_conll, formats_mnre, formats_prodigy, formats_spacy
-from .files import iter_lines
 from .findings import Findings
 from .jsonl import parse_json
 from .rows import Row

@@ -53,17 +53,20 @@ def teach(nlp: Language, docs: Iterable[Doc], batch_size: int = 64) -> Iterator[
     teachers = [i for i, factory in enumerate(factories) if factory in TEACHERS]
     if not teachers:
         raise MMCoTError(Errors.E502.format(pipeline=nlp.pipe_names))
-    # What stands behind the last teacher is none of its business.
-    steps = list(zip(factories, nlp.pipeline, strict=True))[: teachers[-1] + 1]
+    components = [component for _, component in nlp.pipeline]
     for batch in minibatch(docs, batch_size):
         copies = [bare_copy(doc) for doc in batch]
-        for factory, (_, component) in steps:
-            copies = _step(factory, component, batch, copies)
+        for i in range(teachers[-1] + 1):
+            _teach_from(factories[i], components[i], batch, copies)
+            # What the last teacher finds nobody reads, and what stands behind it is none of our
+            # business.
+            if i < teachers[-1]:
+                copies = list(components[i].pipe(copies))  # type: ignore[attr-defined]
         yield from batch
 
 
-def _step(factory: str, component: Any, docs: Sequence[Doc], copies: list[Doc]) -> list[Doc]:
-    """Run one component over the copies; what it teaches goes onto the Docs themselves."""
+def _teach_from(factory: str, component: Any, docs: Sequence[Doc], copies: Sequence[Doc]) -> None:
+    """Write what a component has to say of the copies, if it teaches, onto the Docs."""
     if factory == "mmcot_ner":
         tagger: TagTeacher = component
         for doc, probabilities in zip(docs, tagger.marginals(copies), strict=True):
@@ -73,8 +76,6 @@ def _step(factory: str, component: Any, docs: Sequence[Doc], copies: list[Doc]) 
         _give_gold_mentions(docs, copies)
         for doc, soft in zip(docs, classifier.soft_relations(copies), strict=True):
             set_soft_relations(doc, soft)
-        return copies
-    return list(component.pipe(copies))
 
 
 def _give_gold_mentions(docs: Sequence[Doc], copies: Sequence[Doc]) -> None:

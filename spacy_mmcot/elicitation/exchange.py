@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pydantic
 from pydantic_core import to_json
 
 from ..errors import Errors, MMCoTError, explain, located
+from ..files import replacing
 from ..types import Answers, Dimension, Task, Text
 from .store import AnswerStore, StoredAnswer
 
@@ -49,21 +48,11 @@ def export_answers(store: AnswerStore, path: Path) -> int:
     """Write all answers, rejected ones too, in an order that does not depend on when they came;
     returns how many. The file appears when it is whole. Raises MMCoTError where it cannot be
     written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            for answer in store.every():
-                file.write(to_json(answer, exclude_none=True) + b"\n")
-                count += 1
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise MMCoTError(Errors.E103.format(path=path, reason=reason)) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        for answer in store.every():
+            file.write(to_json(answer, exclude_none=True) + b"\n")
+            count += 1
     return count
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import Errors, MMCoTError, located
+from .errors import Errors, MMCoTError, located
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 
