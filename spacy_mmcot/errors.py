@@ -32,6 +32,10 @@ class Errors:
         "[E104] {path}: cannot tell its format from the name. Allowed formats: {allowed}. Name one "
         "with --format."
     )
+    E140 = (
+        "[E140] spacy_mmcot.Pictures.v1: {name} is {received!r}. Allowed: {allowed}. Correct the "
+        "setting in the config."
+    )
 
     E200 = (
         "[E200] Relation {label!r} between {head!r} and {tail!r}: a span belongs to another Doc. "
@@ -65,6 +69,32 @@ class Errors:
     E208 = (
         "[E208] The pair of {head!r} and {tail!r}: a span belongs to another Doc. Give set_pairs "
         "spans of the same Doc."
+    )
+    E209 = (
+        "[E209] doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path or URL "
+        "(text or pathlib.Path), a file's content (bytes), a PIL image, or None. Give one of these."
+    )
+    E210 = (
+        "[E210] spacy_mmcot.attach, record {number}: {problem}. Allowed: a Post, a dict with the "
+        "keys {keys}, or a pair (text, image); the text is a str, the image a path, bytes, a PIL "
+        "image or None, the id a str or a whole number. Correct the record, or name other keys "
+        "with the arguments text, image and id."
+    )
+    E211 = (
+        "[E211] spacy_mmcot.attach, record {number}: the text has {length} characters, more than "
+        "the {limit} that the tokenizer takes. Cut it into shorter texts, or raise nlp.max_length."
+    )
+    E212 = (
+        "[E212] spacy_mmcot.attach: records is {received}. Allowed: an iterable of records, such "
+        "as a list or a generator. For one record, put it into a list."
+    )
+    E215 = (
+        "[E215] spacy_mmcot.Corpus.v1: pictures is {received!r}. Allowed: {allowed}. Set it in the "
+        "config (corpora.dev.pictures), or leave it out for a corpus without pictures."
+    )
+    E216 = (
+        "[E216] {path}: every picture is the same one, so none can take another's place. "
+        'pictures = "shuffled" needs two different ones; name more data, or read it with "real".'
     )
 
     E300 = (
@@ -160,6 +190,19 @@ class Errors:
         "the whole pipeline; in training, name the transformer before {component} in "
         "annotating_components."
     )
+    E406 = (
+        "[E406] The picture of the doc {doc} {reason}. Mend it or leave it out; with on_bad_image "
+        'set to "warn" the doc is read without it.'
+    )
+    E407 = (
+        "[E407] The vision model {name} is not initialised. Load a trained pipeline, or call "
+        "nlp.initialize first."
+    )
+    E408 = (
+        "[E408] Vision source {source!r} could not be loaded: {reason}. Allowed: the name of a hub "
+        "model with a picture encoder, a folder saved by save_pretrained, or package:NAME."
+    )
+    E409 = "[E409] {name} is {received}. Allowed: {allowed}."
     E500 = (
         "[E500] The soft labels on the training docs speak of the tags {unknown}, which the "
         "component does not have: {allowed}. Initialise the student from data that holds the "
@@ -228,6 +271,22 @@ class Errors:
         "[E712] --lang {lang}: spaCy has no such language ({reason}). Name one that it has, "
         "such as en, or xx for several languages at once."
     )
+    E720 = (
+        "[E720] The picture cannot go on a page: {reason}. Allowed: the content of a PNG or JPEG "
+        "file, as bytes. Convert other kinds first."
+    )
+    E721 = "[E721] The gate of the picture is {gate!r}. Allowed: a number from 0 to 1, or None."
+    E722 = (
+        "[E722] The attention of mention {number}, {mention!r}, cannot be drawn: its weights "
+        "{problem}. Allowed: rows of numbers, one for each patch of the picture, at least 0, "
+        "together at most 1, and the same grid for all mentions. Give the attention after its "
+        "softmax, in the shape (rows, columns)."
+    )
+    E723 = (
+        "[E723] Mention {number} stands at the characters {start} to {end}, but the text has "
+        "{length} characters. Allowed: 0 <= start < end <= {length}. Give the text that the "
+        "attention was computed for."
+    )
     E730 = (
         "[E730] --source recorded needs a file of recorded answers. Name one with --recorded FILE, "
         "or ask an LLM with --source openai."
@@ -252,10 +311,22 @@ class Errors:
         "[E707] {path} and the overrides of the plan make no config: {reason}. An override names "
         "an existing section and a key, such as training.dropout."
     )
+    E708 = (
+        "[E708] --ambiguous compares entities, and none are scored: {pipeline} on {path}. Name a "
+        "pipeline that finds entities and data that is labelled with them, or leave it out."
+    )
+    E709 = (
+        "[E709] {path}: no doc is labelled with entities, so it names no ambiguous surface. Give "
+        "--ambiguous labelled data, such as the train split."
+    )
     E704 = (
         "[E704] A step of the experiment failed (its own message stands above): {command}. Mend "
         "the cause and run the same command again; finished runs are kept."
     )
+
+
+class Warnings:
+    W400 = "[W400] The picture of the doc {doc} {reason}. The doc is read without it."
 
 
 def located(path: object, line: int, problem: str, expected: str, cure: str = "") -> MMCoTError:

@@ -19,17 +19,20 @@ Augmentation = Literal["style", "entity", "image"]
 Dimension = Literal[Knowledge, Augmentation]
 Split = Literal["train", "unlabelled", "dev", "test"]
 Task = Literal["ner", "rel"]
+Pictures = Literal["none", "real", "shuffled", "black"]
 
 KNOWLEDGE: tuple[Knowledge, ...] = get_args(Knowledge)
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 DIMENSIONS: tuple[Dimension, ...] = KNOWLEDGE + AUGMENTATIONS
 SPLITS: tuple[Split, ...] = get_args(Split)
+PICTURES: tuple[Pictures, ...] = get_args(Pictures)
 
 # doc.user_data keys. The first two are where spaCy keeps the extension attributes of the same
 # names; reading them directly spares the model layer an import of the corpus layer.
 KNOWLEDGE_KEY = ("._.", "mmcot_knowledge", None, None)
 IMAGE_KEY = ("._.", "mmcot_image", None, None)
 ID_KEY = "mmcot_id"
+ALIGNMENT_KEY = "mmcot_alignment"
 SOFT_LABELS_KEY = "mmcot_soft_labels"
 PROMPT_TARGET_KEY = "mmcot_prompt_target"
 RELATIONS_KEY = "mmcot_relations"

@@ -33,6 +33,8 @@ import sys
 import spacy
 
 group, name = sys.argv[1:]
+if group == "annotation_setters":
+    import spacy_transformers  # the registry is its own
 assert "spacy_mmcot" not in sys.modules
 found = getattr(spacy.registry, group).get(name)
 print(found.__module__, found.__qualname__)

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..types import Pictures
+
 if TYPE_CHECKING:
     from rich.table import Table
     from spacy.language import Language
+    from spacy.tokens import Doc
     from spacy.training import Example
 
 
@@ -25,32 +28,61 @@ def evaluate(
     knowledge: Annotated[
         bool, typer.Option(help="Let the pipeline see the docs' knowledge (for teachers)")
     ] = False,
+    pictures: Annotated[
+        Pictures,
+        typer.Option(help="What the pipeline sees of the docs' pictures; shuffled: another doc's"),
+    ] = "none",
+    ambiguous: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Also score the names that carry more than one label over DATA and these .spacy "
+            "files or folders; repeatable",
+            show_default=False,
+        ),
+    ] = None,
     confusion: Annotated[
         bool, typer.Option("--confusion", help="Show which relations are taken for which")
     ] = False,
 ) -> None:
     """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, with their
     calibration; relations on gold mentions and end to end; each per label. A pipeline that finds
-    relations but no entities is given the gold ones."""
+    relations but no entities is given the gold ones. Docs are read without their pictures unless
+    --pictures says otherwise: real ones, or, to see what they are worth, shuffled or black."""
     import json
 
     from rich.console import Console
 
+    from ..corpus.extensions import get_image
     from ..corpus.readers import Corpus
     from ..errors import Errors, MMCoTError
     from ..files import replacing
+    from .ambiguity import ambiguous_scores, ambiguous_surfaces
     from .pipelines import load_pipeline
 
     nlp = load_pipeline(pipeline)
-    read = Corpus(data, knowledge=knowledge, gold_entities=needs_gold_entities(nlp))
-    metrics = measure(nlp, list(read(nlp)))
+    read = Corpus(
+        data, knowledge=knowledge, gold_entities=needs_gold_entities(nlp), pictures=pictures
+    )
+    examples = list(read(nlp))
+    further = _labelled_docs(ambiguous or [])
+    n_pictures = sum(get_image(eg.predicted) is not None for eg in examples)
+    metrics = measure(nlp, examples)
     if "ents_f" not in metrics and "rel_e2e_f" not in metrics:
         raise MMCoTError(Errors.E705.format(path=data, pipeline=nlp.pipe_names))
+    if ambiguous:
+        if "ents_f" not in metrics:
+            raise MMCoTError(Errors.E708.format(path=data, pipeline=nlp.pipe_names))
+        surfaces = ambiguous_surfaces([*further, *(eg.reference for eg in examples)])
+        metrics.update(ambiguous_scores(examples, surfaces))
+    metrics["pictures"] = pictures
+    metrics["docs_with_picture"] = n_pictures
     metrics["model_mb"] = round(_folder_bytes(nlp.path) / 1e6, 1) if nlp.path else None
     metrics["training"] = nlp.meta.get("mmcot_training")
     console = Console()
     for table in _tables(metrics, confusion=confusion):
         console.print(table)
+    if ambiguous:
+        console.print(_ambiguous_line(metrics))
     console.print(_summary(metrics))
     if output is not None:
         with replacing(output) as temporary:
@@ -97,6 +129,28 @@ def measure(nlp: Language, examples: list[Example]) -> dict[str, Any]:
     metrics["docs"] = len(examples)
     metrics["words_per_second"] = round(words / seconds)
     return metrics
+
+
+def _labelled_docs(paths: Iterable[Path]) -> list[Doc]:
+    """The labelled Docs of these files and folders. Raises MMCoTError for a path without one."""
+    from spacy.vocab import Vocab
+
+    from ..corpus.docbin import docbin_paths, read_docs
+    from ..errors import Errors, MMCoTError
+
+    vocab = Vocab()
+    labelled = []
+    for path in paths:
+        found = [
+            doc
+            for file in docbin_paths(path)
+            for doc in read_docs(file, vocab)
+            if doc.has_annotation("ENT_IOB")
+        ]
+        if not found:
+            raise MMCoTError(Errors.E709.format(path=path))
+        labelled += found
+    return labelled
 
 
 def _folder_bytes(folder: Path) -> int:
@@ -165,11 +219,21 @@ def _confusion(pairs: Mapping[str, Mapping[str, int]]) -> Table:
     return table
 
 
+def _ambiguous_line(metrics: Mapping[str, Any]) -> str:
+    n = metrics["ambiguous_n"]
+    if not n:
+        return "ambiguous names: none in this data"
+    p, r, f = (f"{100 * metrics[f'ambiguous_{key}']:.2f}" for key in "prf")
+    return f"ambiguous names: F {f} (P {p}, R {r}) over {n} mentions"
+
+
 def _summary(metrics: Mapping[str, Any]) -> str:
     training = metrics["training"] or {}
     parts = [f"{metrics['docs']} docs", f"{metrics['words_per_second']} words/s"]
     if "ents_ece" in metrics:
         parts.append(f"calibration error {100 * metrics['ents_ece']:.2f}")
+    if metrics["pictures"] != "none":
+        parts.append(f"{metrics['pictures']} pictures on {metrics['docs_with_picture']}")
     parts.append(f"model {metrics['model_mb']} MB")
     parts.append(
         f"trained in {training.get('seconds', '?')} s ({training.get('steps', '?')} steps)"

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from spacy.language import Language
+    from spacy.tokens import Doc
 
 
 def teach(
@@ -28,11 +29,15 @@ def teach(
         typer.Option(help="Encoder source for the prompt targets; the teacher's own by default"),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    pictures: Annotated[
+        bool, typer.Option(help="Let a teacher that reads pictures see those of the docs")
+    ] = True,
 ) -> None:
     """Let a TEACHER label INPUTS softly, unlabelled posts above all."""
     import time
 
     from ..corpus.docbin import docbin_paths, read_docs, write_docs
+    from ..corpus.extensions import set_image
     from ..distillation.teach import KnowledgeEncoder, set_prompt_targets
     from ..distillation.teach import teach as teach_docs
     from .pipelines import load_pipeline
@@ -41,7 +46,11 @@ def teach(
     nlp = load_pipeline(teacher)
     files = [file for path in inputs for file in docbin_paths(path)]
     docs = [doc for file in files for doc in read_docs(file, nlp.vocab)]
+    # Hidden from the teacher, not lost: the student may train on the same pictures.
+    hidden = [] if pictures else list(map(_take_picture, docs))
     docs = list(teach_docs(nlp, docs, batch_size))
+    for doc, picture in zip(docs, hidden, strict=False):
+        set_image(doc, picture)
     n_targets = 0
     if prompt_length:
         source = knowledge_encoder or _encoder_source(nlp)
@@ -53,6 +62,14 @@ def teach(
         f"{len(docs)} docs taught ({unlabelled} of them unlabelled), {n_targets} prompt targets, "
         f"{output.stat().st_size / 1e6:.1f} MB, {seconds:.1f} s -> {output}"
     )
+
+
+def _take_picture(doc: Doc) -> str | bytes | None:
+    from ..corpus.extensions import get_image, set_image
+
+    picture = get_image(doc)
+    set_image(doc, None)
+    return picture
 
 
 def _encoder_source(nlp: Language) -> str:

@@ -8,30 +8,81 @@ DocBin as a tuple: read sequences by iterating over them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
+import numpy
+from numpy.typing import NDArray
 from spacy.tokens import Doc, Span
 
 from ..errors import Errors, MMCoTError
-from ..types import PAIRS_KEY, RELATIONS_KEY, Relation
+from ..pictures.read import BadPicture
+from ..pictures.stored import stored_picture
+from ..types import ALIGNMENT_KEY, IMAGE_KEY, PAIRS_KEY, RELATIONS_KEY, Relation
+
+
+class Alignment(NamedTuple):
+    """How the text of a Doc and its picture met in the model that read them."""
+
+    gate: float  # 0 to 1: how far the picture bears on the text; below 0.5 it had no part
+    grid: tuple[int, int]  # rows and columns of the picture's patches
+    tokens: NDArray[numpy.float32]  # (tokens, rows, columns): each token's attention, at most 1
 
 
 def register() -> None:
     """Add the attributes, once; calling it again changes nothing.
 
-    `doc._.mmcot_image`: path (str) or content (bytes) of the picture, None without one.
+    `doc._.mmcot_image`: path or URL (str) or content (bytes) of the picture, None without one;
+    `set_image` says what it may be set to.
+    `doc._.mmcot_alignment`: `Alignment(gate, grid, tokens)` of a Doc that was read with a picture,
+    where the pipeline keeps it (`spacy_mmcot.alignment_setter.v1`), otherwise None.
     `doc._.mmcot_knowledge`: dict with those of the keys `noun` (a list of dicts with `mention`,
     `kind` and `explanation`), `sentence`, `multimodality` and `caption` that are known, or None.
     `doc._.mmcot_rel`: tuple of `Relation(head, tail, label, score)`, empty by default.
     `span._.mmcot_score`: probability of the mention, or None.
     """
     if not Doc.has_extension("mmcot_image"):
-        Doc.set_extension("mmcot_image", default=None)
+        Doc.set_extension("mmcot_image", getter=get_image, setter=set_image)
+    if not Doc.has_extension("mmcot_alignment"):
+        Doc.set_extension("mmcot_alignment", getter=get_alignment)
     if not Doc.has_extension("mmcot_knowledge"):
         Doc.set_extension("mmcot_knowledge", default=None)
     if not Doc.has_extension("mmcot_rel"):
         Doc.set_extension("mmcot_rel", getter=get_relations, setter=set_relations)
     if not Span.has_extension("mmcot_score"):
         Span.set_extension("mmcot_score", default=None)
+
+
+def get_image(doc: Doc) -> str | bytes | None:
+    """The Doc's picture: a path or URL, or a file's content; None without one."""
+    data: dict[Any, Any] = doc.user_data
+    return data.get(IMAGE_KEY)
+
+
+def set_image(doc: Doc, image: object) -> None:
+    """Store a picture: a path or URL (str, pathlib.Path), a file's content (bytes, bytearray,
+    memoryview), or a PIL image, which is kept as a PNG file's content; None takes it away. Whether
+    it can be read shows when a pipeline reads it.
+
+    Raises MMCoTError for anything else.
+    """
+    data: dict[Any, Any] = doc.user_data
+    if image is None:
+        data.pop(IMAGE_KEY, None)
+        return
+    try:
+        data[IMAGE_KEY] = stored_picture(image)
+    except BadPicture as error:
+        raise MMCoTError(Errors.E209.format(problem=error)) from None
+
+
+def get_alignment(doc: Doc) -> Alignment | None:
+    """Where each token looked in the Doc's picture, None where that was not kept."""
+    stored = doc.user_data.get(ALIGNMENT_KEY)
+    if stored is None:
+        return None
+    rows, columns = stored["grid"]
+    tokens = numpy.frombuffer(stored["tokens"], dtype="float16").astype("float32")
+    return Alignment(stored["gate"], (rows, columns), tokens.reshape(-1, rows, columns))
 
 
 def get_relations(doc: Doc) -> tuple[Relation, ...]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import base64
 import functools
-import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
 
-import PIL.Image
-
+from ..pictures.decode import decode_picture, open_picture
+from ..pictures.policy import PicturePolicy
+from ..pictures.read import BadPicture, digest, read_picture
 from .replies import AnswerRejected
 
 # Pixels of the longer side. Endpoints scale to about this for their cheap level of detail.
 LONGEST_SIDE = 512
 _QUALITY = 85
-_UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
+_POLICY = PicturePolicy()
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,23 @@ def find_picture(image: str | None, folder: Path) -> Picture | None:
 @functools.lru_cache(maxsize=16)
 def _picture(path: Path, changed: int, size: int) -> Picture | None:
     try:
-        data = path.read_bytes()
-        with PIL.Image.open(io.BytesIO(data)):
-            return Picture(path, hashlib.sha256(data).hexdigest())
-    except _UNREADABLE:
+        data = read_picture(str(path), _POLICY)
+        open_picture(data, _POLICY)
+    except BadPicture:
         return None
+    return Picture(path, digest(data))
 
 
 def data_url(picture: Picture) -> str:
     """The picture as a data URL, a JPEG of at most LONGEST_SIDE pixels a side. Raises
     AnswerRejected where it cannot be decoded."""
     try:
-        with PIL.Image.open(picture.path) as image:
-            # Spares decoding what is scaled away.
-            image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
-            small = image.convert("RGB")
-        small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        encoded = io.BytesIO()
-        small.save(encoded, "JPEG", quality=_QUALITY)
-    except _UNREADABLE as error:
-        reason = f"the picture {picture.path.name} cannot be read: {error}"
+        data = read_picture(str(picture.path), _POLICY)
+        small = decode_picture(data, _POLICY, LONGEST_SIDE)
+    except BadPicture as error:
+        reason = f"the picture {picture.path.name} {error}"
         raise AnswerRejected(reason, final=True) from None
+    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    encoded = io.BytesIO()
+    small.save(encoded, "JPEG", quality=_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 import srsly
 
 from ..errors import Errors, MMCoTError
+from ..types import Pictures
 
 
 class Run(pydantic.BaseModel):
@@ -17,6 +18,9 @@ class Run(pydantic.BaseModel):
 
     train: names of corpus files. teacher: the run whose pipeline labels them softly first.
     knowledge: the pipeline reads the docs' knowledge, also when it is evaluated.
+    pictures: the ways in which the plan's evaluation corpus is read, each evaluated; the first is
+        the run's own figure, the others are rows of their own.
+    also_on: further files to evaluate on, pictures read in the first way.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid")
@@ -29,10 +33,23 @@ class Run(pydantic.BaseModel):
     overrides: dict[str, Any] = {}
     seeds: list[int] | None = None
     also_on: list[str] = []
+    pictures: Annotated[list[Pictures], pydantic.Field(min_length=1)] = ["none"]
+
+    @pydantic.field_validator("pictures")
+    @classmethod
+    def _different(cls, ways: list[Pictures]) -> list[Pictures]:
+        if len(set(ways)) < len(ways):
+            raise ValueError(f"a way to read pictures is named twice in {ways}")
+        return ways
 
 
 class Plan(pydantic.BaseModel):
-    """Runs by name. evaluate_on: the corpus file that is scored; no run sees it before."""
+    """Runs by name.
+
+    evaluate_on: the corpus file that is scored; no run sees it before.
+    ambiguous: corpus files that say, with the one that is scored, which names are ambiguous; the
+        scores on these are measured too. Empty for no such scores.
+    """
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
@@ -40,6 +57,7 @@ class Plan(pydantic.BaseModel):
     evaluate_on: str = "dev"
     seeds: list[int] = [1, 2, 3]
     overrides: dict[str, Any] = {}
+    ambiguous: list[str] = []
     runs: dict[str, Run]
 
     def order(

@@ -14,14 +14,21 @@ from typing import Any
 from spacy.util import load_config
 
 from ..errors import Errors, MMCoTError
+from ..types import Pictures
 from .plan import Plan, Run
 from .table import append_result, read_results
+
+# Settings that change nothing at these values: whether a config spells them out or leaves them
+# out, the run is the same, so that the results of a time before a setting existed still count.
+_OFF: dict[str, Any] = {"vision": None, "pictures": "none"}
+_VISION_ONLY = {"visual_prompts", "picture_dropout", "picture_swap", "picture_matching"}
 
 
 class Runner:
     """Runs what `results` does not hold yet. The lines of a results file stay valid as long as
-    the run's settings (its config resolved with all overrides) and the bytes of its corpus files
-    are the same."""
+    the run's settings (its config resolved with all overrides), the bytes of its corpus files and
+    what is measured are the same. Where only the last differs, a pipeline that was kept is
+    evaluated again, not trained."""
 
     def __init__(
         self, plan: Plan, corpus: Path, output: Path, results: Path, *, keep_models: bool = False
@@ -36,10 +43,11 @@ class Runner:
     def run(self, name: str, seed: int) -> None:
         run = self.plan.runs[name]
         identity = self._identity(name, seed)
+        measured = self._measured(run, identity)
         folder = self.output / f"{name}-{seed}"
         model = folder / "model-best"
         teaches = name in self._teachers
-        if self._is_done(identity) and (model.is_dir() or not teaches):
+        if self._is_done(measured) and (model.is_dir() or not teaches):
             return
         print(f"── {self.plan.name}: {name}, seed {seed}", flush=True)
         trained = folder / "trained"
@@ -51,25 +59,40 @@ class Runner:
                 files = [self._taught(run, seed, files)]
             self._train(run, seed, _folder_of(files, folder / "corpus"), folder)
             trained.write_text(identity, encoding="utf-8")
-        metrics = self._evaluate(run, model, self.corpus / f"{self.plan.evaluate_on}.spacy")
+        own = self.corpus / f"{self.plan.evaluate_on}.spacy"
+        first, *others = run.pictures
+        metrics = self._evaluate(run, model, own, first)
         also = {
-            str(path): self._evaluate(run, model, Path(path).expanduser()) for path in run.also_on
+            str(path): self._evaluate(run, model, Path(path).expanduser(), first)
+            for path in run.also_on
         }
         line = {
             "experiment": self.plan.name,
             "run": name,
             "seed": seed,
-            "identity": identity,
+            "identity": measured,
             "evaluated_on": self.plan.evaluate_on,
             "description": run.model_dump(exclude_defaults=True),
             "overrides": self.plan.overrides,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "metrics": metrics,
             "also_on": also,
+            "other_pictures": {way: self._evaluate(run, model, own, way) for way in others},
         }
         append_result(self.results, line)
         if not teaches and not self.keep_models:
             shutil.rmtree(folder)
+
+    def _measured(self, run: Run, identity: str) -> str:
+        """The identity of a results line: of the training, and of what is measured beyond plain
+        scores on text."""
+        parts = [identity]
+        if run.pictures != ["none"]:
+            parts.append("-".join(run.pictures))
+        if self.plan.ambiguous:
+            files = [_content(self.corpus / f"{part}.spacy") for part in self.plan.ambiguous]
+            parts.append(f"ambiguous-{hashlib.sha256(b''.join(files)).hexdigest()[:8]}")
+        return "+".join(parts)
 
     def _identity(self, name: str, seed: int) -> str:
         run = self.plan.runs[name]
@@ -112,10 +135,14 @@ class Runner:
         flat = [str(item) for key, v in overrides.items() for item in (f"--{key}", _as_json(v))]
         _call("train", run.config, "--output", folder, *flat)
 
-    def _evaluate(self, run: Run, model: Path, data: Path) -> Any:
+    def _evaluate(self, run: Run, model: Path, data: Path, pictures: Pictures) -> Any:
         output = model.parent / "metrics.json"
-        knowledge = ["--knowledge"] if run.knowledge else []
-        _call("mmcot", "evaluate", model, data, "--output", output, *knowledge)
+        options: list[object] = ["--output", output, "--pictures", pictures]
+        if run.knowledge:
+            options.append("--knowledge")
+        for part in self.plan.ambiguous:
+            options += ["--ambiguous", self.corpus / f"{part}.spacy"]
+        _call("mmcot", "evaluate", model, data, *options)
         return json.loads(output.read_text(encoding="utf-8"))
 
 
@@ -138,10 +165,21 @@ def _resolved(path: str, overrides: dict[str, Any]) -> dict[str, Any]:
         ) from error
     used = config.get("nlp", {}).get("pipeline", ())
     components = config.get("components", {})
-    return {
-        **{name: section for name, section in config.items() if name != "paths"},
-        "components": {name: components[name] for name in components if name in used},
+    return _without_off(
+        {
+            **{name: section for name, section in config.items() if name != "paths"},
+            "components": {name: components[name] for name in components if name in used},
+        }
+    )
+
+
+def _without_off(section: dict[str, Any]) -> dict[str, Any]:
+    kept = {
+        name: _without_off(value) if isinstance(value, dict) else value
+        for name, value in section.items()
+        if not (name in _OFF and value == _OFF[name])
     }
+    return kept if "vision" in kept else {n: v for n, v in kept.items() if n not in _VISION_ONLY}
 
 
 def _as_json(value: Any) -> Any:

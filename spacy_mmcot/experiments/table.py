@@ -36,8 +36,15 @@ def append_result(path: Path, line: dict[str, Any]) -> None:
         stream.write(json.dumps(line).encode() + b"\n")
 
 
+_WITH = {
+    "none": "no pictures",
+    "real": "real pictures",
+    "shuffled": "shuffled pictures",
+    "black": "black pictures",
+}
 SCORES = {
     "ents_f": "entity F1 (strict)",
+    "ambiguous_f": "entity F1 (ambiguous names)",
     "rel_f": "relation F1 (gold mentions)",
     "rel_e2e_f": "relation F1 (end to end)",
 }
@@ -45,10 +52,14 @@ SCORES = {
 
 def by_data(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The lines by the data that they are scored on: the plan's own first, then a run's further
-    ones, by file name."""
+    ones, by file name. A run scored with its pictures read in other ways has a line for each, as a
+    run of the name "student, shuffled pictures"."""
     found: dict[str, list[dict[str, Any]]] = {}
     for line in results:
-        found.setdefault(line["evaluated_on"], []).append(line)
+        own = found.setdefault(line["evaluated_on"], [])
+        own.append(line)
+        for way, metrics in line.get("other_pictures", {}).items():
+            own.append({**line, "run": f"{line['run']}, {_WITH[way]}", "metrics": metrics})
     for line in results:
         for path, metrics in line["also_on"].items():
             found.setdefault(Path(path).stem, []).append({**line, "metrics": metrics})

@@ -11,10 +11,12 @@ from thinc.types import Floats2d, Ragged
 
 from .doc_pairs import DocPairs
 from .encoder_bridge import encoder_model
+from .encoder_pictures import PictureTraining
 from .pair_bridge import pair_model
 from .pair_classifier import Context
 from .prompted_encoder import PromptKind
 from .tagger_bridge import TagScores, tagger_model
+from .vision_bridge import VisionModel
 
 
 def PromptedTransformer(
@@ -30,6 +32,11 @@ def PromptedTransformer(
     embedding_dropout: float = 0.1,
     freeze_word_embeddings: bool = True,
     encoder_lr_scale: float = 0.3,
+    vision: Optional[VisionModel] = None,  # noqa: UP045
+    visual_prompts: int = 4,
+    picture_dropout: float = 0.5,
+    picture_swap: float = 0.15,
+    picture_matching: float = 0.2,
 ) -> Model[list[Doc], FullTransformerBatch]:
     """`spacy_mmcot.PromptedTransformer.v1`: an encoder for spaCy's stock `transformer` component.
 
@@ -49,9 +56,19 @@ def PromptedTransformer(
     embedding_dropout: dropout of the encoder's embeddings in training.
     freeze_word_embeddings: keep the pretrained word embeddings as they are.
     encoder_lr_scale: the pretrained weights' learning rate over that of new weights.
+    vision: what sees the docs' pictures (`doc._.mmcot_image`), `spacy_mmcot.ConvVision.v1` or
+        `spacy_mmcot.HFVision.v1`; None reads none.
+    visual_prompts: how many vectors stand before the pieces where a doc has a picture.
+    picture_dropout: how often training hides a doc's picture, so that one model serves with and
+        without.
+    picture_swap: how often training shows a doc, of those that keep theirs, another's picture, so
+        that the gate learns to close.
+    picture_matching: weight of learning which text and picture of a batch belong together.
     """
     return encoder_model(
         source,
+        vision=vision,
+        pictures=PictureTraining(picture_dropout, picture_swap, picture_matching),
         segment_length=segment_length,
         max_length=max_length,
         stride=stride,
@@ -65,6 +82,7 @@ def PromptedTransformer(
             "regression": prompt_regression > 0,
             "embedding_dropout": embedding_dropout,
             "freeze_word_embeddings": freeze_word_embeddings,
+            "visual_prompts": visual_prompts if vision is not None else 0,
         },
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy
 import torch
@@ -19,33 +19,22 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import Errors, MMCoTError
 from ..types import PROMPT_TARGET_KEY
+from .alignment import PromptedBatch, View
 from .bridge import Settings, TorchShim, torch_shim
 from .encoder import build_from_config, load_pretrained
+from .encoder_pictures import DocPictures, PictureTraining, matching_loss, see
+from .encoder_rows import Row, groups, make_row, pad
 from .knowledge import knowledge_tags, segment_text
-from .prompted_encoder import PieceBatch, PromptedEncoder
-from .wordpieces import Window, make_windows
-
-# Windows are run in groups of like length: at most this many padded pieces a group, and a
-# window joins a group only while at least this share of its padded length is text.
-MAX_GROUP_PIECES = 4096
-MIN_GROUP_FILL = 0.8
-
-
-class Row(NamedTuple):
-    """One window, ready for padding. `text` and `own` bound all its text pieces, and those that it
-    answers for, within `ids`; `doc` is the index of its Doc."""
-
-    ids: list[int]
-    text: tuple[int, int]
-    segment_start: int
-    own: tuple[int, int]
-    tags: list[int] | None
-    doc: int
+from .prompted_encoder import PictureBatch, PromptedEncoder
+from .vision_bridge import VisionModel, vision_grid
+from .wordpieces import make_windows
 
 
 def encoder_model(
     source: str,
     *,
+    vision: VisionModel | None,
+    pictures: PictureTraining,
     segment_length: int,
     max_length: int,
     stride: int,
@@ -54,11 +43,12 @@ def encoder_model(
     module_settings: Settings,
 ) -> Model[list[Doc], FullTransformerBatch]:
     """The thinc model. It holds no torch module until `initialize` loads `source`, or
-    `from_bytes` rebuilds what was saved."""
+    `from_bytes` rebuilds what was saved. `vision` is its one layer, where it has one."""
     return Model(
         "prompted_transformer",
-        _forward,
+        lambda model, docs, is_train: _forward(model, docs, is_train, pictures),
         init=_init,
+        layers=[vision] if vision is not None else [],
         dims={"nO": None},
         shims=[TorchShim(build_module, {"encoder.": encoder_lr_scale})],
         attrs={
@@ -83,15 +73,19 @@ def build_module(settings: Settings) -> PromptedEncoder:
 
 def _init(model: Model, X: Any = None, Y: Any = None) -> None:
     shim = torch_shim(model)
+    for vision in model.layers:
+        vision.initialize()
     if shim.module is None:
         tokenizer, encoder = load_pretrained(model.attrs["source"])
-        module = PromptedEncoder(encoder, tokenizer, **model.attrs["module_settings"])
+        settings = dict(model.attrs["module_settings"])
+        if model.layers:
+            settings["patch_width"] = model.layers[0].get_dim("nO")
         shim.set_module(
-            module,
+            PromptedEncoder(encoder, tokenizer, **settings),
             {
                 "config": encoder.config.to_dict(),
                 "tokenizer": _tokenizer_files(tokenizer),
-                "module": dict(model.attrs["module_settings"]),
+                "module": settings,
             },
         )
     model.set_dim("nO", shim.module.width)
@@ -104,31 +98,44 @@ def _tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
 
 
 def _forward(
-    model: Model, docs: Sequence[Doc], is_train: bool
+    model: Model, docs: Sequence[Doc], is_train: bool, training: PictureTraining
 ) -> tuple[FullTransformerBatch, Callable[[FullTransformerBatch], list[Doc]]]:
     shim = torch_shim(model)
     module: PromptedEncoder = shim.module
     if module is None:
         raise MMCoTError(Errors.E404.format(source=model.attrs["source"]))
+    pictures = see(model.layers[0], docs, is_train, training) if model.layers else None
     rows, spans, lengths = _make_rows(model, module, docs)
     module.train(is_train)
     with torch.set_grad_enabled(is_train):
-        states, prompts = _run(module, rows, shim.device)
-    output = FullTransformerBatch(
+        states, prompts, views = _run(module, rows, pictures, shim.device)
+    output = PromptedBatch(
         spans=spans,
         wordpieces=_own_wordpieces(module, rows),
         model_output=BaseModelOutput(last_hidden_state=cast(Any, states.detach())),
         align=_align(rows, lengths, states.shape[1]),
+        views=views,
+        doc_windows=[len(windows) for windows in spans],
+        token_pieces=lengths,
+        grid=vision_grid(model.layers[0]) if model.layers else (0, 0),
     )
-    extra = _regression_loss(model, docs, rows, prompts) if is_train else None
+    extra = []
+    if is_train:
+        extra.append(_regression_loss(model, docs, rows, prompts))
+        if pictures is not None and training.matching:
+            loss = matching_loss(module, rows, pictures, shim.device)
+            extra.append(training.matching * loss if loss is not None else None)
 
     def backprop(d_output: FullTransformerBatch) -> list[Doc]:
         (gradient,) = d_output.model_output.values()
         tensors, gradients = [states], [gradient.to(states.device)]
-        if extra is not None:
-            tensors.append(extra)
-            gradients.append(torch.ones_like(extra))
+        for loss in extra:
+            if loss is not None:
+                tensors.append(loss)
+                gradients.append(torch.ones_like(loss))
         torch.autograd.backward(tensors, gradients)
+        if pictures is not None and pictures.patches.grad is not None:
+            pictures.backprop(pictures.patches.grad)
         return list(docs)
 
     return output, backprop
@@ -157,88 +164,44 @@ def _make_rows(
         tags = knowledge_tags(doc) if module.tags is not None else None
         windows = make_windows(counts, budget, model.attrs["stride"])
         for window in windows:
-            rows.append(_make_row(pieces, words, window, segment, tags, index))
+            rows.append(make_row(pieces, words, window, segment, tags, index))
         spans.append([doc[window.own_start : window.own_end] for window in windows])
         lengths.append(counts)
     return rows, spans, lengths
 
 
-def _make_row(
-    pieces: Any, words: list[Any], window: Window, segment: list[int], tags: Any, doc: int
-) -> Row:
-    ids = list(pieces.prefix)
-    own = [0, 0]
-    row_tags = [0] * len(ids) if tags is not None else None
-    for i in range(window.start, window.end):
-        if i == window.own_start:
-            own[0] = len(ids)
-        ids.extend(words[i])
-        if row_tags is not None:
-            row_tags.extend([int(tags[i])] * len(words[i]))
-        if i == window.own_end - 1:
-            own[1] = len(ids)
-    text = (len(pieces.prefix), len(ids))
-    if segment:
-        ids += pieces.middle
-        segment_start = len(ids)
-        ids += [*segment, *pieces.pair_suffix]
-    else:
-        ids += pieces.suffix
-        segment_start = len(ids)
-    return Row(ids, text, segment_start, (own[0], own[1]), row_tags, doc)
-
-
-def _run(module: PromptedEncoder, rows: list[Row], device: Any) -> tuple[Tensor, Tensor | None]:
-    """The own states of all windows, (windows, most own pieces, width), zero-padded, and the
-    projected prompt states, (windows, length, width), both in the order of `rows`."""
+def _run(
+    module: PromptedEncoder, rows: list[Row], pictures: DocPictures | None, device: Any
+) -> tuple[Tensor, Tensor | None, list[View | None]]:
+    """The own states of all windows, (windows, most own pieces, width), zero-padded, the projected
+    prompt states, (windows, length, width), and what the windows saw, all in the order of
+    `rows`."""
     longest = max(row.own[1] - row.own[0] for row in rows)
     order: list[int] = []
     states: list[Tensor] = []
     prompts: list[Tensor] = []
-    for group in _groups(rows):
-        batch = _pad([rows[i] for i in group], module, device)
-        hidden, prompt = module(batch)
+    views: list[View | None] = [None] * len(rows)
+    for group in groups(rows):
+        seen = None
+        if pictures is not None:
+            shown = torch.tensor([pictures.shown[rows[i].doc] for i in group], device=device)
+            seen = PictureBatch(pictures.patches, shown)
+        encoded = module(pad([rows[i] for i in group], module, device), seen)
         for position, i in enumerate(group):
             start, end = rows[i].own
-            own = hidden[position, start:end]
+            own = encoded.states[position, start:end]
             states.append(torch.nn.functional.pad(own, (0, 0, 0, longest - len(own))))
-        if prompt is not None:
-            prompts.append(prompt)
+        if encoded.prompt is not None:
+            prompts.append(encoded.prompt)
+        if encoded.attention is not None and not module.training:
+            seen_by = zip(encoded.pictured, encoded.gate, encoded.attention, strict=True)
+            for position, gate, attention in seen_by:
+                start, end = rows[group[position]].own
+                views[group[position]] = View(float(gate), attention[start:end])
         order.extend(group)
     back = torch.tensor(numpy.argsort(order), device=device)
     stacked = torch.stack(states).index_select(0, back)
-    return stacked, torch.cat(prompts).index_select(0, back) if prompts else None
-
-
-def _groups(rows: list[Row]) -> list[list[int]]:
-    """Indexes of rows, longest first, in groups that waste little on padding."""
-    groups: list[list[int]] = []
-    for i in sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)):
-        if groups:
-            length = len(rows[groups[-1][0]].ids)
-            full = (len(groups[-1]) + 1) * length > MAX_GROUP_PIECES
-            if not full and len(rows[i].ids) >= MIN_GROUP_FILL * length:
-                groups[-1].append(i)
-                continue
-        groups.append([i])
-    return groups
-
-
-def _pad(rows: list[Row], module: PromptedEncoder, device: Any) -> PieceBatch:
-    length = max(len(row.ids) for row in rows)
-    ids = numpy.full((len(rows), length), module.pieces.tokenizer.pad_token_id or 0)
-    mask, types, text, tags = (numpy.zeros((len(rows), length), dtype="int64") for _ in range(4))
-    for i, row in enumerate(rows):
-        ids[i, : len(row.ids)] = row.ids
-        mask[i, : len(row.ids)] = 1
-        types[i, row.segment_start : len(row.ids)] = 1
-        text[i, row.text[0] : row.text[1]] = 1
-        if row.tags is not None:
-            tags[i, : len(row.tags)] = row.tags
-    tensors = [torch.from_numpy(array).to(device) for array in (ids, mask, types, text, tags)]
-    if module.tags is None:
-        tensors[4] = None  # type: ignore[call-overload]
-    return PieceBatch(*tensors)
+    return stacked, torch.cat(prompts).index_select(0, back) if prompts else None, views
 
 
 def _own_wordpieces(module: PromptedEncoder, rows: list[Row]) -> WordpieceBatch:

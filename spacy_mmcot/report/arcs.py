@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from spacy.displacy import EntityRenderer
 from spacy.tokens import Doc
@@ -50,6 +50,9 @@ _PAGE = """\
 </html>
 """
 
+_Row = TypeVar("_Row")
+_Other = TypeVar("_Other")
+
 _MARKS = {"mmcot-right": " ✓", "mmcot-wrong": " ✗", "mmcot-missed": " missed", "": ""}
 
 
@@ -82,6 +85,7 @@ def relations_page(
     title: str,
     *,
     gold: Iterable[Doc] | None = None,
+    below: Iterable[str] | None = None,
     min_score: float = 0.0,
 ) -> str:
     """A page of Docs that needs no network: light and dark, for desk and phone.
@@ -89,13 +93,15 @@ def relations_page(
     gold: for each Doc, the labelled one of the same text. It is shown under the Doc, and each
         relation is marked as right or wrong, in gold as missed, by its label and its mentions'
         offsets; one between mentions that nobody judged as a pair is not marked.
+    below: for each Doc, HTML that is shown under it, as `doc_overlay(style=False)` makes it.
+
+    Raises ValueError where gold or below are not as many as the Docs.
     """
     articles, n_relations = [], 0
-    rows = zip(docs, gold, strict=True) if gold is not None else zip(docs, repeat(None))
-    for doc, reference in rows:
+    for (doc, reference), extra in _beside(_beside(docs, gold), below):
         found = _arcs(doc, min_score)
         n_relations += len(found)
-        figure = _figure(doc, [(arc, _verdict(arc, reference)) for arc in found])
+        figure = _figure(doc, [(arc, _verdict(arc, reference)) for arc in found]) + (extra or "")
         if reference is not None:
             hits = {arc[:3] for arc in found}
             wanted = [
@@ -108,7 +114,7 @@ def relations_page(
         articles.append(f"<article>\n{heading}{figure}</article>")
     return _PAGE.format(
         title=escape(title),
-        style=_asset("page.css"),
+        style=_asset("page.css") + _asset("overlay.css"),
         assets=assets(),
         note=f"{_count(len(articles), 'document')}, {_count(n_relations, 'relation')}",
         articles="\n".join(articles),
@@ -118,9 +124,8 @@ def relations_page(
 def assets() -> str:
     """The style and the script of the fragments, as HTML. Without the script, or where it is not
     allowed, the relations show as connectors."""
-    return (
-        f"<style>\n{_asset('relations.css')}</style>\n<script>\n{_asset('relations.js')}</script>"
-    )
+    style = _asset("theme.css") + _asset("relations.css")
+    return f"<style>\n{style}</style>\n<script>\n{_asset('relations.js')}</script>"
 
 
 def hue(label: str) -> int:
@@ -214,6 +219,12 @@ def _verdict(arc: _Arc, reference: Doc | None) -> str:
     if judged is not None and known and (*arc.head, *arc.tail) not in map(tuple, judged):
         return ""
     return "mmcot-wrong"
+
+
+def _beside(
+    rows: Iterable[_Row], others: Iterable[_Other] | None
+) -> Iterable[tuple[_Row, _Other | None]]:
+    return zip(rows, repeat(None)) if others is None else zip(rows, others, strict=True)
 
 
 def _direction(text: str) -> str:

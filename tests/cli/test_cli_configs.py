@@ -82,7 +82,7 @@ def test_student_and_baseline_differ_in_distillation_only(name: str) -> None:
         allowed.add("components.mmcot_rel.model.view_dropout")
         reads = ("knowledge_tags", "segment_length")
         allowed |= {f"components.transformer.model.{key}" for key in reads}
-        allowed |= {"corpora.train.knowledge", "corpora.dev.knowledge"}
+        allowed |= {"corpora.train.knowledge", "corpora.dev.knowledge", "corpora.dev.pictures"}
     assert different <= allowed
 
 

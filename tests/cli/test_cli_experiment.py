@@ -118,6 +118,41 @@ def test_a_failing_step_is_named_and_what_is_finished_stays(
     assert [json.loads(row)["run"] for row in results.open(encoding="utf-8")] == ["good"]
 
 
+@pytest.mark.slow
+def test_pictures_are_read_in_every_way_that_the_plan_names(
+    command: Command, corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = str(small_config(tmp_path))
+    results = tmp_path / "results.jsonl"
+    options = ("--output", tmp_path / "models", "--results", results, "--keep-models")
+
+    def run(ways: list[str], *also_on: str) -> tuple[str, list[dict[str, Any]]]:
+        plan = {"name": "tiny", "seeds": [1], "overrides": TINY, "ambiguous": ["train"]}
+        only = {"config": config, "train": ["train"], "pictures": ways, "also_on": [*also_on]}
+        srsly.write_yaml(tmp_path / "plan.yaml", {**plan, "runs": {"student": only}})
+        done = command("experiment", tmp_path / "plan.yaml", corpus, *options)
+        assert done.exit_code == 0, (done.output, capfd.readouterr())
+        lines = results.read_text("utf-8").splitlines()
+        return done.output, [json.loads(row) for row in lines]
+
+    def read(line: dict[str, Any]) -> list[tuple[str, int]]:
+        every = [line["metrics"], *line["other_pictures"].values(), *line["also_on"].values()]
+        assert all(metrics["ambiguous_n"] >= 0 for metrics in every)
+        return [(metrics["pictures"], metrics["docs_with_picture"]) for metrics in every]
+
+    _, (line,) = run(["none"])
+    assert read(line) == [("none", 0)]
+    trained = (tmp_path / "models" / "tiny" / "student-1" / "trained").stat().st_mtime_ns
+
+    test = str(corpus / "test.spacy")
+    shown, (_, line) = run(["real", "none", "shuffled"], test)
+    assert read(line) == [("real", 8), ("none", 0), ("shuffled", 8), ("real", 8)]
+    assert "student, no pictures" in shown and "student, shuffled pictures" in shown
+    # More is measured, but nothing trained anew.
+    assert (tmp_path / "models" / "tiny" / "student-1" / "trained").stat().st_mtime_ns == trained
+    assert len(run(["real", "none", "shuffled"], test)[1]) == 2
+
+
 def test_no_plan(fails: Fails, corpus: Path, tmp_path: Path) -> None:
     fails("E100", "experiment", tmp_path / "absent.yaml", corpus)
     (tmp_path / "plan.yaml").write_text("name: [", "utf-8")

@@ -15,7 +15,6 @@ from spacy_mmcot.corpus.readers import Corpus
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import (
     ID_KEY,
-    IMAGE_KEY,
     KNOWLEDGE_KEY,
     PROMPT_TARGET_KEY,
     SOFT_LABELS_KEY,
@@ -64,7 +63,8 @@ def test_predicted_has_tokens_and_knowledge_but_no_labels(nlp: Language, folder:
     assert [e.text for e in reference.ents] == ["Anna", "Oslo"]
     assert predicted.ents == ()
     assert not predicted.has_annotation("ENT_IOB")
-    assert predicted.user_data.keys() == {ID_KEY, IMAGE_KEY, KNOWLEDGE_KEY, PROMPT_TARGET_KEY}
+    assert predicted.user_data.keys() == {ID_KEY, KNOWLEDGE_KEY, PROMPT_TARGET_KEY}
+    assert reference._.mmcot_image == "images/a.png"
     assert predicted._.mmcot_knowledge["caption"] == "a stage"
     assert predicted._.mmcot_rel == ()
     assert reference.user_data[SOFT_LABELS_KEY] == b"soft"
@@ -74,7 +74,6 @@ def test_predicted_has_tokens_and_knowledge_but_no_labels(nlp: Language, folder:
 def test_without_knowledge(nlp: Language, folder: Path) -> None:
     (example,) = Corpus(folder / "train.spacy", knowledge=False)(nlp)
     assert example.predicted._.mmcot_knowledge is None
-    assert example.predicted._.mmcot_image == "images/a.png"
     assert example.reference._.mmcot_knowledge is not None
 
 

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
+import PIL.Image
 import pytest
 import spacy
 from spacy.language import Language
@@ -96,3 +100,48 @@ def test_spans_of_another_doc_are_refused(nlp: Language, doc: Doc) -> None:
     with pytest.raises(MMCoTError, match="belongs to another Doc"):
         doc._.mmcot_rel = [Relation(doc[0:1], other[0:1], "x", 1.0)]
     assert len(doc._.mmcot_rel) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "stored"),
+    [
+        ("a b/ä.png", "a b/ä.png"),
+        (Path("images") / "1.png", str(Path("images") / "1.png")),
+        ("https://example.org/1.png", "https://example.org/1.png"),
+        (b"data", b"data"),
+        (bytearray(b"data"), b"data"),
+        (memoryview(b"-data-")[1:5], b"data"),
+    ],
+)
+def test_pictures_are_stored_plain(nlp: Language, image: object, stored: object) -> None:
+    register()
+    doc = nlp("Anna")
+    doc._.mmcot_image = image
+    assert type(doc.user_data[IMAGE_KEY]) is type(stored)
+    assert doc._.mmcot_image == stored
+    assert Doc(nlp.vocab).from_bytes(doc.to_bytes())._.mmcot_image == stored
+    doc._.mmcot_image = None
+    assert doc._.mmcot_image is None and IMAGE_KEY not in doc.user_data
+
+
+def test_a_pil_image_is_carried_everywhere(nlp: Language) -> None:
+    register()
+    image = PIL.Image.effect_noise((20, 10), 80)
+    doc = nlp("Anna")
+    doc._.mmcot_image = image
+    data = DocBin(docs=[doc], store_user_data=True).to_bytes()
+    (loaded,) = DocBin().from_bytes(data).get_docs(spacy.blank("en").vocab)
+    carried = [*nlp.pipe([doc, doc], n_process=2, batch_size=1), loaded]
+    for found in carried:
+        kept = PIL.Image.open(io.BytesIO(found._.mmcot_image))
+        assert (kept.mode, kept.size, kept.tobytes()) == ("L", (20, 10), image.tobytes())
+
+
+@pytest.mark.parametrize("image", [7, 1.5, ["a.png"], {"path": "a.png"}, object()])
+def test_what_is_no_picture_is_refused(nlp: Language, image: object) -> None:
+    register()
+    doc = nlp("Anna")
+    doc._.mmcot_image = "a.png"
+    with pytest.raises(MMCoTError, match=r"\[E209\].*cannot be set: the picture is .*Allowed: a"):
+        doc._.mmcot_image = image
+    assert doc._.mmcot_image == "a.png"

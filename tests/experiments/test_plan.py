@@ -62,6 +62,15 @@ def test_only_some_seeds(plan: Plan) -> None:
     assert list(plan.order(seeds=[3])) == [("baseline", 3), ("late", 3)]
 
 
+def test_how_pictures_are_read(plan: Plan, tmp_path: Path) -> None:
+    assert plan.runs["student"].pictures == ["none"]
+    assert plan.ambiguous == []
+    text = PLAN.replace("knowledge: true", "pictures: [real, none, shuffled, black]")
+    plan = read_plan(write(tmp_path, f"{text}ambiguous: [train]\n"))
+    assert plan.runs["teacher"].pictures == ["real", "none", "shuffled", "black"]
+    assert plan.ambiguous == ["train"]
+
+
 def test_an_unknown_run(plan: Plan) -> None:
     with pytest.raises(MMCoTError, match=r"\[E702\] 'pupil' .*'student', 'baseline'"):
         list(plan.order(only=["pupil"]))
@@ -103,6 +112,10 @@ def test_a_missing_file(tmp_path: Path) -> None:
         ("name: x\nseed: [1]\nruns: {a: {config: a.cfg, train: [train]}}\n", "seed"),
         ("name: x\nruns: {a: {config: a.cfg, train: [train], teacher: b}}\n", "no run 'b'"),
         ("name: x\nruns: {a: {config: a.cfg, train: [train], teacher: a}}\n", "a <- a"),
+        ("name: x\nruns: {a: {config: a.cfg, train: [t], pictures: [grey]}}\n", "'shuffled'"),
+        ("name: x\nruns: {a: {config: a.cfg, train: [t], pictures: []}}\n", "at least 1"),
+        ("name: x\nruns: {a: {config: a.cfg, train: [t], pictures: real}}\n", "pictures"),
+        ("name: x\nruns: {a: {config: a.cfg, train: [t], pictures: [real, real]}}\n", "twice"),
         (
             "name: x\nruns:\n  a: {config: a.cfg, train: [t], teacher: b}\n"
             "  b: {config: a.cfg, train: [t], teacher: a}\n",

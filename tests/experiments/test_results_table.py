@@ -87,5 +87,34 @@ def test_further_data_has_tables_of_its_own() -> None:
     assert shown(found["other"]) == [["a", "70.00", "70.00", "0.00", "20", "3"]]
 
 
+def test_pictures_read_in_other_ways_are_rows_beside_their_run() -> None:
+    ways = {
+        way: {**line("a", 1, 0.5)["metrics"], "ents_f": f}
+        for way, f in (("none", 0.45), ("real", 0.5), ("shuffled", 0.4), ("black", 0.3))
+    }
+    results = [line("a", seed, 0.5) | {"other_pictures": ways} for seed in (1, 2)]
+    results.append(line("b", 1, 0.6))
+    found = by_data(results)
+    assert list(found) == ["dev"]
+    assert [row[:4] for row in shown(found["dev"])] == [
+        ["a", "50.00", "50.00", "50.00"],
+        ["a, no pictures", "45.00", "45.00", "45.00"],
+        ["a, real pictures", "50.00", "50.00", "50.00"],
+        ["a, shuffled pictures", "40.00", "40.00", "40.00"],
+        ["a, black pictures", "30.00", "30.00", "30.00"],
+        ["b", "60.00", "", "60.00"],
+    ]
+
+
+def test_ambiguous_names_have_a_table_of_their_own() -> None:
+    with_names, without = line("a", 1, 0.5), line("b", 1, 0.6)
+    with_names["metrics"]["ambiguous_f"] = 0.25
+    without["metrics"]["ambiguous_f"] = None
+    table = summary([with_names, without], "ambiguous_f", "dev")
+    assert table is not None and table.title == "dev: entity F1 (ambiguous names)"
+    assert table.row_count == 1
+    assert summary([without], "ambiguous_f") is None
+
+
 def test_no_results_yet() -> None:
     assert summary([], "ents_f") is None

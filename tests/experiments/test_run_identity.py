@@ -95,6 +95,90 @@ def test_more_seeds_and_other_runs_change_nothing(folder: Path) -> None:
     assert identity("student", runs={**RUNS, "student": seeds}) == before
 
 
+SETTINGS = """
+    [nlp]
+    pipeline = ["transformer"]
+    [components]
+    [components.transformer]
+    [components.transformer.model]
+    source = "here"
+    {vision}
+    [corpora]
+    [corpora.train]
+    limit = 0
+    {pictures}
+    """
+SPELLED_OUT = """vision = null
+    visual_prompts = 4
+    picture_dropout = 0.5
+    picture_swap = 0.15
+    picture_matching = 0.2"""
+ON = """visual_prompts = 4
+    [components.transformer.model.vision]
+    width = 8"""
+
+
+def with_settings(vision: str = "", pictures: str = "") -> str:
+    """The student's identity with these settings in its config."""
+    write_config("student.cfg", steps=10)
+    config = Path("student.cfg").read_text("utf-8")
+    config += SETTINGS.format(vision=vision, pictures=pictures)
+    Path("student.cfg").write_text(config, "utf-8")
+    return identity("student")
+
+
+def test_settings_that_are_off_change_no_run(folder: Path) -> None:
+    before = with_settings()
+    assert with_settings(pictures='pictures = "none"') == before
+    assert with_settings(vision="vision = null") == before
+    assert with_settings(SPELLED_OUT, 'pictures = "none"') == before
+    # What says how pictures are used says nothing while none are seen.
+    assert with_settings(SPELLED_OUT.replace("0.5", "0.9")) == before
+
+
+def test_settings_that_are_on_make_another_run(folder: Path) -> None:
+    off = with_settings()
+    seeing = with_settings(ON)
+    dropout = with_settings(ON.replace("visual_prompts = 4", "picture_dropout = 0.5"))
+    real = with_settings(pictures='pictures = "real"')
+    more = with_settings(ON.replace("visual_prompts = 4", "visual_prompts = 8"))
+    assert len({off, seeing, dropout, real, more}) == 5
+
+
+def test_an_override_can_switch_vision_off(folder: Path) -> None:
+    before = with_settings()
+    assert with_settings(ON) != before
+    run = {**RUNS["student"], "overrides": {"components.transformer.model.vision": None}}
+    assert identity("student", runs={**RUNS, "student": run}) == before
+
+
+def test_what_is_measured_is_no_part_of_what_is_trained(folder: Path) -> None:
+    """A teacher that is measured in more ways need not teach again."""
+
+    def line(name: str, ways: list[str], **changes: Any) -> str:
+        teacher = {**RUNS["teacher"], "pictures": ways}
+        plan = Plan(name="x", runs={**RUNS, "teacher": teacher}, **changes)
+        runner = Runner(plan, Path(), Path("models"), Path("results.jsonl"))
+        trained = runner._identity(name, 1)
+        assert trained == identity(name)
+        return runner._measured(plan.runs[name], trained)
+
+    assert line("teacher", ["none"]) == identity("teacher")
+    assert line("student", ["real", "black"]) == identity("student")
+    lines = [
+        line("teacher", ["none"]),
+        line("teacher", ["real"]),
+        line("teacher", ["real", "none"]),
+        line("teacher", ["none", "real"]),
+        line("teacher", ["none"], ambiguous=["train"]),
+        line("teacher", ["real"], ambiguous=["train"]),
+    ]
+    assert len(set(lines)) == len(lines)
+    # Found out before anything is trained.
+    with pytest.raises(MMCoTError, match=r"\[E100\] no-such-part\.spacy"):
+        line("teacher", ["none"], ambiguous=["no-such-part"])
+
+
 @pytest.mark.parametrize("name", ["more.spacy", "student.cfg", "teacher.cfg"])
 def test_a_missing_file_is_named(name: str, folder: Path) -> None:
     Path(name).unlink()

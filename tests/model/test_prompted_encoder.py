@@ -102,7 +102,7 @@ def test_tags_are_added_to_their_pieces(source: str) -> None:
 def test_what_comes_back(source: str, regression: bool) -> None:
     for prompt, k in (("none", 0), ("static", K), ("conditional", K)):
         encoder = module(source, prompt=prompt, prompt_length=K, regression=regression)
-        states, prompts = encoder(batch())
+        states, prompts, *_ = encoder(batch())
         assert states.shape == (2, 5, encoder.width)
         assert encoder.prompt_length == k
         if regression and k:
@@ -114,9 +114,9 @@ def test_what_comes_back(source: str, regression: bool) -> None:
 
 def test_padding_changes_nothing(source: str) -> None:
     encoder = module(source, prompt="conditional", prompt_length=K, regression=True)
-    states, prompts = encoder(batch())
+    states, prompts, *_ = encoder(batch())
     short = PieceBatch(*(None if t is None else t[1:, :3] for t in batch()))  # type: ignore
-    alone, prompt = encoder(short)
+    alone, prompt, *_ = encoder(short)
     torch.testing.assert_close(alone[0], states[1, :3], rtol=0, atol=1e-5)
     torch.testing.assert_close(prompt[0], prompts[1], rtol=0, atol=1e-5)
 

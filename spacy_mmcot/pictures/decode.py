@@ -1,0 +1,182 @@
+"""From the bytes of a picture's file to an upright RGB image of the size that is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+
+import PIL.Image
+import PIL.ImageFile
+import PIL.ImageOps
+
+from ..errors import first_line
+from .policy import PLUGIN_FORMAT, PicturePolicy, known_formats
+from .read import BadPicture
+
+_BOMBS = (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+_WIDE = ("I", "F")  # and all that begin with I;16
+
+_filters = threading.Lock()
+
+
+def open_picture(data: bytes, policy: PicturePolicy) -> PIL.Image.Image:
+    """The picture with its header read and its pixels not yet decoded.
+
+    Raises BadPicture for what is no picture, has a format that is not allowed, or is too large.
+    """
+    formats = known_formats().intersection(policy.formats)
+    try:
+        with _warnings():
+            image = PIL.Image.open(io.BytesIO(data), formats=sorted(formats))
+    except _BOMBS as error:
+        raise BadPicture(f"has more pixels than Pillow allows: {first_line(error)}") from None
+    except PIL.UnidentifiedImageError:
+        raise BadPicture(_unidentified(data, policy)) from None
+    # Bytes from anywhere make Pillow's readers fail in ways that no list of errors holds.
+    except Exception as error:
+        raise BadPicture(f"cannot be decoded: {first_line(error)}") from None
+    width, height = image.size
+    if width * height > policy.max_pixels:
+        raise BadPicture(
+            f"has {width} x {height} pixels, more than the {policy.max_pixels} that max_pixels "
+            "allows"
+        )
+    return image
+
+
+def decode_picture(data: bytes, policy: PicturePolicy, size: int) -> PIL.Image.Image:
+    """The picture upright (EXIF orientation applied), in RGB, its first frame, transparency laid
+    on white. Where both sides are longer than `size` pixels, it is scaled down so that the shorter
+    one has `size`; a smaller picture keeps its size.
+
+    Raises BadPicture for what `open_picture` refuses, and for pixels that are broken or cut short.
+    """
+    image = open_picture(data, policy)
+    try:
+        # Spares decoding what is scaled away; formats other than JPEG ignore it.
+        image.draft(None, (size, size))
+        with _whole_pictures_only():
+            image.load()
+        # A picture whose EXIF block is damaged is taken as it is stored.
+        with contextlib.suppress(Exception):
+            with _warnings():
+                image.getexif()
+            PIL.ImageOps.exif_transpose(image, in_place=True)
+        return _on_white(_scaled(_resizable(image), size))
+    except Exception as error:
+        raise BadPicture(f"cannot be decoded: {first_line(error)}") from None
+
+
+def eight_bit_grey(image: PIL.Image.Image) -> PIL.Image.Image:
+    """An L image of one with wide grey values (modes I, F, I;16...), which Pillow would clip at
+    255. The range is what the values speak for: 0 to 1 (fractions), to 255 or to 65,535; values
+    that fit none of these are spread between black and white."""
+    import numpy
+
+    values = numpy.asarray(image, dtype=numpy.float32)
+    finite = values[numpy.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    values = numpy.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    tops = {"F": (1, 255, 65_535), "I": (255, 65_535)}.get(image.mode, (65_535,))
+    top = next((top for top in tops if low >= 0 and high <= top), None)
+    levels = (values - low) / ((high - low) or 1.0) if top is None else values / top
+    return PIL.Image.fromarray((levels * 255).round().astype(numpy.uint8))
+
+
+def is_wide_grey(image: PIL.Image.Image) -> bool:
+    return image.mode in _WIDE or image.mode.startswith("I;16")
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[None]:
+    """Pillow's warnings of bombs are errors; those of damaged metadata say nothing that the
+    picture, or the reason why it is none, does not."""
+    # The lock keeps threads from restoring each other's filters.
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        yield
+
+
+@contextlib.contextmanager
+def _whole_pictures_only() -> Iterator[None]:
+    """Pillow has a switch for the whole process that fills what is missing of a picture with grey.
+    Whoever set it gets it back when the last picture that is being loaded here is done."""
+    with _Switch.lock:
+        if not _Switch.users:
+            _Switch.found = PIL.ImageFile.LOAD_TRUNCATED_IMAGES
+            PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False
+        _Switch.users += 1
+    try:
+        yield
+    finally:
+        with _Switch.lock:
+            _Switch.users -= 1
+            if not _Switch.users:
+                PIL.ImageFile.LOAD_TRUNCATED_IMAGES = _Switch.found
+
+
+class _Switch:
+    lock = threading.Lock()
+    users = 0
+    found = False
+
+
+def _resizable(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The same picture in a mode whose pixels can be averaged."""
+    if is_wide_grey(image):
+        return eight_bit_grey(image)
+    if image.mode in _ALPHA or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image if image.mode in ("RGB", "L") else image.convert("RGB")
+
+
+def _scaled(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
+    shorter = min(image.size)
+    if shorter <= size:
+        return image
+    width, height = (round(side * size / shorter) for side in image.size)
+    return image.resize((width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    white = PIL.Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white
+
+
+def _unidentified(data: bytes, policy: PicturePolicy) -> str:
+    """Why Pillow found no reader for the bytes, as far as their beginning tells."""
+    allowed = f"allowed formats: {', '.join(policy.formats)}"
+    begin = data[:16]
+    if begin[4:8] == b"ftyp" and begin[8:12] in _HEIF_BRANDS:
+        if PLUGIN_FORMAT not in policy.formats:
+            return f"is in the format {PLUGIN_FORMAT}, which is not allowed; {allowed}"
+        if PLUGIN_FORMAT not in known_formats():
+            return (
+                f"is in the format {PLUGIN_FORMAT} (HEIC), which needs a plugin: install "
+                "pillow-heif and call pillow_heif.register_heif_opener()"
+            )
+    # Their tests of the beginning alone, so that no reader of a forbidden format runs.
+    for name, (_, accepts) in PIL.Image.OPEN.items():
+        if accepts is not None and _accepted(accepts, begin):
+            if name in policy.formats:
+                return f"is a broken {name} file"
+            return f"is in the format {name}, which is not allowed; {allowed}"
+    return f"is no picture: its content fits no format; {allowed}"
+
+
+def _accepted(accepts: Callable[[bytes], bool | str], begin: bytes) -> bool:
+    try:
+        return bool(accepts(begin))
+    # From a beginning that is too short.
+    except (IndexError, struct.error):
+        return False

@@ -1,0 +1,173 @@
+"""What the Corpus reader shows of the docs' pictures."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import PIL.Image
+import pytest
+import spacy
+from spacy.language import Language
+from spacy.tokens import Doc
+from thinc.api import ConfigValidationError
+
+from spacy_mmcot.corpus.docbin import write_docs
+from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.corpus.readers import Corpus
+from spacy_mmcot.errors import MMCoTError
+
+Pictures = list[str | bytes | None]
+
+
+def png(grey: int) -> bytes:
+    encoded = io.BytesIO()
+    PIL.Image.new("L", (8, 8), grey).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def write(path: Path, *pictures: object) -> Path:
+    """A file of docs with these pictures."""
+    register()
+    nlp = spacy.blank("en")
+    docs = []
+    for number, picture in enumerate(pictures):
+        doc = nlp.make_doc(f"post {number}")
+        doc._.mmcot_image = picture
+        docs.append(doc)
+    write_docs(path, docs)
+    return path
+
+
+def shown(path: Path, nlp: Language, **settings: object) -> tuple[Pictures, Pictures]:
+    """The pictures of the references and those of the predicted Docs."""
+    examples = list(Corpus(path, **settings)(nlp))  # type: ignore[arg-type]
+
+    def of(docs: list[Doc]) -> Pictures:
+        return [doc._.mmcot_image for doc in docs]
+
+    return of([eg.reference for eg in examples]), of([eg.predicted for eg in examples])
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Pictures by path, by content and by address, docs without, and one picture four times under
+    three names."""
+    for number in range(6):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    (tmp_path / "copy.png").write_bytes(png(0))
+    files = [str(tmp_path / f"{number}.png") for number in range(6)]
+    return write(
+        tmp_path / "mixed.spacy",
+        *(*files, None, png(9), "https://example.org/a.png", str(tmp_path / "absent.png"), None),
+        *(str(tmp_path / "copy.png"), png(0), files[0]),
+    )
+
+
+def content(picture: str | bytes | None) -> str | bytes | None:
+    if isinstance(picture, str) and Path(picture).is_file():
+        return Path(picture).read_bytes()
+    return picture
+
+
+def test_none_by_default(nlp: Language, mixed: Path) -> None:
+    references, predicted = shown(mixed, nlp)
+    assert set(predicted) == {None}
+    assert references.count(None) == 2
+    assert shown(mixed, nlp, pictures="none") == (references, predicted)
+
+
+def test_real(nlp: Language, mixed: Path) -> None:
+    references, predicted = shown(mixed, nlp, pictures="real")
+    assert predicted == references
+    assert len(predicted) == 14
+
+
+def test_shuffled_is_always_anothers(nlp: Language, mixed: Path) -> None:
+    references, predicted = shown(mixed, nlp, pictures="shuffled")
+    for own, other in zip(references, predicted, strict=True):
+        assert (own is None) == (other is None)
+        if own is not None:
+            assert other in references
+            assert content(other) != content(own)
+    assert shown(mixed, nlp, pictures="shuffled") == (references, predicted)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7, 50])
+def test_shuffling_uses_every_picture_once(n: int, nlp: Language, tmp_path: Path) -> None:
+    path = write(tmp_path / "many.spacy", *(png(grey) for grey in range(n)))
+    references, predicted = shown(path, nlp, pictures="shuffled")
+    assert Counter(predicted) == Counter(references)
+    assert all(own != other for own, other in zip(references, predicted, strict=True))
+    rotated = [*references[1:], *references[:1]]
+    assert n < 4 or predicted != rotated
+
+
+def test_shuffled_over_files_and_within_the_limit(nlp: Language, tmp_path: Path) -> None:
+    write(tmp_path / "a.spacy", png(1))
+    write(tmp_path / "b.spacy", png(2), png(3))
+    references, predicted = shown(tmp_path, nlp, pictures="shuffled")
+    assert set(predicted) == set(references) and len(predicted) == 3
+    assert predicted[0] != references[0]
+    assert shown(tmp_path, nlp, pictures="shuffled", limit=2)[1] == [png(2), png(1)]
+
+
+def test_one_picture_cannot_be_shuffled(nlp: Language, tmp_path: Path) -> None:
+    (tmp_path / "same.png").write_bytes(png(1))
+    path = write(tmp_path / "one.spacy", png(1), None, str(tmp_path / "same.png"))
+    with pytest.raises(MMCoTError, match=r"\[E216\].*one\.spacy"):
+        shown(path, nlp, pictures="shuffled")
+    assert len(shown(path, nlp, pictures="black")[1]) == 3
+
+
+def test_no_pictures_to_shuffle(nlp: Language, tmp_path: Path) -> None:
+    path = write(tmp_path / "none.spacy", None, None)
+    assert shown(path, nlp, pictures="shuffled")[1] == [None, None]
+
+
+def test_black(nlp: Language, mixed: Path) -> None:
+    references, predicted = shown(mixed, nlp, pictures="black")
+    assert [picture is None for picture in predicted] == [p is None for p in references]
+    (black,) = {picture for picture in predicted if picture is not None}
+    assert isinstance(black, bytes) and len(black) < 1000
+    with PIL.Image.open(io.BytesIO(black)) as image:
+        assert image.format == "PNG"
+        assert image.convert("RGB").getextrema() == ((0, 0), (0, 0), (0, 0))
+
+
+def test_references_keep_theirs(nlp: Language, mixed: Path) -> None:
+    kept = shown(mixed, nlp)[0]
+    for pictures in ("real", "shuffled", "black"):
+        assert shown(mixed, nlp, pictures=pictures)[0] == kept
+
+
+def test_unknown_pictures(mixed: Path) -> None:
+    with pytest.raises(MMCoTError, match=r"\[E215\].*'grey'.*none, real, shuffled, black"):
+        Corpus(mixed, pictures="grey")  # type: ignore[arg-type]
+
+
+def test_in_a_config(nlp: Language, mixed: Path) -> None:
+    def resolve(pictures: str) -> Pictures:
+        settings = {"@readers": "spacy_mmcot.Corpus.v1", "path": str(mixed), "pictures": pictures}
+        read = spacy.registry.resolve({"corpus": settings})["corpus"]
+        return [eg.predicted._.mmcot_image for eg in read(nlp)]
+
+    assert resolve("real") == shown(mixed, nlp, pictures="real")[1]
+    with pytest.raises(ConfigValidationError, match="pictures"):
+        resolve("grey")
+
+
+def test_spacy_fills_the_default_in(tmp_path: Path) -> None:
+    config = spacy.blank("en").config.copy()
+    config["corpora"]["dev"] = {"@readers": "spacy_mmcot.Corpus.v1", "path": "${paths.dev}"}
+    config.to_disk(tmp_path / "partial.cfg", interpolate=False)
+    command = ["init", "fill-config", tmp_path / "partial.cfg", tmp_path / "full.cfg"]
+    done = subprocess.run(
+        [sys.executable, "-m", "spacy", *map(str, command)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    filled = spacy.util.load_config(tmp_path / "full.cfg")
+    assert filled["corpora"]["dev"]["pictures"] == "none"
