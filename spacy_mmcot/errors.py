@@ -287,6 +287,10 @@ class Errors:
         "{length} characters. Allowed: 0 <= start < end <= {length}. Give the text that the "
         "attention was computed for."
     )
+    E713 = (
+        "[E713] {path}: no doc has a picture, so there is nothing to measure. Name data whose posts "
+        "have pictures, such as the demo corpus."
+    )
     E730 = (
         "[E730] --source recorded needs a file of recorded answers. Name one with --recorded FILE, "
         "or ask an LLM with --source openai."

@@ -39,17 +39,33 @@ def pipe(
     data: Annotated[Path, typer.Argument(help=".spacy file or folder: its texts are read")],
     limit: Annotated[int, typer.Option(min=0, help="Most texts, 0 for all")] = 0,
     rounds: Annotated[int, typer.Option(min=1, help="Passes; the median counts")] = 5,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="What the docs' pictures cost, instead")
+    ] = False,
     json: JsonFile = None,
 ) -> None:
-    """Words/s of a pipeline, and what each of its components costs."""
+    """Words/s of a pipeline, and what each of its components costs, or what pictures do."""
+    from ..benchmarks.pictures import picture_costs
     from ..benchmarks.pipe import component_shares
     from ..corpus.docbin import docbin_paths, read_docs
+    from ..corpus.extensions import get_image
+    from ..errors import Errors, MMCoTError
+    from ..pictures.policy import PicturePolicy
+    from ..pictures.read import read_picture
     from .pipelines import load_pipeline
 
     nlp = load_pipeline(pipeline)
-    docs = (doc for path in docbin_paths(data) for doc in read_docs(path, nlp.vocab))
-    texts = [doc.text for doc in docs if len(doc)]
-    _report(component_shares(nlp, texts[: limit or None], rounds), json)
+    read = (doc for path in docbin_paths(data) for doc in read_docs(path, nlp.vocab))
+    docs = [doc for doc in read if len(doc)][: limit or None]
+    if not pictures:
+        _report(component_shares(nlp, [doc.text for doc in docs], rounds), json)
+        return
+    named = [(doc.text, image) for doc in docs if (image := get_image(doc)) is not None]
+    if not named:
+        raise MMCoTError(Errors.E713.format(path=data))
+    policy = PicturePolicy()
+    posts = [(text, read_picture(image, policy)) for text, image in named]
+    _report(picture_costs(nlp, posts, rounds), json)
 
 
 def elicit(

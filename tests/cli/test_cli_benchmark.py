@@ -49,3 +49,32 @@ def test_what_components_cost(
     # Without its only component a pipeline does nothing but tokenize.
     assert 0 < whole < without
     assert figures["ratio_without_mmcot_ner"] == pytest.approx(whole / without, abs=0.05)
+
+
+def test_what_pictures_cost(
+    command: Command, fails: Fails, tiny_source: Callable[[str], str], tmp_path: Path
+) -> None:
+    from pictures.odd_pictures import encoded, noise
+    from spacy.tokens import DocBin
+    from tiny import pipeline
+
+    from spacy_mmcot.corpus.extensions import register, set_image
+
+    register()
+    vision = {"@architectures": "spacy_mmcot.ConvVision.v1", "size": 32, "width": 16}
+    nlp = pipeline(tiny_source("bert"), vision=vision)
+    nlp.to_disk(tmp_path / "seeing")
+    docs = [nlp.make_doc(f"Anna sings in Oslo {i}") for i in range(6)]
+    data = tmp_path / "data.spacy"
+    DocBin(docs=docs, store_user_data=True).to_disk(data)
+    measure = ("benchmark", "pipe", tmp_path / "seeing", data, "--pictures", "--rounds", 2)
+    assert "data.spacy" in fails("E713", *measure)
+    for i, doc in enumerate(docs[:4]):
+        set_image(doc, encoded(noise(30 + i, 20), "PNG"))
+    DocBin(docs=docs, store_user_data=True).to_disk(data)
+    done = command(*measure, "--json", tmp_path / "pictures.json")
+    assert done.exit_code == 0, done.output
+    figures = json.loads((tmp_path / "pictures.json").read_text("utf-8"))
+    assert figures["docs_with_picture"] == 4
+    assert figures["words_per_second_no_pictures"] > 0
+    assert figures["ms_per_new_picture"] > figures["ms_per_known_picture"]
