@@ -288,8 +288,8 @@ class Errors:
         "attention was computed for."
     )
     E713 = (
-        "[E713] {path}: no doc has a picture, so there is nothing to measure. Name data whose posts "
-        "have pictures, such as the demo corpus."
+        "[E713] {path}: no doc has a picture, so there is nothing to measure. Name data whose "
+        "posts have pictures, such as the demo corpus."
     )
     E730 = (
         "[E730] --source recorded needs a file of recorded answers. Name one with --recorded FILE, "
