@@ -63,7 +63,7 @@ def draw(
 
 def picture_of(doc: Doc) -> str:
     """The doc's picture with the attention on it; empty where the pipeline looked at none."""
-    seen = doc._.mmcot_alignment if Doc.has_extension("mmcot_alignment") else None
+    seen = doc._.mmcot_alignment
     return "" if seen is None else doc_overlay(doc, seen, style=False)
 
 

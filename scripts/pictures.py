@@ -23,8 +23,10 @@ from spacy_mmcot.types import Pictures
 
 # How the test posts' pictures are read, and what the figure is called.
 WAYS: dict[Pictures, str] = {
-    **{"none": "demo_text", "real": "demo_picture"},
-    **{"shuffled": "demo_shuffled", "black": "demo_black"},
+    "none": "demo_text",
+    "real": "demo_picture",
+    "shuffled": "demo_shuffled",
+    "black": "demo_black",
 }
 
 

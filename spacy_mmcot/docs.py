@@ -1,4 +1,4 @@
-"""Copies of Docs, for all parts of the package that work on spaCy's Docs."""
+"""What all parts of the package that work on spaCy's Docs share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from spacy.tokens import Doc
+
+from .types import IMAGE_KEY
+
+
+def get_image(doc: Doc) -> str | bytes | None:
+    """The Doc's picture, whether or not the extension `mmcot_image` is registered: a path or URL,
+    or a file's content; None without one."""
+    data: dict[Any, Any] = doc.user_data
+    return data.get(IMAGE_KEY)
 
 
 def bare_copy(doc: Doc, keys: Iterable[Any] | None = None) -> Doc:

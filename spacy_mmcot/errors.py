@@ -365,10 +365,13 @@ def explain(error: ValidationError) -> tuple[str, str]:
         "literal_error": context.get("expected", ""),
         "greater_than_equal": f"a number of at least {context.get('ge')}",
     }.get(kind, fault["msg"])
-    received = repr(fault["input"])
-    if len(received) > 60:
-        received = received[:57] + "..."
-    return f"{f'field {name}' if name else 'the row'} is {received}", expected
+    return f"{f'field {name}' if name else 'the row'} is {shown(fault['input'])}", expected
+
+
+def shown(value: object) -> str:
+    """A value as a message can hold it: its repr, cut at 60 characters."""
+    whole = repr(value)
+    return whole if len(whole) <= 60 else whole[:57] + "..."
 
 
 def first_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from spacy.language import Language
 from spacy.tokens import Doc
 
-from ..errors import Errors, MMCoTError
+from ..errors import Errors, MMCoTError, shown
 from ..pictures.read import BadPicture
 from ..pictures.stored import stored_picture
 from ..types import ID_KEY, IMAGE_KEY, Post
@@ -106,5 +106,4 @@ def _is_null(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    shown = repr(value)
-    return f"{shown if len(shown) <= 60 else shown[:57] + '...'} ({type(value).__qualname__})"
+    return f"{shown(value)} ({type(value).__qualname__})"

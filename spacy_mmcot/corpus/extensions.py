@@ -14,6 +14,7 @@ import numpy
 from numpy.typing import NDArray
 from spacy.tokens import Doc, Span
 
+from ..docs import get_image
 from ..errors import Errors, MMCoTError
 from ..pictures.read import BadPicture
 from ..pictures.stored import stored_picture
@@ -50,12 +51,6 @@ def register() -> None:
         Doc.set_extension("mmcot_rel", getter=get_relations, setter=set_relations)
     if not Span.has_extension("mmcot_score"):
         Span.set_extension("mmcot_score", default=None)
-
-
-def get_image(doc: Doc) -> str | bytes | None:
-    """The Doc's picture: a path or URL, or a file's content; None without one."""
-    data: dict[Any, Any] = doc.user_data
-    return data.get(IMAGE_KEY)
 
 
 def set_image(doc: Doc, image: object) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import base64
 import functools
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..pictures.decode import decode_picture, open_picture
+from ..pictures.decode import open_picture, small_jpeg
 from ..pictures.policy import PicturePolicy
 from ..pictures.read import BadPicture, digest, read_picture
 from .replies import AnswerRejected
 
 # Pixels of the longer side. Endpoints scale to about this for their cheap level of detail.
 LONGEST_SIDE = 512
-_QUALITY = 85
 _POLICY = PicturePolicy()
 
 
@@ -55,11 +53,8 @@ def data_url(picture: Picture) -> str:
     AnswerRejected where it cannot be decoded."""
     try:
         data = read_picture(str(picture.path), _POLICY)
-        small = decode_picture(data, _POLICY, LONGEST_SIDE)
+        jpeg = small_jpeg(data, _POLICY, LONGEST_SIDE)
     except BadPicture as error:
         reason = f"the picture {picture.path.name} {error}"
         raise AnswerRejected(reason, final=True) from None
-    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    encoded = io.BytesIO()
-    small.save(encoded, "JPEG", quality=_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

@@ -9,9 +9,9 @@ import torch
 from spacy.tokens import Doc
 from torch import Tensor
 
+from ..docs import get_image
 from ..errors import Errors, MMCoTError
 from .encoder_rows import Row, pad
-from .picture_source import picture_of
 from .prompted_encoder import PromptedEncoder
 from .vision_bridge import VisionModel
 
@@ -45,7 +45,7 @@ def see(
 ) -> DocPictures | None:
     """The patch features of the Docs' pictures; None where no Doc has one, or training hides
     all."""
-    indexes = [i for i, doc in enumerate(docs) if picture_of(doc) is not None]
+    indexes = [i for i, doc in enumerate(docs) if get_image(doc) is not None]
     if is_train and indexes:
         kept = (torch.rand(len(indexes)) >= training.dropout).tolist()
         indexes = [i for i, keep in zip(indexes, kept, strict=True) if keep]

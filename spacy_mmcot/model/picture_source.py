@@ -6,32 +6,27 @@ import functools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy
 import PIL.Image
 from numpy.typing import NDArray
 from spacy.tokens import Doc
 
+from ..docs import get_image
 from ..errors import Errors, MMCoTError, Warnings
 from ..pictures.decode import decode_picture
 from ..pictures.policy import PicturePolicy
 from ..pictures.read import BadPicture, digest, read_picture
-from ..types import ID_KEY, IMAGE_KEY
+from ..types import ID_KEY
 
 
 class Pictured(NamedTuple):
     """The distinct pictures of some Docs."""
 
     digests: list[str]
-    values: list[str | bytes]  # what the first Doc of each holds: a path, an address or the content
+    values: list[str | bytes]  # of the first Doc that has it: a file's path, or the content
     rows: list[int]  # a Doc's index into these, -1 without a picture
-
-
-def picture_of(doc: Doc) -> str | bytes | None:
-    """What `doc._.mmcot_image` holds, whether or not the extension is registered."""
-    user_data: dict[Any, Any] = doc.user_data
-    return user_data.get(IMAGE_KEY)
 
 
 def find_pictures(docs: Sequence[Doc], policy: PicturePolicy) -> Pictured:
@@ -40,11 +35,11 @@ def find_pictures(docs: Sequence[Doc], policy: PicturePolicy) -> Pictured:
     found = Pictured([], [], [])
     index: dict[str, int] = {}
     for doc in docs:
-        value = picture_of(doc)
+        value = get_image(doc)
         row = -1
         if value is not None:
             try:
-                name = _digest(value, policy)
+                name, value = _named(value, policy)
                 row = index.setdefault(name, len(index))
                 if row == len(found.digests):
                     found.digests.append(name)
@@ -71,15 +66,19 @@ def refuse(doc: Doc, problem: BadPicture, policy: PicturePolicy) -> None:
     warnings.warn(Warnings.W400.format(doc=name, reason=problem), stacklevel=2)
 
 
-def _digest(value: str | bytes, policy: PicturePolicy) -> str:
+def _named(value: str | bytes, policy: PicturePolicy) -> tuple[str, str | bytes]:
+    """The picture's digest, and what to read it from: what is no file's path is read here, once,
+    since an address may say something else the next time."""
     if isinstance(value, str) and "://" not in value:
         try:
             status = Path(value).stat()
         except (OSError, ValueError):
             status = None
         if status is not None:
-            return _file_digest(value, policy, status.st_mtime_ns, status.st_size, status.st_ino)
-    return digest(read_picture(value, policy))
+            identity = (status.st_mtime_ns, status.st_size, status.st_ino)
+            return _file_digest(value, policy, *identity), value
+    data = read_picture(value, policy)
+    return digest(data), data
 
 
 @functools.lru_cache(maxsize=65536)

@@ -152,7 +152,6 @@ def _forward(
             made = list(features.cpu().numpy())
         for i, array in zip(chunk, made, strict=True):
             arrays[i] = array
-            # Half precision on disk would do, but what a run sees must not hang on the cache.
             caches.put(f"{found.digests[i]}-{made_by}", array, disk=is_train)
     rows, good = _renumber(found.rows, arrays)
     if not good:

@@ -20,6 +20,7 @@ from .read import BadPicture
 _BOMBS = (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+_QUALITY = 85
 _WIDE = ("I", "F")  # and all that begin with I;16
 
 _filters = threading.Lock()
@@ -71,6 +72,15 @@ def decode_picture(data: bytes, policy: PicturePolicy, size: int) -> PIL.Image.I
         return _on_white(_scaled(_resizable(image), size))
     except Exception as error:
         raise BadPicture(f"cannot be decoded: {first_line(error)}") from None
+
+
+def small_jpeg(data: bytes, policy: PicturePolicy, longest: int) -> bytes:
+    """The picture as a JPEG file of at most `longest` pixels a side. Raises BadPicture."""
+    image = decode_picture(data, policy, longest)
+    image.thumbnail((longest, longest))
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=_QUALITY)
+    return encoded.getvalue()
 
 
 def eight_bit_grey(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from ..errors import first_line
+from ..errors import first_line, shown
 from .read import BadPicture
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ def stored_picture(image: object) -> str | bytes:
 
     if isinstance(image, Image):
         return _png(image)
-    received = repr(image)
-    if len(received) > 60:
-        received = received[:57] + "..."
-    raise BadPicture(f"is {received} ({type(image).__qualname__})")
+    raise BadPicture(f"is {shown(image)} ({type(image).__qualname__})")
 
 
 def _png(image: Image) -> bytes:

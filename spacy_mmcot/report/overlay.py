@@ -19,11 +19,11 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 from spacy.tokens import Doc
 
+from ..docs import get_image
 from ..errors import Errors, MMCoTError, first_line
-from ..pictures.decode import decode_picture
+from ..pictures.decode import small_jpeg
 from ..pictures.policy import PicturePolicy
 from ..pictures.read import BadPicture, read_picture
-from ..types import IMAGE_KEY
 from .arcs import hue
 from .heat import heat_png, ramp_png
 
@@ -142,17 +142,13 @@ def doc_overlay(
     it. style: as in `overlay_html`, which says what else is raised.
     """
     policy = policy or PicturePolicy()
-    data: dict[Any, Any] = doc.user_data
-    image = data.get(IMAGE_KEY)
+    image = get_image(doc)
     try:
         if image is None:
             raise BadPicture("is not on the doc")
-        shown = decode_picture(read_picture(image, policy), policy, _LONGEST)
+        jpeg = small_jpeg(read_picture(image, policy), policy, _LONGEST)
     except BadPicture as problem:
         return _NOT_SHOWN.format(reason=escape(str(problem)))
-    shown.thumbnail((_LONGEST, _LONGEST))
-    file = io.BytesIO()
-    shown.save(file, "JPEG", quality=85)
     tokens = numpy.asarray(alignment.tokens, dtype="float32")
     attentions = [
         TokenAttention(
@@ -163,7 +159,7 @@ def doc_overlay(
         )
         for ent in doc.ents
     ]
-    return overlay_html(file.getvalue(), float(alignment.gate), attentions, doc.text, style=style)
+    return overlay_html(jpeg, float(alignment.gate), attentions, doc.text, style=style)
 
 
 def overlay_style() -> str:
