@@ -2,7 +2,7 @@
 allowed, and the cure.
 
 Numbers: E1xx files and records, E2xx corpus, E3xx elicitation, E4xx model, E5xx distillation,
-E6xx components, E7xx command line.
+E6xx components, E7xx command line, E8xx analysis.
 """
 
 from __future__ import annotations
@@ -95,6 +95,16 @@ class Errors:
     E216 = (
         "[E216] {path}: every picture is the same one, so none can take another's place. "
         'pictures = "shuffled" needs two different ones; name more data, or read it with "real".'
+    )
+
+    E217 = (
+        "[E217] {path}: no doc is labelled with entities, so a changed copy of it could score "
+        "nothing. Name labelled data, such as the dev split."
+    )
+    E218 = (
+        "[E218] No unseen name for the labels {labels}: of the {count} names of the given files "
+        "none that carries one of these is left out of the seen texts and has one label alone. "
+        "Name more labelled files with --names, or fewer with --unseen-in."
     )
 
     E300 = (
@@ -225,6 +235,10 @@ class Errors:
         "[E504] The teacher has no transformer whose encoder could make prompt targets: "
         "{pipeline}. Name an encoder source with --knowledge-encoder."
     )
+    E505 = (
+        "[E505] The teachers do not agree on their {what}: {first} against {other}. Teachers that "
+        "label together must be trained on data with the same labels."
+    )
     E600 = (
         "[E600] {component} has no labels. Give it some: train it on docs with entities, pass "
         "labels to initialize, or call add_label before nlp.initialize."
@@ -262,11 +276,70 @@ class Errors:
         "[E604] {component} cannot be calibrated: no doc of the data has entity annotation. Name "
         "labelled data that the pipeline was not trained on, such as the dev set."
     )
+    E740 = (
+        "[E740] Parquet files need pyarrow, which is not installed. Install it with "
+        "pip install 'spacy-mmcot[parquet]', or use .jsonl or .csv."
+    )
+    E741 = (
+        "[E741] {path}: the folder holds no file that ends in {allowed}. Name another folder, or "
+        "the files."
+    )
+    E742 = (
+        "[E742] The table has more than {limit} columns; the next is {name!r}. Keep what varies "
+        "from row to row in one column, or write .jsonl."
+    )
+    E743 = (
+        "[E743] {path}: no column {name!r} holds texts. Allowed: {allowed}. Name the one with the "
+        "texts with --text-column."
+    )
+    E744 = (
+        "[E744] {path} exists, and {manifest} does not, which would say what it is made of. Name "
+        "another --output, or replace it with --overwrite."
+    )
+    E745 = (
+        "[E745] {path} belongs to another job: {name} was {before} and is {now}. Run the same "
+        "command to go on, name another --output, or begin anew with --overwrite."
+    )
+    E746 = (
+        "[E746] {path}: another process works on it now. Wait for it to end, or name another "
+        "--output."
+    )
+    E747 = (
+        "[E747] {path}, row {row}: there is a column {name!r} already, where what is found would "
+        "go. Choose other names with --prefix, such as --prefix found_."
+    )
+    E748 = (
+        "[E748] One of {workers} worker processes died, as a rule for want of memory. Take fewer "
+        "--workers or a smaller --batch-size. What was done is kept: run the same command to go on."
+    )
+    E749 = "[E749] {path} is both input and output. Name another --output."
+    E750 = (
+        "[E750] --engine ray needs Ray, which is not installed. Install it with pip install "
+        "'spacy-mmcot[ray]' on every node, or leave --engine out."
+    )
+    E751 = (
+        "[E751] The Ray cluster failed: {reason}. What was done is kept: run the same command to "
+        "go on."
+    )
     E710 = (
-        "[E710] --labelled and --knowledge count the rows of one input, but there are {count}. "
-        "Convert that input by itself to a posts file first."
+        "[E710] --labelled, --knowledge and --rewritings count the rows of one input, but there "
+        "are {count}. Convert that input by itself to a posts file first."
     )
     E711 = "[E711] {paths}: no post is left to convert. Check the files and the rows left out."
+    E714 = (
+        "[E714] --fraction is {received}. Allowed: a number above 0, at most 1, such as 0.05 for "
+        "5%."
+    )
+    E715 = (
+        "[E715] --rename-label {received!r}. Expected: OLD=NEW, two labels, such as OTHER=MISC; "
+        "each OLD once."
+    )
+    E716 = "[E716] No post is of the domain {received}. Domains of the input: {allowed}."
+    E717 = (
+        "[E717] The change swap puts other names into the posts, and there are none. Name "
+        "labelled data to take them from with --names, or choose other changes with --change."
+    )
+    E718 = "[E718] --rate is {received}. Allowed: a number from 0 to 1."
     E712 = (
         "[E712] --lang {lang}: spaCy has no such language ({reason}). Name one that it has, "
         "such as en, or xx for several languages at once."
@@ -316,16 +389,50 @@ class Errors:
         "an existing section and a key, such as training.dropout."
     )
     E708 = (
-        "[E708] --ambiguous compares entities, and none are scored: {pipeline} on {path}. Name a "
+        "[E708] {option} compares entities, and none are scored: {pipeline} on {path}. Name a "
         "pipeline that finds entities and data that is labelled with them, or leave it out."
     )
     E709 = (
-        "[E709] {path}: no doc is labelled with entities, so it names no ambiguous surface. Give "
-        "--ambiguous labelled data, such as the train split."
+        "[E709] {path}: no doc is labelled with entities, so it names no labelled surface. Give "
+        "{option} labelled data, such as the train split."
     )
     E704 = (
         "[E704] A step of the experiment failed (its own message stands above): {command}. Mend "
         "the cause and run the same command again; finished runs are kept."
+    )
+    E800 = (
+        "[E800] {path} holds other docs than {first}: {differences}. Write both anew with "
+        "`evaluate --predictions` on the same data."
+    )
+    E801 = (
+        "[E801] The doc {id!r} has another {part} in {path} than in {first}. Write both anew with "
+        "`evaluate --predictions` on the same data."
+    )
+    E802 = (
+        "[E802] {path}: there is nothing to compare: no doc is labelled with entities, nor are "
+        "relations labelled that every pipeline looks for. Name predictions on labelled data."
+    )
+    E803 = (
+        "[E803] There are {baselines} baseline files and {students} student files. Name at least "
+        "one of each, and as many of the one as of the other: BASELINE STUDENT, and for further "
+        "seeds --baseline FILE --student FILE."
+    )
+    E804 = "[E804] {options} were given together. Name one of them."
+    E805 = (
+        "[E805] {path}: no doc is labelled with entities, so no error can be counted. Name "
+        "predictions on labelled data, such as the dev split."
+    )
+    E806 = (
+        "[E806] {path}: the doc {id!r} has no confidence. Write the file anew with `evaluate "
+        "--predictions` and a pipeline with mmcot_ner."
+    )
+    E807 = (
+        "[E807] No threshold gives the F1 {target:.4f}: the best, {best:.4f}, has {threshold}. "
+        "Lower --target-f, or train or calibrate a better pipeline."
+    )
+    E808 = (
+        "[E808] {path}: the docs number {first} and {second} (from 0) both have the id {id!r}. "
+        "Predictions need an id a doc: score the data in which it is there once."
     )
 
 

@@ -9,10 +9,12 @@ from ..errors import Errors, MMCoTError, first_line
 
 if TYPE_CHECKING:
     from spacy.language import Language
+    from spacy.vocab import Vocab
 
 
-def load_pipeline(source: str | Path) -> Language:
-    """The trained pipeline in a folder, or of an installed package.
+def load_pipeline(source: str | Path, vocab: Vocab | None = None) -> Language:
+    """The trained pipeline in a folder, or of an installed package, on a vocab of its own or on
+    that of another one, whose Docs it can then read.
 
     Raises MMCoTError where there is none, or it cannot be read.
     """
@@ -20,6 +22,6 @@ def load_pipeline(source: str | Path) -> Language:
     from safetensors import SafetensorError
 
     try:
-        return spacy.load(source)
+        return spacy.load(source, vocab=True if vocab is None else vocab)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise MMCoTError(Errors.E700.format(source=source, reason=first_line(error))) from error

@@ -29,6 +29,14 @@ def teach(
         typer.Option(help="Encoder source for the prompt targets; the teacher's own by default"),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            help="A further teacher of the same labels: the mean of all is taught; repeatable",
+            show_default=False,
+        ),
+    ] = None,
     pictures: Annotated[
         bool, typer.Option(help="Let a teacher that reads pictures see those of the docs")
     ] = True,
@@ -38,17 +46,18 @@ def teach(
 
     from ..corpus.docbin import docbin_paths, read_docs, write_docs
     from ..corpus.extensions import set_image
+    from ..distillation.ensemble import teach_together
     from ..distillation.teach import KnowledgeEncoder, set_prompt_targets
-    from ..distillation.teach import teach as teach_docs
     from .pipelines import load_pipeline
 
     started = time.perf_counter()
     nlp = load_pipeline(teacher)
+    teachers = [nlp, *(load_pipeline(path, vocab=nlp.vocab) for path in also or ())]
     files = [file for path in inputs for file in docbin_paths(path)]
     docs = [doc for file in files for doc in read_docs(file, nlp.vocab)]
     # Hidden from the teacher, not lost: the student may train on the same pictures.
     hidden = [] if pictures else list(map(_take_picture, docs))
-    docs = list(teach_docs(nlp, docs, batch_size))
+    docs = list(teach_together(teachers, docs, batch_size))
     for doc, picture in zip(docs, hidden, strict=False):
         set_image(doc, picture)
     n_targets = 0

@@ -142,3 +142,20 @@ def test_output_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     fails("E103", "teach", model, toy_data, "-o", tmp_path / "file" / "taught.spacy")
+
+
+def test_several_teachers(
+    command: Command, fails: Fails, model: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    other, taught = tmp_path / "other", tmp_path / "taught.spacy"
+    nlp = toy.initialised()
+    nlp.to_disk(other)
+    result = command("teach", model, toy_data, "--with", other, "-o", taught)
+    assert result.exit_code == 0, result.output
+    tags = nlp.get_pipe("mmcot_ner").tags
+    docs = [spacy.blank("en").make_doc(doc.text) for doc in read(taught)]
+    each = [spacy.load(path).get_pipe("mmcot_ner").marginals(docs) for path in (model, other)]
+    for doc, first, second in zip(read(taught), *each, strict=True):
+        assert get_soft_labels(doc, tags) == pytest.approx((first + second) / 2, abs=2e-3)
+    missing = tmp_path / "none"
+    assert str(missing) in fails("E700", "teach", model, toy_data, "--with", missing, "-o", taught)
