@@ -13,11 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from spacy_mmcot.analysis.results import read_results
 from spacy_mmcot.cli.ambiguity import ambiguous_scores, ambiguous_surfaces
 from spacy_mmcot.cli.evaluate import measure
 from spacy_mmcot.cli.pipelines import load_pipeline
 from spacy_mmcot.corpus.readers import Corpus
-from spacy_mmcot.experiments.table import read_results
 from spacy_mmcot.files import replacing
 from spacy_mmcot.types import Pictures
 

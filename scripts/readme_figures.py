@@ -8,8 +8,8 @@ results/results.jsonl of the plans in configs/experiments.
 import json
 from pathlib import Path
 
+from spacy_mmcot.analysis.results import SCORES, Row, by_data, read_results, rows
 from spacy_mmcot.experiments.plan import read_plan
-from spacy_mmcot.experiments.table import SCORES, Row, by_data, read_results, rows
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("baseline", "student", "teacher")

@@ -213,6 +213,26 @@ class Errors:
         "model with a picture encoder, a folder saved by save_pretrained, or package:NAME."
     )
     E409 = "[E409] {name} is {received}. Allowed: {allowed}."
+    E411 = (
+        "[E411] The setting layers cannot cut an encoder of the family {family!r}: its layers do not "
+        "stand in one list. Leave layers at null, or take a source of another family, such as bert."
+    )
+    E440 = (
+        "[E440] An encoder of the type {received!r} cannot be exported. Allowed: {allowed}. Train "
+        "the pipeline on an encoder of one of these, or use it as it is."
+    )
+    E441 = (
+        "[E441] An encoder with the activation {received!r} cannot be exported. Allowed: "
+        "{allowed}. Use the pipeline as it is."
+    )
+    E442 = (
+        "[E442] {purpose} needs {package}, which is not installed. Install it: "
+        "pip install 'spacy-mmcot[onnx]'."
+    )
+    E443 = (
+        "[E443] An exported pipeline cannot be trained or initialised. Train the one that it was "
+        "exported from, and export that again."
+    )
     E500 = (
         "[E500] The soft labels on the training docs speak of the tags {unknown}, which the "
         "component does not have: {allowed}. Initialise the student from data that holds the "
@@ -321,6 +341,19 @@ class Errors:
         "[E751] The Ray cluster failed: {reason}. What was done is kept: run the same command to "
         "go on."
     )
+    E770 = (
+        "[E770] {path} cannot be read ({reason}), so the process cannot tell its memory. Run the "
+        "benchmark on Linux."
+    )
+    E752 = (
+        "[E752] A run of `annotate` ended with exit code {status} (its own message stands above). "
+        "Mend the cause and run the benchmark again."
+    )
+    E780 = (
+        "[E780] {pipeline}: no component can be exported, among {names}. Name a trained pipeline "
+        "whose transformer has a spacy_mmcot.PromptedTransformer.v1."
+    )
+    E781 = "[E781] {path} is both pipeline and output. Name another folder for the output."
     E710 = (
         "[E710] --labelled, --knowledge and --rewritings count the rows of one input, but there "
         "are {count}. Convert that input by itself to a posts file first."
@@ -360,10 +393,27 @@ class Errors:
         "{length} characters. Allowed: 0 <= start < end <= {length}. Give the text that the "
         "attention was computed for."
     )
+    E725 = (
+        "[E725] The report's plots need matplotlib, which is not installed. Install it with "
+        "pip install 'spacy-mmcot[report]'."
+    )
+    E726 = (
+        "[E726] {option} {received!r}. Expected: NAME={what}, each name once, such as "
+        "student={example}."
+    )
+    E727 = (
+        "[E727] There is nothing to report on. Name at least one trained pipeline with --pipeline "
+        "NAME=FOLDER, or what one has found with --predictions NAME=FILE.jsonl."
+    )
+    E728 = (
+        "[E728] --with-knowledge {received!r} is none of the pipelines. Allowed: {allowed}. What "
+        "is read from predictions was found when they were written."
+    )
     E713 = (
         "[E713] {path}: no doc has a picture, so there is nothing to measure. Name data whose "
         "posts have pictures, such as the demo corpus."
     )
+    E738 = "[E738] The pipeline {pipeline} is named twice. Name each pipeline once."
     E730 = (
         "[E730] --source recorded needs a file of recorded answers. Name one with --recorded FILE, "
         "or ask an LLM with --source openai."
@@ -409,8 +459,9 @@ class Errors:
         "`evaluate --predictions` on the same data."
     )
     E802 = (
-        "[E802] {path}: there is nothing to compare: no doc is labelled with entities, nor are "
-        "relations labelled that every pipeline looks for. Name predictions on labelled data."
+        "[E802] {path}: there is nothing to compare: no doc is labelled with entities that every "
+        "pipeline finds itself, nor with relations that every one looks for. Name predictions on "
+        "labelled data."
     )
     E803 = (
         "[E803] There are {baselines} baseline files and {students} student files. Name at least "

@@ -7,6 +7,7 @@ elicitation side included, can import it at no cost.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
@@ -20,18 +21,21 @@ Dimension = Literal[Knowledge, Augmentation]
 Split = Literal["train", "unlabelled", "dev", "test"]
 Task = Literal["ner", "rel"]
 Pictures = Literal["none", "real", "shuffled", "black"]
+Change = Literal["case", "typos", "strip", "emoji", "swap"]
 
 KNOWLEDGE: tuple[Knowledge, ...] = get_args(Knowledge)
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 DIMENSIONS: tuple[Dimension, ...] = KNOWLEDGE + AUGMENTATIONS
 SPLITS: tuple[Split, ...] = get_args(Split)
 PICTURES: tuple[Pictures, ...] = get_args(Pictures)
+CHANGES: tuple[Change, ...] = get_args(Change)
 
 # doc.user_data keys. The first two are where spaCy keeps the extension attributes of the same
 # names; reading them directly spares the model layer an import of the corpus layer.
 KNOWLEDGE_KEY = ("._.", "mmcot_knowledge", None, None)
 IMAGE_KEY = ("._.", "mmcot_image", None, None)
 ID_KEY = "mmcot_id"
+ROW_KEY = "mmcot_row"
 ALIGNMENT_KEY = "mmcot_alignment"
 SOFT_LABELS_KEY = "mmcot_soft_labels"
 PROMPT_TARGET_KEY = "mmcot_prompt_target"
@@ -96,21 +100,7 @@ class Post(Record):
         if not self.text.strip():
             raise ValueError("text is empty")
         entities = self.entities or []
-        for i, entity in enumerate(entities):
-            where = f"entities[{i}] ({entity.start}, {entity.end}, {entity.label})"
-            if entity.end > len(self.text):
-                raise ValueError(f"{where} ends past the text's {len(self.text)} characters")
-            if entity.start >= entity.end:
-                raise ValueError(f"{where} is empty or reversed")
-            if not self.text[entity.start : entity.end].strip():
-                raise ValueError(f"{where} covers white space only")
-        ordered = sorted(entities, key=lambda e: e.start)
-        for left, right in itertools.pairwise(ordered):
-            if right.start < left.end:
-                raise ValueError(
-                    f"entities ({left.start}, {left.end}, {left.label}) and "
-                    f"({right.start}, {right.end}, {right.label}) overlap"
-                )
+        check_entities("entities", entities, self.text)
         relations = [(relation.head, relation.tail) for relation in self.relations or []]
         _check_pairs("relations", relations, len(entities))
         if self.pairs is not None:
@@ -120,6 +110,26 @@ class Post(Record):
                 if pair not in judged:
                     raise ValueError(f"relations[{i}] joins {pair}, which is not among the pairs")
         return self
+
+
+def check_entities(name: str, entities: Sequence[Entity], text: str) -> None:
+    """Raises ValueError, naming the field, where an entity does not lie in the text, covers white
+    space only, or overlaps another."""
+    for i, entity in enumerate(entities):
+        where = f"{name}[{i}] ({entity.start}, {entity.end}, {entity.label})"
+        if entity.end > len(text):
+            raise ValueError(f"{where} ends past the text's {len(text)} characters")
+        if entity.start >= entity.end:
+            raise ValueError(f"{where} is empty or reversed")
+        if not text[entity.start : entity.end].strip():
+            raise ValueError(f"{where} covers white space only")
+    ordered = sorted(entities, key=lambda e: e.start)
+    for left, right in itertools.pairwise(ordered):
+        if right.start < left.end:
+            raise ValueError(
+                f"{name} ({left.start}, {left.end}, {left.label}) and "
+                f"({right.start}, {right.end}, {right.label}) overlap"
+            )
 
 
 def _check_pairs(name: str, pairs: list[tuple[int, int]], n_entities: int) -> None:

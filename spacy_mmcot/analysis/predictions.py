@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StrictFloat, StrictInt, StrictStr, ValidationError
+from pydantic import Field, StrictFloat, StrictInt, StrictStr, ValidationError, model_validator
 
-from ..errors import explain, located
+from ..errors import Errors, MMCoTError, explain, located
 from ..files import iter_lines, replacing
-from ..types import Entity, Record, Text
+from ..types import Entity, Record, Text, check_entities
 
 Offset = Annotated[StrictInt, Field(ge=0)]
 
@@ -34,7 +34,8 @@ class SpanRelation(Record):
 
 class Predicted(Record):
     """One Doc. `gold` and `gold_relations` are None where nobody has labelled them, `relations`
-    (end to end: between predicted mentions) where the pipeline looks for none.
+    (end to end: between predicted mentions) where the pipeline looks for none. For a pipeline that
+    is given the entities, `gold` is None and `entities` empty.
 
     confidence: probability that all mentions of the Doc are right, by the pipeline's own account;
         None where it gives none. words: number of tokens.
@@ -48,6 +49,12 @@ class Predicted(Record):
     gold_relations: list[SpanRelation] | None = None
     relations: list[SpanRelation] | None = None
     confidence: Annotated[StrictFloat, Field(ge=0.0, le=1.0)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Predicted:
+        check_entities("gold", self.gold or [], self.text)
+        check_entities("entities", self.entities, self.text)
+        return self
 
 
 _CURE = "Write the file anew with `evaluate --predictions`."
@@ -71,7 +78,16 @@ def read_predictions(path: Path) -> list[Predicted]:
 
 
 def write_predictions(path: Path, docs: Iterable[Predicted]) -> None:
-    """The whole file or none of it."""
+    """The whole file or none of it.
+
+    Raises MMCoTError where two Docs have the same id, or the file cannot be written.
+    """
+    seen: dict[str, int] = {}
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for doc in docs:
+        for number, doc in enumerate(docs):
+            first = seen.setdefault(doc.id, number)
+            if first != number:
+                raise MMCoTError(
+                    Errors.E808.format(path=path, first=first, second=number, id=doc.id)
+                )
             stream.write(doc.model_dump_json() + "\n")

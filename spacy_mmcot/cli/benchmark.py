@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,6 +70,28 @@ def pipe(
     _report(picture_costs(nlp, posts, rounds), json)
 
 
+def ladder(
+    pipelines: Annotated[list[str], typer.Argument(help="Trained pipelines, the slowest first")],
+    data: Annotated[Path, typer.Option(help=".spacy file or folder: its texts are read")],
+    limit: Annotated[int, typer.Option(min=0, help="Most texts, 0 for all")] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="Passes; the median counts")] = 5,
+    json: JsonFile = None,
+) -> None:
+    """Words/s of several pipelines that take turns, and how many times the first one's it is."""
+    from ..benchmarks.ladder import side_by_side
+    from ..corpus.docbin import docbin_paths, read_docs
+    from ..errors import Errors, MMCoTError
+    from .pipelines import load_pipeline
+
+    if repeated := {name for name in pipelines if pipelines.count(name) > 1}:
+        raise MMCoTError(Errors.E738.format(pipeline=min(repeated)))
+    loaded = {name: load_pipeline(name) for name in pipelines}
+    vocab = loaded[pipelines[0]].vocab
+    read = (doc for path in docbin_paths(data) for doc in read_docs(path, vocab))
+    texts = [doc.text for doc in read if len(doc)][: limit or None]
+    _report(side_by_side(loaded, texts, rounds), json)
+
+
 def elicit(
     requests: Annotated[int, typer.Option(min=0, help="For the throughput, 0 to skip it")] = 4000,
     workers: Annotated[int, typer.Option(min=1, help="Questions in flight")] = 200,
@@ -97,11 +121,53 @@ def elicit(
     _report(figures, json)
 
 
-def _report(figures: dict[str, Any], path: Path | None) -> None:
+def soak(
+    pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")],
+    docs: Annotated[int, typer.Option(min=1, help="Texts to stream")] = 20_000,
+    every: Annotated[int, typer.Option(min=1, help="Docs from one look to the next")] = 2000,
+    zone: Annotated[int, typer.Option(min=1, help="Docs a memory zone")] = 500,
+    zones: Annotated[bool, typer.Option(help="Process them in memory zones")] = True,
+    json: JsonFile = None,
+) -> None:
+    """Memory and speed over a long run whose texts bring new words all the time."""
+    from ..benchmarks.soak import Sample, sparkline
+    from ..benchmarks.soak import soak as measure
+    from .pipelines import load_pipeline
+
+    def seen(sample: Sample) -> None:
+        line = f"{sample.docs} docs: {sample.rss_mb:.1f} MB, {sample.docs_per_second:.1f} docs/s"
+        print(line, file=sys.stderr)
+
+    figures = measure(load_pipeline(pipeline), docs, every=every, zone=zone, zones=zones, seen=seen)
+    samples = figures["samples"][1:]
+    print(f"memory  {sparkline([sample['rss_mb'] for sample in samples])}")
+    print(f"docs/s  {sparkline([sample['docs_per_second'] for sample in samples])}")
+    _report(figures, json, quiet=("samples",))
+
+
+def annotate(
+    pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")],
+    size: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Docs; repeatable, 1000, 10000 and 100000 by default"),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of each run")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Docs that run together")] = 64,
+    json: JsonFile = None,
+) -> None:
+    """Docs/s and memory of `annotate` as the number of short docs grows, a process for each."""
+    from ..benchmarks.annotate import growth
+
+    _report(growth(pipeline, size or [1000, 10_000, 100_000], workers, batch_size), json)
+
+
+def _report(figures: dict[str, Any], path: Path | None, quiet: Sequence[str] = ()) -> None:
+    """quiet: what goes to the file alone."""
     import srsly
 
     for name, value in figures.items():
-        print(f"{name}: {value}")
+        if name not in quiet:
+            print(f"{name}: {value}")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         srsly.write_json(path, figures)

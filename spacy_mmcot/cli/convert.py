@@ -50,11 +50,32 @@ def convert(
             "left out."
         ),
     ] = None,
+    fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="How much of the train split stays labelled, such as 0.05; the rest becomes "
+            "unlabelled. Smaller parts lie in larger ones. Rows that --labelled names come first.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw that --fraction makes.")] = 1,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out posts of other domains than this; repeatable."),
+    ] = None,
+    rename_label: Annotated[
+        list[str] | None,
+        typer.Option(help="OLD=NEW: another name for an entity label; repeatable."),
+    ] = None,
     knowledge: Annotated[
         Path | None,
         typer.Option(
             help="Recorded knowledge of the Twitter corpora or MNRE, by row of the input."
         ),
+    ] = None,
+    rewritings: Annotated[
+        Path | None,
+        typer.Option(help="Recorded rewritings of the posts, by row of the input."),
     ] = None,
     answers: Annotated[
         list[Path] | None,
@@ -92,13 +113,15 @@ def convert(
 
     Reads posts and Prodigy's JSON Lines, CoNLL with IMGID lines, MNRE rows, and .spacy files.
     """
-    from ..corpus import sidecars, sources
+    from ..corpus import selection, sidecars, sources
     from ..corpus.findings import Findings
     from ..corpus.joining import join_rows
+    from ..corpus.rewritings import attach_rewritings
     from ..elicitation.listing import parse_listing
     from ..elicitation.pair_listing import parse_pair_listing
 
-    if len(inputs) > 1 and (labelled or knowledge):
+    names = selection.parse_renaming(rename_label or [])
+    if len(inputs) > 1 and (labelled or knowledge or rewritings):
         raise MMCoTError(Errors.E710.format(count=len(inputs)))
     findings = Findings(skip_invalid)
     ids: set[str] = set()
@@ -120,12 +143,22 @@ def convert(
         for line in findings.lines():
             print(line, file=sys.stderr)
         raise MMCoTError(Errors.E711.format(paths=", ".join(map(str, inputs))))
-    if labelled:
+    if fraction is not None:
+        first = sidecars.labelled_numbers(labelled, rows, findings) if labelled else []
+        rows = selection.labelled_fraction(rows, fraction, seed, first)
+    elif labelled:
         rows = sidecars.split_rows(labelled, rows, findings)
     if knowledge:
         rows = sidecars.attach_knowledge(
             knowledge, rows, parse_listing, parse_pair_listing, findings
         )
+    if rewritings:
+        rows = attach_rewritings(rewritings, rows, findings)
+    # After the files that speak of rows by number have found theirs.
+    if domain:
+        rows = selection.of_domains(rows, domain)
+    if names:
+        rows = selection.rename_labels(rows, names)
     parts = [row for row in rows if row.group is not None]
     others = len(rows) - len(parts)
     rows = join_rows(rows, findings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,6 @@ import typer
 from ..types import Pictures
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from spacy.language import Language
     from spacy.tokens import Doc
     from spacy.training import Example
@@ -40,23 +39,46 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    seen: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Also score apart the names that are labelled in these .spacy files or folders, "
+            "as the train split, and those that are not; repeatable",
+            show_default=False,
+        ),
+    ] = None,
     confusion: Annotated[
-        bool, typer.Option("--confusion", help="Show which relations are taken for which")
+        bool, typer.Option("--confusion", help="Show which labels are taken for which")
     ] = False,
+    reliability: Annotated[
+        bool, typer.Option("--reliability", help="Show what share is right at which score")
+    ] = False,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write what the pipeline finds beside what is labelled, a JSON line a doc, for "
+            "compare, cascade and report"
+        ),
+    ] = None,
 ) -> None:
-    """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, with their
-    calibration; relations on gold mentions and end to end; each per label. A pipeline that finds
+    """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, by boundaries
+    alone and by overlap, with their calibration; relations on gold mentions and end to end; each
+    per label. A pipeline that finds
     relations but no entities is given the gold ones. Docs are read without their pictures unless
     --pictures says otherwise: real ones, or, to see what they are worth, shuffled or black."""
     import json
 
     from rich.console import Console
 
+    from ..analysis.collect import predictions_of
+    from ..analysis.predictions import write_predictions
+    from ..analysis.surfaces import seen_scores
     from ..corpus.extensions import get_image
     from ..corpus.readers import Corpus
     from ..errors import Errors, MMCoTError
     from ..files import replacing
     from .ambiguity import ambiguous_scores, ambiguous_surfaces
+    from .evaluate_tables import lines, tables
     from .pipelines import load_pipeline
 
     nlp = load_pipeline(pipeline)
@@ -64,26 +86,33 @@ def evaluate(
         data, knowledge=knowledge, gold_entities=needs_gold_entities(nlp), pictures=pictures
     )
     examples = list(read(nlp))
-    further = _labelled_docs(ambiguous or [])
+    further = _labelled_docs("--ambiguous", ambiguous or [])
+    known = _labelled_docs("--seen", seen or [])
     n_pictures = sum(get_image(eg.predicted) is not None for eg in examples)
     metrics = measure(nlp, examples)
     if "ents_f" not in metrics and "rel_e2e_f" not in metrics:
         raise MMCoTError(Errors.E705.format(path=data, pipeline=nlp.pipe_names))
+    for option, paths in (("--ambiguous", ambiguous), ("--seen", seen)):
+        if paths and "ents_f" not in metrics:
+            raise MMCoTError(Errors.E708.format(option=option, path=data, pipeline=nlp.pipe_names))
+    found = predictions_of(examples, finds_entities=finds_entities(nlp))
     if ambiguous:
-        if "ents_f" not in metrics:
-            raise MMCoTError(Errors.E708.format(path=data, pipeline=nlp.pipe_names))
         surfaces = ambiguous_surfaces([*further, *(eg.reference for eg in examples)])
         metrics.update(ambiguous_scores(examples, surfaces))
+    if seen:
+        names = {(ent.text.casefold(), ent.label_) for doc in known for ent in doc.ents}
+        metrics.update(seen_scores(found, names))
     metrics["pictures"] = pictures
     metrics["docs_with_picture"] = n_pictures
     metrics["model_mb"] = round(_folder_bytes(nlp.path) / 1e6, 1) if nlp.path else None
     metrics["training"] = nlp.meta.get("mmcot_training")
     console = Console()
-    for table in _tables(metrics, confusion=confusion):
+    for table in tables(metrics, confusion=confusion, reliability=reliability):
         console.print(table)
-    if ambiguous:
-        console.print(_ambiguous_line(metrics))
-    console.print(_summary(metrics))
+    for line in lines(metrics):
+        console.print(line)
+    if predictions is not None:
+        write_predictions(predictions, found)
     if output is not None:
         with replacing(output) as temporary:
             temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
@@ -100,13 +129,17 @@ def needs_gold_entities(nlp: Language) -> bool:
     return False
 
 
+def finds_entities(nlp: Language) -> bool:
+    """Whether a component of the pipeline sets entities."""
+    return any("doc.ents" in nlp.get_pipe_meta(name).assigns for name in nlp.pipe_names)
+
+
 def measure(nlp: Language, examples: list[Example]) -> dict[str, Any]:
     """Run the pipeline over the examples' predicted Docs and score what it finds and the
-    references are labelled with: `ents_*`, `seqeval_*` and `ents_ece` for entities, `rel_*` and
+    references are labelled with: `ents_*`, `seqeval_*` and `docs_*` for entities, `rel_*` and
     `rel_e2e_*` for relations. The keys of what could not be scored are absent."""
     import time
 
-    from ..components.calibration import expected_calibration_error, scored_mentions
     from ..components.scorers import score_entities, seqeval_scores
     from ..types import RELATIONS_KEY
 
@@ -116,11 +149,10 @@ def measure(nlp: Language, examples: list[Example]) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     words = sum(len(eg.predicted) for eg in examples)
     metrics: dict[str, Any] = {}
-    finds_entities = any("doc.ents" in nlp.get_pipe_meta(name).assigns for name in nlp.pipe_names)
-    if finds_entities and any(eg.reference.has_annotation("ENT_IOB") for eg in examples):
+    if finds_entities(nlp) and any(eg.reference.has_annotation("ENT_IOB") for eg in examples):
         metrics.update(score_entities(examples))
         metrics.update(seqeval_scores(examples))
-        metrics["ents_ece"] = expected_calibration_error(*scored_mentions(examples))
+        metrics.update(_further_entity_scores(examples))
     if any(RELATIONS_KEY in eg.reference.user_data for eg in examples):
         for name in nlp.pipe_names:
             if nlp.get_pipe_meta(name).factory == "mmcot_rel":
@@ -131,7 +163,30 @@ def measure(nlp: Language, examples: list[Example]) -> dict[str, Any]:
     return metrics
 
 
-def _labelled_docs(paths: Iterable[Path]) -> list[Doc]:
+def _further_entity_scores(examples: list[Example]) -> dict[str, Any]:
+    from ..analysis.collect import predictions_of
+    from ..analysis.overlap import boundary_scores, entity_confusion, partial_scores
+    from ..analysis.reliability import (
+        confidences,
+        expected_calibration_error,
+        reliability,
+        scored_mentions,
+    )
+
+    found = predictions_of(examples)
+    mentions, docs = scored_mentions(found), confidences(found)
+    return {
+        **boundary_scores(found),
+        **partial_scores(found),
+        "ents_confusion": entity_confusion(found),
+        "ents_ece": expected_calibration_error(*mentions),
+        "ents_reliability": reliability(*mentions),
+        "docs_ece": expected_calibration_error(*docs),
+        "docs_reliability": reliability(*docs),
+    }
+
+
+def _labelled_docs(option: str, paths: Iterable[Path]) -> list[Doc]:
     """The labelled Docs of these files and folders. Raises MMCoTError for a path without one."""
     from spacy.vocab import Vocab
 
@@ -148,94 +203,10 @@ def _labelled_docs(paths: Iterable[Path]) -> list[Doc]:
             if doc.has_annotation("ENT_IOB")
         ]
         if not found:
-            raise MMCoTError(Errors.E709.format(path=path))
+            raise MMCoTError(Errors.E709.format(option=option, path=path))
         labelled += found
     return labelled
 
 
 def _folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _tables(metrics: dict[str, Any], *, confusion: bool) -> Iterable[Table]:
-    if "ents_f" in metrics:
-        seqeval = {key: metrics[f"seqeval_{key}"] for key in "prf"}
-        yield _scores("Entities (strict)", metrics, "ents", {"seqeval": seqeval})
-    pairs: Mapping[str, Mapping[str, int]] = metrics.get("rel_confusion") or {}
-    if "rel_f" in metrics:
-        support = {label: sum(row.values()) for label, row in pairs.items()}
-        macro = {"macro": {"f": metrics["rel_macro_f"]}}
-        yield _scores("Relations on gold mentions", metrics, "rel", macro, support)
-    if "rel_e2e_f" in metrics:
-        yield _scores("Relations end to end", metrics, "rel_e2e")
-    if confusion and pairs:
-        yield _confusion(pairs)
-
-
-def _scores(
-    title: str,
-    metrics: Mapping[str, Any],
-    prefix: str,
-    more: Mapping[str, Mapping[str, float]] | None = None,
-    support: Mapping[str, int] | None = None,
-) -> Table:
-    """P, R and F in percent: all, each label, and the rows of `more`; where `support` is given,
-    each label's number of gold items too."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("", "P", "R", "F", *(["gold"] if support is not None else []), title=title)
-    rows: list[tuple[str, Mapping[str, float]]]
-    rows = [("all", {key: metrics[f"{prefix}_{key}"] for key in "prf"})]
-    rows += sorted((metrics[f"{prefix}_per_type"] or {}).items())
-    rows += (more or {}).items()
-    for name, row in rows:
-        cells = [f"{100 * (row[key] or 0.0):.2f}" if key in row else "" for key in "prf"]
-        gold = str((support or {}).get(name, ""))
-        table.add_row(escape(name), *cells, *([gold] if support is not None else []))
-    return table
-
-
-def _confusion(pairs: Mapping[str, Mapping[str, int]]) -> Table:
-    """A row for each gold label, a column for each predicted one, "None" last. Columns are headed
-    by the rows' numbers: two dozen labels do not fit across a terminal."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    from ..types import NO_RELATION
-
-    predicted = {label for row in pairs.values() for label in row}
-    labels = sorted(predicted.union(pairs), key=lambda label: (label == NO_RELATION, label))
-    heads = {label: label if label == NO_RELATION else str(i) for i, label in enumerate(labels, 1)}
-    columns = [label for label in labels if label in predicted]
-    table = Table("gold", "", title="Confusion", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for label in columns:
-        table.add_column(heads[label], justify="right", no_wrap=True)
-    for label in labels:
-        row = pairs.get(label, {})
-        number = "" if label == NO_RELATION else heads[label]
-        table.add_row(escape(label), number, *(str(row.get(column, "·")) for column in columns))
-    return table
-
-
-def _ambiguous_line(metrics: Mapping[str, Any]) -> str:
-    n = metrics["ambiguous_n"]
-    if not n:
-        return "ambiguous names: none in this data"
-    p, r, f = (f"{100 * metrics[f'ambiguous_{key}']:.2f}" for key in "prf")
-    return f"ambiguous names: F {f} (P {p}, R {r}) over {n} mentions"
-
-
-def _summary(metrics: Mapping[str, Any]) -> str:
-    training = metrics["training"] or {}
-    parts = [f"{metrics['docs']} docs", f"{metrics['words_per_second']} words/s"]
-    if "ents_ece" in metrics:
-        parts.append(f"calibration error {100 * metrics['ents_ece']:.2f}")
-    if metrics["pictures"] != "none":
-        parts.append(f"{metrics['pictures']} pictures on {metrics['docs_with_picture']}")
-    parts.append(f"model {metrics['model_mb']} MB")
-    parts.append(
-        f"trained in {training.get('seconds', '?')} s ({training.get('steps', '?')} steps)"
-    )
-    return ", ".join(parts)

@@ -27,9 +27,9 @@ def experiment(
     keep_models: Annotated[bool, typer.Option(help="Keep pipelines that no run needs")] = False,
 ) -> None:
     """Run PLAN on CORPUS: what results.jsonl has is not run again, so a stopped plan goes on."""
+    from ..analysis.results import read_results
     from ..experiments.plan import read_plan
     from ..experiments.run import Runner
-    from ..experiments.table import read_results
 
     todo: Plan = read_plan(plan)
     runner = Runner(todo, corpus, output, results, keep_models=keep_models)
@@ -41,7 +41,8 @@ def experiment(
 def show(results: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
-    from ..experiments.table import SCORES, by_data, summary
+    from ..analysis.results import SCORES, by_data
+    from ..experiments.table import summary
 
     for data, lines in by_data(results).items():
         for score in SCORES:

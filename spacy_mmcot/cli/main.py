@@ -16,13 +16,19 @@ import typer
 
 from ..errors import MMCoTError, UsageError
 from . import answers, benchmark
+from .annotate import annotate
 from .augment import augment
 from .calibrate import calibrate
+from .cascade import cascade
+from .compare import compare
 from .convert import convert
 from .elicit import elicit
 from .evaluate import evaluate
 from .experiment import experiment
+from .export import export
+from .perturb import perturb
 from .plan import plan
+from .report import report
 from .teach import teach
 
 app = typer.Typer(
@@ -48,11 +54,17 @@ def _plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-for _function in (convert, plan, elicit, augment, teach, calibrate, evaluate, experiment):
+for _function in (
+    *(convert, plan, elicit, augment, teach, calibrate, evaluate, experiment),
+    *(compare, cascade, report, annotate, perturb, export),
+):
     app.command(_function.__name__)(_plain_errors(_function))
 benchmark.app.command("train")(_plain_errors(benchmark.train))
 benchmark.app.command("pipe")(_plain_errors(benchmark.pipe))
+benchmark.app.command("ladder")(_plain_errors(benchmark.ladder))
+benchmark.app.command("annotate")(_plain_errors(benchmark.annotate))
 benchmark.app.command("elicit")(_plain_errors(benchmark.elicit))
+benchmark.app.command("soak")(_plain_errors(benchmark.soak))
 app.add_typer(benchmark.app, name="benchmark")
 answers.app.command("export")(_plain_errors(answers.export_answers))
 answers.app.command("import")(_plain_errors(answers.import_answers))

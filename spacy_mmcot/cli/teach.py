@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .engines import EngineName, chosen_engine
+
 if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
@@ -40,45 +42,60 @@ def teach(
     pictures: Annotated[
         bool, typer.Option(help="Let a teacher that reads pictures see those of the docs")
     ] = True,
+    engine: Annotated[
+        EngineName, typer.Option(help="This process, or a Ray cluster that shares its files")
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="With Ray: processes, one for each CPU by default"),
+    ] = None,
+    chunk: Annotated[int, typer.Option(min=1, help="With Ray: docs that a worker takes")] = 500,
 ) -> None:
     """Let a TEACHER label INPUTS softly, unlabelled posts above all."""
     import time
 
     from ..corpus.docbin import docbin_paths, read_docs, write_docs
-    from ..corpus.extensions import set_image
-    from ..distillation.ensemble import teach_together
     from ..distillation.teach import KnowledgeEncoder, set_prompt_targets
+    from ..production.teaching import load_teachers, taught, taught_in_parts
     from .pipelines import load_pipeline
 
     started = time.perf_counter()
-    nlp = load_pipeline(teacher)
-    teachers = [nlp, *(load_pipeline(path, vocab=nlp.vocab) for path in also or ())]
     files = [file for path in inputs for file in docbin_paths(path)]
-    docs = [doc for file in files for doc in read_docs(file, nlp.vocab)]
-    # Hidden from the teacher, not lost: the student may train on the same pictures.
-    hidden = [] if pictures else list(map(_take_picture, docs))
-    docs = list(teach_together(teachers, docs, batch_size))
-    for doc, picture in zip(docs, hidden, strict=False):
-        set_image(doc, picture)
-    n_targets = 0
-    if prompt_length:
-        source = knowledge_encoder or _encoder_source(nlp)
-        n_targets = set_prompt_targets(docs, KnowledgeEncoder(source, prompt_length), batch_size)
-    write_docs(output, docs)
+    sources = [str(source) for source in (teacher, *(also or ()))]
+
+    def finish(docs: list[Doc], nlp: Language | None) -> int:
+        n_targets = 0
+        if prompt_length:
+            source = knowledge_encoder or _encoder_source(nlp or load_pipeline(teacher))
+            encoder = KnowledgeEncoder(source, prompt_length)
+            n_targets = set_prompt_targets(docs, encoder, batch_size)
+        write_docs(output, docs)
+        return n_targets
+
+    if engine == "ray":
+        shared = taught_in_parts(
+            sources,
+            load_pipeline,
+            files,
+            output,
+            chosen_engine("ray", workers),
+            pictures=pictures,
+            batch_size=batch_size,
+            chunk=chunk,
+        )
+        with shared as docs:
+            n_targets = finish(docs, None)
+    else:
+        teachers = load_teachers(sources, load_pipeline)
+        read = (doc for file in files for doc in read_docs(file, teachers[0].vocab))
+        docs = taught(teachers, read, pictures, batch_size)
+        n_targets = finish(docs, teachers[0])
     seconds = time.perf_counter() - started
     unlabelled = sum(not doc.has_annotation("ENT_IOB") for doc in docs)
     print(
         f"{len(docs)} docs taught ({unlabelled} of them unlabelled), {n_targets} prompt targets, "
         f"{output.stat().st_size / 1e6:.1f} MB, {seconds:.1f} s -> {output}"
     )
-
-
-def _take_picture(doc: Doc) -> str | bytes | None:
-    from ..corpus.extensions import get_image, set_image
-
-    picture = get_image(doc)
-    set_image(doc, None)
-    return picture
 
 
 def _encoder_source(nlp: Language) -> str:

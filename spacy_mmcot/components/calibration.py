@@ -1,49 +1,15 @@
-"""How far a pipeline's span scores can be trusted, and the temperature that mends them."""
+"""The temperature under which a pipeline's scores mean what they say."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import numpy
 import torch
-from numpy.typing import NDArray
 from spacy.training import Example
 from thinc.api import xp2torch
 
 from ..errors import Errors, MMCoTError
 from .ner import MMCoTNER
-
-
-def scored_mentions(
-    examples: Iterable[Example],
-) -> tuple[NDArray[numpy.float64], NDArray[numpy.bool_]]:
-    """The scores of all predicted mentions, and whether each is a gold entity (span and label).
-    Docs without entity annotation do not count."""
-    scores, correct = [], []
-    for example in examples:
-        if not example.reference.has_annotation("ENT_IOB"):
-            continue
-        gold = {(ent.start_char, ent.end_char, ent.label_) for ent in example.reference.ents}
-        for ent in example.predicted.ents:
-            if ent._.mmcot_score is not None:
-                scores.append(ent._.mmcot_score)
-                correct.append((ent.start_char, ent.end_char, ent.label_) in gold)
-    return numpy.array(scores, dtype="float64"), numpy.array(correct, dtype=bool)
-
-
-def expected_calibration_error(
-    scores: NDArray[numpy.float64], correct: NDArray[numpy.bool_], n_bins: int = 10
-) -> float:
-    """Mean gap between score and share of correct mentions over `n_bins` equal-width bins,
-    weighed by their mentions (Guo et al., ICML 2017). 0.0 where there are no mentions."""
-    if not len(scores):
-        return 0.0
-    bins = numpy.minimum((scores * n_bins).astype(int), n_bins - 1)
-    gaps = (
-        abs(scores[bins == b].mean() - correct[bins == b].mean()) * (bins == b).mean()
-        for b in numpy.unique(bins)
-    )
-    return float(sum(gaps))
 
 
 def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from spacy.pipeline.trainable_pipe import TrainablePipe
@@ -11,6 +12,7 @@ from spacy.training import Example, validate_examples
 from thinc.api import Optimizer
 
 from ..errors import Errors, MMCoTError
+from .heap import trim_heap
 
 # What stands in for an encoder where a component is added without a config.
 DEFAULT_TOK2VEC = {
@@ -53,6 +55,12 @@ class DistilledPipe(TrainablePipe):
         self.cfg["labels"] = sorted([*self.labels, label])
         self.vocab.strings.add(label)
         return 1
+
+    @contextmanager
+    def memory_zone(self, mem: Any) -> Iterator[Any]:
+        """Entered and left with `nlp.memory_zone()`: what its docs took goes back to the system."""
+        yield mem
+        trim_heap()
 
     def check_initialized(self) -> None:
         """Raises MMCoTError."""

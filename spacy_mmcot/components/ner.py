@@ -19,7 +19,7 @@ from ..corpus.extensions import register
 from ..distillation.losses import Losses, tag_losses
 from ..distillation.soft_labels import get_soft_labels, soft_tags
 from ..errors import Errors, MMCoTError
-from ..model.crf import best_paths, lattice, log_marginals, span_log_probability
+from ..model.crf import best_paths, lattice, log_marginals, path_scores, span_log_probability
 from ..model.listening import check_states
 from ..model.tagger_bridge import TagScores, set_tags
 from .distilled import DEFAULT_TOK2VEC, DistilledPipe
@@ -41,9 +41,21 @@ class Mention(NamedTuple):
     score: float
 
 
+class Mentions(list[Mention]):
+    """The mentions of one Doc, in text order, and the probability of the tag sequence that they
+    come from: that they all are right and nothing is missing."""
+
+    def __init__(self, probability: float = 1.0):
+        super().__init__()
+        self.probability = probability
+
+
 @Language.factory(
     "mmcot_ner",
-    assigns=["doc.ents", "token.ent_iob", "token.ent_type", "span._.mmcot_score"],
+    assigns=[
+        *("doc.ents", "token.ent_iob", "token.ent_type"),
+        *("span._.mmcot_score", "doc._.mmcot_confidence"),
+    ],
     default_config={
         "model": DEFAULT_MODEL,
         "overwrite": False,
@@ -66,7 +78,8 @@ def make_ner(
 
 
 class MMCoTNER(DistilledPipe):
-    """Finds entities: the best legal BIO sequence a Doc, each with its exact probability.
+    """Finds entities: the best legal BIO sequence a Doc, each mention and the whole sequence with
+    its exact probability.
 
     overwrite: replace entities set before; without it they stay, and a prediction that touches
         one of them is dropped.
@@ -132,17 +145,20 @@ class MMCoTNER(DistilledPipe):
         sample = [eg.predicted for eg in islice(get_examples(), 10)]
         self.model.initialize(X=[doc for doc in sample if len(doc)] or sample)
 
-    def predict(self, docs: Iterable[Doc]) -> list[list[Mention]]:
+    def predict(self, docs: Iterable[Doc]) -> list[Mentions]:
         """The mentions of each Doc, in text order; the Docs are not touched."""
         docs = list(docs)
-        mentions: list[list[Mention]] = [[] for _ in docs]
+        mentions = [Mentions() for _ in docs]
         filled = [i for i, doc in enumerate(docs) if len(doc)]
         if not filled:
             return mentions
         emissions, lengths, transitions = self._scores([docs[i] for i in filled])
         paths = best_paths(emissions, lengths, transitions)
         scores = lattice(emissions, lengths, transitions)
+        chosen = path_scores(emissions, lengths, transitions, paths)
+        probabilities = (chosen - scores.log_z).clamp(max=0.0).exp().tolist()
         for row, (i, path) in enumerate(zip(filled, paths, strict=True)):
+            mentions[i].probability = probabilities[row]
             for start, end, label in self._spans(path):
                 begin = 1 + 2 * label
                 log_probability = span_log_probability(
@@ -174,9 +190,10 @@ class MMCoTNER(DistilledPipe):
         empty = numpy.zeros((0, len(self.tags)), dtype="float32")
         return [next(arrays).cpu().numpy() if len(doc) else empty for doc in docs]
 
-    def set_annotations(self, docs: Iterable[Doc], scores: list[list[Mention]]) -> None:
-        """Write doc.ents and each new entity's `span._.mmcot_score`."""
+    def set_annotations(self, docs: Iterable[Doc], scores: list[Mentions]) -> None:
+        """Write doc.ents, each new entity's `span._.mmcot_score`, and `doc._.mmcot_confidence`."""
         for doc, mentions in zip(docs, scores, strict=True):
+            doc._.mmcot_confidence = mentions.probability
             kept = [] if self.overwrite else list(doc.ents)
             # Tokens that someone barred from being an entity.
             barred = [t.i for t in doc if t.ent_iob == 3 and not t.ent_type and not self.overwrite]

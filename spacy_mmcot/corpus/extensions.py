@@ -40,6 +40,9 @@ def register() -> None:
     `kind` and `explanation`), `sentence`, `multimodality` and `caption` that are known, or None.
     `doc._.mmcot_rel`: tuple of `Relation(head, tail, label, score)`, empty by default.
     `span._.mmcot_score`: probability of the mention, or None.
+    `doc._.mmcot_confidence`: probability, by the account of `mmcot_ner`, that it found all mentions
+    of the Doc and no other, with the right labels: that of the predicted tag sequence. 1.0 for an
+    empty Doc, None where no `mmcot_ner` ran. Relations do not count in it.
     """
     if not Doc.has_extension("mmcot_image"):
         Doc.set_extension("mmcot_image", getter=get_image, setter=set_image)
@@ -51,6 +54,8 @@ def register() -> None:
         Doc.set_extension("mmcot_rel", getter=get_relations, setter=set_relations)
     if not Span.has_extension("mmcot_score"):
         Span.set_extension("mmcot_score", default=None)
+    if not Doc.has_extension("mmcot_confidence"):
+        Doc.set_extension("mmcot_confidence", default=None)
 
 
 def set_image(doc: Doc, image: object) -> None:

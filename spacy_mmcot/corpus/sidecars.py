@@ -67,14 +67,7 @@ def split_rows(path: Path, rows: list[Row], findings: Findings) -> list[Row]:
 
     Raises MMCoTError where the file is broken or names a row that the input does not have.
     """
-    raw = b"\n".join(line for _, line in iter_lines(path))
-    try:
-        lists = _Labelled.model_validate(parse_json(path, 1, raw))
-    except ValidationError as error:
-        problem, expected = explain(error)
-        raise MMCoTError(
-            Errors.E207.format(path=path, problem=problem, expected=expected)
-        ) from None
+    lists = _read_lists(path)
     labelled = set(lists.posts or lists.labelled or ())
     unlabelled = set(lists.unlabelled or ())
     _check_numbers(path, labelled | unlabelled, rows, findings)
@@ -88,6 +81,27 @@ def split_rows(path: Path, rows: list[Row], findings: Findings) -> list[Row]:
         else:
             findings.change(f"rows that {path.name} does not name, left out", row.post.id)
     return result
+
+
+def labelled_numbers(path: Path, rows: list[Row], findings: Findings) -> list[int]:
+    """The row numbers that `path` names as labelled, in its order. Raises MMCoTError as
+    `split_rows` does."""
+    lists = _read_lists(path)
+    numbers = list(lists.posts or lists.labelled or ())
+    _check_numbers(path, set(numbers), rows, findings)
+    present = {row.number for row in rows}
+    return [number for number in numbers if number in present]
+
+
+def _read_lists(path: Path) -> _Labelled:
+    raw = b"\n".join(line for _, line in iter_lines(path))
+    try:
+        return _Labelled.model_validate(parse_json(path, 1, raw))
+    except ValidationError as error:
+        problem, expected = explain(error)
+        raise MMCoTError(
+            Errors.E207.format(path=path, problem=problem, expected=expected)
+        ) from None
 
 
 def _check_numbers(path: Path, wanted: set[int], rows: list[Row], findings: Findings) -> None:

@@ -16,11 +16,14 @@ from ..types import Pictures
 class Run(pydantic.BaseModel):
     """One row of the table: a training config, what to change in it, and what to train on.
 
-    train: names of corpus files. teacher: the run whose pipeline labels them softly first.
+    train: names of corpus files, with their folders where they lie in some ("gold/train").
+    teacher: the run whose pipeline labels them softly first.
     knowledge: the pipeline reads the docs' knowledge, also when it is evaluated.
     pictures: the ways in which the plan's evaluation corpus is read, each evaluated; the first is
         the run's own figure, the others are rows of their own.
-    also_on: further files to evaluate on, pictures read in the first way.
+    evaluate_on: the corpus file that is scored, where it is another than the plan's.
+    also_on: paths of further files to evaluate on, pictures read in the first way. A line of
+        results stays valid when these change; what must not go stale belongs to the plan's own.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid")
@@ -32,6 +35,7 @@ class Run(pydantic.BaseModel):
     knowledge: bool = False
     overrides: dict[str, Any] = {}
     seeds: list[int] | None = None
+    evaluate_on: str | None = None
     also_on: list[str] = []
     pictures: Annotated[list[Pictures], pydantic.Field(min_length=1)] = ["none"]
 
@@ -47,6 +51,8 @@ class Plan(pydantic.BaseModel):
     """Runs by name.
 
     evaluate_on: the corpus file that is scored; no run sees it before.
+    also_on: further corpus files that every run which reads text alone is scored on. Runs with
+        knowledge are left out: it was elicited about other texts than these.
     ambiguous: corpus files that say, with the one that is scored, which names are ambiguous; the
         scores on these are measured too. Empty for no such scores.
     """
@@ -55,10 +61,19 @@ class Plan(pydantic.BaseModel):
 
     name: str
     evaluate_on: str = "dev"
+    also_on: list[str] = []
     seeds: list[int] = [1, 2, 3]
     overrides: dict[str, Any] = {}
     ambiguous: list[str] = []
     runs: dict[str, Run]
+
+    def scored(self, run: Run) -> str:
+        """The corpus file that the run is scored on."""
+        return run.evaluate_on or self.evaluate_on
+
+    def scored_too(self, run: Run) -> list[str]:
+        """The further corpus files that the run is scored on."""
+        return [] if run.knowledge else self.also_on
 
     def order(
         self, only: Iterable[str] | None = None, seeds: Iterable[int] | None = None

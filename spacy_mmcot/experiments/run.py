@@ -13,14 +13,16 @@ from typing import Any
 
 from spacy.util import load_config
 
+from ..analysis.results import read_results
 from ..errors import Errors, MMCoTError
 from ..types import Pictures
 from .plan import Plan, Run
-from .table import append_result, read_results
+from .table import append_result
+from .versions import versions
 
 # Settings that change nothing at these values: whether a config spells them out or leaves them
 # out, the run is the same, so that the results of a time before a setting existed still count.
-_OFF: dict[str, Any] = {"vision": None, "pictures": "none"}
+_OFF: dict[str, Any] = {"vision": None, "pictures": "none", "segment_grains": None, "layers": None}
 _VISION_ONLY = {"visual_prompts", "picture_dropout", "picture_swap", "picture_matching"}
 
 
@@ -54,34 +56,51 @@ class Runner:
         if not (trained.is_file() and trained.read_text("utf-8") == identity):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            files = [self.corpus / f"{part}.spacy" for part in run.train]
+            files = list(map(self._file, run.train))
             if run.teacher is not None:
                 files = [self._taught(run, seed, files)]
             self._train(run, seed, _folder_of(files, folder / "corpus"), folder)
             trained.write_text(identity, encoding="utf-8")
-        own = self.corpus / f"{self.plan.evaluate_on}.spacy"
+        append_result(self.results, self._line(name, seed, measured, model))
+        if not teaches and not self.keep_models:
+            shutil.rmtree(folder)
+
+    def _line(self, name: str, seed: int, measured: str, model: Path) -> dict[str, Any]:
+        """What is kept of a trained run: its scores, and all that they depend on."""
+        run = self.plan.runs[name]
+        own = self._file(self.plan.scored(run))
+        further = [*map(self._file, self.plan.scored_too(run)), *map(_user_path, run.also_on)]
         first, *others = run.pictures
+        started = time.perf_counter()
         metrics = self._evaluate(run, model, own, first)
-        also = {
-            str(path): self._evaluate(run, model, Path(path).expanduser(), first)
-            for path in run.also_on
-        }
-        line = {
+        also = {str(path): self._evaluate(run, model, path, first) for path in further}
+        other_pictures = {way: self._evaluate(run, model, own, way) for way in others}
+        seconds = time.perf_counter() - started
+        parts = dict.fromkeys((*run.train, self.plan.scored(run), *self.plan.scored_too(run)))
+        training = metrics.get("training") or {}
+        return {
             "experiment": self.plan.name,
             "run": name,
             "seed": seed,
             "identity": measured,
-            "evaluated_on": self.plan.evaluate_on,
+            "evaluated_on": self.plan.scored(run),
             "description": run.model_dump(exclude_defaults=True),
             "overrides": self.plan.overrides,
+            "config": _resolved(run.config, self._overrides(run, seed)),
+            "data": {part: _digest(self._file(part)) for part in parts},
+            "versions": versions(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "seconds": {"train": training.get("seconds"), "evaluate": round(seconds, 2)},
             "metrics": metrics,
             "also_on": also,
-            "other_pictures": {way: self._evaluate(run, model, own, way) for way in others},
+            "other_pictures": other_pictures,
         }
-        append_result(self.results, line)
-        if not teaches and not self.keep_models:
-            shutil.rmtree(folder)
+
+    def _file(self, part: str) -> Path:
+        return self.corpus / f"{part}.spacy"
+
+    def _overrides(self, run: Run, seed: int) -> dict[str, Any]:
+        return {**self.plan.overrides, **run.overrides, "system.seed": seed}
 
     def _measured(self, run: Run, identity: str) -> str:
         """The identity of a results line: of the training, and of what is measured beyond plain
@@ -90,8 +109,12 @@ class Runner:
         if run.pictures != ["none"]:
             parts.append("-".join(run.pictures))
         if self.plan.ambiguous:
-            files = [_content(self.corpus / f"{part}.spacy") for part in self.plan.ambiguous]
-            parts.append(f"ambiguous-{hashlib.sha256(b''.join(files)).hexdigest()[:8]}")
+            files = b"".join(_content(self._file(part)) for part in self.plan.ambiguous)
+            parts.append(f"ambiguous-{hashlib.sha256(files).hexdigest()[:8]}")
+        if further := self.plan.scored_too(run):
+            # With their names, which the scores stand under.
+            named = [[part, _digest(self._file(part))] for part in further]
+            parts.append(f"also-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:8]}")
         return "+".join(parts)
 
     def _identity(self, name: str, seed: int) -> str:
@@ -99,11 +122,11 @@ class Runner:
         digest = hashlib.sha256()
         settings = [
             run.model_dump(include={"train", "knowledge", "prompt_length"}),
-            _resolved(run.config, {**self.plan.overrides, **run.overrides, "system.seed": seed}),
+            _resolved(run.config, self._overrides(run, seed)),
         ]
         digest.update(json.dumps(settings, sort_keys=True).encode())
-        for part in (*run.train, self.plan.evaluate_on):
-            digest.update(_content(self.corpus / f"{part}.spacy"))
+        for part in (*run.train, self.plan.scored(run)):
+            digest.update(_content(self._file(part)))
         if run.teacher is not None:
             digest.update(self._identity(run.teacher, seed).encode())
         return digest.hexdigest()[:16]
@@ -127,7 +150,7 @@ class Runner:
     def _train(self, run: Run, seed: int, corpus: Path, folder: Path) -> None:
         overrides = {
             "paths.train": corpus,
-            "paths.dev": self.corpus / f"{self.plan.evaluate_on}.spacy",
+            "paths.dev": self._file(self.plan.scored(run)),
             "system.seed": seed,
             **self.plan.overrides,
             **run.overrides,
@@ -141,7 +164,7 @@ class Runner:
         if run.knowledge:
             options.append("--knowledge")
         for part in self.plan.ambiguous:
-            options += ["--ambiguous", self.corpus / f"{part}.spacy"]
+            options += ["--ambiguous", self._file(part)]
         _call("mmcot", "evaluate", model, data, *options)
         return json.loads(output.read_text(encoding="utf-8"))
 
@@ -194,8 +217,21 @@ def _content(path: Path) -> bytes:
         raise MMCoTError(Errors.E100.format(path=path)) from None
 
 
+def _digest(path: Path) -> str:
+    return hashlib.sha256(_content(path)).hexdigest()[:16]
+
+
+def _user_path(path: str) -> Path:
+    return Path(path).expanduser()
+
+
 def _folder_of(files: list[Path], folder: Path) -> Path:
+    """A folder of links to the files. The reader takes them in order of name, which a file keeps
+    where no other has it, so that the order of old runs stays."""
     folder.mkdir()
-    for file in files:
-        (folder / file.name).symlink_to(file.resolve())
+    for number, file in enumerate(files):
+        link = folder / file.name
+        if link.is_symlink():
+            link = folder / f"{file.stem}-{number}{file.suffix}"
+        link.symlink_to(file.resolve())
     return folder

@@ -1,103 +1,31 @@
-"""Results files and the table over them: every figure comes from a finished run."""
+"""Adding to a results file, and the tables over it: every figure comes from a finished run."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from statistics import mean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from ..analysis.results import SCORES, rows
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def read_results(path: Path, experiment: str) -> list[dict[str, Any]]:
-    """The lines of one experiment. A last line cut off by a kill is left out."""
-    if not path.is_file():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return [line for line in lines if line["experiment"] == experiment]
-
-
 def append_result(path: Path, line: dict[str, Any]) -> None:
-    """Add a finished run. Where a kill cut the last line off, the new one does not join it."""
+    """Add a finished run. Where a kill cut the last line off, the new one does not join it.
+
+    One unbuffered write to a file opened for appending: processes that share the file cannot cut
+    into each other's lines.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as stream:
-        if stream.tell():
+    with path.open("ab+", buffering=0) as stream:
+        whole = True
+        if stream.seek(0, os.SEEK_END):
             stream.seek(-1, os.SEEK_END)
-            if stream.read(1) != b"\n":
-                stream.write(b"\n")
-        stream.write(json.dumps(line).encode() + b"\n")
-
-
-_WITH = {
-    "none": "no pictures",
-    "real": "real pictures",
-    "shuffled": "shuffled pictures",
-    "black": "black pictures",
-}
-SCORES = {
-    "ents_f": "entity F1 (strict)",
-    "ambiguous_f": "entity F1 (ambiguous names)",
-    "rel_f": "relation F1 (gold mentions)",
-    "rel_e2e_f": "relation F1 (end to end)",
-}
-
-
-def by_data(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The lines by the data that they are scored on: the plan's own first, then a run's further
-    ones, by file name. A run scored with its pictures read in other ways has a line for each, as a
-    run of the name "student, shuffled pictures"."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for line in results:
-        own = found.setdefault(line["evaluated_on"], [])
-        own.append(line)
-        for way, metrics in line.get("other_pictures", {}).items():
-            own.append({**line, "run": f"{line['run']}, {_WITH[way]}", "metrics": metrics})
-    for line in results:
-        for path, metrics in line["also_on"].items():
-            found.setdefault(Path(path).stem, []).append({**line, "metrics": metrics})
-    return found
-
-
-class Row(NamedTuple):
-    """A run of a plan: its score a seed, and what its training cost, seconds on the mean."""
-
-    run: str
-    scores: dict[int, float]
-    steps: int
-    seconds: float
-
-    @property
-    def mean(self) -> float:
-        return mean(self.scores.values())
-
-    @property
-    def spread(self) -> float:
-        """The greatest score less the least."""
-        return max(self.scores.values()) - min(self.scores.values())
-
-
-def rows(results: list[dict[str, Any]], score: str) -> list[Row]:
-    """The runs that have the score, in the order in which they were first finished. Of a run that
-    was repeated the last result counts."""
-    by_run: dict[str, dict[int, dict[str, Any]]] = {}
-    for line in results:
-        if line["metrics"].get(score) is not None:
-            by_run.setdefault(line["run"], {})[line["seed"]] = line["metrics"]
-    found = []
-    for run, metrics in by_run.items():
-        scores = {seed: m[score] for seed, m in sorted(metrics.items())}
-        costs = [m.get("training") or {} for m in metrics.values()]
-        seconds = mean(cost.get("seconds", 0.0) for cost in costs)
-        found.append(Row(run, scores, costs[0].get("steps", 0), seconds))
-    return found
+            whole = stream.read(1) == b"\n"
+        stream.write((b"" if whole else b"\n") + json.dumps(line).encode() + b"\n")
 
 
 def summary(results: list[dict[str, Any]], score: str, data: str = "") -> Table | None:

@@ -2,18 +2,32 @@
 
 from typing import Optional
 
+from spacy.ml.featureextractor import FeatureExtractor
 from spacy.tokens import Doc
 from spacy_transformers.data_classes import FullTransformerBatch
 from spacy_transformers.layers.split_trf import split_trf_batch
 from spacy_transformers.layers.trfs2arrays import trfs2arrays
-from thinc.api import Model, chain, reduce_first
+from thinc.api import (
+    HashEmbed,
+    Maxout,
+    Model,
+    chain,
+    concatenate,
+    list2ragged,
+    ragged2list,
+    reduce_first,
+    with_array,
+)
 from thinc.types import Floats2d, Ragged
 
+from ..errors import Errors, MMCoTError
 from .doc_pairs import DocPairs
 from .encoder_bridge import encoder_model
 from .encoder_pictures import PictureTraining
+from .knowledge import SEGMENT_GRAINS
 from .pair_bridge import pair_model
 from .pair_classifier import Context
+from .piece_bridge import piece_vectors
 from .prompted_encoder import PromptKind
 from .tagger_bridge import TagScores, tagger_model
 from .vision_bridge import VisionModel
@@ -37,6 +51,8 @@ def PromptedTransformer(
     picture_dropout: float = 0.5,
     picture_swap: float = 0.15,
     picture_matching: float = 0.2,
+    segment_grains: Optional[list[str]] = None,  # noqa: UP045
+    layers: Optional[int] = None,  # noqa: UP045
 ) -> Model[list[Doc], FullTransformerBatch]:
     """`spacy_mmcot.PromptedTransformer.v1`: an encoder for spaCy's stock `transformer` component.
 
@@ -64,12 +80,29 @@ def PromptedTransformer(
     picture_swap: how often training shows a doc, of those that keep theirs, another's picture, so
         that the gate learns to close.
     picture_matching: weight of learning which text and picture of a batch belong together.
+    segment_grains: what the segment holds, of "caption", "sentence" and "multimodality"; None for
+        all that a doc has.
+    layers: how many of the encoder's layers to keep, counted from its input; None for all.
+
+    Raises MMCoTError for another name among the segment's grains; `initialize` does for a number
+    of layers that the encoder does not have.
     """
+    grains = SEGMENT_GRAINS if segment_grains is None else segment_grains
+    if unknown := [grain for grain in grains if grain not in SEGMENT_GRAINS]:
+        raise MMCoTError(
+            Errors.E409.format(
+                name="In segment_grains of spacy_mmcot.PromptedTransformer.v1 a grain",
+                received=repr(unknown[0]),
+                allowed=", ".join(SEGMENT_GRAINS),
+            )
+        )
     return encoder_model(
         source,
+        layers=layers,
         vision=vision,
         pictures=PictureTraining(picture_dropout, picture_swap, picture_matching),
         segment_length=segment_length,
+        segment_grains=grains,
         max_length=max_length,
         stride=stride,
         regression=prompt_regression,
@@ -132,6 +165,39 @@ def PairClassifier(
             "view_dropout": view_dropout,
         },
     )
+
+
+def PieceEmbed(
+    width: int,
+    attrs: list[str],
+    rows: list[int],
+    source: str,
+    table_width: int = 128,
+) -> Model[list[Doc], list[Floats2d]]:
+    """`spacy_mmcot.PieceEmbed.v1`: for a student without a transformer. Token vectors of hashed
+    attributes, as of `spacy.MultiHashEmbed.v2`, and of the token's word pieces in an encoder's
+    word embeddings, which stay frozen. Each part is as wide as the output.
+
+    attrs: token attributes, such as NORM, PREFIX, SUFFIX and SHAPE.
+    rows: the rows of each attribute's hash table.
+    source: as for `PromptedTransformer`; read at `initialize` only.
+    table_width: principal components of the word embeddings to keep.
+
+    Raises MMCoTError where there are not as many rows as attrs.
+    """
+    if len(rows) != len(attrs):
+        raise MMCoTError(
+            Errors.E409.format(
+                name="rows of spacy_mmcot.PieceEmbed.v1",
+                received=rows,
+                allowed=f"one number for each of attrs, {attrs}",
+            )
+        )
+    hashes = [HashEmbed(width, n, column=column, seed=column) for column, n in enumerate(rows)]
+    hashed = chain(FeatureExtractor(attrs), list2ragged(), with_array(concatenate(*hashes)))
+    pieces = piece_vectors(source, table_width=table_width, width=width)
+    mix: Model[Floats2d, Floats2d] = Maxout(width, width * (len(rows) + 1), nP=3, normalize=True)
+    return chain(concatenate(hashed, pieces), with_array(mix), ragged2list())
 
 
 def KnowledgeReader(

@@ -44,6 +44,7 @@ class TorchShim(PyTorchShim):
             serialize_model=_serialize,
             deserialize_model=functools.partial(_deserialize, build),
         )
+        self.build = build
         self.lr_scales = lr_scales or {}
 
     @property

@@ -100,6 +100,22 @@ def best_paths(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> list[
     return paths
 
 
+def path_scores(
+    emissions: Tensor, lengths: Tensor, transitions: Tensor, paths: Sequence[Sequence[int]]
+) -> Tensor:
+    """The score of one tag sequence of each sentence, (batch,); less log Z it is the sequence's
+    log probability."""
+    boundary, n_tokens = len(transitions) - 1, emissions.shape[1]
+    rows = [[*path, *[boundary] * (n_tokens - len(path))] for path in paths]
+    tags = torch.tensor(rows, device=emissions.device)
+    edge = tags.new_full((len(rows), 1), boundary)
+    steps = transitions[torch.cat([edge, tags], dim=1), torch.cat([tags, edge], dim=1)]
+    position = torch.arange(n_tokens + 1, device=emissions.device)
+    inside = position[:-1] < lengths.unsqueeze(1)
+    emitted = emissions.gather(2, (tags * inside).unsqueeze(2)).squeeze(2)
+    return (emitted * inside).sum(dim=1) + (steps * (position <= lengths.unsqueeze(1))).sum(dim=1)
+
+
 def span_log_probability(
     scores: Lattice,
     emissions: Tensor,

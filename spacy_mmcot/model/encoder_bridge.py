@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy
@@ -14,18 +12,19 @@ from spacy_transformers.data_classes import FullTransformerBatch, WordpieceBatch
 from thinc.api import Model
 from thinc.types import Ragged
 from torch import Tensor
-from transformers import AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import Errors, MMCoTError
 from ..types import PROMPT_TARGET_KEY
 from .alignment import PromptedBatch, View
 from .bridge import Settings, TorchShim, torch_shim
+from .depth import keep_layers
 from .encoder import build_from_config, load_pretrained
 from .encoder_pictures import DocPictures, PictureTraining, matching_loss, see
 from .encoder_rows import Row, groups, make_row, pad
 from .knowledge import knowledge_tags, segment_text
 from .prompted_encoder import PictureBatch, PromptedEncoder
+from .tokenizer_files import tokenizer_files, tokenizer_of
 from .vision_bridge import VisionModel, vision_grid
 from .wordpieces import make_windows
 
@@ -33,9 +32,11 @@ from .wordpieces import make_windows
 def encoder_model(
     source: str,
     *,
+    layers: int | None,
     vision: VisionModel | None,
     pictures: PictureTraining,
     segment_length: int,
+    segment_grains: Sequence[str],
     max_length: int,
     stride: int,
     regression: float,
@@ -53,7 +54,9 @@ def encoder_model(
         shims=[TorchShim(build_module, {"encoder.": encoder_lr_scale})],
         attrs={
             "source": source,
+            "layers": layers,
             "segment_length": segment_length,
+            "segment_grains": list(segment_grains),
             "max_length": max_length,
             "stride": stride,
             "regression": regression,
@@ -62,13 +65,12 @@ def encoder_model(
     )
 
 
-def build_module(settings: Settings) -> PromptedEncoder:
+def build_module(
+    settings: Settings, kind: type[PromptedEncoder] = PromptedEncoder
+) -> PromptedEncoder:
     """A PromptedEncoder from its settings alone, weights still to be loaded."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in settings["tokenizer"].items():
-            (Path(folder) / name).write_bytes(content)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    return PromptedEncoder(build_from_config(settings["config"]), tokenizer, **settings["module"])
+    tokenizer = tokenizer_of(settings["tokenizer"])
+    return kind(build_from_config(settings["config"]), tokenizer, **settings["module"])
 
 
 def _init(model: Model, X: Any = None, Y: Any = None) -> None:
@@ -77,6 +79,7 @@ def _init(model: Model, X: Any = None, Y: Any = None) -> None:
         vision.initialize()
     if shim.module is None:
         tokenizer, encoder = load_pretrained(model.attrs["source"])
+        keep_layers(encoder, model.attrs["layers"])
         settings = dict(model.attrs["module_settings"])
         if model.layers:
             settings["patch_width"] = model.layers[0].get_dim("nO")
@@ -84,17 +87,11 @@ def _init(model: Model, X: Any = None, Y: Any = None) -> None:
             PromptedEncoder(encoder, tokenizer, **settings),
             {
                 "config": encoder.config.to_dict(),
-                "tokenizer": _tokenizer_files(tokenizer),
+                "tokenizer": tokenizer_files(tokenizer),
                 "module": settings,
             },
         )
     model.set_dim("nO", shim.module.width)
-
-
-def _tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def _forward(
@@ -149,7 +146,7 @@ def _make_rows(
     segment_length = model.attrs["segment_length"]
     segments: list[list[int]] = [[] for _ in docs]
     if segment_length:
-        texts = [segment_text(doc) for doc in docs]
+        texts = [segment_text(doc, model.attrs["segment_grains"]) for doc in docs]
         segments = pieces.text_pieces(texts, segment_length)
     limit = min(model.attrs["max_length"], module.max_pieces)
     rows: list[Row] = []
@@ -181,7 +178,7 @@ def _run(
     states: list[Tensor] = []
     prompts: list[Tensor] = []
     views: list[View | None] = [None] * len(rows)
-    for group in groups(rows):
+    for group in groups(rows, module.padding_is_free):
         seen = None
         if pictures is not None:
             shown = torch.tensor([pictures.shown[rows[i].doc] for i in group], device=device)

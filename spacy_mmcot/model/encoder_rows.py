@@ -12,9 +12,11 @@ from .prompted_encoder import PieceBatch, PromptedEncoder
 from .wordpieces import Window
 
 # Windows are run in groups of like length: at most this many padded pieces a group, and a
-# window joins a group only while at least this share of its padded length is text.
+# window joins a group only while at least this share of its padded length is text; where padding
+# is free, the second share.
 MAX_GROUP_PIECES = 4096
 MIN_GROUP_FILL = 0.8
+MIN_FREE_FILL = 0.3
 
 
 class Row(NamedTuple):
@@ -54,14 +56,15 @@ def make_row(
     return Row(ids, text, segment_start, (own[0], own[1]), row_tags, doc)
 
 
-def groups(rows: list[Row]) -> list[list[int]]:
+def groups(rows: list[Row], padding_is_free: bool = False) -> list[list[int]]:
     """Indexes of rows, longest first, in groups that waste little on padding."""
+    fill = MIN_FREE_FILL if padding_is_free else MIN_GROUP_FILL
     found: list[list[int]] = []
     for i in sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)):
         if found:
             length = len(rows[found[-1][0]].ids)
             full = (len(found[-1]) + 1) * length > MAX_GROUP_PIECES
-            if not full and len(rows[i].ids) >= MIN_GROUP_FILL * length:
+            if not full and len(rows[i].ids) >= fill * length:
                 found[-1].append(i)
                 continue
         found.append([i])

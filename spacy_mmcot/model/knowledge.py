@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -72,6 +72,9 @@ _WORD = re.compile(r"[a-z]+")
 # 0 is "no tag"; each kind has one tag for the first token of a mention and one for the others.
 N_TAGS = 1 + 2 * len(KINDS)
 
+# What the segment can hold, in this order.
+SEGMENT_GRAINS: tuple[str, ...] = ("caption", "sentence", "multimodality")
+
 
 def kind_index(kind: str) -> int:
     """The index into KINDS of a kind in an LLM's words ("person/footballer", "US state")."""
@@ -114,11 +117,11 @@ def knowledge_tags(doc: Doc) -> NDArray[numpy.int64]:
     return tags
 
 
-def segment_text(doc: Doc) -> str:
+def segment_text(doc: Doc, grains: Sequence[str] = SEGMENT_GRAINS) -> str:
     """The knowledge that a list of mentions cannot hold, as one text: the picture's caption,
-    what the post means, and how picture and post bear on each other."""
+    what the post means, and how picture and post bear on each other; of these, `grains`."""
     knowledge = _knowledge(doc)
-    parts = (knowledge.get(name) or "" for name in ("caption", "sentence", "multimodality"))
+    parts = (knowledge.get(name) or "" for name in SEGMENT_GRAINS if name in grains)
     return " ".join(part.strip() for part in parts if part.strip())
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .conditional_prompt import ConditionalPrompt, StaticPrompt
 from .knowledge import N_TAGS
+from .packed import Layers, can_pack, packed_states
 from .visual_prompt import VisualPrompt, VisualPrompts
 from .wordpieces import WordPieceTokenizer
 
@@ -95,6 +96,8 @@ class PromptedEncoder(nn.Module):
         self.to_knowledge = nn.Linear(self.width, self.width) if has_regression else None
         self._set_embedding_dropout(embedding_dropout)
         accepted = inspect.signature(encoder.forward).parameters
+        self.layers: Layers | None = None  # what runs in place of the encoder's own
+        self._can_pack = can_pack(encoder)
         self._takes_positions = "position_ids" in accepted
         self._takes_types = "token_type_ids" in accepted
         self._n_types: int = getattr(encoder.config, "type_vocab_size", 0) or 0
@@ -110,6 +113,19 @@ class PromptedEncoder(nn.Module):
     @property
     def prompt_length(self) -> int:
         return self.prompt.length if self.prompt is not None else 0
+
+    @property
+    def packs(self) -> bool:
+        """Whether the layers see no padding. A GPU would wait for the many small attentions, and
+        training keeps to the family's own code."""
+        if self.layers is not None:
+            return True
+        return self._can_pack and not self.training and self.word_embeddings.weight.is_cpu
+
+    @property
+    def padding_is_free(self) -> bool:
+        """Whether windows of very different lengths may share a batch."""
+        return self.packs and self.layers is None
 
     @property
     def max_pieces(self) -> int:
@@ -147,7 +163,10 @@ class PromptedEncoder(nn.Module):
             kwargs["position_ids"] = self._positions(batch.mask, n_prompts)
         if self._takes_types and self._n_types > 1:
             kwargs["token_type_ids"] = torch.nn.functional.pad(batch.types, (n_prompts, 0))
-        states = self.encoder(**kwargs).last_hidden_state
+        if self.packs:
+            states = packed_states(self.encoder, self.layers, **kwargs)
+        else:
+            states = self.encoder(**kwargs).last_hidden_state
         prompt_states = None
         if self.to_knowledge is not None:
             prompt_states = self.to_knowledge(states[:, : self.prompt_length])

@@ -1,23 +1,26 @@
-"""Docs with their entities and relations as HTML: displaCy marks the mentions, an arc over the text
-(or, where arcs have no room, a labelled connector under it) stands for each relation."""
+"""Texts with their entities and relations as HTML: displaCy marks the mentions, an arc over the
+text (or, where arcs have no room, a labelled connector under it) stands for each relation."""
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
-from itertools import repeat
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from spacy.displacy import EntityRenderer
 from spacy.tokens import Doc
 
-from ..types import ID_KEY, PAIRS_KEY, RELATIONS_KEY
+from ..types import RELATIONS_KEY
+
+# What is said of a mention or a relation beside gold.
+Status = Literal["", "right", "wrong", "missed"]
 
 # Without white space of its own, so that the text can be shown with the white space it has.
-_MARK = '<mark style="--hue: {hue}">{text}<span>{label}</span></mark>'
+_MARK = '<mark{status} style="--hue: {hue}">{text}<span>{label}</span></mark>'
 
 _CONNECTOR = """\
 <li class="{status}" data-head="{head}" data-tail="{tail}" style="--hue: {hue}" title="{tip}">
@@ -31,44 +34,27 @@ _CONNECTOR = """\
 </li>
 """
 
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{style}</style>
-{assets}
-</head>
-<body>
-<h1>{title}</h1>
-<p class="note">{note}</p>
-{articles}
-</body>
-</html>
-"""
-
-_Row = TypeVar("_Row")
-_Other = TypeVar("_Other")
-
-_MARKS = {"mmcot-right": " ✓", "mmcot-wrong": " ✗", "mmcot-missed": " missed", "": ""}
+_SIGNS: dict[Status, str] = {"right": " ✓", "wrong": " ✗", "missed": " missed", "": ""}
 
 
-class _Mention(NamedTuple):
+class Mention(NamedTuple):
+    """A mention by character offsets, end exclusive; `score` is a probability or None."""
+
     start: int
     end: int
     label: str
+    score: float | None = None
+    status: Status = ""
 
 
-class _Arc(NamedTuple):
-    """A relation by character offsets, ends exclusive."""
+class Arc(NamedTuple):
+    """A relation between two (start, end) of character offsets; `score` as in Mention."""
 
     head: tuple[int, int]
     tail: tuple[int, int]
     label: str
-    score: float
+    score: float | None = None
+    status: Status = ""
 
 
 def render_relations(doc: Doc, *, min_score: float = 0.0) -> str:
@@ -77,55 +63,43 @@ def render_relations(doc: Doc, *, min_score: float = 0.0) -> str:
 
     Relations with a score below `min_score` are left out.
     """
-    return _figure(doc, [(arc, "") for arc in _arcs(doc, min_score)])
+    mentions = [Mention(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]
+    # Straight from the user data, so that the extension attributes need not be registered.
+    stored = doc.user_data.get(RELATIONS_KEY)
+    arcs = [Arc((h0, h1), (t0, t1), *rest) for h0, h1, t0, t1, *rest in stored or ()]
+    # A part of a Doc, cut out with its user data, no longer holds every mention.
+    text = doc.text
+    inside = [arc for arc in arcs if all(text[s:e] and e <= len(text) for s, e in arc[:2])]
+    kept = [arc for arc in inside if (arc.score or 0.0) >= min_score]
+    return render_text(text, mentions, None if stored is None else kept)
 
 
-def relations_page(
-    docs: Iterable[Doc],
-    title: str,
-    *,
-    gold: Iterable[Doc] | None = None,
-    below: Iterable[str] | None = None,
-    min_score: float = 0.0,
-) -> str:
-    """A page of Docs that needs no network: light and dark, for desk and phone.
+def render_text(text: str, mentions: Iterable[Mention], arcs: Sequence[Arc] | None) -> str:
+    """A text with its mentions and the relations between them, as `render_relations` shows a Doc's.
 
-    gold: for each Doc, the labelled one of the same text. It is shown under the Doc, and each
-        relation is marked as right or wrong, in gold as missed, by its label and its mentions'
-        offsets; one between mentions that nobody judged as a pair is not marked.
-    below: for each Doc, HTML that is shown under it, as `doc_overlay(style=False)` makes it.
-
-    Raises ValueError where gold or below are not as many as the Docs.
+    Offsets count characters of the text; mentions do not overlap. A relation's end that no mention
+    touches is marked without a label. arcs: None where nobody looked for relations.
     """
-    articles, n_relations = [], 0
-    for (doc, reference), extra in _beside(_beside(docs, gold), below):
-        found = _arcs(doc, min_score)
-        n_relations += len(found)
-        figure = _figure(doc, [(arc, _verdict(arc, reference)) for arc in found]) + (extra or "")
-        if reference is not None:
-            hits = {arc[:3] for arc in found}
-            wanted = [
-                (arc, "mmcot-right" if arc[:3] in hits else "mmcot-missed")
-                for arc in _arcs(reference, 0.0)
-            ]
-            figure = f"<h3>Predicted</h3>\n{figure}<h3>Gold</h3>\n{_figure(reference, wanted)}"
-        name = doc.user_data.get(ID_KEY) or (reference and reference.user_data.get(ID_KEY))
-        heading = f"<h2>{escape(str(name))}</h2>\n" if name else ""
-        articles.append(f"<article>\n{heading}{figure}</article>")
-    return _PAGE.format(
-        title=escape(title),
-        style=_asset("page.css") + _asset("overlay.css"),
-        assets=assets(),
-        note=f"{_count(len(articles), 'document')}, {_count(n_relations, 'relation')}",
-        articles="\n".join(articles),
-    )
+    shown = _with_ends(mentions, arcs or ())
+    connectors = "".join(_connector(text, shown, arc) for arc in arcs or ())
+    if connectors:
+        relations = f'<ul class="mmcot-relations">\n{connectors}</ul>\n'
+    else:
+        found = "Relations not annotated" if arcs is None else "No relations"
+        relations = f'<p class="mmcot-none">{found}</p>\n'
+    return f'<figure class="mmcot">{_marked_text(text, shown)}\n{relations}</figure>\n'
 
 
 def assets() -> str:
     """The style and the script of the fragments, as HTML. Without the script, or where it is not
     allowed, the relations show as connectors."""
-    style = _asset("theme.css") + _asset("relations.css")
-    return f"<style>\n{style}</style>\n<script>\n{_asset('relations.js')}</script>"
+    style = asset("theme.css") + asset("relations.css")
+    return f"<style>\n{style}</style>\n<script>\n{asset('relations.js')}</script>"
+
+
+def asset(name: str) -> str:
+    """A file of the folder static."""
+    return (files(__package__) / "static" / name).read_text(encoding="utf-8")
 
 
 def hue(label: str) -> int:
@@ -133,39 +107,44 @@ def hue(label: str) -> int:
     return zlib.crc32(label.encode()) % 360
 
 
-def _figure(doc: Doc, arcs: list[tuple[_Arc, str]]) -> str:
-    mentions = _mentions(doc, [arc for arc, _ in arcs])
-    connectors = "".join(_connector(doc, mentions, arc, status) for arc, status in arcs)
-    if connectors:
-        relations = f'<ul class="mmcot-relations">\n{connectors}</ul>\n'
-    else:
-        found = "No relations" if RELATIONS_KEY in doc.user_data else "Relations not annotated"
-        relations = f'<p class="mmcot-none">{found}</p>\n'
-    return f'<figure class="mmcot">{_marked_text(doc, mentions)}\n{relations}</figure>\n'
-
-
-def _marked_text(doc: Doc, mentions: list[_Mention]) -> str:
+def _marked_text(text: str, mentions: list[Mention]) -> str:
     # displaCy escapes the text, but not the labels.
     marks = [
         {
             "start": mention.start,
             "end": mention.end,
-            "label": escape(mention.label),
-            "params": {"hue": hue(mention.label)},
+            "label": escape(f"{mention.label}{_verdict(mention)}"),
+            "params": {
+                "hue": hue(mention.label),
+                "status": f' class="mmcot-{mention.status}"' if mention.status else "",
+            },
         }
         for mention in mentions
     ]
-    settings = {"lang": "en", "direction": _direction(doc.text)}
-    parsed = [{"text": doc.text, "ents": marks, "settings": settings}]
-    return EntityRenderer(options={"template": _MARK}).render(parsed).strip()
+    settings = {"lang": "en", "direction": _direction(text)}
+    return _renderer().render([{"text": text, "ents": marks, "settings": settings}]).strip()
 
 
-def _connector(doc: Doc, mentions: list[_Mention], arc: _Arc, status: str) -> str:
+@functools.cache
+def _renderer() -> EntityRenderer:
+    return EntityRenderer(options={"template": _MARK})
+
+
+def _verdict(mention: Mention) -> str:
+    """The sign of what is not right, with the score that the pipeline gave it."""
+    if mention.status in ("", "right"):
+        return ""
+    score = "" if mention.score is None else f" {mention.score:.2f}"
+    return f"{_SIGNS[mention.status]}{score}"
+
+
+def _connector(text: str, mentions: list[Mention], arc: Arc) -> str:
     head, tail = (_index(mentions, span) for span in (arc.head, arc.tail))
-    texts = [doc.text[start:end] for start, end in (arc.head, arc.tail)]
-    score = f"{arc.score:.2f}"
+    texts = [text[start:end] for start, end in (arc.head, arc.tail)]
+    score = ("" if arc.score is None else f"{arc.score:.2f}") + _SIGNS[arc.status]
+    words = f"{texts[0]} → {texts[1]}: {arc.label}"
     return _CONNECTOR.format(
-        status=status,
+        status=f"mmcot-{arc.status}" if arc.status else "",
         head=head,
         tail=tail,
         hue=hue(arc.label),
@@ -174,57 +153,25 @@ def _connector(doc: Doc, mentions: list[_Mention], arc: _Arc, status: str) -> st
         head_text=escape(texts[0]),
         tail_text=escape(texts[1]),
         label=escape(arc.label),
-        score=score + _MARKS[status],
-        tip=escape(f"{texts[0]} → {texts[1]}: {arc.label}, {score}{_MARKS[status]}"),
+        score=score.strip(),
+        tip=escape(f"{words}, {score.strip()}" if score else words),
     )
 
 
-def _arcs(doc: Doc, min_score: float) -> list[_Arc]:
-    """The Doc's relations, straight from its user data, so that the extension attributes need not
-    be registered."""
-    arcs = [
-        _Arc((h0, h1), (t0, t1), label, score)
-        for h0, h1, t0, t1, label, score in doc.user_data.get(RELATIONS_KEY, ())
-    ]
-    # A part of a Doc, cut out with its user data, no longer holds every mention.
-    text = doc.text
-    inside = [arc for arc in arcs if all(text[s:e] and e <= len(text) for s, e in arc[:2])]
-    return [arc for arc in inside if arc.score >= min_score]
-
-
-def _mentions(doc: Doc, arcs: list[_Arc]) -> list[_Mention]:
-    """The entities, and the relations' mentions that none of them touches, in text order."""
-    mentions = [_Mention(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]
+def _with_ends(mentions: Iterable[Mention], arcs: Iterable[Arc]) -> list[Mention]:
+    """The mentions, and the relations' ends that none of them touches, in text order."""
+    found = list(mentions)
     for arc in arcs:
         for start, end in (arc.head, arc.tail):
-            if all(end <= other.start or other.end <= start for other in mentions):
-                mentions.append(_Mention(start, end, ""))
-    return sorted(mentions)
+            if all(end <= other.start or other.end <= start for other in found):
+                found.append(Mention(start, end, ""))
+    return sorted(found, key=lambda mention: mention[:2])
 
 
-def _index(mentions: list[_Mention], span: tuple[int, int]) -> int:
+def _index(mentions: list[Mention], span: tuple[int, int]) -> int:
     """The mention that is the span, or else the first one it touches."""
     touched = [i for i, m in enumerate(mentions) if m.start < span[1] and span[0] < m.end]
     return next((i for i in touched if mentions[i][:2] == span), touched[0])
-
-
-def _verdict(arc: _Arc, reference: Doc | None) -> str:
-    if reference is None or RELATIONS_KEY not in reference.user_data:
-        return ""
-    if arc[:3] in {other[:3] for other in _arcs(reference, 0.0)}:
-        return "mmcot-right"
-    judged = reference.user_data.get(PAIRS_KEY)
-    entities = {(ent.start_char, ent.end_char) for ent in reference.ents}
-    known = arc.head in entities and arc.tail in entities
-    if judged is not None and known and (*arc.head, *arc.tail) not in map(tuple, judged):
-        return ""
-    return "mmcot-wrong"
-
-
-def _beside(
-    rows: Iterable[_Row], others: Iterable[_Other] | None
-) -> Iterable[tuple[_Row, _Other | None]]:
-    return zip(rows, repeat(None)) if others is None else zip(rows, others, strict=True)
 
 
 def _direction(text: str) -> str:
@@ -234,11 +181,3 @@ def _direction(text: str) -> str:
         if kind in ("L", "R", "AL"):
             return "ltr" if kind == "L" else "rtl"
     return "ltr"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _asset(name: str) -> str:
-    return (files(__package__) / "static" / name).read_text(encoding="utf-8")

@@ -45,6 +45,14 @@ style="--wide: {wide}px; --shape: {width} / {height}; --ramp: url({ramp})">
 </form>
 """
 
+_PICTURE = """\
+<div class="mmcot-picture" style="--wide: {wide}px; --shape: {width} / {height}">
+<div class="mmcot-view">
+<img class="mmcot-base" alt="{alt}" width="{width}" height="{height}" src="{picture}">
+</div>
+</div>
+"""
+
 _GATE = '<p class="mmcot-gate"><meter min="0" max="1" value="{gate:.2f}"></meter>{words}</p>\n'
 
 _CHOICES = """\
@@ -117,15 +125,13 @@ def overlay_html(
         raise MMCoTError(Errors.E721.format(gate=gate))
     kind, (width, height) = _measure(picture)
     maps = _maps(attentions, text)
-    longest = max(width, height)
-    scale = min(max(longest, _SHORTEST), _LONGEST) / longest
     fragment = _FORM.format(
         gate="" if gate is None else _GATE.format(gate=gate, words=_gate_words(gate)),
-        wide=max(round(width * scale), 1),
+        wide=_wide(width, height),
         width=width,
         height=height,
         ramp=_data_url("png", ramp_png()),
-        alt=escape(f"Picture of the text: {text[:100]}"),
+        alt=_alt(text),
         picture=_data_url(kind, picture),
         choices=_choices(attentions, maps, text),
     )
@@ -141,12 +147,8 @@ def doc_overlay(
     alignment: `doc._.mmcot_alignment`. policy: what may be read, by default as PicturePolicy has
     it. style: as in `overlay_html`, which says what else is raised.
     """
-    policy = policy or PicturePolicy()
-    image = get_image(doc)
     try:
-        if image is None:
-            raise BadPicture("is not on the doc")
-        jpeg = small_jpeg(read_picture(image, policy), policy, _LONGEST)
+        jpeg = _doc_jpeg(doc, policy)
     except BadPicture as problem:
         return _NOT_SHOWN.format(reason=escape(str(problem)))
     tokens = numpy.asarray(alignment.tokens, dtype="float32")
@@ -162,10 +164,47 @@ def doc_overlay(
     return overlay_html(jpeg, float(alignment.gate), attentions, doc.text, style=style)
 
 
+def doc_picture(doc: Doc, policy: PicturePolicy | None = None) -> str:
+    """The Doc's picture as it is, in the same style; where it cannot be read, a line that says
+    why. policy: as above."""
+    try:
+        jpeg = _doc_jpeg(doc, policy)
+    except BadPicture as problem:
+        return _NOT_SHOWN.format(reason=escape(str(problem)))
+    kind, (width, height) = _measure(jpeg)
+    return _PICTURE.format(
+        wide=_wide(width, height),
+        width=width,
+        height=height,
+        alt=_alt(doc.text),
+        picture=_data_url(kind, jpeg),
+    )
+
+
 def overlay_style() -> str:
     """The CSS of the fragments."""
     static = files(__package__) / "static"
     return "".join((static / name).read_text("utf-8") for name in ("theme.css", "overlay.css"))
+
+
+def _doc_jpeg(doc: Doc, policy: PicturePolicy | None) -> bytes:
+    """Raises BadPicture for a Doc without a picture that can be read."""
+    policy = policy or PicturePolicy()
+    image = get_image(doc)
+    if image is None:
+        raise BadPicture("is not on the doc")
+    return small_jpeg(read_picture(image, policy), policy, _LONGEST)
+
+
+def _wide(width: int, height: int) -> int:
+    """The width to show a picture in, px."""
+    longest = max(width, height)
+    scale = min(max(longest, _SHORTEST), _LONGEST) / longest
+    return max(round(width * scale), 1)
+
+
+def _alt(text: str) -> str:
+    return escape(f"Picture of the text: {text[:100]}")
 
 
 def _measure(picture: bytes) -> tuple[str, tuple[int, int]]:

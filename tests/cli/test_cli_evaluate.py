@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +11,13 @@ import spacy
 import toy
 from click.testing import Result
 from spacy.language import Language
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc, DocBin, Span
 
+from spacy_mmcot.analysis.overlap import boundary_scores
+from spacy_mmcot.analysis.predictions import read_predictions
+from spacy_mmcot.analysis.scores import relation_counts
 from spacy_mmcot.cli.evaluate import needs_gold_entities
-from spacy_mmcot.types import Relation
+from spacy_mmcot.types import ID_KEY, Relation
 
 Command = Callable[..., Result]
 Fails = Callable[..., str]
@@ -39,6 +40,125 @@ def test_metrics_of_a_perfect_pipeline(
     assert metrics["model_mb"] == round(size / 1e6, 1) > 0
     assert metrics["training"] is None
     assert "100.00" in result.output and "PER" in result.output
+
+
+def wrong_in_part(tmp_path: Path) -> Path:
+    """The toy corpus, with another label on the first mention of each doc that has one, without
+    its last mention, and with ids."""
+    docs = []
+    for number, eg in enumerate(toy.examples(spacy.blank("en"))):
+        doc = eg.reference
+        doc.user_data[ID_KEY] = f"toy-{number}"
+        first, *others = [Span(doc, e.start, e.end, label=e.label) for e in doc.ents] or [None]
+        if first is not None:
+            other = "LOC" if first.label_ == "PER" else "PER"
+            first = Span(doc, first.start, first.end, label=other)
+            doc.set_ents([first, *others[:-1]], default="outside")
+        docs.append(doc)
+    path = tmp_path / "wrong.spacy"
+    DocBin(docs=docs, store_user_data=True).to_disk(path)
+    return path
+
+
+def test_what_is_almost_right(command: Command, model: Path, tmp_path: Path) -> None:
+    """Every doc with mentions has two, all found: one under another label, one that gold lacks."""
+    data, output = wrong_in_part(tmp_path), tmp_path / "metrics.json"
+    options = ("--confusion", "--reliability")
+    result = command("evaluate", model, data, "-o", output, *options)
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(output.read_text("utf-8"))
+    assert [metrics[f"ents_{key}"] for key in "prf"] == [0, 0, 0]
+    boundary = [metrics[f"ents_boundary_{key}"] for key in "prf"]
+    assert boundary == pytest.approx([1 / 2, 1, 2 / 3])
+    assert [metrics[f"ents_partial_{key}"] for key in "prf"] == [0, 0, 0]
+    confusion = metrics["ents_confusion"]
+    n_docs = sum(bool(labels["entities"]) for _, labels in toy.posts())
+    assert confusion["LOC"].keys() == {"PER"} and confusion["PER"].keys() == {"LOC"}
+    assert sum(confusion["LOC"].values()) + sum(confusion["PER"].values()) == n_docs
+    assert sum(confusion["None"].values()) == n_docs
+    assert sum(row["n"] for row in metrics["ents_reliability"]) == 2 * n_docs
+    assert sum(row["n"] for row in metrics["docs_reliability"]) == len(toy.texts())
+    last = metrics["docs_reliability"][-1]
+    assert last["score"] > 0.9 and last["right"] == pytest.approx(1 / last["n"])
+    assert metrics["ents_ece"] > 0.9 and metrics["docs_ece"] > 0.5
+    titles = ("boundaries alone", "overlap, right label", "Confusion of entities")
+    assert all(title in result.output for title in (*titles, "Reliability of mentions"))
+    plain = command("evaluate", model, data).output
+    assert "Confusion" not in plain and "Reliability" not in plain
+
+
+def test_names_that_the_train_split_knows(
+    command: Command, model: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    """Of the toy corpus, one doc is named as what was seen."""
+    first = [eg.reference for eg in toy.examples(spacy.blank("en"))][1]
+    known = tmp_path / "known.spacy"
+    DocBin(docs=[first]).to_disk(known)
+    output = tmp_path / "metrics.json"
+    result = command("evaluate", model, toy_data, "-o", output, "--seen", known, "--seen", known)
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(output.read_text("utf-8"))
+    names = {ent.text for ent in first.ents}
+    golds = [ent for eg in toy.examples(spacy.blank("en")) for ent in eg.reference.ents]
+    n_seen = sum(ent.text in names for ent in golds)
+    assert (metrics["seen_n"], metrics["unseen_n"]) == (n_seen, len(golds) - n_seen)
+    assert metrics["surface_seen_n"] == n_seen
+    assert [metrics[f"{group}_{key}"] for group in ("seen", "unseen") for key in "rf"] == [1.0] * 4
+    assert f"100.00) over {n_seen} mentions" in result.output
+    assert not [key for key in metrics if key.startswith("ambiguous")]
+
+
+def test_files_of_seen_names_that_say_nothing(
+    fails: Fails, model: Path, toy_data: Path, bare_data: Path
+) -> None:
+    line = fails("E709", "evaluate", model, toy_data, "--seen", bare_data)
+    assert "--seen" in line and str(bare_data) in line
+    fails("E100", "evaluate", model, toy_data, "--seen", bare_data.parent / "absent.spacy")
+
+
+def test_predictions_are_written(command: Command, model: Path, tmp_path: Path) -> None:
+    data, path = wrong_in_part(tmp_path), tmp_path / "new" / "found.jsonl"
+    output = tmp_path / "metrics.json"
+    result = command("evaluate", model, data, "--predictions", path, "-o", output)
+    assert result.exit_code == 0, result.output
+    docs = read_predictions(path)
+    assert [doc.id for doc in docs] == [f"toy-{i}" for i in range(len(toy.texts()))]
+    assert [doc.text for doc in docs] == toy.texts()
+    found = [[(e.start, e.end, e.label) for e in doc.entities] for doc in docs]
+    assert found == toy.gold()
+    nlp = spacy.load(model)
+    for doc, run in zip(docs, nlp.pipe(toy.texts()), strict=True):
+        assert [e.score for e in doc.entities] == pytest.approx(toy.scores(run))
+        assert doc.confidence == pytest.approx(run._.mmcot_confidence)
+        assert doc.words == len(run)
+        assert doc.relations is None
+    metrics = json.loads(output.read_text("utf-8"))
+    boundary = {key: metrics[key] for key in metrics if key.startswith("ents_boundary")}
+    assert boundary_scores(docs) == boundary
+    result = command("compare", path, path)
+    assert result.exit_code == 0 and "+0.00" in result.output
+    assert command("cascade", path).exit_code == 0
+
+
+def test_docs_without_an_id_are_numbered(
+    command: Command, model: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "found.jsonl"
+    assert command("evaluate", model, toy_data, "--predictions", path).exit_code == 0
+    docs = read_predictions(path)
+    assert [doc.id for doc in docs] == [str(i) for i in range(len(toy.texts()))]
+    assert [[(e.start, e.end, e.label) for e in doc.gold or []] for doc in docs] == toy.gold()
+
+
+def test_predictions_need_an_id_a_doc(fails: Fails, model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "twice"
+    folder.mkdir()
+    data = wrong_in_part(tmp_path)
+    for name in ("a.spacy", "b.spacy"):
+        (folder / name).write_bytes(data.read_bytes())
+    path = tmp_path / "found.jsonl"
+    assert "'toy-0'" in fails("E808", "evaluate", model, folder, "--predictions", path)
+    assert not path.exists()
 
 
 def test_training_cost_is_reported(
@@ -191,7 +311,7 @@ def test_relations_alone_are_given_gold_entities(
     # Gold entities are no finding of the pipeline.
     assert [key for key in metrics if key.startswith(("ents", "seqeval"))] == []
     assert "Entities" not in result.output and "calibration" not in result.output
-    confusion = result.output.split("Confusion")[1].split("words/s")[0]
+    confusion = result.output.split("Confusion of relations")[1].split("words/s")[0]
     rows = {cells[0]: cells[1:] for line in confusion.splitlines() if (cells := line.split())}
     n_relations = sum(len(doc._.mmcot_rel) for doc in related_docs())
     n_others = sum(n for n in metrics["rel_confusion"]["None"].values())
@@ -218,6 +338,26 @@ def test_entities_are_scored_where_nobody_labelled_relations(
     assert [key for key in metrics if key.startswith("rel")] == []
 
 
+def test_predictions_of_relations(
+    command: Command, relation_models: Path, related_data: Path, tmp_path: Path
+) -> None:
+    """Entities that a pipeline was given are none of its findings."""
+    n_relations = sum(len(doc._.mmcot_rel) for doc in related_docs())
+    for name in ("both", "alone"):
+        path = tmp_path / f"{name}.jsonl"
+        arguments = (relation_models / name, related_data, "--predictions", path)
+        assert command("evaluate", *arguments).exit_code == 0
+        docs = read_predictions(path)
+        counts = relation_counts(docs).sum(axis=0).tolist()
+        assert counts == [n_relations] * 3
+        assert all((doc.gold is None) == (name == "alone") for doc in docs)
+        assert all(r.score is not None for doc in docs for r in doc.relations or ())
+    pair = (tmp_path / "alone.jsonl", tmp_path / "both.jsonl")
+    result = command("compare", *pair)
+    assert result.exit_code == 0, result.output
+    assert "relations, end to end" in result.output and "entities" not in result.output
+
+
 @pytest.mark.parametrize(
     ("pipes", "needed"),
     [
@@ -235,35 +375,6 @@ def test_who_needs_gold_entities(pipes: list[str], needed: bool) -> None:
     for pipe in pipes:
         nlp.add_pipe(pipe)
     assert needs_gold_entities(nlp) is needed
-
-
-@pytest.mark.slow
-def test_draw_shows_predictions_beside_gold(
-    relation_models: Path, related_data: Path, tmp_path: Path
-) -> None:
-    page = tmp_path / "new" / "page.html"
-    script = Path(__file__).parents[2] / "scripts" / "draw.py"
-    arguments = [relation_models / "alone", related_data, page, "--limit", "3"]
-    done = subprocess.run(
-        [sys.executable, script, *map(str, arguments)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    html = page.read_text("utf-8")
-    assert html.count("<article>") == 3
-    assert html.count("Predicted</h3>") == html.count("Gold</h3>") == 3
-    n_relations = sum(len(doc._.mmcot_rel) for doc in related_docs()[:3])
-    assert html.count('class="mmcot-right"') == 2 * n_relations > 0
-
-
-def test_draw_says_in_one_line_what_is_wrong(related_data: Path, tmp_path: Path) -> None:
-    script = Path(__file__).parents[2] / "scripts" / "draw.py"
-    arguments = [tmp_path / "absent", related_data, tmp_path / "page.html"]
-    done = subprocess.run(
-        [sys.executable, script, *map(str, arguments)], capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("✘ [E700] ")
 
 
 def test_output_that_cannot_be_written(

@@ -1,8 +1,7 @@
-"""How far scores can be trusted, by numbers made by hand and on a model that is too sure."""
+"""The temperature, on a model that is too sure."""
 
 from __future__ import annotations
 
-import numpy
 import pytest
 import spacy
 import toy
@@ -10,78 +9,10 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_mmcot.components.calibration import (
-    expected_calibration_error,
-    fit_temperature,
-    scored_mentions,
-)
+from spacy_mmcot.analysis.collect import predictions_of
+from spacy_mmcot.analysis.reliability import expected_calibration_error, scored_mentions
+from spacy_mmcot.components.calibration import fit_temperature
 from spacy_mmcot.errors import MMCoTError
-
-
-def ece(scores: list[float], correct: list[int], **bins: int) -> float:
-    return expected_calibration_error(numpy.array(scores), numpy.array(correct, dtype=bool), **bins)
-
-
-@pytest.mark.parametrize(
-    ("scores", "correct", "expected"),
-    [
-        ([], [], 0.0),
-        ([1.0, 1.0], [1, 1], 0.0),
-        ([1.0, 1.0], [1, 0], 0.5),
-        ([0.8] * 5, [1, 1, 1, 1, 0], 0.0),
-        ([0.8] * 5, [0] * 5, 0.8),
-        # Bins [0.5, 0.6) and [0.9, 1.0]: 3/4 of |0.55 - 2/3| and 1/4 of |0.95 - 0|.
-        ([0.55, 0.55, 0.55, 0.95], [1, 1, 0, 0], 0.75 * (2 / 3 - 0.55) + 0.25 * 0.95),
-        # In one bin the gaps of single mentions cancel, across bins they do not.
-        ([0.51, 0.59], [1, 0], 0.05),
-        ([0.45, 0.55], [1, 0], 0.55),
-        ([0.0], [1], 1.0),
-    ],
-)
-def test_calibration_error_by_hand(
-    scores: list[float], correct: list[int], expected: float
-) -> None:
-    assert ece(scores, correct) == pytest.approx(expected)
-
-
-def test_calibration_error_of_one_bin_is_the_gap_of_the_means() -> None:
-    assert ece([0.2, 0.9, 0.7], [0, 1, 0], n_bins=1) == pytest.approx(0.6 - 1 / 3)
-
-
-def test_calibration_error_of_many_true_probabilities_is_small() -> None:
-    generator = numpy.random.default_rng(0)
-    scores = generator.random(50_000)
-    correct = generator.random(50_000) < scores
-    assert expected_calibration_error(scores, correct) < 0.01
-    assert expected_calibration_error(numpy.sqrt(scores), correct) > 0.1
-
-
-def test_mentions_count_with_span_and_label() -> None:
-    nlp = toy.pipeline()
-    words = ["w"] * 6
-
-    def doc(*entities: tuple[int, int, str, float | None]) -> Doc:
-        made = Doc(nlp.vocab, words=words)
-        spans = []
-        for start, end, label, score in entities:
-            span = Span(made, start, end, label=label)
-            span._.mmcot_score = score
-            spans.append(span)
-        made.set_ents(spans, default="outside")
-        return made
-
-    gold = doc((0, 1, "PER", None), (1, 3, "PER", None), (4, 5, "LOC", None))
-    predicted = doc(
-        (0, 1, "PER", 0.9),
-        (1, 2, "PER", 0.8),  # span too short
-        (4, 5, "PER", 0.7),  # wrong label
-        (5, 6, "LOC", None),  # not ours: without a score
-    )
-    bare = Example(doc((0, 1, "PER", 0.6)), Doc(nlp.vocab, words=words))
-    scores, correct = scored_mentions([Example(predicted, gold), bare])
-    assert scores.tolist() == [0.9, 0.8, 0.7]
-    assert correct.tolist() == [True, False, False]
-    assert [array.size for array in scored_mentions([])] == [0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +49,7 @@ def nll(nlp: Language, data: list[Example]) -> float:
 def error(docs: list[Doc], data: list[Example]) -> float:
     pairs = zip(docs, data, strict=True)
     examples = [Example(doc, eg.reference) for doc, eg in pairs]
-    return expected_calibration_error(*scored_mentions(examples))
+    return expected_calibration_error(*scored_mentions(predictions_of(examples)))
 
 
 def test_temperature_lowers_nll_and_leaves_predictions(too_sure: Language) -> None:
@@ -206,4 +137,4 @@ def test_no_extension_is_asked_of_a_pipeline_without_the_component() -> None:
     nlp = spacy.blank("en")
     doc = nlp("Anna sings")
     doc.set_ents([Span(doc, 0, 1, label="PER")], default="outside")
-    assert scored_mentions([Example(doc, doc)])[0].size == 0
+    assert scored_mentions(predictions_of([Example(doc, doc)]))[0].size == 0

@@ -31,7 +31,8 @@ def test_is_added_by_name_without_import() -> None:
     assert component.labels == ()
     assert not component.is_initialized
     assert nlp.get_pipe_meta("mmcot_ner").assigns == [
-        *("doc.ents", "token.ent_iob", "token.ent_type", "span._.mmcot_score")
+        *("doc.ents", "token.ent_iob", "token.ent_type"),
+        *("span._.mmcot_score", "doc._.mmcot_confidence"),
     ]
 
 

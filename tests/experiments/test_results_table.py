@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from spacy_mmcot.experiments.table import append_result, by_data, read_results, summary
+from spacy_mmcot.analysis.results import by_data, read_results
+from spacy_mmcot.experiments.table import append_result, summary
 
 
 def line(run: str, seed: int, f: float, experiment: str = "small") -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.experiments.plan import Plan
-from spacy_mmcot.experiments.run import Runner
+from spacy_mmcot.experiments.plan import Plan, read_plan
+from spacy_mmcot.experiments.run import Runner, _folder_of
 
 RUNS: dict[str, Any] = {
     "teacher": {"config": "teacher.cfg", "train": ["train"]},
@@ -177,6 +177,62 @@ def test_what_is_measured_is_no_part_of_what_is_trained(folder: Path) -> None:
     # Found out before anything is trained.
     with pytest.raises(MMCoTError, match=r"\[E100\] no-such-part\.spacy"):
         line("teacher", ["none"], ambiguous=["no-such-part"])
+
+
+def test_a_run_scored_on_another_file_is_another_run(folder: Path) -> None:
+    before = identity("teacher")
+    other = {**RUNS["teacher"], "evaluate_on": "more"}
+    assert identity("teacher", runs={**RUNS, "teacher": other}) != before
+    same = {**RUNS["teacher"], "evaluate_on": "dev"}
+    assert identity("teacher", runs={**RUNS, "teacher": same}) == before
+
+
+def test_further_files_of_the_plan_count_for_runs_that_read_text_alone(folder: Path) -> None:
+    def measured(name: str, *also_on: str) -> str:
+        teacher = {**RUNS["teacher"], "knowledge": True}
+        plan = Plan(name="x", runs={**RUNS, "teacher": teacher}, also_on=list(also_on))
+        runner = Runner(plan, Path(), Path("models"), Path("results.jsonl"))
+        return runner._measured(plan.runs[name], runner._identity(name, 1))
+
+    before = measured("student", "more")
+    assert len({measured("student"), before, measured("student", "more", "train")}) == 3
+    assert measured("teacher", "more") == measured("teacher")
+    Path("more.spacy").write_text("changed", "utf-8")
+    assert measured("student", "more") != before
+
+
+def test_files_of_one_name_in_several_folders(folder: Path) -> None:
+    for name in ("a", "b"):
+        Path(name).mkdir()
+        Path(name, "train.spacy").write_text(name, "utf-8")
+    files = [Path("a/train.spacy"), Path("b/train.spacy"), Path("more.spacy")]
+    linked = _folder_of(files, Path("links"))
+    found = {path.name: path.read_text("utf-8") for path in sorted(linked.iterdir())}
+    assert found == {"more.spacy": "more.spacy", "train.spacy": "a", "train-1.spacy": "b"}
+
+
+def test_grains_spelled_out_as_all_change_no_run(folder: Path) -> None:
+    before = with_settings()
+    assert with_settings(vision="segment_grains = null") == before
+    assert with_settings(vision='segment_grains = ["caption"]') != before
+
+
+def test_the_finished_runs_of_the_project_still_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever changes a config, or what makes an identity, so that results.jsonl no longer fits
+    the plan that its lines come from, learns it here. The corpus stands in for the real one."""
+    repository = Path(__file__).parents[2]
+    monkeypatch.chdir(repository)
+    for part in ("train", "unlabelled", "dev"):
+        (tmp_path / f"{part}.spacy").write_text(part, "utf-8")
+    plan = read_plan(Path("configs/experiments/low_resource_ner.yaml"))
+    runner = Runner(plan, tmp_path, tmp_path / "models", tmp_path / "results.jsonl")
+    assert {name: runner._identity(name, 1) for name in ("baseline", "teacher", "student")} == {
+        "baseline": "4b2c7ae630f224b9",
+        "teacher": "752028529187f2d5",
+        "student": "b09365452e2b0805",
+    }
 
 
 @pytest.mark.parametrize("name", ["more.spacy", "student.cfg", "teacher.cfg"])

@@ -18,6 +18,7 @@ from spacy_mmcot.model.crf import (
     lattice,
     legal_steps,
     log_marginals,
+    path_scores,
     span_log_probability,
 )
 
@@ -109,6 +110,18 @@ def test_best_path(field: Field) -> None:
     for row, path in enumerate(best_paths(*field)):
         probabilities = weights(field, row)
         assert tuple(path) == max(probabilities, key=probabilities.__getitem__)
+
+
+def test_path_scores(field: Field) -> None:
+    """Of the best path and of the worst one that is legal."""
+    log_z = lattice(*field).log_z
+    for pick in (max, min):
+        chosen = []
+        for row in range(len(field.lengths)):
+            probabilities = weights(field, row)
+            chosen.append(pick(probabilities, key=probabilities.__getitem__))
+        found = (path_scores(*field, chosen) - log_z).exp().tolist()
+        assert found == pytest.approx([weights(field, r)[p] for r, p in enumerate(chosen)])
 
 
 def test_span_probabilities(field: Field) -> None:

@@ -14,8 +14,8 @@ import spacy
 from spacy.tokens import Doc, Span
 
 from spacy_mmcot.corpus.convert import to_doc
-from spacy_mmcot.corpus.extensions import register, set_pairs
-from spacy_mmcot.report.arcs import assets, hue, relations_page, render_relations
+from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.report.arcs import Arc, Mention, assets, hue, render_relations, render_text
 from spacy_mmcot.types import Post, Relation
 
 register()
@@ -140,22 +140,20 @@ HOSTILE = [
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_hostile_text_stays_text(hostile: str) -> None:
-    """In the text, as mention, as entity label, as relation label, as title and as id."""
+    """In the text, as mention, as entity label and as relation label."""
     doc = make(
         [hostile, "met", hostile],
         [(0, 1, hostile), (2, 3, "PER")],
         [(0, 1, hostile, 0.5)],
     )
-    doc.user_data["mmcot_id"] = hostile
     harmless = make(["x", "met", "x"], [(0, 1, "x"), (2, 3, "PER")], [(0, 1, "x", 0.5)])
-    harmless.user_data["mmcot_id"] = "x"
-    page = Page(relations_page([doc], hostile))
-    expected = Page(relations_page([harmless], "x"))
+    page = Page(render_relations(doc))
+    expected = Page(render_relations(harmless))
     assert page.tags == expected.tags
     assert [name for name, _ in page.attributes] == [name for name, _ in expected.attributes]
     assert page.text == doc.text
-    # Text, entity label, relation label, both ends of the connector, heading twice and id.
-    assert page.shown.count(hostile) == 9
+    # Twice in the text, entity label, relation label, and both ends of the connector.
+    assert page.shown.count(hostile) == 6
 
 
 def test_the_text_keeps_its_white_space() -> None:
@@ -222,49 +220,45 @@ def test_text_runs_as_its_first_letter_does(text: str, direction: str) -> None:
     assert Page(html).text == doc.text
 
 
-def test_predictions_beside_gold() -> None:
-    words, entities = ["Anna", "Ben", "Oslo"], [(0, 1, "PER"), (1, 2, "PER"), (2, 3, "LOC")]
-    gold = make(words, entities, [(0, 1, "peer", 1.0), (1, 2, "in", 1.0)])
-    set_pairs(gold, [(gold[h : h + 1], gold[t : t + 1]) for h, t in ((0, 1), (1, 2), (0, 2))])
-    doc = make(
-        words,
-        entities,
-        [(0, 1, "peer", 0.9), (1, 2, "of", 0.8), (0, 2, "in", 0.7), (2, 0, "in", 0.6)],
-    )
-    page = Page(relations_page([doc], "Both", gold=[gold]))
-    verdicts = [(c["class"] or "").removeprefix("mmcot-") for c in page.connectors]
-    assert verdicts == ["right", "wrong", "wrong", "", "right", "missed"]
-    assert "0.90 ✓" in page.shown
-    assert "0.80 ✗" in page.shown
-    assert "1.00 missed" in page.shown
-
-
-def test_unlabelled_gold_judges_nothing() -> None:
-    words, entities = ["Anna", "Ben"], [(0, 1, "PER"), (1, 2, "PER")]
-    doc = make(words, entities, [(0, 1, "peer", 0.9)])
-    page = Page(relations_page([doc], "Both", gold=[make(words, [], None)]))
-    assert [connector["class"] for connector in page.connectors] == [""]
-    assert "Relations not annotated" in page.shown
-
-
-def test_gold_must_match_the_docs() -> None:
-    with pytest.raises(ValueError):
-        relations_page([make(["Hi"], [], [])], "Both", gold=[])
+def test_what_is_said_beside_gold() -> None:
+    mentions = [
+        Mention(0, 4, "PER", 0.9, "right"),
+        Mention(5, 8, "LOC", 0.62, "wrong"),
+        Mention(9, 13, "LOC", None, "missed"),
+    ]
+    anna, ben, oslo = ((m.start, m.end) for m in mentions)
+    arcs = [
+        Arc(anna, ben, "peer", 0.9, "right"),
+        Arc(ben, oslo, "of", 0.8, "wrong"),
+        Arc(anna, oslo, "in", None, "missed"),
+        Arc(oslo, anna, "in", 0.6),
+    ]
+    page = Page(render_text("Anna Ben Oslo", mentions, arcs))
+    assert page.marks == ["Anna", "Ben", "Oslo"]
+    assert "AnnaPER" in page.shown
+    assert "BenLOC ✗ 0.62" in page.shown
+    assert "OsloLOC missed" in page.shown
+    classes = [connector["class"] for connector in page.connectors]
+    assert classes == ["mmcot-right", "mmcot-wrong", "mmcot-missed", ""]
+    assert [connector["title"] for connector in page.connectors] == [
+        "Anna → Ben: peer, 0.90 ✓",
+        "Ben → Oslo: of, 0.80 ✗",
+        "Anna → Oslo: in, missed",
+        "Oslo → Anna: in, 0.60",
+    ]
 
 
 def test_the_demo_posts() -> None:
     lines = (DEMO / "posts.jsonl").read_text("utf-8").splitlines()
     docs = [to_doc(NLP, Post.model_validate_json(line)) for line in lines if line.strip()]
-    html = relations_page(docs, "Demo")
-    page = Page(html)
+    page = Page("".join(map(render_relations, docs)))
     assert len(page.connectors) == sum(len(doc._.mmcot_rel) for doc in docs) > 100
     assert len(page.marks) == sum(len(doc.ents) for doc in docs)
     assert page.text == "".join(doc.text for doc in docs)
-    assert f"{len(docs)} documents, {len(page.connectors)} relations" in page.shown
 
 
-def test_a_page_asks_no_server() -> None:
-    html = relations_page([make(["Hi"], [], [])], "Alone")
+def test_the_fragments_ask_no_server() -> None:
+    html = assets() + render_relations(make(["Hi"], [], []))
     assert re.findall(r"(?:src|href)\s*=|@import|url\(|fetch\(|XMLHttp", html) == []
     # The name space of SVG is a name, not an address.
     assert set(re.findall(r"https?://[^\"' ]+", html)) == {"http://www.w3.org/2000/svg"}

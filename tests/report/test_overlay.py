@@ -20,10 +20,10 @@ from spacy.tokens import Doc, Span
 
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.pictures.policy import PicturePolicy
-from spacy_mmcot.report.arcs import assets, relations_page
 from spacy_mmcot.report.overlay import (
     TokenAttention,
     doc_overlay,
+    doc_picture,
     overlay_html,
     overlay_style,
 )
@@ -427,17 +427,11 @@ def test_a_doc_s_picture_is_read_by_the_policy(tmp_path: Path) -> None:
     assert "Picture not shown" in doc_overlay(make_doc(str(outside)), seen, policy)
 
 
-def test_pages_hold_overlays_under_their_docs() -> None:
-    seen = Seen(0.8, (1, 1), numpy.full((4, 1, 1), 0.5))
-    docs = [make_doc(picture()), make_doc(None)]
-    below = [doc_overlay(docs[0], seen, style=False), ""]
-    page = relations_page(docs, "Two", gold=docs, below=below)
-    first, second = page.split("<article>")[1:]
-    assert first.index("Predicted") < first.index("<form") < first.index("Gold")
-    assert "<form" not in second
-    style = (assets() + page).replace("\n", "")
-    for rule in overlay_style().splitlines():
-        assert rule in style
-    assert page.count("color-scheme: light dark") == 2
-    with pytest.raises(ValueError):
-        relations_page(docs, "Two", below=[""])
+def test_a_doc_s_picture_as_it_is() -> None:
+    fragment = Fragment(doc_picture(make_doc(picture(size=(2000, 1000)))))
+    source = fragment.images[0]["src"] or ""
+    assert PIL.Image.open(io.BytesIO(b64decode(source.split(",")[1]))).size == (448, 224)
+    assert fragment.images[0]["alt"] == "Picture of the text: Anna Li of Oslo "
+    assert fragment.inputs == []
+    assert "No mentions" not in fragment.shown
+    assert "Picture not shown: it " in Fragment(doc_picture(make_doc(b"no"))).shown

@@ -153,15 +153,21 @@
   };
 
   const start = () => {
-    const widths = new Map();
+    const widths = new WeakMap();
     const observer = new ResizeObserver((entries) => {
       for (const { target } of entries) {
         if (widths.get(target) === target.clientWidth) continue;
         widths.set(target, target.clientWidth);
-        draw(target);
+        // Drawing changes heights, which must not be observed in the same frame.
+        requestAnimationFrame(() => draw(target));
       }
     });
-    document.querySelectorAll("figure.mmcot").forEach((figure) => observer.observe(figure));
+    const watch = (root) => {
+      root.querySelectorAll("figure.mmcot").forEach((figure) => observer.observe(figure));
+    };
+    watch(document);
+    // A page that adds figures says so.
+    document.addEventListener("mmcot:shown", (event) => watch(event.target));
   };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();

@@ -1,0 +1,91 @@
+"""Results files, one finished run of an experiment a line, and the scores over their seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+_WITH = {
+    "none": "no pictures",
+    "real": "real pictures",
+    "shuffled": "shuffled pictures",
+    "black": "black pictures",
+}
+SCORES = {
+    "ents_f": "entity F1 (strict)",
+    "ambiguous_f": "entity F1 (ambiguous names)",
+    "rel_f": "relation F1 (gold mentions)",
+    "rel_e2e_f": "relation F1 (end to end)",
+}
+
+
+def read_all_results(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lines of a results file by experiment, in the order in which these first finished a run.
+    A line cut off by a kill is left out."""
+    if not path.is_file():
+        return {}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for raw in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(raw)
+        except json.JSONDecodeError:
+            continue
+        found.setdefault(line["experiment"], []).append(line)
+    return found
+
+
+def read_results(path: Path, experiment: str) -> list[dict[str, Any]]:
+    """The lines of one experiment."""
+    return read_all_results(path).get(experiment, [])
+
+
+def by_data(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The lines by the data that they are scored on: the plan's own first, then a run's further
+    ones, by file name. A run scored with its pictures read in other ways has a line for each, as a
+    run of the name "student, shuffled pictures"."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in results:
+        own = found.setdefault(line["evaluated_on"], [])
+        own.append(line)
+        for way, metrics in line.get("other_pictures", {}).items():
+            own.append({**line, "run": f"{line['run']}, {_WITH[way]}", "metrics": metrics})
+    for line in results:
+        for path, metrics in line["also_on"].items():
+            found.setdefault(Path(path).stem, []).append({**line, "metrics": metrics})
+    return found
+
+
+class Row(NamedTuple):
+    """A run of a plan: its score a seed, and what its training cost, seconds on the mean."""
+
+    run: str
+    scores: dict[int, float]
+    steps: int
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        return mean(self.scores.values())
+
+    @property
+    def spread(self) -> float:
+        """The greatest score less the least."""
+        return max(self.scores.values()) - min(self.scores.values())
+
+
+def rows(results: list[dict[str, Any]], score: str) -> list[Row]:
+    """The runs that have the score, in the order in which they were first finished. Of a run that
+    was repeated the last result counts."""
+    by_run: dict[str, dict[int, dict[str, Any]]] = {}
+    for line in results:
+        if line["metrics"].get(score) is not None:
+            by_run.setdefault(line["run"], {})[line["seed"]] = line["metrics"]
+    found = []
+    for run, metrics in by_run.items():
+        scores = {seed: m[score] for seed, m in sorted(metrics.items())}
+        costs = [m.get("training") or {} for m in metrics.values()]
+        seconds = mean(cost.get("seconds", 0.0) for cost in costs)
+        found.append(Row(run, scores, costs[0].get("steps", 0), seconds))
+    return found

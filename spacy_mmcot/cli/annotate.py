@@ -1,0 +1,134 @@
+"""`annotate`: run a pipeline over tables of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from .engines import EngineName, chosen_engine
+from .pipelines import load_pipeline
+
+if TYPE_CHECKING:
+    from ..production.run import Result
+
+TableName = Literal["jsonl", "csv", "parquet", "spacy"]
+REJECTED, INTERRUPTED = 3, 130
+
+
+def annotate(
+    pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(help=".jsonl, .csv, .parquet or .spacy files, or folders of them"),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="The annotated file; without a suffix, a folder of parts"
+        ),
+    ],
+    format: Annotated[
+        TableName | None, typer.Option(help="Of the output; by its suffix otherwise")
+    ] = None,
+    input_format: Annotated[
+        TableName | None, typer.Option(help="Of the inputs; by their suffixes otherwise")
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="Holds the texts")] = "text",
+    id_column: Annotated[str, typer.Option(help="Holds ids, if it is there")] = "id",
+    image_column: Annotated[
+        str,
+        typer.Option(
+            help="Holds pictures, if it is there: paths relative to the input, or a file's bytes"
+        ),
+    ] = "image",
+    prefix: Annotated[
+        str, typer.Option(help="Before the names of the columns `entities` and `relations`")
+    ] = "",
+    engine: Annotated[
+        EngineName, typer.Option(help="This machine, or a Ray cluster that shares its files")
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes, each with the pipeline; 1 by default, with Ray one for each CPU",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Docs that run together")] = 64,
+    chunk: Annotated[
+        int, typer.Option(min=1, help="Rows that a worker writes, and a kill loses, at once")
+    ] = 2000,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew instead of going on")
+    ] = False,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of rejected rows that is exit code 3")
+    ] = 0.05,
+) -> None:
+    """Find entities and relations in the rows of INPUTS and write them with the columns they had.
+
+    A run that was stopped, or killed, goes on where it was when the same command is given again.
+    Rows that cannot be annotated go to OUTPUT.rejected.jsonl with the reason. Exit codes: 0 done,
+    1 stopped by an error, 2 wrong usage, 3 finished with too many rejected rows, 130 Ctrl-C.
+    """
+    from ..production.run import Request
+    from ..production.run import annotate as run
+    from ..production.tables import Names
+
+    request = Request(
+        pipeline,
+        inputs,
+        output,
+        input_format,
+        format,
+        Names(text_column, id_column, image_column, prefix),
+        batch_size,
+        chunk,
+    )
+    try:
+        with progress() as told:
+            result = run(
+                request,
+                load_pipeline,
+                chosen_engine(engine, workers),
+                overwrite=overwrite,
+                told=told,
+            )
+    except KeyboardInterrupt:
+        print(f"Stopped. What was done is in {output}.parts: run the command again to go on.")
+        raise typer.Exit(INTERRUPTED) from None
+    _print_summary(result, output)
+    if result.rejected > threshold * max(1, result.rows):
+        raise typer.Exit(REJECTED)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, elsewhere nothing; the yielded function is told all and done."""
+    import sys
+
+    if not sys.stdout.isatty():
+        yield lambda total, done: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda total, done: bar.update(task, total=total, completed=done)
+
+
+def _print_summary(result: Result, output: Path) -> None:
+    done = result.rows - result.resumed
+    parts = [f"{result.rows} rows, {result.rejected} rejected"]
+    if result.resumed:
+        parts.append(f"{result.resumed} were done already")
+    if done:
+        parts.append(f"{done / result.seconds:.0f} rows/s, {result.seconds:.1f} s")
+    print(f"{', '.join(parts)} -> {output}")
+    if result.rejected:
+        print(f"Rejected rows, with reasons: {output}.rejected.jsonl")

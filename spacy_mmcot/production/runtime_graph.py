@@ -1,0 +1,166 @@
+"""The layers of a BERT-like encoder as an ONNX graph, for ONNX Runtime's fused operators."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from ..errors import Errors, MMCoTError
+from ..model.packed import FAMILIES, can_pack
+
+Precision = Literal["fp32", "int8"]
+
+OPSET = 17
+CONTRIB = "com.microsoft"
+
+# The operator behind each name that configs have for it.
+ACTIVATIONS = {"gelu": "Gelu", "gelu_new": "FastGelu", "gelu_fast": "FastGelu", "relu": "Relu"}
+
+FUSED = frozenset({"BiasGelu", "FastGelu", "MatMulIntegerToFloat", "MultiHeadAttention"})
+
+INT8_MAX = 127
+_TINY = 1e-9
+# Rows are scaled before they are rounded, hence the one: the operator knows no scale for each row.
+_INT8_CONSTANTS = {
+    "tiny": numpy.array(_TINY, dtype="float32"),
+    "step": numpy.array(1 / INT8_MAX, dtype="float32"),
+    "one": numpy.array(1, dtype="float32"),
+    "middle": numpy.array(128, dtype="uint8"),
+}
+
+
+def layers_graph(encoder: Any, precision: Precision) -> bytes:
+    """A serialised ONNX model of the encoder's layers, as `OnnxLayers` runs it.
+
+    Inputs: states (pieces, width), the windows' real pieces, one window after the other; grid
+    (windows, longest), where each of a window's pieces stands among the states, any where it has
+    none; mask (windows, longest), 1 where it has one; places (pieces,), where each piece stands in
+    the flattened grid. Output: result (pieces, width), the last layer's states.
+
+    precision "int8" quantises the linear layers: weights by output channel, and each piece's
+    states as they come, by a scale of their own, so that a doc's result does not depend on its
+    batch.
+
+    Raises MMCoTError for encoders that are not of BERT's build.
+    """
+    config = encoder.config
+    if not can_pack(encoder):
+        raise MMCoTError(
+            Errors.E440.format(received=config.model_type, allowed=", ".join(sorted(FAMILIES)))
+        )
+    if config.hidden_act not in ACTIVATIONS:
+        raise MMCoTError(
+            Errors.E441.format(received=config.hidden_act, allowed=", ".join(ACTIVATIONS))
+        )
+    graph = _Graph(precision, config)
+    states = "states"
+    for number, layer in enumerate(encoder.encoder.layer):
+        states = graph.layer(f"layer{number}", layer, states)
+    return graph.model(states, config.hidden_size).SerializeToString()
+
+
+class _Graph:
+    """Nodes and weights, layer upon layer."""
+
+    def __init__(self, precision: Precision, config: Any):
+        self.precision = precision
+        self.heads = config.num_attention_heads
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.epsilon = config.layer_norm_eps
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+        if precision == "int8":
+            for name, value in _INT8_CONSTANTS.items():
+                self.weights.append(numpy_helper.from_array(value, name))
+
+    def layer(self, name: str, layer: Any, states: str) -> str:
+        """Add a layer that reads `states`; returns the name of its output."""
+        attention, out = layer.attention.self, layer.attention.output
+        parts = (attention.query, attention.key, attention.value)
+        joint = torch.cat([part.weight for part in parts])
+        bias = torch.cat([part.bias for part in parts])
+        projected = self._matmul(f"{name}.qkv", states, joint)
+        windows = self._node(f"{name}.windows", "Gather", [projected, "grid"], axis=0)
+        qkv = [f"{name}.{part}" for part in ("query", "key", "value")]
+        self.nodes.append(helper.make_node("Split", [windows], qkv, axis=-1))
+        attended = self._node(
+            f"{name}.attended",
+            "MultiHeadAttention",
+            [*qkv, self._weight(f"{name}.qkv.bias", bias), "mask"],
+            num_heads=self.heads,
+        )
+        flat = self._node(f"{name}.flat", "Flatten", [attended], axis=2)
+        packed = self._node(f"{name}.packed", "Gather", [flat, "places"], axis=0)
+        mixed = self._matmul(f"{name}.mixed", packed, out.dense.weight)
+        middle = self._norm(f"{name}.middle", mixed, states, out)
+        wide = self._matmul(f"{name}.wide", middle, layer.intermediate.dense.weight)
+        wide = self._activate(f"{name}.active", wide, layer.intermediate.dense.bias)
+        narrow = self._matmul(f"{name}.narrow", wide, layer.output.dense.weight)
+        return self._norm(f"{name}.result", narrow, middle, layer.output)
+
+    def model(self, result: str, width: int) -> Any:
+        self.nodes.append(helper.make_node("Identity", [result], ["result"]))
+        graph = helper.make_graph(
+            self.nodes,
+            "layers",
+            [
+                helper.make_tensor_value_info("states", TensorProto.FLOAT, ["pieces", width]),
+                helper.make_tensor_value_info("grid", TensorProto.INT64, ["windows", "longest"]),
+                helper.make_tensor_value_info("mask", TensorProto.INT32, ["windows", "longest"]),
+                helper.make_tensor_value_info("places", TensorProto.INT64, ["pieces"]),
+            ],
+            [helper.make_tensor_value_info("result", TensorProto.FLOAT, ["pieces", width])],
+            self.weights,
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+    def _node(self, output: str, kind: str, inputs: list[str], **settings: Any) -> str:
+        domain = CONTRIB if kind in FUSED else ""
+        self.nodes.append(
+            helper.make_node(kind, inputs, [output], name=output, domain=domain, **settings)
+        )
+        return output
+
+    def _weight(self, name: str, tensor: torch.Tensor) -> str:
+        array: NDArray[numpy.float32] = tensor.detach().float().cpu().numpy()
+        self.weights.append(numpy_helper.from_array(numpy.ascontiguousarray(array), name))
+        return name
+
+    def _matmul(self, name: str, states: str, weight: torch.Tensor) -> str:
+        if self.precision == "fp32":
+            return self._node(name, "MatMul", [states, self._weight(f"{name}.weight", weight.T)])
+        array = weight.detach().float().cpu().numpy().T
+        scale = numpy.maximum(numpy.abs(array).max(axis=0), _TINY) / INT8_MAX
+        levels = numpy.ascontiguousarray(numpy.rint(array / scale).astype("int8"))
+        for key, value in (("levels", levels), ("scale", scale.astype("float32"))):
+            self.weights.append(numpy_helper.from_array(value, f"{name}.{key}"))
+        size = self._node(f"{name}.size", "Abs", [states])
+        largest = self._node(f"{name}.largest", "ReduceMax", [size], axes=[-1], keepdims=1)
+        seen = self._node(f"{name}.seen", "Max", [largest, "tiny"])
+        unit = self._node(f"{name}.unit", "Mul", [seen, "step"])
+        scaled = self._node(f"{name}.scaled", "Div", [states, unit])
+        rounded = self._node(f"{name}.rounded", "QuantizeLinear", [scaled, "one", "middle"])
+        factors = [rounded, f"{name}.levels", "one", f"{name}.scale", "middle"]
+        product = self._node(f"{name}.product", "MatMulIntegerToFloat", factors)
+        return self._node(name, "Mul", [product, unit])
+
+    def _norm(self, name: str, states: str, skip: str, part: Any) -> str:
+        bias = self._weight(f"{name}.bias", part.dense.bias)
+        biased = self._node(f"{name}.biased", "Add", [states, bias])
+        joined = self._node(f"{name}.joined", "Add", [biased, skip])
+        scale = self._weight(f"{name}.scale", part.LayerNorm.weight)
+        shift = self._weight(f"{name}.shift", part.LayerNorm.bias)
+        return self._node(name, "LayerNormalization", [joined, scale, shift], epsilon=self.epsilon)
+
+    def _activate(self, name: str, states: str, bias: torch.Tensor) -> str:
+        weight = self._weight(f"{name}.bias", bias)
+        if self.activation == "Gelu":
+            return self._node(name, "BiasGelu", [states, weight])
+        if self.activation == "FastGelu":
+            return self._node(name, "FastGelu", [states, weight])
+        return self._node(name, "Relu", [self._node(f"{name}.in", "Add", [states, weight])])

@@ -1,0 +1,148 @@
+"""CSV: comma-separated, quoted by double quotes, the first row a header, in UTF-8.
+
+Every column comes in as text. Going out, a text is a cell as it stands and anything else, lists
+above all, is JSON in a cell; an empty cell is null.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ..errors import Errors, MMCoTError, located, shown
+from .columns import to_json
+from .opening import opened
+from .tables import Broken, Chunk, Names, Row, Survey
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc
+
+# A quote that is never closed takes what follows into its cell, up to here.
+_LONGEST_CELL = 1 << 24
+
+
+class _Records:
+    """The records of a file from an offset on: (offset, line, cells or the reason why there are
+    none). Blank lines are no records.
+
+    Goes by lines of bytes, since the offset of a record must be known to come back to it.
+    """
+
+    def __init__(self, file: BinaryIO, position: int = 0, line: int = 1) -> None:
+        csv.field_size_limit(_LONGEST_CELL)
+        file.seek(position)
+        self._file = file
+        self._offset, self._line = position, line
+        self._reader = csv.reader(self._lines(), strict=True)
+
+    def _lines(self) -> Iterator[str]:
+        for raw in self._file:
+            self._offset += len(raw)
+            self._line += 1
+            first = self._offset == len(raw)
+            yield raw.decode("utf-8-sig" if first else "utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[tuple[int, int, list[str] | str]]:
+        while True:
+            offset, line = self._offset, self._line
+            try:
+                cells = next(self._reader)
+                "".join(cells).encode("utf-8")
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield offset, line, f"not CSV ({error})"
+            except UnicodeEncodeError as error:
+                byte = ord(error.object[error.start]) & 0xFF
+                yield offset, line, f"0x{byte:02x} is not UTF-8"
+            else:
+                if cells:
+                    yield offset, line, cells
+
+
+def survey(path: Path, rows: int, names: Names, columns: bool) -> Survey:
+    chunks: list[tuple[int, int, int]] = []
+    with opened(path) as file:
+        records = iter(_Records(file))
+        header = _header(path, next(records, (0, 1, [])))
+        if names.text not in header:
+            message = Errors.E743.format(path=path, name=names.text, allowed=", ".join(header))
+            raise MMCoTError(message)
+        start, first, count = 0, 0, 0
+        for offset, line, _ in records:
+            if not count:
+                start, first = offset, line
+            count += 1
+            if count == rows:
+                chunks.append((start, first, count))
+                count = 0
+        if count:
+            chunks.append((start, first, count))
+    return Survey(chunks, dict.fromkeys(header, "str"))
+
+
+def read(chunk: Chunk, names: Names) -> Iterator[Row | Broken]:
+    path = Path(chunk.path)
+    with opened(path) as file:
+        header = _header(path, next(iter(_Records(file)), (0, 1, [])))
+        records = iter(_Records(file, chunk.position, chunk.first))
+        for _, (_, line, cells) in zip(range(chunk.rows), records, strict=False):
+            if isinstance(cells, str):
+                yield Broken(line, cells, "")
+            elif len(cells) != len(header):
+                reason = f"the row has {len(cells)} cells, the header {len(header)}"
+                yield Broken(line, reason, shown(",".join(cells)))
+            else:
+                values = zip(header, cells, strict=True)
+                yield Row(line, {name: cell or None for name, cell in values})
+
+
+class Writer:
+    def __init__(self, columns: Mapping[str, Any], names: Names) -> None:
+        self._columns = [*columns, *names.found]
+        self._text = io.StringIO(newline="")
+        self._csv = csv.writer(self._text, lineterminator="\n")
+        self._csv.writerow(self._columns)
+
+    def add(self, values: dict[str, Any], found: dict[str, Any], doc: Doc) -> None:
+        row = values | found
+        self._csv.writerow([_cell(row.get(name)) for name in self._columns])
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(self._text.getvalue().encode("utf-8"))
+
+
+def join(parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: Names) -> None:
+    empty = Writer(columns, names)
+    empty.save(output)
+    header = output.stat().st_size
+    with output.open("ab") as file:
+        for part in parts:
+            with part.open("rb") as source:
+                source.seek(header)
+                while piece := source.read(1 << 20):
+                    file.write(piece)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else to_json(value)
+
+
+def _header(path: Path, record: tuple[int, int, list[str] | str]) -> list[str]:
+    _, line, header = record
+    if isinstance(header, str):
+        problem = header
+    elif not header:
+        problem = "there is no header"
+    elif len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        problem = f"the header names the column {twice!r} twice"
+    else:
+        return header
+    expected = "a header with a different name for each column"
+    raise located(path, line, problem, expected, "Mend the header.")

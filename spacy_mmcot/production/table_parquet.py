@@ -1,0 +1,173 @@
+"""Parquet, by pyarrow. Columns keep their types; those of tables without types get the nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import Errors, MMCoTError, first_line
+from .columns import to_json
+from .tables import Broken, Chunk, Names, Row, Survey
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc
+
+_TYPES = {
+    None: pa.string(),
+    "bool": pa.bool_(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "str": pa.string(),
+    "bytes": pa.binary(),
+    "json": pa.string(),
+}
+_KINDS = {type: kind for kind, type in _TYPES.items() if kind not in (None, "json")} | {
+    pa.large_string(): "str",
+    pa.string_view(): "str",
+    pa.large_binary(): "bytes",
+    pa.binary_view(): "bytes",
+}
+_ENTITY = pa.struct(
+    {
+        "start": pa.int64(),
+        "end": pa.int64(),
+        "label": pa.string(),
+        "text": pa.string(),
+        "score": pa.float64(),
+    }
+)
+_RELATION = pa.struct(
+    {
+        "head": pa.list_(pa.int64()),
+        "tail": pa.list_(pa.int64()),
+        "label": pa.string(),
+        "score": pa.float64(),
+    }
+)
+_FOUND = (pa.list_(_ENTITY), pa.list_(_RELATION))
+# A row group is read whole by some readers.
+_ROWS_AT_A_TIME = 4096
+
+
+def survey(path: Path, rows: int, names: Names, columns: bool) -> Survey:
+    with _file(path) as file:
+        kinds = {field.name: _kind(field.type) for field in file.schema_arrow}
+        if kinds.get(names.text) != "str":
+            allowed = ", ".join(name for name, kind in kinds.items() if kind == "str") or "none"
+            message = Errors.E743.format(path=path, name=names.text, allowed=allowed)
+            raise MMCoTError(message)
+        total = file.metadata.num_rows
+    starts = range(0, total, rows)
+    return Survey([(i, i + 1, min(rows, total - i)) for i in starts], kinds)
+
+
+def read(chunk: Chunk, names: Names) -> Iterator[Row | Broken]:
+    with _file(Path(chunk.path)) as file:
+        for number, values in _rows(file, chunk.position, chunk.rows):
+            yield Row(number, values)
+
+
+class Writer:
+    def __init__(self, columns: Mapping[str, Any], names: Names) -> None:
+        self._columns = columns
+        self._names = names
+        self._schema = _schema(columns, names)
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, values: dict[str, Any], found: dict[str, Any], doc: Doc) -> None:
+        self._rows.append(values | found)
+
+    def save(self, path: Path) -> None:
+        arrays = [
+            _array([row.get(name) for row in self._rows], kind)
+            for name, kind in self._columns.items()
+        ]
+        for name, type in zip(self._names.found, _FOUND, strict=True):
+            arrays.append(pa.array([row[name] for row in self._rows], type))
+        pq.write_table(pa.table(arrays, schema=self._schema), path)
+
+
+def join(parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: Names) -> None:
+    with pq.ParquetWriter(output, _schema(columns, names)) as writer:
+        for part in parts:
+            writer.write_table(pq.read_table(part, partitioning=None))
+
+
+def _schema(columns: Mapping[str, Any], names: Names) -> pa.Schema:
+    carried = [(name, _type(kind)) for name, kind in columns.items()]
+    return pa.schema([*carried, *zip(names.found, _FOUND, strict=True)])
+
+
+def _kind(type: pa.DataType) -> Any:
+    if pa.types.is_dictionary(type):
+        type = type.value_type
+    return _KINDS.get(type, type)
+
+
+def _type(kind: Any) -> pa.DataType:
+    return kind if isinstance(kind, pa.DataType) else _TYPES[kind]
+
+
+def _rows(file: pq.ParquetFile, start: int, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(place from 1, columns) of rows, the row groups before them left unread."""
+    groups: list[int] = []
+    skip = group_start = 0
+    for group in range(file.num_row_groups):
+        group_end = group_start + file.metadata.row_group(group).num_rows
+        if group_end > start and group_start < start + count:
+            if not groups:
+                skip = start - group_start
+            groups.append(group)
+        group_start = group_end
+    number, last = start + 1, start + count
+    for batch in file.iter_batches(min(count, _ROWS_AT_A_TIME), row_groups=groups):
+        if skip >= len(batch):
+            skip -= len(batch)
+            continue
+        wanted = batch.slice(skip, last - number + 1)
+        skip = 0
+        columns = {name: _values(column) for name, column in _named(wanted)}
+        for i in range(len(wanted)):
+            yield number, {name: column[i] for name, column in columns.items()}
+            number += 1
+        if number > last:
+            return
+
+
+def _named(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:
+    return zip(batch.schema.names, batch.columns, strict=True)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if column.type in _KINDS or pa.types.is_null(column.type):
+        return column.to_pylist()
+    # What Python has no equal for, such as nanoseconds, stays an array, of one, and loses nothing.
+    return [column.slice(i, 1) if column[i].is_valid else None for i in range(len(column))]
+
+
+def _array(values: Sequence[Any], kind: Any) -> pa.Array:
+    if kind == "json":
+        values = [None if value is None else to_json(value) for value in values]
+    if not isinstance(kind, pa.DataType):
+        return pa.array(values, _TYPES[kind])
+    ones = [pa.nulls(1, kind) if value is None else value for value in values]
+    return pa.concat_arrays(ones) if ones else pa.array([], kind)
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[pq.ParquetFile]:
+    """Raises MMCoTError for a file that is missing, no Parquet, or broken further down."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise MMCoTError(Errors.E100.format(path=path)) from None
+    except (pa.ArrowException, OSError) as error:
+        raise MMCoTError(Errors.E102.format(path=path, reason=first_line(error))) from None

@@ -1,0 +1,120 @@
+"""`.spacy` files. Their format has no parts, so a file is in memory as a whole while it is read or
+joined: large corpora are folders of files."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spacy.tokens import Doc, DocBin
+from spacy.vocab import Vocab
+
+from ..docs import get_image
+from ..errors import Errors, MMCoTError
+from ..types import (
+    ALIGNMENT_KEY,
+    ID_KEY,
+    PAIRS_KEY,
+    RELATIONS_KEY,
+    ROW_KEY,
+    SOFT_LABELS_KEY,
+    SOFT_RELATIONS_KEY,
+)
+from .columns import kind_of, plain, widen
+from .opening import opened
+from .tables import Broken, Chunk, Names, Row, Survey
+
+# What annotation leaves in the user data.
+_FOUND = {ALIGNMENT_KEY, PAIRS_KEY, RELATIONS_KEY, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY}
+_LISTS = ("tokens", "spaces", "cats", "span_groups", "flags", "user_data")
+
+
+def survey(path: Path, rows: int, names: Names, columns: bool) -> Survey:
+    docbin = _docbin(path)
+    kinds: dict[str, Any] = {}
+    if columns:
+        for doc in docbin.get_docs(Vocab()):
+            for name, value in _values(doc, names).items():
+                widen(kinds, name, kind_of(value))
+    starts = range(0, len(docbin), rows)
+    return Survey([(i, i + 1, min(rows, len(docbin) - i)) for i in starts], kinds)
+
+
+def read(chunk: Chunk, names: Names) -> Iterator[Row | Broken]:
+    """Docs keep their tokens and their user data; their annotation is left out, since a pipeline
+    would take it for its own."""
+    for number, doc in enumerate(read_docs(chunk, Vocab()), start=chunk.first):
+        yield Row(number, _values(doc, names), doc)
+
+
+def read_docs(chunk: Chunk, vocab: Vocab) -> Iterator[Doc]:
+    """The Docs of a chunk as they are."""
+    whole = _docbin(Path(chunk.path))
+    part = DocBin(attrs=whole.attrs, store_user_data=True)
+    part.strings = whole.strings
+    for name in _LISTS:
+        setattr(part, name, getattr(whole, name)[chunk.position : chunk.position + chunk.rows])
+    return part.get_docs(vocab)
+
+
+def unannotated(doc: Doc, vocab: Vocab) -> Doc:
+    """The Doc's tokens, with the user data that is not annotation, on another vocabulary."""
+    bare = Doc(vocab, words=[t.text for t in doc], spaces=[bool(t.whitespace_) for t in doc])
+    data: dict[Any, Any] = doc.user_data
+    bare.user_data.update({key: data[key] for key in data if not _is_annotation(key)})
+    return bare
+
+
+def _is_annotation(key: Any) -> bool:
+    # An attribute's key is of four, and the third tells those of spans from those of the Doc.
+    of_span = isinstance(key, tuple) and len(key) == 4 and key[2] is not None
+    return of_span or key in _FOUND
+
+
+class Writer:
+    def __init__(self, columns: Mapping[str, Any], names: Names) -> None:
+        self._names = names
+        self._docbin = DocBin(store_user_data=True)
+
+    def add(self, values: dict[str, Any], found: dict[str, Any], doc: Doc) -> None:
+        own = (self._names.text, self._names.id, self._names.image)
+        others = {name: plain(value) for name, value in values.items() if name not in own}
+        if others:
+            doc.user_data[ROW_KEY] = others
+        # An encoder's states would make the file many times as large.
+        data: dict[Any, Any] = doc.user_data
+        data.pop(("._.", "trf_data", None, None), None)
+        self._docbin.add(doc)
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(self._docbin.to_bytes())
+
+
+def join(parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: Names) -> None:
+    whole = DocBin(store_user_data=True)
+    for part in parts:
+        whole.merge(DocBin(store_user_data=True).from_bytes(part.read_bytes()))
+    output.write_bytes(whole.to_bytes())
+
+
+def _values(doc: Doc, names: Names) -> dict[str, Any]:
+    values: dict[str, Any] = {names.text: doc.text}
+    for name, value in ((names.id, doc.user_data.get(ID_KEY)), (names.image, get_image(doc))):
+        if value is not None:
+            values[name] = value
+    return values | doc.user_data.get(ROW_KEY, {})
+
+
+# A worker meets the chunks of a file one after the other.
+@functools.lru_cache(maxsize=1)
+def _docbin(path: Path) -> DocBin:
+    with opened(path) as file:
+        data = file.read()
+    try:
+        return DocBin(store_user_data=True).from_bytes(data)
+    # What a foreign file makes zlib, msgpack and numpy raise is not a fixed set.
+    except Exception as error:
+        reason = error if data else "the file is empty"
+        raise MMCoTError(Errors.E201.format(path=path, reason=reason)) from None

@@ -1,0 +1,153 @@
+"""Tables of documents in files: what every format offers, and which a file is of.
+
+A format is a module with `survey`, `read`, `Writer` and `join`, see `Table`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, get_args
+
+from ..errors import Errors, MMCoTError
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc
+
+TableFormat = Literal["jsonl", "csv", "parquet", "spacy"]
+FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
+
+
+class Names(NamedTuple):
+    """The columns that mean something; a table need not have `id` and `image`. What is found goes
+    to the columns `prefix` + entities and `prefix` + relations."""
+
+    text: str = "text"
+    id: str = "id"
+    image: str = "image"
+    prefix: str = ""
+
+    @property
+    def found(self) -> tuple[str, str]:
+        return f"{self.prefix}entities", f"{self.prefix}relations"
+
+
+DEFAULT_NAMES = Names()
+
+
+class Chunk(NamedTuple):
+    """Rows of one file that are read, annotated and written together.
+
+    number: of the part that it becomes, from 0.
+    position: where it starts, a byte offset in JSONL and CSV, a row from 0 in the others.
+    first: what its first row is called, see Row.
+    rows: how many it has, broken ones included.
+    """
+
+    number: int
+    path: str
+    format: TableFormat
+    position: int
+    first: int
+    rows: int
+
+
+class Row(NamedTuple):
+    """A row that could be read.
+
+    number: the line at which it starts in JSONL and CSV, its place from 1 in the others.
+    values: its columns.
+    doc: what it is in a .spacy file; None in the others.
+    """
+
+    number: int
+    values: dict[str, Any]
+    doc: Doc | None = None
+
+
+class Broken(NamedTuple):
+    """A row that could not be read, with the reason and how it begins."""
+
+    number: int
+    reason: str
+    raw: str
+
+
+class Survey(NamedTuple):
+    """What is known of a file before its rows are annotated.
+
+    chunks: (position, first, rows) of each.
+    columns: name -> kind (see `columns`), empty where nobody asked and the file has no header.
+    """
+
+    chunks: list[tuple[int, int, int]]
+    columns: dict[str, Any]
+
+
+class TableWriter(Protocol):
+    """Gathers a chunk's rows."""
+
+    def __init__(self, columns: Mapping[str, Any], names: Names) -> None: ...
+
+    def add(self, values: dict[str, Any], found: dict[str, Any], doc: Doc) -> None:
+        """values: the row's columns; found: the two columns of what was found; doc: the same,
+        annotated. Only what belongs in a file of the format is kept."""
+
+    def save(self, path: Path) -> None: ...
+
+
+class Table(Protocol):
+    """A format.
+
+    survey: cuts a file into chunks of `rows` rows; looks at every row's columns where `columns`
+        asks for them and no header tells.
+    read: a chunk's rows, in order; as many, broken ones included, as the survey counted.
+    join: makes one file of parts, in their order.
+    """
+
+    Writer: type[TableWriter]
+
+    def survey(self, path: Path, rows: int, names: Names, columns: bool) -> Survey: ...
+
+    def read(self, chunk: Chunk, names: Names) -> Iterator[Row | Broken]: ...
+
+    def join(
+        self, parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: Names
+    ) -> None: ...
+
+
+def table(format: TableFormat) -> Table:
+    """Raises MMCoTError where the library that reads the format is not installed."""
+    try:
+        return cast(Table, import_module(f".table_{format}", __package__))
+    except ModuleNotFoundError as error:
+        if error.name != "pyarrow":
+            raise
+        raise MMCoTError(Errors.E740) from None
+
+
+def format_of(path: Path) -> TableFormat:
+    """Raises MMCoTError where the name does not tell."""
+    for format in FORMATS:
+        if path.suffix.lower() == f".{format}":
+            return format
+    raise MMCoTError(Errors.E104.format(path=path, allowed=", ".join(FORMATS)))
+
+
+def input_files(paths: Sequence[Path], format: TableFormat | None) -> list[Path]:
+    """The files at the paths, folders replaced by the files of a known format in them, in order of
+    name. Raises MMCoTError for a path that is not there and a folder without such a file."""
+    files = []
+    for path in paths:
+        if not path.exists():
+            raise MMCoTError(Errors.E100.format(path=path))
+        if not path.is_dir():
+            files.append(path)
+            continue
+        suffixes = {f".{name}" for name in ([format] if format else FORMATS)}
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+        if not found:
+            raise MMCoTError(Errors.E741.format(path=path, allowed=", ".join(sorted(suffixes))))
+        files += found
+    return files

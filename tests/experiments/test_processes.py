@@ -1,0 +1,141 @@
+"""Plans run by real processes: side by side on one results file, and killed half way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+import srsly
+import toy
+from spacy.util import load_config
+
+from spacy_mmcot import __version__
+from spacy_mmcot.corpus.docbin import write_docs
+
+REPOSITORY = Path(__file__).parents[2]
+STEPS = 4
+OVERRIDES = {
+    "training.optimizer.learn_rate.total_steps": STEPS,
+    "training.optimizer.learn_rate.warmup_steps": 1,
+    "training.eval_frequency": STEPS,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A corpus and a config that train in seconds."""
+    docs = [eg.reference for eg in toy.examples(spacy.blank("en"))]
+    for part in ("train", "more", "changed/one", "changed/two"):
+        write_docs(tmp_path / f"{part}.spacy", docs)
+    write_docs(tmp_path / "dev.spacy", docs[:4])
+    config = load_config(REPOSITORY / "configs" / "baseline.cfg")
+    config["nlp"]["pipeline"] = ["mmcot_ner"]
+    config["components"] = {"mmcot_ner": {"factory": "mmcot_ner", **toy.settings()}}
+    config.to_disk(tmp_path / "small.cfg")
+    return tmp_path
+
+
+def run_of(**settings: Any) -> dict[str, Any]:
+    return {"config": "small.cfg", "train": ["train"], **settings}
+
+
+def start(folder: Path, runs: dict[str, Any], *options: object, **plan: Any) -> Any:
+    path = folder / "plan.yaml"
+    fields = {"name": "tiny", "seeds": [1, 2], "overrides": OVERRIDES, **plan, "runs": runs}
+    srsly.write_yaml(path, fields)
+    arguments = ["-m", "spacy", "mmcot", "experiment", path, folder]
+    arguments += ["--results", folder / "results.jsonl", "--output", folder / "models", *options]
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: Any) -> str:
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    return output
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.slow
+def test_a_line_says_all_that_its_figures_depend_on(folder: Path) -> None:
+    runs = {"baseline": run_of(), "reader": run_of(knowledge=True, evaluate_on="more")}
+    also_on = ["changed/one", "changed/two"]
+    finish(start(folder, runs, "--seed", 1, also_on=also_on))
+    baseline, reader = lines_of(folder)
+    assert baseline["seed"] == baseline["config"]["system"]["seed"] == 1
+    assert baseline["config"]["training"]["max_steps"] == STEPS
+    assert baseline["config"]["components"]["mmcot_ner"]["model"]["crf"] is True
+    assert baseline["data"].keys() == {"train", "dev", *also_on}
+    assert baseline["data"]["train"] == baseline["data"]["changed/one"] != baseline["data"]["dev"]
+    assert baseline["seconds"]["train"] == baseline["metrics"]["training"]["seconds"]
+    assert baseline["seconds"]["evaluate"] > 0
+    assert baseline["versions"]["spacy-mmcot"] == __version__
+    assert baseline["versions"]["spacy"] == spacy.__version__
+    assert {"torch", "python"} <= baseline["versions"].keys()
+    scores = {Path(path).stem: found["docs"] for path, found in baseline["also_on"].items()}
+    assert scores == {"one": 7, "two": 7}
+    # What reads knowledge is not scored on copies that have none.
+    assert reader["also_on"] == {} and reader["evaluated_on"] == "more"
+    assert reader["data"].keys() == {"train", "more"}
+    assert finish(start(folder, runs, "--seed", 1, also_on=also_on)).count("── tiny") == 0
+
+    # A copy that changes is scored again.
+    (folder / "changed" / "one.spacy").write_bytes((folder / "dev.spacy").read_bytes())
+    shown = finish(start(folder, runs, "--seed", 1, also_on=also_on))
+    assert [line for line in shown.splitlines() if line.startswith("── tiny")] == [
+        "── tiny: baseline, seed 1"
+    ]
+
+
+@pytest.mark.slow
+def test_processes_with_different_seeds_share_a_results_file(folder: Path) -> None:
+    runs = {
+        "teacher": run_of(),
+        "student": run_of(train=["train", "more"], teacher="teacher"),
+    }
+    both = [start(folder, runs, "--seed", seed) for seed in (1, 2)]
+    for process in both:
+        finish(process)
+    found = sorted((line["run"], line["seed"]) for line in lines_of(folder))
+    assert found == [("student", 1), ("student", 2), ("teacher", 1), ("teacher", 2)]
+    assert len({line["identity"] for line in lines_of(folder)}) == 4
+    assert "── tiny" not in finish(start(folder, runs))
+
+
+@pytest.mark.slow
+def test_a_run_killed_half_way_is_run_again(folder: Path) -> None:
+    runs = {"first": run_of(), "second": run_of(overrides={"training.dropout": 0.2})}
+    process = start(folder, runs, "--seed", 1)
+    training = folder / "models" / "tiny" / "second-1" / "corpus"
+    for _ in range(3000):
+        if training.is_dir():
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert training.is_dir()
+    (first,) = lines_of(folder)
+    assert first["run"] == "first"
+
+    shown = finish(start(folder, runs, "--seed", 1))
+    assert "── tiny: second, seed 1" in shown and "── tiny: first" not in shown
+    assert [line["run"] for line in lines_of(folder)] == ["first", "second"]
+    assert lines_of(folder)[0] == first
+    assert not training.exists()

@@ -1,0 +1,194 @@
+"""Rows that cannot be annotated: none is lost without a word, and none stops the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import spacy
+from click.testing import Result
+from made_tables import read_jsonl, rows, write_jsonl
+from spacy.language import Language
+from typer.testing import CliRunner
+
+from spacy_mmcot.cli.main import app
+
+Command = Callable[..., Result]
+
+
+def test_bad_rows_of_json_lines(annotate: Command, tmp_path: Path) -> None:
+    good = [json.dumps(row).encode() for row in rows(3)]
+    lines = [
+        b"\xef\xbb\xbf" + good[0],
+        b'{"text": "half',
+        b"",
+        b'{"text": "\xff"}',
+        b'["a list"]',
+        b'{"id": 1}',
+        b'{"text": 5}',
+        b'{"text": "  "}',
+        b'{"text": null}',
+        b'{"text": "\\ud800"}',
+        b'{"text": "x", "id": [1]}',
+        good[1],
+        b'{"text": "' + b"a" * 1_000_001 + b'"}',
+        good[2].replace(b"p2", "p\u2028é".encode()),
+    ]
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(b"\r\n".join(lines))
+    for chunk in (1, 3, 100):
+        output = tmp_path / f"out{chunk}.jsonl"
+        result = annotate(source, "-o", output, "--chunk", chunk)
+        assert result.exit_code == 3, result.output
+        assert "13 rows, 10 rejected" in result.output
+        assert [row["n"] for row in read_jsonl(output)] == [0, 1, 2]
+        rejects = read_jsonl(tmp_path / f"out{chunk}.jsonl.rejected.jsonl")
+        assert [row["row"] for row in rejects] == [2, 4, 5, 6, 7, 8, 9, 10, 11, 13]
+        assert {row["input"] for row in rejects} == {str(source)}
+        reasons = [row["reason"] for row in rejects]
+        for reason, part in zip(
+            reasons,
+            (
+                *("not JSON", "0xff, is not UTF-8", "not an object", "no 'text', only 'id'"),
+                *("the text is 5 (int)", "no text: '  '", "no text", "surrogate"),
+                *("the id is [1]", "1000001 characters"),
+            ),
+            strict=True,
+        ):
+            assert part in reason
+
+
+def test_bad_rows_of_csv(annotate: Command, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_bytes(
+        b"\xef\xbb\xbfid,text\r\n"
+        b'1,"Anna sings, in Oslo"\r\n'
+        b"2,too,many\r\n"
+        b"3\r\n"
+        b"4,\xfe\r\n"
+        b'5,"two\nlines ""quoted"""\r\n'
+        b"\r\n"
+        b'6,"bad" quote\r\n'
+        b"7,\r\n"
+        b"8,last"
+    )
+    outputs = []
+    for chunk in (1, 2, 100):
+        output = tmp_path / f"out{chunk}.csv"
+        assert annotate(source, "-o", output, "--chunk", chunk).exit_code == 3
+        outputs.append(output.read_text("utf-8"))
+        rejects = read_jsonl(tmp_path / f"out{chunk}.csv.rejected.jsonl")
+        assert [row["row"] for row in rejects] == [3, 4, 5, 9, 10]
+        assert "3 cells, the header 2" in rejects[0]["reason"]
+        assert "1 cells, the header 2" in rejects[1]["reason"]
+        assert "0xfe is not UTF-8" in rejects[2]["reason"]
+        assert "not CSV" in rejects[3]["reason"]
+        assert "no text" in rejects[4]["reason"]
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert [line[:2] for line in outputs[0].splitlines()] == ["id", "1,", "5,", "li", "8,"]
+
+
+def test_a_quote_that_is_never_closed_ends_with_the_file(annotate: Command, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text('text\nAnna sings\n"Bo never\n', "utf-8")
+    assert annotate(source, "-o", tmp_path / "out.csv").exit_code == 3
+    (reject,) = read_jsonl(tmp_path / "out.csv.rejected.jsonl")
+    assert (reject["row"], reject["reason"][:7]) == (3, "not CSV")
+
+
+@Language.component("fails_on_bo")
+def fails_on_bo(doc):
+    if "Bo" in doc.text:
+        raise RuntimeError("Bo is too much")
+    return doc
+
+
+def test_a_doc_on_which_the_pipeline_fails(tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("fails_on_bo")
+    nlp.to_disk(tmp_path / "model")
+    texts = ["Anna sings", "Bo sings", "Carla sings", "Bo again"]
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    words = ["annotate", tmp_path / "model", source, "-o", tmp_path / "out.jsonl"]
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == 3, result.output
+    kept = [row["text"] for row in read_jsonl(tmp_path / "out.jsonl")]
+    assert kept == ["Anna sings", "Carla sings"]
+    rejects = read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")
+    assert [row["row"] for row in rejects] == [2, 4]
+    assert all("Bo is too much" in row["reason"] for row in rejects)
+
+
+def test_few_rejected_rows_are_no_failure(annotate: Command, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [*rows(19), {"text": 1}])
+    result = annotate(source, "-o", tmp_path / "out.jsonl")
+    assert result.exit_code == 0
+    assert "20 rows, 1 rejected" in result.output
+    assert "out.jsonl.rejected.jsonl" in result.output
+    again = annotate(source, "-o", tmp_path / "out.jsonl", "--threshold", 0.01)
+    assert again.exit_code == 3
+
+
+def test_no_file_of_rejected_rows_without_one(annotate: Command, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    bad = write_jsonl(tmp_path / "bad.jsonl", [{"text": 1}])
+    assert annotate(bad, "-o", output).exit_code == 3
+    good = write_jsonl(tmp_path / "good.jsonl", rows(2))
+    assert annotate(good, "-o", output, "--overwrite").exit_code == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"bad.jsonl", "good.jsonl", "out.jsonl", "out.jsonl.manifest.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("in.csv", b"id,body\n1,a\n", "E743"),
+        ("in.csv", b"text,text\n1,a\n", "E101"),
+        ("in.csv", b"", "E101"),
+        ("in.spacy", b"notes", "E201"),
+        ("in.spacy", b"", "E201"),
+        ("in.xml", b"<a/>", "E104"),
+        ("in.jsonl", b'{"text": "a", "entities": []}', "E747"),
+    ],
+)
+def test_inputs_that_are_no_use_at_all(
+    annotate: Command, tmp_path: Path, name: str, content: bytes, code: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    result = annotate(tmp_path / name, "-o", tmp_path / "out.jsonl")
+    assert result.exit_code in (1, 2)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"✘ [{code}] ")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_parquet_that_is_no_use(annotate: Command, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    import pyarrow.parquet as pq
+
+    source, output = tmp_path / "in.parquet", tmp_path / "out.jsonl"
+    source.write_bytes(b"notes")
+    assert "[E102]" in annotate(source, "-o", output).stderr
+    pq.write_table(pa.table({"text": [1], "body": ["a"]}), source)
+    line = annotate(source, "-o", output).stderr
+    assert "[E743]" in line
+    assert "Allowed: body" in line
+    assert annotate(source, "-o", output, "--text-column", "body").exit_code == 0
+
+
+def test_a_missing_input_and_an_empty_folder(annotate: Command, tmp_path: Path) -> None:
+    output = ("-o", tmp_path / "out.jsonl")
+    assert "[E100]" in annotate(tmp_path / "none.jsonl", *output).stderr
+    (tmp_path / "empty").mkdir()
+    assert "[E741]" in annotate(tmp_path / "empty", *output).stderr
+    source = write_jsonl(tmp_path / "out.jsonl", rows(1))
+    assert "[E749]" in annotate(source, *output).stderr
+
+
+def test_a_pipeline_that_is_not_there(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", rows(1))
+    words = ["annotate", "no_such_pipeline", source, "-o", tmp_path / "out.jsonl"]
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert "[E700] no_such_pipeline" in result.stderr

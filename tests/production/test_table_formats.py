@@ -1,0 +1,218 @@
+"""Tables in and out: what is found, what is carried, in all pairs of formats."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import decimal
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+import toy
+from click.testing import Result
+from made_tables import read_jsonl, rows, write_jsonl
+from spacy.tokens import DocBin, Span
+
+from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.docs import get_image
+from spacy_mmcot.production.annotate import found_in as columns_of
+from spacy_mmcot.production.tables import Names
+from spacy_mmcot.types import ID_KEY, ROW_KEY, Relation
+
+Command = Callable[..., Result]
+FORMATS = ("jsonl", "csv", "parquet", "spacy")
+
+
+@pytest.fixture
+def written(annotate: Command, tmp_path: Path) -> Callable[..., Path]:
+    """Annotate a file into one of this format; nothing may go wrong."""
+
+    def run(source: Path, format: str, *options: object) -> Path:
+        if "parquet" in (format, source.suffix[1:]):
+            pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+        output = tmp_path / f"{source.stem}-{format}.{format}"
+        result = annotate(source, "-o", output, "--chunk", 4, *options)
+        assert result.exit_code == 0, result.output
+        assert not list(tmp_path.glob("*.parts"))
+        return output
+
+    return run
+
+
+def found_in(path: Path, prefix: str = "") -> list[tuple[str, list[tuple[int, int, str]]]]:
+    """(text, entities) of each row."""
+    if path.suffix == ".spacy":
+        docs = DocBin().from_disk(path).get_docs(spacy.blank("en").vocab)
+        return [(d.text, [(e.start_char, e.end_char, e.label_) for e in d.ents]) for d in docs]
+    table: list[dict[str, Any]]
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path).to_pylist()
+    elif path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            table = list(csv.DictReader(file))
+        for row in table:
+            row[f"{prefix}entities"] = json.loads(row[f"{prefix}entities"])
+    else:
+        table = read_jsonl(path)
+    found = []
+    for row in table:
+        for ent in row[f"{prefix}entities"]:
+            assert row["text"][ent["start"] : ent["end"]] == ent["text"]
+            assert 0.5 < ent["score"] <= 1
+        ents = [(e["start"], e["end"], e["label"]) for e in row[f"{prefix}entities"]]
+        found.append((row["text"], ents))
+    return found
+
+
+def expected(count: int) -> list[tuple[str, list[tuple[int, int, str]]]]:
+    posts = toy.posts()
+    return [
+        (text, labels["entities"]) for text, labels in (posts[i % len(posts)] for i in range(count))
+    ]
+
+
+@pytest.mark.parametrize("first", FORMATS)
+@pytest.mark.parametrize("second", FORMATS)
+def test_every_format_to_every_format(
+    written: Callable[..., Path], tmp_path: Path, first: str, second: str
+) -> None:
+    source = written(write_jsonl(tmp_path / "in.jsonl", rows(10)), first)
+    assert found_in(source) == expected(10)
+    output = written(source, second, "--prefix", "again_")
+    assert found_in(output, "again_") == expected(10)
+
+
+def test_columns_are_carried(written: Callable[..., Path], tmp_path: Path) -> None:
+    values = [{**row, "tags": ["a", row["n"]], "none": None, "zero": ""} for row in rows(3)]
+    source = write_jsonl(tmp_path / "in.jsonl", values)
+    for row, value in zip(read_jsonl(written(source, "jsonl")), values, strict=True):
+        assert list(row) == [*value, "entities", "relations"]
+        assert {name: row[name] for name in value} == value
+    docs = list(DocBin().from_disk(written(source, "spacy")).get_docs(spacy.blank("en").vocab))
+    assert [doc.user_data[ID_KEY] for doc in docs] == ["p0", "p1", "p2"]
+    assert [doc.user_data[ROW_KEY]["n"] for doc in docs] == [0, 1, 2]
+    assert "states" not in str(docs[0].user_data)
+    back = read_jsonl(written(written(source, "spacy"), "jsonl"))
+    for row, value in zip(back, values, strict=True):
+        assert {name: row[name] for name in value} == value
+
+
+def test_the_columns_of_what_was_found() -> None:
+    register()
+    doc = spacy.blank("en")("Anna in Oslo")
+    doc.ents = [Span(doc, 0, 1, label="PER")]
+    doc._.mmcot_rel = [Relation(doc[0:1], doc[2:3], "in", 0.123456)]
+    assert columns_of(doc, Names(prefix="x_")) == {
+        # A component of another make gives no probability.
+        "x_entities": [{"start": 0, "end": 4, "label": "PER", "text": "Anna", "score": None}],
+        "x_relations": [{"head": [0, 4], "tail": [8, 12], "label": "in", "score": 0.1235}],
+    }
+
+
+def test_parquet_keeps_its_types(written: Callable[..., Path], tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    import pyarrow.parquet as pq
+
+    texts = toy.texts()
+    table = pa.table(
+        {
+            "text": pa.array(texts, pa.large_string()).dictionary_encode(),
+            "at": pa.array([1_700_000_000_123_456_789 + i for i in range(7)], pa.timestamp("ns")),
+            "price": pa.array([decimal.Decimal("1.25")] * 6 + [None], pa.decimal128(8, 2)),
+            "day": pa.array([datetime.date(2024, 1, 1)] * 7),
+            "small": pa.array(range(7), pa.int8()),
+            "nested": pa.array([{"a": [i], "b": None} for i in range(7)]),
+            "raw": pa.array([b"\x00\xff"] * 7),
+        }
+    )
+    source = tmp_path / "in.parquet"
+    # Several row groups, and chunks that begin inside them.
+    pq.write_table(table, source, row_group_size=3)
+    result = pq.read_table(written(source, "parquet"))
+    for name in table.column_names[1:]:
+        assert result[name].to_pylist() == table[name].to_pylist(), name
+        assert result.schema.field(name).type == table.schema.field(name).type
+    assert result["text"].to_pylist() == texts
+    row = read_jsonl(written(source, "jsonl"))[0]
+    assert row["at"].startswith("2023-11-14")
+    assert (row["price"], row["day"], row["small"]) == ("1.25", "2024-01-01", 0)
+    assert (row["nested"], row["raw"]) == ({"a": [0], "b": None}, "AP8=")
+
+
+def test_mixed_columns_become_json_text(written: Callable[..., Path], tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    import pyarrow.parquet as pq
+
+    values = [
+        {"text": "Anna sings", "m": 1, "f": 1, "big": 2**70},
+        {"text": "Bo", "m": "a", "f": 0.5, "late": True},
+    ]
+    table = pq.read_table(written(write_jsonl(tmp_path / "in.jsonl", values), "parquet"))
+    assert table["m"].to_pylist() == ["1", '"a"']
+    assert table["f"].to_pylist() == [1.0, 0.5]
+    assert table["big"].to_pylist() == [str(2**70), None]
+    assert table["late"].to_pylist() == [None, True]
+
+
+def test_gold_annotation_is_not_taken_for_a_finding(
+    annotate: Command, model: str, tmp_path: Path
+) -> None:
+    docs = [eg.reference for eg in toy.examples(spacy.blank("en"))]
+    for doc in docs:
+        doc.set_ents([doc[0:1]] if doc.ents else [])
+        doc.user_data["mmcot_relations"] = [[0, 1, 0, 1, "wrong", 1.0]]
+    DocBin(docs=docs, store_user_data=True).to_disk(tmp_path / "gold.spacy")
+    output = tmp_path / "out.jsonl"
+    assert annotate(tmp_path / "gold.spacy", "-o", output).exit_code == 0
+    assert found_in(output) == expected(len(docs))
+    assert all(row["relations"] == [] for row in read_jsonl(output))
+
+
+def test_several_inputs_and_folders_in_order(annotate: Command, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "b.jsonl", rows(9)[5:])
+    write_jsonl(tmp_path / "in" / "a.jsonl", rows(9)[:5])
+    (tmp_path / "in" / "notes.txt").write_text("not a table", "utf-8")
+    last = write_jsonl(tmp_path / "last.jsonl", rows(12)[9:])
+    assert annotate(tmp_path / "in", last, "-o", tmp_path / "o.jsonl").exit_code == 0
+    assert [row["n"] for row in read_jsonl(tmp_path / "o.jsonl")] == list(range(12))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_output_folder_keeps_its_parts(annotate: Command, tmp_path: Path, format: str) -> None:
+    if format == "parquet":
+        pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    source = write_jsonl(tmp_path / "in.jsonl", rows(10))
+    options = ("-o", tmp_path / "out", "--format", format, "--chunk", 4)
+    assert annotate(source, *options).exit_code == 0
+    parts = sorted((tmp_path / "out").iterdir())
+    assert [part.name for part in parts] == [f"part-{i:06d}.{format}" for i in range(3)]
+    assert [row for part in parts for row in found_in(part)] == expected(10)
+    again = annotate(source, *options)
+    assert "10 were done already" in again.output
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_rows(written: Callable[..., Path], tmp_path: Path, format: str) -> None:
+    empty = tmp_path / "none.jsonl"
+    empty.write_text("\n", "utf-8")
+    output = written(empty, format)
+    assert found_in(output) == []
+
+
+def test_pictures_go_through_the_policy(annotate: Command, tmp_path: Path) -> None:
+    """A path is looked for beside the input; the fitted pipeline does not see, so none is read."""
+    values = [{"text": "Anna sings", "image": "a.png"}, {"text": "Anna sings", "image": 5}]
+    source = write_jsonl(tmp_path / "in.jsonl", values)
+    output = tmp_path / "o.spacy"
+    assert annotate(source, "-o", output, "--threshold", 0.5).exit_code == 0
+    (doc,) = DocBin().from_disk(output).get_docs(spacy.blank("en").vocab)
+    assert get_image(doc) == (tmp_path / "a.png").as_posix()
+    (reject,) = read_jsonl(tmp_path / "o.spacy.rejected.jsonl")
+    assert (reject["row"], "the picture is 5" in reject["reason"]) == (2, True)

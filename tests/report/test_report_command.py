@@ -1,0 +1,187 @@
+"""`report`, with pipelines that see pictures, one that does not, and files of predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+from click.testing import Result
+from report_docs import KNOWLEDGE, Page
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin, Span
+from typer.testing import CliRunner
+
+from spacy_mmcot.cli.main import app
+from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.types import ID_KEY, KNOWLEDGE_KEY
+
+PICTURE = Path(__file__).parents[2] / "assets" / "demo" / "images" / "sports-001.png"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def save_docs(path: Path, images: list[str | bytes | None]) -> Path:
+    """Docs named d0, d1, ... with Anna and Oslo labelled, the last with an LLM's knowledge."""
+    register()
+    vocab = spacy.blank("en").vocab
+    docs = []
+    for number, image in enumerate(images):
+        doc = Doc(vocab, words=["Anna", "sings", "in", "Oslo", "tonight"])
+        doc.set_ents([Span(doc, 0, 1, "PER"), Span(doc, 3, 4, "LOC")], default="outside")
+        doc._.mmcot_image = image
+        data: dict[Any, Any] = doc.user_data
+        data[ID_KEY] = f"d{number}"
+        docs.append(doc)
+    data[KNOWLEDGE_KEY] = KNOWLEDGE
+    DocBin(docs=docs, store_user_data=True).to_disk(path)
+    return path
+
+
+def with_ruler(nlp: Language, folder: Path, names: dict[str, str]) -> Path:
+    ruler: Any = nlp.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": label, "pattern": name} for name, label in names.items()])
+    nlp.to_disk(folder)
+    return folder
+
+
+@pytest.fixture
+def pipelines(tmp_path: Path) -> tuple[Path, Path]:
+    """One that finds Anna alone, and one that finds both."""
+    return (
+        with_ruler(spacy.blank("en"), tmp_path / "half", {"Anna": "PER"}),
+        with_ruler(spacy.blank("en"), tmp_path / "both", {"Anna": "PER", "Oslo": "LOC"}),
+    )
+
+
+def test_the_page_shows_what_evaluate_measures(
+    pipelines: tuple[Path, Path], tmp_path: Path
+) -> None:
+    half, both = pipelines
+    data = save_docs(tmp_path / "data.spacy", [None, None])
+    page = tmp_path / "new" / "page.html"
+    done = run(
+        *("report", page, "--data", data, "--pipeline", f"half={half}", "--pipeline"),
+        *(f"both={both}", "--with-knowledge", "both"),
+    )
+    assert done.exit_code == 0, done.output
+    assert "2 docs, 2 pipelines" in done.output
+    shown = Page(page.read_text("utf-8")).shown
+    for name, folder in (("half", half), ("both", both)):
+        assert run("evaluate", folder, data, "-o", tmp_path / "m.json").exit_code == 0
+        measured = json.loads((tmp_path / "m.json").read_text("utf-8"))
+        row = "".join(f"{100 * measured[f'ents_{key}']:.2f}" for key in "fpr")
+        assert f"{name}{row}" in shown
+    assert "half − both, entities" in shown
+    assert "Read by both; not seen by half." in shown
+
+
+def test_predictions_stand_for_the_run_that_wrote_them(
+    pipelines: tuple[Path, Path], tmp_path: Path
+) -> None:
+    half, _ = pipelines
+    data = save_docs(tmp_path / "data.spacy", [None, None, None])
+    file = tmp_path / "half.jsonl"
+    metrics = tmp_path / "metrics"
+    assert run(
+        "evaluate", half, data, "--predictions", file, "-o", metrics / "half.json"
+    ).exit_code == 0  # fmt: skip
+    known = json.loads((metrics / "half.json").read_text("utf-8"))
+    known["words_per_second"] = 123456
+    (metrics / "half.json").write_text(json.dumps(known), "utf-8")
+    pages = [tmp_path / "read.html", tmp_path / "run.html"]
+    options = [f"--predictions=half={file}", f"--pipeline=half={half}"]
+    for page, option in zip(pages, options, strict=True):
+        done = run("report", page, "--data", data, option, "--metrics", metrics, "--limit", 2)
+        assert done.exit_code == 0, done.output
+    read, ran = (Page(page.read_text("utf-8")) for page in pages)
+    assert [t["data-views"] for t in read.templates] == [t["data-views"] for t in ran.templates]
+    assert len(read.templates) == 2
+    assert "123,456" in read.shown
+    assert "123,456" in ran.shown
+    # Docs that the file knows nothing of are another matter.
+    (tmp_path / "more").mkdir()
+    other = save_docs(tmp_path / "more" / "data.spacy", [None] * 4)
+    done = run("report", pages[0], "--data", other, "--predictions", f"half={file}")
+    assert done.exit_code == 1
+    assert "[E800]" in done.stderr
+    assert "'d3'" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_sees_shows_where(
+    tiny_source: Callable[[str], str], tmp_path: Path
+) -> None:
+    nlp = spacy.blank("en")
+    vision = {"@architectures": "spacy_mmcot.ConvVision.v1", "size": 32, "width": 16}
+    model = {
+        "@architectures": "spacy_mmcot.PromptedTransformer.v1",
+        "source": tiny_source("bert"),
+        "vision": vision,
+    }
+    nlp.add_pipe("transformer", config={"model": model})
+    nlp.initialize()
+    seeing = with_ruler(nlp, tmp_path / "seeing", {"Anna": "PER", "Oslo": "LOC"})
+    images = [str(PICTURE), None, PICTURE.read_bytes(), str(tmp_path / "missing.png")]
+    data = save_docs(tmp_path / "data.spacy", images)
+    page = tmp_path / "page.html"
+    for pictures, forms in (("real", [1, 0, 1, 0]), ("none", [0, 0, 0, 0])):
+        done = run(
+            *("report", page, "--data", data, "--pipeline", f"seeing={seeing}"),
+            *("--pictures", pictures),
+        )
+        assert done.exit_code == 0, done.output
+        articles = page.read_text("utf-8").split("<article")[1:]
+        assert [article.count("<form") for article in articles] == forms
+        assert [article.count("data:image/jpeg") for article in articles] == [1, 0, 1, 0]
+        assert ["Picture not shown" in article for article in articles] == [False] * 3 + [True]
+        assert ("Picture · seeing" in articles[0]) == bool(forms[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ([], "E727", "--pipeline"),
+        (["--pipeline", "model"], "E726", "'model'"),
+        (["--pipeline", "=model"], "E726", "'=model'"),
+        (["--predictions", "a="], "E726", "'a='"),
+        (["--pipeline", "a=x", "--pipeline", "a=y"], "E726", "'a=y'"),
+        (["--pipeline", "a=x", "--predictions", "a=y"], "E726", "'a=y'"),
+        (["--pipeline", "a=x", "--with-knowledge", "b"], "E728", "Allowed: a."),
+    ],
+)
+def test_options_that_cannot_be_used(
+    options: list[str], code: str, words: str, tmp_path: Path
+) -> None:
+    data = save_docs(tmp_path / "data.spacy", [None])
+    done = run("report", tmp_path / "page.html", "--data", data, *options)
+    assert done.exit_code == 2
+    assert f"[{code}]" in done.stderr
+    assert words in done.stderr
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--pipeline", "a=absent"], "E700"),
+        (["--predictions", "a=absent.jsonl"], "E100"),
+        (["--results", "absent.jsonl"], "E100"),
+        (["--metrics", "absent"], "E100"),
+        (["--data", "absent.spacy"], "E100"),
+    ],
+)
+def test_files_that_are_not_there(
+    options: list[str], code: str, pipelines: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data = save_docs(tmp_path / "data.spacy", [None])
+    given = ["--data", str(data), "--pipeline", f"both={pipelines[1]}", *options]
+    done = run("report", tmp_path / "page.html", *given)
+    assert done.exit_code == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("✘")]
+    assert f"[{code}]" in line

@@ -1,0 +1,210 @@
+"""The report as a page: complete, closed to every server, and true whatever the texts hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from report_docs import ANNA, OSLO, TEXT, Page, doc_of, predicted, three
+
+from spacy_mmcot.report.browser import Item, make_articles
+from spacy_mmcot.report.page import report_page
+from spacy_mmcot.report.tables import Pipeline
+
+HOSTILE = [
+    '<script>alert("1")</script>',
+    "<img/src=x/onerror=alert(2)>",
+    "a\"b'c&amp;{text}{{ 7*7 }}{% if %}",
+    "</template></article></script>",
+    "\u2028$x^2$--><!--",
+]
+# What matplotlib draws with, in the parser's lower case.
+SVG = {"svg", "defs", "style", "g", "path", "use", "text", "tspan", "clippath", "rect"}
+
+
+def runs(experiment: str, scores: dict[str, list[float]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "experiment": experiment,
+            "run": run,
+            "seed": seed,
+            "evaluated_on": "dev",
+            "description": {"knowledge": run.startswith("teacher")},
+            "metrics": {"ents_f": score, "training": {"seconds": 30.0, "steps": 10}},
+            "also_on": {},
+        }
+        for run, values in scores.items()
+        for seed, score in enumerate(values, start=1)
+    ]
+
+
+def test_errors_come_first_and_views_hold_what_differs() -> None:
+    pipelines, items = three()
+    articles = make_articles([p.name for p in pipelines], items)
+    # Wrong and missing mentions and relations: 3 of the third doc, 2 + 2 of the second.
+    assert [(a.id, a.errors) for a in articles] == [("label", 4), ("none", 3), ("right", 0)]
+    assert [a.place for a in articles] == [1, 2, 0]
+    label, none, right = articles
+    assert label.views == [{"PER", "LOC", "at"}, {"PER", "LOC", "at"}, {"PER", "LOC", "at"}]
+    assert none.views == [{"PER", "LOC", "at"}, {"PER", "LOC", "at"}, set()]
+    assert right.views == [{"PER", "LOC", "at"}, set(), set()]
+    assert [(t.wrong, t.missed) for t in label.tallies] == [(2, 2), (0, 0)]
+
+
+def test_what_is_the_same_is_drawn_once() -> None:
+    pipelines, items = three()
+    articles = {a.id: a for a in make_articles([p.name for p in pipelines], items)}
+    blocks = {name: [b.names for b in article.blocks] for name, article in articles.items()}
+    assert blocks["right"] == [["Gold", "student", "baseline"]]
+    assert blocks["label"] == [["Gold", "baseline"], ["student"]]
+    assert blocks["none"] == [["Gold"], ["student", "baseline"]]
+
+
+def test_a_relation_between_mislabelled_mentions_is_wrong_as_the_scores_have_it() -> None:
+    _, items = three()
+    (article,) = make_articles(["student", "baseline"], items[1:2])
+    assert "at, 0.88 ✗" in article.blocks[1].figure
+    assert "at, missed" in article.blocks[0].figure
+
+
+def test_nothing_is_held_against_docs_without_labels() -> None:
+    found = predicted(TEXT, [], [ANNA]).model_copy(update={"gold": None, "gold_relations": None})
+    (article,) = make_articles(["student"], [Item(doc_of(TEXT), [found])])
+    assert article.errors == 0
+    assert article.views == [{"PER"}, set()]
+    assert [b.names for b in article.blocks] == [["student"]]
+    assert "✗" not in article.blocks[0].figure
+
+
+def test_the_knowledge_stands_beside_what_was_found_without_it() -> None:
+    pipelines, items = three()
+    page = Page(report_page("T", "S", pipelines, items))
+    text = " ".join(page.articles[2].split())
+    assert "Not seen by student, baseline." in text
+    assert "Oslo citywhere she singsLOC LOC" in text
+    assert "A concert is announced." in text
+    assert "What the LLM said" not in page.articles[0]
+
+
+def test_scores_and_differences_are_those_of_the_counts() -> None:
+    pipelines, items = three()
+    shown = " ".join(Page(report_page("T", "S", pipelines, items)).shown.split())
+    # Of 6 gold mentions the student has 3 among 4, the baseline 4 among 4.
+    assert "student60.0075.0050.0040.001,0001260" in shown
+    assert "baseline80.00100.0066.6780.001,0001260" in shown
+    assert "student − baseline, entities-20.00" in shown
+
+
+def test_the_page_is_closed_to_every_server() -> None:
+    results = {
+        "low_resource": runs("low_resource", {"student_5": [0.5, 0.6], "student_25": [0.7, 0.8]}),
+        "ablation": runs("ablation", {"student": [0.8], "student_less": [0.7], "teacher": [0.9]}),
+    }
+    html = report_page("T", "S", *three(), results)
+    page = Page(html)
+    assert "link" not in page.tags
+    for tag, name, value in page.attributes:
+        if name in ("src", "href", "action", "xlink:href"):
+            assert value.startswith(("data:", "#")), (tag, name, value[:80])
+        assert not name.startswith("on")
+    assert re.findall(r"@import|fetch\(|XMLHttp|innerHTML|eval\(", html) == []
+    assert set(re.findall(r"url\((?!data:|#)[^)]*", html)) <= {"url(${"}
+    # A name space, not an address.
+    assert set(re.findall(r"https?://[^\"' ]+", html)) == {"http://www.w3.org/2000/svg"}
+    (policy,) = (v for t, n, v in page.attributes if t == "meta" and "default-src" in v)
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        assert b64encode(sha256(script.encode()).digest()).decode() in policy
+
+
+def test_ids_are_there_once_and_are_found() -> None:
+    results = {"ablation": runs("ablation", {"student": [0.8, 0.7], "less": [0.7, 0.6]})}
+    page = Page(report_page("T", "S", *three(), results))
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    for _, name, value in page.attributes:
+        if name == "href":
+            assert value.removeprefix("#") in ids
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_text_stays_text(hostile: str) -> None:
+    """In texts, labels, relations, ids, knowledge, names of pipelines, of runs, and the title."""
+
+    def page(words: str) -> str:
+        text = f"{words} met {words}"
+        start = len(words) + 5
+        gold = [(0, len(words), words), (start, start + len(words), words)]
+        knowledge = {
+            "noun": [{"mention": words, "kind": words, "explanation": words}],
+            "sentence": words,
+            "multimodality": words,
+        }
+        found = [predicted(text, gold, gold[1:], words, words)]
+        pipelines = [Pipeline(words, found, {"rel_confusion": {words: {words: 1}}}, True)]
+        results = {
+            words: runs(words, {words: [0.5]}),
+            "low_resource": runs("low_resource", {f"{words}_5": [0.5], f"{words}_9": [0.6]}),
+            "ablation": runs("ablation", {"student": [0.5], words: [0.4]}),
+        }
+        item = Item(doc_of(text, knowledge), found)
+        return report_page(words, words, pipelines, [item], results)
+
+    html = page(hostile)
+    # A plot's ticks depend on the room that its words take.
+    plots = re.compile(r'<svg role="img".*?</svg>', re.DOTALL)
+    assert len(plots.findall(html)) == 4
+    for plot in plots.findall(html):
+        assert set(Page(plot).tags) <= SVG
+    found, expected = Page(plots.sub("", html)), Page(plots.sub("", page("x")))
+    assert found.tags == expected.tags
+    names, wanted = ([(t, n) for t, n, _ in p.attributes] for p in (found, expected))
+    assert names == wanted
+    assert found.shown.count(hostile) >= 20
+    (template,) = found.templates
+    assert hostile.lower() in template["data-search"]
+    assert json.loads(template["data-views"]) == [[hostile], [hostile]]
+
+
+def test_gaps_say_what_makes_their_data() -> None:
+    pipelines, items = three()
+    shown = " ".join(Page(report_page("T", "S", pipelines, items)).shown.split())
+    assert "Learning curve: no data. Made by spacy project run low_resource" in shown
+    assert "Ablation: no data. Made by spacy project run ablation" in shown
+    bare = [
+        p._replace(
+            metrics={},
+            found=[
+                d.model_copy(
+                    update={
+                        "confidence": None,
+                        "entities": [e.model_copy(update={"score": None}) for e in d.entities],
+                    }
+                )
+                for d in p.found
+            ],
+        )
+        for p in pipelines
+    ]
+    page = Page(report_page("T", "S", bare, items))
+    assert "figure" in page.tags
+    assert page.shown.count("no data.") == 5
+    assert 'class="plot"' not in report_page("T", "S", bare, items)
+
+
+def test_every_relation_side_counts_for_pipelines_that_are_given_the_entities() -> None:
+    """Without gold entities in its records a pipeline has no entity score and no entity errors."""
+    found = predicted(TEXT, [ANNA, OSLO], [ANNA, OSLO], "at")
+    given = found.model_copy(update={"gold": None, "entities": []})
+    page = Page(
+        report_page("T", "S", [Pipeline("rel", [given], {})], [Item(doc_of(TEXT), [given])])
+    )
+    assert "Entities F1" not in page.shown
+    assert "Relations F1, end to end" in page.shown
+    assert "rel ✓" in " ".join(page.articles[0].split())
