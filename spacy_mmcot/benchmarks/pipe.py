@@ -1,49 +1,117 @@
-"""What each component costs in `nlp.pipe`."""
+"""What a pipeline costs in `nlp.pipe`, beside what it could be compared with."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
+import numpy
+import torch
 from spacy.language import Language
 from spacy.util import minibatch
 
+from .pipe_peers import bare_encoder, encoder_of, stock_pipeline
 
-def component_shares(
-    nlp: Language, texts: Sequence[str], rounds: int = 5, batch_size: int = 64
+# Runs the batch of the given number.
+Contender = Callable[[int], None]
+
+LATENCY_TEXTS = 200
+
+
+def pipe_figures(
+    nlp: Language,
+    texts: Sequence[str],
+    rounds: int = 5,
+    batch_size: int = 64,
+    exported: Language | None = None,
 ) -> dict[str, Any]:
-    """Words/s of the pipeline, and without each component that no later one needs.
+    """Words/s of the pipeline, without each component that no later one needs, of its bare encoder
+    (the limit), of spaCy's stock transformer and ner on the same encoder, and of `exported`.
 
-    Whole pipeline and cut ones take turns batch by batch, so that whatever else the machine does
-    meets all alike; the median over `rounds` passes counts. `ratio_without_NAME` is the whole
-    pipeline's speed over that of the one without: 0.9 says that the component costs a tenth.
+    All take turns batch by batch, so that whatever else the machine does meets all alike; of each
+    batch the median over `rounds` passes counts. `ratio_without_NAME` is the whole pipeline's speed
+    over that of the one without: 0.9 says that the component costs a tenth. Latencies are those
+    of single texts, in milliseconds.
     """
-    kinds = {"whole": [], **{f"without_{name}": [name] for name in _leaves(nlp)}}
+    batches = [list(batch) for batch in minibatch(texts, batch_size * 4)]
+    contenders: dict[str, Contender] = {"whole": partial(_pipe, nlp, batches, batch_size, [])}
+    for name in _leaves(nlp):
+        contenders[f"without_{name}"] = partial(_pipe, nlp, batches, batch_size, [name])
+    encoder = encoder_of(nlp)
+    if encoder is not None:
+        contenders["limit"] = bare_encoder(encoder, list(nlp.tokenizer.pipe(texts)), len(batches))
+        stock = stock_pipeline(nlp, encoder)
+        contenders["spacy_trf_ner"] = partial(_pipe, stock, batches, batch_size, [])
+    if exported is not None:
+        contenders["exported"] = partial(_pipe, exported, batches, batch_size, [])
     words = sum(len(doc) for doc in map(nlp.make_doc, texts))
-    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
-    list(nlp.pipe(texts[:batch_size]))
-    for _ in range(rounds):
-        spent = dict.fromkeys(kinds, 0.0)
-        for number, batch in enumerate(minibatch(texts, batch_size * 4)):
-            # The one that goes second finds warmer caches: take turns at that, too.
-            for kind in sorted(kinds, reverse=number % 2 == 1):
-                with nlp.select_pipes(disable=kinds[kind]):
-                    started = time.perf_counter()
-                    for _ in nlp.pipe(batch, batch_size=batch_size):
-                        pass
-                    spent[kind] += time.perf_counter() - started
-        for kind in kinds:
-            seconds[kind].append(spent[kind])
-    speed = {kind: words / median(values) for kind, values in seconds.items()}
-    ratios = {f"ratio_{k}": speed["whole"] / v for k, v in speed.items() if k != "whole"}
-    return {
+    seconds = take_turns(contenders, len(batches), rounds)
+    speed = {name: words / value for name, value in seconds.items()}
+    ratios = {f"ratio_{k}": speed["whole"] / v for k, v in speed.items() if "without" in k}
+    for other in ("limit", "spacy_trf_ner"):
+        if other in speed:
+            ratios[f"ratio_to_{other}"] = speed["whole"] / speed[other]
+    if exported is not None:
+        ratios["runtime_speedup"] = speed["exported"] / speed["whole"]
+    figures: dict[str, Any] = {
         "docs": len(texts),
         "words": words,
-        **{f"words_per_second_{kind}": round(value) for kind, value in speed.items()},
+        "threads": torch.get_num_threads(),
+        **{f"words_per_second_{name}": round(value) for name, value in speed.items()},
         **{name: round(value, 3) for name, value in ratios.items()},
     }
+    some = texts[:LATENCY_TEXTS]
+    named = {"": nlp} if exported is None else {"": nlp, "_exported": exported}
+    latencies = take_turns_latency(named, some)
+    for name, values in latencies.items():
+        for share, value in zip((50, 95, 99), numpy.percentile(values, (50, 95, 99)), strict=True):
+            figures[f"latency_ms_p{share}{name}"] = round(1000 * float(value), 2)
+    return figures
+
+
+def take_turns(
+    contenders: Mapping[str, Contender], n_batches: int, rounds: int
+) -> dict[str, float]:
+    """Each contender's seconds for all batches: the sum of the batches' medians over `rounds`."""
+    for run in contenders.values():
+        run(0)
+    spent: dict[str, list[list[float]]] = {
+        name: [[] for _ in range(n_batches)] for name in contenders
+    }
+    names = list(contenders)
+    for number in range(rounds):
+        for batch in range(n_batches):
+            # The one that goes second finds warmer caches: take turns at that, too.
+            first = (number + batch) % len(names)
+            for name in names[first:] + names[:first]:
+                started = time.perf_counter()
+                contenders[name](batch)
+                spent[name][batch].append(time.perf_counter() - started)
+    return {name: sum(map(median, batches)) for name, batches in spent.items()}
+
+
+def take_turns_latency(
+    pipelines: Mapping[str, Language], texts: Sequence[str]
+) -> dict[str, list[float]]:
+    """Seconds that each pipeline takes for each text by itself."""
+    seconds: dict[str, list[float]] = {name: [] for name in pipelines}
+    for text in texts:
+        for name, nlp in pipelines.items():
+            started = time.perf_counter()
+            nlp(text)
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def _pipe(
+    nlp: Language, batches: Sequence[list[str]], size: int, disable: list[str], number: int
+) -> None:
+    with nlp.select_pipes(disable=disable):
+        for _ in nlp.pipe(batches[number], batch_size=size):
+            pass
 
 
 def _leaves(nlp: Language) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -47,7 +48,7 @@ def encoder_model(
     `from_bytes` rebuilds what was saved. `vision` is its one layer, where it has one."""
     return Model(
         "prompted_transformer",
-        lambda model, docs, is_train: _forward(model, docs, is_train, pictures),
+        functools.partial(_forward, training=pictures),
         init=_init,
         layers=[vision] if vision is not None else [],
         dims={"nO": None},

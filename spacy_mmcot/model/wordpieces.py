@@ -15,7 +15,7 @@ from spacy.tokens import Doc
 from ..errors import Errors, MMCoTError
 
 # Bounds the memory of a long-running process that keeps meeting new words.
-MAX_CACHED_WORDS = 50_000
+MAX_CACHED_WORDS = 20_000
 
 
 class Window(NamedTuple):

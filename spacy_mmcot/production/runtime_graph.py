@@ -22,14 +22,22 @@ ACTIVATIONS = {"gelu": "Gelu", "gelu_new": "FastGelu", "gelu_fast": "FastGelu", 
 
 FUSED = frozenset({"BiasGelu", "FastGelu", "MatMulIntegerToFloat", "MultiHeadAttention"})
 
-INT8_MAX = 127
+# Weights are rounded to whole numbers from -127 to 127. What goes into a linear layer is rounded
+# to 0..255 with 0 at the zero point: in the middle, or, behind an activation that goes little below
+# 0, near the bottom, which halves the steps.
+WEIGHT_LEVELS = 127
+MIDDLE = 128
+NEAR_BOTTOM = 16
+LOWEST = 0.17  # an activation's least value, as a distance from 0
 _TINY = 1e-9
-# Rows are scaled before they are rounded, hence the one: the operator knows no scale for each row.
-_INT8_CONSTANTS = {
-    "tiny": numpy.array(_TINY, dtype="float32"),
-    "step": numpy.array(1 / INT8_MAX, dtype="float32"),
+_CONSTANTS = {
+    "middle": numpy.array(MIDDLE, dtype="uint8"),
+    "middle.step": numpy.array(1 / (255 - MIDDLE), dtype="float32"),
+    "middle.least": numpy.array(_TINY, dtype="float32"),
+    "bottom": numpy.array(NEAR_BOTTOM, dtype="uint8"),
+    "bottom.step": numpy.array(1 / (255 - NEAR_BOTTOM), dtype="float32"),
+    "bottom.least": numpy.array(LOWEST / NEAR_BOTTOM, dtype="float32"),
     "one": numpy.array(1, dtype="float32"),
-    "middle": numpy.array(128, dtype="uint8"),
 }
 
 
@@ -74,7 +82,7 @@ class _Graph:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         if precision == "int8":
-            for name, value in _INT8_CONSTANTS.items():
+            for name, value in _CONSTANTS.items():
                 self.weights.append(numpy_helper.from_array(value, name))
 
     def layer(self, name: str, layer: Any, states: str) -> str:
@@ -99,7 +107,7 @@ class _Graph:
         middle = self._norm(f"{name}.middle", mixed, states, out)
         wide = self._matmul(f"{name}.wide", middle, layer.intermediate.dense.weight)
         wide = self._activate(f"{name}.active", wide, layer.intermediate.dense.bias)
-        narrow = self._matmul(f"{name}.narrow", wide, layer.output.dense.weight)
+        narrow = self._matmul(f"{name}.narrow", wide, layer.output.dense.weight, True)
         return self._norm(f"{name}.result", narrow, middle, layer.output)
 
     def model(self, result: str, width: int) -> Any:
@@ -131,23 +139,27 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(numpy.ascontiguousarray(array), name))
         return name
 
-    def _matmul(self, name: str, states: str, weight: torch.Tensor) -> str:
+    def _matmul(self, name: str, states: str, weight: torch.Tensor, activated: bool = False) -> str:
+        """states @ weight.T; activated: whether the states come from an activation."""
         if self.precision == "fp32":
             return self._node(name, "MatMul", [states, self._weight(f"{name}.weight", weight.T)])
         array = weight.detach().float().cpu().numpy().T
-        scale = numpy.maximum(numpy.abs(array).max(axis=0), _TINY) / INT8_MAX
+        scale = numpy.maximum(numpy.abs(array).max(axis=0), _TINY) / WEIGHT_LEVELS
         levels = numpy.ascontiguousarray(numpy.rint(array / scale).astype("int8"))
         for key, value in (("levels", levels), ("scale", scale.astype("float32"))):
             self.weights.append(numpy_helper.from_array(value, f"{name}.{key}"))
-        size = self._node(f"{name}.size", "Abs", [states])
+        zero = "bottom" if activated else "middle"
+        size = states if activated else self._node(f"{name}.size", "Abs", [states])
         largest = self._node(f"{name}.largest", "ReduceMax", [size], axes=[-1], keepdims=1)
-        seen = self._node(f"{name}.seen", "Max", [largest, "tiny"])
-        unit = self._node(f"{name}.unit", "Mul", [seen, "step"])
-        scaled = self._node(f"{name}.scaled", "Div", [states, unit])
-        rounded = self._node(f"{name}.rounded", "QuantizeLinear", [scaled, "one", "middle"])
-        factors = [rounded, f"{name}.levels", "one", f"{name}.scale", "middle"]
+        wanted = self._node(f"{name}.wanted", "Mul", [largest, f"{zero}.step"])
+        step = self._node(f"{name}.step", "Max", [wanted, f"{zero}.least"])
+        # The operators know one step for all rows, so each row is divided by its own beforehand
+        # and the product multiplied by it.
+        scaled = self._node(f"{name}.scaled", "Div", [states, step])
+        rounded = self._node(f"{name}.rounded", "QuantizeLinear", [scaled, "one", zero])
+        factors = [rounded, f"{name}.levels", "one", f"{name}.scale", zero]
         product = self._node(f"{name}.product", "MatMulIntegerToFloat", factors)
-        return self._node(name, "Mul", [product, unit])
+        return self._node(name, "Mul", [product, step])
 
     def _norm(self, name: str, states: str, skip: str, part: Any) -> str:
         bias = self._weight(f"{name}.bias", part.dense.bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,8 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    # A busy machine takes its time to start three of them.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
     nodes = Nodes()
     ray.init(address=nodes.cluster.address, logging_level="warning", log_to_driver=False)
     yield nodes

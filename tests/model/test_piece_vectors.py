@@ -1,0 +1,152 @@
+"""Token vectors from an encoder's word embeddings, without the encoder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import spacy
+import torch
+from spacy.language import Language
+from spacy.vocab import Vocab
+from thinc.api import Adam, Model
+from tiny import SENTENCES
+
+from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.model.architectures import PieceEmbed
+from spacy_mmcot.model.bridge import torch_shim
+from spacy_mmcot.model.encoder import load_pretrained
+from spacy_mmcot.model.piece_bridge import MAX_PIECES, piece_vectors
+from spacy_mmcot.model.piece_vectors import PieceVectors, principal_rows
+
+TEXT = "Anna Berg sings in Oslo with Zyxqua"
+
+
+@pytest.fixture
+def vectors(source: str) -> Model:
+    model = piece_vectors(source, table_width=12, width=6)
+    model.initialize()
+    return model
+
+
+def make(text: str) -> Any:
+    return spacy.blank("en").make_doc(text)
+
+
+def test_a_token_is_the_mean_of_its_pieces(vectors: Model) -> None:
+    module: PieceVectors = torch_shim(vectors).module
+    doc = make(TEXT)
+    found = vectors.predict([doc])
+    assert found.dataXd.shape == (len(doc), 6) and found.lengths.tolist() == [len(doc)]
+    pieces = module.pieces.pieces(doc, MAX_PIECES)
+    assert max(map(len, pieces)) > 1
+    for row, ids in zip(found.dataXd, pieces, strict=True):
+        with torch.no_grad():
+            expected = module.linear(module.table[list(ids)].float().mean(0))
+        numpy.testing.assert_allclose(row, expected.numpy(), atol=1e-5)
+
+
+def test_batches_and_docs_without_tokens(vectors: Model) -> None:
+    docs = [make(TEXT), make(""), make("Oslo"), make("x" * 500)]
+    together = vectors.predict(docs)
+    assert together.lengths.tolist() == [len(doc) for doc in docs]
+    alone = [vectors.predict([doc]).dataXd for doc in docs]
+    numpy.testing.assert_allclose(together.dataXd, numpy.concatenate(alone), atol=1e-6)
+    assert vectors.predict([]).dataXd.shape == (0, 6)
+
+
+def test_the_table_stays_and_the_layer_learns(vectors: Model) -> None:
+    module: PieceVectors = torch_shim(vectors).module
+    table, weights = module.table.clone(), module.linear.weight.detach().clone()
+    found, backprop = vectors.begin_update([make(TEXT)])
+    gradient = found.__class__(numpy.ones_like(found.dataXd), found.lengths)
+    backprop(gradient)
+    expected = module.linear.weight.grad.clone()
+    module.linear.weight.grad.zero_()
+    module.linear.bias.grad.zero_()
+    vectors.begin_update([make(TEXT)])[1](gradient)
+    assert torch.equal(module.linear.weight.grad, expected)
+    vectors.finish_update(Adam(0.1))
+    assert torch.equal(module.table, table)
+    assert not torch.equal(module.linear.weight, weights)
+
+
+def test_principal_rows_keep_distances() -> None:
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(10, 3, generator=generator)).Q
+    table = torch.randn(50, 3, generator=generator) @ basis.T + 5
+    rows = principal_rows(table, 3)
+    assert rows.shape == (50, 3) and rows.std().item() == pytest.approx(1)
+    before, after = torch.cdist(table, table), torch.cdist(rows, rows)
+    scale = (after[0, 1] / before[0, 1]).item()
+    torch.testing.assert_close(after, before * scale, rtol=1e-3, atol=1e-3)
+    first, last = rows[:, 0].var(), rows[:, 2].var()
+    assert first > last
+    assert principal_rows(table, 99).shape == (50, 10)
+
+
+def test_the_rows_are_the_encoders(bert_source: str, vectors: Model) -> None:
+    """Words that the encoder puts close to each other are close in the table."""
+    model = piece_vectors(bert_source, table_width=16, width=6)
+    model.initialize()
+    table = torch_shim(model).module.table.float()
+    _, encoder = load_pretrained(bert_source)
+    words = encoder.get_input_embeddings().weight.detach()
+    before, after = torch.cdist(words, words).flatten(), torch.cdist(table, table).flatten()
+    assert torch.corrcoef(torch.stack([before, after]))[0, 1] > 0.999
+
+
+def cnn(source: str, **changes: Any) -> Language:
+    nlp = spacy.blank("en")
+    embed = {
+        "@architectures": "spacy_mmcot.PieceEmbed.v1",
+        "width": 8,
+        "attrs": ["NORM", "SHAPE"],
+        "rows": [50, 50],
+        "source": source,
+        "table_width": 12,
+        **changes,
+    }
+    encode = {
+        **{"@architectures": "spacy.MaxoutWindowEncoder.v2", "width": 8, "depth": 1},
+        **{"window_size": 1, "maxout_pieces": 2},
+    }
+    model = {"@architectures": "spacy.Tok2Vec.v2", "embed": embed, "encode": encode}
+    nlp.add_pipe("tok2vec", config={"model": model})
+    return nlp
+
+
+def test_round_trip_after_the_source_is_deleted(source: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(source, tmp_path / "source")
+    nlp = cnn(str(folder))
+    nlp.initialize()
+    before = [doc.tensor for doc in nlp.pipe([*SENTENCES, "", " "])]
+    nlp.to_disk(tmp_path / "model")
+    shutil.rmtree(folder)
+    loaded = spacy.load(tmp_path / "model")
+    after = [doc.tensor for doc in loaded.pipe([*SENTENCES, "", " "])]
+    for left, right in zip(before, after, strict=True):
+        numpy.testing.assert_array_equal(left, right)
+
+
+def test_what_pieces_say_reaches_the_vectors(bert_source: str) -> None:
+    """Two words of one shape, whose hash tables are switched off, differ by their pieces."""
+    embed = PieceEmbed(8, ["SHAPE"], [50], bert_source, table_width=12)
+    docs = [spacy.tokens.Doc(Vocab(), words=[word]) for word in ("Oslo", "Anna", "Oslo")]
+    embed.initialize(X=docs)
+    oslo, anna, again = embed.predict(docs)
+    assert abs(oslo - anna).max() > 1e-3
+    numpy.testing.assert_array_equal(oslo, again)
+
+
+def test_rows_for_other_attrs(bert_source: str) -> None:
+    with pytest.raises(MMCoTError, match=r"\[E409\] rows of spacy_mmcot.PieceEmbed.v1 is \[50\]"):
+        cnn(bert_source, rows=[50])
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MMCoTError, match=r"\[E402\]"):
+        cnn(str(tmp_path / "absent")).initialize()
