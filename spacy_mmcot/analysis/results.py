@@ -7,6 +7,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
+from ..errors import located
+from ..files import iter_lines
+
+_FIELDS = {"experiment", "run", "seed", "evaluated_on", "metrics", "also_on"}
 _WITH = {
     "none": "no pictures",
     "real": "real pictures",
@@ -23,15 +27,22 @@ SCORES = {
 
 def read_all_results(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The lines of a results file by experiment, in the order in which these first finished a run.
-    A line cut off by a kill is left out."""
+    A line cut off by a kill is left out.
+
+    Raises MMCoTError for a line that is no result.
+    """
     if not path.is_file():
         return {}
     found: dict[str, list[dict[str, Any]]] = {}
-    for raw in path.read_text(encoding="utf-8").splitlines():
+    for number, raw in iter_lines(path):
         try:
             line = json.loads(raw)
-        except json.JSONDecodeError:
+        except ValueError:
             continue
+        if not isinstance(line, dict) or not line.keys() >= _FIELDS:
+            expected = f"an object with {', '.join(sorted(_FIELDS))}"
+            cure = "Name a file that `experiment` wrote."
+            raise located(path, number, "not a result", expected, cure)
         found.setdefault(line["experiment"], []).append(line)
     return found
 

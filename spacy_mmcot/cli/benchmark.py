@@ -161,6 +161,17 @@ def annotate(
     _report(growth(pipeline, size or [1000, 10_000, 100_000], workers, batch_size), json)
 
 
+def cold_start(
+    pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")],
+    rounds: Annotated[int, typer.Option(min=1, help="Processes; the median counts")] = 3,
+    json: JsonFile = None,
+) -> None:
+    """Seconds from the start of a process to its first document."""
+    from ..benchmarks.cold_start import cold_start as measure
+
+    _report(measure(pipeline, rounds), json)
+
+
 def _report(figures: dict[str, Any], path: Path | None, quiet: Sequence[str] = ()) -> None:
     """quiet: what goes to the file alone."""
     import srsly

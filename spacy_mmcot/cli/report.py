@@ -198,9 +198,14 @@ def _measured(pipeline: Pipeline, file: Path) -> Pipeline:
     """With what `evaluate` measured of it, where the folder has that."""
     import json
 
+    from ..errors import Errors, MMCoTError, first_line
+
     if not file.is_file():
         return pipeline
-    known = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        known = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise MMCoTError(Errors.E102.format(path=file, reason=first_line(error))) from None
     keys = ("words_per_second", "model_mb", "training")
     kept = {key: known[key] for key in keys if known.get(key) is not None}
     return pipeline._replace(metrics={**pipeline.metrics, **kept})

@@ -26,6 +26,10 @@ class MemoryCache:
         self._bytes = 0
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[MemoryCache], tuple[float]]:
+        # A pickled cache starts empty: what it holds can be had again, a lock cannot be sent.
+        return MemoryCache, (self._limit / 1e6,)
+
     def get(self, name: str) -> Array | None:
         with self._lock:
             if name in self._arrays:

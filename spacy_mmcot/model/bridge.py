@@ -12,6 +12,8 @@ import srsly
 import torch
 from thinc.api import Model, Optimizer, PyTorchShim, torch2xp, xp2torch
 
+from .no_init import WithoutRandomInit
+
 Settings = dict[str, Any]
 
 
@@ -97,7 +99,8 @@ def _deserialize(
     build: Callable[[Settings], torch.nn.Module], _: Any, data: bytes, device: torch.device
 ) -> torch.nn.Module:
     message = srsly.msgpack_loads(data)
-    module = build(message["settings"])
+    with WithoutRandomInit():
+        module = build(message["settings"])
     module.settings = message["settings"]
     module.load_state_dict(safetensors.torch.load(message["weights"]))
     return module.to(device)

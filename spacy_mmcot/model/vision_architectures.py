@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -44,8 +45,8 @@ def ConvVision(
     settings: Settings = {"size": size, "width": width}
     return vision_model(
         "conv_vision",
-        load=lambda: (ConvVisionModule(**settings), settings),
-        build=lambda saved: ConvVisionModule(**saved),
+        load=functools.partial(_make_conv, settings),
+        build=_build_conv,
         frozen=False,
         lr_scales={},
         policy=pictures or PicturePolicy(),
@@ -53,6 +54,14 @@ def ConvVision(
         cache_mb=cache_mb,
         memory_mb=memory_mb,
     )
+
+
+def _make_conv(settings: Settings) -> tuple[ConvVisionModule, Settings]:
+    return _build_conv(settings), settings
+
+
+def _build_conv(settings: Settings) -> ConvVisionModule:
+    return ConvVisionModule(**settings)
 
 
 def HFVision(
@@ -74,7 +83,7 @@ def HFVision(
     """
     return vision_model(
         "hf_vision",
-        load=lambda: _load_pretrained(source, frozen=frozen),
+        load=functools.partial(_load_pretrained, source, frozen=frozen),
         build=_build_pretrained,
         frozen=frozen,
         lr_scales={"encoder.": encoder_lr_scale},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import weakref
@@ -58,8 +59,8 @@ def vision_model(
     caches = _Caches(MemoryCache(memory_mb), DiskCache(_folder(cache_folder), cache_mb))
     return Model(
         name,
-        lambda model, docs, is_train: _forward(model, docs, is_train, policy, caches, frozen),
-        init=lambda model, X=None, Y=None: _init(model, load),
+        functools.partial(_forward, policy=policy, caches=caches, frozen=frozen),
+        init=functools.partial(_init, load),
         dims={"nO": None},
         shims=[TorchShim(build, lr_scales)],
     )
@@ -83,14 +84,19 @@ class _Caches:
 
     def __init__(self, memory: MemoryCache, disk: DiskCache):
         self.memory, self.disk = memory, disk
-        self._module: Callable[[], Any] = lambda: None
+        self._module: Callable[[], Any] | None = None
         self._weights = ""
         self._version = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of the model has a module of its own.
+        return {**self.__dict__, "_module": None}
 
     def weights(self, module: torch.nn.Module, *, frozen: bool, is_train: bool) -> str:
         """A name for the module's present weights: the same in every process where they are
         frozen; otherwise one that no longer holds after a training step."""
-        if self._module() is not module or (is_train and not frozen):
+        known = self._module() if self._module is not None else None
+        if known is not module or (is_train and not frozen):
             self._version += 1
             self._weights = _fingerprint(module) if frozen else f"version-{self._version}"
             self._module = weakref.ref(module)
@@ -110,7 +116,12 @@ class _Caches:
             self.disk.put(name, array)
 
 
-def _init(model: VisionModel, load: Callable[[], tuple[torch.nn.Module, Settings]]) -> None:
+def _init(
+    load: Callable[[], tuple[torch.nn.Module, Settings]],
+    model: VisionModel,
+    X: Any = None,
+    Y: Any = None,
+) -> None:
     shim = torch_shim(model)
     if shim.module is None:
         shim.set_module(*load())

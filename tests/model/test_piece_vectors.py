@@ -22,7 +22,7 @@ from spacy_mmcot.model.encoder import load_pretrained
 from spacy_mmcot.model.piece_bridge import MAX_PIECES, piece_vectors
 from spacy_mmcot.model.piece_vectors import PieceVectors, principal_rows
 
-TEXT = "Anna Berg sings in Oslo with Zyxqua"
+TEXT = "Annas Berg sings in Oslonian towns"
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def test_principal_rows_keep_distances() -> None:
     table = torch.randn(50, 3, generator=generator) @ basis.T + 5
     rows = principal_rows(table, 3)
     assert rows.shape == (50, 3) and rows.std().item() == pytest.approx(1)
-    before, after = torch.cdist(table, table), torch.cdist(rows, rows)
-    scale = (after[0, 1] / before[0, 1]).item()
+    before, after = (torch.nn.functional.pdist(each) for each in (table, rows))
+    scale = (after[0] / before[0]).item()
     torch.testing.assert_close(after, before * scale, rtol=1e-3, atol=1e-3)
     first, last = rows[:, 0].var(), rows[:, 2].var()
     assert first > last

@@ -167,6 +167,33 @@ def test_options_that_cannot_be_used(
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "option", "code"),
+    [
+        ("results.jsonl", '{"id": 1}\n', "--results=results.jsonl", "E101"),
+        ("results.jsonl", "[1]\n", "--results=results.jsonl", "E101"),
+        ("both.json", "{", "--metrics=.", "E102"),
+        ("both.json", "3", "--metrics=.", "E102"),
+    ],
+)
+def test_files_of_another_kind(
+    name: str,
+    content: str,
+    option: str,
+    code: str,
+    pipelines: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(content, "utf-8")
+    data = save_docs(tmp_path / "data.spacy", [None])
+    done = run("report", "page.html", "--data", data, "--pipeline", f"both={pipelines[1]}", option)
+    assert done.exit_code == 1
+    assert f"✘ [{code}]" in done.stderr
+    assert name in done.stderr
+
+
+@pytest.mark.parametrize(
     ("options", "code"),
     [
         (["--pipeline", "a=absent"], "E700"),
