@@ -341,6 +341,12 @@ class Errors:
         "[E751] The Ray cluster failed: {reason}. What was done is kept: run the same command to "
         "go on."
     )
+    E771 = "[E771] {waiting} texts wait already. Try again later, or run more workers."
+    E772 = "[E772] The worker is closed. Make a new PipelineWorker for further texts."
+    E773 = (
+        "[E773] The text has {length} characters, more than the {limit} of nlp.max_length. Cut it "
+        "into shorter texts, or raise nlp.max_length."
+    )
     E770 = (
         "[E770] {path} cannot be read ({reason}), so the process cannot tell its memory. Run the "
         "benchmark on Linux."

@@ -44,9 +44,7 @@ def encoder_of(nlp: Language) -> PromptedEncoder | None:
     return None
 
 
-def bare_encoder(
-    module: PromptedEncoder, docs: Iterable[Doc], parts: int
-) -> Callable[[int], None]:
+def bare_encoder(module: PromptedEncoder, docs: Iterable[Doc], parts: int) -> Callable[[int], None]:
     """Runs the encoder over the Docs' word pieces, in `parts` that together are all of them:
     sorted by length over all Docs, tokenized and padded beforehand. What no pipeline on this
     encoder can be expected to beat."""

@@ -21,7 +21,7 @@ _PAGE = 4096
 _COMMON = (
     "the a of to and in on at is was we you they this that night day great new old home win lost "
     "goal song photo street morning after before with from tonight thanks just really see"
-).split()
+)
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -84,9 +84,10 @@ def fresh_texts(seed: int = 0) -> Iterator[str]:
     """Texts of 5 to 30 words without end; of each, a quarter of the words, and at least one, never
     came before: names, tags and addresses as social media has them."""
     rng = random.Random(seed)
+    common = _COMMON.split()
     number = 0
     while True:
-        words = [rng.choice(_COMMON) for _ in range(rng.randint(5, 30))]
+        words = [rng.choice(common) for _ in range(rng.randint(5, 30))]
         for i in rng.sample(range(len(words)), max(1, len(words) // 4)):
             number += 1
             name = "".join(rng.choices(_LETTERS, k=3)) + _spelt(number)

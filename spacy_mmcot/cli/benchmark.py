@@ -41,14 +41,19 @@ def pipe(
     data: Annotated[Path, typer.Argument(help=".spacy file or folder: its texts are read")],
     limit: Annotated[int, typer.Option(min=0, help="Most texts, 0 for all")] = 0,
     rounds: Annotated[int, typer.Option(min=1, help="Passes; the median counts")] = 5,
+    exported: Annotated[
+        str | None, typer.Option(help="The same pipeline as `export` wrote it, to compare with")
+    ] = None,
     pictures: Annotated[
         bool, typer.Option("--pictures", help="What the docs' pictures cost, instead")
     ] = False,
     json: JsonFile = None,
 ) -> None:
-    """Words/s of a pipeline, and what each of its components costs, or what pictures do."""
+    """Words/s, latency and memory of a pipeline, beside its bare encoder, spaCy's stock components
+    and its exported form; and what each of its components costs. Or what pictures do."""
     from ..benchmarks.pictures import picture_costs
-    from ..benchmarks.pipe import component_shares
+    from ..benchmarks.pipe import pipe_figures
+    from ..benchmarks.pipe_memory import peak_mb
     from ..corpus.docbin import docbin_paths, read_docs
     from ..corpus.extensions import get_image
     from ..errors import Errors, MMCoTError
@@ -59,8 +64,16 @@ def pipe(
     nlp = load_pipeline(pipeline)
     read = (doc for path in docbin_paths(data) for doc in read_docs(path, nlp.vocab))
     docs = [doc for doc in read if len(doc)][: limit or None]
+    if not docs:
+        raise MMCoTError(Errors.E202.format(path=data))
     if not pictures:
-        _report(component_shares(nlp, [doc.text for doc in docs], rounds), json)
+        texts = [doc.text for doc in docs]
+        other = load_pipeline(exported) if exported is not None else None
+        figures = pipe_figures(nlp, texts, rounds, exported=other)
+        figures["peak_mb"] = peak_mb(pipeline, texts)
+        if exported is not None:
+            figures["peak_mb_exported"] = peak_mb(exported, texts)
+        _report(figures, json)
         return
     named = [(doc.text, image) for doc in docs if (image := get_image(doc)) is not None]
     if not named:

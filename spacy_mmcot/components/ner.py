@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy
 import torch
 from numpy.typing import NDArray
+from spacy.attrs import ENT_IOB, ENT_TYPE
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
@@ -19,7 +20,7 @@ from ..corpus.extensions import register
 from ..distillation.losses import Losses, tag_losses
 from ..distillation.soft_labels import get_soft_labels, soft_tags
 from ..errors import Errors, MMCoTError
-from ..model.crf import best_paths, lattice, log_marginals, path_scores, span_log_probability
+from ..model.crf import best_paths, lattice, log_marginals, path_scores, span_log_probabilities
 from ..model.listening import check_states
 from ..model.tagger_bridge import TagScores, set_tags
 from .distilled import DEFAULT_TOK2VEC, DistilledPipe
@@ -157,23 +158,19 @@ class MMCoTNER(DistilledPipe):
         scores = lattice(emissions, lengths, transitions)
         chosen = path_scores(emissions, lengths, transitions, paths)
         probabilities = (chosen - scores.log_z).clamp(max=0.0).exp().tolist()
-        for row, (i, path) in enumerate(zip(filled, paths, strict=True)):
-            mentions[i].probability = probabilities[row]
-            for start, end, label in self._spans(path):
-                begin = 1 + 2 * label
-                log_probability = span_log_probability(
-                    scores,
-                    emissions,
-                    transitions,
-                    row,
-                    len(path),
-                    (start, end),
-                    (begin, begin + 1),
-                )
-                score = float(numpy.exp(log_probability))
-                trimmed = _trim(docs[i], start, end)
-                if trimmed is not None:
-                    mentions[i].append(Mention(*trimmed, self.labels[label], score))
+        spans = [
+            (row, start, end, 1 + 2 * label)
+            for row, path in enumerate(paths)
+            for start, end, label in self._spans(path)
+        ]
+        chances = span_log_probabilities(scores, emissions, lengths, transitions, spans).exp()
+        for i, probability in zip(filled, probabilities, strict=True):
+            mentions[i].probability = probability
+        for (row, start, end, begin), score in zip(spans, chances.tolist(), strict=True):
+            trimmed = _trim(docs[filled[row]], start, end)
+            if trimmed is not None:
+                label = self.labels[(begin - 1) // 2]
+                mentions[filled[row]].append(Mention(*trimmed, label, score))
         return mentions
 
     def marginals(self, docs: Sequence[Doc]) -> list[NDArray[numpy.float32]]:
@@ -195,8 +192,7 @@ class MMCoTNER(DistilledPipe):
         for doc, mentions in zip(docs, scores, strict=True):
             doc._.mmcot_confidence = mentions.probability
             kept = [] if self.overwrite else list(doc.ents)
-            # Tokens that someone barred from being an entity.
-            barred = [t.i for t in doc if t.ent_iob == 3 and not t.ent_type and not self.overwrite]
+            barred = [] if self.overwrite else _barred(doc)
             taken = {i for span in kept for i in range(span.start, span.end)}.union(barred)
             spans = []
             for mention in mentions:
@@ -301,6 +297,12 @@ class MMCoTNER(DistilledPipe):
             if tag % 2:
                 start = token
         return spans
+
+
+def _barred(doc: Doc) -> list[int]:
+    """The tokens that someone barred from being an entity."""
+    tags: Any = doc.to_array([ENT_IOB, ENT_TYPE])
+    return numpy.flatnonzero((tags[:, 0] == 3) & (tags[:, 1] == 0)).tolist()
 
 
 def _trim(doc: Doc, start: int, end: int) -> tuple[int, int] | None:

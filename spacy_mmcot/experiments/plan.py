@@ -17,7 +17,8 @@ class Run(pydantic.BaseModel):
     """One row of the table: a training config, what to change in it, and what to train on.
 
     train: names of corpus files, with their folders where they lie in some ("gold/train").
-    teacher: the run whose pipeline labels them softly first.
+    teacher: the run whose pipeline labels them softly first. teacher_seeds: label with the mean of
+        the teacher's pipelines of these seeds, not with that of the run's own seed.
     knowledge: the pipeline reads the docs' knowledge, also when it is evaluated.
     pictures: the ways in which the plan's evaluation corpus is read, each evaluated; the first is
         the run's own figure, the others are rows of their own.
@@ -31,6 +32,7 @@ class Run(pydantic.BaseModel):
     config: str
     train: list[str]
     teacher: str | None = None
+    teacher_seeds: list[int] = []
     prompt_length: int = 0
     knowledge: bool = False
     overrides: dict[str, Any] = {}
@@ -45,6 +47,18 @@ class Run(pydantic.BaseModel):
         if len(set(ways)) < len(ways):
             raise ValueError(f"a way to read pictures is named twice in {ways}")
         return ways
+
+    @pydantic.model_validator(mode="after")
+    def _seeds_of_a_teacher(self) -> Run:
+        if self.teacher_seeds and self.teacher is None:
+            raise ValueError(f"teacher_seeds {self.teacher_seeds} without a teacher")
+        return self
+
+    def teachers(self, seed: int) -> list[tuple[str, int]]:
+        """The (run, seed) pairs that label for this run's seed, [] without a teacher."""
+        if self.teacher is None:
+            return []
+        return [(self.teacher, each) for each in self.teacher_seeds or [seed]]
 
 
 class Plan(pydantic.BaseModel):
@@ -91,19 +105,20 @@ class Plan(pydantic.BaseModel):
         for seed in chosen or ():
             if seed not in every:
                 raise MMCoTError(Errors.E706.format(seed=seed, allowed=every))
+        done: set[tuple[str, int]] = set()
         for seed in chosen or every:
-            done: set[str] = set()
             for name in wanted:
                 if seed in (self.runs[name].seeds or self.seeds):
                     yield from self._with_teachers(name, seed, done)
 
-    def _with_teachers(self, name: str, seed: int, done: set[str]) -> Iterator[tuple[str, int]]:
-        if name in done:
+    def _with_teachers(
+        self, name: str, seed: int, done: set[tuple[str, int]]
+    ) -> Iterator[tuple[str, int]]:
+        if (name, seed) in done:
             return
-        done.add(name)
-        teacher = self.runs[name].teacher
-        if teacher is not None:
-            yield from self._with_teachers(teacher, seed, done)
+        done.add((name, seed))
+        for teacher in self.runs[name].teachers(seed):
+            yield from self._with_teachers(*teacher, done)
         yield name, seed
 
 

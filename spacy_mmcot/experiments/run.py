@@ -127,8 +127,8 @@ class Runner:
         digest.update(json.dumps(settings, sort_keys=True).encode())
         for part in (*run.train, self.plan.scored(run)):
             digest.update(_content(self._file(part)))
-        if run.teacher is not None:
-            digest.update(self._identity(run.teacher, seed).encode())
+        for teacher in run.teachers(seed):
+            digest.update(self._identity(*teacher).encode())
         return digest.hexdigest()[:16]
 
     def _is_done(self, identity: str) -> bool:
@@ -136,15 +136,18 @@ class Runner:
         return any(line["identity"] == identity for line in lines)
 
     def _taught(self, run: Run, seed: int, files: list[Path]) -> Path:
-        """The teacher's view of the files, shared by all its students of this seed."""
+        """The teacher's view of the files, shared by all students of the same teachers."""
         # One file serves all: a student without regression leaves the targets alone.
         length = max(r.prompt_length for r in self.plan.runs.values() if r.teacher == run.teacher)
         digest = hashlib.sha256(b"".join(map(_content, files))).hexdigest()[:16]
-        folder = self.output / f"{run.teacher}-{seed}"
-        taught = folder / f"taught-{digest}-{length}.spacy"
+        folder, *others = (self.output / f"{name}-{each}" for name, each in run.teachers(seed))
+        known = "".join(f"-{other.name}" for other in others)
+        taught = folder / f"taught-{digest}-{length}{known}.spacy"
         if not taught.is_file():
-            targets = ["--prompt-length", str(length)] if length else []
-            _call("mmcot", "teach", folder / "model-best", *files, "--output", taught, *targets)
+            options: list[object] = ["--prompt-length", length] if length else []
+            for other in others:
+                options += ["--with", other / "model-best"]
+            _call("mmcot", "teach", folder / "model-best", *files, "--output", taught, *options)
         return taught
 
     def _train(self, run: Run, seed: int, corpus: Path, folder: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy
 from numpy.typing import NDArray
 from spacy.tokens import Doc
-from spacy_transformers.data_classes import FullTransformerBatch
+from spacy_transformers.data_classes import FullTransformerBatch, TransformerData
+from thinc.api import torch2xp
+from thinc.types import Ragged
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
 
 from ..types import ALIGNMENT_KEY
 
@@ -35,6 +39,30 @@ class PromptedBatch(FullTransformerBatch):
     doc_windows: Sequence[int] = ()
     token_pieces: Sequence[Sequence[int]] = ()
     grid: tuple[int, int] = (0, 0)
+
+    def split_by_doc(self) -> list[TransformerData]:
+        """What each Doc keeps. The base class finds each Doc's tokens by asking spaCy for every
+        one of them; here their numbers are known."""
+        states = torch2xp(cast(Any, self.model_output).last_hidden_state)
+        result = []
+        window = token = piece = 0
+        for n_windows, pieces in zip(self.doc_windows, self.token_pieces, strict=True):
+            if not n_windows:
+                result.append(TransformerData.empty())
+                continue
+            windows = slice(window, window + n_windows)
+            align = self.align[token : token + len(pieces)]
+            wordpieces = self.wordpieces[windows]
+            result.append(
+                TransformerData(
+                    wordpieces=wordpieces,
+                    model_output=BaseModelOutput(last_hidden_state=cast(Any, states[windows])),
+                    align=Ragged(align.data - piece, align.lengths),
+                )
+            )
+            window, token = windows.stop, token + len(pieces)
+            piece += wordpieces.input_ids.size
+        return result
 
 
 def make_alignment_setter() -> Callable[[list[Doc], FullTransformerBatch], None]:

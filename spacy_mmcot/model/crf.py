@@ -116,30 +116,33 @@ def path_scores(
     return (emitted * inside).sum(dim=1) + (steps * (position <= lengths.unsqueeze(1))).sum(dim=1)
 
 
-def span_log_probability(
+def span_log_probabilities(
     scores: Lattice,
     emissions: Tensor,
+    lengths: Tensor,
     transitions: Tensor,
-    row: int,
-    length: int,
-    span: tuple[int, int],
-    tags: tuple[int, int],
-) -> float:
-    """log P(the tokens [start, end) form exactly one mention | sentence), summed over all tag
-    sequences that agree.
+    spans: Sequence[tuple[int, int, int, int]],
+) -> Tensor:
+    """log P(the tokens [start, end) form exactly one mention | sentence) of each span, (spans,),
+    summed over all tag sequences that agree.
 
-    tags: the indexes of the label's B- and I- tags.
+    spans: (sentence, start, end, index of the label's B- tag) each. Its I- tag comes next.
     """
-    (start, end), (begin, inside) = span, tags
-    total = scores.forward[row, start, begin]
-    tag = begin
-    for t in range(start + 1, end):
-        total = total + transitions[tag, inside] + emissions[row, t, inside]
-        tag = inside
-    if end == length:
-        total = total + transitions[tag, -1]
-    else:
-        after = transitions[tag, :-1] + emissions[row, end] + scores.backward[row, end]
-        after = torch.cat([after[:inside], after[inside + 1 :]])
-        total = total + torch.logsumexp(after, dim=0)
-    return min(0.0, float(total - scores.log_z[row]))
+    columns = torch.tensor(spans, device=emissions.device, dtype=torch.long).reshape(-1, 4)
+    row, start, end, begin = columns.unbind(dim=1)
+    inside = begin + 1
+    longer = end - start - 1
+    # In double precision: the difference of two long sums is short.
+    sums = emissions.double().cumsum(dim=1)
+    emitted = sums[row, end - 1, inside] - sums[row, start, inside]
+    steps = (longer > 0) * transitions[begin, inside]
+    steps = steps + (longer - 1).clamp(min=0) * transitions[inside, inside]
+    last = torch.where(longer > 0, inside, begin)
+    # What may follow: any tag but the one that would make the mention longer, or the end.
+    after = end.clamp(max=emissions.shape[1] - 1)
+    exits = transitions[last, :-1] + emissions[row, after] + scores.backward[row, after]
+    exits = exits.scatter(1, inside.unsqueeze(1), -torch.inf)
+    ends = end == lengths[row]
+    closed = torch.where(ends, transitions[last, -1], torch.logsumexp(exits, dim=1))
+    total = scores.forward[row, start, begin] + emitted + steps + closed - scores.log_z[row]
+    return total.clamp(max=0.0)

@@ -69,7 +69,9 @@ class WordPieceTokenizer:
         """The pieces of each token, at least one and at most `limit` (the rest of an overlong
         token is cut: the states of its first pieces speak for it)."""
         if len(self._cache) > MAX_CACHED_WORDS:
-            self._cache.clear()
+            # Another thread may be reading the old one.
+            self._cache = {}
+        cache = self._cache
         orths = doc.to_array(ORTH).tolist()
         if self._spaced:
             spaces: Any = doc.to_array([SPACY, IS_SPACE])
@@ -77,7 +79,6 @@ class WordPieceTokenizer:
             keys = list(zip(orths, after_space, strict=False))
         else:
             keys = [(orth, False) for orth in orths]
-        cache = self._cache
         missing = {key: None for key in keys if key not in cache}
         if missing:
             strings = doc.vocab.strings

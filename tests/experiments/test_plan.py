@@ -51,6 +51,26 @@ def test_every_student_follows_its_teacher_once(plan: Plan) -> None:
             assert order.index((teacher, seed)) < order.index((name, seed))
 
 
+def test_teachers_of_several_seeds_come_once(tmp_path: Path) -> None:
+    more = (
+        "  many: {config: student.cfg, train: [train], teacher: teacher, teacher_seeds: [2, 1]}\n"
+    )
+    plan = read_plan(write(tmp_path, PLAN + more))
+    assert plan.runs["many"].teachers(1) == [("teacher", 2), ("teacher", 1)]
+    assert plan.runs["student"].teachers(2) == [("teacher", 2)]
+    assert plan.runs["baseline"].teachers(1) == []
+    assert list(plan.order(only=["many", "student"])) == [
+        *(("teacher", 2), ("teacher", 1), ("many", 1), ("student", 1)),
+        *(("many", 2), ("student", 2)),
+    ]
+
+
+def test_teacher_seeds_need_a_teacher(tmp_path: Path) -> None:
+    more = "  lonely: {config: student.cfg, train: [train], teacher_seeds: [1]}\n"
+    with pytest.raises(MMCoTError, match=r"E703.*teacher_seeds \[1\] without a teacher"):
+        read_plan(write(tmp_path, PLAN + more))
+
+
 def test_only_some_runs_bring_their_teachers(plan: Plan) -> None:
     assert list(plan.order(only=["student"])) == [
         *(("teacher", 1), ("student", 1), ("teacher", 2), ("student", 2)),

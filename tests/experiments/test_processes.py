@@ -18,7 +18,8 @@ import toy
 from spacy.util import load_config
 
 from spacy_mmcot import __version__
-from spacy_mmcot.corpus.docbin import write_docs
+from spacy_mmcot.corpus.docbin import read_docs, write_docs
+from spacy_mmcot.distillation.soft_labels import get_soft_labels
 
 REPOSITORY = Path(__file__).parents[2]
 STEPS = 4
@@ -139,3 +140,25 @@ def test_a_run_killed_half_way_is_run_again(folder: Path) -> None:
     assert [line["run"] for line in lines_of(folder)] == ["first", "second"]
     assert lines_of(folder)[0] == first
     assert not training.exists()
+
+
+@pytest.mark.slow
+def test_the_mean_of_two_seeds_of_a_teacher(folder: Path) -> None:
+    runs = {
+        "teacher": run_of(),
+        "student": run_of(
+            train=["train", "more"], teacher="teacher", teacher_seeds=[2, 1], seeds=[1]
+        ),
+    }
+    finish(start(folder, runs, "--only", "student"))
+    lines = (folder / "results.jsonl").read_text("utf-8").splitlines()
+    done = [(line["run"], line["seed"]) for line in map(json.loads, lines)]
+    assert done == [("teacher", 2), ("teacher", 1), ("student", 1)]
+    (taught,) = (folder / "models" / "tiny" / "teacher-2").glob("taught-*-teacher-1.spacy")
+    docs = list(read_docs(taught, spacy.blank("en").vocab))
+    teachers = [
+        spacy.load(folder / "models" / "tiny" / f"teacher-{seed}" / "model-best") for seed in (1, 2)
+    ]
+    tags = teachers[0].get_pipe("mmcot_ner").tags
+    first, second = (nlp.get_pipe("mmcot_ner").marginals(docs[:1])[0] for nlp in teachers)
+    assert get_soft_labels(docs[0], tags) == pytest.approx((first + second) / 2, abs=2e-3)

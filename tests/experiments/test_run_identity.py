@@ -65,6 +65,16 @@ def test_other_settings_make_another_student(name: str, folder: Path) -> None:
     assert identity("student") != before
 
 
+def test_a_student_of_other_teachers_is_another_one(folder: Path) -> None:
+    def student(*seeds: int) -> str:
+        return identity(
+            "student", runs={**RUNS, "student": {**RUNS["student"], "teacher_seeds": seeds}}
+        )
+
+    assert student() == student(1) == identity("student")
+    assert len({student(), student(2), student(1, 2), student(1, 2, 3)}) == 4
+
+
 def test_what_changes_no_setting_changes_no_run(folder: Path) -> None:
     before = identity("student")
     config = Path("student.cfg").read_text("utf-8")

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from spacy_mmcot.model.crf import (
     ILLEGAL,
+    Lattice,
     best_paths,
     forward_scores,
     lattice,
     legal_steps,
     log_marginals,
     path_scores,
-    span_log_probability,
+    span_log_probabilities,
 )
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -31,6 +32,15 @@ class Field(NamedTuple):
     emissions: Tensor
     lengths: Tensor
     transitions: Tensor
+
+
+def span_probability(
+    field: Field, scores: Lattice, row: int, start: int, end: int, begin: int
+) -> float:
+    spans = [(row, start, end, begin)]
+    found = span_log_probabilities(scores, *field, spans).item()
+    assert found <= 0.0
+    return math.exp(found)
 
 
 def random_field(lengths: list[int], seed: int, scale: float = 1.0) -> Field:
@@ -133,17 +143,8 @@ def test_span_probabilities(field: Field) -> None:
                 expected = sum(
                     w for p, w in probabilities.items() if (start, end, begin) in mentions(p)
                 )
-                found = span_log_probability(
-                    scores,
-                    field.emissions,
-                    field.transitions,
-                    row,
-                    length,
-                    (start, end),
-                    (begin, begin + 1),
-                )
-                assert found <= 0.0
-                assert math.exp(found) == pytest.approx(expected, abs=1e-9)
+                found = span_probability(field, scores, row, start, end, begin)
+                assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_spans_over_a_token_add_up_to_its_chance_of_being_inside() -> None:
@@ -153,21 +154,21 @@ def test_spans_over_a_token_add_up_to_its_chance_of_being_inside() -> None:
     inside = [0.0] * length
     for start, end in itertools.combinations(range(length + 1), 2):
         for begin in (1, 3):
-            probability = math.exp(
-                span_log_probability(
-                    scores,
-                    field.emissions,
-                    field.transitions,
-                    1,
-                    length,
-                    (start, end),
-                    (begin, begin + 1),
-                )
-            )
+            probability = span_probability(field, scores, 1, start, end, begin)
             for t in range(start, end):
                 inside[t] += probability
     outside = log_marginals(scores).exp()[1, :, 0]
     assert inside == pytest.approx((1 - outside).tolist(), abs=1e-9)
+
+
+def test_spans_of_a_batch_are_scored_together() -> None:
+    field = random_field([4, 9, 1], seed=3)
+    scores = lattice(*field)
+    spans = [(1, 2, 9, 3), (0, 0, 1, 1), (2, 0, 1, 3), (0, 1, 4, 1), (1, 8, 9, 1)]
+    together = span_log_probabilities(scores, *field, spans).exp()
+    alone = [span_probability(field, scores, *span) for span in spans]
+    assert together.tolist() == pytest.approx(alone, abs=1e-12)
+    assert span_log_probabilities(scores, *field, []).shape == (0,)
 
 
 def test_adjacent_mentions_of_one_label_stay_apart() -> None:
@@ -178,8 +179,7 @@ def test_adjacent_mentions_of_one_label_stay_apart() -> None:
     scores = lattice(*field)
 
     def probability(start: int, end: int) -> float:
-        rest = (field.emissions, field.transitions, 0, 3, (start, end), (1, 2))
-        return math.exp(span_log_probability(scores, *rest))
+        return span_probability(field, scores, 0, start, end, 1)
 
     assert probability(0, 1) == pytest.approx(1, abs=1e-6)
     assert probability(1, 3) == pytest.approx(1, abs=1e-6)

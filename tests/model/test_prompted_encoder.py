@@ -35,13 +35,15 @@ def module(source: str, **settings: Any) -> PromptedEncoder:
 
 
 def read(encoder: PromptedEncoder, pieces: PieceBatch) -> dict[str, torch.Tensor]:
-    """The arguments that reach the Hugging Face encoder."""
+    """The arguments that reach the Hugging Face encoder, as it is called in training: prediction
+    may take its layers one by one (see test_packed.py)."""
     caught: dict[str, torch.Tensor] = {}
     hook = encoder.encoder.register_forward_pre_hook(
         lambda _, args, kwargs: caught.update(kwargs), with_kwargs=True
     )
     with torch.no_grad():
-        encoder(pieces)
+        encoder.train()(pieces)
+    encoder.eval()
     hook.remove()
     return caught
 

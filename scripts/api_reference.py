@@ -1,0 +1,186 @@
+"""Write docs/API.md from the docstrings of what a program may import.
+
+    python scripts/api_reference.py           write the page
+    python scripts/api_reference.py --check   exit code 1 where the page is stale
+"""
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "API.md"
+
+# What is promised to stay. Everything else may change from one version to the next.
+PUBLIC = {
+    "Docs and pictures": {
+        "spacy_mmcot.corpus.attach": ["attach"],
+        "spacy_mmcot.corpus.extensions": [
+            *("register", "set_image", "get_relations", "set_relations"),
+            *("get_pairs", "set_pairs", "get_alignment", "Alignment"),
+        ],
+        "spacy_mmcot.types": ["Relation"],
+    },
+    "Components": {
+        "spacy_mmcot.components.ner": ["MMCoTNER", "Mention", "Mentions"],
+        "spacy_mmcot.components.rel": ["MMCoTRel", "PairPrediction"],
+    },
+    "Architectures": {
+        "spacy_mmcot.model.architectures": [
+            *("PromptedTransformer", "Tagger", "PairClassifier", "KnowledgeReader")
+        ],
+        "spacy_mmcot.model.vision_architectures": ["ConvVision", "HFVision"],
+        "spacy_mmcot.model.alignment": ["make_alignment_setter", "set_alignment"],
+    },
+    "Readers, scorers, policies": {
+        "spacy_mmcot.corpus.readers": ["Corpus"],
+        "spacy_mmcot.components.scorers": ["make_ner_scorer"],
+        "spacy_mmcot.components.rel_scorers": ["make_rel_scorer"],
+        "spacy_mmcot.components.run_logger": ["make_run_logger"],
+        "spacy_mmcot.pictures.policy": ["PicturePolicy"],
+    },
+    "Corpora": {
+        "spacy_mmcot.types": [
+            *("Post", "Entity", "PostRelation", "Answers", "NounItem", "EntityVariant")
+        ],
+        "spacy_mmcot.corpus.jsonl": ["iter_records", "write_records"],
+        "spacy_mmcot.corpus.convert": ["to_doc"],
+        "spacy_mmcot.corpus.docbin": ["docbin_paths", "read_docs", "write_docs"],
+    },
+    "Elicitation": {
+        "spacy_mmcot.elicitation.elicit": ["Source", "Job", "Elicitation"],
+        "spacy_mmcot.elicitation.store": ["AnswerStore", "StoredAnswer", "load_answers"],
+        "spacy_mmcot.elicitation.recorded": ["RecordedSource", "read_answers"],
+    },
+    "Distillation": {
+        "spacy_mmcot.distillation.teach": ["teach", "KnowledgeEncoder", "set_prompt_targets"],
+        "spacy_mmcot.distillation.soft_labels": ["set_soft_labels", "get_soft_labels"],
+        "spacy_mmcot.components.calibration": ["fit_temperature"],
+    },
+    "Production": {
+        "spacy_mmcot.production.worker": ["PipelineWorker", "Busy"],
+        "spacy_mmcot.components.heap": ["trim_heap"],
+    },
+    "Errors": {"spacy_mmcot.errors": ["MMCoTError", "UsageError"]},
+}
+
+
+def page() -> str:
+    lines = [
+        "# API",
+        "",
+        "Written from the docstrings by `python scripts/api_reference.py`; edit those. What stands",
+        "here is public. Everything else may change from one version to the next.",
+    ]
+    for title, modules in PUBLIC.items():
+        lines += ["", f"## {title}"]
+        for module, names in modules.items():
+            for name in names:
+                lines += entry(module, name)
+    return "\n".join(lines) + "\n"
+
+
+def entry(module: str, name: str) -> Iterator[str]:
+    found = getattr(importlib.import_module(module), name)
+    yield from ("", f"### {name}", "", f"`from {module} import {name}`", "")
+    is_record = hasattr(found, "model_fields")
+    if is_record:
+        yield from fenced([f"{key}: {plain(field)}" for key, field in record_fields(found)])
+    elif has_signature(found):
+        yield from fenced([signature(name, found)])
+    yield from described(found)
+    if inspect.isclass(found) and not is_record:
+        yield from methods(name, found)
+
+
+def methods(owner: str, found: type) -> Iterator[str]:
+    """Those that the class itself documents: what it inherits is spaCy's, or its base's."""
+    for name, member in vars(found).items():
+        function = member.fget if isinstance(member, property) else member
+        if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
+            continue
+        yield from ("", f"#### {owner}.{name}", "")
+        if not isinstance(member, property):
+            yield from fenced([signature(name, function)])
+        yield from described(function)
+
+
+def record_fields(found: Any) -> list[tuple[str, Any]]:
+    return [(name, found.__annotations__[name]) for name in found.model_fields]
+
+
+def has_signature(found: Any) -> bool:
+    if not inspect.isclass(found):
+        return True
+    return not issubclass(found, BaseException) and not getattr(found, "_is_protocol", False)
+
+
+def described(found: Any) -> Iterator[str]:
+    text = inspect.getdoc(found)
+    if not text:
+        raise SystemExit(f"{found.__module__}.{found.__qualname__} has no docstring")
+    # Continuation lines of a list of arguments are indented, which Markdown would take for code.
+    for paragraph in text.split("\n\n"):
+        yield ""
+        items = re.split(r"\n(?=\w+: )", paragraph)
+        are_items = len(items) > 1 or re.match(r"[a-z_]+: ", paragraph)
+        for item in items:
+            flat = " ".join(line.strip() for line in item.splitlines())
+            yield re.sub(r"^(\w+): ", r"- `\1`: ", flat) if are_items else flat
+
+
+def signature(name: str, function: Any) -> str:
+    """One line where it fits, otherwise a line an argument; annotations as they are written."""
+    try:
+        found = inspect.signature(function)
+    except ValueError:
+        return name
+    parameters = [p for p in found.parameters.values() if p.name != "self"]
+    returns = found.return_annotation
+    end = "" if returns in (inspect.Signature.empty, None, "None") else f" -> {plain(returns)}"
+    shown = [argument(parameter) for parameter in parameters]
+    for i, parameter in enumerate(parameters):
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            shown.insert(i, "*")
+            break
+    line = f"{name}({', '.join(shown)}){end}"
+    if len(line) <= 88:
+        return line
+    return "\n".join([f"{name}(", *(f"    {part}," for part in shown), f"){end}"])
+
+
+def argument(parameter: inspect.Parameter) -> str:
+    text = parameter.name
+    if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        return f"**{text}"
+    if parameter.annotation is not inspect.Parameter.empty:
+        text += f": {plain(parameter.annotation)}"
+    if parameter.default is not inspect.Parameter.empty:
+        text += f" = {parameter.default!r}"
+    return text
+
+
+def plain(annotation: Any) -> str:
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", text).strip("'")
+
+
+def fenced(lines: list[str]) -> list[str]:
+    # Not "python": these are signatures, no program.
+    return ["```text", *lines, "```"]
+
+
+def main() -> None:
+    text = page()
+    if "--check" in sys.argv[1:]:
+        if not PAGE.exists() or PAGE.read_text("utf-8") != text:
+            raise SystemExit(f"{PAGE.name} is stale: run python scripts/api_reference.py")
+        return
+    PAGE.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""One thread that owns a pipeline and serves all others, a batch at a time."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Generic, NamedTuple, TypeVar
+
+from spacy.language import Language
+from spacy.tokens import Doc
+
+from ..errors import Errors, MMCoTError
+
+T = TypeVar("T")
+
+
+class Busy(MMCoTError):
+    """More texts wait than the queue holds: try again later."""
+
+
+class _Request(NamedTuple):
+    text: str
+    answer: Future
+
+
+class PipelineWorker(Generic[T]):
+    """Answers texts from any number of threads through one pipeline.
+
+    Texts that come in while a batch runs make up the next one, so that a busy service works in
+    batches and an idle one answers at once. Each batch is a memory zone: words never stay. Since a
+    Doc does not outlive its zone, `render` turns it into the answer, in the worker's thread.
+
+    A memory zone belongs to the whole pipeline, not to a thread, so nothing else may use `nlp`
+    while the worker lives.
+
+    batch_size: most texts a batch. wait: seconds that a batch which is not full waits for more.
+    waiting: most texts in the queue.
+    """
+
+    def __init__(
+        self,
+        nlp: Language,
+        render: Callable[[Doc], T],
+        *,
+        batch_size: int = 32,
+        wait: float = 0.002,
+        waiting: int = 1000,
+    ):
+        self._nlp = nlp
+        self._render = render
+        self._batch_size = batch_size
+        self._wait = wait
+        self._queue: queue.Queue[_Request | None] = queue.Queue(waiting)
+        self._closing = threading.Lock()
+        self._closed = False
+        self.docs = 0
+        self.batches = 0
+        self._thread = threading.Thread(target=self._serve, name="pipeline-worker", daemon=True)
+        self._thread.start()
+
+    def submit(self, text: str) -> Future[T]:
+        """The answer to come; `asyncio.wrap_future` makes it awaitable. What the pipeline raises
+        for this text, its `result` raises.
+
+        Raises Busy where the queue is full, and MMCoTError for a text that is longer than
+        `nlp.max_length` or after `close`.
+        """
+        if len(text) > self._nlp.max_length:
+            limit = self._nlp.max_length
+            raise MMCoTError(Errors.E773.format(length=len(text), limit=limit))
+        request = _Request(text, Future())
+        with self._closing:
+            if self._closed:
+                raise MMCoTError(Errors.E772)
+            try:
+                self._queue.put_nowait(request)
+            except queue.Full:
+                raise Busy(Errors.E771.format(waiting=self._queue.maxsize)) from None
+        return request.answer
+
+    def __call__(self, text: str) -> T:
+        """The answer to a text. Raises as `submit` does."""
+        return self.submit(text).result()
+
+    def close(self) -> None:
+        """Take no more texts, answer those that wait, and end the thread."""
+        with self._closing:
+            closed, self._closed = self._closed, True
+        if not closed:
+            self._queue.put(None)
+        self._thread.join()
+
+    def __enter__(self) -> PipelineWorker[T]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _serve(self) -> None:
+        last = False
+        while not last:
+            batch, last = self._next_batch()
+            # A client that has gone away needs no answer.
+            batch = [request for request in batch if request.answer.set_running_or_notify_cancel()]
+            if batch:
+                self._answer(batch)
+                self.docs += len(batch)
+                self.batches += 1
+
+    def _next_batch(self) -> tuple[list[_Request], bool]:
+        """The next requests, and whether they are the last."""
+        batch: list[_Request] = []
+        until = None
+        while len(batch) < self._batch_size:
+            try:
+                left = None if until is None else max(0.0, until - time.monotonic())
+                request = self._queue.get(timeout=left)
+            except queue.Empty:
+                break
+            if request is None:
+                return batch, True
+            batch.append(request)
+            until = until or time.monotonic() + self._wait
+        return batch, False
+
+    def _answer(self, batch: list[_Request]) -> None:
+        try:
+            answers = self._run([request.text for request in batch])
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].answer.set_exception(error)
+                return
+            # One text is at fault, and the others are to know nothing of it.
+            for request in batch:
+                self._answer([request])
+            return
+        for request, answer in zip(batch, answers, strict=True):
+            request.answer.set_result(answer)
+
+    def _run(self, texts: list[str]) -> list[T]:
+        with self._nlp.memory_zone():
+            return [self._render(doc) for doc in self._nlp.pipe(texts, batch_size=len(texts))]

@@ -1,0 +1,153 @@
+"""examples/fastapi_service as a process, over loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2
+import pytest
+import spacy
+import toy
+
+pytest.importorskip("fastapi", reason="the extra `service` is not installed")
+pytest.importorskip("uvicorn", reason="the extra `service` is not installed")
+
+APP = Path(__file__).parents[2] / "examples" / "fastapi_service"
+LIMITS = {"MMCOT_MAX_CHARACTERS": "2000", "MMCOT_MAX_BYTES": "20000", "MMCOT_MAX_TEXTS": "8"}
+
+
+class Service(NamedTuple):
+    process: subprocess.Popen[str]
+    client: httpx2.Client
+
+    def annotate(self, *texts: str) -> httpx2.Response:
+        return self.client.post("/annotate", json={"texts": list(texts)})
+
+
+def start(model: str, **environment: str) -> Service:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port)],
+        cwd=APP,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MMCOT_PIPELINE": model, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            client.get("/health").raise_for_status()
+            return Service(process, client)
+        except httpx2.TransportError:
+            time.sleep(0.1)
+    process.kill()
+    pytest.fail(f"the service did not start: {process.communicate()[1]}")
+
+
+@pytest.fixture(scope="module")
+def service(model: str) -> Iterator[Service]:
+    started = start(model, **LIMITS)
+    yield started
+    started.process.kill()
+    started.process.communicate()
+
+
+def problem(reply: httpx2.Response, status: int) -> str:
+    assert reply.status_code == status
+    body = reply.json()["error"]
+    assert body["status"] == status
+    return str(body["message"])
+
+
+def test_many_clients_get_what_the_pipeline_finds(service: Service, model: str) -> None:
+    texts = [f"{text} {'and so on ' * (i % 9)}" for i, text in enumerate(toy.texts() * 12)]
+    expected: list[Any] = [
+        [(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]
+        for doc in spacy.load(model).pipe(texts)
+    ]
+    before = service.client.get("/health").json()
+    with ThreadPoolExecutor(8) as clients:
+        replies = list(clients.map(service.annotate, texts))
+    results = [reply.json()["results"] for reply in replies]
+    found = [[(e["start"], e["end"], e["label"]) for e in r["entities"]] for (r,) in results]
+    assert found == expected
+    assert sum(map(len, expected)) > len(texts) // 2
+    after = service.client.get("/health").json()
+    assert after["docs"] - before["docs"] == len(texts)
+    assert after["batches"] - before["batches"] < len(texts)
+
+
+def test_several_texts_of_a_request_keep_their_order(service: Service) -> None:
+    results = service.annotate("Anna sings in Oslo tonight", "", "nobody").json()["results"]
+    assert [[e["text"] for e in result["entities"]] for result in results] == [
+        ["Anna", "Oslo"],
+        [],
+        [],
+    ]
+
+
+def test_what_cannot_be_used_is_refused_as_json(service: Service) -> None:
+    post = service.client.post
+    assert "Text 1 (from 0) has 2001" in problem(service.annotate("short", "x" * 2001), 422)
+    assert "1 to 8 texts" in problem(service.annotate(*"123456789"), 422)
+    assert "1 to 8 texts" in problem(post("/annotate", content=b"no json"), 422)
+    assert "1 to 8 texts" in problem(post("/annotate", json={"text": "Oslo"}), 422)
+    problem(service.client.get("/nowhere"), 404)
+    problem(service.client.get("/annotate"), 405)
+
+
+def test_a_body_that_is_too_large_is_refused_with_and_without_its_length(
+    service: Service,
+) -> None:
+    def streamed() -> Iterator[bytes]:
+        yield b'{"texts": ["'
+        for _ in range(100):
+            yield b"x" * 1000
+
+    post = service.client.post
+    assert "20000 bytes" in problem(post("/annotate", content=b" " * 20001), 413)
+    assert "20000 bytes" in problem(post("/annotate", content=streamed()), 413)
+    assert service.annotate("Anna in Oslo").status_code == 200
+
+
+@pytest.mark.slow
+def test_a_full_queue_says_when_to_come_back(model: str) -> None:
+    tight = start(model, MMCOT_WAITING="2", MMCOT_BATCH_SIZE="1")
+    try:
+        reply = tight.annotate(*["Anna sings in Oslo tonight " * 40] * 40)
+        assert "Try again later" in problem(reply, 503)
+        assert reply.headers["retry-after"] == "1"
+        assert tight.annotate("Anna sings in Oslo tonight").status_code == 200
+    finally:
+        tight.process.kill()
+        tight.process.communicate()
+
+
+@pytest.mark.slow
+def test_a_request_in_flight_is_answered_when_the_service_is_asked_to_end(model: str) -> None:
+    ending = start(model, MMCOT_BATCH_SIZE="1")
+    try:
+        with ThreadPoolExecutor(1) as clients:
+            reply = clients.submit(ending.annotate, *["Anna sings in Oslo tonight " * 60] * 60)
+            until = time.monotonic() + 60
+            while ending.client.get("/health").json()["docs"] < 2 and not reply.done():
+                assert time.monotonic() < until
+            ending.process.send_signal(signal.SIGTERM)
+            assert len(reply.result().json()["results"]) == 60
+        # uvicorn ends itself by the signal that it was sent, once it has shut down.
+        assert ending.process.wait(30) in (0, -signal.SIGTERM)
+        assert "Traceback" not in ending.process.communicate()[1]
+    finally:
+        ending.process.kill()

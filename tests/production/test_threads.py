@@ -1,0 +1,156 @@
+"""One pipeline, many threads: what a web worker does."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+import toy
+from spacy.language import Language
+from spacy.tokens import Doc
+
+from spacy_mmcot.benchmarks.soak import fresh_texts
+from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.model import wordpieces
+from spacy_mmcot.production.worker import Busy, PipelineWorker
+
+THREADS = 8
+
+
+def found(doc: Doc) -> list[tuple[str, int, str]]:
+    return [(ent.text, ent.start_char, ent.label_) for ent in doc.ents]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fitted transformer pipeline, whose encoder both components share."""
+    folder = tmp_path_factory.mktemp("threads")
+    nlp = toy.transformer_pipeline(toy.write_bert(folder / "bert"))
+    data = toy.examples(nlp)
+    toy.fix_random_seed(0)
+    nlp.initialize(lambda: data)
+    toy.fit(nlp, data, steps=60, rate=0.005)
+    nlp.to_disk(folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture
+def nlp(pipeline: Path) -> Language:
+    return spacy.load(pipeline)
+
+
+@pytest.fixture
+def texts() -> list[str]:
+    """Of one word to some hundreds, known names and new words mixed."""
+    fresh = list(islice(fresh_texts(), 300))
+    known = toy.texts()
+    return [
+        known[i % len(known)] + " " + " ".join(fresh[i : i + (i % 7) * 3]) for i in range(len(fresh))
+    ]
+
+
+@pytest.fixture
+def busy_switching() -> Iterator[None]:
+    """Threads take turns as often as the interpreter can, so that what can go wrong does."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_that_call_one_pipeline_get_what_one_thread_gets(
+    nlp: Language,
+    pipeline: Path,
+    texts: list[str],
+    busy_switching: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The cache of word pieces is renewed all the time, as it is now and then in a long run.
+    monkeypatch.setattr(wordpieces, "MAX_CACHED_WORDS", 50)
+    expected = [found(doc) for doc in spacy.load(pipeline).pipe(texts, batch_size=1)]
+    assert sum(map(len, expected)) > len(texts)
+    with ThreadPoolExecutor(THREADS) as threads:
+        assert list(threads.map(lambda text: found(nlp(text)), texts)) == expected
+
+
+def test_a_worker_gives_each_thread_its_own_answer_and_keeps_no_word(
+    nlp: Language, pipeline: Path, texts: list[str], busy_switching: None
+) -> None:
+    expected = [found(doc) for doc in spacy.load(pipeline).pipe(texts)]
+    strings = len(nlp.vocab.strings)
+    with PipelineWorker(nlp, found) as worker, ThreadPoolExecutor(THREADS) as threads:
+        assert list(threads.map(worker, texts)) == expected
+    assert worker.docs == len(texts)
+    assert worker.batches < len(texts) / 2
+    assert len(nlp.vocab.strings) == strings
+
+
+def test_a_text_that_fails_leaves_the_others_of_its_batch_alone() -> None:
+    nlp = spacy.blank("en")
+
+    @nlp.component("fails_on_bad")
+    def fails(doc: Doc) -> Doc:
+        if "bad" in doc.text:
+            raise ValueError("no use for bad")
+        return doc
+
+    nlp.add_pipe("fails_on_bad")
+    with PipelineWorker(nlp, len, wait=0.2) as worker:
+        answers = [worker.submit(text) for text in ("one", "a bad one", "one two three")]
+        assert (answers[0].result(), answers[2].result()) == (1, 3)
+        with pytest.raises(ValueError, match="no use for bad"):
+            answers[1].result()
+
+
+class Gate:
+    """A component that holds every doc until it is opened."""
+
+    def __init__(self) -> None:
+        self.opened, self.entered = threading.Event(), threading.Event()
+
+    def __call__(self, doc: Doc) -> Doc:
+        self.entered.set()
+        assert self.opened.wait(30)
+        return doc
+
+
+@pytest.fixture
+def gate() -> Iterator[tuple[Language, Gate]]:
+    held = Gate()
+    nlp = spacy.blank("en")
+    Language.component("test_gate", func=held)
+    nlp.add_pipe("test_gate")
+    yield nlp, held
+    held.opened.set()
+
+
+def test_a_full_queue_refuses_and_closing_answers_what_waits(gate: tuple[Language, Gate]) -> None:
+    nlp, held = gate
+    worker: PipelineWorker[Any] = PipelineWorker(nlp, len, batch_size=1, waiting=2)
+    answers: list[Future] = [worker.submit("first")]
+    assert held.entered.wait(30)
+    answers += [worker.submit("second one"), worker.submit("a third one")]
+    with pytest.raises(Busy, match=r"\[E771\] 2 texts wait already"):
+        worker.submit("a fourth")
+    assert answers[1].cancel()
+    held.opened.set()
+    worker.close()
+    assert (answers[0].result(0), answers[2].result(0)) == (1, 3)
+    assert worker.docs == 2
+    with pytest.raises(MMCoTError, match="E772"):
+        worker.submit("too late")
+    worker.close()
+
+
+def test_a_text_beyond_the_pipelines_limit_is_refused_at_once() -> None:
+    nlp = spacy.blank("en")
+    nlp.max_length = 10
+    with PipelineWorker(nlp, len) as worker, pytest.raises(MMCoTError, match="11 characters"):
+        worker("x" * 11)
