@@ -28,8 +28,10 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A process a core, each with one thread; the tests of a file stay together and share its models.
+test: export OMP_NUM_THREADS := 1
 test: lint
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov --cov-report=term:skip-covered
 
 # project.yml calls `python` and `spacy-mmcot`, so the environment's come first.
 demo: export PATH := $(abspath $(BIN)):$(PATH)

@@ -1,7 +1,7 @@
 """Write docs/API.md from the docstrings of what a program may import.
 
-    python scripts/api_reference.py           write the page
-    python scripts/api_reference.py --check   exit code 1 where the page is stale
+python scripts/api_reference.py           write the page
+python scripts/api_reference.py --check   exit code 1 where the page is stale
 """
 
 import importlib
@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "API.md"
+
+# The start of an item in a docstring's list of arguments or attributes.
+NAMED = r"`?((?:\w+\._\.)?[a-z_]+)`?: "
 
 # What is promised to stay. Everything else may change from one version to the next.
 PUBLIC = {
@@ -51,8 +54,11 @@ PUBLIC = {
         "spacy_mmcot.corpus.docbin": ["docbin_paths", "read_docs", "write_docs"],
     },
     "Elicitation": {
-        "spacy_mmcot.elicitation.elicit": ["Source", "Job", "Elicitation"],
-        "spacy_mmcot.elicitation.store": ["AnswerStore", "StoredAnswer", "load_answers"],
+        "spacy_mmcot.elicitation.run": ["elicit", "Money", "Result"],
+        "spacy_mmcot.elicitation.elicit": ["Source"],
+        "spacy_mmcot.elicitation.prompts": ["Prompt"],
+        "spacy_mmcot.elicitation.replies": ["Reply", "Usage", "AnswerRejected", "Unavailable"],
+        "spacy_mmcot.elicitation.store": ["AnswerStore", "load_answers"],
         "spacy_mmcot.elicitation.recorded": ["RecordedSource", "read_answers"],
     },
     "Distillation": {
@@ -125,11 +131,11 @@ def described(found: Any) -> Iterator[str]:
     # Continuation lines of a list of arguments are indented, which Markdown would take for code.
     for paragraph in text.split("\n\n"):
         yield ""
-        items = re.split(r"\n(?=\w+: )", paragraph)
-        are_items = len(items) > 1 or re.match(r"[a-z_]+: ", paragraph)
+        items = re.split(rf"(?<=[.:])\n(?={NAMED})", paragraph)
+        are_items = len(items) > 1 or re.match(NAMED, paragraph)
         for item in items:
             flat = " ".join(line.strip() for line in item.splitlines())
-            yield re.sub(r"^(\w+): ", r"- `\1`: ", flat) if are_items else flat
+            yield re.sub(NAMED, r"- `\1`: ", flat, count=1) if are_items else flat
 
 
 def signature(name: str, function: Any) -> str:
@@ -159,12 +165,14 @@ def argument(parameter: inspect.Parameter) -> str:
     if parameter.annotation is not inspect.Parameter.empty:
         text += f": {plain(parameter.annotation)}"
     if parameter.default is not inspect.Parameter.empty:
-        text += f" = {parameter.default!r}"
+        default = parameter.default
+        text += f" = {'...' if callable(default) else repr(default)}"
     return text
 
 
 def plain(annotation: Any) -> str:
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    text = re.sub(r"ForwardRef\('(.*?)'\)", r"\1", text)
     return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", text).strip("'")
 
 

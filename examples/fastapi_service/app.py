@@ -1,6 +1,6 @@
 """A web service around a pipeline. See README.md beside this file.
 
-    MMCOT_PIPELINE=training/student/model-best uvicorn app:app --port 8000
+MMCOT_PIPELINE=training/student/model-best uvicorn app:app --port 8000
 """
 
 from __future__ import annotations

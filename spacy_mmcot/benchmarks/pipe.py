@@ -42,7 +42,7 @@ def pipe_figures(
         contenders[f"without_{name}"] = partial(_pipe, nlp, batches, batch_size, [name])
     encoder = encoder_of(nlp)
     if encoder is not None:
-        contenders["limit"] = bare_encoder(encoder, list(nlp.tokenizer.pipe(texts)), len(batches))
+        contenders["limit"] = bare_encoder(encoder, map(nlp.make_doc, texts), len(batches))
         stock = stock_pipeline(nlp, encoder)
         contenders["spacy_trf_ner"] = partial(_pipe, stock, batches, batch_size, [])
     if exported is not None:
@@ -63,10 +63,8 @@ def pipe_figures(
         **{f"words_per_second_{name}": round(value) for name, value in speed.items()},
         **{name: round(value, 3) for name, value in ratios.items()},
     }
-    some = texts[:LATENCY_TEXTS]
     named = {"": nlp} if exported is None else {"": nlp, "_exported": exported}
-    latencies = take_turns_latency(named, some)
-    for name, values in latencies.items():
+    for name, values in latencies(named, texts[:LATENCY_TEXTS]).items():
         for share, value in zip((50, 95, 99), numpy.percentile(values, (50, 95, 99)), strict=True):
             figures[f"latency_ms_p{share}{name}"] = round(1000 * float(value), 2)
     return figures
@@ -93,9 +91,7 @@ def take_turns(
     return {name: sum(map(median, batches)) for name, batches in spent.items()}
 
 
-def take_turns_latency(
-    pipelines: Mapping[str, Language], texts: Sequence[str]
-) -> dict[str, list[float]]:
+def latencies(pipelines: Mapping[str, Language], texts: Sequence[str]) -> dict[str, list[float]]:
     """Seconds that each pipeline takes for each text by itself."""
     seconds: dict[str, list[float]] = {name: [] for name in pipelines}
     for text in texts:

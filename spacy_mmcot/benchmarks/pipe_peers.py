@@ -80,10 +80,9 @@ def _padded(rows: Sequence[list[int]], padding: int) -> tuple[torch.Tensor, torc
 def stock_pipeline(nlp: Language, module: PromptedEncoder) -> Language:
     """spaCy's `transformer` and `ner` on the same encoder weights, with as many entity labels as
     `nlp` has; the parser's own weights are untrained, which costs the same time."""
-    labels = next(
-        (pipe.labels for _, pipe in nlp.pipeline if getattr(pipe, "labels", ())), ("ENTITY",)
-    )
-    stock = spacy.blank(nlp.lang)
+    named = (getattr(component, "labels", ()) for _, component in nlp.pipeline)
+    labels = next(filter(None, named), ("ENTITY",))
+    stock = spacy.blank(nlp.meta["lang"])
     with tempfile.TemporaryDirectory() as folder:
         module.encoder.save_pretrained(folder)
         module.pieces.tokenizer.save_pretrained(folder)

@@ -57,7 +57,7 @@ class PromptedBatch(FullTransformerBatch):
                 TransformerData(
                     wordpieces=wordpieces,
                     model_output=BaseModelOutput(last_hidden_state=cast(Any, states[windows])),
-                    align=Ragged(align.data - piece, align.lengths),
+                    align=Ragged(align.dataXd - piece, align.lengths),
                 )
             )
             window, token = windows.stop, token + len(pieces)

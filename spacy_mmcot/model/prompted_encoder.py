@@ -172,8 +172,9 @@ class PromptedEncoder(nn.Module):
             prompt_states = self.to_knowledge(states[:, : self.prompt_length])
         states = states[:, n_prompts:]
         gate = attention = None
-        if self.visual is not None and visual is not None and used is not None:
-            added, attention = self.visual.look_again(states[pictured], visual)
+        seeing = self.visual
+        if seeing is not None and visual is not None and pictured is not None and used is not None:
+            added, attention = seeing.look_again(states[pictured], visual)
             states = states.index_add(0, pictured, added * used[:, None, None])
             gate = visual.gate
         return Encoded(states, prompt_states, pictured, gate, attention)

@@ -49,6 +49,42 @@ def test_what_components_cost(
     # Without its only component a pipeline does nothing but tokenize.
     assert 0 < whole < without
     assert figures["ratio_without_mmcot_ner"] == pytest.approx(whole / without, abs=0.05)
+    assert figures["latency_ms_p50"] <= figures["latency_ms_p95"] <= figures["latency_ms_p99"]
+    assert figures["peak_mb"] > 50
+    # A pipeline without an encoder has no limit to be measured against.
+    assert "ratio_to_limit" not in figures
+
+
+def test_a_pipeline_beside_its_limit_its_peer_and_its_export(
+    command: Command, bert_source: str, toy_data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
+    pytest.importorskip("onnx", reason="needs the extra `onnx`")
+    import toy
+
+    nlp = toy.transformer_pipeline(bert_source)
+    nlp.initialize(lambda: toy.examples(nlp))
+    nlp.to_disk(tmp_path / "own")
+    assert command("export", tmp_path / "own", tmp_path / "runtime").exit_code == 0
+    output = tmp_path / "pipe.json"
+    done = command(
+        *("benchmark", "pipe", tmp_path / "own", toy_data, "--rounds", 2),
+        *("--exported", tmp_path / "runtime", "--json", output),
+    )
+    assert done.exit_code == 0, done.output
+    figures = json.loads(output.read_text("utf-8"))
+    speed = {
+        name: figures[f"words_per_second_{name}"]
+        for name in ("whole", "limit", "spacy_trf_ner", "exported")
+    }
+    # A tiny encoder by itself does less than any pipeline around it.
+    assert 0 < speed["whole"] < speed["limit"]
+    for name in ("limit", "spacy_trf_ner"):
+        expected = speed["whole"] / speed[name]
+        assert figures[f"ratio_to_{name}"] == pytest.approx(expected, rel=0.02, abs=0.002)
+    expected = speed["exported"] / speed["whole"]
+    assert figures["runtime_speedup"] == pytest.approx(expected, rel=0.02)
+    assert figures["latency_ms_p50_exported"] > 0 and figures["peak_mb_exported"] > 50
 
 
 def test_what_pictures_cost(

@@ -25,11 +25,13 @@ SHORT = (
     *("--training.optimizer.learn_rate.warmup_steps", 2),
 )
 
-each_config = pytest.mark.parametrize("name", NAMES)
+LADDER = ("student_small", "student_cnn")
+
+each_config = pytest.mark.parametrize("name", (*NAMES, *LADDER))
 
 
 def test_all_configs_are_tested() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.cfg")} >= set(NAMES)
+    assert {path.stem for path in CONFIGS.glob("*.cfg")} == {*NAMES, *LADDER}
 
 
 def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -68,10 +70,31 @@ def test_architectures_are_stated_in_full(name: str) -> None:
     )
 
 
-@each_config
-def test_student_and_baseline_differ_in_distillation_only(name: str) -> None:
+def differences(name: str) -> set[str]:
+    """The settings in which a config and the student's differ."""
     ours, student = (leaves(load_config(CONFIGS / f"{n}.cfg")) for n in (name, "student"))
-    different = {key for key in ours | student if ours.get(key) != student.get(key)}
+    return {key for key in ours | student if ours.get(key) != student.get(key)}
+
+
+def test_the_small_student_differs_in_its_depth_only() -> None:
+    assert differences("student_small") == {"components.transformer.model.layers"}
+
+
+def test_the_student_without_a_transformer_differs_in_its_encoder_and_its_steps_only() -> None:
+    allowed = ("components.transformer.", "components.tok2vec.", "nlp.pipeline", "nlp.after_")
+    listeners = tuple(f"components.{name}.model.tok2vec" for name in ("mmcot_ner", "mmcot_rel"))
+    left = {key for key in differences("student_cnn") if not key.startswith(allowed + listeners)}
+    assert left == {
+        "corpora.train.pictures",
+        "training.eval_frequency",
+        "training.optimizer.learn_rate.total_steps",
+        "training.optimizer.learn_rate.warmup_steps",
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_student_and_baseline_differ_in_distillation_only(name: str) -> None:
+    different = differences(name)
     allowed = {
         *(f"components.transformer.model.{key}" for key in ("prompt", "prompt_regression")),
         *(f"components.{name}.soft_weight" for name in ("mmcot_ner", "mmcot_rel")),

@@ -65,9 +65,7 @@ def test_the_cache_of_word_pieces_is_bounded(
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_a_long_run(
-    nlp: Language, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_stays_flat_over_a_long_run(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     # Full from early on, as in a long run; a cache that still fills would look like growth.
     monkeypatch.setattr(wordpieces, "MAX_CACHED_WORDS", 2000)
     figures = soak(nlp, 4000, every=500, zone=250)

@@ -52,7 +52,8 @@ def texts() -> list[str]:
     fresh = list(islice(fresh_texts(), 300))
     known = toy.texts()
     return [
-        known[i % len(known)] + " " + " ".join(fresh[i : i + (i % 7) * 3]) for i in range(len(fresh))
+        known[i % len(known)] + " " + " ".join(fresh[i : i + (i % 7) * 3])
+        for i in range(len(fresh))
     ]
 
 

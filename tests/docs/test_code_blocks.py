@@ -1,0 +1,263 @@
+"""Every code block of README.md, docs/*.md and the examples: Python runs, in order, a page at a time;
+commands are held against the real command lines; a block that can do neither says why not."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import PIL.Image
+import pytest
+import spacy
+import toy
+import toy_rel
+import typer.main
+from spacy.cli._util import app as spacy_app
+from spacy.training import Example
+from spacy.util import load_config
+from typer.testing import CliRunner
+from weasel.util.config import load_project_config
+
+from spacy_mmcot.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += sorted((ROOT / "examples").glob("*/README.md"))
+
+# What stands above a block that cannot run here.
+_EXCUSE = re.compile(r"<!-- not run: (.+) -->\s*$")
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Needs no model and no network, and the files that it names are in the prepared folder.
+_RUN = ("spacy-mmcot convert", "spacy-mmcot plan")
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    kind: str
+    text: str
+    excuse: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text("utf-8")
+    for found in _FENCE.finditer(text):
+        before = text[: found.start()]
+        excuse = _EXCUSE.search(before)
+        line = before.count("\n") + 1
+        yield Block(page, line, found[1], found[2], excuse[1] if excuse else None)
+
+
+ALL = [block for page in PAGES for block in blocks(page)]
+BASH = [block for block in ALL if block.kind == "bash"]
+
+
+def commands(text: str) -> list[str]:
+    """The commands of a block: continued lines joined, comments left out, `a && b` apart."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    lines = [re.sub(r"(^|\s)#.*$", "", line).strip() for line in joined.splitlines()]
+    return [part.strip() for line in lines for part in line.split(" && ") if part.strip()]
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project after its run, in small: a student that finds entities and relations, an encoder, a
+    picture, and a corpus."""
+    folder = tmp_path_factory.mktemp("project")
+    source = toy.write_bert(folder / "encoder")
+    nlp = toy_rel.transformer_pipeline(source)
+    data = toy_rel.examples(nlp)
+    toy.fix_random_seed(0)
+    nlp.initialize(lambda: data)
+    toy.fit(nlp, data, steps=3, rate=0.003)
+    nlp.to_disk(folder / "training" / "student" / "model-best")
+    (folder / "photos").mkdir()
+    PIL.Image.new("RGB", (32, 24), "teal").save(folder / "photos" / "17.jpg")
+    (folder / "corpus").mkdir()
+    posts = ROOT / "assets" / "demo" / "posts.jsonl"
+    shutil.copy(posts, folder / "my_annotations.jsonl")
+    shutil.copy(posts, folder / "corpus" / "posts.jsonl")
+    shutil.copy(ROOT / "project.yml", folder / "project.yml")
+    return folder
+
+
+@contextlib.contextmanager
+def standing_in(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    yield
+    os.chdir(before)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_runs(page: Path, project: Path) -> None:
+    nlp = spacy.blank("en")
+    example = Example.from_dict(nlp.make_doc("Anna sings"), {"tags": ["NOUN", "VERB"]})
+    # What a page may use without making it: an Example, where it says so.
+    names: dict[str, object] = {"__name__": page.stem, "example": example}
+    if page.name == "PICTURES.md":
+        names["nlp"] = nlp
+    with standing_in(project):
+        for block in blocks(page):
+            if block.kind == "python" and block.excuse is None:
+                # The name and line make a traceback point at the page.
+                text = "\n" * block.line + block.text
+                exec(compile(text, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("block", BASH, ids=str)
+def test_commands_are_as_the_command_lines_take_them(block: Block) -> None:
+    if block.excuse is not None:
+        pytest.skip(f"the page says why: {block.excuse}")
+    for command in commands(block.text):
+        check(command, block.page)
+
+
+def test_cheap_commands_run(project: Path) -> None:
+    done = []
+    with standing_in(project):
+        for block in BASH:
+            for command in commands(block.text):
+                words = shlex.split(command)
+                if command.startswith(_RUN) and all(map(_is_at_hand, words[2:])):
+                    result = CliRunner().invoke(app, words[1:], prog_name="spacy-mmcot")
+                    assert result.exit_code == 0, f"{block}: {command}\n{result.output}"
+                    done.append(command)
+    assert {command.split()[1] for command in done} == {"convert", "plan"}
+
+
+def _is_at_hand(word: str) -> bool:
+    made = ("corpus/gold", "corpus/answers.sqlite", "corpus/posts.jsonl")
+    return word.startswith("--") or word in made or Path(word).exists()
+
+
+def test_blocks_of_other_kinds_and_excuses_are_few() -> None:
+    kinds = {block.kind for block in ALL}
+    assert kinds <= {"python", "bash", "json", "yaml", "ini", "text"}, kinds
+    excused = [block for block in ALL if block.excuse is not None]
+    assert len(excused) <= 3, [str(block) for block in excused]
+    assert all(len(block.excuse or "") > 10 for block in excused)
+
+
+def test_a_wrong_command_is_found() -> None:
+    for wrong in (
+        "spacy-mmcot evaluate model dev.spacy --no-such-option",
+        "spacy-mmcot evaluate model",
+        "spacy-mmcot enlighten",
+        "spacy-mmcot benchmark soak model --docs many",
+        "python -m spacy train configs/student.cfg --components.transformer.model.sauce x",
+        "python -m spacy project run everything .",
+        "make tea",
+        "python scripts/nothing.py",
+        "pip install -e '.[nothing]' -c constraints.txt",
+        "rm -rf /",
+    ):
+        with pytest.raises((click.ClickException, AssertionError)):
+            check(wrong, ROOT / "README.md")
+
+
+def check(command: str, page: Path) -> None:
+    """Raises where a command could not be run as it stands."""
+    words = shlex.split(command)
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words.pop(0)
+    for beginning, checker in _CHECKERS.items():
+        if " ".join(words).startswith(beginning + " ") or " ".join(words) == beginning:
+            checker(words[len(beginning.split()) :], page)
+            return
+    raise AssertionError(f"{page.name}: nothing here knows the command {command!r}")
+
+
+def _mmcot(words: list[str], page: Path) -> None:
+    _parse(typer.main.get_command(app), "spacy-mmcot", words)
+
+
+def _parse(command: click.Command, name: str, words: list[str]) -> click.Context:
+    """The innermost context, its arguments parsed and checked, nothing run."""
+    context = command.make_context(name, list(words))
+    if not isinstance(command, click.Group):
+        return context
+    rest = [*context.protected_args, *context.args]
+    inner_name, inner, rest = command.resolve_command(context, rest)
+    assert inner is not None
+    return _parse(inner, str(inner_name), rest)
+
+
+def _spacy(words: list[str], page: Path) -> None:
+    context = _parse(typer.main.get_command(spacy_app), "spacy", words)
+    if words[0] == "train":
+        config = load_config(ROOT / words[1])
+        for name in (word for word in context.args if word.startswith("--")):
+            section = config
+            for part in name.removeprefix("--").split("."):
+                assert part in section, f"{words[1]} has no setting {name}"
+                section = section[part]
+
+
+def _project_run(words: list[str], page: Path) -> None:
+    config = load_project_config(ROOT, overrides={"vars.data": "data"})
+    steps = {command["name"] for command in config["commands"]} | set(config["workflows"])
+    assert words[0] in steps, f"project.yml has no {words[0]}"
+    for word in words:
+        if word.startswith("--vars."):
+            assert word.removeprefix("--vars.") in config["vars"]
+
+
+def _make(words: list[str], page: Path) -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert set(words) <= set(targets), words
+
+
+def _script(words: list[str], page: Path) -> None:
+    assert (ROOT / words[0]).is_file() or (page.parent / words[0]).is_file(), words[0]
+
+
+def _pip(words: list[str], page: Path) -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    for extras in re.findall(r"\[([\w,]+)\]", " ".join(words)):
+        assert set(extras.split(",")) <= set(setup["options.extras_require"]), extras
+    if "-c" in words:
+        assert (ROOT / words[words.index("-c") + 1]).is_file()
+
+
+def _uvicorn(words: list[str], page: Path) -> None:
+    uvicorn = pytest.importorskip("uvicorn", reason="the extra `service` is not installed")
+    _parse(uvicorn.main, "uvicorn", words)
+    assert (page.parent / f"{words[0].partition(':')[0]}.py").is_file()
+
+
+def _folder(words: list[str], page: Path) -> None:
+    assert (ROOT / words[0]).is_dir()
+
+
+def _known(words: list[str], page: Path) -> None:
+    """A command of the shell's, or of a tool that is no part of this project."""
+
+
+_CHECKERS: dict[str, Callable[[list[str], Path], None]] = {
+    "spacy-mmcot": _mmcot,
+    "python -m spacy project run": _project_run,
+    "spacy project run": _project_run,
+    "python -m spacy": _spacy,
+    "python -m venv": _known,
+    "python": _script,
+    "make": _make,
+    "pip install": _pip,
+    "uvicorn": _uvicorn,
+    "cd": _folder,
+    "export": _known,
+    "curl": _known,
+    ".": _known,
+}

@@ -1,0 +1,119 @@
+"""What the pages say of settings, commands, names and other pages is what there is."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+from spacy.util import load_config
+
+from spacy_mmcot import types
+from spacy_mmcot.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += sorted((ROOT / "examples").glob("*/README.md"))
+
+
+def test_the_api_page_is_fresh() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/api_reference.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_setting_of_a_config_is_described_with_its_default() -> None:
+    page = (ROOT / "docs" / "CONFIGS.md").read_text("utf-8")
+    config = load_config(ROOT / "configs" / "student.cfg", interpolate=False)
+    described = 0
+    for part in re.split(r"^###? ", page, flags=re.MULTILINE)[1:]:
+        name = re.match(r"`\[([\w.]+)\]`", part)
+        rows = dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", part, re.MULTILINE))
+        if name is None or not rows:
+            continue
+        section = config
+        for key in name[1].split("."):
+            section = section[key]
+        written = dict(
+            line.split(" = ", 1)
+            for line in _block(ROOT / "configs" / "student.cfg", name[1])
+            if " = " in line
+        )
+        wanted = set(written) - _OF_SPACY.get(name[1], set())
+        assert set(rows) == wanted, f"[{name[1]}]"
+        assert {key: written[key] for key in rows} == rows, f"[{name[1]}]"
+        described += len(rows)
+    assert described > 80
+
+
+# Settings of spaCy's own that have no bearing on this project.
+_OF_SPACY = {
+    "training": {
+        *("train_corpus", "dev_corpus", "gpu_allocator", "before_to_disk", "before_update"),
+    }
+}
+
+
+def _block(path: Path, name: str) -> list[str]:
+    found = re.search(
+        rf"^\[{re.escape(name)}\]\n(.*?)(?=^\[|\Z)", path.read_text("utf-8"), re.M | re.S
+    )
+    assert found is not None, name
+    return [line for line in found[1].splitlines() if line and not line.startswith("#")]
+
+
+def test_the_readme_lists_every_command_and_no_other() -> None:
+    table = (ROOT / "README.md").read_text("utf-8").split("## The commands")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)
+    group = typer.main.get_command(app)
+    assert sorted(listed) == sorted(group.commands)  # type: ignore[attr-defined]
+    measured = group.commands["benchmark"].commands  # type: ignore[attr-defined]
+    line = next(line for line in table.splitlines() if line.startswith("| `benchmark`"))
+    assert set(re.findall(r"`([\w-]+)`", line)[1:]) == set(measured)
+
+
+def test_every_key_of_a_docs_user_data_is_described() -> None:
+    page = (ROOT / "docs" / "DATA_FORMAT.md").read_text("utf-8")
+    keys = [value for name, value in vars(types).items() if name.endswith("_KEY")]
+    assert len(keys) > 8
+    for key in keys:
+        shown = key if isinstance(key, str) else '("._.", "' + key[1] + '", None, None)'
+        assert f"| `{shown}` |" in page, key
+
+
+def test_every_field_of_posts_and_answers_is_described() -> None:
+    page = (ROOT / "docs" / "DATA_FORMAT.md").read_text("utf-8")
+    for record in (types.Post, types.Answers):
+        for field in record.model_fields:
+            assert f"| `{field}` |" in page or field == "id"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.name}")
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{page.name}: {target}"
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", found.read_text("utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", t).strip().lower().replace(" ", "-") for t in titles}
+            assert anchor in anchors, f"{page.name}: {target}"
+
+
+def test_modules_that_pages_name_exist() -> None:
+    for page in PAGES:
+        for module in set(
+            re.findall(r"(?:from|import) (spacy_mmcot[\w.]*)", page.read_text("utf-8"))
+        ):
+            assert importlib.util.find_spec(module) is not None, f"{page.name}: {module}"
