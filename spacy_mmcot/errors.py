@@ -214,8 +214,9 @@ class Errors:
     )
     E409 = "[E409] {name} is {received}. Allowed: {allowed}."
     E411 = (
-        "[E411] The setting layers cannot cut an encoder of the family {family!r}: its layers do not "
-        "stand in one list. Leave layers at null, or take a source of another family, such as bert."
+        "[E411] The setting layers cannot cut an encoder of the family {family!r}: its layers do "
+        "not stand in one list. Leave layers at null, or take a source of another family, such as "
+        "bert."
     )
     E440 = (
         "[E440] An encoder of the type {received!r} cannot be exported. Allowed: {allowed}. Train "

@@ -193,8 +193,10 @@ def PieceEmbed(
                 allowed=f"one number for each of attrs, {attrs}",
             )
         )
-    hashes = [HashEmbed(width, n, column=column, seed=column) for column, n in enumerate(rows)]
-    hashed = chain(FeatureExtractor(attrs), list2ragged(), with_array(concatenate(*hashes)))
+    hashes: list[Model] = [
+        HashEmbed(width, n, column=column, seed=column) for column, n in enumerate(rows)
+    ]
+    hashed: Model = chain(FeatureExtractor(attrs), list2ragged(), with_array(concatenate(*hashes)))
     pieces = piece_vectors(source, table_width=table_width, width=width)
     mix: Model[Floats2d, Floats2d] = Maxout(width, width * (len(rows) + 1), nP=3, normalize=True)
     return chain(concatenate(hashed, pieces), with_array(mix), ragged2list())

@@ -72,4 +72,4 @@ def _forward(
         vectors.backward(xp2torch(gradient.data))
         return []
 
-    return Ragged(torch2xp(vectors.detach()), lengths), backprop  # type: ignore[arg-type]
+    return Ragged(torch2xp(vectors.detach()), lengths), backprop

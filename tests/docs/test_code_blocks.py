@@ -1,5 +1,5 @@
-"""Every code block of README.md, docs/*.md and the examples: Python runs, in order, a page at a time;
-commands are held against the real command lines; a block that can do neither says why not."""
+"""Every code block of README.md, docs/*.md and the examples: Python runs, in order, a page at a
+time; commands are held against the real command lines; a block that can do neither says why not."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import click
 import PIL.Image
 import pytest
 import spacy
@@ -81,6 +80,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy.fix_random_seed(0)
     nlp.initialize(lambda: data)
     toy.fit(nlp, data, steps=3, rate=0.003)
+    (folder / "training" / "student").mkdir(parents=True)
     nlp.to_disk(folder / "training" / "student" / "model-best")
     (folder / "photos").mkdir()
     PIL.Image.new("RGB", (32, 24), "teal").save(folder / "photos" / "17.jpg")
@@ -106,8 +106,8 @@ def test_python_runs(page: Path, project: Path) -> None:
     example = Example.from_dict(nlp.make_doc("Anna sings"), {"tags": ["NOUN", "VERB"]})
     # What a page may use without making it: an Example, where it says so.
     names: dict[str, object] = {"__name__": page.stem, "example": example}
-    if page.name == "PICTURES.md":
-        names["nlp"] = nlp
+    if page.name == "EVALUATION.md":
+        names.update(texts=toy.texts(), send=str, keep=str)
     with standing_in(project):
         for block in blocks(page):
             if block.kind == "python" and block.excuse is None:
@@ -163,8 +163,9 @@ def test_a_wrong_command_is_found() -> None:
         "pip install -e '.[nothing]' -c constraints.txt",
         "rm -rf /",
     ):
-        with pytest.raises((click.ClickException, AssertionError)):
+        with pytest.raises(AssertionError):
             check(wrong, ROOT / "README.md")
+            print(f"taken for right: {wrong}")
 
 
 def check(command: str, page: Path) -> None:
@@ -183,22 +184,26 @@ def _mmcot(words: list[str], page: Path) -> None:
     _parse(typer.main.get_command(app), "spacy-mmcot", words)
 
 
-def _parse(command: click.Command, name: str, words: list[str]) -> click.Context:
+def _parse(command: Any, name: str, words: list[str]) -> Any:
     """The innermost context, its arguments parsed and checked, nothing run."""
-    context = command.make_context(name, list(words))
-    if not isinstance(command, click.Group):
-        return context
-    rest = [*context.protected_args, *context.args]
-    inner_name, inner, rest = command.resolve_command(context, rest)
-    assert inner is not None
-    return _parse(inner, str(inner_name), rest)
+    while True:
+        try:
+            context = command.make_context(name, list(words))
+        # Typer brings a click of its own along, whose errors are not click's.
+        except Exception as error:
+            raise AssertionError(f"{name} {shlex.join(words)}: {error}") from error
+        if not hasattr(command, "resolve_command"):
+            return context
+        words = [*context.protected_args, *context.args]
+        assert words[0] in command.commands, f"{name} has no command {words[0]}"
+        name, command, words = words[0], command.commands[words[0]], words[1:]
 
 
 def _spacy(words: list[str], page: Path) -> None:
     context = _parse(typer.main.get_command(spacy_app), "spacy", words)
     if words[0] == "train":
         config = load_config(ROOT / words[1])
-        for name in (word for word in context.args if word.startswith("--")):
+        for name in (word for word in context.args if word.startswith("--") and "." in word):
             section = config
             for part in name.removeprefix("--").split("."):
                 assert part in section, f"{words[1]} has no setting {name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -20,14 +20,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += sorted((ROOT / "examples").glob("*/README.md"))
 
 
-def test_the_api_page_is_fresh() -> None:
-    done = subprocess.run(
-        [sys.executable, "scripts/api_reference.py", "--check"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_api_page_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["api_reference.py", "--check"])
+    # Ends the process where the page is stale.
+    runpy.run_path(str(ROOT / "scripts" / "api_reference.py"), run_name="__main__")
 
 
 def test_every_setting_of_a_config_is_described_with_its_default() -> None:

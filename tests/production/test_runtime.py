@@ -18,6 +18,7 @@ from spacy.language import Language
 
 from spacy_mmcot.corpus.extensions import set_image
 from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.model.encoder import load_pretrained
 
 pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 pytest.importorskip("onnx", reason="needs the extra `onnx`")
@@ -58,6 +59,28 @@ def test_fp32_states_are_those_of_torch(
     assert pairs[0][0].std() > 0.1
     for own, runtime in pairs:
         numpy.testing.assert_allclose(runtime, own, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu_new", "gelu_fast"])
+def test_other_activations(bert_source: str, tmp_path: Path, activation: str) -> None:
+    tokenizer, encoder = load_pretrained(bert_source)
+    encoder.config.hidden_act = activation
+    encoder.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    nlp = tiny.pipeline(str(tmp_path))
+    own = states(nlp, tiny.SENTENCES)
+    exact, rounded = (states(exported(nlp, p), tiny.SENTENCES) for p in ("fp32", "int8"))
+    for torch_states, fp32, int8 in zip(own, exact, rounded, strict=True):
+        # Of FastGelu's tanh.
+        numpy.testing.assert_allclose(fp32, torch_states, atol=1e-3)
+        assert numpy.abs(int8 - torch_states).mean() < 0.05
+
+
+def test_an_unknown_activation_is_named(bert_source: str) -> None:
+    nlp = tiny.pipeline(bert_source)
+    tiny.module_of(nlp).encoder.config.hidden_act = "silu"
+    with pytest.raises(MMCoTError, match=r"E441.*'silu'.*gelu"):
+        exported(nlp, "fp32")
 
 
 def test_fp32_finds_the_same(trained: Language) -> None:
