@@ -89,6 +89,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(posts, folder / "my_annotations.jsonl")
     shutil.copy(posts, folder / "corpus" / "posts.jsonl")
     shutil.copy(ROOT / "project.yml", folder / "project.yml")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    (folder / "packages").mkdir()
     return folder
 
 
@@ -96,8 +98,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def standing_in(folder: Path) -> Iterator[None]:
     before = Path.cwd()
     os.chdir(folder)
-    yield
-    os.chdir(before)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -117,11 +121,12 @@ def test_python_runs(page: Path, project: Path) -> None:
 
 
 @pytest.mark.parametrize("block", BASH, ids=str)
-def test_commands_are_as_the_command_lines_take_them(block: Block) -> None:
+def test_commands_are_as_the_command_lines_take_them(block: Block, project: Path) -> None:
     if block.excuse is not None:
         pytest.skip(f"the page says why: {block.excuse}")
-    for command in commands(block.text):
-        check(command, block.page)
+    with standing_in(project):
+        for command in commands(block.text):
+            check(command, block.page)
 
 
 def test_cheap_commands_run(project: Path) -> None:
@@ -150,7 +155,7 @@ def test_blocks_of_other_kinds_and_excuses_are_few() -> None:
     assert all(len(block.excuse or "") > 10 for block in excused)
 
 
-def test_a_wrong_command_is_found() -> None:
+def test_a_wrong_command_is_found(project: Path) -> None:
     for wrong in (
         "spacy-mmcot evaluate model dev.spacy --no-such-option",
         "spacy-mmcot evaluate model",
@@ -163,7 +168,7 @@ def test_a_wrong_command_is_found() -> None:
         "pip install -e '.[nothing]' -c constraints.txt",
         "rm -rf /",
     ):
-        with pytest.raises(AssertionError):
+        with standing_in(project), pytest.raises(AssertionError):
             check(wrong, ROOT / "README.md")
             print(f"taken for right: {wrong}")
 
@@ -185,18 +190,15 @@ def _mmcot(words: list[str], page: Path) -> None:
 
 
 def _parse(command: Any, name: str, words: list[str]) -> Any:
-    """The innermost context, its arguments parsed and checked, nothing run."""
-    while True:
-        try:
-            context = command.make_context(name, list(words))
-        # Typer brings a click of its own along, whose errors are not click's.
-        except Exception as error:
-            raise AssertionError(f"{name} {shlex.join(words)}: {error}") from error
-        if not hasattr(command, "resolve_command"):
-            return context
-        words = [*context.protected_args, *context.args]
-        assert words[0] in command.commands, f"{name} has no command {words[0]}"
+    """The context of the innermost command, its arguments parsed and checked, nothing run."""
+    while hasattr(command, "commands"):
+        assert words and words[0] in command.commands, f"{name} has no command {words[:1]}"
         name, command, words = words[0], command.commands[words[0]], words[1:]
+    try:
+        return command.make_context(name, list(words))
+    # Typer brings a click of its own along, whose errors are not click's.
+    except Exception as error:
+        raise AssertionError(f"{name} {shlex.join(words)}: {error}") from error
 
 
 def _spacy(words: list[str], page: Path) -> None:
@@ -253,6 +255,7 @@ def _known(words: list[str], page: Path) -> None:
 
 _CHECKERS: dict[str, Callable[[list[str], Path], None]] = {
     "spacy-mmcot": _mmcot,
+    "python -m spacy mmcot": _mmcot,
     "python -m spacy project run": _project_run,
     "spacy project run": _project_run,
     "python -m spacy": _spacy,
