@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 _RANDOM = {
     *(init.normal_, init.uniform_, init.trunc_normal_, init.orthogonal_),
     *(init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_),
-    *(torch.Tensor.normal_, torch.Tensor.uniform_),
+    torch.Tensor.uniform_,
 }
 
 
@@ -28,6 +28,16 @@ class WithoutRandomInit(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        if func is torch.Tensor.normal_:
+            return _filled_with_mean(*args, **(kwargs or {}))
         if func in _RANDOM:
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
+
+
+def _filled_with_mean(
+    tensor: torch.Tensor, mean: float = 0.0, std: float = 1.0, **kwargs: Any
+) -> torch.Tensor:
+    """Not left as it is: torch draws a truncated normal again until all numbers lie within its
+    bounds, and what stood in memory before might never do."""
+    return tensor.fill_(mean)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import spacy
 import torch
 from tiny import module_of, pipeline
@@ -21,6 +22,13 @@ def test_random_numbers_are_left_out_and_constants_are_set() -> None:
     assert torch.equal(norm.weight, torch.ones(5))
     nn.Linear(3, 4)
     assert not torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("before", [0.0, 9.0, float("inf")])
+def test_a_truncated_normal_comes_to_an_end(before: float) -> None:
+    with WithoutRandomInit():
+        filled = nn.init.trunc_normal_(torch.full((2, 3), before), std=0.02)
+    assert torch.equal(filled, torch.zeros(2, 3))
 
 
 def test_a_loaded_pipeline_has_every_weight_and_moves_no_seed(source: str) -> None:
