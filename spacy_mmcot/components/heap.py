@@ -1,11 +1,17 @@
-"""Giving memory that is free back to the operating system."""
+"""Keeping a process that runs for long as small as it began."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import time
 from collections.abc import Callable
+
+# oneDNN keeps what it has compiled for a matrix product, by its shape, and texts bring new shapes
+# all the time: its own limit of 1024 is tens of megabytes, reached after tens of thousands of docs.
+# It reads this once, at its first use; components are imported before that.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 # A walk over the heap takes milliseconds: too long to take it after every request of a service.
 PAUSE = 1.0  # seconds
