@@ -5,7 +5,6 @@ python scripts/pictures.py training/student/model-best corpus/demo/gold \
     metrics/pictures_synthetic.jsonl metrics/pictures.json
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from spacy_mmcot.cli.ambiguity import ambiguous_scores, ambiguous_surfaces
 from spacy_mmcot.cli.evaluate import measure
 from spacy_mmcot.cli.pipelines import load_pipeline
 from spacy_mmcot.corpus.readers import Corpus
-from spacy_mmcot.files import replacing
+from spacy_mmcot.files import write_json
 from spacy_mmcot.types import Pictures
 
 # How the test posts' pictures are read, and what the figure is called.
@@ -45,12 +44,12 @@ def main(pipeline: str, corpus: Path, synthetic: Path, output: Path) -> None:
     ambiguous = ambiguous_surfaces(labelled)
     for way, name in WAYS.items():
         examples = list(Corpus(corpus / "test.spacy", pictures=way)(nlp))
-        figures[name] = measure(nlp, examples)["ents_f"]
+        metrics, _ = measure(nlp, examples)
+        figures[name] = metrics["ents_f"]
         scores = ambiguous_scores(examples, ambiguous)
         figures[f"{name}_ambiguous"] = scores["ambiguous_f"]
         figures["demo_ambiguous_n"] = scores["ambiguous_n"]
-    with replacing(output) as temporary:
-        temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_json(output, figures)
     show(figures)
 
 

@@ -30,10 +30,11 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 PICTURES: tuple[Pictures, ...] = get_args(Pictures)
 CHANGES: tuple[Change, ...] = get_args(Change)
 
-# doc.user_data keys. The first two are where spaCy keeps the extension attributes of the same
+# doc.user_data keys. The first three are where spaCy keeps the extension attributes of the same
 # names; reading them directly spares the model layer an import of the corpus layer.
 KNOWLEDGE_KEY = ("._.", "mmcot_knowledge", None, None)
 IMAGE_KEY = ("._.", "mmcot_image", None, None)
+CONFIDENCE_KEY = ("._.", "mmcot_confidence", None, None)
 ID_KEY = "mmcot_id"
 ROW_KEY = "mmcot_row"
 ALIGNMENT_KEY = "mmcot_alignment"

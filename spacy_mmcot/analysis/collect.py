@@ -6,14 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..types import ID_KEY, PAIRS_KEY, RELATIONS_KEY, Entity
+from ..types import CONFIDENCE_KEY, ID_KEY, PAIRS_KEY, RELATIONS_KEY, Entity
 from .predictions import FoundEntity, Predicted, SpanRelation
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span
     from spacy.training import Example
-
-_CONFIDENCE_KEY = ("._.", "mmcot_confidence", None, None)
 
 
 def predictions_of(examples: Iterable[Example], *, finds_entities: bool = True) -> list[Predicted]:
@@ -43,7 +41,7 @@ def _record(number: int, example: Example, finds_entities: bool) -> Predicted:
         entities=_found(example) if finds_entities else [],
         gold_relations=_relations(reference) if RELATIONS_KEY in reference.user_data else None,
         relations=relations,
-        confidence=found.get(_CONFIDENCE_KEY),
+        confidence=found.get(CONFIDENCE_KEY),
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Errors, MMCoTError
+from .memory import peak_mb_of
 
 _NAMES = ("Anna", "Ben Okri", "Carla Diaz", "Dmitri", "Eve Li", "Farid", "Ingrid Moen", "Tomas")
 _PLACES = ("Oslo", "Lagos", "New York", "Lima", "Rome", "the Harbour Museum", "Anfield")
@@ -83,5 +84,4 @@ def _run(pipeline: str, source: Path, output: Path, *options: object) -> tuple[f
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise MMCoTError(Errors.E752.format(status=process.returncode))
-    unit = 1024 * 1024 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - started, usage.ru_maxrss / unit
+    return time.perf_counter() - started, peak_mb_of(usage)

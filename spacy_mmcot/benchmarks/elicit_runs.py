@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from ..elicitation.engine import Pace
 from ..elicitation.run import elicit
 from ..elicitation.store import AnswerStore
 from ..types import Dimension, Entity, Post
+from .memory import own_peak_mb
 
 KEY = "sk-benchmark-0815"
 MODEL = "gpt-4o-mini"
@@ -83,23 +83,13 @@ def main() -> None:
     figures = {
         "seconds": seconds,
         "cpu_seconds": cpu,
-        "peak_mb": _peak_mb(),
+        "peak_mb": own_peak_mb(),
         "asked": total.asked,
         "stored": total.stored + total.already_there,
         "rejected": total.rejected,
         "missing": total.missing,
     }
     print(json.dumps(figures))
-
-
-def _peak_mb() -> float:
-    """The most memory that this process ever held."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux hands a child the ru_maxrss of the process that started it.
-        (line,) = (x for x in status.read_text("ascii").splitlines() if x.startswith("VmHWM:"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from spacy.language import Language
 from spacy.util import minibatch
+
+from .turns import piped, take_turns
 
 
 def side_by_side(
@@ -22,22 +23,10 @@ def side_by_side(
     names = list(pipelines)
     first = pipelines[names[0]]
     words = sum(len(doc) for doc in map(first.make_doc, texts))
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for nlp in pipelines.values():
-        list(nlp.pipe(texts[:batch_size], batch_size=batch_size))
-    for _ in range(rounds):
-        spent = dict.fromkeys(names, 0.0)
-        for number, batch in enumerate(minibatch(texts, batch_size * 4)):
-            # The one that goes after another finds other caches: each goes first in its turn.
-            turn = number % len(names)
-            for name in (*names[turn:], *names[:turn]):
-                started = time.perf_counter()
-                for _ in pipelines[name].pipe(batch, batch_size=batch_size):
-                    pass
-                spent[name] += time.perf_counter() - started
-        for name in names:
-            seconds[name].append(spent[name])
-    middle = {name: median(values) for name, values in seconds.items()}
+    batches = [list(batch) for batch in minibatch(texts, batch_size * 4)]
+    contenders = {name: piped(nlp, batches, batch_size) for name, nlp in pipelines.items()}
+    seconds = take_turns(contenders, len(batches), rounds)
+    middle = {name: median(spent.sum(axis=1).tolist()) for name, spent in seconds.items()}
     return {
         name: {
             "words_per_second": round(words / middle[name]),

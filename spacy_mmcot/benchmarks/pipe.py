@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from statistics import median
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -14,9 +12,7 @@ from spacy.language import Language
 from spacy.util import minibatch
 
 from .pipe_peers import bare_encoder, encoder_of, stock_pipeline
-
-# Runs the batch of the given number.
-Contender = Callable[[int], None]
+from .turns import Contender, piped, take_turns
 
 LATENCY_TEXTS = 200
 
@@ -37,19 +33,21 @@ def pipe_figures(
     of single texts, in milliseconds.
     """
     batches = [list(batch) for batch in minibatch(texts, batch_size * 4)]
-    contenders: dict[str, Contender] = {"whole": partial(_pipe, nlp, batches, batch_size, [])}
+    contenders: dict[str, Contender] = {"whole": piped(nlp, batches, batch_size)}
     for name in _leaves(nlp):
-        contenders[f"without_{name}"] = partial(_pipe, nlp, batches, batch_size, [name])
+        contenders[f"without_{name}"] = piped(nlp, batches, batch_size, [name])
     encoder = encoder_of(nlp)
     if encoder is not None:
         contenders["limit"] = bare_encoder(encoder, map(nlp.make_doc, texts), len(batches))
         stock = stock_pipeline(nlp, encoder)
-        contenders["spacy_trf_ner"] = partial(_pipe, stock, batches, batch_size, [])
+        contenders["spacy_trf_ner"] = piped(stock, batches, batch_size)
     if exported is not None:
-        contenders["exported"] = partial(_pipe, exported, batches, batch_size, [])
+        contenders["exported"] = piped(exported, batches, batch_size)
     words = sum(len(doc) for doc in map(nlp.make_doc, texts))
     seconds = take_turns(contenders, len(batches), rounds)
-    speed = {name: words / value for name, value in seconds.items()}
+    speed = {
+        name: words / numpy.median(spent, axis=0).sum().item() for name, spent in seconds.items()
+    }
     ratios = {f"ratio_{k}": speed["whole"] / v for k, v in speed.items() if "without" in k}
     for other in ("limit", "spacy_trf_ner"):
         if other in speed:
@@ -70,27 +68,6 @@ def pipe_figures(
     return figures
 
 
-def take_turns(
-    contenders: Mapping[str, Contender], n_batches: int, rounds: int
-) -> dict[str, float]:
-    """Each contender's seconds for all batches: the sum of the batches' medians over `rounds`."""
-    for run in contenders.values():
-        run(0)
-    spent: dict[str, list[list[float]]] = {
-        name: [[] for _ in range(n_batches)] for name in contenders
-    }
-    names = list(contenders)
-    for number in range(rounds):
-        for batch in range(n_batches):
-            # The one that goes second finds warmer caches: take turns at that, too.
-            first = (number + batch) % len(names)
-            for name in names[first:] + names[:first]:
-                started = time.perf_counter()
-                contenders[name](batch)
-                spent[name][batch].append(time.perf_counter() - started)
-    return {name: sum(map(median, batches)) for name, batches in spent.items()}
-
-
 def latencies(pipelines: Mapping[str, Language], texts: Sequence[str]) -> dict[str, list[float]]:
     """Seconds that each pipeline takes for each text by itself."""
     seconds: dict[str, list[float]] = {name: [] for name in pipelines}
@@ -100,14 +77,6 @@ def latencies(pipelines: Mapping[str, Language], texts: Sequence[str]) -> dict[s
             nlp(text)
             seconds[name].append(time.perf_counter() - started)
     return seconds
-
-
-def _pipe(
-    nlp: Language, batches: Sequence[list[str]], size: int, disable: list[str], number: int
-) -> None:
-    with nlp.select_pipes(disable=disable):
-        for _ in nlp.pipe(batches[number], batch_size=size):
-            pass
 
 
 def _leaves(nlp: Language) -> list[str]:

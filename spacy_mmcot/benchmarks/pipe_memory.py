@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+
+from .memory import own_peak_mb
 
 
 def peak_mb(pipeline: str, texts: Sequence[str]) -> float:
@@ -30,16 +30,7 @@ def _measure() -> None:
     texts = json.loads(sys.stdin.read())
     for _ in spacy.load(sys.argv[1]).pipe(texts):
         pass
-    print(round(_peak_bytes() / 2**20, 1))
-
-
-def _peak_bytes() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():
-        # What getrusage says on Linux is the parent's peak, where that was higher.
-        line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM:"))
-        return int(line.split()[1]) * 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(round(own_peak_mb(), 1))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from ..model.bridge import TorchShim
+from ..model.encoder_bridge import torch_encoder
 from ..model.prompted_encoder import PromptedEncoder
 
 LIMIT_BATCH = 32
@@ -36,12 +36,8 @@ STOCK_CONFIG: dict[str, Any] = {
 
 def encoder_of(nlp: Language) -> PromptedEncoder | None:
     """The torch encoder of a pipeline, None where it has none with layers of its own."""
-    for _, component in nlp.pipeline:
-        for shim in getattr(getattr(component, "model", None), "shims", ()):
-            module = shim.module if isinstance(shim, TorchShim) else None
-            if isinstance(module, PromptedEncoder) and module.layers is None:
-                return module
-    return None
+    found = (torch_encoder(component) for _, component in nlp.pipeline)
+    return next((module for module in found if module is not None), None)
 
 
 def bare_encoder(module: PromptedEncoder, docs: Iterable[Doc], parts: int) -> Callable[[int], None]:

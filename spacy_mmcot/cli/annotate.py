@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..production.tables import TableFormat
 from .engines import EngineName, chosen_engine
 from .pipelines import load_pipeline
 
 if TYPE_CHECKING:
     from ..production.run import Result
 
-TableName = Literal["jsonl", "csv", "parquet", "spacy"]
 REJECTED, INTERRUPTED = 3, 130
 
 
@@ -32,10 +32,10 @@ def annotate(
         ),
     ],
     format: Annotated[
-        TableName | None, typer.Option(help="Of the output; by its suffix otherwise")
+        TableFormat | None, typer.Option(help="Of the output; by its suffix otherwise")
     ] = None,
     input_format: Annotated[
-        TableName | None, typer.Option(help="Of the inputs; by their suffixes otherwise")
+        TableFormat | None, typer.Option(help="Of the inputs; by their suffixes otherwise")
     ] = None,
     text_column: Annotated[str, typer.Option(help="Holds the texts")] = "text",
     id_column: Annotated[str, typer.Option(help="Holds ids, if it is there")] = "id",

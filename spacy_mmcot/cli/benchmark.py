@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc
+    from spacy.vocab import Vocab
 
 app = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
 
@@ -54,7 +58,6 @@ def pipe(
     from ..benchmarks.pictures import picture_costs
     from ..benchmarks.pipe import pipe_figures
     from ..benchmarks.pipe_memory import peak_mb
-    from ..corpus.docbin import docbin_paths, read_docs
     from ..corpus.extensions import get_image
     from ..errors import Errors, MMCoTError
     from ..pictures.policy import PicturePolicy
@@ -62,10 +65,7 @@ def pipe(
     from .pipelines import load_pipeline
 
     nlp = load_pipeline(pipeline)
-    read = (doc for path in docbin_paths(data) for doc in read_docs(path, nlp.vocab))
-    docs = [doc for doc in read if len(doc)][: limit or None]
-    if not docs:
-        raise MMCoTError(Errors.E202.format(path=data))
+    docs = _filled_docs(data, nlp.vocab, limit)
     if not pictures:
         texts = [doc.text for doc in docs]
         other = load_pipeline(exported) if exported is not None else None
@@ -92,7 +92,6 @@ def ladder(
 ) -> None:
     """Words/s of several pipelines that take turns, and how many times the first one's it is."""
     from ..benchmarks.ladder import side_by_side
-    from ..corpus.docbin import docbin_paths, read_docs
     from ..errors import Errors, MMCoTError
     from .pipelines import load_pipeline
 
@@ -100,8 +99,7 @@ def ladder(
         raise MMCoTError(Errors.E738.format(pipeline=min(repeated)))
     loaded = {name: load_pipeline(name) for name in pipelines}
     vocab = loaded[pipelines[0]].vocab
-    read = (doc for path in docbin_paths(data) for doc in read_docs(path, vocab))
-    texts = [doc.text for doc in read if len(doc)][: limit or None]
+    texts = [doc.text for doc in _filled_docs(data, vocab, limit)]
     _report(side_by_side(loaded, texts, rounds), json)
 
 
@@ -183,6 +181,17 @@ def cold_start(
     from ..benchmarks.cold_start import cold_start as measure
 
     _report(measure(pipeline, rounds), json)
+
+
+def _filled_docs(data: Path, vocab: Vocab, limit: int) -> list[Doc]:
+    """Raises MMCoTError where there is none."""
+    from ..corpus.docbin import read_all
+    from ..errors import Errors, MMCoTError
+
+    docs = [doc for doc in read_all(data, vocab) if len(doc)][: limit or None]
+    if not docs:
+        raise MMCoTError(Errors.E202.format(path=data))
+    return docs
 
 
 def _report(figures: dict[str, Any], path: Path | None, quiet: Sequence[str] = ()) -> None:

@@ -58,6 +58,7 @@ def cascade(
 
     from ..analysis.scores import entity_counts, f_scores
     from ..analysis.selective import best, risk_coverage
+    from ..files import write_json
 
     _check_options(
         {"--llm-f": llm_f, "--llm-predictions": llm_predictions},
@@ -79,7 +80,7 @@ def cascade(
     console.print(_table(_steps(points), cost_per_doc, measured=llm_counts is not None))
     console.print(_summary(figures))
     if json is not None:
-        _write(json, figures)
+        write_json(json, figures)
     if chosen is not None:
         console.print(_choice(figures["chosen"]))
     elif asked is not None:
@@ -246,12 +247,3 @@ def _unreached(target_f: float, point: Point) -> Exception:
 
 def _percent(score: float | None) -> str:
     return "" if score is None else f"{100 * score:.2f}"
-
-
-def _write(path: Path, figures: dict[str, Any]) -> None:
-    import json
-
-    from ..files import replacing
-
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

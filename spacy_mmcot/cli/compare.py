@@ -44,6 +44,7 @@ def compare(
 
     from ..analysis.predictions import read_predictions
     from ..errors import Errors, MMCoTError, UsageError
+    from ..files import write_json
 
     pair = files or []
     baselines, students = [*pair[:1], *(baseline or [])], [*pair[1:], *(student or [])]
@@ -61,7 +62,14 @@ def compare(
         "better and not worse."
     )
     if json is not None:
-        _write(json, baselines, students, resamples, seed, compared)
+        figures = {
+            "baseline": [str(file) for file in baselines],
+            "student": [str(file) for file in students],
+            "resamples": resamples,
+            "seed": seed,
+            **{task: comparison._asdict() for task, comparison in compared.items()},
+        }
+        write_json(json, figures)
 
 
 def _matched(paths: list[Path], read: list[list[Predicted]]) -> list[list[Predicted]]:
@@ -120,26 +128,3 @@ def _table(compared: dict[str, Comparison]) -> Table:
         table.add_row("baseline by seed", *(by_seed(c.baseline_by_seed) for c in figures))
         table.add_row("student by seed", *(by_seed(c.student_by_seed) for c in figures))
     return table
-
-
-def _write(
-    path: Path,
-    baselines: list[Path],
-    students: list[Path],
-    resamples: int,
-    seed: int,
-    compared: dict[str, Comparison],
-) -> None:
-    import json
-
-    from ..files import replacing
-
-    figures = {
-        "baseline": [str(file) for file in baselines],
-        "student": [str(file) for file in students],
-        "resamples": resamples,
-        "seed": seed,
-        **{task: comparison._asdict() for task, comparison in compared.items()},
-    }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

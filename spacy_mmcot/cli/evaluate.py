@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
     from spacy.training import Example
 
+    from ..analysis.predictions import Predicted
+
 
 def evaluate(
     pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")],
@@ -63,23 +65,20 @@ def evaluate(
 ) -> None:
     """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, by boundaries
     alone and by overlap, with their calibration; relations on gold mentions and end to end; each
-    per label. A pipeline that finds
-    relations but no entities is given the gold ones. Docs are read without their pictures unless
-    --pictures says otherwise: real ones, or, to see what they are worth, shuffled or black."""
-    import json
-
+    per label. A pipeline that finds relations but no entities is given the gold ones. Docs are
+    read without their pictures unless --pictures says otherwise: real ones, or, to see what they
+    are worth, shuffled or black."""
     from rich.console import Console
 
-    from ..analysis.collect import predictions_of
     from ..analysis.predictions import write_predictions
     from ..analysis.surfaces import seen_scores
     from ..corpus.extensions import get_image
     from ..corpus.readers import Corpus
     from ..errors import Errors, MMCoTError
-    from ..files import replacing
+    from ..files import write_json
     from .ambiguity import ambiguous_scores, ambiguous_surfaces
     from .evaluate_tables import lines, tables
-    from .pipelines import load_pipeline
+    from .pipelines import load_pipeline, size_mb
 
     nlp = load_pipeline(pipeline)
     read = Corpus(
@@ -89,13 +88,12 @@ def evaluate(
     further = _labelled_docs("--ambiguous", ambiguous or [])
     known = _labelled_docs("--seen", seen or [])
     n_pictures = sum(get_image(eg.predicted) is not None for eg in examples)
-    metrics = measure(nlp, examples)
+    metrics, found = measure(nlp, examples)
     if "ents_f" not in metrics and "rel_e2e_f" not in metrics:
         raise MMCoTError(Errors.E705.format(path=data, pipeline=nlp.pipe_names))
     for option, paths in (("--ambiguous", ambiguous), ("--seen", seen)):
         if paths and "ents_f" not in metrics:
             raise MMCoTError(Errors.E708.format(option=option, path=data, pipeline=nlp.pipe_names))
-    found = predictions_of(examples, finds_entities=finds_entities(nlp))
     if ambiguous:
         surfaces = ambiguous_surfaces([*further, *(eg.reference for eg in examples)])
         metrics.update(ambiguous_scores(examples, surfaces))
@@ -104,7 +102,7 @@ def evaluate(
         metrics.update(seen_scores(found, names))
     metrics["pictures"] = pictures
     metrics["docs_with_picture"] = n_pictures
-    metrics["model_mb"] = round(_folder_bytes(nlp.path) / 1e6, 1) if nlp.path else None
+    metrics["model_mb"] = size_mb(nlp)
     metrics["training"] = nlp.meta.get("mmcot_training")
     console = Console()
     for table in tables(metrics, confusion=confusion, reliability=reliability):
@@ -114,8 +112,7 @@ def evaluate(
     if predictions is not None:
         write_predictions(predictions, found)
     if output is not None:
-        with replacing(output) as temporary:
-            temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        write_json(output, metrics)
 
 
 def needs_gold_entities(nlp: Language) -> bool:
@@ -134,12 +131,14 @@ def finds_entities(nlp: Language) -> bool:
     return any("doc.ents" in nlp.get_pipe_meta(name).assigns for name in nlp.pipe_names)
 
 
-def measure(nlp: Language, examples: list[Example]) -> dict[str, Any]:
+def measure(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any], list[Predicted]]:
     """Run the pipeline over the examples' predicted Docs and score what it finds and the
     references are labelled with: `ents_*`, `seqeval_*` and `docs_*` for entities, `rel_*` and
-    `rel_e2e_*` for relations. The keys of what could not be scored are absent."""
+    `rel_e2e_*` for relations. The keys of what could not be scored are absent. Returns what was
+    found too."""
     import time
 
+    from ..analysis.collect import predictions_of
     from ..components.scorers import score_entities, seqeval_scores
     from ..types import RELATIONS_KEY
 
@@ -148,11 +147,13 @@ def measure(nlp: Language, examples: list[Example]) -> dict[str, Any]:
         example.predicted = doc
     seconds = time.perf_counter() - started
     words = sum(len(eg.predicted) for eg in examples)
+    looks = finds_entities(nlp)
+    found = predictions_of(examples, finds_entities=looks)
     metrics: dict[str, Any] = {}
-    if finds_entities(nlp) and any(eg.reference.has_annotation("ENT_IOB") for eg in examples):
+    if looks and any(eg.reference.has_annotation("ENT_IOB") for eg in examples):
         metrics.update(score_entities(examples))
         metrics.update(seqeval_scores(examples))
-        metrics.update(_further_entity_scores(examples))
+        metrics.update(_further_entity_scores(found))
     if any(RELATIONS_KEY in eg.reference.user_data for eg in examples):
         for name in nlp.pipe_names:
             if nlp.get_pipe_meta(name).factory == "mmcot_rel":
@@ -160,11 +161,10 @@ def measure(nlp: Language, examples: list[Example]) -> dict[str, Any]:
                 metrics.update(pipe.score(examples))
     metrics["docs"] = len(examples)
     metrics["words_per_second"] = round(words / seconds)
-    return metrics
+    return metrics, found
 
 
-def _further_entity_scores(examples: list[Example]) -> dict[str, Any]:
-    from ..analysis.collect import predictions_of
+def _further_entity_scores(found: list[Predicted]) -> dict[str, Any]:
     from ..analysis.overlap import boundary_scores, entity_confusion, partial_scores
     from ..analysis.reliability import (
         confidences,
@@ -173,7 +173,6 @@ def _further_entity_scores(examples: list[Example]) -> dict[str, Any]:
         scored_mentions,
     )
 
-    found = predictions_of(examples)
     mentions, docs = scored_mentions(found), confidences(found)
     return {
         **boundary_scores(found),
@@ -190,23 +189,14 @@ def _labelled_docs(option: str, paths: Iterable[Path]) -> list[Doc]:
     """The labelled Docs of these files and folders. Raises MMCoTError for a path without one."""
     from spacy.vocab import Vocab
 
-    from ..corpus.docbin import docbin_paths, read_docs
+    from ..corpus.docbin import read_all
     from ..errors import Errors, MMCoTError
 
     vocab = Vocab()
     labelled = []
     for path in paths:
-        found = [
-            doc
-            for file in docbin_paths(path)
-            for doc in read_docs(file, vocab)
-            if doc.has_annotation("ENT_IOB")
-        ]
+        found = [doc for doc in read_all(path, vocab) if doc.has_annotation("ENT_IOB")]
         if not found:
             raise MMCoTError(Errors.E709.format(option=option, path=path))
         labelled += found
     return labelled
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -27,8 +27,7 @@ def export(
 ) -> None:
     """Write a pipeline whose encoder runs on ONNX Runtime, for fast prediction on a CPU.
 
-    It has the same components, loads with spacy.load, and cannot be trained any further. With
-    int8, what else is in a batch can move a doc's scores a little.
+    It has the same components, loads with spacy.load, and cannot be trained any further.
     """
     from ..errors import Errors, MMCoTError
     from .pipelines import load_pipeline

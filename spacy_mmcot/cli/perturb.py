@@ -12,8 +12,6 @@ from ..types import CHANGES
 from .choices import ChangeChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from spacy.tokens import Doc
     from spacy.vocab import Vocab
 
@@ -53,7 +51,7 @@ def perturb(
     about the posts as they were is left out."""
     from spacy.vocab import Vocab
 
-    from ..corpus.docbin import SUFFIX, write_docs
+    from ..corpus.docbin import SUFFIX, read_all, write_docs
     from ..corpus.perturb import perturb as changed
 
     if not 0 <= rate <= 1:
@@ -62,7 +60,7 @@ def perturb(
     if "swap" in wanted and not names:
         raise UsageError(Errors.E717)
     vocab = Vocab()
-    docs = list(_docs([data], vocab))
+    docs = list(read_all(data, vocab))
     if not any(doc.has_annotation("ENT_IOB") for doc in docs):
         raise MMCoTError(Errors.E217.format(path=data))
     pool = _names(docs, names or [], unseen_in or [], vocab) if "swap" in wanted else {}
@@ -79,18 +77,13 @@ def perturb(
         print(f"Unseen names: {counts}.")
 
 
-def _docs(paths: Iterable[Path], vocab: Vocab) -> Iterable[Doc]:
-    from ..corpus.docbin import docbin_paths, read_docs
-
-    return (doc for path in paths for file in docbin_paths(path) for doc in read_docs(file, vocab))
-
-
 def _names(docs: list[Doc], names: list[Path], unseen_in: list[Path], vocab: Vocab) -> Names:
     """Raises MMCoTError where a label of the docs has no unseen name."""
+    from ..corpus.docbin import read_all
     from ..corpus.perturb import unseen_names
 
-    sources = list(_docs(names, vocab))
-    pool = unseen_names(sources, _docs(unseen_in, vocab))
+    sources = [doc for path in names for doc in read_all(path, vocab)]
+    pool = unseen_names(sources, (doc for path in unseen_in for doc in read_all(path, vocab)))
     missing = sorted({ent.label_ for doc in docs for ent in doc.ents} - pool.keys())
     if missing:
         count = sum(len(doc.ents) for doc in sources)

@@ -25,3 +25,11 @@ def load_pipeline(source: str | Path, vocab: Vocab | None = None) -> Language:
         return spacy.load(source, vocab=True if vocab is None else vocab)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise MMCoTError(Errors.E700.format(source=source, reason=first_line(error))) from error
+
+
+def size_mb(nlp: Language) -> float | None:
+    """Of the pipeline's files, in units of 1,000,000 bytes; None where it was not loaded."""
+    if nlp.path is None:
+        return None
+    files = (path for path in nlp.path.rglob("*") if path.is_file())
+    return round(sum(path.stat().st_size for path in files) / 1e6, 1)

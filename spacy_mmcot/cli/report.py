@@ -142,12 +142,11 @@ def _run(
 ) -> tuple[Pipeline, dict[int, tuple[str, str]]]:
     """What a pipeline finds, and, by the docs' places, their pictures with where it looked, and
     its name."""
-    from ..analysis.collect import predictions_of
     from ..corpus.readers import Corpus
     from ..model.alignment import set_alignment
     from ..report.tables import Pipeline
-    from .evaluate import finds_entities, measure, needs_gold_entities
-    from .pipelines import load_pipeline
+    from .evaluate import measure, needs_gold_entities
+    from .pipelines import load_pipeline, size_mb
 
     nlp = load_pipeline(source)
     read = Corpus(
@@ -162,10 +161,9 @@ def _run(
         if nlp.get_pipe_meta(pipe).factory == "transformer":
             component: Any = nlp.get_pipe(pipe)
             component.set_extra_annotations = set_alignment
-    metrics = measure(nlp, examples)
+    metrics, found = measure(nlp, examples)
     metrics["training"] = nlp.meta.get("mmcot_training")
-    metrics["model_mb"] = _folder_mb(nlp.path)
-    found = predictions_of(examples, finds_entities=finds_entities(nlp))
+    metrics["model_mb"] = size_mb(nlp)
     return Pipeline(name, found, metrics, knowledge), _looked(name, examples)
 
 
@@ -216,13 +214,6 @@ def _plain_picture(doc: Doc) -> str:
     from ..report.overlay import doc_picture
 
     return "" if get_image(doc) is None else doc_picture(doc)
-
-
-def _folder_mb(folder: Path | None) -> float | None:
-    if folder is None:
-        return None
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return round(sum(path.stat().st_size for path in files) / 1e6, 1)
 
 
 def _subtitle(data: Path, n_docs: int, pictures: Pictures | None) -> str:

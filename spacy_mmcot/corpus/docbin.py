@@ -34,6 +34,19 @@ def read_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
 
     Raises MMCoTError for a file that is missing, no DocBin, or without documents.
     """
+    docbin = load_docbin(path)
+    if not len(docbin):
+        raise MMCoTError(Errors.E202.format(path=path))
+    yield from docbin.get_docs(vocab)
+
+
+def read_all(path: Path, vocab: Vocab) -> Iterator[Doc]:
+    """The Docs of all files at a path. Raises MMCoTError as `docbin_paths` and `read_docs` do."""
+    return (doc for file in docbin_paths(path) for doc in read_docs(file, vocab))
+
+
+def load_docbin(path: Path) -> DocBin:
+    """One file. Raises MMCoTError where it is missing, or no DocBin."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -43,13 +56,10 @@ def read_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
     if not data:
         raise MMCoTError(Errors.E201.format(path=path, reason="the file is empty"))
     try:
-        docbin = DocBin().from_bytes(data)
+        return DocBin().from_bytes(data)
     # What a foreign file makes zlib, msgpack and numpy raise is not a fixed set.
     except Exception as error:
         raise MMCoTError(Errors.E201.format(path=path, reason=error)) from None
-    if not len(docbin):
-        raise MMCoTError(Errors.E202.format(path=path))
-    yield from docbin.get_docs(vocab)
 
 
 def write_docs(path: Path, docs: Iterable[Doc]) -> None:

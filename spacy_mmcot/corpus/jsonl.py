@@ -22,6 +22,15 @@ def parse_json(path: Path, line: int, raw: bytes) -> Any:
     """Raises MMCoTError where the line is not one JSON value in UTF-8."""
     text = decode(path, line, raw)
     try:
+        return json_value(text)
+    except ValueError as error:
+        raise located(path, line, str(error), "one JSON object", CURE) from None
+
+
+def json_value(text: str) -> Any:
+    """Raises ValueError, with what is wrong in plain words, where the text is not one JSON value
+    that a file in UTF-8 could hold again."""
+    try:
         value = json.loads(text)
         # A lone surrogate is a legal JSON escape, yet no UTF-8 file could hold it again.
         if "\\u" in text:
@@ -36,7 +45,7 @@ def parse_json(path: Path, line: int, raw: bytes) -> Any:
         problem = f"not readable as JSON ({error})"
     else:
         return value
-    raise located(path, line, problem, "one JSON object", CURE)
+    raise ValueError(problem)
 
 
 def validate(path: Path, line: int, model: type[Model], value: Any) -> Model:

@@ -21,7 +21,7 @@ from ..pictures.policy import PicturePolicy
 from ..pictures.read import BadPicture, digest, read_picture
 from ..pictures.stored import stored_picture
 from ..types import ID_KEY, KNOWLEDGE_KEY, PAIRS_KEY, PICTURES, PROMPT_TARGET_KEY, Pictures
-from .docbin import docbin_paths, read_docs
+from .docbin import read_all
 from .extensions import get_image, register, set_image
 
 # Union, since Python 3.10 resolves the annotation when spaCy checks a config.
@@ -87,7 +87,7 @@ def Corpus(
 
 
 def _references(path: Path, limit: int, vocab: Vocab) -> Iterator[Doc]:
-    docs = (doc for file in docbin_paths(path) for doc in read_docs(file, vocab))
+    docs = read_all(path, vocab)
     return islice(docs, limit if limit > 0 else None)
 
 

@@ -74,6 +74,15 @@ def build_module(
     return kind(build_from_config(settings["config"]), tokenizer, **settings["module"])
 
 
+def torch_encoder(component: Any) -> PromptedEncoder | None:
+    """A pipeline component's encoder, None where it has none that stands on torch's layers."""
+    for shim in getattr(getattr(component, "model", None), "shims", ()):
+        module = shim.module if isinstance(shim, TorchShim) else None
+        if isinstance(module, PromptedEncoder) and module.layers is None:
+            return module
+    return None
+
+
 def _init(model: Model, X: Any = None, Y: Any = None) -> None:
     shim = torch_shim(model)
     for vision in model.layers:

@@ -8,8 +8,8 @@ import spacy
 from spacy.language import Language
 
 from ..errors import Errors, MMCoTError
-from ..model.bridge import TorchShim, torch_shim
-from ..model.prompted_encoder import PromptedEncoder
+from ..model.bridge import torch_shim
+from ..model.encoder_bridge import torch_encoder
 from .runtime_graph import Precision, layers_graph
 
 ARCHITECTURE = "spacy_mmcot.OnnxTransformer.v1"
@@ -23,7 +23,7 @@ def exported(nlp: Language, precision: Precision, threads: int = 0) -> Language:
 
     Raises MMCoTError where no component has an encoder that can be exported.
     """
-    names = [name for name, _ in nlp.components if _encoder(nlp, name) is not None]
+    names = [name for name, pipe in nlp.components if torch_encoder(pipe) is not None]
     if not names:
         raise MMCoTError(
             Errors.E780.format(pipeline=nlp.meta["name"], names=", ".join(nlp.component_names))
@@ -44,15 +44,6 @@ def exported(nlp: Language, precision: Precision, threads: int = 0) -> Language:
     if REQUIREMENT not in requirements:
         requirements.append(REQUIREMENT)
     return result
-
-
-def _encoder(nlp: Language, name: str) -> PromptedEncoder | None:
-    """The component's encoder, if it has one that stands on torch's layers."""
-    model: Any = getattr(nlp.get_pipe(name), "model", None)
-    shims = getattr(model, "shims", ())
-    module = shims[0].module if shims and isinstance(shims[0], TorchShim) else None
-    torch_layers = isinstance(module, PromptedEncoder) and module.layers is None
-    return module if torch_layers else None
 
 
 def _move(source: Any, target: Any, precision: Precision) -> None:

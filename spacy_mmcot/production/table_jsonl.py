@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..corpus.jsonl import json_value
 from ..errors import shown
 from .columns import kind_of, to_json, widen
 from .opening import opened
@@ -76,19 +76,11 @@ def _parse(line: int, raw: bytes) -> Row | Broken:
     raw = raw.removeprefix(_BOM) if line == 1 else raw
     raw = raw.rstrip(b"\r\n")
     try:
-        text = raw.decode("utf-8")
-        value = json.loads(text)
-        # A lone surrogate is a legal JSON escape, yet no UTF-8 file could hold it again.
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        value = json_value(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         reason = f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, is not UTF-8"
-    except json.JSONDecodeError as error:
-        reason = f"not JSON ({error.msg} at character {error.pos + 1})"
-    except UnicodeEncodeError:
-        reason = "a text holds one half of a surrogate pair"
-    except (RecursionError, ValueError) as error:
-        reason = f"not readable as JSON ({error})"
+    except ValueError as error:
+        reason = str(error)
     else:
         if isinstance(value, dict):
             return Row(line, value)

@@ -11,8 +11,8 @@ from typing import Any
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
+from ..corpus.docbin import load_docbin
 from ..docs import get_image
-from ..errors import Errors, MMCoTError
 from ..types import (
     ALIGNMENT_KEY,
     ID_KEY,
@@ -23,7 +23,6 @@ from ..types import (
     SOFT_RELATIONS_KEY,
 )
 from .columns import kind_of, plain, widen
-from .opening import opened
 from .tables import Broken, Chunk, Names, Row, Survey
 
 # What annotation leaves in the user data.
@@ -108,13 +107,4 @@ def _values(doc: Doc, names: Names) -> dict[str, Any]:
 
 
 # A worker meets the chunks of a file one after the other.
-@functools.lru_cache(maxsize=1)
-def _docbin(path: Path) -> DocBin:
-    with opened(path) as file:
-        data = file.read()
-    try:
-        return DocBin(store_user_data=True).from_bytes(data)
-    # What a foreign file makes zlib, msgpack and numpy raise is not a fixed set.
-    except Exception as error:
-        reason = error if data else "the file is empty"
-        raise MMCoTError(Errors.E201.format(path=path, reason=reason)) from None
+_docbin = functools.lru_cache(maxsize=1)(load_docbin)
