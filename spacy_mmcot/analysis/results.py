@@ -54,7 +54,7 @@ def read_results(path: Path, experiment: str) -> list[dict[str, Any]]:
 
 def by_data(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The lines by the data that they are scored on: the plan's own first, then a run's further
-    ones, by file name. A run scored with its pictures read in other ways has a line for each, as a
+    ones. A run scored with its pictures read in other ways has a line for each, as a
     run of the name "student, shuffled pictures"."""
     found: dict[str, list[dict[str, Any]]] = {}
     for line in results:
@@ -63,8 +63,8 @@ def by_data(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         for way, metrics in line.get("other_pictures", {}).items():
             own.append({**line, "run": f"{line['run']}, {_WITH[way]}", "metrics": metrics})
     for line in results:
-        for path, metrics in line["also_on"].items():
-            found.setdefault(Path(path).stem, []).append({**line, "metrics": metrics})
+        for part, metrics in line["also_on"].items():
+            found.setdefault(part, []).append({**line, "metrics": metrics})
     return found
 
 

@@ -87,7 +87,7 @@ class Plan(pydantic.BaseModel):
 
     def scored_too(self, run: Run) -> list[str]:
         """The further corpus files that the run is scored on."""
-        return [] if run.knowledge else self.also_on
+        return [] if run.knowledge else [p for p in self.also_on if p != self.scored(run)]
 
     def order(
         self, only: Iterable[str] | None = None, seeds: Iterable[int] | None = None

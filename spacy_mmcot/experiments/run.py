@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 from spacy.util import load_config
 
-from ..analysis.results import read_results
+from ..analysis.results import read_all_results, read_results
 from ..errors import Errors, MMCoTError
 from ..types import Pictures
 from .plan import Plan, Run
@@ -30,7 +31,8 @@ class Runner:
     """Runs what `results` does not hold yet. The lines of a results file stay valid as long as
     the run's settings (its config resolved with all overrides), the bytes of its corpus files and
     what is measured are the same. Where only the last differs, a pipeline that was kept is
-    evaluated again, not trained."""
+    evaluated again, not trained. Plans that share a folder and a results file share what is the
+    same in them: a pipeline that is there, or scores."""
 
     def __init__(
         self, plan: Plan, corpus: Path, output: Path, results: Path, *, keep_models: bool = False
@@ -44,26 +46,65 @@ class Runner:
 
     def run(self, name: str, seed: int) -> None:
         run = self.plan.runs[name]
-        identity = self._identity(name, seed)
-        measured = self._measured(run, identity)
-        folder = self.output / f"{name}-{seed}"
-        model = folder / "model-best"
-        teaches = name in self._teachers
-        if self._is_done(measured) and (model.is_dir() or not teaches):
+        measured = self._measured(run, self._identity(name, seed))
+        if self._is_done(measured):
             return
+        line = self._line_of_another_plan(name, seed, measured)
+        if line is None or self.keep_models:
+            model = self._trained(name, seed)
+            line = line or self._line(name, seed, measured, model)
+        append_result(self.results, line)
+        if name not in self._teachers and not self.keep_models:
+            shutil.rmtree(self._folder(name, seed), ignore_errors=True)
+
+    def _trained(self, name: str, seed: int) -> Path:
+        """The run's pipeline: the one that is there, or a copy of another plan's, or a new one.
+        Its teachers come first, where they are missing."""
+        run = self.plan.runs[name]
+        identity = self._identity(name, seed)
+        folder = self._folder(name, seed)
+        model, trained = folder / "model-best", folder / "trained"
+        if _identity_in(trained) == identity:
+            return model
         print(f"── {self.plan.name}: {name}, seed {seed}", flush=True)
-        trained = folder / "trained"
-        if not (trained.is_file() and trained.read_text("utf-8") == identity):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not self._copied(identity, folder):
             folder.mkdir(parents=True)
             files = list(map(self._file, run.train))
             if run.teacher is not None:
                 files = [self._taught(run, seed, files)]
             self._train(run, seed, _folder_of(files, folder / "corpus"), folder)
-            trained.write_text(identity, encoding="utf-8")
-        append_result(self.results, self._line(name, seed, measured, model))
-        if not teaches and not self.keep_models:
-            shutil.rmtree(folder)
+        trained.write_text(identity, encoding="utf-8")
+        return model
+
+    def _copied(self, identity: str, folder: Path) -> bool:
+        """Whether another plan had trained the same, whose pipeline `folder` now has."""
+        for trained in sorted(self.output.parent.glob("*/*/trained")):
+            if _identity_in(trained) != identity:
+                continue
+            try:
+                # Links to the files: no second copy on disk, and the one outlives the other.
+                shutil.copytree(
+                    trained.parent / "model-best", folder / "model-best", copy_function=os.link
+                )
+            except OSError:  # Another process is just taking it away.
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            return True
+        return False
+
+    def _line_of_another_plan(self, name: str, seed: int, measured: str) -> dict[str, Any] | None:
+        """A line for this run from one that another plan wrote about the same training and scores.
+        Where the run names further files of its own, it is scored anew."""
+        if self.plan.runs[name].also_on:
+            return None
+        for lines in read_all_results(self.results).values():
+            for line in lines:
+                if line.get("identity") == measured and line["evaluated_on"] == self.plan.scored(
+                    self.plan.runs[name]
+                ):
+                    return {**line, "experiment": self.plan.name, "run": name}
+        return None
 
     def _line(self, name: str, seed: int, measured: str, model: Path) -> dict[str, Any]:
         """What is kept of a trained run: its scores, and all that they depend on."""
@@ -73,7 +114,7 @@ class Runner:
         first, *others = run.pictures
         started = time.perf_counter()
         metrics = self._evaluate(run, model, own, first)
-        also = {str(path): self._evaluate(run, model, path, first) for path in further}
+        also = {self._part(path): self._evaluate(run, model, path, first) for path in further}
         other_pictures = {way: self._evaluate(run, model, own, way) for way in others}
         seconds = time.perf_counter() - started
         parts = dict.fromkeys((*run.train, self.plan.scored(run), *self.plan.scored_too(run)))
@@ -96,8 +137,18 @@ class Runner:
             "other_pictures": other_pictures,
         }
 
+    def _folder(self, name: str, seed: int) -> Path:
+        return self.output / f"{name}-{seed}"
+
     def _file(self, part: str) -> Path:
         return self.corpus / f"{part}.spacy"
+
+    def _part(self, file: Path) -> str:
+        """What a file is called in results: a part of the corpus, or its path where it is none."""
+        try:
+            return file.resolve().relative_to(self.corpus.resolve()).with_suffix("").as_posix()
+        except ValueError:
+            return str(file)
 
     def _overrides(self, run: Run, seed: int) -> dict[str, Any]:
         return {**self.plan.overrides, **run.overrides, "system.seed": seed}
@@ -140,7 +191,7 @@ class Runner:
         # One file serves all: a student without regression leaves the targets alone.
         length = max(r.prompt_length for r in self.plan.runs.values() if r.teacher == run.teacher)
         digest = hashlib.sha256(b"".join(map(_content, files))).hexdigest()[:16]
-        folder, *others = (self.output / f"{name}-{each}" for name, each in run.teachers(seed))
+        folder, *others = (self._trained(*teacher).parent for teacher in run.teachers(seed))
         known = "".join(f"-{other.name}" for other in others)
         taught = folder / f"taught-{digest}-{length}{known}.spacy"
         if not taught.is_file():
@@ -211,6 +262,13 @@ def _without_off(section: dict[str, Any]) -> dict[str, Any]:
 def _as_json(value: Any) -> Any:
     """An override's value as spaCy's command line reads it back."""
     return value if isinstance(value, str | Path) else json.dumps(value)
+
+
+def _identity_in(trained: Path) -> str | None:
+    try:
+        return trained.read_text(encoding="utf-8")
+    except OSError:
+        return None
 
 
 def _content(path: Path) -> bytes:

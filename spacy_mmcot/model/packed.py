@@ -97,11 +97,12 @@ def _layer(layer: Any, packed: Tensor, runs: Sequence[Run]) -> Tensor:
     attention = layer.attention.self
     projections = [part(packed) for part in (attention.query, attention.key, attention.value)]
     heads = attention.num_attention_heads
+    dropout = attention.dropout.p if attention.training else 0.0
     mixed = []
     for start, end, length in runs:
         shape = (-1, length, heads, packed.shape[1] // heads)
         query, key, value = (p[start:end].view(shape).transpose(1, 2) for p in projections)
-        context = scaled_dot_product_attention(query, key, value)
+        context = scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         mixed.append(context.transpose(1, 2).reshape(end - start, -1))
     attended = layer.attention.output(torch.cat(mixed), packed)
     return layer.output(layer.intermediate(attended), attended)

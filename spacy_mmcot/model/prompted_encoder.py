@@ -116,11 +116,10 @@ class PromptedEncoder(nn.Module):
 
     @property
     def packs(self) -> bool:
-        """Whether the layers see no padding. A GPU would wait for the many small attentions, and
-        training keeps to the family's own code."""
+        """Whether the layers see no padding. A GPU would wait for the many small attentions."""
         if self.layers is not None:
             return True
-        return self._can_pack and not self.training and self.word_embeddings.weight.is_cpu
+        return self._can_pack and self.word_embeddings.weight.is_cpu
 
     @property
     def padding_is_free(self) -> bool:

@@ -104,7 +104,9 @@ def test_no_label_of_the_target_is_read() -> None:
     plan = plan_of("cross_domain")
     for name, run in plan.runs.items():
         source, target = ("2017", "2015") if "from_2017" in name else ("2015", "2017")
-        assert f"twitter{target}" in plan.scored(run)
+        assert f"twitter{source}" in plan.scored(run)
+        (abroad,) = run.also_on if run.knowledge else plan.scored_too(run)
+        assert f"twitter{target}" in abroad
         assert f"twitter{source}" in run.train[0] and run.train[0].endswith("/train")
         assert all(part.endswith("/unlabelled") for part in run.train[1:])
     plan = plan_of("cross_domain_demo")

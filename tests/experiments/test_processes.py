@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,8 +91,8 @@ def test_a_line_says_all_that_its_figures_depend_on(folder: Path) -> None:
     assert baseline["versions"]["spacy-mmcot"] == __version__
     assert baseline["versions"]["spacy"] == spacy.__version__
     assert {"torch", "python"} <= baseline["versions"].keys()
-    scores = {Path(path).stem: found["docs"] for path, found in baseline["also_on"].items()}
-    assert scores == {"one": 7, "two": 7}
+    scores = {part: found["docs"] for part, found in baseline["also_on"].items()}
+    assert scores == {"changed/one": 7, "changed/two": 7}
     # What reads knowledge is not scored on copies that have none.
     assert reader["also_on"] == {} and reader["evaluated_on"] == "more"
     assert reader["data"].keys() == {"train", "more"}
@@ -162,3 +163,37 @@ def test_the_mean_of_two_seeds_of_a_teacher(folder: Path) -> None:
     tags = teachers[0].get_pipe("mmcot_ner").tags
     first, second = (nlp.get_pipe("mmcot_ner").marginals(docs[:1])[0] for nlp in teachers)
     assert get_soft_labels(docs[0], tags) == pytest.approx((first + second) / 2, abs=2e-3)
+
+
+@pytest.mark.slow
+def test_plans_share_what_is_the_same_in_them(folder: Path) -> None:
+    runs = {"teacher": run_of(), "student": run_of(train=["more"], teacher="teacher", seeds=[1])}
+    finish(start(folder, runs, "--only", "student", "--keep-models"))
+    first = lines_of(folder)
+    # The same training under another name, and one that needs it as its teacher.
+    others = {"base": run_of(), "pupil": run_of(train=["train", "more"], teacher="base")}
+    shown = finish(start(folder, others, "--seed", 1, name="other"))
+    assert "── other: pupil, seed 1" in shown
+    base, pupil = lines_of(folder)[len(first) :]
+    assert (base["experiment"], base["run"]) == ("other", "base")
+    assert base["metrics"] == first[0]["metrics"] and base["finished"] == first[0]["finished"]
+    assert pupil["run"] == "pupil" and pupil["identity"] != first[1]["identity"]
+    own, copy = (folder / "models" / name / "model-best" for name in ("tiny/teacher-1", "other/base-1"))
+    weights = "mmcot_ner/model"
+    assert (own / weights).samefile(copy / weights)
+
+
+@pytest.mark.slow
+def test_a_teacher_is_trained_where_a_student_needs_it(folder: Path) -> None:
+    runs = {"teacher": run_of(), "student": run_of(train=["more"], teacher="teacher")}
+    finish(start(folder, runs, "--seed", 1))
+    shutil.rmtree(folder / "models")
+    # As in a fresh clone, with the results file at hand: nothing is left to do.
+    assert "── tiny" not in finish(start(folder, runs, "--seed", 1))
+    runs["another"] = run_of(teacher="teacher")
+    shown = finish(start(folder, runs, "--seed", 1))
+    assert [line for line in shown.splitlines() if line.startswith("── tiny")] == [
+        "── tiny: another, seed 1",
+        "── tiny: teacher, seed 1",
+    ]
+    assert [line["run"] for line in lines_of(folder)] == ["teacher", "student", "another"]

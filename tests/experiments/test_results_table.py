@@ -81,11 +81,11 @@ def test_runs_without_the_score_are_left_out() -> None:
 
 def test_further_data_has_tables_of_its_own() -> None:
     more = {**line("a", 1, 0.5)["metrics"], "ents_f": 0.7}
-    results = [line("a", 1, 0.5) | {"also_on": {"some/where/other.spacy": more}}, line("b", 1, 0.6)]
+    results = [line("a", 1, 0.5) | {"also_on": {"folder/other": more}}, line("b", 1, 0.6)]
     found = by_data(results)
-    assert list(found) == ["dev", "other"]
+    assert list(found) == ["dev", "folder/other"]
     assert shown(found["dev"]) == shown(results)
-    assert shown(found["other"]) == [["a", "70.00", "70.00", "0.00", "20", "3"]]
+    assert shown(found["folder/other"]) == [["a", "70.00", "70.00", "0.00", "20", "3"]]
 
 
 def test_pictures_read_in_other_ways_are_rows_beside_their_run() -> None:

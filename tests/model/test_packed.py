@@ -40,8 +40,8 @@ def test_states_are_those_of_the_encoder(tiny_source: Callable[[str], str], fami
 
 @pytest.mark.parametrize("family", PACKABLE)
 @pytest.mark.parametrize("prompt", ["none", "conditional"])
-def test_prediction_and_training_agree(
-    tiny_source: Callable[[str], str], family: str, prompt: str
+def test_states_and_gradients_are_those_of_the_family_s_own_code(
+    tiny_source: Callable[[str], str], family: str, prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer, encoder = load_pretrained(tiny_source(family))
     module = PromptedEncoder(
@@ -50,17 +50,41 @@ def test_prediction_and_training_agree(
         prompt=prompt,  # type: ignore[arg-type]
         prompt_length=2,
         embedding_dropout=0.0,
-    )
+    ).train()
     pieces = batch()
-    module.train()
-    assert not module.packs
-    with torch.no_grad():
-        trained = module(pieces).states
-        module.eval()
-        assert module.packs
-        predicted = module(pieces).states
     real = pieces.mask.bool()
-    assert torch.allclose(predicted[real], trained[real], atol=1e-5)
+    weights = torch.randn(int(real.sum()), module.width, generator=torch.Generator().manual_seed(2))
+
+    def learn() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        module.zero_grad()
+        states = module(pieces).states[real]
+        (states * weights).sum().backward()
+        gradients = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+        return states.detach(), gradients
+
+    assert module.packs
+    packed, packed_gradients = learn()
+    monkeypatch.setattr(module, "_can_pack", False)
+    assert not module.packs
+    own, own_gradients = learn()
+    assert torch.allclose(packed, own, atol=1e-5)
+    assert packed_gradients.keys() == own_gradients.keys()
+    assert any("attention" in name for name in own_gradients)
+    for name, gradient in own_gradients.items():
+        assert torch.allclose(packed_gradients[name], gradient, atol=1e-4, rtol=1e-3), name
+
+
+def test_attention_dropout_counts_in_training_alone(bert_source: str) -> None:
+    tokenizer, encoder = load_pretrained(bert_source)
+    module = PromptedEncoder(encoder, tokenizer, embedding_dropout=0.0)
+    for layer in encoder.encoder.layer:
+        layer.attention.self.dropout.p = 0.5
+    pieces = batch()
+    with torch.no_grad():
+        module.train()
+        assert not torch.allclose(module(pieces).states, module(pieces).states)
+        module.eval()
+        assert torch.equal(module(pieces).states, module(pieces).states)
 
 
 def test_a_window_does_not_depend_on_its_batch(bert_source: str) -> None:
