@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from spacy.util import load_config
 
 from ..analysis.results import read_all_results, read_results
@@ -59,22 +60,25 @@ class Runner:
 
     def _trained(self, name: str, seed: int) -> Path:
         """The run's pipeline: the one that is there, or a copy of another plan's, or a new one.
-        Its teachers come first, where they are missing."""
+        Its teachers come first, where they are missing. What another process is just training is
+        waited for."""
         run = self.plan.runs[name]
         identity = self._identity(name, seed)
         folder = self._folder(name, seed)
         model, trained = folder / "model-best", folder / "trained"
-        if _identity_in(trained) == identity:
-            return model
-        print(f"── {self.plan.name}: {name}, seed {seed}", flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        if not self._copied(identity, folder):
-            folder.mkdir(parents=True)
-            files = list(map(self._file, run.train))
-            if run.teacher is not None:
-                files = [self._taught(run, seed, files)]
-            self._train(run, seed, _folder_of(files, folder / "corpus"), folder)
-        trained.write_text(identity, encoding="utf-8")
+        self.output.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.output.parent / f".{identity}.lock"):
+            if _identity_in(trained) == identity:
+                return model
+            print(f"── {self.plan.name}: {name}, seed {seed}", flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            if not self._copied(identity, folder):
+                folder.mkdir(parents=True)
+                files = list(map(self._file, run.train))
+                if run.teacher is not None:
+                    files = [self._taught(run, seed, files)]
+                self._train(run, seed, _folder_of(files, folder / "corpus"), folder)
+            trained.write_text(identity, encoding="utf-8")
         return model
 
     def _copied(self, identity: str, folder: Path) -> bool:

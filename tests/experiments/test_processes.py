@@ -50,8 +50,8 @@ def run_of(**settings: Any) -> dict[str, Any]:
 
 
 def start(folder: Path, runs: dict[str, Any], *options: object, **plan: Any) -> Any:
-    path = folder / "plan.yaml"
     fields = {"name": "tiny", "seeds": [1, 2], "overrides": OVERRIDES, **plan, "runs": runs}
+    path = folder / f"{fields['name']}.yaml"
     srsly.write_yaml(path, fields)
     arguments = ["-m", "spacy", "mmcot", "experiment", path, folder]
     arguments += ["--results", folder / "results.jsonl", "--output", folder / "models", *options]
@@ -122,6 +122,21 @@ def test_processes_with_different_seeds_share_a_results_file(folder: Path) -> No
 
 
 @pytest.mark.slow
+def test_processes_with_the_same_runs_wait_for_each_other(folder: Path) -> None:
+    runs = {"teacher": run_of(), "student": run_of(train=["more"], teacher="teacher")}
+    both = [start(folder, runs, "--seed", 1, "--keep-models", name=name) for name in ("a", "b")]
+    shown = "".join(map(finish, both))
+    # Each run has its heading twice, its training once: `spacy train` says where it saves.
+    assert shown.count("── a: teacher") == shown.count("── b: teacher") == 1
+    assert shown.count("Saved pipeline to output directory") == 2
+    lines = lines_of(folder)
+    assert sorted((line["experiment"], line["run"]) for line in lines) == [
+        *(("a", "student"), ("a", "teacher"), ("b", "student"), ("b", "teacher"))
+    ]
+    assert len({line["identity"] for line in lines}) == 2
+
+
+@pytest.mark.slow
 def test_a_run_killed_half_way_is_run_again(folder: Path) -> None:
     runs = {"first": run_of(), "second": run_of(overrides={"training.dropout": 0.2})}
     process = start(folder, runs, "--seed", 1)
@@ -178,7 +193,9 @@ def test_plans_share_what_is_the_same_in_them(folder: Path) -> None:
     assert (base["experiment"], base["run"]) == ("other", "base")
     assert base["metrics"] == first[0]["metrics"] and base["finished"] == first[0]["finished"]
     assert pupil["run"] == "pupil" and pupil["identity"] != first[1]["identity"]
-    own, copy = (folder / "models" / name / "model-best" for name in ("tiny/teacher-1", "other/base-1"))
+    own, copy = (
+        folder / "models" / name / "model-best" for name in ("tiny/teacher-1", "other/base-1")
+    )
     weights = "mmcot_ner/model"
     assert (own / weights).samefile(copy / weights)
 
