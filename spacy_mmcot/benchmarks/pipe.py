@@ -11,7 +11,8 @@ import torch
 from spacy.language import Language
 from spacy.util import minibatch
 
-from .pipe_peers import bare_encoder, encoder_of, stock_pipeline
+from .pipe_gliner import gliner, has_gliner
+from .pipe_peers import bare_encoder, encoder_of, entity_labels, stock_pipeline
 from .turns import Contender, piped, take_turns
 
 LATENCY_TEXTS = 200
@@ -25,7 +26,8 @@ def pipe_figures(
     exported: Language | None = None,
 ) -> dict[str, Any]:
     """Words/s of the pipeline, without each component that no later one needs, of its bare encoder
-    (the limit), of spaCy's stock transformer and ner on the same encoder, and of `exported`.
+    (the limit), of spaCy's stock transformer and ner on the same encoder, of a GLiNER of its small
+    size where that package is installed, and of `exported`.
 
     All take turns batch by batch, so that whatever else the machine does meets all alike; of each
     batch the median over `rounds` passes counts. `ratio_without_NAME` is the whole pipeline's speed
@@ -41,6 +43,8 @@ def pipe_figures(
         contenders["limit"] = bare_encoder(encoder, map(nlp.make_doc, texts), len(batches))
         stock = stock_pipeline(nlp, encoder)
         contenders["spacy_trf_ner"] = piped(stock, batches, batch_size)
+        if has_gliner():
+            contenders["gliner_small"] = gliner(encoder, entity_labels(nlp), batches, batch_size)
     if exported is not None:
         contenders["exported"] = piped(exported, batches, batch_size)
     words = sum(len(doc) for doc in map(nlp.make_doc, texts))
@@ -49,7 +53,7 @@ def pipe_figures(
         name: words / numpy.median(spent, axis=0).sum().item() for name, spent in seconds.items()
     }
     ratios = {f"ratio_{k}": speed["whole"] / v for k, v in speed.items() if "without" in k}
-    for other in ("limit", "spacy_trf_ner"):
+    for other in ("limit", "spacy_trf_ner", "gliner_small"):
         if other in speed:
             ratios[f"ratio_to_{other}"] = speed["whole"] / speed[other]
     if exported is not None:

@@ -40,6 +40,12 @@ def encoder_of(nlp: Language) -> PromptedEncoder | None:
     return next((module for module in found if module is not None), None)
 
 
+def entity_labels(nlp: Language) -> Sequence[str]:
+    """The labels of the first component that has some."""
+    named = (getattr(component, "labels", ()) for _, component in nlp.pipeline)
+    return next(filter(None, named), ("ENTITY",))
+
+
 def bare_encoder(module: PromptedEncoder, docs: Iterable[Doc], parts: int) -> Callable[[int], None]:
     """Runs the encoder over the Docs' word pieces, in `parts` that together are all of them:
     sorted by length over all Docs, tokenized and padded beforehand. What no pipeline on this
@@ -76,8 +82,6 @@ def _padded(rows: Sequence[list[int]], padding: int) -> tuple[torch.Tensor, torc
 def stock_pipeline(nlp: Language, module: PromptedEncoder) -> Language:
     """spaCy's `transformer` and `ner` on the same encoder weights, with as many entity labels as
     `nlp` has; the parser's own weights are untrained, which costs the same time."""
-    named = (getattr(component, "labels", ()) for _, component in nlp.pipeline)
-    labels = next(filter(None, named), ("ENTITY",))
     stock = spacy.blank(nlp.meta["lang"])
     with tempfile.TemporaryDirectory() as folder:
         module.encoder.save_pretrained(folder)
@@ -88,7 +92,7 @@ def stock_pipeline(nlp: Language, module: PromptedEncoder) -> Language:
         text = "stock"
         examples = [
             Example.from_dict(stock.make_doc(text), {"entities": [(0, len(text), label)]})
-            for label in labels
+            for label in entity_labels(nlp)
         ]
         stock.initialize(lambda: examples)
     return stock

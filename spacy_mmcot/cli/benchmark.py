@@ -53,10 +53,11 @@ def pipe(
     ] = False,
     json: JsonFile = None,
 ) -> None:
-    """Words/s, latency and memory of a pipeline, beside its bare encoder, spaCy's stock components
-    and its exported form; and what each of its components costs. Or what pictures do."""
+    """Words/s, latency and memory of a pipeline, beside its bare encoder, spaCy's stock components,
+    GLiNER and its exported form; and what each of its components costs. Or what pictures do."""
     from ..benchmarks.pictures import picture_costs
     from ..benchmarks.pipe import pipe_figures
+    from ..benchmarks.pipe_gliner import has_gliner
     from ..benchmarks.pipe_memory import peak_mb
     from ..corpus.extensions import get_image
     from ..errors import Errors, MMCoTError
@@ -67,6 +68,8 @@ def pipe(
     nlp = load_pipeline(pipeline)
     docs = _filled_docs(data, nlp.vocab, limit)
     if not pictures:
+        if not has_gliner():
+            print("GLiNER is left out: it is not installed (pip install gliner).", file=sys.stderr)
         texts = [doc.text for doc in docs]
         other = load_pipeline(exported) if exported is not None else None
         figures = pipe_figures(nlp, texts, rounds, exported=other)

@@ -55,9 +55,20 @@ def test_what_components_cost(
     assert "ratio_to_limit" not in figures
 
 
-def test_a_pipeline_beside_its_limit_its_peer_and_its_export(
+def test_without_gliner_it_is_left_out_and_that_is_said(
+    command: Command, model: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = command("benchmark", "pipe", model, toy_data, "--rounds", 1)
+    assert done.exit_code == 0, done.output
+    assert "GLiNER is left out: it is not installed (pip install gliner)." in done.output
+    assert "gliner_small" not in done.output
+
+
+def test_a_pipeline_beside_its_limit_its_peers_and_its_export(
     command: Command, bert_source: str, toy_data: Path, tmp_path: Path
 ) -> None:
+    pytest.importorskip("gliner", reason="needs the extra `benchmark`")
     pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
     pytest.importorskip("onnx", reason="needs the extra `onnx`")
     import toy
@@ -75,11 +86,11 @@ def test_a_pipeline_beside_its_limit_its_peer_and_its_export(
     figures = json.loads(output.read_text("utf-8"))
     speed = {
         name: figures[f"words_per_second_{name}"]
-        for name in ("whole", "limit", "spacy_trf_ner", "exported")
+        for name in ("whole", "limit", "spacy_trf_ner", "gliner_small", "exported")
     }
     # A tiny encoder by itself does less than any pipeline around it.
     assert 0 < speed["whole"] < speed["limit"]
-    for name in ("limit", "spacy_trf_ner"):
+    for name in ("limit", "spacy_trf_ner", "gliner_small"):
         expected = speed["whole"] / speed[name]
         assert figures[f"ratio_to_{name}"] == pytest.approx(expected, rel=0.02, abs=0.002)
     expected = speed["exported"] / speed["whole"]
