@@ -164,7 +164,7 @@ class Annotator:
 
 
 def found_in(doc: Doc, names: Names) -> dict[str, Any]:
-    """The two columns of what a pipeline found. Offsets are characters of the text, ends exclusive;
+    """The columns of what a pipeline found. Offsets are characters of the text, ends exclusive;
     a score is a probability, or None where the component that found it gives none."""
     entities = [
         {
@@ -180,7 +180,8 @@ def found_in(doc: Doc, names: Names) -> dict[str, Any]:
         {"head": _place(head), "tail": _place(tail), "label": label, "score": _rounded(score)}
         for head, tail, label, score in get_relations(doc)
     ]
-    return dict(zip(names.found, (entities, relations), strict=True))
+    confidence = _rounded(doc._.mmcot_confidence)
+    return dict(zip(names.found, (entities, relations, confidence), strict=True))
 
 
 class _Rejects:

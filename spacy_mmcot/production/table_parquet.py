@@ -49,7 +49,7 @@ _RELATION = pa.struct(
         "score": pa.float64(),
     }
 )
-_FOUND = (pa.list_(_ENTITY), pa.list_(_RELATION))
+_FOUND = (pa.list_(_ENTITY), pa.list_(_RELATION), pa.float64())
 # A row group is read whole by some readers.
 _ROWS_AT_A_TIME = 4096
 

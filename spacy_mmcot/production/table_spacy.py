@@ -15,6 +15,7 @@ from ..corpus.docbin import load_docbin
 from ..docs import get_image
 from ..types import (
     ALIGNMENT_KEY,
+    CONFIDENCE_KEY,
     ID_KEY,
     PAIRS_KEY,
     RELATIONS_KEY,
@@ -26,7 +27,10 @@ from .columns import kind_of, plain, widen
 from .tables import Broken, Chunk, Names, Row, Survey
 
 # What annotation leaves in the user data.
-_FOUND = {ALIGNMENT_KEY, PAIRS_KEY, RELATIONS_KEY, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY}
+_FOUND = {
+    *(ALIGNMENT_KEY, CONFIDENCE_KEY, PAIRS_KEY),
+    *(RELATIONS_KEY, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY),
+}
 _LISTS = ("tokens", "spaces", "cats", "span_groups", "flags", "user_data")
 
 

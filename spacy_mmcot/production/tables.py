@@ -21,7 +21,7 @@ FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 
 class Names(NamedTuple):
     """The columns that mean something; a table need not have `id` and `image`. What is found goes
-    to the columns `prefix` + entities and `prefix` + relations."""
+    to the columns `prefix` + entities, relations and confidence."""
 
     text: str = "text"
     id: str = "id"
@@ -29,8 +29,8 @@ class Names(NamedTuple):
     prefix: str = ""
 
     @property
-    def found(self) -> tuple[str, str]:
-        return f"{self.prefix}entities", f"{self.prefix}relations"
+    def found(self) -> tuple[str, str, str]:
+        return f"{self.prefix}entities", f"{self.prefix}relations", f"{self.prefix}confidence"
 
 
 DEFAULT_NAMES = Names()

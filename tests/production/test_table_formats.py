@@ -92,7 +92,8 @@ def test_columns_are_carried(written: Callable[..., Path], tmp_path: Path) -> No
     values = [{**row, "tags": ["a", row["n"]], "none": None, "zero": ""} for row in rows(3)]
     source = write_jsonl(tmp_path / "in.jsonl", values)
     for row, value in zip(read_jsonl(written(source, "jsonl")), values, strict=True):
-        assert list(row) == [*value, "entities", "relations"]
+        assert list(row) == [*value, "entities", "relations", "confidence"]
+        assert 0.5 < row["confidence"] <= 1
         assert {name: row[name] for name in value} == value
     docs = list(DocBin().from_disk(written(source, "spacy")).get_docs(spacy.blank("en").vocab))
     assert [doc.user_data[ID_KEY] for doc in docs] == ["p0", "p1", "p2"]
@@ -112,6 +113,7 @@ def test_the_columns_of_what_was_found() -> None:
         # A component of another make gives no probability.
         "x_entities": [{"start": 0, "end": 4, "label": "PER", "text": "Anna", "score": None}],
         "x_relations": [{"head": [0, 4], "tail": [8, 12], "label": "in", "score": 0.1235}],
+        "x_confidence": None,
     }
 
 
