@@ -6,6 +6,7 @@ share. A node that is lost costs the chunks it was working on, which Ray hands t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -34,7 +35,7 @@ def on_ray(make: Maker, chunks: Iterable[Chunk], workers: int | None = None) -> 
     started = not ray.is_initialized()
     try:
         if started:
-            ray.init(logging_level="warning", log_to_driver=False)
+            ray.init(logging_level=logging.WARNING, log_to_driver=False)
         yield from _mapped(ray, make, rows, workers)
     except MMCoTError:
         raise

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from weasel.cli.document import project_document
 
 from spacy_mmcot import types
 from spacy_mmcot.cli.main import app
@@ -105,3 +106,11 @@ def test_modules_that_pages_name_exist() -> None:
             re.findall(r"(?:from|import) (spacy_mmcot[\w.]*)", page.read_text("utf-8"))
         ):
             assert importlib.util.find_spec(module) is not None, f"{page.name}: {module}"
+
+
+def test_the_readme_s_tables_are_those_of_the_project_file(tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_bytes((ROOT / "README.md").read_bytes())
+    project_document(ROOT, copy)
+    cure = "python -m spacy project document --output README.md ."
+    assert copy.read_text("utf-8") == (ROOT / "README.md").read_text("utf-8"), cure
