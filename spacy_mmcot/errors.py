@@ -496,6 +496,11 @@ class Errors:
 
 class Warnings:
     W400 = "[W400] The picture of the doc {doc} {reason}. The doc is read without it."
+    W600 = (
+        "[W600] {component}: the map `legal` rules out {count} of the {total} gold relations, "
+        "which are neither learned nor found: {places}. Add these labels to the map, or set legal "
+        'to null or "learned".'
+    )
 
 
 def located(path: object, line: int, problem: str, expected: str, cure: str = "") -> MMCoTError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy
@@ -58,13 +59,21 @@ def _gaps(mentions: Sequence[tuple[int, int, str]], pairs: NDArray) -> NDArray:
     return numpy.maximum(gap, 0)
 
 
-def learn_legal(examples: Iterable[Example]) -> dict[str, dict[str, list[str]]]:
+def gold_kinds(examples: Iterable[Example]) -> Counter[tuple[str, str, str]]:
+    """How often a head type, a tail type and a label make a gold relation."""
+    return Counter(
+        (head.label_, tail.label_, label)
+        for example in examples
+        for head, tail, label, _ in get_relations(example.reference)
+    )
+
+
+def learn_legal(kinds: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, list[str]]]:
     """The labels that gold relations have by the types of their mentions."""
-    seen: dict[str, dict[str, set[str]]] = {}
-    for example in examples:
-        for head, tail, label, _ in get_relations(example.reference):
-            seen.setdefault(head.label_, {}).setdefault(tail.label_, set()).add(label)
-    return {h: {t: sorted(labels) for t, labels in tails.items()} for h, tails in seen.items()}
+    seen: dict[str, dict[str, list[str]]] = {}
+    for head, tail, label in sorted(set(kinds)):
+        seen.setdefault(head, {}).setdefault(tail, []).append(label)
+    return seen
 
 
 def legal_labels(

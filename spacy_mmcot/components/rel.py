@@ -2,6 +2,8 @@
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,12 +22,12 @@ from thinc.types import Floats2d
 from ..corpus.extensions import get_relations, register
 from ..distillation.losses import Losses, pair_losses
 from ..distillation.soft_relations import SoftRelations, get_soft_relations
-from ..errors import Errors, MMCoTError
+from ..errors import Errors, MMCoTError, Warnings
 from ..model.doc_pairs import DocPairs
 from ..model.listening import check_states
 from ..model.pair_bridge import set_schema
 from ..types import NO_RELATION, Relation
-from .candidates import Legal, candidates, learn_legal, legal_labels
+from .candidates import Legal, candidates, gold_kinds, learn_legal, legal_labels
 from .distilled import DEFAULT_TOK2VEC, DistilledPipe
 from .pair_targets import (
     Target,
@@ -42,6 +44,7 @@ DEFAULT_MODEL = {
     "@architectures": "spacy_mmcot.PairClassifier.v1",
     "tok2vec": DEFAULT_TOK2VEC,
 }
+_MOST_NAMED = 5  # kinds of relations in a warning
 
 
 class PairPrediction(NamedTuple):
@@ -371,8 +374,11 @@ class MMCoTRel(DistilledPipe):
                 labels.update(soft.labels)
                 types.update(label for _, _, label in soft.mentions)
         schema: dict[str, Any] = {"labels": sorted(labels), "types": sorted(types)}
+        kinds = gold_kinds(get_examples())
         if self.learns_legal:
-            schema["legal"] = learn_legal(get_examples())
+            schema["legal"] = learn_legal(kinds)
+        elif self.cfg["legal"] is not None:
+            self._warn_of_illegal(kinds)
         counts = numpy.ones(1 + len(labels))
         for example in get_examples():
             entry = candidates(example.reference, *self._limits)[0]
@@ -380,3 +386,16 @@ class MMCoTRel(DistilledPipe):
             counts += numpy.bincount(gold[gold >= 0], minlength=len(counts))
         schema["log_prior"] = numpy.log(counts / counts.sum()).tolist()
         return schema
+
+    def _warn_of_illegal(self, kinds: Counter[tuple[str, str, str]]) -> None:
+        legal: Legal = self.cfg["legal"]
+        illegal = {k: n for k, n in kinds.items() if k[2] not in legal.get(k[0], {}).get(k[1], ())}
+        if not illegal:
+            return
+        named = sorted(illegal, key=lambda kind: -illegal[kind])[:_MOST_NAMED]
+        places = ", ".join(f"{label} from {head} to {tail}" for head, tail, label in named)
+        if len(illegal) > len(named):
+            places += f" and {len(illegal) - len(named)} more"
+        count, total = sum(illegal.values()), kinds.total()
+        message = Warnings.W600.format(component=self.name, count=count, total=total, places=places)
+        warnings.warn(message, stacklevel=2)

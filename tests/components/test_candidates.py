@@ -14,7 +14,7 @@ import toy_rel
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_mmcot.components.candidates import candidates, learn_legal, legal_labels
+from spacy_mmcot.components.candidates import candidates, gold_kinds, learn_legal, legal_labels
 from spacy_mmcot.corpus.extensions import set_pairs
 from spacy_mmcot.model.doc_pairs import DocPairs
 
@@ -115,9 +115,9 @@ def test_legal_labels_by_the_types_of_head_and_tail() -> None:
 def test_what_gold_relations_show_is_legal() -> None:
     nlp = toy_rel.bare()
     docs = toy_rel.references(nlp)
-    learned = learn_legal(Example(nlp.make_doc(doc.text), doc) for doc in docs)
+    learned = learn_legal(gold_kinds(Example(nlp.make_doc(doc.text), doc) for doc in docs))
     assert learned == toy_rel.LEGAL
-    assert learn_legal([]) == {}
+    assert learn_legal(gold_kinds([])) == {}
 
 
 def test_pairs_left_out_are_counted_in_a_warning(caplog: pytest.LogCaptureFixture) -> None:

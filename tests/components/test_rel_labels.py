@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,13 @@ def test_legal_of_another_word(bad: str) -> None:
         toy_rel.pipeline(legal=bad)
 
 
+@pytest.mark.parametrize("legal", ["learned", toy_rel.LEGAL, None])
+def test_a_map_that_allows_what_is_gold_warns_of_nothing(legal: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=r"\[W600\]")
+        toy_rel.initialised(legal=legal)
+
+
 @pytest.mark.parametrize("legal", ["learned", toy_rel.LEGAL])
 def test_illegal_labels_are_never_predicted(legal: Any) -> None:
     """Not even by a model that has learned nothing, under a threshold that lets all through."""
@@ -158,7 +166,10 @@ def test_without_legal_any_label_may_be_predicted() -> None:
 
 
 def test_a_gold_label_that_the_map_rules_out_teaches_nothing() -> None:
-    nlp = toy_rel.initialised(legal={"PER": {"LOC": ALL}}, negatives=None)
+    with pytest.warns(
+        UserWarning, match=r"\[W600\] mmcot_rel: .* rules out (\d+) of the (\d+) gold"
+    ):
+        nlp = toy_rel.initialised(legal={"PER": {"LOC": ALL}}, negatives=None)
     doc = toy_rel.annotated(nlp, "Anna employs Bo", ["Anna", "Bo"], [("Anna", "Bo", "employs")])
     (target,) = toy_rel.component(nlp).targets([Example(nlp.make_doc(doc.text), doc)])
     # The ruled out pair is left out; the other direction has no relation.
