@@ -24,7 +24,9 @@ def experiment(
         list[str] | None, typer.Option(help="Runs of the plan, all by default; repeatable")
     ] = None,
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Repeatable")] = None,
-    keep_models: Annotated[bool, typer.Option(help="Keep pipelines that no run needs")] = False,
+    keep_models: Annotated[
+        bool, typer.Option(help="Have each run's pipeline in the end, even of runs that are done")
+    ] = False,
 ) -> None:
     """Run PLAN on CORPUS: what results.jsonl has is not run again, so a stopped plan goes on."""
     from ..analysis.results import read_results

@@ -33,7 +33,10 @@ class Runner:
     the run's settings (its config resolved with all overrides), the bytes of its corpus files and
     what is measured are the same. Where only the last differs, a pipeline that was kept is
     evaluated again, not trained. Plans that share a folder and a results file share what is the
-    same in them: a pipeline that is there, or scores."""
+    same in them: a pipeline that is there, or scores.
+
+    keep_models: have the pipelines of all runs in the end, also of those whose scores are known.
+    Without it a pipeline goes once it is scored, unless another run of the plan needs it."""
 
     def __init__(
         self, plan: Plan, corpus: Path, output: Path, results: Path, *, keep_models: bool = False
@@ -48,12 +51,13 @@ class Runner:
     def run(self, name: str, seed: int) -> None:
         run = self.plan.runs[name]
         measured = self._measured(run, self._identity(name, seed))
+        if self.keep_models:
+            self._trained(name, seed)
         if self._is_done(measured):
             return
         line = self._line_of_another_plan(name, seed, measured)
-        if line is None or self.keep_models:
-            model = self._trained(name, seed)
-            line = line or self._line(name, seed, measured, model)
+        if line is None:
+            line = self._line(name, seed, measured, self._trained(name, seed))
         append_result(self.results, line)
         if name not in self._teachers and not self.keep_models:
             shutil.rmtree(self._folder(name, seed), ignore_errors=True)

@@ -213,4 +213,10 @@ def test_a_teacher_is_trained_where_a_student_needs_it(folder: Path) -> None:
         "── tiny: another, seed 1",
         "── tiny: teacher, seed 1",
     ]
-    assert [line["run"] for line in lines_of(folder)] == ["teacher", "student", "another"]
+    done = ["teacher", "student", "another"]
+    assert [line["run"] for line in lines_of(folder)] == done
+    assert [path.name for path in (folder / "models" / "tiny").iterdir()] == ["teacher-1"]
+    finish(start(folder, runs, "--seed", 1, "--keep-models"))
+    assert [line["run"] for line in lines_of(folder)] == done
+    for name in done:
+        assert (folder / "models" / "tiny" / f"{name}-1" / "model-best").is_dir()
