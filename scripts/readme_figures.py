@@ -1,6 +1,7 @@
-"""Write the figures of the last runs into README.md, between its FIGURES marks, so that none is
-typed by hand: metrics/{baseline,student,teacher}.json of `spacy project run all`, and the runs in
-results/results.jsonl of the plans in configs/experiments.
+"""Write the figures of the last runs, so that none is typed by hand: metrics/{baseline,student,
+teacher}.json of `spacy project run all` and the runs in results/results.jsonl of the plans in
+configs/experiments. The chief ones go into README.md, between its FIGURES marks, those of all plans
+into docs/RESULTS.md.
 
     python scripts/readme_figures.py
 """
@@ -12,7 +13,15 @@ from spacy_mmcot.analysis.results import SCORES, Row, by_data, read_results, row
 from spacy_mmcot.experiments.plan import read_plan
 
 ROOT = Path(__file__).resolve().parent.parent
+PLANS = ROOT / "configs" / "experiments"
 NAMES = ("baseline", "student", "teacher")
+CHIEF = ("low_resource", "low_resource_rel")
+RESULTS = """# Results
+
+What results/results.jsonl holds of the plans in `configs/experiments`, one table for each plan,
+corpus and score, written by `python scripts/readme_figures.py`. Strict micro F1; *spread* is the
+greatest less the least. How the rows came about: [EXPERIMENTS.md](EXPERIMENTS.md).
+"""
 
 
 def demo_table() -> list[str]:
@@ -25,17 +34,15 @@ def demo_table() -> list[str]:
     return markdown(lines)
 
 
-def experiment_tables() -> list[str]:
+def experiment_tables(plan: str) -> list[str]:
     lines = []
-    for path in sorted((ROOT / "configs" / "experiments").glob("*.yaml")):
-        plan = read_plan(path)
-        results = read_results(ROOT / "results" / "results.jsonl", plan.name)
-        for data, scored in by_data(results).items():
-            for score, title in SCORES.items():
-                # With gold mentions given, both protocols are one.
-                found = rows(scored, score) if score != "rel_e2e_f" else []
-                if found:
-                    lines += ["", *experiment_table(f"{plan.name}, {data}, {title}", found)]
+    results = read_results(ROOT / "results" / "results.jsonl", plan)
+    for data, scored in by_data(results).items():
+        for score, title in SCORES.items():
+            # With gold mentions given, both protocols are one.
+            found = rows(scored, score) if score != "rel_e2e_f" else []
+            if found:
+                lines += ["", *experiment_table(f"{plan}, {data}, {title}", found)]
     return lines
 
 
@@ -63,8 +70,12 @@ def main() -> None:
     start, end = "<!-- FIGURES START -->", "<!-- FIGURES END -->"
     before, rest = text.split(start)
     _, after = rest.split(end)
-    figures = "\n".join([*demo_table(), *experiment_tables()])
+    chief = [line for plan in CHIEF for line in experiment_tables(plan)]
+    figures = "\n".join([*demo_table(), *chief])
     readme.write_text(f"{before}{start}\n{figures}\n{end}{after}", "utf-8")
+    plans = [read_plan(path).name for path in sorted(PLANS.glob("*.yaml"))]
+    tables = [line for plan in plans for line in experiment_tables(plan)]
+    (ROOT / "docs" / "RESULTS.md").write_text(RESULTS + "\n".join([*tables, ""]), "utf-8")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from .depth import keep_layers
 from .encoder import build_from_config, load_pretrained
 from .encoder_pictures import DocPictures, PictureTraining, matching_loss, see
 from .encoder_rows import Row, groups, make_row, pad
-from .knowledge import knowledge_tags, segment_text
+from .knowledge import knowledge_tags, segment_parts
 from .prompted_encoder import PictureBatch, PromptedEncoder
 from .tokenizer_files import tokenizer_files, tokenizer_of
 from .vision_bridge import VisionModel, vision_grid
@@ -156,8 +156,8 @@ def _make_rows(
     segment_length = model.attrs["segment_length"]
     segments: list[list[int]] = [[] for _ in docs]
     if segment_length:
-        texts = [segment_text(doc, model.attrs["segment_grains"]) for doc in docs]
-        segments = pieces.text_pieces(texts, segment_length)
+        parts = [segment_parts(doc, model.attrs["segment_grains"]) for doc in docs]
+        segments = pieces.joined_pieces(parts, segment_length)
     limit = min(model.attrs["max_length"], module.max_pieces)
     rows: list[Row] = []
     spans: list[list[Any]] = []

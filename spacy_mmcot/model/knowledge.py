@@ -117,12 +117,17 @@ def knowledge_tags(doc: Doc) -> NDArray[numpy.int64]:
     return tags
 
 
-def segment_text(doc: Doc, grains: Sequence[str] = SEGMENT_GRAINS) -> str:
-    """The knowledge that a list of mentions cannot hold, as one text: the picture's caption,
-    what the post means, and how picture and post bear on each other; of these, `grains`."""
+def segment_parts(doc: Doc, grains: Sequence[str] = SEGMENT_GRAINS) -> list[str]:
+    """The knowledge that a list of mentions cannot hold: the picture's caption, what the post
+    means, and how picture and post bear on each other; of these, `grains`, as far as known."""
     knowledge = _knowledge(doc)
     parts = (knowledge.get(name) or "" for name in SEGMENT_GRAINS if name in grains)
-    return " ".join(part.strip() for part in parts if part.strip())
+    return [part.strip() for part in parts if part.strip()]
+
+
+def segment_text(doc: Doc) -> str:
+    """All of these parts as one text."""
+    return " ".join(segment_parts(doc))
 
 
 def full_text(doc: Doc) -> str:

@@ -91,6 +91,20 @@ class WordPieceTokenizer:
         ids = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return [row[:limit] if text else [] for text, row in zip(texts, ids, strict=True)]
 
+    def joined_pieces(self, texts: Sequence[Sequence[str]], limit: int) -> list[list[int]]:
+        """The pieces of several texts each, one behind the other, `limit` in all. A text that
+        needs less than an equal share of the room leaves the rest to the others, so that none is
+        crowded out."""
+        # Further words of a text have a space before them, which some families' pieces hold.
+        flat = [" " * bool(i) + text for parts in texts for i, text in enumerate(parts)]
+        pieces = iter(self.text_pieces(flat, limit) if flat else ())
+        joined = []
+        for parts in texts:
+            rows = [next(pieces) for _ in parts]
+            room = zip(rows, _shares([len(row) for row in rows], limit), strict=True)
+            joined.append([piece for row, share in room for piece in row[:share]])
+        return joined
+
     def _split(self, words: list[str]) -> list[tuple[int, ...]]:
         ids = self.tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
         return [tuple(row) or self._unknown for row in ids]
@@ -145,3 +159,13 @@ def make_windows(lengths: Sequence[int], budget: int, overlap: int) -> list[Wind
         for (start, end), (own_start, own_end) in zip(runs, itertools.pairwise(cuts), strict=True)
         if own_start < own_end
     ]
+
+
+def _shares(lengths: Sequence[int], limit: int) -> list[int]:
+    """How much of `limit` each gets: all it needs, or an equal part of what the shorter leave."""
+    shares = [0] * len(lengths)
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for left, i in zip(range(len(lengths), 0, -1), by_length, strict=True):
+        shares[i] = min(lengths[i], limit // left)
+        limit -= shares[i]
+    return shares

@@ -171,7 +171,8 @@ def test_a_segment_is_the_plain_encoders_text_pair(source: str) -> None:
     doc = nlp(know(nlp, TEXTS[0]))
     tokenizer = module.pieces.tokenizer
     ids = [piece for row in module.pieces.pieces(doc, 99) for piece in row]
-    segment = module.pieces.text_pieces(["a stage at night A concert in the old town."], 12)[0]
+    parts = ["a stage at night", "A concert in the old town."]
+    (segment,) = module.pieces.joined_pieces([parts], 12)
     assert len(segment) == 12
     pair = tokenizer.build_inputs_with_special_tokens(ids, segment)
     kwargs = {"input_ids": torch.tensor([pair])}

@@ -46,6 +46,14 @@ def test_a_grain_left_out_makes_no_difference_the_others_do(
     numpy.testing.assert_array_equal(states(again, GRAINS), expected)
 
 
+def test_no_grain_is_crowded_out_of_a_short_segment(bert_source: str) -> None:
+    nlp = tiny.pipeline(bert_source, segment_length=9)
+    expected = states(nlp, GRAINS)
+    for grain in GRAINS:
+        other = {**GRAINS, grain: f"otherwise {GRAINS[grain]}"}
+        assert not numpy.array_equal(states(nlp, other), expected), grain
+
+
 def test_all_grains_are_read_unless_some_are_named(bert_source: str) -> None:
     every = tiny.pipeline(bert_source, segment_length=40)
     named = tiny.pipeline(bert_source, segment_length=40, segment_grains=list(GRAINS))

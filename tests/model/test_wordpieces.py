@@ -201,3 +201,28 @@ def test_segment_texts(pieces: WordPieceTokenizer, tokenizer: Any) -> None:
     assert first == tokenizer("a museum in Oslo", add_special_tokens=False)["input_ids"][:3]
     assert empty == []
     assert last == tokenizer("the band", add_special_tokens=False)["input_ids"][:3]
+
+
+def test_texts_share_the_room(pieces: WordPieceTokenizer, tokenizer: Any) -> None:
+    texts = ["a museum in Oslo", "the band", "a concert in the old town hall of Oslo"]
+    (whole, none, one) = pieces.joined_pieces([texts, [], texts[:1]], limit=99)
+    assert whole == tokenizer(" ".join(texts), add_special_tokens=False)["input_ids"]
+    assert none == [] and one == pieces.text_pieces(texts[:1], limit=99)[0]
+    first, *others = (pieces.text_pieces([" " * bool(i) + t], 2)[0] for i, t in enumerate(texts))
+    assert pieces.joined_pieces([texts], limit=6) == [sum(others, first)]
+    assert pieces.joined_pieces([], limit=9) == []
+
+
+@pytest.mark.parametrize(
+    ("lengths", "limit", "shares"),
+    [
+        ([12, 4, 30], 24, [10, 4, 10]),
+        ([12, 30, 30], 24, [8, 8, 8]),
+        ([30, 30], 25, [12, 13]),
+        ([3, 2], 24, [3, 2]),
+        ([5], 3, [3]),
+        ([], 3, []),
+    ],
+)
+def test_shares(lengths: list[int], limit: int, shares: list[int]) -> None:
+    assert wordpieces._shares(lengths, limit) == shares
