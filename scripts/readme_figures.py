@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from spacy_mmcot.analysis.results import SCORES, Row, by_data, read_results, rows
-from spacy_mmcot.experiments.plan import read_plan
+from spacy_mmcot.experiments.plan import Plan, read_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANS = ROOT / "configs" / "experiments"
@@ -34,15 +34,18 @@ def demo_table() -> list[str]:
     return markdown(lines)
 
 
-def experiment_tables(plan: str) -> list[str]:
+def experiment_tables(plan: Plan) -> list[str]:
     lines = []
-    results = read_results(ROOT / "results" / "results.jsonl", plan)
+    results = read_results(ROOT / "results" / "results.jsonl", plan.name)
+    order = {name: place for place, name in enumerate(plan.runs)}
+    # Pictures read in other ways are rows named "student, black pictures".
+    results.sort(key=lambda line: order.get(line["run"].split(",")[0], len(order)))
     for data, scored in by_data(results).items():
         for score, title in SCORES.items():
             # With gold mentions given, both protocols are one.
             found = rows(scored, score) if score != "rel_e2e_f" else []
             if found:
-                lines += ["", *experiment_table(f"{plan}, {data}, {title}", found)]
+                lines += ["", *experiment_table(f"{plan.name}, {data}, {title}", found)]
     return lines
 
 
@@ -70,11 +73,11 @@ def main() -> None:
     start, end = "<!-- FIGURES START -->", "<!-- FIGURES END -->"
     before, rest = text.split(start)
     _, after = rest.split(end)
-    chief = [line for plan in CHIEF for line in experiment_tables(plan)]
+    plans = {path.stem: read_plan(path) for path in sorted(PLANS.glob("*.yaml"))}
+    chief = [line for name in CHIEF for line in experiment_tables(plans[name])]
     figures = "\n".join([*demo_table(), *chief])
     readme.write_text(f"{before}{start}\n{figures}\n{end}{after}", "utf-8")
-    plans = [read_plan(path).name for path in sorted(PLANS.glob("*.yaml"))]
-    tables = [line for plan in plans for line in experiment_tables(plan)]
+    tables = [line for plan in plans.values() for line in experiment_tables(plan)]
     (ROOT / "docs" / "RESULTS.md").write_text(RESULTS + "\n".join([*tables, ""]), "utf-8")
 
 
