@@ -72,9 +72,14 @@ def plain(value: Any) -> Any:
         case list() | tuple():
             return [plain(inner) for inner in value]
     if hasattr(value, "to_pylist"):
-        # An Arrow array of one. It keeps times finer than Python's, and refuses to hand those over.
+        # An Arrow array of one. It keeps times finer than Python's, and without pandas refuses to
+        # hand those over.
         try:
             return plain(value.to_pylist()[0])
         except ValueError:
-            return str(value[0])
+            pass
+        try:
+            return value.cast("string")[0].as_py()
+        except NotImplementedError:  # a length of time has no text: its number
+            return value[0].value
     return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -35,15 +35,15 @@ def module(source: str, **settings: Any) -> PromptedEncoder:
 
 
 def read(encoder: PromptedEncoder, pieces: PieceBatch) -> dict[str, torch.Tensor]:
-    """The arguments that reach the Hugging Face encoder, as it is called in training: prediction
-    may take its layers one by one (see test_packed.py)."""
+    """The arguments that reach the Hugging Face encoder where it is called as a whole, as on a GPU:
+    on a CPU its layers may be taken one by one (see test_packed.py)."""
     caught: dict[str, torch.Tensor] = {}
     hook = encoder.encoder.register_forward_pre_hook(
         lambda _, args, kwargs: caught.update(kwargs), with_kwargs=True
     )
-    with torch.no_grad():
-        encoder.train()(pieces)
-    encoder.eval()
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "_can_pack", False)
+        encoder(pieces)
     hook.remove()
     return caught
 

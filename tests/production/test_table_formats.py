@@ -138,7 +138,7 @@ def test_parquet_keeps_its_types(written: Callable[..., Path], tmp_path: Path) -
     pq.write_table(table, source, row_group_size=3)
     result = pq.read_table(written(source, "parquet"))
     for name in table.column_names[1:]:
-        assert result[name].to_pylist() == table[name].to_pylist(), name
+        assert result[name].combine_chunks().equals(table[name].combine_chunks()), name
         assert result.schema.field(name).type == table.schema.field(name).type
     assert result["text"].to_pylist() == texts
     row = read_jsonl(written(source, "jsonl"))[0]
