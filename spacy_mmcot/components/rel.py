@@ -374,11 +374,10 @@ class MMCoTRel(DistilledPipe):
                 labels.update(soft.labels)
                 types.update(label for _, _, label in soft.mentions)
         schema: dict[str, Any] = {"labels": sorted(labels), "types": sorted(types)}
-        kinds = gold_kinds(get_examples())
         if self.learns_legal:
-            schema["legal"] = learn_legal(kinds)
+            schema["legal"] = learn_legal(gold_kinds(get_examples()))
         elif self.cfg["legal"] is not None:
-            self._warn_of_illegal(kinds)
+            self._warn_of_illegal(gold_kinds(get_examples()))
         counts = numpy.ones(1 + len(labels))
         for example in get_examples():
             entry = candidates(example.reference, *self._limits)[0]
