@@ -213,6 +213,11 @@ class Errors:
         "model with a picture encoder, a folder saved by save_pretrained, or package:NAME."
     )
     E409 = "[E409] {name} is {received}. Allowed: {allowed}."
+    E410 = (
+        "[E410] The knowledge of the doc {doc} {problem}. Allowed in doc._.mmcot_knowledge: a dict "
+        "with any of 'noun' (a list of dicts with the texts 'mention' and 'kind', and "
+        "'explanation' where there is one) and the texts 'sentence', 'multimodality' and 'caption'."
+    )
     E411 = (
         "[E411] The setting layers cannot cut an encoder of the family {family!r}: its layers do "
         "not stand in one list. Leave layers at null, or take a source of another family, such as "

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 from spacy.util import load_config
 
-from ..analysis.results import read_all_results, read_results
+from ..analysis.results import read_all_results
 from ..errors import Errors, MMCoTError
 from ..types import Pictures
 from .plan import Plan, Run
@@ -51,16 +51,34 @@ class Runner:
     def run(self, name: str, seed: int) -> None:
         run = self.plan.runs[name]
         measured = self._measured(run, self._identity(name, seed))
+        known = self._known(measured)
         if self.keep_models:
             self._trained(name, seed)
-        if self._is_done(measured):
+        if any(line["experiment"] == self.plan.name for line in known):
             return
-        line = self._line_of_another_plan(name, seed, measured)
+        line = self._of_another_plan(name, known)
         if line is None:
             line = self._line(name, seed, measured, self._trained(name, seed))
         append_result(self.results, line)
         if name not in self._teachers and not self.keep_models:
             shutil.rmtree(self._folder(name, seed), ignore_errors=True)
+
+    def _known(self, measured: str) -> list[dict[str, Any]]:
+        """What the results hold about the same training, measured the same way, in any plan."""
+        plans = read_all_results(self.results).values()
+        return [line for lines in plans for line in lines if line.get("identity") == measured]
+
+    def _of_another_plan(self, name: str, known: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """A line for this run from one that another plan wrote. Where the run names further files
+        of its own, it is scored anew."""
+        run = self.plan.runs[name]
+        if run.also_on:
+            return None
+        scored = self.plan.scored(run)
+        for line in known:
+            if line["evaluated_on"] == scored:
+                return {**line, "experiment": self.plan.name, "run": name}
+        return None
 
     def _trained(self, name: str, seed: int) -> Path:
         """The run's pipeline: the one that is there, or a copy of another plan's, or a new one.
@@ -100,19 +118,6 @@ class Runner:
                 continue
             return True
         return False
-
-    def _line_of_another_plan(self, name: str, seed: int, measured: str) -> dict[str, Any] | None:
-        """A line for this run from one that another plan wrote about the same training and scores.
-        Where the run names further files of its own, it is scored anew."""
-        if self.plan.runs[name].also_on:
-            return None
-        for lines in read_all_results(self.results).values():
-            for line in lines:
-                if line.get("identity") == measured and line["evaluated_on"] == self.plan.scored(
-                    self.plan.runs[name]
-                ):
-                    return {**line, "experiment": self.plan.name, "run": name}
-        return None
 
     def _line(self, name: str, seed: int, measured: str, model: Path) -> dict[str, Any]:
         """What is kept of a trained run: its scores, and all that they depend on."""
@@ -189,10 +194,6 @@ class Runner:
         for teacher in run.teachers(seed):
             digest.update(self._identity(*teacher).encode())
         return digest.hexdigest()[:16]
-
-    def _is_done(self, identity: str) -> bool:
-        lines = read_results(self.results, self.plan.name)
-        return any(line["identity"] == identity for line in lines)
 
     def _taught(self, run: Run, seed: int, files: list[Path]) -> Path:
         """The teacher's view of the files, shared by all students of the same teachers."""

@@ -89,15 +89,15 @@ def best_paths(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> list[
         pointers.append(pointer)
     table = torch.stack(scores, dim=1)
     last = table[torch.arange(len(lengths)), lengths - 1] + transitions[:-1, -1]
-    tags = last.argmax(dim=1).tolist()
-    history = [pointer.tolist() for pointer in pointers]
-    paths = []
-    for i, (tag, length) in enumerate(zip(tags, lengths.tolist(), strict=True)):
-        path = [tag]
-        for t in range(length - 2, -1, -1):
-            path.append(history[t][i][path[-1]])
-        paths.append(path[::-1])
-    return paths
+    tag = last.argmax(dim=1)
+    # From the batch's last token backwards; a shorter sentence joins at its own last token.
+    tags = [tag]
+    for t in range(len(pointers) - 1, -1, -1):
+        before = pointers[t].gather(1, tag.unsqueeze(1)).squeeze(1)
+        tag = torch.where(t < lengths - 1, before, tag)
+        tags.append(tag)
+    paths = torch.stack(tags[::-1], dim=1).cpu().numpy()
+    return [path[:n].tolist() for path, n in zip(paths, lengths.cpu().numpy(), strict=True)]
 
 
 def path_scores(

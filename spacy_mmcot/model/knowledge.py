@@ -10,6 +10,7 @@ import numpy
 from numpy.typing import NDArray
 from spacy.tokens import Doc
 
+from ..errors import Errors, MMCoTError
 from ..types import KNOWLEDGE_KEY
 
 # What kinds of thing an LLM names, sorted by the word that heads the kind ("film festival" is an
@@ -140,8 +141,31 @@ def full_text(doc: Doc) -> str:
 
 
 def _knowledge(doc: Doc) -> Mapping[str, Any]:
+    """Raises MMCoTError where a user wrote something else there."""
     user_data: dict[Any, Any] = doc.user_data
-    return user_data.get(KNOWLEDGE_KEY) or {}
+    knowledge = user_data.get(KNOWLEDGE_KEY) or {}
+    problem = _problem(knowledge)
+    if problem:
+        raise MMCoTError(Errors.E410.format(doc=repr(doc.text[:60]), problem=problem))
+    return knowledge
+
+
+def _problem(knowledge: Any) -> str | None:
+    if not isinstance(knowledge, Mapping):
+        return f"is a {type(knowledge).__name__}"
+    for name in SEGMENT_GRAINS:
+        if not isinstance(knowledge.get(name), str | None):
+            return f"has a {type(knowledge[name]).__name__} as {name!r}"
+    items = knowledge.get("noun") or ()
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        return f"has a {type(items).__name__} as 'noun'"
+    for item in items:
+        if not isinstance(item, Mapping):
+            return f"has a {type(item).__name__} among its 'noun'"
+        for name in ("mention", "kind"):
+            if not isinstance(item.get(name), str):
+                return f"has a 'noun' without a text as {name!r}: {dict(item)}"
+    return None
 
 
 def _squeeze(text: str) -> str:

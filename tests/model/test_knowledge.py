@@ -8,6 +8,7 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
 
+from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.knowledge import (
     KIND_WORDS,
     KINDS,
@@ -214,3 +215,28 @@ def test_texts(nlp: Language) -> None:
     assert full_text(doc) == (
         "Oslo: city. capital of Norway Anna: singer. a stage The stage is in the city."
     )
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "problem"),
+    [
+        ("Paris is a city.", "is a str"),
+        ([{"mention": "Paris", "kind": "city"}], "is a list"),
+        ({"sentence": ["Paris"]}, "has a list as 'sentence'"),
+        ({"caption": 3}, "has a int as 'caption'"),
+        ({"noun": "Paris"}, "has a str as 'noun'"),
+        ({"noun": {"Paris": "city"}}, "has a dict as 'noun'"),
+        ({"noun": ["Paris"]}, "has a str among its 'noun'"),
+        ({"noun": [{"mention": "Paris"}]}, "without a text as 'kind': {'mention': 'Paris'}"),
+        ({"noun": [{"kind": "city"}]}, "without a text as 'mention'"),
+        ({"noun": [{"mention": None, "kind": "city"}]}, "without a text as 'mention'"),
+    ],
+)
+def test_knowledge_of_another_shape(nlp: Language, knowledge: object, problem: str) -> None:
+    doc = nlp("Paris again")
+    doc.user_data[KNOWLEDGE_KEY] = knowledge
+    for read in (knowledge_tags, segment_text, full_text):
+        with pytest.raises(MMCoTError, match=r"E410.*'Paris again'") as caught:
+            read(doc)
+        assert problem in str(caught.value)
+        assert "Allowed in doc._.mmcot_knowledge: a dict" in str(caught.value)
