@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -24,31 +25,47 @@ def candidates(doc: Doc, max_distance: int, max_pairs: int) -> tuple[DocPairs, i
     mentions = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
     asked = get_pairs(doc)
     if asked is None:
-        pairs = _near_pairs(mentions, max_distance)
+        pairs, n_pairs = _near_pairs(mentions, max_distance, max_pairs)
     else:
         place = {(start, end): i for i, (start, end, _) in enumerate(mentions)}
         found = [(place.get((h.start, h.end)), place.get((t.start, t.end))) for h, t in asked]
         known = dict.fromkeys(p for p in found if None not in p and p[0] != p[1])
         pairs = numpy.array(list(known), dtype="int64").reshape(-1, 2)
         pairs = pairs[_gaps(mentions, pairs) <= max_distance]
-    surplus = max(0, len(pairs) - max_pairs)
-    if surplus:
+        n_pairs = len(pairs)
+    if len(pairs) > max_pairs:
         nearest = numpy.argsort(_gaps(mentions, pairs), kind="stable")[:max_pairs]
         pairs = pairs[numpy.sort(nearest)]
-    return DocPairs(doc, mentions, pairs), surplus
+    return DocPairs(doc, mentions, pairs), n_pairs - len(pairs)
 
 
-def _near_pairs(mentions: Sequence[tuple[int, int, str]], max_distance: int) -> NDArray:
-    """Both directions of every pair that is near enough; entities come sorted and disjoint."""
+def _near_pairs(
+    mentions: Sequence[tuple[int, int, str]], max_distance: int, max_pairs: int
+) -> tuple[NDArray, int]:
+    """Both directions of every pair that is near enough, and how many these are; entities come
+    sorted and disjoint. Of more than `max_pairs` only the nearer are made, and at least as many
+    as that."""
     starts = numpy.array([start for start, _, _ in mentions], dtype="int64")
     ends = numpy.array([end for _, end, _ in mentions], dtype="int64")
     n = len(mentions)
-    last = numpy.searchsorted(starts, ends + max_distance, side="right")
-    counts = numpy.maximum(last - numpy.arange(n) - 1, 0)
-    left = numpy.repeat(numpy.arange(n), counts)
-    right = left + 1 + numpy.arange(len(left)) - numpy.repeat(numpy.cumsum(counts) - counts, counts)
+
+    def counts(distance: int) -> NDArray:
+        """How many mentions come after each within the distance."""
+        last = numpy.searchsorted(starts, ends + distance, side="right")
+        return numpy.maximum(last - numpy.arange(n) - 1, 0)
+
+    def n_pairs(distance: int) -> int:
+        return 2 * int(counts(distance).sum())
+
+    distance = min(max_distance, int(ends.max(initial=0)))
+    n_near = n_pairs(distance)
+    if n_near > max_pairs:
+        distance = bisect_right(range(distance), max_pairs, key=n_pairs)
+    after = counts(distance)
+    left = numpy.repeat(numpy.arange(n), after)
+    right = left + 1 + numpy.arange(len(left)) - numpy.repeat(numpy.cumsum(after) - after, after)
     both = numpy.stack([left, right, right, left], axis=1)
-    return both.reshape(-1, 2).astype("int64")
+    return both.reshape(-1, 2).astype("int64"), n_near
 
 
 def _gaps(mentions: Sequence[tuple[int, int, str]], pairs: NDArray) -> NDArray:

@@ -74,6 +74,17 @@ def test_of_too_many_pairs_the_nearest(seed: int) -> None:
         assert surplus == max(0, len(gaps) - most)
 
 
+def test_very_many_mentions_within_a_great_distance() -> None:
+    # All 900 million pairs at once would take 14 GB.
+    n = 30_000
+    entry, surplus = candidates(doc_of([(i, i + 1) for i in range(n)], n), 10**30, 2 * n)
+    assert len(entry.pairs) == 2 * n
+    assert surplus == n * (n - 1) - 2 * n
+    # Each with its neighbour, and two of those with one between them.
+    gaps = abs(entry.pairs[:, 0] - entry.pairs[:, 1]) - 1
+    assert ((gaps == 0).sum(), (gaps == 1).sum()) == (2 * (n - 1), 2)
+
+
 def test_asked_pairs_alone() -> None:
     doc = doc_of([(0, 1), (2, 4), (9, 10)], 12)
     a, b, c = doc.ents
