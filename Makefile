@@ -4,12 +4,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint test demo clean
+.PHONY: help install lint test coverage demo clean
 
 help:
 	@echo "make install  create $(VENV) with the pinned set (constraints.txt)"
 	@echo "make lint     style, format, types, import directions"
-	@echo "make test     lint, then the tests with coverage"
+	@echo "make test     lint, then the tests"
+	@echo "make coverage the tests, and which lines they reach (a quarter slower)"
 	@echo "make demo     the whole project on the demo corpus, offline: train, distil, report"
 	@echo "make clean    remove caches and build output; $(VENV) and training runs stay"
 
@@ -29,9 +30,13 @@ lint: install
 	$(BIN)/lint-imports
 
 # A process a core, each with one thread; the tests of a file stay together and share its models.
-test: export OMP_NUM_THREADS := 1
+test coverage: export OMP_NUM_THREADS := 1
+test coverage: PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 25
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov --cov-report=term:skip-covered
+	$(PYTEST)
+
+coverage: install
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 # project.yml calls `python` and `spacy-mmcot`, so the environment's come first.
 demo: export PATH := $(abspath $(BIN)):$(PATH)
