@@ -36,7 +36,10 @@ class Runner:
     same in them: a pipeline that is there, or scores.
 
     keep_models: have the pipelines of all runs in the end, also of those whose scores are known.
-    Without it a pipeline goes once it is scored, unless another run of the plan needs it."""
+    Without it a pipeline goes once it is scored, unless another run of the plan needs it.
+
+    What a run found stays beside its pipeline's folder, as NAME-SEED.predictions.jsonl: `compare`
+    reads these files."""
 
     def __init__(
         self, plan: Plan, corpus: Path, output: Path, results: Path, *, keep_models: bool = False
@@ -126,7 +129,8 @@ class Runner:
         further = [*map(self._file, self.plan.scored_too(run)), *map(_user_path, run.also_on)]
         first, *others = run.pictures
         started = time.perf_counter()
-        metrics = self._evaluate(run, model, own, first)
+        predictions = model.parent.with_name(f"{model.parent.name}.predictions.jsonl")
+        metrics = self._evaluate(run, model, own, first, "--predictions", predictions)
         also = {self._part(path): self._evaluate(run, model, path, first) for path in further}
         other_pictures = {way: self._evaluate(run, model, own, way) for way in others}
         seconds = time.perf_counter() - started
@@ -221,9 +225,11 @@ class Runner:
         flat = [str(item) for key, v in overrides.items() for item in (f"--{key}", _as_json(v))]
         _call("train", run.config, "--output", folder, *flat)
 
-    def _evaluate(self, run: Run, model: Path, data: Path, pictures: Pictures) -> Any:
+    def _evaluate(
+        self, run: Run, model: Path, data: Path, pictures: Pictures, *further: object
+    ) -> Any:
         output = model.parent / "metrics.json"
-        options: list[object] = ["--output", output, "--pictures", pictures]
+        options = ["--output", output, "--pictures", pictures, *further]
         if run.knowledge:
             options.append("--knowledge")
         for part in self.plan.ambiguous:

@@ -19,6 +19,8 @@ import toy
 from spacy.util import load_config
 
 from spacy_mmcot import __version__
+from spacy_mmcot.analysis.predictions import read_predictions
+from spacy_mmcot.analysis.scores import entity_counts, f_scores
 from spacy_mmcot.corpus.docbin import read_docs, write_docs
 from spacy_mmcot.distillation.soft_labels import get_soft_labels
 
@@ -96,6 +98,11 @@ def test_a_line_says_all_that_its_figures_depend_on(folder: Path) -> None:
     # What reads knowledge is not scored on copies that have none.
     assert reader["also_on"] == {} and reader["evaluated_on"] == "more"
     assert reader["data"].keys() == {"train", "more"}
+    # What was found is there for `compare`.
+    for line in (baseline, reader):
+        found = read_predictions(folder / "models" / "tiny" / f"{line['run']}-1.predictions.jsonl")
+        assert len(found) == line["metrics"]["docs"]
+        assert f_scores(entity_counts(found).sum(0)) == pytest.approx(line["metrics"]["ents_f"])
     assert finish(start(folder, runs, "--seed", 1, also_on=also_on)).count("── tiny") == 0
 
     # A copy that changes is scored again.
