@@ -20,7 +20,8 @@ RESULTS = """# Results
 
 What results/results.jsonl holds of the plans in `configs/experiments`, one table for each plan,
 corpus and score, written by `python scripts/readme_figures.py`. Strict micro F1; *spread* is the
-greatest less the least. How the rows came about: [EXPERIMENTS.md](EXPERIMENTS.md).
+greatest less the least, where there are several seeds. How the rows came about:
+[EXPERIMENTS.md](EXPERIMENTS.md).
 """
 
 

@@ -81,8 +81,10 @@ class Row(NamedTuple):
         return mean(self.scores.values())
 
     @property
-    def spread(self) -> float:
-        """The greatest score less the least."""
+    def spread(self) -> float | None:
+        """The greatest score less the least; None of a single seed."""
+        if len(self.scores) < 2:
+            return None
         return max(self.scores.values()) - min(self.scores.values())
 
 

@@ -39,11 +39,10 @@ def summary(results: list[dict[str, Any]], score: str, data: str = "") -> Table 
     columns = ("run", *(f"seed {s}" for s in seeds), "mean", "spread", "steps", "train s")
     table = Table(*columns, title=f"{data}: {SCORES[score]}" if data else SCORES[score])
     for row in found:
-        cells = [row.scores.get(seed) for seed in seeds]
+        cells = (*map(row.scores.get, seeds), row.mean, row.spread)
         table.add_row(
             row.run,
-            *("" if cell is None else f"{100 * cell:.2f}" for cell in (*cells, row.mean)),
-            f"{100 * row.spread:.2f}",
+            *("" if cell is None else f"{100 * cell:.2f}" for cell in cells),
             str(row.steps),
             f"{row.seconds:.0f}",
         )

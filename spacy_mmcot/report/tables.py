@@ -145,7 +145,7 @@ def _runs(title: str, found: Sequence[Row]) -> Table:
             row.run,
             *(percent(row.scores.get(seed)) for seed in seeds),
             percent(row.mean),
-            percent(row.spread) if len(row.scores) > 1 else "",
+            percent(row.spread),
             _number(row.seconds or None),
         ]
         for row in found
