@@ -62,18 +62,18 @@ def test_the_table(tmp_path: Path) -> None:
     results = [line("a", 1, 0.5), line("b", 1, 0.61234), line("a", 3, 0.6)]
     assert shown(results) == [
         ["a", "50.00", "60.00", "55.00", "10.00", "20", "4"],
-        ["b", "61.23", "", "61.23", "0.00", "20", "3"],
+        ["b", "61.23", "", "61.23", "", "20", "3"],
     ]
 
 
 def test_a_run_repeated_counts_once_with_its_last_result() -> None:
     results = [line("a", 1, 0.5), line("a", 1, 0.6)]
-    assert shown(results) == [["a", "60.00", "60.00", "0.00", "20", "3"]]
+    assert shown(results) == [["a", "60.00", "60.00", "", "20", "3"]]
 
 
 def test_runs_without_the_score_are_left_out() -> None:
     relations = line("a", 1, 0.5) | {"metrics": {"rel_f": 0.4, "training": None}}
-    assert shown([relations, line("b", 1, 0.6)]) == [["b", "60.00", "60.00", "0.00", "20", "3"]]
+    assert shown([relations, line("b", 1, 0.6)]) == [["b", "60.00", "60.00", "", "20", "3"]]
     assert summary([relations], "ents_f") is None
     table = summary([relations], "rel_f")
     assert table is not None and table.title == "relation F1 (gold mentions)"
@@ -85,7 +85,7 @@ def test_further_data_has_tables_of_its_own() -> None:
     found = by_data(results)
     assert list(found) == ["dev", "folder/other"]
     assert shown(found["dev"]) == shown(results)
-    assert shown(found["folder/other"]) == [["a", "70.00", "70.00", "0.00", "20", "3"]]
+    assert shown(found["folder/other"]) == [["a", "70.00", "70.00", "", "20", "3"]]
 
 
 def test_pictures_read_in_other_ways_are_rows_beside_their_run() -> None:
