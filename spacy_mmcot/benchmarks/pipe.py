@@ -58,6 +58,8 @@ def pipe_figures(
             ratios[f"ratio_to_{other}"] = speed["whole"] / speed[other]
     if exported is not None:
         ratios["runtime_speedup"] = speed["exported"] / speed["whole"]
+        if "limit" in speed:
+            ratios["ratio_exported_to_limit"] = speed["exported"] / speed["limit"]
     figures: dict[str, Any] = {
         "docs": len(texts),
         "words": words,

@@ -95,6 +95,8 @@ def test_a_pipeline_beside_its_limit_its_peers_and_its_export(
         assert figures[f"ratio_to_{name}"] == pytest.approx(expected, rel=0.02, abs=0.002)
     expected = speed["exported"] / speed["whole"]
     assert figures["runtime_speedup"] == pytest.approx(expected, rel=0.02)
+    expected = speed["exported"] / speed["limit"]
+    assert figures["ratio_exported_to_limit"] == pytest.approx(expected, rel=0.02, abs=0.002)
     assert figures["latency_ms_p50_exported"] > 0 and figures["peak_mb_exported"] > 50
 
 
