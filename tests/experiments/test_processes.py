@@ -222,7 +222,8 @@ def test_a_teacher_is_trained_where_a_student_needs_it(folder: Path) -> None:
     ]
     done = ["teacher", "student", "another"]
     assert [line["run"] for line in lines_of(folder)] == done
-    assert [path.name for path in (folder / "models" / "tiny").iterdir()] == ["teacher-1"]
+    kept = [path.name for path in (folder / "models" / "tiny").iterdir() if path.is_dir()]
+    assert kept == ["teacher-1"]
     finish(start(folder, runs, "--seed", 1, "--keep-models"))
     assert [line["run"] for line in lines_of(folder)] == done
     for name in done:
