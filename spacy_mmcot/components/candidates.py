@@ -54,14 +54,12 @@ def _near_pairs(
         last = numpy.searchsorted(starts, ends + distance, side="right")
         return numpy.maximum(last - numpy.arange(n) - 1, 0)
 
-    def n_pairs(distance: int) -> int:
-        return 2 * int(counts(distance).sum())
-
     distance = min(max_distance, int(ends.max(initial=0)))
-    n_near = n_pairs(distance)
-    if n_near > max_pairs:
-        distance = bisect_right(range(distance), max_pairs, key=n_pairs)
     after = counts(distance)
+    n_near = 2 * int(after.sum())
+    if n_near > max_pairs:
+        nearer = bisect_right(range(distance), max_pairs, key=lambda d: 2 * int(counts(d).sum()))
+        after = counts(nearer)
     left = numpy.repeat(numpy.arange(n), after)
     right = left + 1 + numpy.arange(len(left)) - numpy.repeat(numpy.cumsum(after) - after, after)
     both = numpy.stack([left, right, right, left], axis=1)
