@@ -22,7 +22,10 @@ def export(
         typer.Option(help="Of the encoder's linear layers: int8 is fast, fp32 exact"),
     ] = Precision.INT8,
     threads: Annotated[
-        int, typer.Option(min=0, help="Of ONNX Runtime, 0 for as many as torch has")
+        int,
+        typer.Option(
+            min=0, help="Parts of a batch that run at once, 0 for as many as torch has threads"
+        ),
     ] = 0,
 ) -> None:
     """Write a pipeline whose encoder runs on ONNX Runtime, for fast prediction on a CPU.

@@ -188,7 +188,7 @@ def _run(
     states: list[Tensor] = []
     prompts: list[Tensor] = []
     views: list[View | None] = [None] * len(rows)
-    for group in groups(rows, module.padding_is_free):
+    for group in groups(rows, module.packs):
         seen = None
         if pictures is not None:
             shown = torch.tensor([pictures.shown[rows[i].doc] for i in group], device=device)

@@ -122,11 +122,6 @@ class PromptedEncoder(nn.Module):
         return self._can_pack and self.word_embeddings.weight.is_cpu
 
     @property
-    def padding_is_free(self) -> bool:
-        """Whether windows of very different lengths may share a batch."""
-        return self.packs and self.layers is None
-
-    @property
     def max_pieces(self) -> int:
         """How many pieces the encoder's positions allow beside the prompts."""
         positions = getattr(self.encoder.config, "max_position_embeddings", 512)

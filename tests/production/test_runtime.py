@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -103,6 +104,21 @@ def test_a_batch_changes_nothing(trained: Language, precision: str) -> None:
     for alone, together in zip(map(runtime, TEXTS), runtime.pipe(TEXTS), strict=True):
         assert toy.found([alone]) == toy.found([together])
         assert toy.scores(alone) == pytest.approx(toy.scores(together), abs=1e-4)
+
+
+def test_threads_change_nothing(trained: Language) -> None:
+    texts = TEXTS * 5
+    one, three = (exported(trained, "int8", threads=threads) for threads in (1, 3))
+    for expected, found in zip(states(one, texts), states(three, texts), strict=True):
+        numpy.testing.assert_array_equal(found, expected)
+
+
+def test_requests_share_a_pipeline(trained: Language) -> None:
+    runtime = exported(trained, "int8", threads=2)
+    expected = [toy.found([runtime(text)]) for text in toy.texts()]
+    with ThreadPoolExecutor(4) as requests:
+        for _ in range(5):
+            assert [toy.found([doc]) for doc in requests.map(runtime, toy.texts())] == expected
 
 
 def test_disk_bytes_and_pickle_keep_it(trained: Language, tmp_path: Path) -> None:
