@@ -39,7 +39,7 @@ def made_texts(count: int) -> Iterator[str]:
 
 
 def growth(
-    pipeline: str, sizes: Sequence[int], workers: int = 1, batch_size: int = 64
+    pipeline: str, sizes: Sequence[int], workers: int = 1, batch_size: int = 256
 ) -> dict[str, Any]:
     """For each number of docs: docs_per_second, loading included, peak_mb of the largest process,
     and seconds. With two sizes or more, what lies between the smallest and the largest:

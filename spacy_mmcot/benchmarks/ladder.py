@@ -13,7 +13,7 @@ from .turns import piped, take_turns
 
 
 def side_by_side(
-    pipelines: Mapping[str, Language], texts: Sequence[str], rounds: int = 5, batch_size: int = 64
+    pipelines: Mapping[str, Language], texts: Sequence[str], rounds: int = 5, batch_size: int = 256
 ) -> dict[str, dict[str, Any]]:
     """Words/s of each pipeline over the same texts, and how many times the first one's that is.
 
@@ -23,7 +23,7 @@ def side_by_side(
     names = list(pipelines)
     first = pipelines[names[0]]
     words = sum(len(doc) for doc in map(first.make_doc, texts))
-    batches = [list(batch) for batch in minibatch(texts, batch_size * 4)]
+    batches = [list(batch) for batch in minibatch(texts, batch_size)]
     contenders = {name: piped(nlp, batches, batch_size) for name, nlp in pipelines.items()}
     seconds = take_turns(contenders, len(batches), rounds)
     middle = {name: median(spent.sum(axis=1).tolist()) for name, spent in seconds.items()}

@@ -22,7 +22,7 @@ def pipe_figures(
     nlp: Language,
     texts: Sequence[str],
     rounds: int = 5,
-    batch_size: int = 64,
+    batch_size: int = 256,
     exported: Language | None = None,
 ) -> dict[str, Any]:
     """Words/s of the pipeline, without each component that no later one needs, of its bare encoder
@@ -34,7 +34,7 @@ def pipe_figures(
     over that of the one without: 0.9 says that the component costs a tenth. Latencies are those
     of single texts, in milliseconds.
     """
-    batches = [list(batch) for batch in minibatch(texts, batch_size * 4)]
+    batches = [list(batch) for batch in minibatch(texts, batch_size)]
     contenders: dict[str, Contender] = {"whole": piped(nlp, batches, batch_size)}
     for name in _leaves(nlp):
         contenders[f"without_{name}"] = piped(nlp, batches, batch_size, [name])

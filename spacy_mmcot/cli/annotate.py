@@ -59,7 +59,7 @@ def annotate(
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Docs that run together")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Docs that run together")] = 256,
     chunk: Annotated[
         int, typer.Option(min=1, help="Rows that a worker writes, and a kill loses, at once")
     ] = 2000,

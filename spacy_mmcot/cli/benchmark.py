@@ -166,7 +166,7 @@ def annotate(
         typer.Option(min=1, help="Docs; repeatable, 1000, 10000 and 100000 by default"),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes of each run")] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Docs that run together")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Docs that run together")] = 256,
     json: JsonFile = None,
 ) -> None:
     """Docs/s and memory of `annotate` as the number of short docs grows, a process for each."""

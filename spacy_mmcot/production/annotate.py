@@ -24,9 +24,6 @@ from .tables import DEFAULT_NAMES, Broken, Chunk, Names, Row, TableFormat, table
 # (source, vocab of another pipeline if there is one) -> pipeline
 Loader = Callable[..., Language]
 
-# Enough for the components to sort by length, few enough for their states to fit in memory.
-_BATCHES_IN_HAND = 4
-
 
 @dataclass(frozen=True)
 class AnnotateSettings:
@@ -34,7 +31,7 @@ class AnnotateSettings:
 
     load: gives the pipeline of a source; a function of a module, so that it can be pickled.
     columns: what the output carries, see `columns`; only the formats that have a header need it.
-    batch_size: docs that the pipeline sees at once.
+    batch_size: docs that are read, run and written together.
     """
 
     source: str
@@ -43,7 +40,7 @@ class AnnotateSettings:
     format: TableFormat
     names: Names = DEFAULT_NAMES
     columns: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 64
+    batch_size: int = 256
 
 
 class Annotator:
@@ -69,7 +66,7 @@ class Annotator:
         n_rows = 0
         # Without it the vocabulary grows by every new word, for as long as the process lives.
         with self._nlp.memory_zone():
-            for batch in minibatch(rows, self.settings.batch_size * _BATCHES_IN_HAND):
+            for batch in minibatch(rows, self.settings.batch_size):
                 n_rows += len(batch)
                 for row, doc in self._annotated(self._usable(batch, chunk, rejects), rejects):
                     out.add(row.values, found_in(doc, names), doc)

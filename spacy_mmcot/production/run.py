@@ -35,7 +35,7 @@ class Request:
     input_format: TableFormat | None = None
     output_format: TableFormat | None = None
     names: Names = DEFAULT_NAMES
-    batch_size: int = 64
+    batch_size: int = 256
     chunk: int = 2000
 
 
