@@ -2,7 +2,7 @@
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -31,6 +31,11 @@ DEFAULT_MODEL = {
     "crf": True,
     "tok2vec": DEFAULT_TOK2VEC,
 }
+
+
+# Docs are decoded together up to so many tokens, padded: one long Doc among many short ones is
+# decoded by itself.
+MAX_PADDED = 2**16
 
 
 class Mention(NamedTuple):
@@ -150,42 +155,37 @@ class MMCoTNER(DistilledPipe):
         """The mentions of each Doc, in text order; the Docs are not touched."""
         docs = list(docs)
         mentions = [Mentions() for _ in docs]
-        filled = [i for i, doc in enumerate(docs) if len(doc)]
-        if not filled:
-            return mentions
-        emissions, lengths, transitions = self._scores([docs[i] for i in filled])
-        paths = best_paths(emissions, lengths, transitions)
-        scores = lattice(emissions, lengths, transitions)
-        chosen = path_scores(emissions, lengths, transitions, paths)
-        probabilities = (chosen - scores.log_z).clamp(max=0.0).exp().tolist()
-        spans = [
-            (row, start, end, 1 + 2 * label)
-            for row, path in enumerate(paths)
-            for start, end, label in self._spans(path)
-        ]
-        chances = span_log_probabilities(scores, emissions, lengths, transitions, spans).exp()
-        for i, probability in zip(filled, probabilities, strict=True):
-            mentions[i].probability = probability
-        for (row, start, end, begin), score in zip(spans, chances.tolist(), strict=True):
-            trimmed = _trim(docs[filled[row]], start, end)
-            if trimmed is not None:
-                label = self.labels[(begin - 1) // 2]
-                mentions[filled[row]].append(Mention(*trimmed, label, score))
+        arrays, transitions = self._scores(docs)
+        for indexes, emissions, lengths in _batches(arrays):
+            paths = best_paths(emissions, lengths, transitions)
+            scores = lattice(emissions, lengths, transitions)
+            chosen = path_scores(emissions, lengths, transitions, paths)
+            probabilities = (chosen - scores.log_z).clamp(max=0.0).exp().tolist()
+            spans = [
+                (row, start, end, 1 + 2 * label)
+                for row, path in enumerate(paths)
+                for start, end, label in self._spans(path)
+            ]
+            chances = span_log_probabilities(scores, emissions, lengths, transitions, spans).exp()
+            for i, probability in zip(indexes, probabilities, strict=True):
+                mentions[i].probability = probability
+            for (row, start, end, begin), score in zip(spans, chances.tolist(), strict=True):
+                i = indexes[row]
+                trimmed = _trim(docs[i], start, end)
+                if trimmed is not None:
+                    mentions[i].append(Mention(*trimmed, self.labels[(begin - 1) // 2], score))
         return mentions
 
     def marginals(self, docs: Sequence[Doc]) -> list[NDArray[numpy.float32]]:
         """P(tag | sentence) of each token: one (tokens, tags) array a Doc, in the order of
         `tags`."""
-        filled = [doc for doc in docs if len(doc)]
-        arrays = iter(())
-        if filled:
-            emissions, lengths, transitions = self._scores(filled)
-            probabilities = log_marginals(lattice(emissions, lengths, transitions)).exp()
-            arrays = iter(
-                array[:length] for array, length in zip(probabilities, lengths, strict=True)
-            )
-        empty = numpy.zeros((0, len(self.tags)), dtype="float32")
-        return [next(arrays).cpu().numpy() if len(doc) else empty for doc in docs]
+        marginals = [numpy.zeros((0, len(self.tags)), dtype="float32")] * len(docs)
+        arrays, transitions = self._scores(docs)
+        for indexes, emissions, lengths in _batches(arrays):
+            scores = log_marginals(lattice(emissions, lengths, transitions))
+            for i, array in zip(indexes, scores.exp().cpu().numpy(), strict=True):
+                marginals[i] = array[: len(docs[i])]
+        return marginals
 
     def set_annotations(self, docs: Iterable[Doc], scores: list[Mentions]) -> None:
         """Write doc.ents, each new entity's `span._.mmcot_score`, and `doc._.mmcot_confidence`."""
@@ -272,17 +272,20 @@ class MMCoTNER(DistilledPipe):
             labels.update(tag[2:] for tag in soft_tags(example.reference) if tag != "O")
         return sorted(labels)
 
-    def _scores(self, docs: Sequence[Doc]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Emissions (docs, tokens, tags), padded, lengths (docs,) and transitions, tempered."""
+    def _scores(self, docs: Sequence[Doc]) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+        """Emissions, (tokens, tags), of each Doc that has a token, by its index, and transitions;
+        tempered."""
+        filled = [i for i, doc in enumerate(docs) if len(doc)]
+        if not filled:
+            return {}, torch.empty(0)
+        read = [docs[i] for i in filled]
         self.check_initialized()
-        check_states(self.model, docs, self.name)
-        scores = self.model.predict(list(docs))
+        check_states(self.model, read, self.name)
+        scores = self.model.predict(read)
         temperature = self.cfg["temperature"]
-        emissions = torch.nn.utils.rnn.pad_sequence(
-            [xp2torch(array) for array in scores.emissions], batch_first=True
-        )
-        lengths = torch.tensor([len(doc) for doc in docs], device=emissions.device)
-        return emissions / temperature, lengths, xp2torch(scores.transitions) / temperature
+        tempered = [xp2torch(array) / temperature for array in scores.emissions]
+        emissions = dict(zip(filled, tempered, strict=True))
+        return emissions, xp2torch(scores.transitions) / temperature
 
     @staticmethod
     def _spans(path: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -297,6 +300,28 @@ class MMCoTNER(DistilledPipe):
             if tag % 2:
                 start = token
         return spans
+
+
+def _batches(
+    emissions: dict[int, torch.Tensor],
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Indexes of Docs of like length, their emissions (docs, tokens, tags), padded, and lengths
+    (docs,)."""
+
+    def batch(indexes: list[int]) -> tuple[list[int], torch.Tensor, torch.Tensor]:
+        arrays = [emissions[i] for i in indexes]
+        padded = torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True)
+        lengths = torch.tensor([len(array) for array in arrays], device=padded.device)
+        return indexes, padded, lengths
+
+    indexes: list[int] = []
+    for i in sorted(emissions, key=lambda i: len(emissions[i])):
+        if indexes and (len(indexes) + 1) * len(emissions[i]) > MAX_PADDED:
+            yield batch(indexes)
+            indexes = []
+        indexes.append(i)
+    if indexes:
+        yield batch(indexes)
 
 
 def _barred(doc: Doc) -> list[int]:

@@ -183,10 +183,8 @@ def _run(
     """The own states of all windows, (windows, most own pieces, width), zero-padded, the projected
     prompt states, (windows, length, width), and what the windows saw, all in the order of
     `rows`."""
-    longest = max(row.own[1] - row.own[0] for row in rows)
-    order: list[int] = []
-    states: list[Tensor] = []
-    prompts: list[Tensor] = []
+    states: dict[int, Tensor] = {}
+    prompts: dict[int, Tensor] = {}
     views: list[View | None] = [None] * len(rows)
     for group in groups(rows, module.packs):
         seen = None
@@ -196,19 +194,17 @@ def _run(
         encoded = module(pad([rows[i] for i in group], module, device), seen)
         for position, i in enumerate(group):
             start, end = rows[i].own
-            own = encoded.states[position, start:end]
-            states.append(torch.nn.functional.pad(own, (0, 0, 0, longest - len(own))))
-        if encoded.prompt is not None:
-            prompts.append(encoded.prompt)
+            states[i] = encoded.states[position, start:end]
+            if encoded.prompt is not None:
+                prompts[i] = encoded.prompt[position]
         if encoded.attention is not None and not module.training:
             seen_by = zip(encoded.pictured, encoded.gate, encoded.attention, strict=True)
             for position, gate, attention in seen_by:
                 start, end = rows[group[position]].own
                 views[group[position]] = View(float(gate), attention[start:end])
-        order.extend(group)
-    back = torch.tensor(numpy.argsort(order), device=device)
-    stacked = torch.stack(states).index_select(0, back)
-    return stacked, torch.cat(prompts).index_select(0, back) if prompts else None, views
+    in_order = range(len(rows))
+    padded = torch.nn.utils.rnn.pad_sequence([states[i] for i in in_order], batch_first=True)
+    return padded, torch.stack([prompts[i] for i in in_order]) if prompts else None, views
 
 
 def _own_wordpieces(module: PromptedEncoder, rows: list[Row]) -> WordpieceBatch:

@@ -40,10 +40,8 @@ def held_out(nlp: Language) -> list[Example]:
 def nll(nlp: Language, data: list[Example]) -> float:
     """Negative log likelihood of the gold sequences by the component's own scores."""
     component = nlp.get_pipe("mmcot_ner")
-    emissions, _, transitions = component._scores([eg.predicted for eg in data])
-    lengths = [len(eg.predicted) for eg in data]
-    arrays = [array[:n] for array, n in zip(emissions, lengths, strict=True)]
-    return float(component.batch_losses(data, arrays, transitions).gold)
+    emissions, transitions = component._scores([eg.predicted for eg in data])
+    return float(component.batch_losses(data, list(emissions.values()), transitions).gold)
 
 
 def error(docs: list[Doc], data: list[Example]) -> float:

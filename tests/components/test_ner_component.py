@@ -15,6 +15,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
+from spacy_mmcot.components.ner import MAX_PADDED, _batches
 from spacy_mmcot.errors import MMCoTError
 
 KNOWLEDGE = {
@@ -289,14 +290,15 @@ def test_scores_are_probabilities_of_the_mention(trained_cnn: Language) -> None:
 
     component = trained_cnn.get_pipe("mmcot_ner")
     doc = trained_cnn.make_doc("Eve Li in Oslo")
-    emissions, _, transitions = (array.numpy() for array in component._scores([doc]))
+    arrays, transitions = component._scores([doc])
+    emissions, transitions = arrays[0].numpy(), transitions.numpy()
     weights, holds = [], []
     (mention, *_) = component.predict([doc])[0]
     begin, inside = (component.tags.index(f"{p}-{mention.label}") for p in "BI")
     wanted = [begin, *[inside] * (mention.end - mention.start - 1)]
     for path in itertools.product(range(len(component.tags)), repeat=len(doc)):
         steps = [-1, *path, -1]
-        score = sum(emissions[0, t, tag] for t, tag in enumerate(path))
+        score = sum(emissions[t, tag] for t, tag in enumerate(path))
         score += sum(transitions[a, b] for a, b in itertools.pairwise(steps))
         weights.append(score)
         after = path[mention.end] if mention.end < len(doc) else 0
@@ -329,6 +331,25 @@ def test_long_docs(trained: Language) -> None:
     names = [ent.text for ent in doc.ents]
     assert len(names) > 40
     assert set(names) & set(toy.PEOPLE) and set(names) & set(toy.PLACES)
+
+
+def test_a_long_doc_among_short_ones(trained_cnn: Language) -> None:
+    """It is decoded by itself: padding all to its length would take 250 times its own space."""
+    texts = [*toy.texts() * 25, " . ".join(toy.texts() * 200)]
+    docs = [trained_cnn.make_doc(text) for text in texts]
+    assert len(docs[-1]) * len(docs) > 5 * MAX_PADDED
+    component = trained_cnn.get_pipe("mmcot_ner")
+    arrays, _ = component._scores(docs)
+    batches = list(_batches(arrays))
+    assert sorted(i for indexes, _, _ in batches for i in indexes) == list(range(len(docs)))
+    assert all(len(i) == 1 or padded[..., 0].numel() <= MAX_PADDED for i, padded, _ in batches)
+    together = component.predict(docs)
+    for doc, mentions in list(zip(docs, together, strict=True))[-15:]:
+        (alone,) = component.predict([doc])
+        assert [mention[:3] for mention in mentions] == [mention[:3] for mention in alone]
+        assert mentions.probability == pytest.approx(alone.probability, abs=1e-4)
+    for doc, marginals in zip(docs, component.marginals(docs), strict=True):
+        assert marginals.shape == (len(doc), len(component.tags))
 
 
 def test_pipeline_is_sound_to_spacy(trained: Language) -> None:
