@@ -25,6 +25,7 @@ from .versions import versions
 # Settings that change nothing at these values: whether a config spells them out or leaves them
 # out, the run is the same, so that the results of a time before a setting existed still count.
 _OFF: dict[str, Any] = {"vision": None, "pictures": "none", "segment_grains": None, "layers": None}
+_PACE = 64
 _VISION_ONLY = {"visual_prompts", "picture_dropout", "picture_swap", "picture_matching"}
 
 
@@ -190,7 +191,7 @@ class Runner:
         digest = hashlib.sha256()
         settings = [
             run.model_dump(include={"train", "knowledge", "prompt_length"}),
-            _resolved(run.config, self._overrides(run, seed)),
+            _without_pace(_resolved(run.config, self._overrides(run, seed))),
         ]
         digest.update(json.dumps(settings, sort_keys=True).encode())
         for part in (*run.train, self.plan.scored(run)):
@@ -263,6 +264,13 @@ def _resolved(path: str, overrides: dict[str, Any]) -> dict[str, Any]:
             "components": {name: components[name] for name in components if name in used},
         }
     )
+
+
+def _without_pace(config: dict[str, Any]) -> dict[str, Any]:
+    """A config at the pace that the first runs were identified with: how many Docs a pipeline reads
+    at once decides how fast it is, not what it learns."""
+    nlp = config.get("nlp", {})
+    return {**config, "nlp": {**nlp, "batch_size": _PACE}} if "batch_size" in nlp else config
 
 
 def _without_off(section: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,9 @@ def write_config(path: str, steps: int) -> None:
     text = f"""
     [system]
     seed = 0
+    [nlp]
+    lang = "en"
+    batch_size = 256
     [training]
     max_steps = {steps}
     seed = ${{system.seed}}
@@ -225,6 +228,12 @@ def test_grains_spelled_out_as_all_change_no_run(folder: Path) -> None:
     before = with_settings()
     assert with_settings(vision="segment_grains = null") == before
     assert with_settings(vision='segment_grains = ["caption"]') != before
+
+
+def test_the_pace_of_a_pipeline_is_no_part_of_it(folder: Path) -> None:
+    before = identity("student")
+    assert identity("student", overrides={"nlp.batch_size": 7}) == before
+    assert identity("student", overrides={"nlp.lang": "de"}) != before
 
 
 def test_the_finished_runs_of_the_project_still_count(
