@@ -228,8 +228,9 @@ def test_grains_spelled_out_as_all_change_no_run(folder: Path) -> None:
 
 
 def test_the_pace_of_a_pipeline_is_no_part_of_it(folder: Path) -> None:
-    with Path("student.cfg").open("a") as config:
-        config.write('\n[nlp]\nlang = "en"\nbatch_size = 256\n')
+    for name in ("teacher", "student"):
+        with Path(f"{name}.cfg").open("a") as config:
+            config.write('\n[nlp]\nlang = "en"\nbatch_size = 256\n')
     before = identity("student")
     assert identity("student", overrides={"nlp.batch_size": 7}) == before
     assert identity("student", overrides={"nlp.lang": "de"}) != before
