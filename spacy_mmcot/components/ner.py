@@ -21,6 +21,7 @@ from ..distillation.losses import Losses, tag_losses
 from ..distillation.soft_labels import get_soft_labels, soft_tags
 from ..errors import Errors, MMCoTError
 from ..model.crf import best_paths, lattice, log_marginals, path_scores, span_log_probabilities
+from ..model.like_length import like_length
 from ..model.listening import check_states
 from ..model.tagger_bridge import TagScores, set_tags
 from .distilled import DEFAULT_TOK2VEC, DistilledPipe
@@ -33,8 +34,8 @@ DEFAULT_MODEL = {
 }
 
 
-# Docs are decoded together up to so many tokens, padded: one long Doc among many short ones is
-# decoded by itself.
+# Docs are decoded together up to so many tokens, padded: a long Doc among many short ones does not
+# stretch them all.
 MAX_PADDED = 2**16
 
 
@@ -307,21 +308,13 @@ def _batches(
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
     """Indexes of Docs of like length, their emissions (docs, tokens, tags), padded, and lengths
     (docs,)."""
-
-    def batch(indexes: list[int]) -> tuple[list[int], torch.Tensor, torch.Tensor]:
+    filled = list(emissions)
+    for group in like_length([len(array) for array in emissions.values()], MAX_PADDED):
+        indexes = [filled[row] for row in group]
         arrays = [emissions[i] for i in indexes]
         padded = torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True)
         lengths = torch.tensor([len(array) for array in arrays], device=padded.device)
-        return indexes, padded, lengths
-
-    indexes: list[int] = []
-    for i in sorted(emissions, key=lambda i: len(emissions[i])):
-        if indexes and (len(indexes) + 1) * len(emissions[i]) > MAX_PADDED:
-            yield batch(indexes)
-            indexes = []
-        indexes.append(i)
-    if indexes:
-        yield batch(indexes)
+        yield indexes, padded, lengths
 
 
 def _barred(doc: Doc) -> list[int]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy
 import torch
 
+from .like_length import like_length
 from .prompted_encoder import PieceBatch, PromptedEncoder
 from .wordpieces import Window
 
@@ -59,16 +60,7 @@ def make_row(
 def groups(rows: list[Row], padding_is_free: bool = False) -> list[list[int]]:
     """Indexes of rows, longest first, in groups that waste little on padding."""
     fill = MIN_FREE_FILL if padding_is_free else MIN_GROUP_FILL
-    found: list[list[int]] = []
-    for i in sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)):
-        if found:
-            length = len(rows[found[-1][0]].ids)
-            full = (len(found[-1]) + 1) * length > MAX_GROUP_PIECES
-            if not full and len(rows[i].ids) >= fill * length:
-                found[-1].append(i)
-                continue
-        found.append([i])
-    return found
+    return like_length([len(row.ids) for row in rows], MAX_GROUP_PIECES, fill)
 
 
 def pad(rows: Sequence[Row], module: PromptedEncoder, device: Any) -> PieceBatch:

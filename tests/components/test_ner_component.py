@@ -334,7 +334,7 @@ def test_long_docs(trained: Language) -> None:
 
 
 def test_a_long_doc_among_short_ones(trained_cnn: Language) -> None:
-    """It is decoded by itself: padding all to its length would take 250 times its own space."""
+    """Padding all to its length would take 250 times its own space."""
     texts = [*toy.texts() * 25, " . ".join(toy.texts() * 200)]
     docs = [trained_cnn.make_doc(text) for text in texts]
     assert len(docs[-1]) * len(docs) > 5 * MAX_PADDED
