@@ -6,6 +6,7 @@ MMCOT_PIPELINE=training/student/model-best uvicorn app:app --port 8000
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -72,6 +73,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         nlp, lambda doc: found_in(doc, DEFAULT_NAMES), batch_size=BATCH_SIZE, waiting=WAITING
     ) as worker:
         worker("The first document makes the pipeline ready.")
+        # What is loaded stays: Python's collector, which stops all threads, need not walk it again.
+        gc.collect()
+        gc.freeze()
         app.state.worker = worker
         app.state.name = f"{nlp.meta['lang']}_{nlp.meta['name']}"
         yield

@@ -45,6 +45,8 @@ def _near_pairs(
     """Both directions of every pair that is near enough, and how many these are; entities come
     sorted and disjoint. Of more than `max_pairs` only the nearer are made, and at least as many
     as that."""
+    if len(mentions) < 2:
+        return numpy.zeros((0, 2), dtype="int64"), 0
     starts = numpy.array([start for start, _, _ in mentions], dtype="int64")
     ends = numpy.array([end for _, end, _ in mentions], dtype="int64")
     n = len(mentions)

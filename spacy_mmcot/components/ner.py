@@ -284,9 +284,9 @@ class MMCoTNER(DistilledPipe):
         check_states(self.model, read, self.name)
         scores = self.model.predict(read)
         temperature = self.cfg["temperature"]
-        tempered = [xp2torch(array) / temperature for array in scores.emissions]
-        emissions = dict(zip(filled, tempered, strict=True))
-        return emissions, xp2torch(scores.transitions) / temperature
+        flat = xp2torch(self.model.ops.xp.concatenate(scores.emissions)) / temperature
+        emissions = flat.split([len(doc) for doc in read])
+        return dict(zip(filled, emissions, strict=True)), xp2torch(scores.transitions) / temperature
 
     @staticmethod
     def _spans(path: Sequence[int]) -> list[tuple[int, int, int]]:

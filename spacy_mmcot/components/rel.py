@@ -225,12 +225,20 @@ class MMCoTRel(DistilledPipe):
         return self._decide(entries, self.distributions(on_predicted))
 
     def distributions(self, entries: Sequence[DocPairs]) -> list[NDArray[numpy.float32]]:
-        """P(label | pair), one (pairs, 1 + labels) array an entry; the first is no relation."""
+        """P(label | pair), one (pairs, 1 + labels) array an entry; the first is no relation, and an
+        illegal label has 0."""
         self.check_initialized()
-        return [
-            torch.softmax(torch.from_numpy(logits), dim=-1).numpy()
-            for logits in self._logits(entries)
-        ]
+        filled = [entry for entry in entries if len(entry.pairs)]
+        if not filled:
+            return [numpy.zeros((0, 1 + len(self.labels)), dtype="float32") for _ in entries]
+        check_states(self.model, (entry.doc for entry in filled), self.name)
+        logits = xp2torch(self.model.ops.xp.concatenate(self.model.predict(filled))).cpu()
+        legal = [legal_labels(entry, self.cfg["legal"], self.labels) for entry in filled]
+        illegal = torch.from_numpy(~numpy.concatenate(legal))
+        probabilities = torch.softmax(logits.masked_fill(illegal, -torch.inf), dim=-1).numpy()
+        counts = [len(entry.pairs) for entry in entries]
+        ends = numpy.cumsum(counts).tolist()
+        return [probabilities[end - n : end] for end, n in zip(ends, counts, strict=True)]
 
     def soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
         """What `teach` stores: the distributions of each Doc's pairs."""
@@ -325,20 +333,6 @@ class MMCoTRel(DistilledPipe):
                 score = float(probabilities[row, 1 + best[row]])
                 found.append(PairPrediction(head[:2], tail[:2], self.labels[best[row]], score))
             result.append(sorted(found, key=lambda p: (p.head, p.tail)))
-        return result
-
-    def _logits(self, entries: Sequence[DocPairs]) -> list[NDArray[numpy.float32]]:
-        """One (pairs, 1 + labels) array an entry, -inf where a label is illegal."""
-        filled = [entry for entry in entries if len(entry.pairs)]
-        check_states(self.model, (entry.doc for entry in filled), self.name)
-        logits = iter(self.model.predict(filled) if filled else ())
-        result = []
-        for entry in entries:
-            array = numpy.zeros((0, 1 + len(self.labels)), dtype="float32")
-            if len(entry.pairs):
-                array = xp2torch(next(logits)).cpu().numpy()
-            array[~legal_labels(entry, self.cfg["legal"], self.labels)] = -numpy.inf
-            result.append(array)
         return result
 
     def _target(self, example: Example) -> Target:

@@ -20,6 +20,9 @@ from torch import Tensor
 # Low enough to bar a step, high enough that sums of a few stay finite in fp32.
 ILLEGAL = -1e4
 
+# In double precision, what is so much less than the best of its token is not yet lost beside it.
+_MAX_SPREAD = 700.0
+
 
 class Lattice(NamedTuple):
     """Forward and backward scores, (batch, tokens, tags) each, and log Z, (batch,).
@@ -60,6 +63,9 @@ def forward_scores(
 
 def lattice(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
     """Forward and backward scores. Positions past a sequence's length hold no meaning."""
+    learning = emissions.requires_grad or transitions.requires_grad
+    if not learning and _spread(emissions, transitions) < _MAX_SPREAD:
+        return _lattice_by_products(emissions, lengths, transitions)
     forward, log_z = forward_scores(emissions, lengths, transitions)
     steps, ends = transitions[:-1, :-1], transitions[:-1, -1]
     n_tokens = emissions.shape[1]
@@ -72,6 +78,43 @@ def lattice(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
     return Lattice(forward, torch.stack(rows[::-1], dim=1), log_z)
 
 
+def _lattice_by_products(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
+    """The same without gradients, in a fifth of the time: a step is a matrix product of
+    probabilities, each less than the best of its token. What no path reaches scores -inf."""
+    precise, barriers = emissions.double(), transitions.double()
+    steps, ends = barriers[:-1, :-1].exp(), barriers[:-1, -1]
+    alpha = barriers[-1, :-1] + precise[:, 0]
+    forward = [alpha]
+    for emitted in precise.unbind(1)[1:]:
+        alpha = _log_product(alpha, steps) + emitted
+        forward.append(alpha)
+    beta = ends.expand(len(precise), -1)
+    backward = [beta]
+    for t in range(precise.shape[1] - 2, -1, -1):
+        inner = _log_product(precise[:, t + 1] + beta, steps.T)
+        beta = torch.where((lengths - 1 <= t).unsqueeze(1), ends, inner)
+        backward.append(beta)
+    table = torch.stack(forward, dim=1)
+    last = table[torch.arange(len(lengths)), lengths - 1]
+    parts = (table, torch.stack(backward[::-1], dim=1), torch.logsumexp(last + ends, dim=1))
+    return Lattice(*(part.to(emissions.dtype) for part in parts))
+
+
+def _log_product(scores: Tensor, steps: Tensor) -> Tensor:
+    """log(exp(scores) @ steps), (batch, tags)."""
+    top = scores.amax(dim=1, keepdim=True)
+    return torch.log((scores - top).exp() @ steps) + top
+
+
+def _spread(emissions: Tensor, transitions: Tensor) -> float:
+    """A bound on how far two tags of one token lie apart in their forward or backward scores, if
+    each can be reached: a mention's second token is reached from its first alone, which is reached
+    from anywhere."""
+    legal = transitions[transitions > ILLEGAL / 2]
+    tokens = emissions.amax(dim=2) - emissions.amin(dim=2)
+    return 2 * float(tokens.max() + legal.max() - legal.min())
+
+
 def log_marginals(scores: Lattice) -> Tensor:
     """log P(tag of token t | sentence), (batch, tokens, tags)."""
     return scores.forward + scores.backward - scores.log_z.view(-1, 1, 1)
@@ -79,21 +122,22 @@ def log_marginals(scores: Lattice) -> Tensor:
 
 def best_paths(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> list[list[int]]:
     """Viterbi: the best tag sequence of each sentence, always a legal one."""
-    steps = transitions[:-1, :-1]
-    score = transitions[-1, :-1] + emissions[:, 0]
-    scores, pointers = [score], []
-    for t in range(1, emissions.shape[1]):
-        best, pointer = (score.unsqueeze(2) + steps).max(dim=1)
-        score = best + emissions[:, t]
+    # Tags before sentences: the maximum over the first dimension is several times faster.
+    emitted = emissions.permute(1, 2, 0).contiguous()
+    steps = transitions[:-1, :-1].unsqueeze(2)
+    score = transitions[-1, :-1].unsqueeze(1) + emitted[0]
+    scores = [score]
+    for row in emitted[1:]:
+        score = (score.unsqueeze(1) + steps).amax(dim=0) + row
         scores.append(score)
-        pointers.append(pointer)
-    table = torch.stack(scores, dim=1)
-    last = table[torch.arange(len(lengths)), lengths - 1] + transitions[:-1, -1]
+    table = torch.stack(scores).permute(0, 2, 1).contiguous()
+    last = table[lengths - 1, torch.arange(len(lengths))] + transitions[:-1, -1]
     tag = last.argmax(dim=1)
     # From the batch's last token backwards; a shorter sentence joins at its own last token.
+    into = transitions[:-1, :-1].T.contiguous()
     tags = [tag]
-    for t in range(len(pointers) - 1, -1, -1):
-        before = pointers[t].gather(1, tag.unsqueeze(1)).squeeze(1)
+    for t in range(len(table) - 2, -1, -1):
+        before = (table[t] + into[tag]).argmax(dim=1)
         tag = torch.where(t < lengths - 1, before, tag)
         tags.append(tag)
     paths = torch.stack(tags[::-1], dim=1).cpu().numpy()

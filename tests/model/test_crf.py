@@ -69,7 +69,8 @@ def paths(length: int) -> Iterator[Path]:
 def score(field: Field, row: int, path: Path) -> float:
     total = field.transitions[-1, path[0]] + field.transitions[path[-1], -1]
     total = total + sum(field.transitions[i, j] for i, j in itertools.pairwise(path))
-    return float(total + sum(field.emissions[row, t, tag] for t, tag in enumerate(path)))
+    emissions = field.emissions.detach()[row]
+    return float(total + sum(emissions[t, tag] for t, tag in enumerate(path)))
 
 
 def mentions(path: Path) -> set[Span]:
@@ -95,8 +96,16 @@ BATCHES = [([1], 0), ([2], 1), ([4], 2), ([1, 4, 2, 3], 3), ([3, 1, 1], 4), ([4,
 
 
 @pytest.fixture(params=BATCHES, ids=lambda b: "-".join(map(str, b[0])))
-def field(request: pytest.FixtureRequest) -> Field:
-    return random_field(*request.param, scale=1.5)
+def batch(request: pytest.FixtureRequest) -> tuple[list[int], int]:
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["predicting", "learning"])
+def field(request: pytest.FixtureRequest, batch: tuple[list[int], int]) -> Field:
+    """A lattice without gradients is made another way than one that is learned from."""
+    field = random_field(*batch, scale=1.5)
+    field.emissions.requires_grad_(request.param)
+    return field
 
 
 def test_log_z(field: Field) -> None:
@@ -159,6 +168,24 @@ def test_spans_over_a_token_add_up_to_its_chance_of_being_inside() -> None:
                 inside[t] += probability
     outside = log_marginals(scores).exp()[1, :, 0]
     assert inside == pytest.approx((1 - outside).tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0, 50.0, 200.0])
+def test_predicting_and_learning_see_one_lattice(scale: float) -> None:
+    """Scores that lie far apart too, in the precision of production."""
+    lengths = [40, 1, 17, 39]
+    field = random_field(lengths, seed=2, scale=scale)
+    exact = lattice(field.emissions.requires_grad_(), *field[1:])
+    single = lattice(field.emissions.detach().float(), field.lengths, field.transitions.float())
+    assert single.log_z.dtype == torch.float32
+    # Rounding grows with the scores, which a sentence adds up.
+    error = {"rtol": 1e-5, "atol": 1e-4 * scale}
+    torch.testing.assert_close(single.log_z.double(), exact.log_z, **error)
+    expected, found = log_marginals(exact).exp(), log_marginals(single).exp()
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(
+            found[row, :length].double(), expected[row, :length], rtol=0, atol=2e-4 * scale
+        )
 
 
 def test_spans_of_a_batch_are_scored_together() -> None:
