@@ -3,7 +3,8 @@ a tokenizer of its family's own kind that learned its pieces from a few sentence
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.prompted_encoder import PromptedEncoder
 
 WIDTH = 16
-VOCABULARY = 220
 
 SENTENCES = [
     "Anna Berg sings in Oslo tonight with the Northern Lights band.",
@@ -55,17 +55,24 @@ _ENCODER = {
 }
 
 
+def _parts(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """What the sentences' words are made of, (piece, how its word goes on): every other word whole,
+    the rest in two halves. The trainers of pieces decide ties by chance, differently each time."""
+    for number, word in enumerate(sorted(set(words))):
+        middle = len(word) if number % 2 else (len(word) + 1) // 2
+        yield word[:middle], word[middle:]
+
+
 def _wordpiece(tokenizer_class: Any) -> Any:
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = sorted(set("".join(SENTENCES).lower()) - {" "})
+    parts = list(_parts(re.findall(r"\w+", " ".join(SENTENCES).lower())))
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters)]
+    pieces += [piece for piece, _ in parts] + [f"##{rest}" for _, rest in parts if rest]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    backend.train_from_iterator(
-        SENTENCES,
-        trainers.WordPieceTrainer(
-            vocab_size=VOCABULARY, special_tokens=special, show_progress=False
-        ),
-    )
     backend.post_processor = _bert_template(backend)
     return tokenizer_class(tokenizer_object=backend)
 
@@ -77,7 +84,7 @@ def _byte_bpe() -> Any:
     backend.train_from_iterator(
         SENTENCES,
         trainers.BpeTrainer(
-            vocab_size=VOCABULARY + 256,
+            vocab_size=476,
             special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
@@ -91,18 +98,16 @@ def _byte_bpe() -> Any:
 
 
 def _unigram() -> Any:
-    backend = Tokenizer(models.Unigram())
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    letters = sorted(set("".join(SENTENCES)) - {" "})
+    parts = list(_parts(f"▁{word}" for word in " ".join(SENTENCES).split()))
+    # Log probabilities: a word of few long pieces is likelier than one of letters.
+    scores = {**dict.fromkeys(special, 0.0), **dict.fromkeys(["▁", *letters], -8.0)}
+    for piece, rest in parts:
+        scores |= {name: -4.0 for name in (piece, rest) if len(name) > 1}
+    backend = Tokenizer(models.Unigram(list(scores.items()), special.index("[UNK]")))
     backend.normalizer = normalizers.Replace(" {2,}", " ")
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.train_from_iterator(
-        SENTENCES,
-        trainers.UnigramTrainer(
-            vocab_size=VOCABULARY,
-            special_tokens=["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"],
-            unk_token="[UNK]",
-            show_progress=False,
-        ),
-    )
     backend.post_processor = _bert_template(backend)
     return DebertaV2TokenizerFast(tokenizer_object=backend)
 
