@@ -15,7 +15,7 @@ from spacy_mmcot.experiments.plan import Plan, read_plan
 ROOT = Path(__file__).resolve().parent.parent
 PLANS = ROOT / "configs" / "experiments"
 NAMES = ("baseline", "student", "teacher")
-CHIEF = ("low_resource", "low_resource_rel")
+CHIEF = ("low_resource", "twitter2015", "low_resource_rel")
 RESULTS = """# Results
 
 What results/results.jsonl holds of the plans in `configs/experiments`, one table for each plan,
