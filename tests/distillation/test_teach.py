@@ -226,7 +226,8 @@ def test_no_knowledge_no_targets(bert_source: str) -> None:
 def test_similar_knowledge_has_similar_targets(tiny_source: Callable[[str], str]) -> None:
     nlp = spacy.blank("en")
     docs = []
-    for text in ("a singer in Oslo", "a singer in Lagos", "tickets, drinks and a long walk home"):
+    song = "a singer of the band sings in the old town of {} tonight"
+    for text in (song.format("Oslo"), song.format("Lagos"), "tickets, drinks and a walk home"):
         doc = nlp("x")
         doc.user_data[KNOWLEDGE_KEY] = {"sentence": text}
         docs.append(doc)
