@@ -23,6 +23,7 @@ from ..corpus.extensions import get_relations, register
 from ..distillation.losses import Losses, pair_losses
 from ..distillation.soft_relations import SoftRelations, get_soft_relations
 from ..errors import Errors, MMCoTError, Warnings
+from ..model.bridge import split_by_counts
 from ..model.doc_pairs import DocPairs
 from ..model.listening import check_states
 from ..model.pair_bridge import set_schema
@@ -236,9 +237,7 @@ class MMCoTRel(DistilledPipe):
         legal = [legal_labels(entry, self.cfg["legal"], self.labels) for entry in filled]
         illegal = torch.from_numpy(~numpy.concatenate(legal))
         probabilities = torch.softmax(logits.masked_fill(illegal, -torch.inf), dim=-1).numpy()
-        counts = [len(entry.pairs) for entry in entries]
-        ends = numpy.cumsum(counts).tolist()
-        return [probabilities[end - n : end] for end, n in zip(ends, counts, strict=True)]
+        return split_by_counts(probabilities, [len(entry.pairs) for entry in entries])
 
     def soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
         """What `teach` stores: the distributions of each Doc's pairs."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import safetensors.torch
@@ -86,6 +87,12 @@ class TorchShim(PyTorchShim):
 def torch_shim(model: Model) -> TorchShim:
     """The TorchShim of a model that has one."""
     return cast(TorchShim, model.shims[0])
+
+
+def split_by_counts(flat: Any, counts: Sequence[int]) -> list[Any]:
+    """The rows of an array, one Doc's after the other's: as many for each as `counts` says."""
+    ends = itertools.accumulate(counts)
+    return [flat[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
 def _serialize(module: Any) -> bytes:

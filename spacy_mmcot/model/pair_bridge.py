@@ -7,13 +7,12 @@ from typing import Any, cast
 
 import numpy
 import torch
-from numpy.typing import NDArray
 from spacy.tokens import Doc
 from thinc.api import Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 from torch import Tensor
 
-from .bridge import Settings, TorchShim, torch_shim
+from .bridge import Settings, TorchShim, split_by_counts, torch_shim
 from .doc_pairs import DocPairs
 from .knowledge_docs import knowledge_doc
 from .pair_classifier import PairHead, PairIndex
@@ -98,7 +97,7 @@ def _forward(
             known.backprop()
         return [entry.doc for entry in X]
 
-    return _split(cast(Any, torch2xp(logits.detach())), counts), backprop
+    return split_by_counts(cast(Any, torch2xp(logits.detach())), counts), backprop
 
 
 class _Texts:
@@ -128,7 +127,7 @@ class _Texts:
         if gradient is None:
             gradient = torch.zeros_like(self.states)
         if self._back is not None:
-            self._back(_split(torch2xp(gradient), self.lengths))
+            self._back(split_by_counts(torch2xp(gradient), self.lengths))
 
 
 def _index(
@@ -154,8 +153,3 @@ def _index(
         numpy.concatenate(pairs),
     )
     return PairIndex(*(torch.from_numpy(array).to(device) for array in arrays))
-
-
-def _split(flat: Any, counts: list[int]) -> list[Any]:
-    ends: NDArray = numpy.cumsum(counts)
-    return [flat[end - count : end] for end, count in zip(ends.tolist(), counts, strict=True)]

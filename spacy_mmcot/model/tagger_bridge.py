@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy
 import torch
-from numpy.typing import NDArray
 from spacy.tokens import Doc
 from thinc.api import Model, chain, torch2xp, xp2torch
 from thinc.types import Floats2d
 
-from .bridge import Settings, TorchShim, torch_shim
+from .bridge import Settings, TorchShim, split_by_counts, torch_shim
 from .tagger import TagHead
 
 
@@ -89,15 +87,10 @@ def _forward(
             tensors.append(transitions)
             gradients.append(xp2torch(d_scores.transitions))
         torch.autograd.backward(tensors, gradients)
-        return _split(torch2xp(cast(Any, states.grad)), counts)
+        return split_by_counts(torch2xp(cast(Any, states.grad)), counts)
 
     scores = TagScores(
-        _split(torch2xp(emissions.detach()), counts),
+        split_by_counts(torch2xp(emissions.detach()), counts),
         cast(Floats2d, torch2xp(transitions.detach())),
     )
     return scores, backprop
-
-
-def _split(flat: Any, counts: list[int]) -> list[Any]:
-    ends: NDArray = numpy.cumsum(counts)
-    return [flat[end - count : end] for end, count in zip(ends.tolist(), counts, strict=True)]
