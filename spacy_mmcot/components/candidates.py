@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,11 +46,12 @@ def _near_pairs(
     """Both directions of every pair that is near enough, and how many these are; entities come
     sorted and disjoint. Of more than `max_pairs` only the nearer are made, and at least as many
     as that."""
-    if len(mentions) < 2:
-        return numpy.zeros((0, 2), dtype="int64"), 0
+    n = len(mentions)
+    # As nearly always: few mentions, and even the first and the last near each other.
+    if n < 2 or (mentions[-1][0] - mentions[0][1] <= max_distance and n * (n - 1) <= max_pairs):
+        return _all_pairs(n), n * (n - 1)
     starts = numpy.array([start for start, _, _ in mentions], dtype="int64")
     ends = numpy.array([end for _, end, _ in mentions], dtype="int64")
-    n = len(mentions)
 
     def counts(distance: int) -> NDArray:
         """How many mentions come after each within the distance."""
@@ -66,6 +68,15 @@ def _near_pairs(
     right = left + 1 + numpy.arange(len(left)) - numpy.repeat(numpy.cumsum(after) - after, after)
     both = numpy.stack([left, right, right, left], axis=1)
     return both.reshape(-1, 2).astype("int64"), n_near
+
+
+@functools.lru_cache(maxsize=256)
+def _all_pairs(n_mentions: int) -> NDArray[numpy.int64]:
+    """Every ordered pair of so many mentions, in the order of `_near_pairs`. All Docs share it."""
+    left, right = numpy.triu_indices(n_mentions, k=1)
+    pairs = numpy.stack([left, right, right, left], axis=1).reshape(-1, 2).astype("int64")
+    pairs.flags.writeable = False
+    return pairs
 
 
 def _gaps(mentions: Sequence[tuple[int, int, str]], pairs: NDArray) -> NDArray:

@@ -192,8 +192,9 @@ class MMCoTNER(DistilledPipe):
         """Write doc.ents, each new entity's `span._.mmcot_score`, and `doc._.mmcot_confidence`."""
         for doc, mentions in zip(docs, scores, strict=True):
             doc._.mmcot_confidence = mentions.probability
-            kept = [] if self.overwrite else list(doc.ents)
-            barred = [] if self.overwrite else _barred(doc)
+            is_fresh = self.overwrite or not doc.has_annotation("ENT_IOB")
+            kept = [] if is_fresh else list(doc.ents)
+            barred = [] if is_fresh else _barred(doc)
             taken = {i for span in kept for i in range(span.start, span.end)}.union(barred)
             spans = []
             for mention in mentions:

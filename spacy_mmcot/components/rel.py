@@ -319,20 +319,24 @@ class MMCoTRel(DistilledPipe):
     def _decide(
         self, entries: Sequence[DocPairs], distributions: Sequence[NDArray[numpy.float32]]
     ) -> list[list[PairPrediction]]:
-        result = []
-        for entry, probabilities in zip(entries, distributions, strict=True):
-            found = []
-            # 1 - P(None) by its summands, which keep their precision where it is near 0.
-            related = probabilities[:, 1:].sum(axis=1)
-            best = probabilities[:, 1:].argmax(axis=1)
-            # Where every label is illegal not even a threshold of 0 is reached.
-            related = (related >= self.cfg["threshold"]) & (related > 0)
-            for row in numpy.flatnonzero(related):
-                head, tail = (entry.mentions[i] for i in entry.pairs[row])
-                score = float(probabilities[row, 1 + best[row]])
-                found.append(PairPrediction(head[:2], tail[:2], self.labels[best[row]], score))
-            result.append(sorted(found, key=lambda p: (p.head, p.tail)))
-        return result
+        result: list[list[PairPrediction]] = [[] for _ in entries]
+        if not entries:
+            return result
+        probabilities = numpy.concatenate(distributions)
+        # 1 - P(None) by its summands, which keep their precision where it is near 0.
+        related = probabilities[:, 1:].sum(axis=1)
+        # Where every label is illegal not even a threshold of 0 is reached.
+        related = numpy.flatnonzero((related >= self.cfg["threshold"]) & (related > 0))
+        best = probabilities[related, 1:].argmax(axis=1)
+        scores = probabilities[related, 1 + best]
+        counts = [len(entry.pairs) for entry in entries]
+        owners = numpy.repeat(numpy.arange(len(entries)), counts)[related]
+        pairs = numpy.concatenate([entry.pairs for entry in entries])[related]
+        for pair, label, score, i in zip(pairs, best, scores, owners, strict=True):
+            head, tail = (entries[i].mentions[m] for m in pair)
+            found = PairPrediction(head[:2], tail[:2], self.labels[label], float(score))
+            result[i].append(found)
+        return [sorted(found, key=lambda p: (p.head, p.tail)) for found in result]
 
     def _target(self, example: Example) -> Target:
         doc, reference = example.predicted, example.reference

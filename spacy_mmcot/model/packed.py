@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from transformers.activations import GELUActivation
 
 # Model types whose layers are BERT's, part by part: attention over the layer's input, and norms
 # behind each part.
@@ -56,12 +57,13 @@ def packed_states(
     embedded = _embed(encoder, inputs_embeds, position_ids, token_type_ids)
     lengths = attention_mask.sum(1)
     order = torch.argsort(lengths)
-    mask = attention_mask.bool()[order]
-    packed, lengths = embedded[order][mask], lengths[order]
+    windows, pieces = attention_mask[order].nonzero(as_tuple=True)
+    # Where each packed piece stands among all, padded ones included.
+    places = order[windows] * attention_mask.shape[1] + pieces
+    packed, lengths = embedded.flatten(0, 1)[places], lengths[order]
     packed = layers(packed, lengths) if layers else _own_layers(encoder, packed, lengths)
-    states = embedded.new_zeros(*embedded.shape[:2], packed.shape[-1])
-    windows, pieces = mask.nonzero(as_tuple=True)
-    return states.index_put((order[windows], pieces), packed)
+    states = embedded.new_zeros(attention_mask.numel(), packed.shape[-1])
+    return states.index_copy(0, places, packed).unflatten(0, attention_mask.shape)
 
 
 def _embed(
@@ -105,4 +107,14 @@ def _layer(layer: Any, packed: Tensor, runs: Sequence[Run]) -> Tensor:
         context = scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         mixed.append(context.transpose(1, 2).reshape(end - start, -1))
     attended = layer.attention.output(torch.cat(mixed), packed)
-    return layer.output(layer.intermediate(attended), attended)
+    return layer.output(_widen(layer.intermediate, attended), attended)
+
+
+def _widen(intermediate: Any, states: Tensor) -> Tensor:
+    """The layer's largest array, (pieces, intermediate width). Where nothing is to be learned it is
+    activated in place: a second one of its size would be new memory each time."""
+    wide = intermediate.dense(states)
+    activate = intermediate.intermediate_act_fn
+    if isinstance(activate, GELUActivation) and not wide.requires_grad:
+        return torch.ops.aten.gelu_(wide)
+    return activate(wide)
