@@ -25,7 +25,7 @@ from .versions import versions
 # Settings that change nothing at these values: whether a config spells them out or leaves them
 # out, the run is the same, so that the results of a time before a setting existed still count.
 _OFF: dict[str, Any] = {"vision": None, "pictures": "none", "segment_grains": None, "layers": None}
-_PACE = 64
+_PACE = 64  # the nlp.batch_size that runs are identified with, whatever theirs is
 _VISION_ONLY = {"visual_prompts", "picture_dropout", "picture_swap", "picture_matching"}
 
 

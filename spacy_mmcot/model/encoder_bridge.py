@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from ..errors import Errors, MMCoTError
 from ..types import PROMPT_TARGET_KEY
 from .alignment import PromptedBatch, View
-from .bridge import Settings, TorchShim, torch_shim
+from .bridge import Settings, TorchShim, set_mode, torch_shim
 from .depth import keep_layers
 from .encoder import build_from_config, load_pretrained
 from .encoder_pictures import DocPictures, PictureTraining, matching_loss, see
@@ -113,7 +113,7 @@ def _forward(
         raise MMCoTError(Errors.E404.format(source=model.attrs["source"]))
     pictures = see(model.layers[0], docs, is_train, training) if model.layers else None
     rows, spans, lengths = _make_rows(model, module, docs)
-    module.train(is_train)
+    set_mode(module, is_train)
     with torch.set_grad_enabled(is_train):
         states, prompts, views = _run(module, rows, pictures, shim.device)
     output = PromptedBatch(

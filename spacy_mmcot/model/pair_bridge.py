@@ -12,7 +12,7 @@ from thinc.api import Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 from torch import Tensor
 
-from .bridge import Settings, TorchShim, split_by_counts, torch_shim
+from .bridge import Settings, TorchShim, set_mode, split_by_counts, torch_shim
 from .doc_pairs import DocPairs
 from .knowledge_docs import knowledge_doc
 from .pair_classifier import PairHead, PairIndex
@@ -80,7 +80,7 @@ def _forward(
     if module.knowledge is not None:
         entries = [knowledge_doc(entry) for entry in X]
         known = _Texts(model, 1, entries, module.knowledge.width, is_train)
-    module.train(is_train)
+    set_mode(module, is_train)
     pairs = texts.index.pairs
     parts = (pairs,) if is_train else torch.split(pairs, CHUNK)
     with torch.set_grad_enabled(is_train):

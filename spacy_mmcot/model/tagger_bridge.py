@@ -11,7 +11,7 @@ from spacy.tokens import Doc
 from thinc.api import Model, chain, torch2xp, xp2torch
 from thinc.types import Floats2d
 
-from .bridge import Settings, TorchShim, split_by_counts, torch_shim
+from .bridge import Settings, TorchShim, set_mode, split_by_counts, torch_shim
 from .tagger import TagHead
 
 
@@ -76,7 +76,7 @@ def _forward(
     empty = model.ops.alloc2f(0, module.linear.in_features)
     flat = model.ops.xp.concatenate([empty, *(x for x in X if len(x))])
     states = xp2torch(flat, requires_grad=is_train)
-    module.train(is_train)
+    set_mode(module, is_train)
     with torch.set_grad_enabled(is_train):
         emissions, transitions = module(states)
 

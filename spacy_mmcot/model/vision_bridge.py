@@ -20,7 +20,7 @@ from ..errors import Errors, MMCoTError
 from ..pictures.policy import PicturePolicy
 from ..pictures.read import BadPicture
 from .array_cache import Array, DiskCache, MemoryCache
-from .bridge import Settings, TorchShim, torch_shim
+from .bridge import Settings, TorchShim, set_mode, torch_shim
 from .picture_source import find_pictures, pixels, refuse
 
 # Pictures that go through a vision model at once: bounds memory whatever the batch of Docs.
@@ -140,7 +140,7 @@ def _forward(
     module = shim.module
     if module is None:
         raise MMCoTError(Errors.E407.format(name=model.name))
-    module.train(is_train)
+    set_mode(module, is_train)
     weights = caches.weights(module, frozen=frozen, is_train=is_train)
     found = find_pictures(docs, policy)
     trained = is_train and not frozen

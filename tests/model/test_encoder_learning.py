@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 import spacy
 import torch
+from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
@@ -271,3 +273,22 @@ def test_pretrained_weights_learn_at_their_own_rate(bert_source: str) -> None:
         assert (after["prompt.up.weight"] - before["prompt.up.weight"]).abs().max() > 0.005
     assert moved[0.0] == 0.0
     assert moved[0.1] == pytest.approx(0.1 * moved[1.0], rel=0.01)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_dropout_is_on_in_every_update_and_off_in_every_prediction(
+    bert_source: str, tmp_path: Path, loaded: bool
+) -> None:
+    nlp = pipeline(bert_source, embedding_dropout=0.5)
+    if loaded:
+        nlp.to_disk(tmp_path)
+        nlp = spacy.load(tmp_path)
+    model = nlp.get_pipe("transformer").model  # type: ignore[attr-defined]
+    docs = [nlp.make_doc("Anna Berg sings in Oslo tonight.")]
+
+    def states(is_train: bool) -> NDArray:
+        return model(docs, is_train)[0].model_output.last_hidden_state.numpy()
+
+    for _ in range(2):
+        assert not numpy.allclose(states(True), states(True), atol=1e-2)
+        assert numpy.array_equal(states(False), states(False))
