@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy
 import torch
@@ -38,6 +38,7 @@ _CONSTANTS = {
     "bottom.step": numpy.array(1 / (255 - NEAR_BOTTOM), dtype="float32"),
     "bottom.least": numpy.array(LOWEST / NEAR_BOTTOM, dtype="float32"),
     "one": numpy.array(1, dtype="float32"),
+    "flat": numpy.array([-1], dtype="int64"),
 }
 
 
@@ -71,6 +72,15 @@ def layers_graph(encoder: Any, precision: Precision) -> bytes:
     return graph.model(states, config.hidden_size).SerializeToString()
 
 
+class _Factor(NamedTuple):
+    """The left factor of a product: states (pieces, width); rounded, with each piece's step
+    (pieces, 1) and the name of their zero point, where linear layers are quantised."""
+
+    values: str
+    step: str | None = None
+    zero: str | None = None
+
+
 class _Graph:
     """Nodes and weights, layer upon layer."""
 
@@ -88,26 +98,30 @@ class _Graph:
     def layer(self, name: str, layer: Any, states: str) -> str:
         """Add a layer that reads `states`; returns the name of its output."""
         attention, out = layer.attention.self, layer.attention.output
-        parts = (attention.query, attention.key, attention.value)
-        joint = torch.cat([part.weight for part in parts])
-        bias = torch.cat([part.bias for part in parts])
-        projected = self._matmul(f"{name}.qkv", states, joint)
-        windows = self._node(f"{name}.windows", "Gather", [projected, "grid"], axis=0)
-        qkv = [f"{name}.{part}" for part in ("query", "key", "value")]
-        self.nodes.append(helper.make_node("Split", [windows], qkv, axis=-1))
+        # One product each for query, key and value: to split a joint one is to copy it.
+        read = self._factor(f"{name}.read", states)
+        parts = {part: getattr(attention, part) for part in ("query", "key", "value")}
+        projected = []
+        for part, linear in parts.items():
+            packed = self._matmul(f"{name}.{part}.packed", read, linear.weight)
+            projected.append(self._node(f"{name}.{part}", "Gather", [packed, "grid"], axis=0))
+        bias = torch.cat([linear.bias for linear in parts.values()])
         attended = self._node(
             f"{name}.attended",
             "MultiHeadAttention",
-            [*qkv, self._weight(f"{name}.qkv.bias", bias), "mask"],
+            [*projected, self._weight(f"{name}.bias", bias), "mask"],
             num_heads=self.heads,
         )
         flat = self._node(f"{name}.flat", "Flatten", [attended], axis=2)
         packed = self._node(f"{name}.packed", "Gather", [flat, "places"], axis=0)
-        mixed = self._matmul(f"{name}.mixed", packed, out.dense.weight)
+        factor = self._factor(f"{name}.packed", packed)
+        mixed = self._matmul(f"{name}.mixed", factor, out.dense.weight)
         middle = self._norm(f"{name}.middle", mixed, states, out)
-        wide = self._matmul(f"{name}.wide", middle, layer.intermediate.dense.weight)
+        factor = self._factor(f"{name}.middle", middle)
+        wide = self._matmul(f"{name}.wide", factor, layer.intermediate.dense.weight)
         wide = self._activate(f"{name}.active", wide, layer.intermediate.dense.bias)
-        narrow = self._matmul(f"{name}.narrow", wide, layer.output.dense.weight, True)
+        factor = self._factor(f"{name}.active", wide, activated=True)
+        narrow = self._matmul(f"{name}.narrow", factor, layer.output.dense.weight)
         return self._norm(f"{name}.result", narrow, middle, layer.output)
 
     def model(self, result: str, width: int) -> Any:
@@ -139,27 +153,39 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(numpy.ascontiguousarray(array), name))
         return name
 
-    def _matmul(self, name: str, states: str, weight: torch.Tensor, activated: bool = False) -> str:
-        """states @ weight.T; activated: whether the states come from an activation."""
+    def _factor(self, name: str, states: str, activated: bool = False) -> _Factor:
+        """States as a product takes them; activated: whether they come from an activation."""
         if self.precision == "fp32":
-            return self._node(name, "MatMul", [states, self._weight(f"{name}.weight", weight.T)])
+            return _Factor(states)
+        zero = "bottom" if activated else "middle"
+        largest = self._node(f"{name}.largest", "ReduceMax", [states], axes=[-1], keepdims=1)
+        if not activated:
+            least = self._node(f"{name}.least", "ReduceMin", [states], axes=[-1], keepdims=1)
+            depth = self._node(f"{name}.depth", "Neg", [least])
+            largest = self._node(f"{name}.size", "Max", [largest, depth])
+        wanted = self._node(f"{name}.wanted", "Mul", [largest, f"{zero}.step"])
+        step = self._node(f"{name}.step", "Max", [wanted, f"{zero}.least"])
+        steps = self._node(f"{name}.steps", "Reshape", [step, "flat"])
+        pieces = self._node(f"{name}.pieces", "Shape", [steps])
+        zeros = self._node(f"{name}.zeros", "Expand", [zero, pieces])
+        quantize = ("QuantizeLinear", [states, steps, zeros])
+        return _Factor(self._node(f"{name}.rounded", *quantize, axis=0), step, zero)
+
+    def _matmul(self, name: str, states: _Factor, weight: torch.Tensor) -> str:
+        """states @ weight.T"""
+        if states.step is None or states.zero is None:
+            factor = self._weight(f"{name}.weight", weight.T)
+            return self._node(name, "MatMul", [states.values, factor])
         array = weight.detach().float().cpu().numpy().T
         scale = numpy.maximum(numpy.abs(array).max(axis=0), _TINY) / WEIGHT_LEVELS
         levels = numpy.ascontiguousarray(numpy.rint(array / scale).astype("int8"))
         for key, value in (("levels", levels), ("scale", scale.astype("float32"))):
             self.weights.append(numpy_helper.from_array(value, f"{name}.{key}"))
-        zero = "bottom" if activated else "middle"
-        size = states if activated else self._node(f"{name}.size", "Abs", [states])
-        largest = self._node(f"{name}.largest", "ReduceMax", [size], axes=[-1], keepdims=1)
-        wanted = self._node(f"{name}.wanted", "Mul", [largest, f"{zero}.step"])
-        step = self._node(f"{name}.step", "Max", [wanted, f"{zero}.least"])
-        # The operators know one step for all rows, so each row is divided by its own beforehand
-        # and the product multiplied by it.
-        scaled = self._node(f"{name}.scaled", "Div", [states, step])
-        rounded = self._node(f"{name}.rounded", "QuantizeLinear", [scaled, "one", zero])
-        factors = [rounded, f"{name}.levels", "one", f"{name}.scale", zero]
+        # The operator knows one step for all rows, so it is told 1, and each row of the product
+        # multiplied by its own.
+        factors = [states.values, f"{name}.levels", "one", f"{name}.scale", states.zero]
         product = self._node(f"{name}.product", "MatMulIntegerToFloat", factors)
-        return self._node(name, "Mul", [product, step])
+        return self._node(name, "Mul", [product, states.step])
 
     def _norm(self, name: str, states: str, skip: str, part: Any) -> str:
         bias = self._weight(f"{name}.bias", part.dense.bias)
