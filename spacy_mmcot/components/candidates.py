@@ -18,6 +18,10 @@ from ..model.doc_pairs import DocPairs
 # Mention types -> relation labels, by head type and then tail type.
 Legal = Mapping[str, Mapping[str, Sequence[str]]]
 
+# Nearly all Docs have no more mentions, each near every other: their pairs are kept, in at most
+# 16 kB for each number of mentions.
+FEW = 32
+
 
 def candidates(doc: Doc, max_distance: int, max_pairs: int) -> tuple[DocPairs, int]:
     """The ordered pairs of the Doc's entities with at most `max_distance` tokens between them, or
@@ -47,8 +51,9 @@ def _near_pairs(
     sorted and disjoint. Of more than `max_pairs` only the nearer are made, and at least as many
     as that."""
     n = len(mentions)
-    # As nearly always: few mentions, and even the first and the last near each other.
-    if n < 2 or (mentions[-1][0] - mentions[0][1] <= max_distance and n * (n - 1) <= max_pairs):
+    if n < 2 or (
+        n <= FEW and n * (n - 1) <= max_pairs and mentions[-1][0] - mentions[0][1] <= max_distance
+    ):
         return _all_pairs(n), n * (n - 1)
     starts = numpy.array([start for start, _, _ in mentions], dtype="int64")
     ends = numpy.array([end for _, end, _ in mentions], dtype="int64")
@@ -70,7 +75,7 @@ def _near_pairs(
     return both.reshape(-1, 2).astype("int64"), n_near
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache
 def _all_pairs(n_mentions: int) -> NDArray[numpy.int64]:
     """Every ordered pair of so many mentions, in the order of `_near_pairs`. All Docs share it."""
     left, right = numpy.triu_indices(n_mentions, k=1)

@@ -14,7 +14,13 @@ import toy_rel
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_mmcot.components.candidates import candidates, gold_kinds, learn_legal, legal_labels
+from spacy_mmcot.components.candidates import (
+    FEW,
+    candidates,
+    gold_kinds,
+    learn_legal,
+    legal_labels,
+)
 from spacy_mmcot.corpus.extensions import set_pairs
 from spacy_mmcot.model.doc_pairs import DocPairs
 
@@ -59,6 +65,13 @@ def test_all_near_pairs(seed: int) -> None:
         assert set(found) == expected
         assert len(found) == len(expected)
         assert surplus == 0
+
+
+@pytest.mark.parametrize("n", [2, FEW, FEW + 1])
+def test_pairs_come_in_the_order_of_the_text(n: int) -> None:
+    entry, _ = candidates(doc_of([(i, i + 1) for i in range(n)], n), n, n * n)
+    combinations = itertools.combinations(range(n), 2)
+    assert entry.pairs.tolist() == [[*p] for a, b in combinations for p in ((a, b), (b, a))]
 
 
 @pytest.mark.parametrize("seed", range(20))
