@@ -71,17 +71,20 @@ def _near_pairs(
         after = counts(nearer)
     left = numpy.repeat(numpy.arange(n), after)
     right = left + 1 + numpy.arange(len(left)) - numpy.repeat(numpy.cumsum(after) - after, after)
-    both = numpy.stack([left, right, right, left], axis=1)
-    return both.reshape(-1, 2).astype("int64"), n_near
+    return _both_ways(left, right), n_near
 
 
 @functools.cache
 def _all_pairs(n_mentions: int) -> NDArray[numpy.int64]:
     """Every ordered pair of so many mentions, in the order of `_near_pairs`. All Docs share it."""
-    left, right = numpy.triu_indices(n_mentions, k=1)
-    pairs = numpy.stack([left, right, right, left], axis=1).reshape(-1, 2).astype("int64")
+    pairs = _both_ways(*numpy.triu_indices(n_mentions, k=1))
     pairs.flags.writeable = False
     return pairs
+
+
+def _both_ways(left: NDArray, right: NDArray) -> NDArray[numpy.int64]:
+    """Each pair, and behind it the same with head and tail exchanged."""
+    return numpy.stack([left, right, right, left], axis=1).reshape(-1, 2).astype("int64")
 
 
 def _gaps(mentions: Sequence[tuple[int, int, str]], pairs: NDArray) -> NDArray:

@@ -216,28 +216,33 @@ class MMCoTRel(DistilledPipe):
                     doc.text[:60],
                 )
             entries.append(entry)
-        return self._decide(entries, self.distributions(entries))
+        return self._decide(entries, self._probabilities(entries))
 
     def predict_on_gold_mentions(self, examples: Sequence[Example]) -> list[list[PairPrediction]]:
         """What `predict` would say if the entities of each reference had been found: read from
         the predicted Doc, head and tail as tokens of the reference."""
         entries = [candidates(eg.reference, *self._limits)[0] for eg in examples]
         on_predicted = [moved(e, eg.predicted) for e, eg in zip(entries, examples, strict=True)]
-        return self._decide(entries, self.distributions(on_predicted))
+        return self._decide(entries, self._probabilities(on_predicted))
 
     def distributions(self, entries: Sequence[DocPairs]) -> list[NDArray[numpy.float32]]:
         """P(label | pair), one (pairs, 1 + labels) array an entry; the first is no relation, and an
         illegal label has 0."""
+        return split_by_counts(self._probabilities(entries), [len(e.pairs) for e in entries])
+
+    def _probabilities(self, entries: Sequence[DocPairs]) -> NDArray[numpy.float32]:
+        """The rows of `distributions`, one entry's after the other's."""
         self.check_initialized()
         filled = [entry for entry in entries if len(entry.pairs)]
         if not filled:
-            return [numpy.zeros((0, 1 + len(self.labels)), dtype="float32") for _ in entries]
+            return numpy.zeros((0, 1 + len(self.labels)), dtype="float32")
         check_states(self.model, (entry.doc for entry in filled), self.name)
         logits = xp2torch(self.model.ops.xp.concatenate(self.model.predict(filled))).cpu()
         legal = [legal_labels(entry, self.cfg["legal"], self.labels) for entry in filled]
         illegal = torch.from_numpy(~numpy.concatenate(legal))
+        probabilities: NDArray[numpy.float32]
         probabilities = torch.softmax(logits.masked_fill(illegal, -torch.inf), dim=-1).numpy()
-        return split_by_counts(probabilities, [len(entry.pairs) for entry in entries])
+        return probabilities
 
     def soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
         """What `teach` stores: the distributions of each Doc's pairs."""
@@ -317,12 +322,11 @@ class MMCoTRel(DistilledPipe):
         return self.scorer(examples, on_gold_mentions=on_gold, **kwargs)
 
     def _decide(
-        self, entries: Sequence[DocPairs], distributions: Sequence[NDArray[numpy.float32]]
+        self, entries: Sequence[DocPairs], probabilities: NDArray[numpy.float32]
     ) -> list[list[PairPrediction]]:
         result: list[list[PairPrediction]] = [[] for _ in entries]
         if not entries:
             return result
-        probabilities = numpy.concatenate(distributions)
         # 1 - P(None) by its summands, which keep their precision where it is near 0.
         related = probabilities[:, 1:].sum(axis=1)
         # Where every label is illegal not even a threshold of 0 is reached.

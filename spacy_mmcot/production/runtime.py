@@ -133,7 +133,7 @@ def build_exported(settings: Settings, threads: int = 0) -> PromptedEncoder:
     """An ExportedEncoder from settings as PromptedEncoder has them, with the layers' `graph`;
     weights still to be loaded."""
     config = {**settings["config"], "num_hidden_layers": 0}
-    module = build_module({**settings, "config": config}, ExportedEncoder).eval()
+    module = build_module({**settings, "config": config}, ExportedEncoder)
     module.layers = OnnxLayers(settings["graph"], threads)
     return module
 
