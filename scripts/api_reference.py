@@ -20,9 +20,8 @@ NAMED = r"`?((?:\w+\._\.)?[a-z_]+)`?: "
 # What is promised to stay. Everything else may change from one version to the next.
 PUBLIC = {
     "Docs and pictures": {
-        "spacy_mmcot.corpus.attach": ["attach"],
         "spacy_mmcot.corpus.extensions": [
-            *("register", "set_image", "get_relations", "set_relations"),
+            *("attach", "register", "set_image", "get_relations", "set_relations"),
             *("get_pairs", "set_pairs", "get_alignment", "Alignment"),
         ],
         "spacy_mmcot.types": ["Relation"],
@@ -36,26 +35,25 @@ PUBLIC = {
             *("PromptedTransformer", "Tagger", "PairClassifier", "KnowledgeReader")
         ],
         "spacy_mmcot.model.vision_architectures": ["ConvVision", "HFVision"],
-        "spacy_mmcot.model.alignment": ["make_alignment_setter", "set_alignment"],
+        "spacy_mmcot.model.prompts": ["make_alignment_setter", "set_alignment"],
     },
     "Readers, scorers, policies": {
-        "spacy_mmcot.corpus.readers": ["Corpus"],
-        "spacy_mmcot.components.scorers": ["make_ner_scorer"],
-        "spacy_mmcot.components.rel_scorers": ["make_rel_scorer"],
-        "spacy_mmcot.components.run_logger": ["make_run_logger"],
-        "spacy_mmcot.pictures.policy": ["PicturePolicy"],
+        "spacy_mmcot.corpus.reader": ["Corpus"],
+        "spacy_mmcot.evaluation.scorers": ["make_ner_scorer", "make_rel_scorer"],
+        "spacy_mmcot.components.shared": ["make_run_logger"],
+        "spacy_mmcot.pictures.read": ["PicturePolicy"],
     },
     "Corpora": {
         "spacy_mmcot.types": [
             *("Post", "Entity", "PostRelation", "Answers", "NounItem", "EntityVariant")
         ],
-        "spacy_mmcot.corpus.jsonl": ["iter_records", "write_records"],
+        "spacy_mmcot.corpus.rows": ["iter_records", "write_records"],
         "spacy_mmcot.corpus.convert": ["to_doc"],
         "spacy_mmcot.corpus.docbin": ["docbin_paths", "read_docs", "write_docs"],
     },
     "Elicitation": {
-        "spacy_mmcot.elicitation.run": ["elicit", "Money", "Result"],
-        "spacy_mmcot.elicitation.elicit": ["Source"],
+        "spacy_mmcot.elicitation.elicit": ["elicit", "Money", "Result"],
+        "spacy_mmcot.elicitation.questions": ["Source"],
         "spacy_mmcot.elicitation.prompts": ["Prompt"],
         "spacy_mmcot.elicitation.replies": ["Reply", "Usage", "AnswerRejected", "Unavailable"],
         "spacy_mmcot.elicitation.store": ["AnswerStore", "load_answers"],
@@ -64,11 +62,11 @@ PUBLIC = {
     "Distillation": {
         "spacy_mmcot.distillation.teach": ["teach", "KnowledgeEncoder", "set_prompt_targets"],
         "spacy_mmcot.distillation.soft_labels": ["set_soft_labels", "get_soft_labels"],
-        "spacy_mmcot.components.calibration": ["fit_temperature"],
+        "spacy_mmcot.evaluation.calibration": ["fit_temperature"],
     },
     "Production": {
         "spacy_mmcot.production.worker": ["PipelineWorker", "Busy"],
-        "spacy_mmcot.components.heap": ["trim_heap"],
+        "spacy_mmcot.components.shared": ["trim_heap"],
     },
     "Errors": {"spacy_mmcot.errors": ["MMCoTError", "UsageError"]},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .corpus.attach import attach as attach
+    from .corpus.extensions import attach as attach
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "attach"]
@@ -16,7 +16,7 @@ if not TYPE_CHECKING:
         # spaCy imports the package at every start of its command line, so nothing is loaded here
         # before it is asked for.
         if name == "attach":
-            from .corpus.attach import attach
+            from .corpus.extensions import attach
 
             return attach
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -445,7 +445,7 @@ class Errors:
     )
     E706 = "[E706] No run of the plan has the seed {seed}. Allowed: {allowed}."
     E702 = "[E702] {name!r} is no run of the plan. Allowed: {allowed}."
-    E703 = "[E703] {path} is no experiment plan: {reason}. See configs/experiments for the form."
+    E703 = "[E703] {path} is no experiment plan: {reason}. See research/plans for the form."
     E707 = (
         "[E707] {path} and the overrides of the plan make no config: {reason}. An override names "
         "an existing section and a key, such as training.dropout."

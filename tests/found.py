@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
-from spacy_mmcot.analysis.predictions import FoundEntity, Predicted, SpanRelation
+from spacy_mmcot.evaluation.predictions import FoundEntity, Predicted, SpanRelation
 from spacy_mmcot.types import Entity
 
 Mention = tuple[int, int, str]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import toy
 
-from spacy_mmcot.benchmarks.ladder import side_by_side
-from spacy_mmcot.experiments.plan import read_plan
-from spacy_mmcot.experiments.table import append_result
+from benchmarks.ladder import side_by_side
+from research.plan import read_plan
+from research.results import append_result
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -10,11 +10,11 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy
-import picture_set
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from research import picture_set
 from spacy_mmcot.types import Post
 
 Floats = NDArray[numpy.float64]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # Made by a run, not by hand.
 MADE = ("corpus/", "training/", "metrics/", "packages/", "report/", "results/")
 # A file that every clone has, and that experiments add to.
-KEPT = ("results/results.jsonl",)
+KEPT = ("research/results.jsonl",)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.prompted_encoder import PromptedEncoder
+from spacy_mmcot.model.encoder import PromptedEncoder
 
 WIDTH = 16
 

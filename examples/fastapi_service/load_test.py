@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx2
 import numpy
 
-from spacy_mmcot.benchmarks.soak import fresh_texts
+from benchmarks.soak import fresh_texts
 
 FOLDER = Path(__file__).resolve().parent
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..production.tables import TableFormat
-from .engines import EngineName, chosen_engine
-from .pipelines import load_pipeline
+from .common import EngineName, chosen_engine, load_pipeline
 
 if TYPE_CHECKING:
-    from ..production.run import Result
+    from ..production.annotate import Result
 
 REJECTED, INTERRUPTED = 3, 130
 
@@ -76,8 +75,8 @@ def annotate(
     Rows that cannot be annotated go to OUTPUT.rejected.jsonl with the reason. Exit codes: 0 done,
     1 stopped by an error, 2 wrong usage, 3 finished with too many rejected rows, 130 Ctrl-C.
     """
-    from ..production.run import Request
-    from ..production.run import annotate as run
+    from ..production.annotate import Request
+    from ..production.annotate import annotate as run
     from ..production.tables import Names
 
     request = Request(

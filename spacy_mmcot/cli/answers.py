@@ -17,8 +17,8 @@ def export_answers(
     output: Annotated[Path, typer.Argument(help="Where the answers go (.jsonl).")],
 ) -> None:
     """Write all answers of a store, the rejected ones too, a JSON object a line."""
-    from ..elicitation.exchange import export_answers as write
     from ..elicitation.store import AnswerStore
+    from ..elicitation.store import export_answers as write
 
     with AnswerStore(store, read_only=True) as opened:
         print(f"{write(opened, output)} answers written to {output}.")
@@ -29,8 +29,8 @@ def import_answers(
     exported: Annotated[Path, typer.Argument(help="Answers that `export` wrote (.jsonl).")],
 ) -> None:
     """Add an export's answers to a store; those it has already stay."""
-    from ..elicitation.exchange import import_answers as read
     from ..elicitation.store import AnswerStore
+    from ..elicitation.store import import_answers as read
 
     with AnswerStore(store) as opened:
         print(f"{read(opened, exported)} answers added to {store}.")
@@ -42,7 +42,7 @@ def spend(store: StoreArgument) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..elicitation.ledger import Spend, spends
+    from ..elicitation.claims import Spend, spends
     from ..elicitation.store import AnswerStore
 
     with AnswerStore(store, read_only=True) as opened:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..types import AUGMENTATIONS, Augmentation, Task
-from .choices import AugmentationChoice
+from .common import AugmentationChoice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ..corpus.augment import Tally
     from ..types import Answers
-
 
 _SHOWN = 5
 
@@ -46,10 +45,9 @@ def augment(
     Labels follow their mentions into the new text; where that is not certain, no post is made.
     """
     from ..corpus.augment import augment as make
-    from ..corpus.findings import Findings
-    from ..corpus.formats import write_posts
-    from ..corpus.jsonl import write_records
-    from ..corpus.sources import read_rows, relative_image
+    from ..corpus.formats import read_rows, relative_image
+    from ..corpus.posts import write_posts
+    from ..corpus.rows import Findings, write_records
 
     findings = Findings(skip_invalid)
     names = {choice.value for choice in dimension} if dimension else {"style", "entity"}

@@ -18,10 +18,10 @@ def calibrate(
     ] = False,
 ) -> None:
     """Fit the temperature of PIPELINE's span scores on DATA. Predictions stay as they are."""
-    from ..components.calibration import fit_temperature
-    from ..corpus.readers import Corpus
+    from ..corpus.reader import Corpus
     from ..errors import Errors, MMCoTError
-    from .pipelines import load_pipeline
+    from ..evaluation.calibration import fit_temperature
+    from .common import load_pipeline
 
     nlp = load_pipeline(pipeline)
     factories = {nlp.get_pipe_meta(name).factory: name for name in nlp.pipe_names}

@@ -10,9 +10,9 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..analysis.predictions import Predicted
-    from ..analysis.scores import Counts
-    from ..analysis.selective import Confidences, Point
+    from ..evaluation.predictions import Predicted
+    from ..evaluation.scores import Counts
+    from ..evaluation.selective import Confidences, Point
 
 _STEPS = 10
 
@@ -56,8 +56,8 @@ def cascade(
     entities. The F1 of both together is known only with --llm-predictions."""
     from rich.console import Console
 
-    from ..analysis.scores import entity_counts, f_scores
-    from ..analysis.selective import best, risk_coverage
+    from ..evaluation.scores import entity_counts, f_scores
+    from ..evaluation.selective import best, risk_coverage
     from ..files import write_json
 
     _check_options(
@@ -104,9 +104,9 @@ def _read(
     """The labelled docs, the LLM's in the same order, and the confidences, (docs,)."""
     import numpy
 
-    from ..analysis.matching import in_order_of
-    from ..analysis.predictions import read_predictions
     from ..errors import Errors, MMCoTError
+    from ..evaluation.compare import in_order_of
+    from ..evaluation.predictions import read_predictions
 
     every = read_predictions(predictions)
     docs = [doc for doc in every if doc.gold is not None]
@@ -135,7 +135,7 @@ def _chosen(
     budget_share: float | None,
     threshold: float | None,
 ) -> Point | None:
-    from ..analysis.selective import at_threshold, reaching, within_budget
+    from ..evaluation.selective import at_threshold, reaching, within_budget
 
     if threshold is not None:
         return at_threshold(points, confidence, threshold)
@@ -146,7 +146,7 @@ def _chosen(
 
 def _steps(points: list[Point]) -> list[Point]:
     """The points nearest below 0%, 10%, ... 100% sent, each once."""
-    from ..analysis.selective import within_budget
+    from ..evaluation.selective import within_budget
 
     return list(dict.fromkeys(within_budget(points, i / _STEPS) for i in range(_STEPS + 1)))
 
@@ -161,7 +161,7 @@ def _figures(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from ..analysis.selective import aurc, best_aurc
+    from ..evaluation.selective import aurc, best_aurc
 
     def priced(point: Point) -> dict[str, Any]:
         cost = None if cost_per_doc is None else 1000 * cost_per_doc

@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..analysis.bootstrap import Comparison
-    from ..analysis.predictions import Predicted
+    from ..evaluation.compare import Comparison
+    from ..evaluation.predictions import Predicted
 
 _TITLES = {"ents": "entities, strict", "rel_e2e": "relations, end to end"}
 
@@ -42,8 +42,8 @@ def compare(
     them."""
     from rich.console import Console
 
-    from ..analysis.predictions import read_predictions
     from ..errors import Errors, MMCoTError, UsageError
+    from ..evaluation.predictions import read_predictions
     from ..files import write_json
 
     pair = files or []
@@ -73,7 +73,7 @@ def compare(
 
 
 def _matched(paths: list[Path], read: list[list[Predicted]]) -> list[list[Predicted]]:
-    from ..analysis.matching import in_order_of
+    from ..evaluation.compare import in_order_of
 
     first, *others = read
     return [first] + [
@@ -87,8 +87,8 @@ def _compared(
 ) -> dict[str, Comparison]:
     """By task, over the docs that are labelled for it; entities only where every pipeline finds
     its own, relations only where every one looks for them."""
-    from ..analysis.bootstrap import paired_bootstrap
-    from ..analysis.scores import entity_counts, relation_counts
+    from ..evaluation.compare import paired_bootstrap
+    from ..evaluation.scores import entity_counts, relation_counts
 
     rows = list(zip(*found, strict=True))
     entities = [row for row in rows if all(doc.gold is not None for doc in row)]

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
     from ..corpus.convert import Tokenizer
-    from ..corpus.findings import Findings
-    from ..corpus.rows import Row
+    from ..corpus.rows import Findings, Row
 
 
 def convert(
@@ -113,12 +112,15 @@ def convert(
 
     Reads posts and Prodigy's JSON Lines, CoNLL with IMGID lines, MNRE rows, and .spacy files.
     """
-    from ..corpus import selection, sidecars, sources
-    from ..corpus.findings import Findings
-    from ..corpus.joining import join_rows
-    from ..corpus.rewritings import attach_rewritings
-    from ..elicitation.listing import parse_listing
-    from ..elicitation.pair_listing import parse_pair_listing
+    from research import side_files as sidecars
+    from research.pair_listing import parse_pair_listing
+    from research.side_files import attach_rewritings
+
+    from ..corpus import convert as selection
+    from ..corpus import formats as sources
+    from ..corpus.mnre import join_rows
+    from ..corpus.rows import Findings
+    from ..elicitation.parser import parse_listing
 
     names = selection.parse_renaming(rename_label or [])
     if len(inputs) > 1 and (labelled or knowledge or rewritings):
@@ -169,7 +171,7 @@ def convert(
     else:
         _write_docs(output, rows, lang, tokenizer, keep_mentions, findings)
     if answers_out:
-        from ..corpus.jsonl import write_records
+        from ..corpus.rows import write_records
 
         count = write_records(answers_out, (row.answers for row in rows if row.answers))
         print(f"Answers about {count} posts are in {answers_out}.")
@@ -180,7 +182,8 @@ def convert(
 
 
 def _with_answers(rows: list[Row], paths: list[Path], task: Task, findings: Findings) -> list[Row]:
-    from ..corpus.sidecars import merge_answers
+    from research.side_files import merge_answers
+
     from ..elicitation.store import load_answers
 
     for path in paths:
@@ -194,8 +197,8 @@ def _with_answers(rows: list[Row], paths: list[Path], task: Task, findings: Find
 
 
 def _write_posts(output: Path, rows: list[Row]) -> None:
-    from ..corpus.formats import write_posts
-    from ..corpus.sources import relative_image
+    from ..corpus.formats import relative_image
+    from ..corpus.posts import write_posts
 
     write_posts(output, (relative_image(row.post, output.parent) for row in rows))
 

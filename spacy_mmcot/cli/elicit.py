@@ -1,15 +1,33 @@
-"""`elicit`: ask an LLM about posts, once, and keep its answers."""
+"""How a run gets on: a bar on a terminal, plain lines elsewhere.
+
+`elicit`: ask an LLM about posts, once, and keep its answers.
+"""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Task as BarTask
+from rich.text import Text
 
 from ..errors import Errors, MMCoTError, UsageError
 from ..types import Task
-from .llm import (
+from .plan import (
     BaseUrlOption,
     ConfigOption,
     DimensionOption,
@@ -27,9 +45,70 @@ from .llm import (
 )
 
 if TYPE_CHECKING:
-    from ..elicitation.elicit import Source
-    from ..elicitation.run import Money, Result
+    from ..elicitation.elicit import Money, Result
+    from ..elicitation.questions import Source
     from ..elicitation.store import AnswerStore
+
+# Told the number of questions settled since the last call, and the cost so far.
+Told = Callable[[int, float], None]
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: BarTask) -> Text:
+        return Text(f"{task.speed or 0:.1f}/s")
+
+
+@contextmanager
+def progress(total: int, failures: Callable[[], int], priced: bool) -> Iterator[Told]:
+    """Shows questions done of `total`, rate, time left, failures, and spend where it is `priced`,
+    from what the yielded function is told."""
+    if sys.stdout.isatty():
+        with _bar(total, failures, priced) as told:
+            yield told
+    else:
+        yield _lines(total, failures, priced)
+
+
+@contextmanager
+def _bar(total: int, failures: Callable[[], int], priced: bool) -> Iterator[Told]:
+    spend = TextColumn("{task.fields[spend]}")
+    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), _RateColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), TextColumn("{task.fields[failed]}"), spend
+    ) as bar:
+        task = bar.add_task("", total=total, failed="", spend="")
+
+        def told(settled: int, cost: float) -> None:
+            bar.update(
+                task,
+                advance=settled,
+                failed=f"{failures()} failed",
+                spend=f"{cost:.4f} spent" if priced else "",
+            )
+
+        yield told
+
+
+def _lines(total: int, failures: Callable[[], int], priced: bool) -> Told:
+    done, started = 0, time.monotonic()
+    shown = started
+
+    def told(settled: int, cost: float) -> None:
+        nonlocal done, shown
+        tenths, done = done * 10 // total, done + settled
+        now = time.monotonic()
+        if done * 10 // total == tenths and now - shown < _SECONDS_BETWEEN_LINES:
+            return
+        shown = now
+        rate = done / max(now - started, 1e-9)
+        line = f"{done} of {total}, {rate:.1f}/s, {failures()} failed"
+        if done < total:
+            line += f", {(total - done) / rate:.0f} s left"
+        print(line + (f", {cost:.4f} spent" if priced else ""), flush=True)
+
+    return told
+
 
 _SHOWN = 5
 REJECTED, BUDGET, INTERRUPTED = 3, 4, 130
@@ -88,11 +167,10 @@ def elicit(
     missing answers, 4 budget reached, 130 Ctrl-C.
     """
     from ..elicitation.batches import BatchPace
+    from ..elicitation.elicit import Money
+    from ..elicitation.elicit import elicit as ask
     from ..elicitation.engine import Ending, Pace
     from ..elicitation.prices import Prices
-    from ..elicitation.progress import progress
-    from ..elicitation.run import Money
-    from ..elicitation.run import elicit as ask
     from ..elicitation.store import AnswerStore
 
     if failures:
@@ -186,8 +264,8 @@ def _print_summary(result: Result, store: AnswerStore, path: Path, paid: bool) -
     from rich.console import Console
     from rich.table import Table
 
-    from ..elicitation.ledger import spent
-    from ..elicitation.outcomes import Counts
+    from ..elicitation.claims import spent
+    from ..elicitation.questions import Counts
 
     report = result.report
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))

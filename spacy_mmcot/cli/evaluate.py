@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
     from spacy.training import Example
 
-    from ..analysis.predictions import Predicted
+    from ..evaluation.predictions import Predicted
 
 
 def evaluate(
@@ -70,15 +70,16 @@ def evaluate(
     are worth, shuffled or black."""
     from rich.console import Console
 
-    from ..analysis.predictions import write_predictions
-    from ..analysis.surfaces import seen_scores
+    from research.ambiguity import ambiguous_scores, ambiguous_surfaces
+
     from ..corpus.extensions import get_image
-    from ..corpus.readers import Corpus
+    from ..corpus.reader import Corpus
     from ..errors import Errors, MMCoTError
+    from ..evaluation.predictions import write_predictions
+    from ..evaluation.scores import seen_scores
     from ..files import write_json
-    from .ambiguity import ambiguous_scores, ambiguous_surfaces
+    from .common import load_pipeline, size_mb
     from .evaluate_tables import lines, tables
-    from .pipelines import load_pipeline, size_mb
 
     nlp = load_pipeline(pipeline)
     read = Corpus(
@@ -138,8 +139,8 @@ def measure(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any], lis
     found too."""
     import time
 
-    from ..analysis.collect import predictions_of
-    from ..components.scorers import score_entities, seqeval_scores
+    from ..evaluation.predictions import predictions_of
+    from ..evaluation.scorers import score_entities, seqeval_scores
     from ..types import RELATIONS_KEY
 
     started = time.perf_counter()
@@ -165,13 +166,13 @@ def measure(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any], lis
 
 
 def _further_entity_scores(found: list[Predicted]) -> dict[str, Any]:
-    from ..analysis.overlap import boundary_scores, entity_confusion, partial_scores
-    from ..analysis.reliability import (
+    from ..evaluation.calibration import (
         confidences,
         expected_calibration_error,
         reliability,
         scored_mentions,
     )
+    from ..evaluation.scores import boundary_scores, entity_confusion, partial_scores
 
     mentions, docs = scored_mentions(found), confidences(found)
     return {

@@ -3,6 +3,8 @@
 
 spaCy imports this module at every `python -m spacy` call, so the command files import what they
 need inside their functions.
+
+Loaded by spaCy through the `spacy_cli` entry point: adds `mmcot` to `python -m spacy`.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from spacy.cli._util import app as spacy_app
 
 from ..errors import MMCoTError, UsageError
-from . import answers, benchmark
+from . import answers
 from .annotate import annotate
 from .augment import augment
 from .calibrate import calibrate
@@ -24,9 +27,7 @@ from .compare import compare
 from .convert import convert
 from .elicit import elicit
 from .evaluate import evaluate
-from .experiment import experiment
 from .export import export
-from .perturb import perturb
 from .plan import plan
 from .report import report
 from .teach import teach
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 
 
-def _plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """What a user can put right ends in one line on stderr and exit code 1, or 2 for options that
     cannot be used, not in a traceback."""
 
@@ -55,23 +56,18 @@ def _plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _function in (
-    *(convert, plan, elicit, augment, teach, calibrate, evaluate, experiment),
-    *(compare, cascade, report, annotate, perturb, export),
+    *(convert, plan, elicit, augment, teach, calibrate, evaluate),
+    *(compare, cascade, report, annotate, export),
 ):
-    app.command(_function.__name__)(_plain_errors(_function))
-benchmark.app.command("train")(_plain_errors(benchmark.train))
-benchmark.app.command("pipe")(_plain_errors(benchmark.pipe))
-benchmark.app.command("ladder")(_plain_errors(benchmark.ladder))
-benchmark.app.command("annotate")(_plain_errors(benchmark.annotate))
-benchmark.app.command("elicit")(_plain_errors(benchmark.elicit))
-benchmark.app.command("soak")(_plain_errors(benchmark.soak))
-benchmark.app.command("cold-start")(_plain_errors(benchmark.cold_start))
-app.add_typer(benchmark.app, name="benchmark")
-answers.app.command("export")(_plain_errors(answers.export_answers))
-answers.app.command("import")(_plain_errors(answers.import_answers))
-answers.app.command("spend")(_plain_errors(answers.spend))
+    app.command(_function.__name__)(plain_errors(_function))
+answers.app.command("export")(plain_errors(answers.export_answers))
+answers.app.command("import")(plain_errors(answers.import_answers))
+answers.app.command("spend")(plain_errors(answers.spend))
 app.add_typer(answers.app, name="answers")
 
 
 def main() -> None:
     app(prog_name="spacy-mmcot")
+
+
+spacy_app.add_typer(app, name="mmcot")

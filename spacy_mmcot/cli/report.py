@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
     from spacy.training import Example
 
-    from ..analysis.predictions import Predicted
+    from ..evaluation.predictions import Predicted
     from ..report.tables import Pipeline
 
 
@@ -49,7 +49,7 @@ def report(
         ),
     ] = None,
     results: Annotated[
-        Path | None, typer.Option(help="Runs of experiments, such as results/results.jsonl")
+        Path | None, typer.Option(help="Runs of experiments, such as research/results.jsonl")
     ] = None,
     metrics: Annotated[
         Path | None,
@@ -64,7 +64,8 @@ def report(
     """Write a page to OUTPUT that needs no network: scores and their differences, plots, the
     experiments' runs, and every doc with what is labelled, what each pipeline found and where it
     looked, and what the LLM said of it. The docs with the most errors come first."""
-    from ..analysis.results import read_all_results
+    from research.results import read_all_results
+
     from ..errors import Errors, MMCoTError, UsageError
     from ..files import replacing
     from ..report.browser import Item
@@ -130,8 +131,8 @@ def _labelled(data: Path, limit: int) -> tuple[list[Predicted], list[Doc]]:
     """The docs, and what is labelled in them as a pipeline that finds nothing would have it."""
     import spacy
 
-    from ..analysis.collect import predictions_of
-    from ..corpus.readers import Corpus
+    from ..corpus.reader import Corpus
+    from ..evaluation.predictions import predictions_of
 
     examples = list(Corpus(data, limit=limit, knowledge=False)(spacy.blank("xx")))
     return predictions_of(examples), [example.reference for example in examples]
@@ -142,11 +143,11 @@ def _run(
 ) -> tuple[Pipeline, dict[int, tuple[str, str]]]:
     """What a pipeline finds, and, by the docs' places, their pictures with where it looked, and
     its name."""
-    from ..corpus.readers import Corpus
-    from ..model.alignment import set_alignment
+    from ..corpus.reader import Corpus
+    from ..model.prompts import set_alignment
     from ..report.tables import Pipeline
+    from .common import load_pipeline, size_mb
     from .evaluate import measure, needs_gold_entities
-    from .pipelines import load_pipeline, size_mb
 
     nlp = load_pipeline(source)
     read = Corpus(
@@ -180,8 +181,8 @@ def _looked(name: str, examples: list[Example]) -> dict[int, tuple[str, str]]:
 
 def _read(name: str, file: Path, labelled: list[Predicted], data: Path) -> Pipeline:
     """Raises MMCoTError where the file is not about these docs."""
-    from ..analysis.matching import in_order_of
-    from ..analysis.predictions import read_predictions
+    from ..evaluation.compare import in_order_of
+    from ..evaluation.predictions import read_predictions
     from ..report.tables import Pipeline
 
     read = {doc.id: doc for doc in read_predictions(file)}

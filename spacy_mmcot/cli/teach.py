@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .engines import EngineName, chosen_engine
+from .common import EngineName, chosen_engine
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -57,7 +57,7 @@ def teach(
     from ..corpus.docbin import docbin_paths, read_docs, write_docs
     from ..distillation.teach import KnowledgeEncoder, set_prompt_targets
     from ..production.teaching import load_teachers, taught, taught_in_parts
-    from .pipelines import load_pipeline
+    from .common import load_pipeline
 
     started = time.perf_counter()
     files = [file for path in inputs for file in docbin_paths(path)]

@@ -1,7 +1,5 @@
 """`mmcot_ner`: entities from a distilled tagger."""
 
-# No postponed annotations here: spaCy reads those of factories and of initialize at run time.
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,11 +18,14 @@ from ..corpus.extensions import register
 from ..distillation.losses import Losses, tag_losses
 from ..distillation.soft_labels import get_soft_labels, soft_tags
 from ..errors import Errors, MMCoTError
+from ..model.bridge import check_states
 from ..model.crf import best_paths, lattice, log_marginals, path_scores, span_log_probabilities
-from ..model.like_length import like_length
-from ..model.listening import check_states
-from ..model.tagger_bridge import TagScores, set_tags
-from .distilled import DEFAULT_TOK2VEC, DistilledPipe
+from ..model.tagger import TagScores, set_tags
+from ..model.wordpieces import like_length
+from .shared import DEFAULT_TOK2VEC, DistilledPipe
+
+# No postponed annotations here: spaCy reads those of factories and of initialize at run time.
+
 
 DEFAULT_MODEL = {
     "@architectures": "spacy_mmcot.Tagger.v1",
@@ -94,7 +95,7 @@ class MMCoTNER(DistilledPipe):
         gold loss. Docs without soft labels learn from gold alone, docs without annotation from
         soft labels alone. The gold loss is a mean over labelled tokens only, so where most posts
         are unlabelled a weight of 1 lets a few gold posts drown the teacher
-        (docs/EXPERIMENTS.md).
+        (research/EXPERIMENTS.md).
     """
 
     def __init__(

@@ -1,7 +1,5 @@
 """`mmcot_rel`: relations between the entities of a Doc, from a distilled pair classifier."""
 
-# No postponed annotations here: spaCy reads those of factories and of initialize at run time.
-
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -21,25 +19,30 @@ from thinc.types import Floats2d
 
 from ..corpus.extensions import get_relations, register
 from ..distillation.losses import Losses, pair_losses
-from ..distillation.soft_relations import SoftRelations, get_soft_relations
+from ..distillation.soft_labels import SoftRelations, get_soft_relations
 from ..errors import Errors, MMCoTError, Warnings
-from ..model.bridge import split_by_counts
-from ..model.doc_pairs import DocPairs
-from ..model.listening import check_states
-from ..model.pair_bridge import set_schema
+from ..model.bridge import check_states, split_by_counts
+from ..model.pair_classifier import DocPairs, set_schema
 from ..types import NO_RELATION, Relation
-from .candidates import Legal, candidates, gold_kinds, learn_legal, legal_labels
-from .distilled import DEFAULT_TOK2VEC, DistilledPipe
-from .pair_targets import (
+from .pairs import (
+    Legal,
     Target,
+    candidates,
     characters,
+    gold_kinds,
     gold_labels,
+    learn_legal,
+    legal_labels,
     moved,
     places,
     soft_rows,
     taught_pairs,
     without_surplus_negatives,
 )
+from .shared import DEFAULT_TOK2VEC, DistilledPipe
+
+# No postponed annotations here: spaCy reads those of factories and of initialize at run time.
+
 
 DEFAULT_MODEL = {
     "@architectures": "spacy_mmcot.PairClassifier.v1",

@@ -1,18 +1,23 @@
-"""From posts, and an LLM's answers about them, to spaCy Docs. Every entity survives."""
+"""From posts, and an LLM's answers about them, to spaCy Docs. Every entity survives.
+
+Which posts of an input are taken, which of them count as labelled, and under which labels.
+"""
 
 from __future__ import annotations
 
+import random
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
-from ..errors import Errors, MMCoTError
-from ..types import ID_KEY, KNOWLEDGE, Answers, Post, Relation
+from ..errors import Errors, MMCoTError, UsageError
+from ..types import ID_KEY, KNOWLEDGE, Answers, Post, Relation, Split
 from .extensions import register, set_pairs
-from .findings import Findings
+from .rows import Findings, Row
 
 Tokenizer = Literal["spacy", "whitespace"]
 
@@ -163,3 +168,80 @@ def _set_relations(doc: Doc, post: Post, spans: list[Span | None], findings: Fin
     # An empty list says that somebody looked and there is none.
     if post.relations is not None:
         doc._.mmcot_rel = kept
+
+
+def labelled_fraction(
+    rows: Sequence[Row], fraction: float, seed: int, first: Iterable[int] = ()
+) -> list[Row]:
+    """The same rows, of which `fraction` are `train` and the rest `unlabelled`; the labelled posts
+    of a smaller fraction are among those of a larger one.
+
+    The order in which rows become labelled is that of the row numbers `first`, then that of a
+    draw by `seed` from the others. Rows of the splits dev and test stay as they are and do not
+    count; so do those of `unlabelled` that `first` does not name.
+
+    Raises UsageError for a fraction that is not above 0 and at most 1.
+    """
+    if not 0 < fraction <= 1:
+        raise UsageError(Errors.E714.format(received=fraction))
+    places = {row.number: place for place, row in enumerate(rows)}
+    named = dict.fromkeys(places[number] for number in first)
+    pool = [i for i, row in enumerate(rows) if row.post.split == "train" and i not in named]
+    random.Random(seed).shuffle(pool)
+    order = [*named, *pool]
+    n_labelled = max(1, round(fraction * len(order)))
+    splits: dict[int, Split] = dict.fromkeys(order[:n_labelled], "train")
+    splits |= dict.fromkeys(order[n_labelled:], "unlabelled")
+    return [
+        row._replace(post=row.post.model_copy(update={"split": splits.get(i, row.post.split)}))
+        for i, row in enumerate(rows)
+    ]
+
+
+def of_domains(rows: Sequence[Row], domains: Iterable[str]) -> list[Row]:
+    """The rows whose posts are of one of the domains.
+
+    Raises UsageError for a domain that no post is of.
+    """
+    wanted = set(domains)
+    known = {row.post.domain for row in rows if row.post.domain is not None}
+    if unknown := sorted(wanted - known):
+        allowed = ", ".join(sorted(known)) or "none"
+        raise UsageError(Errors.E716.format(received=", ".join(unknown), allowed=allowed))
+    return [row for row in rows if row.post.domain in wanted]
+
+
+def parse_renaming(texts: Iterable[str]) -> dict[str, str]:
+    """OLD=NEW each. Raises UsageError for what has another form or names one label twice."""
+    names: dict[str, str] = {}
+    for text in texts:
+        old, equals, new = text.partition("=")
+        if not (old and equals and new) or old in names:
+            raise UsageError(Errors.E715.format(received=text))
+        names[old] = new
+    return names
+
+
+def rename_labels(rows: Sequence[Row], names: Mapping[str, str]) -> list[Row]:
+    """The rows with entity labels under their new names. Raises MMCoTError where no entity has a
+    label that is to be renamed."""
+    found = {entity.label for row in rows for entity in row.post.entities or ()}
+    if unknown := sorted(names.keys() - found):
+        problem = f"no entity has the label {', '.join(unknown)}"
+        raise MMCoTError(
+            Errors.E207.format(
+                path="--rename-label",
+                problem=problem,
+                expected=f"one of the labels {', '.join(sorted(found)) or 'none'}",
+            )
+        )
+    renamed = []
+    for row in rows:
+        if row.post.entities:
+            entities = [
+                entity.model_copy(update={"label": names.get(entity.label, entity.label)})
+                for entity in row.post.entities
+            ]
+            row = row._replace(post=row.post.model_copy(update={"entities": entities}))
+        renamed.append(row)
+    return renamed

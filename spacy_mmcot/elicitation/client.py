@@ -1,23 +1,31 @@
-"""The source `openai`: any endpoint that speaks chat completions, local servers included."""
+"""HTTP connections for hundreds of requests at a time.
+
+One OpenAI-compatible endpoint: its address, its key, and errors that give neither away.
+
+The source `openai`: any endpoint that speaks chat completions, local servers included.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
+import os
+import ssl
 import time
+import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
 import openai
 
-from ..errors import Errors
+from ..errors import Errors, MMCoTError
 from ..types import Dimension
-from .endpoint import Endpoint
-from .pictures import data_url
-from .prompts import Prompt
+from .prompts import Prompt, data_url, response_formats
 from .replies import (
     AnswerRejected,
     FormatRefused,
@@ -28,7 +36,152 @@ from .replies import (
     fault_of,
     read_reply,
 )
-from .schemas import response_formats
+
+_SHARDS = 64
+# Seconds. Requests as a whole have a time limit of their own.
+_TIMEOUT = httpx2.Timeout(None, connect=15.0)
+
+
+class ShardedTransport(httpx2.AsyncBaseTransport):
+    """Spreads requests over several connection pools: a pool looks through all its connections at
+    every request, which at hundreds of them costs as much as the request itself."""
+
+    def __init__(self, url: str) -> None:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        context, proxy = _ssl_context(url), _proxy(url)
+        self._pools = [
+            httpx2.AsyncHTTPTransport(verify=context, limits=limits, proxy=proxy)
+            for _ in range(_SHARDS)
+        ]
+        self._busy = [0] * _SHARDS
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        shard = self._busy.index(min(self._busy))
+        self._busy[shard] += 1
+        try:
+            return await self._pools[shard].handle_async_request(request)
+        finally:
+            self._busy[shard] -= 1
+
+    async def aclose(self) -> None:
+        for pool in self._pools:
+            await pool.aclose()
+
+
+def http_client(url: str) -> httpx2.AsyncClient:
+    """A client for one endpoint. Redirects are not followed: they could carry the key elsewhere."""
+    return httpx2.AsyncClient(
+        transport=ShardedTransport(url), timeout=_TIMEOUT, follow_redirects=False
+    )
+
+
+def _ssl_context(url: str) -> ssl.SSLContext:
+    if urlsplit(url).scheme == "https":
+        return httpx2.create_ssl_context()
+    # Never used, and without the authorities, which take a tenth of a second to load.
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _proxy(url: str) -> str | None:
+    """The environment's proxy for an address: a client with a transport of its own ignores it."""
+    parts = urlsplit(url)
+    if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+# Shorter keys are the placeholders that local servers take, and may be ordinary words.
+_SECRET_LENGTH = 8
+_DEFAULT_URL = "https://api.openai.com/v1"
+_SHOWN = 300
+
+
+class Endpoint:
+    """Key and address come from the arguments or else from OPENAI_API_KEY and OPENAI_BASE_URL.
+
+    The constructor does not touch the network. It raises MMCoTError without a usable key or
+    address, and for an address that would send the key unencrypted over a network, unless
+    `insecure` allows it.
+    """
+
+    def __init__(
+        self, base_url: str | None = None, api_key: str | None = None, insecure: bool = False
+    ) -> None:
+        self._key = _usable_key(api_key or os.environ.get("OPENAI_API_KEY") or "")
+        self._base_url = base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
+        self.url = _shown(self._base_url)
+        parts = urlsplit(self._base_url)
+        path = parts.path.rstrip("/") + "/chat/completions"
+        self.chat_url = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+        if not insecure and not _guarded(self._base_url):
+            raise MMCoTError(Errors.E318.format(url=self.url))
+
+    def client(self) -> openai.AsyncOpenAI:
+        """A client without retries of its own. It belongs to the event loop that it is made in."""
+        return openai.AsyncOpenAI(
+            api_key=self._key,
+            base_url=self._base_url,
+            max_retries=0,
+            http_client=http_client(self._base_url),
+        )
+
+    def error(self, message: str, **details: object) -> MMCoTError:
+        if "reason" in details:
+            details["reason"] = self.scrubbed(str(details["reason"]))
+        return MMCoTError(message.format(url=self.url, **details))
+
+    def refusal(self, error: RequestRefused, question: str) -> MMCoTError:
+        """An error that ends the run: every such request would be refused."""
+        if error.status in (401, 403):
+            # The server's words may quote a part of the key.
+            return self.error(Errors.E311, status=error.status)
+        return self.error(Errors.E313, question=question, status=error.status, reason=error.reason)
+
+    def foreign(self, error: NotAnEndpoint) -> MMCoTError:
+        return self.error(Errors.E314, reason=error)
+
+    def scrubbed(self, words: str) -> str:
+        """Somebody else's words, short, on one line, and without the key."""
+        if len(self._key) >= _SECRET_LENGTH:
+            words = words.replace(self._key, "***")
+        words = " ".join(words.split()).rstrip(".")
+        return words if len(words) <= _SHOWN else f"{words[: _SHOWN - 3]}..."
+
+
+def _usable_key(key: str) -> str:
+    key = key.strip()
+    if not key:
+        raise MMCoTError(Errors.E310.format(received="none is set"))
+    if not key.isascii() or not key.isprintable():
+        raise MMCoTError(
+            Errors.E310.format(received="the one set holds characters no key can have")
+        )
+    return key
+
+
+def _shown(base_url: str) -> str:
+    """The address for messages: without user, password and query."""
+    try:
+        parts = urlsplit(base_url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        valid = False
+    if not valid:
+        raise MMCoTError(Errors.E315.format(url=base_url.rpartition("@")[2]))
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _guarded(base_url: str) -> bool:
+    parts = urlsplit(base_url)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
 
 _DISCONNECTED = (openai.APIConnectionError, httpx2.TransportError)
 

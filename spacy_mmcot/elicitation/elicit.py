@@ -1,293 +1,245 @@
-"""What is to be asked about posts, and what came of it.
+"""The `elicit` block of project.yml: what to ask of which model.
 
-`Elicitation` says what is still to be asked and settles what comes back, each answer at once. It
-knows neither time nor network: the engine drives it question by question, and batches file by
-file.
+What a run will ask and cost, before it does.
+
+One run of an elicitation: claims and ledger set up, asked by the engine, closed properly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple
 
-from ..types import DIMENSIONS, Dimension, Post, Task
-from .claims import Claims
-from .ledger import Ledger
-from .outcomes import Counts, Report
-from .parser import AnswerValue, parse
-from .prompts import Prompt, render, repair
-from .replies import AnswerRejected, Reply, Usage
-from .store import AnswerStore, StoredAnswer, answer_key
-from .tokens import estimate
+import pydantic
+import srsly
 
-# Questions passed over between two breaths of `pending`.
-_BREATH = 100
-
-
-class Source(Protocol):
-    """Where answers come from. Models and parameters go into an answer's address, so they hold all
-    that could change it, and no secrets. Only the answers of a `paid` source have claims and
-    spend."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def url(self) -> str:
-        """Where answers come from, for messages."""
-        ...
-
-    @property
-    def paid(self) -> bool: ...
-
-    def model_for(self, dimension: Dimension) -> str: ...
-
-    def parameters(self, prompt: Prompt) -> dict[str, object]: ...
-
-    async def ask(self, prompt: Prompt) -> Reply | None:
-        """The answer, or None where the source has none. Raises AnswerRejected for an answer that
-        is of no use, Unavailable where another try may help, MMCoTError where none will."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of connections; a later `ask` may open them again."""
-        ...
+from ..errors import Errors, MMCoTError, explain, first_line
+from ..types import AUGMENTATIONS, DIMENSIONS, Dimension, Post, Task
+from .batches import BatchPace, BatchRunner
+from .claims import Claims, Ledger, mean_output
+from .client import OpenAISource
+from .engine import Ending, Engine, Pace
+from .prices import Counter, Prices, estimate, exact_counter
+from .prompts import render
+from .questions import Elicitation, Report, Source
+from .store import AnswerStore, answer_key
 
 
-@dataclass(frozen=True)
-class Job:
-    """A question to ask, for the first of the posts that it concerns. In the repair round,
-    `prompt` goes on from the answer that could not be used."""
+class Ask(pydantic.BaseModel):
+    """One dimension: how many variants (rewritings only), and which model if not the run's."""
 
-    key: str
-    prompt: Prompt
-    post: Post
-    estimate: Usage
-    cost: float
-    repairing: bool = False
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    variants: int = pydantic.Field(default=1, ge=1, le=20)
+    model: str | None = pydantic.Field(default=None, min_length=1)
 
 
-class Elicitation:
-    """What is to be asked of a source about posts, and what came of it.
+class ElicitConfig(pydantic.BaseModel):
+    """Dimensions to ask for, in order."""
 
-    Take jobs from `pending`, tell `asking` when one is sent, and hand the outcome of each to
-    `settle`, `reject`, `miss`, `share` or `put_back`, in any order. What is kept is committed
-    before these return. `on_settled` gets the number of questions that found their end, and
-    `on_failed`, before it, of those that found a bad one.
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    `dimensions` says how many variants of each are wanted; a grain of knowledge has one whatever
-    it says. `pictures` is the folder of the posts' pictures for a model that sees. `claims` and
-    `ledger` are given for a paid source.
+    dimensions: dict[Dimension, Ask] = pydantic.Field(
+        default_factory=lambda: {name: Ask() for name in DIMENSIONS}
+    )
+
+    @pydantic.field_validator("dimensions")
+    @classmethod
+    def _check(cls, asks: dict[Dimension, Ask]) -> dict[Dimension, Ask]:
+        if not asks:
+            raise ValueError("no dimension is named")
+        for name, ask in asks.items():
+            if ask.variants > 1 and name not in AUGMENTATIONS:
+                raise ValueError(f"{name} has {ask.variants} variants, but it is knowledge")
+        return {name: asks[name] for name in DIMENSIONS if name in asks}
+
+    def variants(self) -> Mapping[Dimension, int]:
+        return {name: ask.variants for name, ask in self.dimensions.items()}
+
+    def models(self) -> Mapping[Dimension, str]:
+        return {name: ask.model for name, ask in self.dimensions.items() if ask.model}
+
+    def only(self, names: set[str]) -> ElicitConfig:
+        """Restricted to the named dimensions; ones it does not have are asked plainly."""
+        asks = {name: self.dimensions.get(name, Ask()) for name in DIMENSIONS if name in names}
+        return ElicitConfig(dimensions=asks)
+
+
+def read_config(path: Path) -> ElicitConfig:
+    """The block `elicit` under `vars` of a project.yml, {DIMENSION: {variants, model}}; all
+    dimensions plainly where there is none. Raises MMCoTError for a file or a block that is broken.
     """
+    try:
+        project: Any = srsly.yaml_loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise MMCoTError(Errors.E100.format(path=path)) from None
+    except OSError as error:
+        raise MMCoTError(Errors.E102.format(path=path, reason=error.strerror)) from None
+    except ValueError as error:
+        raise MMCoTError(Errors.E102.format(path=path, reason=first_line(error))) from None
+    variables = project.get("vars") if isinstance(project, dict) else None
+    block = variables.get("elicit") if isinstance(variables, dict) else None
+    if block is None:
+        return ElicitConfig()
+    if isinstance(block, dict):
+        # `noun:` with nothing after it is how YAML says "plainly".
+        block = {name: {} if ask is None else ask for name, ask in block.items()}
+    try:
+        return ElicitConfig.model_validate({"dimensions": block})
+    except pydantic.ValidationError as error:
+        problem, expected = explain(error)
+        message = Errors.E322.format(path=path, problem=problem, expected=expected)
+        raise MMCoTError(message) from None
 
-    def __init__(
-        self,
-        store: AnswerStore,
-        source: Source,
-        task: Task = "ner",
-        dimensions: Mapping[Dimension, int] | Iterable[Dimension] = DIMENSIONS,
-        *,
-        pictures: Path | None = None,
-        claims: Claims | None = None,
-        ledger: Ledger | None = None,
-        on_settled: Callable[[int], None] = lambda questions: None,
-        on_failed: Callable[[int], None] = lambda questions: None,
-    ) -> None:
-        if not isinstance(dimensions, Mapping):
-            dimensions = dict.fromkeys(dimensions, 1)
-        self.report = Report({dimension: Counts() for dimension in dimensions})
-        self.store = store
-        self.source = source
-        self.claims = claims
-        self.ledger = ledger
-        self._task = task
-        self._asks = [(name, i) for name, count in dimensions.items() for i in range(count)]
-        self._pictures = pictures
-        self._on_settled = on_settled
-        self._on_failed = on_failed
-        self._waiting: dict[str, list[Post]] = {}
-        # Questions that another run has in flight, by post, dimension and variant.
-        self.deferred: set[tuple[str, Dimension, int]] = set()
 
-    @property
-    def questions_per_post(self) -> int:
-        return len(self._asks)
+@dataclass
+class PlannedDimension:
+    """One dimension: requests and tokens, and costs in the prices' currency, None without a
+    price. `there` counts questions that the store has answers to, `not_applicable` those that
+    make no sense for their post."""
 
-    def pending(self, posts: Iterable[Post], deferred: bool = False) -> Iterator[Job | None]:
-        """The questions that the store cannot answer yet, made one by one as they are taken, and
-        now and then None, so that a long way past what is there does not block the event loop.
-        `deferred` takes up those that were deferred before, and no others."""
-        chosen, self.deferred = self.deferred if deferred else None, set()
-        passed = 0
-        for post in posts:
-            for dimension, variant in self._asks:
-                if chosen is not None and (post.id, dimension, variant) not in chosen:
+    model: str
+    requests: int = 0
+    there: int = 0
+    not_applicable: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = 0.0
+    batch_cost: float | None = 0.0
+
+
+@dataclass
+class Plan:
+    """By dimension. `estimated` names the models whose tokens are not counted by a tokenizer of
+    theirs."""
+
+    dimensions: dict[Dimension, PlannedDimension] = field(default_factory=dict)
+    estimated: set[str] = field(default_factory=set)
+
+
+def plan(
+    posts: Iterable[Post],
+    source: Source,
+    prices: Prices,
+    task: Task,
+    dimensions: Mapping[Dimension, int],
+    store: AnswerStore | None = None,
+    pictures: Path | None = None,
+) -> Plan:
+    """Count what `elicit` would ask. A repair round, which few answers take, is not counted.
+
+    Output tokens are the mean of what the store's ledger has of a model and dimension, or else
+    typical figures.
+    """
+    planned = Plan({name: PlannedDimension(source.model_for(name)) for name in dimensions})
+    counters: dict[str, Counter | None] = {}
+    outputs = {} if store is None else mean_output(store)
+    for row in planned.dimensions.values():
+        if row.model not in counters:
+            counters[row.model] = exact_counter(row.model)
+        if counters[row.model] is None:
+            planned.estimated.add(row.model)
+        if prices.find(row.model) is None:
+            row.cost = row.batch_cost = None
+    asked: set[str] = set()
+    for post in posts:
+        for dimension, variants in dimensions.items():
+            row = planned.dimensions[dimension]
+            for variant in range(variants):
+                prompt = render(post, dimension, task, variant=variant, pictures=pictures)
+                if prompt is None:
+                    row.not_applicable += 1
                     continue
-                job = self._job(post, dimension, variant)
-                if job is not None:
-                    yield job
+                key = answer_key(prompt, row.model, source.parameters(prompt))
+                known = store.known(key, post.id) if store is not None else None
+                if key in asked or (known and (known.answered or known.shared)):
+                    row.there += 1
                     continue
-                passed += 1
-                if passed % _BREATH == 0:
-                    yield None
-            if chosen is None and self._pictures is not None and post.image:
-                prompt = render(post, "sentence", self._task, pictures=self._pictures)
-                self.report.captions_only += prompt is None or prompt.picture is None
-
-    def _job(self, post: Post, dimension: Dimension, variant: int) -> Job | None:
-        counts = self.report.counts[dimension]
-        prompt = render(post, dimension, self._task, variant=variant, pictures=self._pictures)
-        if prompt is None:
-            counts.not_applicable += 1
-            self._on_settled(1)
-            return None
-        model = self.source.model_for(dimension)
-        key = answer_key(prompt, model, self.source.parameters(prompt))
-        if key in self._waiting:
-            self._waiting[key].append(post)
-            return None
-        known = self.store.known(key, post.id)
-        if known.answered:
-            self.store.renew(key, post.id)
-        elif not (known.shared and self.store.share(key, post.id)):
-            self._waiting[key] = [post]
-            job = self._new_job(key, prompt, post, model)
-            attempt = self.store.attempt(key) if known.attempted else None
-            return self._repair(job, *attempt) if attempt else job
-        counts.already_there += 1
-        self._on_settled(1)
-        return None
-
-    def _new_job(self, key: str, prompt: Prompt, post: Post, model: str) -> Job:
-        if self.ledger is None:
-            return Job(key, prompt, post, Usage(), 0.0)
-        prices = self.ledger.prices
-        expected = estimate(prompt, model, prices)
-        return Job(key, prompt, post, expected, prices.cost(model, expected, self.ledger.batch))
-
-    def _repair(self, job: Job, raw: str, reason: str) -> Job:
-        return replace(job, prompt=repair(job.prompt, raw, reason), repairing=True)
-
-    def asking(self, job: Job) -> None:
-        self.report.counts[job.prompt.dimension].asked += 1
-
-    def settle(self, job: Job, reply: Reply) -> Job | None:
-        """Keep an answer, with its value or, after a repair round, with the reason why it has
-        none. Returns the job of the repair round where one is due."""
-        dropped: list[str] = []
-        try:
-            value = parse(reply.text, job.prompt.dimension, job.post, dropped)
-        except AnswerRejected as rejected:
-            rejected.usage = reply.usage
-            return self.reject(job, rejected)
-        counts = self.report.counts[job.prompt.dimension]
-        counts.dropped_mentions += len(dropped)
-        kept = self._keep(job, reply.usage, reply.text, value)
-        counts.stored += kept
-        counts.repaired += kept if job.repairing else 0
-        return None
-
-    def reject(self, job: Job, rejected: AnswerRejected) -> Job | None:
-        """Keep an answer of no use, or ask for a better one: see `settle`."""
-        if self.ledger is not None and not job.repairing and not rejected.final:
-            with self.store.transaction():
-                self.store.put_attempt(job.key, rejected.raw, rejected.reason)
-                self._book(job, rejected.usage)
-            return self._repair(job, rejected.raw, rejected.reason)
-        counts = self.report.counts[job.prompt.dimension]
-        billed = rejected.usage is not None or not rejected.final
-        counts.rejected += self._keep(
-            job, rejected.usage, rejected.raw, None, rejected.reason, billed
-        )
-        return None
-
-    def charge(self, job: Job, usage: Usage | None) -> None:
-        """Book a request that brought nothing and may have been charged all the same."""
-        if self.ledger is not None:
-            with self.store.transaction():
-                self._book(job, usage)
-
-    def miss(self, job: Job, reason: str | None = None) -> None:
-        """There is no answer: nothing is kept, so a later run asks again."""
-        posts = self._let_go(job)
-        self.report.counts[job.prompt.dimension].missing += len(posts)
-        if reason is not None:
-            self.report.unanswered[reason] += len(posts)
-            self._on_failed(len(posts))
-        self._on_settled(len(posts))
-
-    def share(self, job: Job) -> None:
-        """Another run has answered the question meanwhile."""
-        posts = self._waiting.pop(job.key)
-        for post in posts:
-            self.store.share(job.key, post.id)
-        self.report.counts[job.prompt.dimension].already_there += len(posts)
-        self._on_settled(len(posts))
-
-    def defer(self, job: Job) -> None:
-        """Another run has the question in flight: `pending` can take it up again later."""
-        for post in self._waiting.pop(job.key):
-            self.deferred.add((post.id, job.prompt.dimension, job.prompt.variant))
-
-    def put_back(self, job: Job) -> None:
-        """The question was not asked, or its answer was not waited for."""
-        self._let_go(job)
-
-    def miss_deferred(self, reason: str) -> None:
-        """Give up on what other runs have in flight."""
-        for _, dimension, _ in self.deferred:
-            self.report.counts[dimension].missing += 1
-            self.report.unanswered[reason] += 1
-        self._on_settled(len(self.deferred))
-        self.deferred = set()
-
-    def _let_go(self, job: Job) -> list[Post]:
-        if self.claims is not None:
-            self.claims.release(job.key)
-        return self._waiting.pop(job.key, [])
-
-    def _book(self, job: Job, usage: Usage | None) -> None:
-        if self.ledger is not None:
-            dimension = job.prompt.dimension
-            model = self.source.model_for(dimension)
-            self.ledger.add(model, dimension, usage, job.estimate)
-
-    def _keep(
-        self,
-        job: Job,
-        usage: Usage | None,
-        raw: str,
-        value: AnswerValue | None,
-        reason: str | None = None,
-        billed: bool = True,
-    ) -> int:
-        posts = self._waiting.pop(job.key)
-        prompt = job.prompt
-        with self.store.transaction():
-            for post in posts:
-                answer = StoredAnswer(
-                    key=job.key,
-                    post_id=post.id,
-                    task=self._task,
-                    dimension=prompt.dimension,
-                    template=prompt.template,
-                    source=self.source.name,
-                    model=self.source.model_for(prompt.dimension),
-                    raw=raw,
-                    value=value,
-                    reason=reason,
-                    variant=prompt.variant,
+                asked.add(key)
+                usage = estimate(
+                    prompt,
+                    row.model,
+                    prices,
+                    counters[row.model],
+                    outputs.get((row.model, dimension)),
                 )
-                self.store.put(answer)
-            if job.repairing:
-                self.store.drop_attempt(job.key)
-            if billed:
-                self._book(job, usage)
-            if self.claims is not None:
-                self.claims.release(job.key)
-        if value is None:
-            self._on_failed(len(posts))
-        self._on_settled(len(posts))
-        return len(posts)
+                row.requests += 1
+                row.input_tokens += usage.input
+                row.output_tokens += usage.output
+                if row.cost is not None and row.batch_cost is not None:
+                    row.cost += prices.cost(row.model, usage)
+                    row.batch_cost += prices.cost(row.model, usage, batch=True)
+    return planned
+
+
+class Money(NamedTuple):
+    """Prices, and the cap on all that the store's answers may cost, in the prices' currency."""
+
+    prices: Prices
+    cap: float | None = None
+
+
+class Result(NamedTuple):
+    """What a run did, how it ended, and what it cost, in the prices' currency."""
+
+    report: Report
+    ending: Ending
+    cost: float
+
+
+# Number of questions settled since the last call, and what the run has cost so far.
+Progress = Callable[[int, float], None]
+
+
+def elicit(
+    posts: Iterable[Post],
+    store: AnswerStore,
+    source: Source,
+    task: Task = "ner",
+    dimensions: Mapping[Dimension, int] | Iterable[Dimension] = DIMENSIONS,
+    *,
+    pace: Pace | None = None,
+    money: Money | None = None,
+    batches: BatchPace | None = None,
+    pictures: Path | None = None,
+    on_progress: Progress = lambda settled, cost: None,
+    on_failed: Callable[[int], None] = lambda questions: None,
+) -> Result:
+    """Ask `source` what `store` does not know yet about `posts`, which may be iterated repeatedly.
+
+    `dimensions` may say how many variants of each are wanted; `batches` asks by the Batch API
+    instead of one by one; `pictures` is the folder of the posts' pictures for a model that sees.
+    Whatever ends the run, each answer that arrived is in
+    the store. Raises MMCoTError where the source fails for good.
+    """
+    pace, money = pace or Pace(), money or Money(Prices())
+    claims, ledger = None, None
+    if source.paid:
+        run = run_name()
+        claims = Claims(store, run, pace.claim_seconds(), money.cap)
+        ledger = Ledger(store, money.prices, run, source.name, batch=batches is not None)
+    elicitation = Elicitation(
+        store,
+        source,
+        task,
+        dimensions,
+        pictures=pictures,
+        claims=claims,
+        ledger=ledger,
+        on_failed=on_failed,
+        on_settled=lambda settled: on_progress(settled, ledger.cost if ledger else 0.0),
+    )
+    if batches is not None and isinstance(source, OpenAISource) and claims is not None:
+        ending = BatchRunner(elicitation, source, claims, batches).run(posts)
+    else:
+        ending = Engine(elicitation, pace).run(posts)
+    return Result(elicitation.report, ending, ledger.cost if ledger else 0.0)
+
+
+def run_name() -> str:
+    """Names sort by the time of the run's start (UTC)."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"

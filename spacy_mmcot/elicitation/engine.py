@@ -14,9 +14,8 @@ from typing import Any
 from ..errors import Errors, MMCoTError
 from ..types import Post
 from .claims import Claim
-from .elicit import Elicitation, Job
-from .limits import Breaker, EndpointDown, Rates, wait_before
-from .replies import AnswerRejected, Reply, Unavailable
+from .questions import Elicitation, Job
+from .replies import AnswerRejected, Breaker, EndpointDown, Rates, Reply, Unavailable, wait_before
 
 # Seconds that requests in flight, which are paid for, get when the run is to end.
 _GRACE = 10.0

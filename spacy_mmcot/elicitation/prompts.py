@@ -1,4 +1,9 @@
-"""Prompts: versioned jinja2 templates, rendered for one post and one dimension.
+"""JSON schemas of the structured answers, in the strict form that endpoints enforce: every field
+required, none beyond.
+
+Posts' pictures for models that see: found, named by their content, scaled down, encoded.
+
+Prompts: versioned jinja2 templates, rendered for one post and one dimension.
 
 A template knows only what `render` hands to it. The knowledge grains get the text and the picture
 or its caption; the augmentations get the mentions' surfaces too; labels and relations reach none
@@ -8,18 +13,107 @@ anew and leaves the others alone.
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jinja2
 
+from ..pictures.decode import open_picture, small_jpeg
+from ..pictures.read import BadPicture, PicturePolicy, digest, read_picture
 from ..types import AUGMENTATIONS, Dimension, Post, Task
-from .pictures import Picture, find_picture
+from .replies import AnswerRejected
+
+_TEXT = {"type": "string"}
+
+
+def _object(**fields: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": list(fields),
+        "additionalProperties": False,
+    }
+
+
+def _list(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item}
+
+
+# The judgement stands last: a model writes in order, so it judges what it has written.
+_SCHEMAS: dict[Dimension, dict[str, Any]] = {
+    "noun": _object(things=_list(_object(mention=_TEXT, kind=_TEXT, explanation=_TEXT))),
+    "entity": _object(text=_TEXT, swaps=_list(_list(_TEXT)), possible={"type": "boolean"}),
+}
+
+
+def answer_schema(dimension: Dimension) -> dict[str, Any] | None:
+    """The schema of a dimension's answer, None where it is plain text."""
+    return _SCHEMAS.get(dimension)
+
+
+def response_formats(dimension: Dimension) -> list[dict[str, Any]]:
+    """What to ask an endpoint for, best first; none for plain text. Whatever it grants, the
+    answer is validated all the same."""
+    schema = answer_schema(dimension)
+    if schema is None:
+        return []
+    named = {"name": dimension, "strict": True, "schema": schema}
+    return [{"type": "json_schema", "json_schema": named}, {"type": "json_object"}]
+
+
+# Pixels of the longer side. Endpoints scale to about this for their cheap level of detail.
+LONGEST_SIDE = 512
+_POLICY = PicturePolicy()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file and the SHA-256 of its bytes."""
+
+    path: Path
+    digest: str
+
+
+def find_picture(image: str | None, folder: Path) -> Picture | None:
+    """The picture that a post in a file of `folder` names; None where there is none, or none that
+    can be read. Web addresses are not fetched."""
+    if not image or "://" in image:
+        return None
+    path = folder / image
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return _picture(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=16)
+def _picture(path: Path, changed: int, size: int) -> Picture | None:
+    try:
+        data = read_picture(str(path), _POLICY)
+        open_picture(data, _POLICY)
+    except BadPicture:
+        return None
+    return Picture(path, digest(data))
+
+
+def data_url(picture: Picture) -> str:
+    """The picture as a data URL, a JPEG of at most LONGEST_SIDE pixels a side. Raises
+    AnswerRejected where it cannot be decoded."""
+    try:
+        data = read_picture(str(picture.path), _POLICY)
+        jpeg = small_jpeg(data, _POLICY, LONGEST_SIDE)
+    except BadPicture as error:
+        reason = f"the picture {picture.path.name} {error}"
+        raise AnswerRejected(reason, final=True) from None
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+
 
 _SEES: frozenset[Dimension] = frozenset({"noun", "sentence", "multimodality", "image"})
 _NEEDS_PICTURE: frozenset[Dimension] = frozenset({"multimodality", "image"})

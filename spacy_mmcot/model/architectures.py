@@ -21,16 +21,14 @@ from thinc.api import (
 from thinc.types import Floats2d, Ragged
 
 from ..errors import Errors, MMCoTError
-from .doc_pairs import DocPairs
+from .cnn import piece_vectors
+from .encoder import PromptKind
 from .encoder_bridge import encoder_model
-from .encoder_pictures import PictureTraining
+from .encoder_rows import PictureTraining
 from .knowledge import SEGMENT_GRAINS
-from .pair_bridge import pair_model
-from .pair_classifier import Context
-from .piece_bridge import piece_vectors
-from .prompted_encoder import PromptKind
-from .tagger_bridge import TagScores, tagger_model
-from .vision_bridge import VisionModel
+from .pair_classifier import Context, DocPairs, pair_model
+from .tagger import TagScores, tagger_model
+from .vision import VisionModel
 
 
 def PromptedTransformer(

@@ -1,19 +1,62 @@
-"""Torch modules as thinc shims that serialise themselves whole."""
+"""Building a torch module whose weights are about to be loaded.
+
+Torch modules as thinc shims that serialise themselves whole.
+
+Components that read an encoder's states from the Docs, where another component puts them.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import safetensors.torch
 import srsly
 import torch
+from spacy.tokens import Doc
+from spacy_transformers.layers import TransformerListener
 from thinc.api import Model, Optimizer, PyTorchShim, torch2xp, xp2torch
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
-from .no_init import WithoutRandomInit
+from ..errors import Errors, MMCoTError
+
+_RANDOM = {
+    *(init.normal_, init.uniform_, init.trunc_normal_, init.orthogonal_),
+    *(init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_),
+    torch.Tensor.uniform_,
+}
+
+
+class WithoutRandomInit(TorchFunctionMode):
+    """Within this context random numbers that would fill a tensor in place are not drawn: for an
+    encoder that takes half of the time of loading it, and moves torch's random state. Whatever is
+    constant, such as position ids that no file holds, is set as ever."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.Tensor.normal_:
+            return _filled_with_mean(*args, **(kwargs or {}))
+        if func in _RANDOM:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def _filled_with_mean(
+    tensor: torch.Tensor, mean: float = 0.0, std: float = 1.0, **kwargs: Any
+) -> torch.Tensor:
+    """Not left as it is: torch draws a truncated normal again until all numbers lie within its
+    bounds, and what stood in memory before might never do."""
+    return tensor.fill_(mean)
+
 
 Settings = dict[str, Any]
 
@@ -118,3 +161,12 @@ def _deserialize(
     module.settings = message["settings"]
     module.load_state_dict(safetensors.torch.load(message["weights"]))
     return module.to(device).eval()
+
+
+def check_states(model: Model, docs: Iterable[Doc], component: str) -> None:
+    """Raise MMCoTError if the model listens to a transformer that has not run over the Docs:
+    spacy-transformers would hand on zeros, and the predictions would be noise."""
+    if any(isinstance(node, TransformerListener) for node in model.walk()):
+        for doc in docs:
+            if len(doc) and doc._.trf_data is None:
+                raise MMCoTError(Errors.E405.format(component=component, text=doc.text[:60]))

@@ -17,16 +17,22 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import Errors, MMCoTError
 from ..types import PROMPT_TARGET_KEY
-from .alignment import PromptedBatch, View
 from .bridge import Settings, TorchShim, set_mode, torch_shim
-from .depth import keep_layers
-from .encoder import build_from_config, load_pretrained
-from .encoder_pictures import DocPictures, PictureTraining, matching_loss, see
-from .encoder_rows import Row, groups, make_row, pad
+from .encoder import PictureBatch, PromptedEncoder
+from .encoder_rows import (
+    DocPictures,
+    PictureTraining,
+    Row,
+    groups,
+    make_row,
+    matching_loss,
+    pad,
+    see,
+)
 from .knowledge import knowledge_tags, segment_parts
-from .prompted_encoder import PictureBatch, PromptedEncoder
-from .tokenizer_files import tokenizer_files, tokenizer_of
-from .vision_bridge import VisionModel, vision_grid
+from .prompts import PromptedBatch, View
+from .sources import build_from_config, keep_layers, load_pretrained, tokenizer_files, tokenizer_of
+from .vision import VisionModel, vision_grid
 from .wordpieces import make_windows
 
 

@@ -1,16 +1,23 @@
-"""Windows of Docs as rows of word pieces, and rows as padded batches."""
+"""Windows of Docs as rows of word pieces, and rows as padded batches.
+
+The pictures of a batch of Docs on their way into the encoder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy
 import torch
+from spacy.tokens import Doc
+from torch import Tensor
 
-from .like_length import like_length
-from .prompted_encoder import PieceBatch, PromptedEncoder
-from .wordpieces import Window
+from ..docs import get_image
+from ..errors import Errors, MMCoTError
+from .encoder import PieceBatch, PromptedEncoder
+from .vision import VisionModel
+from .wordpieces import Window, like_length
 
 # Windows are run in groups of like length: at most this many padded pieces a group, and a
 # window joins a group only while at least this share of its padded length is text; where padding
@@ -78,3 +85,72 @@ def pad(rows: Sequence[Row], module: PromptedEncoder, device: Any) -> PieceBatch
     if module.tags is None:
         tensors[4] = None  # type: ignore[call-overload]
     return PieceBatch(*tensors)
+
+
+class PictureTraining:
+    """How often training hides a picture, and shows that of another doc instead, both from 0 to
+    1, and the weight of learning what belongs together."""
+
+    def __init__(self, dropout: float, swap: float, matching: float):
+        for name, rate in (("picture_dropout", dropout), ("picture_swap", swap)):
+            if not 0.0 <= rate <= 1.0:
+                allowed = "a share from 0 to 1"
+                raise MMCoTError(Errors.E409.format(name=name, received=rate, allowed=allowed))
+        if matching < 0.0:
+            name, allowed = "picture_matching", "a weight of at least 0"
+            raise MMCoTError(Errors.E409.format(name=name, received=matching, allowed=allowed))
+        self.dropout, self.swap, self.matching = dropout, swap, matching
+
+
+class DocPictures(NamedTuple):
+    """The pictures that a batch of Docs is read with."""
+
+    patches: Tensor  # (pictures, patches, patch width), each distinct picture once
+    own: list[int]  # a Doc's index into them, -1 without a picture
+    shown: list[int]  # the same, as training swaps them
+    backprop: Callable[[Tensor], Any]
+
+
+def see(
+    vision: VisionModel, docs: Sequence[Doc], is_train: bool, training: PictureTraining
+) -> DocPictures | None:
+    """The patch features of the Docs' pictures; None where no Doc has one, or training hides
+    all."""
+    indexes = [i for i, doc in enumerate(docs) if get_image(doc) is not None]
+    if is_train and indexes:
+        kept = (torch.rand(len(indexes)) >= training.dropout).tolist()
+        indexes = [i for i, keep in zip(indexes, kept, strict=True) if keep]
+    if not indexes:
+        return None
+    features, backprop = vision([docs[i] for i in indexes], is_train)
+    if not len(features.patches):
+        return None
+    own = [-1] * len(docs)
+    for i, row in zip(indexes, features.rows, strict=True):
+        own[i] = row
+    shown = list(own)
+    n_pictures = len(features.patches)
+    if is_train and n_pictures > 1:
+        swapped = (torch.rand(len(docs)) < training.swap).tolist()
+        others = torch.randint(1, n_pictures, (len(docs),)).tolist()
+        shown = [
+            (row + other) % n_pictures if swap and row >= 0 else row
+            for row, swap, other in zip(own, swapped, others, strict=True)
+        ]
+    return DocPictures(features.patches.requires_grad_(is_train), own, shown, backprop)
+
+
+def matching_loss(
+    module: PromptedEncoder, rows: Sequence[Row], pictures: DocPictures, device: Any
+) -> Tensor | None:
+    """How badly the Docs' texts and their own pictures are told to belong together. None where
+    the batch has fewer than two pictures."""
+    if module.visual is None or len(pictures.patches) < 2:
+        return None
+    # A long doc speaks once, by its first window.
+    first = {row.doc: row for row in reversed(rows) if pictures.own[row.doc] >= 0}
+    batch = pad(list(first.values()), module, device)
+    index = torch.tensor([pictures.own[doc] for doc in first], device=device)
+    return module.visual.matching_loss(
+        module.word_embeddings(batch.ids), batch.text, pictures.patches, index
+    )

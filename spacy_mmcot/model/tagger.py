@@ -1,12 +1,21 @@
-"""The torch module that scores BIO tags for tokens."""
+"""The torch module that scores BIO tags for tokens.
+
+TagHead as a thinc model over the tokens of a batch of Docs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
+from spacy.tokens import Doc
+from thinc.api import Model, chain, torch2xp, xp2torch
+from thinc.types import Floats2d
 from torch import Tensor, nn
 
+from .bridge import Settings, TorchShim, set_mode, split_by_counts, torch_shim
 from .crf import ILLEGAL, legal_steps
 
 
@@ -31,3 +40,84 @@ class TagHead(nn.Module):
         """states: (tokens, width) of all Docs of a batch, one after the other. Returns emissions
         (tokens, tags) and transitions (tags + 1, tags + 1) as spacy_mmcot.model.crf reads them."""
         return self.linear(self.dropout(states)), self.steps.masked_fill(~self.legal, ILLEGAL)
+
+
+@dataclass
+class TagScores:
+    """A batch's scores, or the gradients of them: one (tokens, tags) array a Doc, and the
+    transitions, (tags + 1, tags + 1), that all share."""
+
+    emissions: list[Floats2d]
+    transitions: Floats2d
+
+
+def tagger_model(
+    tok2vec: Model[list[Doc], list[Floats2d]], *, dropout: float, learn_transitions: bool
+) -> Model[list[Doc], TagScores]:
+    """chain(tok2vec, head). `set_tags` must be called before `initialize`."""
+    head: Model = Model(
+        "tag_head",
+        _forward,
+        init=_init,
+        dims={"nI": None, "nO": None},
+        shims=[TorchShim(_build)],
+        attrs={"dropout": dropout, "learn_transitions": learn_transitions},
+    )
+    model: Model = chain(tok2vec, head)
+    model.set_ref("head", head)
+    model.set_ref("tok2vec", tok2vec)
+    return model
+
+
+def set_tags(model: Model, tags: Sequence[str]) -> None:
+    """Tell a tagger the tags that `initialize` will build it for, "O" among them."""
+    model.get_ref("head").attrs["tags"] = list(tags)
+    model.set_dim("nO", len(tags), force=True)
+
+
+def _build(settings: Settings) -> TagHead:
+    return TagHead(**settings)
+
+
+def _init(model: Model, X: Any = None, Y: Any = None) -> None:
+    tags = model.attrs["tags"]
+    width = X[0].shape[1]
+    settings: Settings = {
+        "width": width,
+        "tags": tags,
+        "dropout": model.attrs["dropout"],
+        "learn_transitions": model.attrs["learn_transitions"],
+    }
+    # Made anew every time: a second initialisation starts from scratch, with its own tags.
+    torch_shim(model).set_module(_build(settings), settings)
+    model.set_dim("nI", width, force=True)
+    model.set_dim("nO", len(tags), force=True)
+
+
+def _forward(
+    model: Model, X: list[Floats2d], is_train: bool
+) -> tuple[TagScores, Callable[[TagScores], list[Floats2d]]]:
+    module: TagHead = torch_shim(model).module
+    counts = [len(x) for x in X]
+    # Zero-length Docs come without a width.
+    empty = model.ops.alloc2f(0, module.linear.in_features)
+    flat = model.ops.xp.concatenate([empty, *(x for x in X if len(x))])
+    states = xp2torch(flat, requires_grad=is_train)
+    set_mode(module, is_train)
+    with torch.set_grad_enabled(is_train):
+        emissions, transitions = module(states)
+
+    def backprop(d_scores: TagScores) -> list[Floats2d]:
+        d_flat = xp2torch(model.ops.xp.concatenate(d_scores.emissions))
+        tensors, gradients = [emissions], [d_flat]
+        if transitions.requires_grad:
+            tensors.append(transitions)
+            gradients.append(xp2torch(d_scores.transitions))
+        torch.autograd.backward(tensors, gradients)
+        return split_by_counts(torch2xp(cast(Any, states.grad)), counts)
+
+    scores = TagScores(
+        split_by_counts(torch2xp(emissions.detach()), counts),
+        cast(Floats2d, torch2xp(transitions.detach())),
+    )
+    return scores, backprop

@@ -11,12 +11,11 @@ from transformers import AutoConfig, AutoModel
 from transformers.image_processing_base import ImageProcessingMixin
 
 from ..errors import Errors, MMCoTError, first_line
-from ..pictures.policy import PicturePolicy
+from ..pictures.read import PicturePolicy
 from .bridge import Settings
-from .encoder import resolve_source, without_layer_dropout
+from .sources import resolve_source, without_layer_dropout
 from .vision import ConvVision as ConvVisionModule
-from .vision import PretrainedVision
-from .vision_bridge import VisionModel, vision_model
+from .vision import PretrainedVision, VisionModel, vision_model
 
 
 def ConvVision(

@@ -14,8 +14,7 @@ import PIL.ImageFile
 import PIL.ImageOps
 
 from ..errors import first_line
-from .policy import PLUGIN_FORMAT, PicturePolicy, known_formats
-from .read import BadPicture
+from .read import PLUGIN_FORMAT, BadPicture, PicturePolicy, known_formats
 
 _BOMBS = (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")

@@ -20,8 +20,7 @@ from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from ..errors import first_line
-from .policy import PicturePolicy
-from .read import BadPicture, too_large
+from .read import BadPicture, PicturePolicy, too_large
 
 MAX_REDIRECTS = 3
 

@@ -1,11 +1,16 @@
-"""Annotating the rows of a chunk: from a table's rows to Docs and back."""
+"""Annotating the rows of a chunk: from a table's rows to Docs and back.
+
+An annotation job from its inputs to its joined output.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -14,12 +19,25 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
-from ..corpus.attach import attach
-from ..corpus.extensions import get_relations, register
-from ..corpus.sources import join_image
+from .. import __version__
+from ..corpus.extensions import attach, get_relations, register
+from ..corpus.formats import join_image
 from ..errors import Errors, UsageError, first_line, shown
-from .job import Layout, Outcome, whole_part
-from .tables import DEFAULT_NAMES, Broken, Chunk, Names, Row, TableFormat, table
+from ..files import replacing
+from .engines import Engine, Told, run_chunks
+from .job import Layout, Outcome, files_digest, opened_job, pipeline_digest, whole_part
+from .tables import (
+    DEFAULT_NAMES,
+    Broken,
+    Chunk,
+    Names,
+    Row,
+    TableFormat,
+    format_of,
+    input_files,
+    table,
+    widen,
+)
 
 # (source, vocab of another pipeline if there is one) -> pipeline
 Loader = Callable[..., Language]
@@ -221,3 +239,94 @@ def _columns_of(values: dict[str, Any]) -> str:
 def _start(row: Row, names: Names) -> str:
     """How a row begins, its picture left out: that may be a file's content."""
     return shown({name: value for name, value in row.values.items() if name != names.image})
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be annotated, and how.
+
+    formats: of inputs and output; None goes by the suffix.
+    chunk: rows that are lost, and done again, when the job is killed.
+    """
+
+    source: str
+    inputs: Sequence[Path]
+    output: Path
+    input_format: TableFormat | None = None
+    output_format: TableFormat | None = None
+    names: Names = DEFAULT_NAMES
+    batch_size: int = 256
+    chunk: int = 2000
+
+
+@dataclass(frozen=True)
+class Result:
+    """Counts of the whole job, and what this run took. `resumed` counts rows that were there."""
+
+    rows: int
+    rejected: int
+    resumed: int
+    seconds: float
+
+
+def annotate(
+    request: Request,
+    load: Loader,
+    engine: Engine,
+    *,
+    overwrite: bool = False,
+    told: Told = lambda total, done: None,
+) -> Result:
+    """Annotate the rows of all inputs, in order, or go on with what an earlier run left undone.
+
+    Raises MMCoTError for inputs, an output or a pipeline that cannot be used.
+    """
+    started = time.perf_counter()
+    files = input_files(request.inputs, request.input_format)
+    target = request.output_format or format_of(request.output)
+    layout = Layout(request.output, f".{target}")
+    for path in files:
+        if path.resolve() == request.output.resolve():
+            raise UsageError(Errors.E749.format(path=path))
+    identity = {
+        "input": files_digest(files),
+        "pipeline": pipeline_digest(request.source),
+        "format": target,
+        "columns": request.names._asdict(),
+        "chunk": request.chunk,
+        "version": __version__,
+    }
+    with opened_job(layout, identity) as job:
+        done = job.begin(overwrite)
+        if done is not None:
+            return Result(done["rows"], done["rejected"], done["rows"], 0.0)
+        chunks, columns = _survey(files, request, target)
+        settings = AnnotateSettings(
+            request.source, load, layout, target, request.names, columns, request.batch_size
+        )
+        resumed = run_chunks(job, chunks, partial(Annotator, settings), engine, told)
+        if not layout.is_folder:
+            parts = [layout.part(chunk.number) for chunk in chunks]
+            with replacing(layout.output) as temporary:
+                table(target).join(parts, temporary, columns, request.names)
+        counts = {"rows": sum(c.rows for c in chunks), "rejected": job.rejected(len(chunks))}
+        job.finish(len(chunks), counts)
+    return Result(**counts, resumed=resumed, seconds=time.perf_counter() - started)
+
+
+def _survey(
+    files: Sequence[Path], request: Request, target: TableFormat
+) -> tuple[list[Chunk], dict[str, Any]]:
+    """The chunks of all files, numbered through, and the columns of their rows."""
+    chunks: list[Chunk] = []
+    columns: dict[str, Any] = {}
+    for path in files:
+        format = request.input_format or format_of(path)
+        found = table(format).survey(
+            path, request.chunk, request.names, target in ("csv", "parquet")
+        )
+        for name, kind in found.columns.items():
+            widen(columns, name, kind)
+        for position, first, rows in found.chunks:
+            chunks.append(Chunk(len(chunks), str(path), format, position, first, rows))
+    return chunks, columns

@@ -1,4 +1,10 @@
-"""A long job over chunks that can be stopped at any moment and goes on where it was.
+"""Opening an input, with errors a user can act on.
+
+What files hold, in 64 characters.
+
+Which pipeline a job runs.
+
+A long job over chunks that can be stopped at any moment and goes on where it was.
 
 Every chunk becomes a part file that takes its name only when it is whole, so the parts that are
 there are the progress: no second record could say otherwise, after a kill no more is lost than the
@@ -13,16 +19,67 @@ run goes by: the same job goes on, or is done already; another one is an error.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import spacy.util
+
 from ..errors import Errors, MMCoTError
 from ..files import replacing
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """Raises MMCoTError for a missing or unreadable file."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise MMCoTError(Errors.E100.format(path=path)) from None
+    except OSError as error:
+        raise MMCoTError(Errors.E102.format(path=path, reason=error.strerror)) from None
+    with file:
+        yield file
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256. Raises MMCoTError for a missing or unreadable file."""
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """Of the files' contents and their order; their names do not count."""
+    whole = hashlib.sha256()
+    for path in paths:
+        whole.update(bytes.fromhex(file_digest(path)))
+    return whole.hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """Of the names and contents of all files in a folder, those that Python compiles left out."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            whole.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            whole.update(bytes.fromhex(file_digest(path)))
+    return whole.hexdigest()
+
+
+def pipeline_digest(source: str) -> str:
+    """Of the files of a pipeline's folder or package. Raises MMCoTError where there is neither."""
+    if Path(source).is_dir():
+        return folder_digest(Path(source))
+    if spacy.util.is_package(source):
+        return folder_digest(spacy.util.get_package_path(source))
+    reason = "neither a folder nor an installed package"
+    raise MMCoTError(Errors.E700.format(source=source, reason=reason))
 
 
 class Outcome(NamedTuple):

@@ -1,7 +1,5 @@
 """Encoders that run on ONNX Runtime, in the place of the torch ones they were exported from."""
 
-# No postponed annotations here: spaCy reads those of architectures at run time.
-
 import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +15,11 @@ from torch import Tensor
 
 from ..errors import Errors, MMCoTError
 from ..model.bridge import Settings, TorchShim
+from ..model.encoder import PromptedEncoder
 from ..model.encoder_bridge import build_module
-from ..model.prompted_encoder import PromptedEncoder
+
+# No postponed annotations here: spaCy reads those of architectures at run time.
+
 
 # A part of a batch is one window, or several of at most MAX_PART pieces in all, padded, of which
 # the shortest has at least MIN_FILL of the longest's length.

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import Errors, MMCoTError, located, shown
-from .columns import to_json
-from .opening import opened
-from .tables import Broken, Chunk, Names, Row, Survey
+from .job import opened
+from .tables import Broken, Chunk, Names, Row, Survey, to_json
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc

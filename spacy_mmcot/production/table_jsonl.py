@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..corpus.jsonl import json_value
+from ..corpus.rows import json_value
 from ..errors import shown
-from .columns import kind_of, to_json, widen
-from .opening import opened
-from .tables import Broken, Chunk, Names, Row, Survey
+from .job import opened
+from .tables import Broken, Chunk, Names, Row, Survey, kind_of, to_json, widen
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import Errors, MMCoTError, first_line
-from .columns import to_json
-from .tables import Broken, Chunk, Names, Row, Survey
+from .tables import Broken, Chunk, Names, Row, Survey, to_json
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc

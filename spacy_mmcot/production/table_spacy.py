@@ -1,5 +1,6 @@
 """`.spacy` files. Their format has no parts, so a file is in memory as a whole while it is read or
-joined: large corpora are folders of files."""
+joined: large corpora are folders of files.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +24,7 @@ from ..types import (
     SOFT_LABELS_KEY,
     SOFT_RELATIONS_KEY,
 )
-from .columns import kind_of, plain, widen
-from .tables import Broken, Chunk, Names, Row, Survey
+from .tables import Broken, Chunk, Names, Row, Survey, kind_of, plain, widen
 
 # What annotation leaves in the user data.
 _FOUND = {

@@ -15,13 +15,11 @@ from spacy.vocab import Vocab
 from .. import __version__
 from ..corpus.docbin import read_docs, write_docs
 from ..corpus.extensions import set_image
-from ..distillation.ensemble import teach_together
+from ..distillation.teach import teach_together
 from ..docs import get_image
 from .annotate import Loader
-from .digests import files_digest
 from .engines import Engine, Told, run_chunks
-from .job import Layout, Outcome, opened_job
-from .pipelines import pipeline_digest
+from .job import Layout, Outcome, files_digest, opened_job, pipeline_digest
 from .table_spacy import read_docs as read_chunk
 from .table_spacy import survey
 from .tables import DEFAULT_NAMES, Chunk

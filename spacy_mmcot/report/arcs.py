@@ -1,5 +1,6 @@
 """Texts with their entities and relations as HTML: displaCy marks the mentions, an arc over the
-text (or, where arcs have no room, a labelled connector under it) stands for each relation."""
+text (or, where arcs have no room, a labelled connector under it) stands for each relation.
+"""
 
 from __future__ import annotations
 

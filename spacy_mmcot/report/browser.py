@@ -1,5 +1,6 @@
 """The docs of the report: what is labelled in each, what every pipeline found, what the LLM knew,
-and by which of these the reader can choose them."""
+and by which of these the reader can choose them.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 from spacy.tokens import Doc
 
-from ..analysis.predictions import FoundEntity, Predicted, SpanRelation
-from ..analysis.scores import mentions, typed_relations
+from ..evaluation.predictions import FoundEntity, Predicted, SpanRelation
+from ..evaluation.scores import mentions, typed_relations
 from ..types import KNOWLEDGE_KEY, Entity
 from .arcs import Arc, Mention, Status, hue, render_text
 

@@ -1,4 +1,6 @@
-"""A picture with the attention on it, as HTML: for each mention, where the model looked.
+"""Heat maps as small translucent pictures.
+
+A picture with the attention on it, as HTML: for each mention, where the model looked.
 
 The heat lies on the picture without its colours, so that all colour seen is attention; radio inputs
 choose the mention, so that it works without a script.
@@ -6,6 +8,7 @@ choose the mention, so that it works without a script.
 
 from __future__ import annotations
 
+import functools
 import io
 from base64 import b64encode
 from collections.abc import Sequence
@@ -22,10 +25,50 @@ from spacy.tokens import Doc
 from ..docs import get_image
 from ..errors import Errors, MMCoTError, first_line
 from ..pictures.decode import small_jpeg
-from ..pictures.policy import PicturePolicy
-from ..pictures.read import BadPicture, read_picture
+from ..pictures.read import BadPicture, PicturePolicy, read_picture
 from .arcs import hue
-from .heat import heat_png, ramp_png
+
+# The smoothed map: pixels a cell, and of its longer side.
+_CELL_PIXELS, _MAP_PIXELS = 8, 256
+
+# Share of full heat -> red, green, blue, opacity: ever brighter and ever denser.
+_RAMP = (
+    (0.0, 240, 110, 20, 0),
+    (0.3, 245, 125, 20, 90),
+    (0.65, 252, 175, 20, 185),
+    (1.0, 255, 245, 150, 245),
+)
+
+
+def heat_png(shares: NDArray[numpy.float64]) -> bytes:
+    """A PNG file of shares of full heat, of shape (rows, columns), each between 0 and 1, smoothed;
+    where there is no heat, nothing is seen. Its cells are squares, whatever they stand for."""
+    rows, columns = shares.shape
+    pixels = max(1, min(_CELL_PIXELS, _MAP_PIXELS // max(rows, columns)))
+    image = PIL.Image.fromarray(shares.astype("float32"))
+    smooth = image.resize((columns * pixels, rows * pixels), PIL.Image.Resampling.BICUBIC)
+    levels = (numpy.asarray(smooth).clip(0.0, 1.0) * 255).round().astype("uint8")
+    return _indexed_png(levels)
+
+
+@functools.cache
+def ramp_png() -> bytes:
+    """A PNG file of all heats, from none to full, one pixel high."""
+    return _indexed_png(numpy.arange(256, dtype="uint8")[None])
+
+
+def _indexed_png(levels: NDArray[numpy.uint8]) -> bytes:
+    image = PIL.Image.fromarray(levels)
+    at, *channels = zip(*_RAMP, strict=True)
+    red, green, blue, opacity = (
+        numpy.interp(numpy.linspace(0, 1, 256), at, values).round().astype("uint8")
+        for values in channels
+    )
+    image.putpalette(numpy.stack([red, green, blue], axis=1).tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG", transparency=opacity.tobytes(), optimize=True)
+    return file.getvalue()
+
 
 # Longest side of a picture on the page, and the one to which smaller pictures are stretched, px.
 _LONGEST, _SHORTEST = 448, 320

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from .arcs import asset
 from .browser import Article, Item, make_articles, view_names
-from .figures import make_plots
+from .plots import make_plots
 from .tables import (
     Pipeline,
     confusion_tables,

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..analysis.bootstrap import paired_bootstrap
-from ..analysis.overlap import entity_confusion
-from ..analysis.predictions import Predicted
-from ..analysis.results import SCORES, Row, by_data, rows
-from ..analysis.scores import Counts, entity_counts, f_scores, prf, relation_counts
+from research.results import SCORES, Row, by_data, rows
+
+from ..evaluation.compare import paired_bootstrap
+from ..evaluation.predictions import Predicted
+from ..evaluation.scores import (
+    Counts,
+    entity_confusion,
+    entity_counts,
+    f_scores,
+    prf,
+    relation_counts,
+)
 from ..types import NO_RELATION
 
 

@@ -11,8 +11,8 @@ import found
 import pytest
 from click.testing import Result
 
-from spacy_mmcot.analysis.predictions import Predicted, write_predictions
-from spacy_mmcot.analysis.scores import entity_counts, f_scores
+from spacy_mmcot.evaluation.predictions import Predicted, write_predictions
+from spacy_mmcot.evaluation.scores import entity_counts, f_scores
 
 Command = Callable[..., Result]
 Fails = Callable[..., str]

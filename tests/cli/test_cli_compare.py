@@ -11,7 +11,7 @@ import found
 import pytest
 from click.testing import Result
 
-from spacy_mmcot.analysis.predictions import Predicted, write_predictions
+from spacy_mmcot.evaluation.predictions import Predicted, write_predictions
 
 Command = Callable[..., Result]
 Fails = Callable[..., str]

@@ -13,10 +13,9 @@ from click.testing import Result
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 
-from spacy_mmcot.analysis.overlap import boundary_scores
-from spacy_mmcot.analysis.predictions import read_predictions
-from spacy_mmcot.analysis.scores import relation_counts
 from spacy_mmcot.cli.evaluate import needs_gold_entities
+from spacy_mmcot.evaluation.predictions import read_predictions
+from spacy_mmcot.evaluation.scores import boundary_scores, relation_counts
 from spacy_mmcot.types import ID_KEY, Relation
 
 Command = Callable[..., Result]

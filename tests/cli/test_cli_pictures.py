@@ -17,9 +17,9 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
-from spacy_mmcot.cli.ambiguity import ambiguous_scores, ambiguous_surfaces
-from spacy_mmcot.components.scorers import score_entities
+from research.ambiguity import ambiguous_scores, ambiguous_surfaces
 from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.evaluation.scorers import score_entities
 from spacy_mmcot.types import Relation
 
 Command = Callable[..., Result]

@@ -9,10 +9,13 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_mmcot.analysis.collect import predictions_of
-from spacy_mmcot.analysis.reliability import expected_calibration_error, scored_mentions
-from spacy_mmcot.components.calibration import fit_temperature
 from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.evaluation.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    scored_mentions,
+)
+from spacy_mmcot.evaluation.predictions import predictions_of
 
 
 @pytest.fixture(scope="module")

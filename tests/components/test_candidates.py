@@ -14,7 +14,7 @@ import toy_rel
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_mmcot.components.candidates import (
+from spacy_mmcot.components.pairs import (
     FEW,
     candidates,
     gold_kinds,
@@ -22,7 +22,7 @@ from spacy_mmcot.components.candidates import (
     legal_labels,
 )
 from spacy_mmcot.corpus.extensions import set_pairs
-from spacy_mmcot.model.doc_pairs import DocPairs
+from spacy_mmcot.model.pair_classifier import DocPairs
 
 NLP = spacy.blank("en")
 

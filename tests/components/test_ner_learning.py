@@ -13,7 +13,7 @@ from spacy.training import Example
 
 from spacy_mmcot.distillation.soft_labels import set_soft_labels
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.model.tagger_bridge import TagScores
+from spacy_mmcot.model.tagger import TagScores
 
 HEADS = pytest.mark.parametrize("crf", [True, False], ids=["crf", "softmax"])
 

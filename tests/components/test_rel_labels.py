@@ -20,7 +20,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 from spacy.training.initialize import init_nlp
 
-from spacy_mmcot.distillation.soft_relations import SoftRelations, set_soft_relations
+from spacy_mmcot.distillation.soft_labels import SoftRelations, set_soft_relations
 from spacy_mmcot.errors import MMCoTError
 
 ALL = ["banned_from", "born_in", "employs"]

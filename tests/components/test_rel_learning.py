@@ -18,11 +18,11 @@ from thinc.api import Adam
 
 from spacy_mmcot.components.rel import Target
 from spacy_mmcot.corpus.extensions import set_pairs
-from spacy_mmcot.distillation.soft_relations import SoftRelations, set_soft_relations
+from spacy_mmcot.distillation.soft_labels import SoftRelations, set_soft_relations
 from spacy_mmcot.docs import bare_copy
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.doc_pairs import DocPairs
+from spacy_mmcot.model.pair_classifier import DocPairs
 from spacy_mmcot.types import RELATIONS_KEY
 
 BOTH = pytest.mark.parametrize("context", ["between", "attention"])

@@ -12,8 +12,8 @@ import spacy
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_mmcot.components.rel_scorers import score_relations
 from spacy_mmcot.corpus.extensions import register, set_pairs
+from spacy_mmcot.evaluation.scorers import score_relations
 from spacy_mmcot.types import Relation
 
 register()

@@ -15,7 +15,7 @@ from spacy.tokens import DocBin
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import train
 
-from spacy_mmcot.components.run_logger import make_run_logger
+from spacy_mmcot.components.shared import make_run_logger
 
 
 def info(step: int) -> dict:

@@ -11,7 +11,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_mmcot.components.scorers import score_entities, seqeval_scores
+from spacy_mmcot.evaluation.scorers import score_entities, seqeval_scores
 
 LABELS = ("LOC", "ORG", "PER")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import Result
 
 from spacy_mmcot.corpus.augment import augment
-from spacy_mmcot.corpus.formats import read_posts
+from spacy_mmcot.corpus.posts import read_posts
 from spacy_mmcot.types import Answers, Entity, EntityVariant, NounItem, Post, PostRelation
 
 POST = Post(

@@ -15,7 +15,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from spacy_mmcot.corpus.docbin import read_docs
-from spacy_mmcot.corpus.formats import read_posts
+from spacy_mmcot.corpus.posts import read_posts
 from spacy_mmcot.types import ID_KEY, Post
 
 Command = Callable[..., Result]

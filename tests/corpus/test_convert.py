@@ -8,7 +8,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from spacy_mmcot.corpus.convert import knowledge_of, to_doc
-from spacy_mmcot.corpus.findings import Findings
+from spacy_mmcot.corpus.rows import Findings
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import ID_KEY, Answers, Entity, NounItem, Post, PostRelation
 

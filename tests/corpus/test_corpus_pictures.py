@@ -17,7 +17,7 @@ from thinc.api import ConfigValidationError
 
 from spacy_mmcot.corpus.docbin import write_docs
 from spacy_mmcot.corpus.extensions import register
-from spacy_mmcot.corpus.readers import Corpus
+from spacy_mmcot.corpus.reader import Corpus
 from spacy_mmcot.errors import MMCoTError
 
 Pictures = list[str | bytes | None]

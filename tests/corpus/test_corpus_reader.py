@@ -11,7 +11,7 @@ from spacy.tokens import DocBin
 
 from spacy_mmcot.corpus.convert import to_doc
 from spacy_mmcot.corpus.docbin import write_docs
-from spacy_mmcot.corpus.readers import Corpus
+from spacy_mmcot.corpus.reader import Corpus
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import (
     ID_KEY,

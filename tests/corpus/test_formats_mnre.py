@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from spacy_mmcot.corpus.findings import Findings
-from spacy_mmcot.corpus.formats import read_posts
-from spacy_mmcot.corpus.formats_mnre import MAX_LINE, read_rows
-from spacy_mmcot.corpus.joining import join_rows
-from spacy_mmcot.corpus.rows import Row
-from spacy_mmcot.corpus.sources import guess_format
+from spacy_mmcot.corpus.formats import guess_format
+from spacy_mmcot.corpus.mnre import MAX_LINE, join_rows, read_rows
+from spacy_mmcot.corpus.posts import read_posts
+from spacy_mmcot.corpus.rows import Findings, Row
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Answers, NounItem, Post
 

@@ -14,9 +14,9 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy_mmcot.corpus.convert import to_doc
 from spacy_mmcot.corpus.docbin import read_docs, write_docs
 from spacy_mmcot.corpus.extensions import get_pairs, set_pairs
-from spacy_mmcot.corpus.findings import Findings
-from spacy_mmcot.corpus.formats import read_posts
-from spacy_mmcot.corpus.readers import Corpus
+from spacy_mmcot.corpus.posts import read_posts
+from spacy_mmcot.corpus.reader import Corpus
+from spacy_mmcot.corpus.rows import Findings
 from spacy_mmcot.docs import bare_copy
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import PAIRS_KEY, RELATIONS_KEY, Entity, Post, PostRelation
@@ -124,7 +124,7 @@ def test_docs_and_back(
 
 
 def test_pairs_of_spans_that_are_no_entities_are_reported(nlp: Language, tmp_path: Path) -> None:
-    from spacy_mmcot.corpus.formats_spacy import read_rows
+    from spacy_mmcot.corpus.docbin_posts import read_rows
 
     doc = to_doc(nlp, POST)
     set_pairs(doc, [(doc[0:1], doc[1:2]), (doc.ents[2], doc.ents[0])])

@@ -13,9 +13,9 @@ from click.testing import Result
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
+from research.perturb import perturb, unseen_names
 from spacy_mmcot.corpus.docbin import read_docs, write_docs
 from spacy_mmcot.corpus.extensions import get_pairs, register, set_pairs
-from spacy_mmcot.corpus.perturb import perturb, unseen_names
 from spacy_mmcot.types import CHANGES, ID_KEY, Change, Relation
 
 Command = Callable[..., Result]

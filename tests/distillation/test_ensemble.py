@@ -10,10 +10,8 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from spacy_mmcot.distillation.ensemble import teach_together
-from spacy_mmcot.distillation.soft_labels import get_soft_labels, soft_tags
-from spacy_mmcot.distillation.soft_relations import get_soft_relations
-from spacy_mmcot.distillation.teach import teach
+from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_relations, soft_tags
+from spacy_mmcot.distillation.teach import teach, teach_together
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import SOFT_LABELS_KEY, SOFT_RELATIONS_KEY
 

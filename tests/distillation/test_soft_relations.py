@@ -7,7 +7,7 @@ import pytest
 import spacy
 from spacy.tokens import Doc, DocBin
 
-from spacy_mmcot.distillation.soft_relations import (
+from spacy_mmcot.distillation.soft_labels import (
     SoftRelations,
     get_soft_relations,
     set_soft_relations,

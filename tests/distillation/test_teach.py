@@ -14,8 +14,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 
 from spacy_mmcot.corpus.extensions import set_pairs
-from spacy_mmcot.distillation.soft_labels import get_soft_labels, soft_tags
-from spacy_mmcot.distillation.soft_relations import get_soft_relations
+from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_relations, soft_tags
 from spacy_mmcot.distillation.teach import KnowledgeEncoder, set_prompt_targets, teach
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import (

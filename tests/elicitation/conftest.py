@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from loopback import ChatServer
 
-from spacy_mmcot.benchmarks.llm_server import LLMServer
 from spacy_mmcot.types import Entity, Post
+from tests.llm_server import LLMServer
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from spacy_mmcot.benchmarks.llm_answers import completion, sensible_answer
+from tests.llm_server import completion, sensible_answer
 
 Reply = tuple[int, Any]
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from spacy_mmcot.benchmarks.llm_server import LLMServer
 from spacy_mmcot.elicitation.batches import BatchPace
+from spacy_mmcot.elicitation.claims import spends, spent
 from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.elicit import Money, Result, elicit
 from spacy_mmcot.elicitation.engine import Ending
-from spacy_mmcot.elicitation.ledger import spends, spent
 from spacy_mmcot.elicitation.prices import Prices
-from spacy_mmcot.elicitation.run import Money, Result, elicit
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Post
+from tests.llm_server import LLMServer
 
 KEY = "sk-very-secret-0815"
 PACE = BatchPace(size=10, poll=0.05)
@@ -101,10 +101,10 @@ def test_a_kill_at_any_step_loses_nothing_and_buys_nothing_twice(
     script = f"""
 import os
 from pathlib import Path
-from spacy_mmcot.elicitation.batch_api import BatchApi
+from spacy_mmcot.elicitation.batches import BatchApi
 from spacy_mmcot.elicitation.batches import BatchPace, BatchRunner
 from spacy_mmcot.elicitation.client import OpenAISource
-from spacy_mmcot.elicitation.run import elicit
+from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import Post
 def die(*given):

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from spacy_mmcot.benchmarks.elicit import faults, memory, throughput
-from spacy_mmcot.benchmarks.elicit_peers import side_by_side
-from spacy_mmcot.benchmarks.llm_faults import FAULTS
+from benchmarks.elicit import faults, memory, side_by_side, throughput
+from tests.llm_server import FAULTS
 
 
 @pytest.mark.slow

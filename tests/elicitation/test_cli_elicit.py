@@ -19,10 +19,9 @@ from typing import Any
 import pytest
 from loopback import ChatServer
 
-from spacy_mmcot.benchmarks.llm_answers import quoted, sensible_answer
-from spacy_mmcot.benchmarks.llm_server import LLMServer
 from spacy_mmcot.elicitation.store import AnswerStore, load_answers
 from spacy_mmcot.types import DIMENSIONS, Post
+from tests.llm_server import LLMServer, quoted, sensible_answer
 
 KEY = "sk-very-secret-0815"
 RUN = """

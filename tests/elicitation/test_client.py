@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from loopback import ChatServer
 
-from spacy_mmcot.benchmarks.llm_answers import completion, quoted, sensible_answer
+from spacy_mmcot.elicitation.claims import spent
 from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Pace
-from spacy_mmcot.elicitation.ledger import spent
-from spacy_mmcot.elicitation.run import elicit
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import DIMENSIONS, Post
+from tests.llm_server import completion, quoted, sensible_answer
 
 KEY = "sk-very-secret-0815"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spacy_mmcot.elicitation.config import ElicitConfig, read_config
+from spacy_mmcot.elicitation.elicit import ElicitConfig, read_config
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import DIMENSIONS
 

@@ -14,17 +14,15 @@ from typing import Any
 import pytest
 from loopback import ChatServer
 
-from spacy_mmcot.benchmarks.llm_answers import completion, quoted, sensible_answer
-from spacy_mmcot.benchmarks.llm_faults import FAULTS
-from spacy_mmcot.benchmarks.llm_server import LLMServer
+from spacy_mmcot.elicitation.claims import spends, spent
 from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.elicit import Money, elicit
 from spacy_mmcot.elicitation.engine import Ending, Pace
-from spacy_mmcot.elicitation.ledger import spends, spent
 from spacy_mmcot.elicitation.prices import Prices
-from spacy_mmcot.elicitation.run import Money, elicit
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Post
+from tests.llm_server import FAULTS, LLMServer, completion, quoted, sensible_answer
 
 KEY = "sk-very-secret-0815"
 
@@ -200,9 +198,9 @@ def test_a_run_that_died_before_the_repair_round_does_not_buy_the_first_answer_a
     script = f"""
 import os
 from pathlib import Path
-from spacy_mmcot.elicitation import elicit as module
+from spacy_mmcot.elicitation import questions as module
 from spacy_mmcot.elicitation.client import OpenAISource
-from spacy_mmcot.elicitation.run import elicit
+from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import Post
 post = Post.model_validate_json({posts[0].model_dump_json()!r})
@@ -263,7 +261,7 @@ def test_the_store_does_not_depend_on_timing(
 def test_processes_that_share_a_store_buy_each_answer_once(
     llm_server: LLMServer, tmp_path: Path
 ) -> None:
-    from spacy_mmcot.benchmarks.elicit_runs import finished, start
+    from benchmarks.elicit_runs import finished, start
 
     llm_server.configure(latency=0.05)
     path = tmp_path / "answers.sqlite"

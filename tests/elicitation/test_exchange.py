@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from spacy_mmcot.elicitation.exchange import export_answers, import_answers
-from spacy_mmcot.elicitation.store import AnswerStore, StoredAnswer
+from spacy_mmcot.elicitation.store import AnswerStore, StoredAnswer, export_answers, import_answers
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import EntityVariant, NounItem
 

@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from spacy_mmcot.elicitation.limits import Breaker, EndpointDown, Rates, wait_before
-from spacy_mmcot.elicitation.replies import Unavailable
+from spacy_mmcot.elicitation.replies import Breaker, EndpointDown, Rates, Unavailable, wait_before
 
 
 def test_waits_grow_with_jitter_and_have_an_end() -> None:

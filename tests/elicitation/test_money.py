@@ -7,17 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from spacy_mmcot.benchmarks.llm_server import LLMServer
 from spacy_mmcot.elicitation.client import OpenAISource
-from spacy_mmcot.elicitation.plan import plan
-from spacy_mmcot.elicitation.prices import Price, Prices
+from spacy_mmcot.elicitation.elicit import elicit, plan
+from spacy_mmcot.elicitation.prices import TYPICAL_OUTPUT, Price, Prices, estimate, exact_counter
 from spacy_mmcot.elicitation.prompts import render
 from spacy_mmcot.elicitation.replies import Usage
-from spacy_mmcot.elicitation.run import elicit
 from spacy_mmcot.elicitation.store import AnswerStore
-from spacy_mmcot.elicitation.tokens import TYPICAL_OUTPUT, estimate, exact_counter
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import DIMENSIONS, Post
+from tests.llm_server import LLMServer
 
 
 def test_prices_are_a_million_tokens_each() -> None:

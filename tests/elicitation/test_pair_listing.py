@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from spacy_mmcot.elicitation.pair_listing import parse_pair_listing
+from research.pair_listing import parse_pair_listing
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,12 @@ import PIL.Image
 import pytest
 from loopback import ChatServer
 
-from spacy_mmcot.benchmarks.llm_answers import user_text
 from spacy_mmcot.elicitation.client import OpenAISource
-from spacy_mmcot.elicitation.pictures import LONGEST_SIDE, data_url, find_picture
-from spacy_mmcot.elicitation.prompts import render
-from spacy_mmcot.elicitation.run import elicit
+from spacy_mmcot.elicitation.elicit import elicit
+from spacy_mmcot.elicitation.prompts import LONGEST_SIDE, data_url, find_picture, render
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import DIMENSIONS, Post
+from tests.llm_server import user_text
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_a_new_version_of_a_template_asks_its_dimension_anew_and_no_other(
     script = f"""
 from pathlib import Path
 from spacy_mmcot.elicitation.recorded import RecordedSource
-from spacy_mmcot.elicitation.run import elicit
+from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import Post
 demo = Path({str(demo)!r})

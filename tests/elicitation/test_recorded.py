@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.recorded import RecordedSource, read_answers
-from spacy_mmcot.elicitation.run import elicit
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import DIMENSIONS, Post

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 from loopback import ChatServer
 
-from spacy_mmcot.benchmarks.llm_answers import quoted, sensible_answer
 from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Pace
-from spacy_mmcot.elicitation.exchange import export_answers
-from spacy_mmcot.elicitation.run import elicit
-from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.elicitation.store import AnswerStore, export_answers
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import KNOWLEDGE, Entity, Post, PostRelation
+from tests.llm_server import quoted, sensible_answer
 
 KEY = "sk-very-secret-0815"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from spacy_mmcot.model.array_cache import DiskCache, MemoryCache
+from spacy_mmcot.model.picture_input import DiskCache, MemoryCache
 
 # Of 8 kB each.
 ARRAYS = {name: numpy.full(1000, i, dtype="float64") for i, name in enumerate("abcde")}

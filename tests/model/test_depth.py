@@ -13,7 +13,7 @@ from tiny import module_of, pipeline
 from transformers import AlbertConfig, AlbertModel, AutoModel
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.model.depth import keep_layers
+from spacy_mmcot.model.sources import keep_layers
 
 TEXT = "Anna Berg sings in Oslo tonight."
 

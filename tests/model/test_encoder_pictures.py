@@ -18,8 +18,8 @@ from tiny import module_of, pipeline
 
 from spacy_mmcot.corpus.extensions import register
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.model.alignment import set_alignment
-from spacy_mmcot.model.encoder_pictures import PictureTraining, see
+from spacy_mmcot.model.encoder_rows import PictureTraining, see
+from spacy_mmcot.model.prompts import set_alignment
 from spacy_mmcot.types import ID_KEY, IMAGE_KEY
 
 VISION = {"@architectures": "spacy_mmcot.ConvVision.v1", "size": 32, "width": 16}

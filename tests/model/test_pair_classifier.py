@@ -13,12 +13,17 @@ from spacy.vocab import Vocab
 from thinc.api import Adam, Model
 from torch import Tensor
 
-from spacy_mmcot.model import pair_bridge
+from spacy_mmcot.model import pair_classifier as pair_bridge
 from spacy_mmcot.model.architectures import PairClassifier
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.doc_pairs import DocPairs
-from spacy_mmcot.model.pair_bridge import set_schema
-from spacy_mmcot.model.pair_classifier import Context, PairHead, PairIndex, PairView
+from spacy_mmcot.model.pair_classifier import (
+    Context,
+    DocPairs,
+    PairHead,
+    PairIndex,
+    PairView,
+    set_schema,
+)
 from spacy_mmcot.types import KNOWLEDGE_KEY
 
 WIDTH = 6

@@ -18,9 +18,8 @@ from tiny import SENTENCES
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.architectures import PieceEmbed
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.encoder import load_pretrained
-from spacy_mmcot.model.piece_bridge import MAX_PIECES, piece_vectors
-from spacy_mmcot.model.piece_vectors import PieceVectors, principal_rows
+from spacy_mmcot.model.cnn import MAX_PIECES, PieceVectors, piece_vectors, principal_rows
+from spacy_mmcot.model.sources import load_pretrained
 
 TEXT = "Annas Berg sings in Oslonian towns"
 

@@ -11,7 +11,7 @@ import toy
 from spacy.language import Language
 from thinc.api import CupyOps, NumpyOps
 
-from spacy_mmcot.model.products import NumpyProducts
+from spacy_mmcot.model.cnn import NumpyProducts
 
 CALLBACK = {"@callbacks": "spacy_mmcot.NumpyProducts.v1"}
 

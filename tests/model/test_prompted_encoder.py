@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from spacy_mmcot.model.encoder import load_pretrained
+from spacy_mmcot.model.encoder import PieceBatch, PromptedEncoder
 from spacy_mmcot.model.knowledge import N_TAGS
-from spacy_mmcot.model.prompted_encoder import PieceBatch, PromptedEncoder
+from spacy_mmcot.model.sources import load_pretrained
 
 LENGTHS = (5, 3)
 K = 2

@@ -33,9 +33,9 @@ from transformers import (
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.vision import ConvVision as ConvModule
+from spacy_mmcot.model.vision import VisionModel, vision_grid
 from spacy_mmcot.model.vision_architectures import ConvVision, HFVision
-from spacy_mmcot.model.vision_bridge import VisionModel, vision_grid
-from spacy_mmcot.pictures.policy import PicturePolicy
+from spacy_mmcot.pictures.read import PicturePolicy
 from spacy_mmcot.types import ID_KEY, IMAGE_KEY
 
 SMALL: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spacy_mmcot.model.visual_prompt import PatchNorm, VisualPrompt
+from spacy_mmcot.model.prompts import PatchNorm, VisualPrompt
 
 WIDTH, STATE, PATCH, K = 12, 10, 6, 3
 

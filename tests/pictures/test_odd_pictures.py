@@ -11,8 +11,7 @@ import pytest
 from pictures.odd_pictures import ODD, PICTURE
 
 from spacy_mmcot.pictures.decode import decode_picture
-from spacy_mmcot.pictures.policy import PicturePolicy
-from spacy_mmcot.pictures.read import BadPicture, read_picture
+from spacy_mmcot.pictures.read import BadPicture, PicturePolicy, read_picture
 
 SIZE = 16
 

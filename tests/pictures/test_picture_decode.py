@@ -15,8 +15,7 @@ import pytest
 from pictures.odd_pictures import ODD, ORANGE, bomb, encoded, grey16, noise, sideways, turned
 
 from spacy_mmcot.pictures.decode import decode_picture, open_picture
-from spacy_mmcot.pictures.policy import PicturePolicy
-from spacy_mmcot.pictures.read import BadPicture, read_picture
+from spacy_mmcot.pictures.read import BadPicture, PicturePolicy, read_picture
 
 POLICY = PicturePolicy()
 WHITE, BLUE = (255, 255, 255), (0, 0, 255)
@@ -147,7 +146,7 @@ def test_a_bomb_is_never_unpacked() -> None:
     script = (
         "import resource, sys\n"
         "from spacy_mmcot.pictures.decode import decode_picture\n"
-        "from spacy_mmcot.pictures.policy import PicturePolicy\n"
+        "from spacy_mmcot.pictures.read import PicturePolicy\n"
         "from spacy_mmcot.pictures.read import BadPicture\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n"
@@ -174,7 +173,7 @@ def test_a_registered_plugin_reads_heic(tmp_path: Path) -> None:
         "import io, PIL.Image, pillow_heif\n"
         "pillow_heif.register_heif_opener()\n"
         "from spacy_mmcot.pictures.decode import decode_picture\n"
-        "from spacy_mmcot.pictures.policy import PicturePolicy\n"
+        "from spacy_mmcot.pictures.read import PicturePolicy\n"
         "file = io.BytesIO()\n"
         "PIL.Image.new('RGB', (128, 64), (200, 100, 50)).save(file, 'HEIF')\n"
         "image = decode_picture(file.getvalue(), PicturePolicy(), 32)\n"

@@ -22,8 +22,7 @@ from pictures.odd_pictures import encoded, noise
 
 from spacy_mmcot.pictures.decode import decode_picture
 from spacy_mmcot.pictures.fetch import MAX_REDIRECTS, fetch, is_public
-from spacy_mmcot.pictures.policy import PicturePolicy
-from spacy_mmcot.pictures.read import BadPicture, digest, read_picture
+from spacy_mmcot.pictures.read import BadPicture, PicturePolicy, digest, read_picture
 
 DATA = encoded(noise(), "JPEG")
 
@@ -321,7 +320,7 @@ def test_https(certificate: Path) -> None:
     server.pages["/a.jpg"] = answer(200, DATA)
     script = (
         "import sys\n"
-        "from spacy_mmcot.pictures.policy import PicturePolicy\n"
+        "from spacy_mmcot.pictures.read import PicturePolicy\n"
         "from spacy_mmcot.pictures.read import BadPicture, digest, read_picture\n"
         "policy = PicturePolicy(urls=True, private_addresses=True)\n"
         "for host in ('localhost', '127.0.0.1'):\n"

@@ -9,7 +9,7 @@ from spacy import registry
 from thinc.api import Config
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.pictures.policy import FORMATS, PicturePolicy, make_picture_policy
+from spacy_mmcot.pictures.read import FORMATS, PicturePolicy, make_picture_policy
 
 
 def test_the_default_is_safe() -> None:

@@ -12,9 +12,13 @@ import pytest
 from pictures.odd_pictures import encoded, grey16, noise, sideways, turned
 
 from spacy_mmcot.pictures.decode import decode_picture
-from spacy_mmcot.pictures.policy import PicturePolicy
-from spacy_mmcot.pictures.read import BadPicture, digest, read_picture
-from spacy_mmcot.pictures.stored import stored_picture
+from spacy_mmcot.pictures.read import (
+    BadPicture,
+    PicturePolicy,
+    digest,
+    read_picture,
+    stored_picture,
+)
 
 POLICY = PicturePolicy()
 

@@ -13,9 +13,9 @@ import toy
 from spacy.language import Language
 from typer.testing import CliRunner
 
-from spacy_mmcot.benchmarks.soak import fresh_texts, resident_mb, soak, sparkline
+from benchmarks.soak import fresh_texts, resident_mb, soak, sparkline
 from spacy_mmcot.cli.main import app
-from spacy_mmcot.components import heap
+from spacy_mmcot.components import shared as heap
 from spacy_mmcot.model import wordpieces
 
 

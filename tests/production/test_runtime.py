@@ -19,7 +19,7 @@ from spacy.language import Language
 
 from spacy_mmcot.corpus.extensions import set_image
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.model.encoder import load_pretrained
+from spacy_mmcot.model.sources import load_pretrained
 
 pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 pytest.importorskip("onnx", reason="needs the extra `onnx`")

@@ -16,7 +16,7 @@ import toy
 from spacy.language import Language
 from spacy.tokens import Doc
 
-from spacy_mmcot.benchmarks.soak import fresh_texts
+from benchmarks.soak import fresh_texts
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model import wordpieces
 from spacy_mmcot.production.worker import Busy, PipelineWorker

@@ -9,7 +9,7 @@ from typing import Any
 import spacy
 from spacy.tokens import Doc
 
-from spacy_mmcot.analysis.predictions import FoundEntity, Predicted, SpanRelation
+from spacy_mmcot.evaluation.predictions import FoundEntity, Predicted, SpanRelation
 from spacy_mmcot.report.browser import Item
 from spacy_mmcot.report.tables import Pipeline
 from spacy_mmcot.types import KNOWLEDGE_KEY, Entity

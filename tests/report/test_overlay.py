@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from spacy.tokens import Doc, Span
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.pictures.policy import PicturePolicy
+from spacy_mmcot.pictures.read import PicturePolicy
 from spacy_mmcot.report.overlay import (
     TokenAttention,
     doc_overlay,

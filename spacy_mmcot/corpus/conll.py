@@ -1,0 +1,108 @@
+"""CoNLL files with IMGID lines, the format of Twitter-2015 and Twitter-2017.
+
+A post is a line `IMGID:NAME` and then a line `TOKEN<tab>TAG` for each token, with tags O, B-LABEL
+and I-LABEL; a blank line ends it. Its text is the tokens joined by single spaces, so that
+splitting at the space (U+0020) gives the tokens back, whatever other characters they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import MMCoTError, located
+from ..files import decode, iter_lines
+from ..types import Entity, Post
+from .rows import CURE, Findings, Row, split_of, unique_id, validate
+
+_MARK = "IMGID:"
+_TAGS = "O, B-LABEL, or I-LABEL after a token with B- or I- of the same label"
+_BIO_CURE = (
+    "Correct the tag, read such a tag as B- with --repair-bio (as conlleval does), or leave the "
+    "post out with --skip-invalid."
+)
+_REPAIRED = "I- tags that continued no entity, read as B-"
+_SPACED = "tokens with a space inside, written with a no-break space (U+00A0)"
+
+Block = list[tuple[int, bytes]]
+
+
+def read_rows(
+    path: Path, findings: Findings, ids: set[str], *, repair_bio: bool = False
+) -> Iterator[Row]:
+    """The posts of a CoNLL file. A repeated IMGID becomes `IMGID-2`, `IMGID-3`...
+
+    With `repair_bio`, an I- tag that continues no entity begins one, and is reported; without it,
+    the post is broken.
+    """
+    for number, block in enumerate(_blocks(path)):
+        try:
+            post = _parse(path, block, findings, ids, repair_bio)
+        except MMCoTError as error:
+            findings.reject(error)
+            continue
+        yield Row(number, post)
+
+
+def _blocks(path: Path) -> Iterator[Block]:
+    """The lines of one post each: blank lines end a block, and an IMGID line begins one."""
+    block: Block = []
+    for line, raw in iter_lines(path):
+        blank = not raw.strip()
+        if block and (blank or raw.startswith(_MARK.encode())):
+            yield block
+            block = []
+        if not blank:
+            block.append((line, raw))
+    if block:
+        yield block
+
+
+def _parse(path: Path, block: Block, findings: Findings, ids: set[str], repair_bio: bool) -> Post:
+    first, raw = block[0]
+    head = decode(path, first, raw)
+    name = head.removeprefix(_MARK).strip()
+    if not head.startswith(_MARK) or not name:
+        problem = f"the post begins with {head!r}"
+        raise located(path, first, problem, "a line IMGID:NAME before the tokens", CURE)
+    tokens: list[str] = []
+    entities: list[Entity] = []
+    notes: list[tuple[str, str]] = []
+    start = 0
+    previous = "O"
+    for line, raw in block[1:]:
+        token, tag = _columns(path, line, decode(path, line, raw))
+        if " " in token:
+            notes.append((_SPACED, f"{path}, line {line}"))
+            token = token.replace(" ", "\N{NO-BREAK SPACE}")
+        if tag.startswith("I-") and previous[2:] != tag[2:]:
+            if not repair_bio:
+                problem = f"the tag {tag} follows the tag {previous}"
+                raise located(path, line, problem, _TAGS, _BIO_CURE)
+            notes.append((_REPAIRED, f"{path}, line {line}"))
+            tag = f"B-{tag[2:]}"
+        end = start + len(token)
+        if tag.startswith("B-"):
+            entities.append(Entity(start=start, end=end, label=tag[2:]))
+        elif tag.startswith("I-"):
+            entities[-1] = entities[-1].model_copy(update={"end": end})
+        tokens.append(token)
+        start, previous = end + 1, tag
+    fields = {"id": name, "text": " ".join(tokens), "entities": entities, "split": split_of(path)}
+    post = validate(path, first, Post, fields)
+    for headline, place in notes:
+        findings.change(headline, place)
+    unique = unique_id(name, ids)
+    if unique != name:
+        findings.change("repeated ids, numbered", f"{path}, line {first}: {unique}")
+    return post.model_copy(update={"id": unique})
+
+
+def _columns(path: Path, line: int, text: str) -> tuple[str, str]:
+    columns = text.split("\t")
+    if len(columns) != 2 or not columns[0]:
+        raise located(path, line, f"the line is {text!r}", "TOKEN<tab>TAG", CURE)
+    token, tag = columns[0], columns[1].strip()
+    if tag != "O" and not (tag[:2] in ("B-", "I-") and tag[2:]):
+        raise located(path, line, f"the tag is {tag!r}", _TAGS, CURE)
+    return token, tag

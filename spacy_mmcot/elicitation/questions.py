@@ -1,0 +1,326 @@
+"""What an elicitation did, in numbers.
+
+What is to be asked about posts, and what came of it.
+
+`Elicitation` says what is still to be asked and settles what comes back, each answer at once. It
+knows neither time nor network: the engine drives it question by question, and batches file by
+file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Protocol
+
+from ..types import DIMENSIONS, Dimension, Post, Task
+from .claims import Claims, Ledger
+from .parser import AnswerValue, parse
+from .prices import estimate
+from .prompts import Prompt, render, repair
+from .replies import AnswerRejected, Reply, Usage
+from .store import AnswerStore, StoredAnswer, answer_key
+
+
+@dataclass
+class Counts:
+    """Outcomes of one dimension. `asked` counts questions sent; each post ends in exactly one of
+    `stored`, `already_there`, `rejected`, `missing` and `not_applicable`; posts with the very same
+    question share one answer. `repaired` counts stored answers that took a second round,
+    `dropped_mentions` things that are not in their post."""
+
+    asked: int = 0
+    stored: int = 0
+    already_there: int = 0
+    rejected: int = 0
+    missing: int = 0
+    not_applicable: int = 0
+    dropped_mentions: int = 0
+    repaired: int = 0
+
+
+@dataclass
+class Report:
+    """What an elicitation did, by dimension. `unanswered` counts why questions stayed without an
+    answer, `captions_only` the posts whose picture a model that sees was not shown."""
+
+    counts: dict[Dimension, Counts] = field(default_factory=dict)
+    unanswered: Counter[str] = field(default_factory=Counter)
+    captions_only: int = 0
+
+    def total(self) -> Counts:
+        every = self.counts.values()
+        return Counts(**{f.name: sum(getattr(c, f.name) for c in every) for f in fields(Counts)})
+
+
+# Questions passed over between two breaths of `pending`.
+_BREATH = 100
+
+
+class Source(Protocol):
+    """Where answers come from. Models and parameters go into an answer's address, so they hold all
+    that could change it, and no secrets. Only the answers of a `paid` source have claims and
+    spend."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def url(self) -> str:
+        """Where answers come from, for messages."""
+        ...
+
+    @property
+    def paid(self) -> bool: ...
+
+    def model_for(self, dimension: Dimension) -> str: ...
+
+    def parameters(self, prompt: Prompt) -> dict[str, object]: ...
+
+    async def ask(self, prompt: Prompt) -> Reply | None:
+        """The answer, or None where the source has none. Raises AnswerRejected for an answer that
+        is of no use, Unavailable where another try may help, MMCoTError where none will."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections; a later `ask` may open them again."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """A question to ask, for the first of the posts that it concerns. In the repair round,
+    `prompt` goes on from the answer that could not be used."""
+
+    key: str
+    prompt: Prompt
+    post: Post
+    estimate: Usage
+    cost: float
+    repairing: bool = False
+
+
+class Elicitation:
+    """What is to be asked of a source about posts, and what came of it.
+
+    Take jobs from `pending`, tell `asking` when one is sent, and hand the outcome of each to
+    `settle`, `reject`, `miss`, `share` or `put_back`, in any order. What is kept is committed
+    before these return. `on_settled` gets the number of questions that found their end, and
+    `on_failed`, before it, of those that found a bad one.
+
+    `dimensions` says how many variants of each are wanted; a grain of knowledge has one whatever
+    it says. `pictures` is the folder of the posts' pictures for a model that sees. `claims` and
+    `ledger` are given for a paid source.
+    """
+
+    def __init__(
+        self,
+        store: AnswerStore,
+        source: Source,
+        task: Task = "ner",
+        dimensions: Mapping[Dimension, int] | Iterable[Dimension] = DIMENSIONS,
+        *,
+        pictures: Path | None = None,
+        claims: Claims | None = None,
+        ledger: Ledger | None = None,
+        on_settled: Callable[[int], None] = lambda questions: None,
+        on_failed: Callable[[int], None] = lambda questions: None,
+    ) -> None:
+        if not isinstance(dimensions, Mapping):
+            dimensions = dict.fromkeys(dimensions, 1)
+        self.report = Report({dimension: Counts() for dimension in dimensions})
+        self.store = store
+        self.source = source
+        self.claims = claims
+        self.ledger = ledger
+        self._task = task
+        self._asks = [(name, i) for name, count in dimensions.items() for i in range(count)]
+        self._pictures = pictures
+        self._on_settled = on_settled
+        self._on_failed = on_failed
+        self._waiting: dict[str, list[Post]] = {}
+        # Questions that another run has in flight, by post, dimension and variant.
+        self.deferred: set[tuple[str, Dimension, int]] = set()
+
+    @property
+    def questions_per_post(self) -> int:
+        return len(self._asks)
+
+    def pending(self, posts: Iterable[Post], deferred: bool = False) -> Iterator[Job | None]:
+        """The questions that the store cannot answer yet, made one by one as they are taken, and
+        now and then None, so that a long way past what is there does not block the event loop.
+        `deferred` takes up those that were deferred before, and no others."""
+        chosen, self.deferred = self.deferred if deferred else None, set()
+        passed = 0
+        for post in posts:
+            for dimension, variant in self._asks:
+                if chosen is not None and (post.id, dimension, variant) not in chosen:
+                    continue
+                job = self._job(post, dimension, variant)
+                if job is not None:
+                    yield job
+                    continue
+                passed += 1
+                if passed % _BREATH == 0:
+                    yield None
+            if chosen is None and self._pictures is not None and post.image:
+                prompt = render(post, "sentence", self._task, pictures=self._pictures)
+                self.report.captions_only += prompt is None or prompt.picture is None
+
+    def _job(self, post: Post, dimension: Dimension, variant: int) -> Job | None:
+        counts = self.report.counts[dimension]
+        prompt = render(post, dimension, self._task, variant=variant, pictures=self._pictures)
+        if prompt is None:
+            counts.not_applicable += 1
+            self._on_settled(1)
+            return None
+        model = self.source.model_for(dimension)
+        key = answer_key(prompt, model, self.source.parameters(prompt))
+        if key in self._waiting:
+            self._waiting[key].append(post)
+            return None
+        known = self.store.known(key, post.id)
+        if known.answered:
+            self.store.renew(key, post.id)
+        elif not (known.shared and self.store.share(key, post.id)):
+            self._waiting[key] = [post]
+            job = self._new_job(key, prompt, post, model)
+            attempt = self.store.attempt(key) if known.attempted else None
+            return self._repair(job, *attempt) if attempt else job
+        counts.already_there += 1
+        self._on_settled(1)
+        return None
+
+    def _new_job(self, key: str, prompt: Prompt, post: Post, model: str) -> Job:
+        if self.ledger is None:
+            return Job(key, prompt, post, Usage(), 0.0)
+        prices = self.ledger.prices
+        expected = estimate(prompt, model, prices)
+        return Job(key, prompt, post, expected, prices.cost(model, expected, self.ledger.batch))
+
+    def _repair(self, job: Job, raw: str, reason: str) -> Job:
+        return replace(job, prompt=repair(job.prompt, raw, reason), repairing=True)
+
+    def asking(self, job: Job) -> None:
+        self.report.counts[job.prompt.dimension].asked += 1
+
+    def settle(self, job: Job, reply: Reply) -> Job | None:
+        """Keep an answer, with its value or, after a repair round, with the reason why it has
+        none. Returns the job of the repair round where one is due."""
+        dropped: list[str] = []
+        try:
+            value = parse(reply.text, job.prompt.dimension, job.post, dropped)
+        except AnswerRejected as rejected:
+            rejected.usage = reply.usage
+            return self.reject(job, rejected)
+        counts = self.report.counts[job.prompt.dimension]
+        counts.dropped_mentions += len(dropped)
+        kept = self._keep(job, reply.usage, reply.text, value)
+        counts.stored += kept
+        counts.repaired += kept if job.repairing else 0
+        return None
+
+    def reject(self, job: Job, rejected: AnswerRejected) -> Job | None:
+        """Keep an answer of no use, or ask for a better one: see `settle`."""
+        if self.ledger is not None and not job.repairing and not rejected.final:
+            with self.store.transaction():
+                self.store.put_attempt(job.key, rejected.raw, rejected.reason)
+                self._book(job, rejected.usage)
+            return self._repair(job, rejected.raw, rejected.reason)
+        counts = self.report.counts[job.prompt.dimension]
+        billed = rejected.usage is not None or not rejected.final
+        counts.rejected += self._keep(
+            job, rejected.usage, rejected.raw, None, rejected.reason, billed
+        )
+        return None
+
+    def charge(self, job: Job, usage: Usage | None) -> None:
+        """Book a request that brought nothing and may have been charged all the same."""
+        if self.ledger is not None:
+            with self.store.transaction():
+                self._book(job, usage)
+
+    def miss(self, job: Job, reason: str | None = None) -> None:
+        """There is no answer: nothing is kept, so a later run asks again."""
+        posts = self._let_go(job)
+        self.report.counts[job.prompt.dimension].missing += len(posts)
+        if reason is not None:
+            self.report.unanswered[reason] += len(posts)
+            self._on_failed(len(posts))
+        self._on_settled(len(posts))
+
+    def share(self, job: Job) -> None:
+        """Another run has answered the question meanwhile."""
+        posts = self._waiting.pop(job.key)
+        for post in posts:
+            self.store.share(job.key, post.id)
+        self.report.counts[job.prompt.dimension].already_there += len(posts)
+        self._on_settled(len(posts))
+
+    def defer(self, job: Job) -> None:
+        """Another run has the question in flight: `pending` can take it up again later."""
+        for post in self._waiting.pop(job.key):
+            self.deferred.add((post.id, job.prompt.dimension, job.prompt.variant))
+
+    def put_back(self, job: Job) -> None:
+        """The question was not asked, or its answer was not waited for."""
+        self._let_go(job)
+
+    def miss_deferred(self, reason: str) -> None:
+        """Give up on what other runs have in flight."""
+        for _, dimension, _ in self.deferred:
+            self.report.counts[dimension].missing += 1
+            self.report.unanswered[reason] += 1
+        self._on_settled(len(self.deferred))
+        self.deferred = set()
+
+    def _let_go(self, job: Job) -> list[Post]:
+        if self.claims is not None:
+            self.claims.release(job.key)
+        return self._waiting.pop(job.key, [])
+
+    def _book(self, job: Job, usage: Usage | None) -> None:
+        if self.ledger is not None:
+            dimension = job.prompt.dimension
+            model = self.source.model_for(dimension)
+            self.ledger.add(model, dimension, usage, job.estimate)
+
+    def _keep(
+        self,
+        job: Job,
+        usage: Usage | None,
+        raw: str,
+        value: AnswerValue | None,
+        reason: str | None = None,
+        billed: bool = True,
+    ) -> int:
+        posts = self._waiting.pop(job.key)
+        prompt = job.prompt
+        with self.store.transaction():
+            for post in posts:
+                answer = StoredAnswer(
+                    key=job.key,
+                    post_id=post.id,
+                    task=self._task,
+                    dimension=prompt.dimension,
+                    template=prompt.template,
+                    source=self.source.name,
+                    model=self.source.model_for(prompt.dimension),
+                    raw=raw,
+                    value=value,
+                    reason=reason,
+                    variant=prompt.variant,
+                )
+                self.store.put(answer)
+            if job.repairing:
+                self.store.drop_attempt(job.key)
+            if billed:
+                self._book(job, usage)
+            if self.claims is not None:
+                self.claims.release(job.key)
+        if value is None:
+            self._on_failed(len(posts))
+        self._on_settled(len(posts))
+        return len(posts)

@@ -1,0 +1,169 @@
+"""Several predictions of the same Docs, brought into one order.
+
+Whether one pipeline is better than another on the same Docs: the paired bootstrap (Efron and
+Tibshirani 1993; for NLP: Berg-Kirkpatrick, Burkett and Klein, EMNLP 2012).
+
+The Docs are drawn anew with replacement, the same draw for all pipelines, and F1 is computed over
+each draw: the spread of the difference says how much of it may be due to the Docs at hand. What a
+different training seed would have given is another matter: give several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy
+from numpy.typing import NDArray
+
+from ..errors import Errors, MMCoTError
+from .predictions import Predicted
+from .scores import Counts, f_scores, mentions
+
+_SHOWN = 3
+
+
+def in_order_of(
+    first: Sequence[Predicted], others: Sequence[Predicted], *, paths: tuple[Path, Path]
+) -> list[Predicted]:
+    """The Docs of `others` in the order of `first`. Their labels must be the same, but for a kind
+    of labels that one side has nowhere: entities, where a pipeline was given them, or relations.
+
+    paths: the files of both, for messages.
+
+    Raises MMCoTError where their ids, texts or labels differ.
+    """
+    by_id = {doc.id: doc for doc in others}
+    _check_ids({doc.id: doc for doc in first}, by_id, paths)
+    matched = [by_id[doc.id] for doc in first]
+    for part, read in _PARTS.items():
+        own, theirs = [read(doc) for doc in first], [read(doc) for doc in matched]
+        if all(value is None for value in own) or all(value is None for value in theirs):
+            continue
+        for doc, left, right in zip(first, own, theirs, strict=True):
+            if left != right:
+                raise MMCoTError(
+                    Errors.E801.format(id=doc.id, part=part, first=paths[0], path=paths[1])
+                )
+    return matched
+
+
+def _check_ids(
+    first: Mapping[str, Predicted], other: Mapping[str, Predicted], paths: tuple[Path, Path]
+) -> None:
+    differences = []
+    for path, own, against in zip(paths, (first, other), (other, first), strict=True):
+        alone = [doc_id for doc_id in own if doc_id not in against]
+        if alone:
+            shown = ", ".join(map(repr, alone[:_SHOWN]))
+            more = f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
+            differences.append(f"only {path} has {shown}{more}")
+    if differences:
+        raise MMCoTError(
+            Errors.E800.format(first=paths[0], path=paths[1], differences="; ".join(differences))
+        )
+
+
+def _gold(doc: Predicted) -> object:
+    return None if doc.gold is None else mentions(doc.gold)
+
+
+def _gold_relations(doc: Predicted) -> object:
+    if doc.gold_relations is None:
+        return None
+    return {(r.head, r.tail, r.label) for r in doc.gold_relations}
+
+
+# What must be the same, under the name that a message gives it.
+_PARTS: dict[str, Callable[[Predicted], object]] = {
+    "text": lambda doc: doc.text,
+    "set of labelled entities": _gold,
+    "set of labelled relations": _gold_relations,
+}
+
+
+# Draws held at a time: 16 MB of indexes.
+_DRAWS = 2_000_000
+
+
+class Comparison(NamedTuple):
+    """F1 from 0 to 1, means over the seeds.
+
+    low, high: the 95% interval of the difference, by percentiles of the resamples.
+    p_one_sided: the share of resamples in which the student is not better: its F1 less the
+        baseline's is 0 or below.
+    p_two_sided: twice the smaller of that share and the share in which the difference is 0 or
+        above, at most 1.
+    """
+
+    docs: int
+    baseline_f: float
+    student_f: float
+    difference: float
+    low: float
+    high: float
+    p_one_sided: float
+    p_two_sided: float
+    baseline_by_seed: list[float]
+    student_by_seed: list[float]
+
+
+def paired_bootstrap(
+    baselines: Sequence[Counts],
+    students: Sequence[Counts],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare pipelines by their counts on the same Docs, (docs, 3) each, one array a training
+    seed. A resample draws Docs once for all of them and takes the mean of F1 over the seeds."""
+    counts = numpy.stack([*baselines, *students])
+    own = f_scores(counts.sum(axis=1))
+    n = len(baselines)
+    differences = numpy.concatenate(
+        [
+            _differences(weights, counts, n)
+            for weights in _resampled(counts.shape[1], resamples, numpy.random.default_rng(seed))
+        ]
+    )
+    low, high = numpy.quantile(differences, [0.025, 0.975])
+    not_better, not_worse = (differences <= 0).mean(), (differences >= 0).mean()
+    baseline_f, student_f = own[:n].mean(), own[n:].mean()
+    return Comparison(
+        docs=counts.shape[1],
+        baseline_f=float(baseline_f),
+        student_f=float(student_f),
+        difference=float(student_f - baseline_f),
+        low=float(low),
+        high=float(high),
+        p_one_sided=float(not_better),
+        p_two_sided=float(min(1.0, 2 * min(not_better, not_worse))),
+        baseline_by_seed=own[:n].tolist(),
+        student_by_seed=own[n:].tolist(),
+    )
+
+
+def _resampled(
+    n_docs: int, resamples: int, generator: numpy.random.Generator
+) -> Iterator[NDArray[numpy.float64]]:
+    """How often each Doc was drawn: (some resamples, docs) arrays, `resamples` rows in all."""
+    at_once = max(1, _DRAWS // n_docs)
+    for start in range(0, resamples, at_once):
+        rows = min(at_once, resamples - start)
+        drawn = generator.integers(n_docs, size=(rows, n_docs))
+        drawn += n_docs * numpy.arange(rows)[:, None]
+        weights = numpy.bincount(drawn.ravel(), minlength=rows * n_docs)
+        yield weights.reshape(rows, n_docs).astype("float64")
+
+
+def _differences(
+    weights: NDArray[numpy.float64], counts: Counts, n_baselines: int
+) -> NDArray[numpy.float64]:
+    """weights: (resamples, docs); counts: (pipelines, docs, 3). Returns (resamples,)."""
+    pipelines, n_docs, _ = counts.shape
+    flat = counts.transpose(1, 0, 2).reshape(n_docs, pipelines * 3).astype("float64")
+    scores = f_scores((weights @ flat).reshape(len(weights), pipelines, 3))
+    difference = scores[:, n_baselines:].mean(axis=1) - scores[:, :n_baselines].mean(axis=1)
+    # Equal means of different seeds may differ in their last bits, and are no difference.
+    return numpy.round(difference, 12)

@@ -1,0 +1,127 @@
+"""Scores of entities that are almost right: by hand, and against brute force."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import found
+import pytest
+from found import word
+
+from spacy_mmcot.evaluation.predictions import Predicted
+from spacy_mmcot.evaluation.scores import (
+    boundary_scores,
+    entity_confusion,
+    entity_counts,
+    f_scores,
+    partial_scores,
+    prf,
+)
+from spacy_mmcot.types import Entity
+
+DOC = found.predicted(
+    "1",
+    [word(0), word(2, 4, "LOC"), word(6, label="ORG"), word(8, 9, "ORG")],
+    [word(0), word(2, 3, "LOC"), word(6, label="PER"), word(11, label="LOC")],
+)
+BARE = found.predicted("2", None, [word(0)])
+
+
+def values(scores: dict[str, float]) -> list[float]:
+    return list(scores.values())
+
+
+def test_by_hand() -> None:
+    docs = [DOC, BARE]
+    assert entity_counts(docs).tolist() == [[1, 4, 4], [0, 0, 0]]
+    assert boundary_scores(docs) == {
+        key: pytest.approx(2 / 4)
+        for key in ("ents_boundary_p", "ents_boundary_r", "ents_boundary_f")
+    }
+    assert values(partial_scores(docs)) == pytest.approx([2 / 4] * 3)
+    assert entity_confusion(docs) == {
+        "LOC": {"LOC": 1},
+        "None": {"LOC": 1},
+        "ORG": {"None": 1, "PER": 1},
+        "PER": {"PER": 1},
+    }
+
+
+def test_nothing_at_all() -> None:
+    for docs in ([], [BARE], [found.predicted("3", [], [])]):
+        assert values(boundary_scores(docs)) == values(partial_scores(docs)) == [0, 0, 0]
+        assert entity_confusion(docs) == {}
+        assert prf("x", entity_counts(docs).sum(axis=0)) == {"x_p": 0, "x_r": 0, "x_f": 0}
+
+
+def test_a_mention_is_in_one_pair_at_most() -> None:
+    """Two found within one gold mention: one is right, the other spurious."""
+    doc = found.predicted("1", [word(0, 5)], [word(0, 1), word(3, 5)])
+    assert values(partial_scores([doc])) == pytest.approx([1 / 2, 1, 2 / 3])
+    assert entity_confusion([doc]) == {"None": {"PER": 1}, "PER": {"PER": 1}}
+
+
+def test_touching_is_no_overlap() -> None:
+    doc = found.predicted("1", [(0, 4, "PER")], [(4, 9, "PER")])
+    assert values(partial_scores([doc])) == [0, 0, 0]
+    assert entity_confusion([doc]) == {"None": {"PER": 1}, "PER": {"None": 1}}
+
+
+def test_confusion_takes_the_longest_overlap_then_the_same_label() -> None:
+    longest = found.predicted("1", [word(0, 5)], [word(0, 0), word(2, 5, "LOC")])
+    assert entity_confusion([longest]) == {"None": {"PER": 1}, "PER": {"LOC": 1}}
+    same = found.predicted("1", [word(0, 1)], [word(0, 0, "LOC"), word(1, 2)])
+    assert entity_confusion([same]) == {"None": {"LOC": 1}, "PER": {"PER": 1}}
+    first = found.predicted("1", [word(0, 1)], [word(0, 0, "LOC"), word(1, 2, "ORG")])
+    assert entity_confusion([first]) == {"None": {"ORG": 1}, "PER": {"LOC": 1}}
+
+
+def drawn(dice: random.Random) -> list[found.Mention]:
+    """Mentions that do not overlap, up to four."""
+    cuts = sorted(dice.sample(range(60), 8))
+    spans = [(a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=True) if dice.random() < 0.8]
+    return [(a, b, dice.choice("AB")) for a, b in spans]
+
+
+def most_pairs(gold: list[Entity], found_: list[Entity]) -> int:
+    """By trying every assignment."""
+    short, long = sorted((gold, found_), key=len)
+    return max(
+        sum(
+            a.label == b.label and a.start < b.end and b.start < a.end
+            for a, b in zip(short, chosen, strict=True)
+        )
+        for chosen in itertools.permutations(long, len(short))
+    )
+
+
+def test_partial_overlap_against_all_assignments() -> None:
+    dice = random.Random(0)
+    text = "x" * 60
+    several = 0
+    for _ in range(400):
+        doc = found.predicted("1", drawn(dice), drawn(dice), text=text)
+        assert doc.gold is not None
+        right = most_pairs(doc.gold, list(doc.entities))
+        several += right > 1
+        if doc.gold:
+            assert partial_scores([doc])["ents_partial_r"] == pytest.approx(right / len(doc.gold))
+    assert several > 50
+
+
+def test_each_kind_of_score_admits_more_than_the_strict_one() -> None:
+    docs = found.at_random(200, seed=3)
+    strict = float(f_scores(entity_counts(docs).sum(axis=0)))
+    assert 0 < strict < boundary_scores(docs)["ents_boundary_f"] < 1
+    assert strict < partial_scores(docs)["ents_partial_f"] < 1
+    table = entity_confusion(docs)
+    gold = sum(n for row, cells in table.items() if row != "None" for n in cells.values())
+    assert sum_of(docs, "gold") == gold
+    assert sum_of(docs, "entities") == sum(
+        n for cells in table.values() for label, n in cells.items() if label != "None"
+    )
+
+
+def sum_of(docs: list[Predicted], side: str) -> int:
+    return sum(len(getattr(doc, side)) for doc in docs)

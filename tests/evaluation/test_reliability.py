@@ -1,0 +1,99 @@
+"""How far scores can be trusted, by numbers made by hand and at random."""
+
+from __future__ import annotations
+
+import found
+import numpy
+import pytest
+from found import word
+
+from spacy_mmcot.evaluation.calibration import (
+    confidences,
+    expected_calibration_error,
+    reliability,
+    scored_mentions,
+)
+
+
+def ece(scores: list[float], right: list[int], **bins: int) -> float:
+    return expected_calibration_error(numpy.array(scores), numpy.array(right, dtype=bool), **bins)
+
+
+@pytest.mark.parametrize(
+    ("scores", "right", "expected"),
+    [
+        ([], [], 0.0),
+        ([1.0, 1.0], [1, 1], 0.0),
+        ([1.0, 1.0], [1, 0], 0.5),
+        ([0.8] * 5, [1, 1, 1, 1, 0], 0.0),
+        ([0.8] * 5, [0] * 5, 0.8),
+        # Bins [0.5, 0.6) and [0.9, 1.0]: 3/4 of |0.55 - 2/3| and 1/4 of |0.95 - 0|.
+        ([0.55, 0.55, 0.55, 0.95], [1, 1, 0, 0], 0.75 * (2 / 3 - 0.55) + 0.25 * 0.95),
+        # In one bin the gaps of single mentions cancel, across bins they do not.
+        ([0.51, 0.59], [1, 0], 0.05),
+        ([0.45, 0.55], [1, 0], 0.55),
+        ([0.0], [1], 1.0),
+    ],
+)
+def test_calibration_error_by_hand(scores: list[float], right: list[int], expected: float) -> None:
+    assert ece(scores, right) == pytest.approx(expected)
+
+
+def test_calibration_error_of_one_bin_is_the_gap_of_the_means() -> None:
+    assert ece([0.2, 0.9, 0.7], [0, 1, 0], n_bins=1) == pytest.approx(0.6 - 1 / 3)
+
+
+def test_many_true_probabilities_lie_on_the_diagonal() -> None:
+    generator = numpy.random.default_rng(0)
+    scores = generator.random(50_000)
+    right = generator.random(50_000) < scores
+    assert expected_calibration_error(scores, right) < 0.01
+    for row in reliability(scores, right):
+        assert row["low"] <= row["score"] < row["high"]
+        assert row["right"] == pytest.approx(row["score"], abs=0.03)
+    assert expected_calibration_error(numpy.sqrt(scores), right) > 0.1
+
+
+def test_the_curve_by_hand() -> None:
+    curve = reliability(numpy.array([0.0, 0.3, 0.25, 1.0]), numpy.array([0, 1, 0, 1], bool), 4)
+    assert [(row["low"], row["high"], row["n"]) for row in curve] == [
+        *((0.0, 0.25, 1), (0.25, 0.5, 2), (0.5, 0.75, 0), (0.75, 1.0, 1))
+    ]
+    assert [row["score"] for row in curve] == [0.0, pytest.approx(0.275), None, 1.0]
+    assert [row["right"] for row in curve] == [0.0, 0.5, None, 1.0]
+
+
+def test_the_curve_of_nothing_is_empty_bins() -> None:
+    assert {row["n"] for row in reliability(*scored_mentions([]))} == {0}
+
+
+def test_mentions_count_with_offsets_and_label() -> None:
+    doc = found.predicted(
+        "1",
+        [word(0), word(1, 2), word(4, label="LOC")],
+        [
+            (*word(0), 0.9),
+            (*word(1), 0.8),  # too short
+            (*word(4), 0.7),  # wrong label
+            word(5, label="LOC"),  # without a score
+        ],
+    )
+    bare = found.predicted("2", None, [(*word(0), 0.6)])
+    scores, right = scored_mentions([doc, bare])
+    assert scores.tolist() == [0.9, 0.8, 0.7]
+    assert right.tolist() == [True, False, False]
+
+
+def test_a_doc_is_right_where_nothing_is_wrong_missing_or_spurious() -> None:
+    a, b = word(0), word(2, label="LOC")
+    cases = [([a, b], [a, b]), ([], []), ([a, b], [a]), ([a], [a, b]), ([a], [word(0, 1)])]
+    docs = [
+        found.predicted(str(i), gold, mentions, confidence=0.1 * i)
+        for i, (gold, mentions) in enumerate(cases)
+    ]
+    docs.append(found.predicted("no confidence", [a], [a]))
+    docs.append(found.predicted("nobody labelled it", None, [a], confidence=0.9))
+    scores, right = confidences(docs)
+    assert scores.tolist() == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+    assert right.tolist() == [True, True, False, False, False]
+    assert [array.size for array in confidences([])] == [0, 0]
