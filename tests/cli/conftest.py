@@ -13,40 +13,12 @@ import spacy
 import toy
 from click.testing import Result
 from spacy.tokens import Doc, DocBin
-from typer.testing import CliRunner
-
-from spacy_mmcot.cli.main import app
 
 REPOSITORY = Path(__file__).parents[2]
 DEMO = REPOSITORY / "assets" / "demo"
 SIZES = {"train": 24, "unlabelled": 12, "dev": 8, "test": 8}
 
 Command = Callable[..., Result]
-
-
-@pytest.fixture(scope="session")
-def command() -> Command:
-    """Run the command line in this process, with a terminal wide enough for whole messages."""
-
-    def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200"})
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def fails(command: Command) -> Callable[..., str]:
-    """Run a command that must end in one line of an error with this code. Returns the line."""
-
-    def run(code: str, *arguments: object) -> str:
-        result = command(*arguments)
-        assert result.exit_code == 1, (result.output, result.exception)
-        assert isinstance(result.exception, SystemExit)
-        (line,) = result.stderr.splitlines()
-        assert line.startswith(f"✘ [{code}] ")
-        return line
-
-    return run
 
 
 @pytest.fixture(scope="session")
@@ -86,8 +58,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy.write_bert(tmp_path_factory.mktemp("bert") / "model")
+def bert(toy_bert: Path) -> Path:
+    return toy_bert
 
 
 def write_docs(path: Path, docs: list[Doc]) -> Path:
@@ -111,19 +83,10 @@ def bare_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_docs(tmp_path_factory.mktemp("bare") / "bare.spacy", docs)
 
 
-@pytest.fixture(scope="session")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    nlp = toy.initialised()
-    toy.fit(nlp, toy.examples(nlp), steps=40)
-    folder = tmp_path_factory.mktemp("fitted") / "model"
-    nlp.to_disk(folder)
-    return folder
-
-
 @pytest.fixture
-def model(fitted: Path, tmp_path: Path) -> Path:
+def model(toy_model: Path, tmp_path: Path) -> Path:
     """The folder of a pipeline that is fitted to the toy corpus, the test's own."""
-    return shutil.copytree(fitted, tmp_path / "model")
+    return shutil.copytree(toy_model, tmp_path / "model")
 
 
 @pytest.fixture

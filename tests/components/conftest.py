@@ -13,8 +13,8 @@ ENCODERS = ("cnn", "transformer")
 
 
 @pytest.fixture(scope="session")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy.write_bert(tmp_path_factory.mktemp("bert") / "model")
+def bert(toy_bert: Path) -> Path:
+    return toy_bert
 
 
 @pytest.fixture(scope="session")

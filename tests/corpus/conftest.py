@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 import spacy
-from click.testing import Result
 from spacy.language import Language
-from typer.testing import CliRunner
-
-from spacy_mmcot.cli.main import app
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -32,16 +28,6 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the public benchmark text is not at hand")
     return folder
-
-
-@pytest.fixture
-def command() -> Callable[..., Result]:
-    """Run the command line in this process, with a terminal wide enough for whole messages."""
-
-    def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200"})
-
-    return run
 
 
 @pytest.fixture

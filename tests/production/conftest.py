@@ -1,39 +1,28 @@
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-import toy
 from click.testing import Result
-from typer.testing import CliRunner
-
-from spacy_mmcot.cli.main import app
 
 Command = Callable[..., Result]
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+def model(toy_model: Path) -> str:
     """The folder of a pipeline that is fitted to the toy corpus."""
-    nlp = toy.initialised()
-    toy.fit(nlp, toy.examples(nlp), steps=40)
-    folder = tmp_path_factory.mktemp("fitted") / "model"
-    nlp.to_disk(folder)
-    return str(folder)
+    return str(toy_model)
 
 
 @pytest.fixture
-def annotate(model: str) -> Command:
+def annotate(model: str, command: Command) -> Command:
     """Run `annotate` with the fitted pipeline in this process."""
-
-    def run(*arguments: object) -> Result:
-        words = ["annotate", model, *map(str, arguments)]
-        return CliRunner().invoke(app, words, env={"COLUMNS": "200"})
-
-    return run
+    return functools.partial(command, "annotate", model)
 
 
 @pytest.fixture
