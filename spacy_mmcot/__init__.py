@@ -1,22 +1,109 @@
-"""Chain-of-thought prompt distillation for spaCy pipelines."""
+"""Chain-of-thought prompt distillation for spaCy pipelines.
+
+`__all__` is the public API. Each name is imported when it is first used: spaCy imports this package
+at every start of its command line.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    # For type checkers and editors: the same names as in the table below.
+    from .corpus.docbin import read_docs as read_docs
+    from .corpus.docbin import write_docs as write_docs
+    from .corpus.extensions import Alignment as Alignment
     from .corpus.extensions import attach as attach
+    from .corpus.extensions import get_alignment as get_alignment
+    from .corpus.extensions import get_pairs as get_pairs
+    from .corpus.extensions import get_relations as get_relations
+    from .corpus.extensions import register as register
+    from .corpus.extensions import set_image as set_image
+    from .corpus.extensions import set_pairs as set_pairs
+    from .corpus.extensions import set_relations as set_relations
+    from .corpus.posts import read_posts as read_posts
+    from .corpus.posts import write_posts as write_posts
+    from .distillation.teach import teach as teach
+    from .elicitation.elicit import Result as Result
+    from .elicitation.elicit import elicit as elicit
+    from .elicitation.prompts import Prompt as Prompt
+    from .elicitation.questions import Source as Source
+    from .elicitation.recorded import RecordedSource as RecordedSource
+    from .elicitation.replies import AnswerRejected as AnswerRejected
+    from .elicitation.replies import Reply as Reply
+    from .elicitation.replies import Unavailable as Unavailable
+    from .elicitation.replies import Usage as Usage
+    from .elicitation.store import AnswerStore as AnswerStore
+    from .elicitation.store import load_answers as load_answers
+    from .errors import MMCoTError as MMCoTError
+    from .errors import UsageError as UsageError
+    from .pictures.read import PicturePolicy as PicturePolicy
+    from .production.worker import Busy as Busy
+    from .production.worker import PipelineWorker as PipelineWorker
+    from .types import Answers as Answers
+    from .types import Entity as Entity
+    from .types import EntityVariant as EntityVariant
+    from .types import NounItem as NounItem
+    from .types import Post as Post
+    from .types import PostRelation as PostRelation
+    from .types import Relation as Relation
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "attach"]
+
+# Public name -> module that defines it.
+_MODULES = {
+    "attach": ".corpus.extensions",
+    "register": ".corpus.extensions",
+    "set_image": ".corpus.extensions",
+    "get_relations": ".corpus.extensions",
+    "set_relations": ".corpus.extensions",
+    "get_pairs": ".corpus.extensions",
+    "set_pairs": ".corpus.extensions",
+    "get_alignment": ".corpus.extensions",
+    "Alignment": ".corpus.extensions",
+    "Relation": ".types",
+    "Post": ".types",
+    "Entity": ".types",
+    "PostRelation": ".types",
+    "Answers": ".types",
+    "NounItem": ".types",
+    "EntityVariant": ".types",
+    "read_posts": ".corpus.posts",
+    "write_posts": ".corpus.posts",
+    "read_docs": ".corpus.docbin",
+    "write_docs": ".corpus.docbin",
+    "elicit": ".elicitation.elicit",
+    "Result": ".elicitation.elicit",
+    "AnswerStore": ".elicitation.store",
+    "load_answers": ".elicitation.store",
+    "Source": ".elicitation.questions",
+    "RecordedSource": ".elicitation.recorded",
+    "Prompt": ".elicitation.prompts",
+    "Reply": ".elicitation.replies",
+    "Usage": ".elicitation.replies",
+    "AnswerRejected": ".elicitation.replies",
+    "Unavailable": ".elicitation.replies",
+    "teach": ".distillation.teach",
+    "PipelineWorker": ".production.worker",
+    "Busy": ".production.worker",
+    "PicturePolicy": ".pictures.read",
+    "MMCoTError": ".errors",
+    "UsageError": ".errors",
+}
+
+__all__ = ["__version__", *_MODULES]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        # spaCy imports the package at every start of its command line, so nothing is loaded here
-        # before it is asked for.
-        if name == "attach":
-            from .corpus.extensions import attach
-
-            return attach
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_MODULES[name], __name__), name)
+        globals()[name] = value
+        return value
