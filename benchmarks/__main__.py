@@ -58,10 +58,10 @@ def pipe(
 ) -> None:
     """Words/s, latency and memory of a pipeline, beside its bare encoder, spaCy's stock components,
     GLiNER and its exported form; and what each of its components costs. Or what pictures do."""
-    from spacy_mmcot.cli.common import load_pipeline
     from spacy_mmcot.corpus.extensions import get_image
     from spacy_mmcot.errors import Errors, MMCoTError
     from spacy_mmcot.pictures.read import PicturePolicy, read_picture
+    from spacy_mmcot.production.pipelines import load_pipeline
 
     from .memory import peak_mb
     from .pictures import picture_costs
@@ -96,8 +96,8 @@ def ladder(
     json: JsonFile = None,
 ) -> None:
     """Words/s of several pipelines that take turns, and how many times the first one's it is."""
-    from spacy_mmcot.cli.common import load_pipeline
     from spacy_mmcot.errors import Errors, MMCoTError
+    from spacy_mmcot.production.pipelines import load_pipeline
 
     from .ladder import side_by_side
 
@@ -147,7 +147,7 @@ def soak(
     json: JsonFile = None,
 ) -> None:
     """Memory and speed over a long run whose texts bring new words all the time."""
-    from spacy_mmcot.cli.common import load_pipeline
+    from spacy_mmcot.production.pipelines import load_pipeline
 
     from .soak import Sample, sparkline
     from .soak import soak as measure

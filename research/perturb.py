@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from spacy.tokens import Doc, Span
 
-from spacy_mmcot.cli.common import ChangeChoice
 from spacy_mmcot.corpus.extensions import (
     get_image,
     get_pairs,
@@ -247,6 +247,12 @@ def _copy(doc: Doc, words: list[_Word]) -> Doc:
             ],
         )
     return copy
+
+
+# typer takes enums for options that repeat, not Literals.
+ChangeChoice = Enum(  # type: ignore[misc]
+    "ChangeChoice", {name: name for name in CHANGES}, type=str
+)
 
 
 def perturb_files(

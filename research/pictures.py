@@ -14,10 +14,10 @@ from rich.table import Table
 
 from research.ambiguity import ambiguous_scores, ambiguous_surfaces
 from research.results import read_results
-from spacy_mmcot.cli.common import load_pipeline
 from spacy_mmcot.cli.evaluate import measure
 from spacy_mmcot.corpus.reader import Corpus
 from spacy_mmcot.files import write_json
+from spacy_mmcot.production.pipelines import load_pipeline
 from spacy_mmcot.types import Pictures
 
 # How the test posts' pictures are read, and what the figure is called.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..production.engines import EngineName, choose_engine
+from ..production.pipelines import load_pipeline
 from ..production.tables import TableFormat
-from .common import EngineName, chosen_engine, load_pipeline
 
 if TYPE_CHECKING:
     from ..production.annotate import Result
@@ -94,7 +95,7 @@ def annotate(
             result = run(
                 request,
                 load_pipeline,
-                chosen_engine(engine, workers),
+                choose_engine(engine, workers),
                 overwrite=overwrite,
                 told=told,
             )

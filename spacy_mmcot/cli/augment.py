@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..types import AUGMENTATIONS, Augmentation, Task
-from .common import AugmentationChoice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from ..types import Answers
 
 _SHOWN = 5
+
+
+# typer takes enums for options that repeat, not Literals.
+AugmentationChoice = Enum(  # type: ignore[misc]
+    "AugmentationChoice", {name: name for name in AUGMENTATIONS}, type=str
+)
 
 
 def augment(

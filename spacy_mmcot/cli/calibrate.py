@@ -21,7 +21,7 @@ def calibrate(
     from ..corpus.reader import Corpus
     from ..errors import Errors, MMCoTError
     from ..evaluation.calibration import fit_temperature
-    from .common import load_pipeline
+    from ..production.pipelines import load_pipeline
 
     nlp = load_pipeline(pipeline)
     factories = {nlp.get_pipe_meta(name).factory: name for name in nlp.pipe_names}

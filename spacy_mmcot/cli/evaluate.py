@@ -78,7 +78,7 @@ def evaluate(
     from ..evaluation.predictions import write_predictions
     from ..evaluation.scores import seen_scores
     from ..files import write_json
-    from .common import load_pipeline, size_mb
+    from ..production.pipelines import load_pipeline, measure_size_mb
     from .evaluate_tables import lines, tables
 
     nlp = load_pipeline(pipeline)
@@ -103,7 +103,7 @@ def evaluate(
         metrics.update(seen_scores(found, names))
     metrics["pictures"] = pictures
     metrics["docs_with_picture"] = n_pictures
-    metrics["model_mb"] = size_mb(nlp)
+    metrics["model_mb"] = measure_size_mb(nlp)
     metrics["training"] = nlp.meta.get("mmcot_training")
     console = Console()
     for table in tables(metrics, confusion=confusion, reliability=reliability):

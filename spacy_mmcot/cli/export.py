@@ -33,7 +33,7 @@ def export(
     It has the same components, loads with spacy.load, and cannot be trained any further.
     """
     from ..errors import Errors, MMCoTError
-    from .common import load_pipeline
+    from ..production.pipelines import load_pipeline
 
     if output.resolve() == Path(pipeline).resolve():
         raise MMCoTError(Errors.E781.format(path=output))

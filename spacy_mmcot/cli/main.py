@@ -1,10 +1,7 @@
-"""The command line: `spacy-mmcot COMMAND`, and `python -m spacy mmcot COMMAND` by spaCy's
-`spacy_cli` entry point.
+"""The command line: `spacy-mmcot COMMAND`, and `python -m spacy mmcot COMMAND`.
 
-spaCy imports this module at every `python -m spacy` call, so the command files import what they
-need inside their functions.
-
-Loaded by spaCy through the `spacy_cli` entry point: adds `mmcot` to `python -m spacy`.
+A command's file parses, calls and prints; it imports what it needs inside its function, since all
+of them are imported at every call.
 """
 
 from __future__ import annotations
@@ -12,11 +9,11 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
-from spacy.cli._util import app as spacy_app
 
+from .. import __version__
 from ..errors import MMCoTError, UsageError
 from . import answers
 from .annotate import annotate
@@ -34,15 +31,30 @@ from .teach import teach
 
 app = typer.Typer(
     name="mmcot",
-    help="Distil an LLM's chain of thought into a spaCy pipeline.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 
+def print_version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def read_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=print_version, help="Print the version"),
+    ] = False,
+) -> None:
+    """Distil an LLM's chain of thought into a spaCy pipeline."""
+
+
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What a user can put right ends in one line on stderr and exit code 1, or 2 for options that
-    cannot be used, not in a traceback."""
+    """Wrap a command: an MMCoTError is printed as one line on stderr. Exit code 1, or 2 for options
+    that cannot be used (UsageError)."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -55,11 +67,11 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-for _function in (
+for _command in (
     *(convert, plan, elicit, augment, teach, calibrate, evaluate),
     *(compare, cascade, report, annotate, export),
 ):
-    app.command(_function.__name__)(plain_errors(_function))
+    app.command(_command.__name__)(plain_errors(_command))
 answers.app.command("export")(plain_errors(answers.export_answers))
 answers.app.command("import")(plain_errors(answers.import_answers))
 answers.app.command("spend")(plain_errors(answers.spend))
@@ -70,4 +82,9 @@ def main() -> None:
     app(prog_name="spacy-mmcot")
 
 
-spacy_app.add_typer(app, name="mmcot")
+# `python -m spacy` imports this module through the entry point `spacy_cli`, for it to add its
+# commands. Others do not wait for spaCy to load.
+if "spacy.cli._util" in sys.modules:
+    from spacy.cli._util import app as spacy_app
+
+    spacy_app.add_typer(app, name="mmcot")

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..errors import Errors, MMCoTError, UsageError
-from ..types import Dimension, Post, Task
-from .common import DimensionChoice
+from ..types import DIMENSIONS, Dimension, Post, Task
 
 if TYPE_CHECKING:
     from ..elicitation.client import OpenAISource
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ..elicitation.questions import Source
 
 SourceName = Literal["recorded", "openai", "openai-batch"]
+# typer takes enums for options that repeat, not Literals.
+DimensionChoice = Enum(  # type: ignore[misc]
+    "DimensionChoice", {name: name for name in DIMENSIONS}, type=str
+)
 
 ConfigOption = Annotated[
     Path | None,

@@ -145,8 +145,8 @@ def _run(
     its name."""
     from ..corpus.reader import Corpus
     from ..model.prompts import set_alignment
+    from ..production.pipelines import load_pipeline, measure_size_mb
     from ..report.tables import Pipeline
-    from .common import load_pipeline, size_mb
     from .evaluate import measure, needs_gold_entities
 
     nlp = load_pipeline(source)
@@ -164,7 +164,7 @@ def _run(
             component.set_extra_annotations = set_alignment
     metrics, found = measure(nlp, examples)
     metrics["training"] = nlp.meta.get("mmcot_training")
-    metrics["model_mb"] = size_mb(nlp)
+    metrics["model_mb"] = measure_size_mb(nlp)
     return Pipeline(name, found, metrics, knowledge), _looked(name, examples)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import EngineName, chosen_engine
+from ..production.engines import EngineName, choose_engine
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -56,8 +56,8 @@ def teach(
 
     from ..corpus.docbin import docbin_paths, read_docs, write_docs
     from ..distillation.teach import KnowledgeEncoder, set_prompt_targets
+    from ..production.pipelines import load_pipeline
     from ..production.teaching import load_teachers, taught, taught_in_parts
-    from .common import load_pipeline
 
     started = time.perf_counter()
     files = [file for path in inputs for file in docbin_paths(path)]
@@ -78,7 +78,7 @@ def teach(
             load_pipeline,
             files,
             output,
-            chosen_engine("ray", workers),
+            choose_engine("ray", workers),
             pictures=pictures,
             batch_size=batch_size,
             chunk=chunk,

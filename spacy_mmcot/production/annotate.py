@@ -25,7 +25,8 @@ from ..corpus.formats import join_image
 from ..errors import Errors, UsageError, first_line, shown
 from ..files import replacing
 from .engines import Engine, Told, run_chunks
-from .job import Layout, Outcome, files_digest, opened_job, pipeline_digest, whole_part
+from .job import Layout, Outcome, files_digest, opened_job, whole_part
+from .pipelines import digest_pipeline
 from .tables import (
     DEFAULT_NAMES,
     Broken,
@@ -290,7 +291,7 @@ def annotate(
             raise UsageError(Errors.E749.format(path=path))
     identity = {
         "input": files_digest(files),
-        "pipeline": pipeline_digest(request.source),
+        "pipeline": digest_pipeline(request.source),
         "format": target,
         "columns": request.names._asdict(),
         "chunk": request.chunk,

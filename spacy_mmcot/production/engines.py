@@ -19,11 +19,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
 from multiprocessing.connection import wait as wait_for
-from typing import Any
-
-import torch
+from typing import Any, Literal
 
 from ..errors import Errors, MMCoTError, UsageError, first_line
 from .job import Job, Outcome
@@ -35,6 +34,8 @@ Maker = Callable[[], Work]
 Engine = Callable[[Maker, Iterable[Chunk]], Iterator[Outcome]]
 # Told how many rows there are in all, and how many are done.
 Told = Callable[[int, int], None]
+
+EngineName = Literal["local", "ray"]
 
 # Beside the chunk in work, so that no worker waits for the next one.
 _WAITING_PER_WORKER = 2
@@ -50,6 +51,15 @@ def run_chunks(job: Job, chunks: Sequence[Chunk], make: Maker, engine: Engine, t
         done += outcome.rows
         told(total, done)
     return resumed
+
+
+def choose_engine(name: EngineName, workers: int | None) -> Engine:
+    """workers: processes; None for one, or on a Ray cluster one for each of its CPUs."""
+    if name == "ray":
+        return partial(on_ray, workers=workers)
+    if workers in (None, 1):
+        return in_process
+    return partial(in_processes, workers=workers)
 
 
 def in_process(make: Maker, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
@@ -108,8 +118,10 @@ def _begin(make: Maker, threads: int) -> None:
     # Ctrl-C is for the process that hands out the work.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # For libraries that are loaded later, and for torch, which is not.
+    # Before torch is imported, which reads it then.
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
     torch.set_num_threads(min(threads, torch.get_num_threads()))
     _Worker.make = make
 

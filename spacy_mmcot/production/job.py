@@ -1,10 +1,4 @@
-"""Opening an input, with errors a user can act on.
-
-What files hold, in 64 characters.
-
-Which pipeline a job runs.
-
-A long job over chunks that can be stopped at any moment and goes on where it was.
+"""A long job over chunks that can be stopped at any moment and goes on where it was.
 
 Every chunk becomes a part file that takes its name only when it is whole, so the parts that are
 there are the progress: no second record could say otherwise, after a kill no more is lost than the
@@ -28,8 +22,6 @@ from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
-
-import spacy.util
 
 from ..errors import Errors, MMCoTError
 from ..files import replacing
@@ -60,26 +52,6 @@ def files_digest(paths: Iterable[Path]) -> str:
     for path in paths:
         whole.update(bytes.fromhex(file_digest(path)))
     return whole.hexdigest()
-
-
-def folder_digest(folder: Path) -> str:
-    """Of the names and contents of all files in a folder, those that Python compiles left out."""
-    whole = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            whole.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            whole.update(bytes.fromhex(file_digest(path)))
-    return whole.hexdigest()
-
-
-def pipeline_digest(source: str) -> str:
-    """Of the files of a pipeline's folder or package. Raises MMCoTError where there is neither."""
-    if Path(source).is_dir():
-        return folder_digest(Path(source))
-    if spacy.util.is_package(source):
-        return folder_digest(spacy.util.get_package_path(source))
-    reason = "neither a folder nor an installed package"
-    raise MMCoTError(Errors.E700.format(source=source, reason=reason))
 
 
 class Outcome(NamedTuple):

@@ -19,7 +19,8 @@ from ..distillation.teach import teach_together
 from ..docs import get_image
 from .annotate import Loader
 from .engines import Engine, Told, run_chunks
-from .job import Layout, Outcome, files_digest, opened_job, pipeline_digest
+from .job import Layout, Outcome, files_digest, opened_job
+from .pipelines import digest_pipeline
 from .table_spacy import read_docs as read_chunk
 from .table_spacy import survey
 from .tables import DEFAULT_NAMES, Chunk
@@ -93,7 +94,7 @@ def taught_in_parts(
     """
     identity = {
         "input": files_digest(files),
-        "pipelines": [pipeline_digest(source) for source in sources],
+        "pipelines": [digest_pipeline(source) for source in sources],
         "pictures": pictures,
         "chunk": chunk,
         "version": __version__,

@@ -1,0 +1,59 @@
+"""Trained pipelines on disk: loading one, its digest, its size."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import Errors, MMCoTError, first_line
+from .job import file_digest
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.vocab import Vocab
+
+
+def load_pipeline(source: str | Path, vocab: Vocab | None = None) -> Language:
+    """The trained pipeline in a folder or of an installed package.
+
+    vocab: that of another pipeline, whose Docs this one can then read; None for its own.
+
+    Raises MMCoTError where there is no pipeline, or it cannot be read.
+    """
+    import spacy
+    from safetensors import SafetensorError
+
+    try:
+        return spacy.load(source, vocab=True if vocab is None else vocab)
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        raise MMCoTError(Errors.E700.format(source=source, reason=first_line(error))) from error
+
+
+def digest_pipeline(source: str) -> str:
+    """The SHA-256 of the names and contents of all files of a pipeline's folder or package, apart
+    from what Python compiles. Raises MMCoTError where there is neither."""
+    from spacy.util import get_package_path, is_package
+
+    if Path(source).is_dir():
+        folder = Path(source)
+    elif is_package(source):
+        folder = get_package_path(source)
+    else:
+        reason = "neither a folder nor an installed package"
+        raise MMCoTError(Errors.E700.format(source=source, reason=reason))
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            digest.update(bytes.fromhex(file_digest(path)))
+    return digest.hexdigest()
+
+
+def measure_size_mb(nlp: Language) -> float | None:
+    """The size of a pipeline's files in units of 1,000,000 bytes; None where it was not loaded from
+    files."""
+    if nlp.path is None:
+        return None
+    files = (path for path in nlp.path.rglob("*") if path.is_file())
+    return round(sum(path.stat().st_size for path in files) / 1e6, 1)
