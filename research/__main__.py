@@ -9,6 +9,7 @@ import typer
 
 from spacy_mmcot.cli.main import plain_errors
 
+from .convert import convert
 from .perturb import perturb_files
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def show(results: list[dict[str, Any]]) -> None:
 
 
 app.command("run")(plain_errors(run))
+app.command("convert")(plain_errors(convert))
 app.command("perturb")(plain_errors(perturb_files))
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ An LLM's recorded rewritings of a corpus, a JSON Lines file that speaks of its r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +19,13 @@ from pydantic import (
     model_validator,
 )
 
-from spacy_mmcot.corpus.rows import Findings, Row, iter_records, parse_json
+from spacy_mmcot.corpus.rows import Findings, Row, iter_records, parse_line
+from spacy_mmcot.elicitation.parser import parse_listing
 from spacy_mmcot.errors import Errors, MMCoTError, explain, located
 from spacy_mmcot.files import iter_lines
-from spacy_mmcot.types import Answers, EntityVariant, NounItem, Text
+from spacy_mmcot.types import Answers, EntityVariant, Text, merge_answers
+
+from .pair_listing import parse_pair_listing
 
 _SHOWN = 5
 _UNNAMED = "mentions that their noun answer does not name"
@@ -93,7 +95,7 @@ def split_rows(path: Path, rows: list[Row], findings: Findings) -> list[Row]:
     return result
 
 
-def labelled_numbers(path: Path, rows: list[Row], findings: Findings) -> list[int]:
+def read_row_numbers(path: Path, rows: list[Row], findings: Findings) -> list[int]:
     """The row numbers that `path` names as labelled, in its order. Raises MMCoTError as
     `split_rows` does."""
     lists = _read_lists(path)
@@ -106,7 +108,7 @@ def labelled_numbers(path: Path, rows: list[Row], findings: Findings) -> list[in
 def _read_lists(path: Path) -> _Labelled:
     raw = b"\n".join(line for _, line in iter_lines(path))
     try:
-        return _Labelled.model_validate(parse_json(path, 1, raw))
+        return _Labelled.model_validate(parse_line(path, 1, raw))
     except ValidationError as error:
         problem, expected = explain(error)
         raise MMCoTError(
@@ -127,19 +129,13 @@ def _check_numbers(path: Path, wanted: set[int], rows: list[Row], findings: Find
         raise MMCoTError(Errors.E207.format(path=path, problem=problem, expected=expected))
 
 
-def attach_knowledge(
-    path: Path,
-    rows: list[Row],
-    parse: Callable[[str], tuple[list[NounItem], str]],
-    parse_pair: Callable[[str, Sequence[str]], list[NounItem]],
-    findings: Findings,
-) -> list[Row]:
+def attach_knowledge(path: Path, rows: list[Row], findings: Findings) -> list[Row]:
     """Give rows the answers of a JSON Lines file, which has one of two forms.
 
-    `{"n", "image_id", "caption", "knowledge"}`: `parse` turns the free text of `knowledge` into
-    the noun list and the reasoning, which becomes the sentence answer; the post gets the caption.
-    `{"n", "noun", "sentence"}`: `parse_pair` finds in the free text of `noun` what it says about
-    each mention of the row.
+    `{"n", "image_id", "caption", "knowledge"}`: `parse_listing` turns the free text of
+    `knowledge` into the noun list and the reasoning, which becomes the sentence answer; the post
+    gets the caption. `{"n", "noun", "sentence"}`: `parse_pair_listing` finds in the free text of
+    `noun` what it says about each mention of the row.
 
     Raises MMCoTError where a row of the file is broken or belongs to another picture than the
     input's row of that number.
@@ -169,13 +165,13 @@ def attach_knowledge(
             )
         if record.noun is not None or record.sentence is not None:
             surfaces = [row.post.text[e.start : e.end] for e in row.post.entities or []]
-            nouns = parse_pair(record.noun or "", surfaces)
+            nouns = parse_pair_listing(record.noun or "", surfaces)
             sentence = (record.sentence or "").strip()
             for surface in surfaces if record.noun else []:
                 if surface not in {item.mention for item in nouns}:
                     findings.change(_UNNAMED, f"{name}: {surface}")
         else:
-            nouns, sentence = parse(record.knowledge) if record.knowledge else ([], "")
+            nouns, sentence = parse_listing(record.knowledge) if record.knowledge else ([], "")
         answers = row.answers
         if nouns or sentence:
             answers = Answers(id=name, noun=nouns, sentence=sentence or None)
@@ -185,14 +181,6 @@ def attach_knowledge(
         post = row.post.model_copy(update={"caption": caption})
         found[place] = row._replace(post=post, answers=answers)
     return list(found.values())
-
-
-def merge_answers(first: Answers | None, later: Answers | None) -> Answers | None:
-    """One record of both; the later one wins where both answer the same prompt."""
-    if first is None or later is None:
-        return later or first
-    update = {name: getattr(later, name) for name in later.model_fields_set - {"id"}}
-    return first.model_copy(update={k: v for k, v in update.items() if v is not None})
 
 
 class _Rewritings(BaseModel):

@@ -366,10 +366,6 @@ class Errors:
         "whose transformer has a spacy_mmcot.PromptedTransformer.v1."
     )
     E781 = "[E781] {path} is both pipeline and output. Name another folder for the output."
-    E710 = (
-        "[E710] --labelled, --knowledge and --rewritings count the rows of one input, but there "
-        "are {count}. Convert that input by itself to a posts file first."
-    )
     E711 = "[E711] {paths}: no post is left to convert. Check the files and the rows left out."
     E714 = (
         "[E714] --fraction is {received}. Allowed: a number above 0, at most 1, such as 0.05 for "

@@ -1,4 +1,7 @@
-"""Reading text files line by line, and writing files whole or not at all."""
+"""Reading files that may be missing or damaged, and writing files whole or not at all.
+
+The one place that turns the file system's errors into messages of the catalogue.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,61 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from .errors import Errors, MMCoTError, located
+from .errors import Errors, MMCoTError, first_line, located
 
 _UTF8_BOM = b"\xef\xbb\xbf"
+
+
+@contextmanager
+def catch_read_errors(path: Path) -> Iterator[None]:
+    """For a block that reads the file or folder `path`.
+
+    Raises MMCoTError, in place of the block's OSError, where it is missing or cannot be read.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise MMCoTError(Errors.E100.format(path=path)) from None
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise MMCoTError(Errors.E102.format(path=path, reason=reason)) from None
+
+
+@contextmanager
+def catch_write_errors(path: Path) -> Iterator[None]:
+    """For a block that writes the file or folder `path`.
+
+    Raises MMCoTError, in place of the block's OSError, where it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise MMCoTError(Errors.E103.format(path=path, reason=reason)) from None
+
+
+def check_exists(path: Path) -> None:
+    """Raises MMCoTError where there is neither a file nor a folder."""
+    if not path.exists():
+        raise MMCoTError(Errors.E100.format(path=path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content. Raises MMCoTError for a missing or unreadable file."""
+    with catch_read_errors(path):
+        return path.read_bytes()
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BufferedReader]:
+    """The file, open for reading bytes. Raises MMCoTError where it is missing, or while it cannot
+    be read."""
+    with catch_read_errors(path), path.open("rb") as file:
+        yield file
 
 
 def iter_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -20,19 +72,14 @@ def iter_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     Only a line feed ends a line: tweets hold other characters that `str.splitlines` would break
     at. Raises MMCoTError for a missing or unreadable file.
     """
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                raw = raw.removesuffix(b"\n").removesuffix(b"\r")
-                yield number, raw.removeprefix(_UTF8_BOM) if number == 1 else raw
-    except FileNotFoundError:
-        raise MMCoTError(Errors.E100.format(path=path)) from None
-    except OSError as error:
-        raise MMCoTError(Errors.E102.format(path=path, reason=error.strerror)) from None
+    with open_file(path) as file:
+        for number, raw in enumerate(file, start=1):
+            raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+            yield number, raw.removeprefix(_UTF8_BOM) if number == 1 else raw
 
 
-def decode(path: Path, line: int, raw: bytes) -> str:
-    """Raises MMCoTError where the line is not UTF-8."""
+def decode_line(path: Path, line: int, raw: bytes) -> str:
+    """The text of a line. Raises MMCoTError where it is not UTF-8."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -45,27 +92,67 @@ def decode(path: Path, line: int, raw: bytes) -> str:
         ) from None
 
 
+def parse_json(text: str) -> Any:
+    """The JSON value of a text. Raises ValueError, with the fault in plain words, where the text
+    is not one JSON value that a file in UTF-8 can hold again."""
+    try:
+        value = json.loads(text)
+        # A lone surrogate is a legal JSON escape, yet UTF-8 has no form for it.
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except json.JSONDecodeError as error:
+        problem = f"not JSON ({error.msg} at character {error.pos + 1})"
+    except UnicodeEncodeError:
+        problem = "a text holds one half of a surrogate pair"
+    except RecursionError:
+        problem = "the JSON is nested too deeply"
+    except ValueError as error:
+        problem = f"not readable as JSON ({error})"
+    else:
+        return value
+    raise ValueError(problem)
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place when the block ends without an error:
-    whoever reads `path` sees the old file or the new one, never a part.
+def replace_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path`, which the block writes and which takes the place of `path`
+    when the block ends without an error. A reader of `path` sees the old file or the new one,
+    never a part.
+
+    durable: flush content and name to disk, so that this holds after a power cut too. A cache can
+        do without.
 
     Raises MMCoTError where the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise MMCoTError(Errors.E103.format(path=path, reason=reason)) from None
+        with catch_write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if durable:
+                _flush(temporary)
+            os.replace(temporary, path)
+            if durable:
+                # Not every system lets a folder be opened, or flushed.
+                with suppress(OSError):
+                    _flush(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
+def _flush(path: Path) -> None:
+    """Have the system write a file's content, or a folder's names, to disk."""
+    # Windows flushes files only through a descriptor that may write.
+    number = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Indented, whole or not at all. Raises MMCoTError where the file cannot be written."""
-    with replacing(path) as temporary:
+    """Write an indented JSON file, whole or not at all. Raises MMCoTError where it cannot be
+    written."""
+    with replace_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

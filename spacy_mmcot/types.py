@@ -178,6 +178,14 @@ class Answers(Record):
     image: Text | None = None
 
 
+def merge_answers(first: Answers | None, later: Answers | None) -> Answers | None:
+    """One record of both; the later one wins where both answer the same prompt."""
+    if first is None or later is None:
+        return later or first
+    update = {name: getattr(later, name) for name in later.model_fields_set - {"id"}}
+    return first.model_copy(update={k: v for k, v in update.items() if v is not None})
+
+
 class Relation(NamedTuple):
     """A relation between two mentions of one Doc, with the model's probability of it."""
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..errors import Errors, MMCoTError
-from ..types import SPLITS, Answers, Split, Task
+from ..types import SPLITS, Answers, Split, Task, merge_answers
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
 
     from ..corpus.convert import Tokenizer
     from ..corpus.rows import Findings, Row
+
+FormatName = Literal["auto", "posts", "conll", "mnre", "prodigy", "spacy"]
 
 
 def convert(
@@ -30,10 +32,7 @@ def convert(
             ".spacy file for each split.",
         ),
     ],
-    format: Annotated[
-        Literal["auto", "posts", "conll", "mnre", "prodigy", "spacy"],
-        typer.Option(help="Format of the inputs."),
-    ] = "auto",
+    format: Annotated[FormatName, typer.Option(help="Format of the inputs.")] = "auto",
     split: Annotated[
         Split | None, typer.Option(help="Split of all posts, instead of their own.")
     ] = None,
@@ -41,19 +40,11 @@ def convert(
         Split | None,
         typer.Option(help="Leave out posts of other splits than this; --split applies after it."),
     ] = None,
-    labelled: Annotated[
-        Path | None,
-        typer.Option(
-            help='JSON {"posts": \\[row numbers from 0]}: the other rows of the input become '
-            'unlabelled. JSON {"labelled": \\[...], "unlabelled": \\[...]}: the other rows are '
-            "left out."
-        ),
-    ] = None,
     fraction: Annotated[
         float | None,
         typer.Option(
             help="How much of the train split stays labelled, such as 0.05; the rest becomes "
-            "unlabelled. Smaller parts lie in larger ones. Rows that --labelled names come first.",
+            "unlabelled. Smaller parts lie in larger ones.",
             show_default=False,
         ),
     ] = None,
@@ -65,16 +56,6 @@ def convert(
     rename_label: Annotated[
         list[str] | None,
         typer.Option(help="OLD=NEW: another name for an entity label; repeatable."),
-    ] = None,
-    knowledge: Annotated[
-        Path | None,
-        typer.Option(
-            help="Recorded knowledge of the Twitter corpora or MNRE, by row of the input."
-        ),
-    ] = None,
-    rewritings: Annotated[
-        Path | None,
-        typer.Option(help="Recorded rewritings of the posts, by row of the input."),
     ] = None,
     answers: Annotated[
         list[Path] | None,
@@ -112,19 +93,12 @@ def convert(
 
     Reads posts and Prodigy's JSON Lines, CoNLL with IMGID lines, MNRE rows, and .spacy files.
     """
-    from research import side_files as sidecars
-    from research.pair_listing import parse_pair_listing
-    from research.side_files import attach_rewritings
-
     from ..corpus import convert as selection
     from ..corpus import formats as sources
     from ..corpus.mnre import join_rows
     from ..corpus.rows import Findings
-    from ..elicitation.parser import parse_listing
 
     names = selection.parse_renaming(rename_label or [])
-    if len(inputs) > 1 and (labelled or knowledge or rewritings):
-        raise MMCoTError(Errors.E710.format(count=len(inputs)))
     findings = Findings(skip_invalid)
     ids: set[str] = set()
     rows: list[Row] = []
@@ -146,17 +120,7 @@ def convert(
             print(line, file=sys.stderr)
         raise MMCoTError(Errors.E711.format(paths=", ".join(map(str, inputs))))
     if fraction is not None:
-        first = sidecars.labelled_numbers(labelled, rows, findings) if labelled else []
-        rows = selection.labelled_fraction(rows, fraction, seed, first)
-    elif labelled:
-        rows = sidecars.split_rows(labelled, rows, findings)
-    if knowledge:
-        rows = sidecars.attach_knowledge(
-            knowledge, rows, parse_listing, parse_pair_listing, findings
-        )
-    if rewritings:
-        rows = attach_rewritings(rewritings, rows, findings)
-    # After the files that speak of rows by number have found theirs.
+        rows = selection.labelled_fraction(rows, fraction, seed)
     if domain:
         rows = selection.of_domains(rows, domain)
     if names:
@@ -164,7 +128,7 @@ def convert(
     parts = [row for row in rows if row.group is not None]
     others = len(rows) - len(parts)
     rows = join_rows(rows, findings)
-    rows = _with_answers(rows, answers or [], task, findings)
+    rows = attach_answers(rows, answers or [], task, findings)
 
     if output.suffix == ".jsonl":
         _write_posts(output, rows)
@@ -175,17 +139,20 @@ def convert(
 
         count = write_records(answers_out, (row.answers for row in rows if row.answers))
         print(f"Answers about {count} posts are in {answers_out}.")
-    _print_summary(rows, keep_mentions, findings)
+    print_summary(rows, findings, keep_mentions=keep_mentions)
     if parts:
         print(f"{len(parts)} rows that judge a pair are joined into {len(rows) - others} posts.")
     print(f"Posts are in {output}.")
 
 
-def _with_answers(rows: list[Row], paths: list[Path], task: Task, findings: Findings) -> list[Row]:
-    from research.side_files import merge_answers
-
+def attach_answers(
+    rows: Sequence[Row], paths: Sequence[Path], task: Task, findings: Findings
+) -> list[Row]:
+    """The rows with the answers of files about them; the later file wins where both answer the
+    same question."""
     from ..elicitation.store import load_answers
 
+    rows = list(rows)
     for path in paths:
         found = load_answers(path, task)
         rows = [
@@ -237,7 +204,8 @@ def _write_docs(
         write_docs(folder / f"{name}{SUFFIX}", group)
 
 
-def _print_summary(rows: list[Row], keep_mentions: bool, findings: Findings) -> None:
+def print_summary(rows: Sequence[Row], findings: Findings, *, keep_mentions: bool = False) -> None:
+    """Print a table of what the posts hold, by split, and the findings."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -66,8 +66,8 @@ def report(
     looked, and what the LLM said of it. The docs with the most errors come first."""
     from research.results import read_all_results
 
-    from ..errors import Errors, MMCoTError, UsageError
-    from ..files import replacing
+    from ..errors import Errors, UsageError
+    from ..files import check_exists, replace_file
     from ..report.browser import Item
     from ..report.page import report_page
 
@@ -81,8 +81,8 @@ def report(
     if not sources and not files:
         raise UsageError(Errors.E727)
     for path in (results, metrics):
-        if path is not None and not path.exists():
-            raise MMCoTError(Errors.E100.format(path=path))
+        if path is not None:
+            check_exists(path)
     labelled, docs = _labelled(data, limit)
     found: list[Pipeline] = []
     drawn: dict[int, tuple[str, str]] = {}
@@ -105,7 +105,7 @@ def report(
         items,
         None if results is None else read_all_results(results),
     )
-    with replacing(output) as temporary:
+    with replace_file(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"✔ {output}: {len(items)} docs, {len(found)} pipelines")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import MMCoTError, located
-from ..files import decode, iter_lines
+from ..files import decode_line, iter_lines
 from ..types import Entity, Post
 from .rows import CURE, Findings, Row, split_of, unique_id, validate
 
@@ -60,7 +60,7 @@ def _blocks(path: Path) -> Iterator[Block]:
 
 def _parse(path: Path, block: Block, findings: Findings, ids: set[str], repair_bio: bool) -> Post:
     first, raw = block[0]
-    head = decode(path, first, raw)
+    head = decode_line(path, first, raw)
     name = head.removeprefix(_MARK).strip()
     if not head.startswith(_MARK) or not name:
         problem = f"the post begins with {head!r}"
@@ -71,7 +71,7 @@ def _parse(path: Path, block: Block, findings: Findings, ids: set[str], repair_b
     start = 0
     previous = "O"
     for line, raw in block[1:]:
-        token, tag = _columns(path, line, decode(path, line, raw))
+        token, tag = _columns(path, line, decode_line(path, line, raw))
         if " " in token:
             notes.append((_SPACED, f"{path}, line {line}"))
             token = token.replace(" ", "\N{NO-BREAK SPACE}")

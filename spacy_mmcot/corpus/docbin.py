@@ -9,7 +9,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
 from ..errors import Errors, MMCoTError
-from ..files import replacing
+from ..files import check_exists, read_bytes, replace_file
 
 SUFFIX = ".spacy"
 
@@ -19,8 +19,7 @@ def docbin_paths(path: Path) -> list[Path]:
 
     Raises MMCoTError where there is none.
     """
-    if not path.exists():
-        raise MMCoTError(Errors.E100.format(path=path))
+    check_exists(path)
     if not path.is_dir():
         return [path]
     found = sorted(path.rglob(f"*{SUFFIX}"))
@@ -47,12 +46,7 @@ def read_all(path: Path, vocab: Vocab) -> Iterator[Doc]:
 
 def load_docbin(path: Path) -> DocBin:
     """One file. Raises MMCoTError where it is missing, or no DocBin."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise MMCoTError(Errors.E100.format(path=path)) from None
-    except OSError as error:
-        raise MMCoTError(Errors.E102.format(path=path, reason=error.strerror)) from None
+    data = read_bytes(path)
     if not data:
         raise MMCoTError(Errors.E201.format(path=path, reason="the file is empty"))
     try:
@@ -65,5 +59,5 @@ def load_docbin(path: Path) -> DocBin:
 def write_docs(path: Path, docs: Iterable[Doc]) -> None:
     """Write one file, user data included, whole or not at all; equal Docs give equal bytes."""
     docbin = DocBin(docs=docs, store_user_data=True)
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         temporary.write_bytes(docbin.to_bytes())

@@ -16,7 +16,7 @@ from . import docbin_posts as formats_spacy
 from . import mnre as formats_mnre
 from . import posts as formats
 from . import prodigy as formats_prodigy
-from .rows import Findings, Row, parse_json
+from .rows import Findings, Row, parse_line
 
 Format = Literal["posts", "conll", "mnre", "prodigy", "spacy"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -38,7 +38,7 @@ def guess_format(path: Path) -> Format:
         for line, raw in iter_lines(path):
             if raw.strip():
                 try:
-                    first = parse_json(path, line, raw)
+                    first = parse_line(path, line, raw)
                 except MMCoTError:
                     break
                 if isinstance(first, dict) and first.keys() & _PRODIGY_ONLY:

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, StrictInt, model_validator
 
 from ..errors import MMCoTError, located
-from ..files import decode, iter_lines
+from ..files import decode_line, iter_lines
 from ..types import NO_RELATION, Answers, Entity, NounItem, Post, PostRelation, Text
 from .rows import CURE, Findings, Row, split_of, unique_id, validate
 
@@ -99,7 +99,7 @@ def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
 
 
 def _parse_literal(path: Path, line: int, raw: bytes) -> Any:
-    text = decode(path, line, raw)
+    text = decode_line(path, line, raw)
     if len(text) > MAX_LINE:
         problem = f"the line has {len(text)} characters"
         raise located(path, line, problem, f"at most {MAX_LINE} characters a row", CURE)

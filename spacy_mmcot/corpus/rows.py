@@ -7,7 +7,6 @@ JSON Lines files of pydantic records, with errors that name line and field.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..errors import MMCoTError, explain, located
-from ..files import decode, iter_lines, replacing
+from ..files import decode_line, iter_lines, parse_json, replace_file
 from ..types import SPLITS, Answers, Post, Split
 
 
@@ -93,34 +92,13 @@ Model = TypeVar("Model", bound=BaseModel)
 CURE = "Correct the row, or leave such rows out with --skip-invalid."
 
 
-def parse_json(path: Path, line: int, raw: bytes) -> Any:
+def parse_line(path: Path, line: int, raw: bytes) -> Any:
     """Raises MMCoTError where the line is not one JSON value in UTF-8."""
-    text = decode(path, line, raw)
+    text = decode_line(path, line, raw)
     try:
-        return json_value(text)
+        return parse_json(text)
     except ValueError as error:
         raise located(path, line, str(error), "one JSON object", CURE) from None
-
-
-def json_value(text: str) -> Any:
-    """Raises ValueError, with what is wrong in plain words, where the text is not one JSON value
-    that a file in UTF-8 could hold again."""
-    try:
-        value = json.loads(text)
-        # A lone surrogate is a legal JSON escape, yet no UTF-8 file could hold it again.
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except json.JSONDecodeError as error:
-        problem = f"not JSON ({error.msg} at character {error.pos + 1})"
-    except UnicodeEncodeError:
-        problem = "a text holds one half of a surrogate pair"
-    except RecursionError:
-        problem = "the JSON is nested too deeply"
-    except ValueError as error:
-        problem = f"not readable as JSON ({error})"
-    else:
-        return value
-    raise ValueError(problem)
 
 
 def validate(path: Path, line: int, model: type[Model], value: Any) -> Model:
@@ -142,7 +120,7 @@ def iter_records(
             continue
         row += 1
         try:
-            record = validate(path, line, model, parse_json(path, line, raw))
+            record = validate(path, line, model, parse_line(path, line, raw))
         except MMCoTError as error:
             findings.reject(error)
             continue
@@ -152,7 +130,10 @@ def iter_records(
 def write_records(path: Path, records: Iterable[BaseModel]) -> int:
     """Write a record a line, fields that are None left out; returns how many."""
     count = 0
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        replace_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
         for record in records:
             file.write(record.model_dump_json(exclude_none=True) + "\n")
             count += 1

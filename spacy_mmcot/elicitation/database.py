@@ -22,6 +22,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from ..errors import Errors, MMCoTError
+from ..files import check_exists
 
 ANSWERS = """
 CREATE TABLE answers (
@@ -103,7 +104,7 @@ class Database:
     def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
         if read_only and not path.is_file():
-            raise MMCoTError(Errors.E100.format(path=path))
+            check_exists(path)
         with self.plain_errors():
             if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ import pydantic
 import srsly
 
 from ..errors import Errors, MMCoTError, explain, first_line
+from ..files import read_bytes
 from ..types import AUGMENTATIONS, DIMENSIONS, Dimension, Post, Task
 from .batches import BatchPace, BatchRunner
 from .claims import Claims, Ledger, mean_output
@@ -74,11 +75,7 @@ def read_config(path: Path) -> ElicitConfig:
     dimensions plainly where there is none. Raises MMCoTError for a file or a block that is broken.
     """
     try:
-        project: Any = srsly.yaml_loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise MMCoTError(Errors.E100.format(path=path)) from None
-    except OSError as error:
-        raise MMCoTError(Errors.E102.format(path=path, reason=error.strerror)) from None
+        project: Any = srsly.yaml_loads(read_bytes(path).decode("utf-8"))
     except ValueError as error:
         raise MMCoTError(Errors.E102.format(path=path, reason=first_line(error))) from None
     variables = project.get("vars") if isinstance(project, dict) else None

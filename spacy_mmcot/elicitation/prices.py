@@ -16,6 +16,7 @@ from typing import Any
 import pydantic
 
 from ..errors import Errors, MMCoTError, explain
+from ..files import read_bytes
 from ..types import Dimension
 from .prompts import Prompt
 from .replies import Usage
@@ -59,12 +60,7 @@ class Prices:
     def __init__(self, path: Path | None = None) -> None:
         self._prices = dict(_known())
         if path is not None:
-            try:
-                self._prices |= _read(path.read_bytes(), path)
-            except FileNotFoundError:
-                raise MMCoTError(Errors.E100.format(path=path)) from None
-            except OSError as error:
-                raise MMCoTError(Errors.E102.format(path=path, reason=error.strerror)) from None
+            self._prices |= _read(read_bytes(path), path)
 
     def find(self, model: str) -> Price | None:
         """A model's prices; a dated version, MODEL-2026-01-31, has its model's."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from ..errors import Errors, MMCoTError, explain, located
+from ..errors import explain, located
+from ..files import iter_lines
 from ..types import Answers, Dimension
 from .prompts import Prompt
 from .replies import Reply
@@ -57,16 +58,9 @@ class RecordedSource:
 def read_answers(path: Path) -> dict[str, Answers]:
     """The answers of a JSONL file by post id, in file order. Raises MMCoTError that names the line
     for a broken row or an id that occurs twice."""
-    try:
-        # Not splitlines: answers may hold other characters that it breaks at.
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    except FileNotFoundError:
-        raise MMCoTError(Errors.E100.format(path=path)) from None
-    except OSError as error:
-        raise MMCoTError(Errors.E102.format(path=path, reason=error.strerror)) from None
     answers: dict[str, Answers] = {}
     first_line: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in iter_lines(path):
         if not line.strip():
             continue
         row = _row(path, number, line)

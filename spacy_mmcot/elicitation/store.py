@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ..errors import Errors, MMCoTError, explain, located
-from ..files import replacing
+from ..files import iter_lines, replace_file
 from ..types import DIMENSIONS, KNOWLEDGE, Answers, Dimension, Task, Text
 from .database import Database
 from .parser import AnswerValue
@@ -239,7 +239,7 @@ def export_answers(store: AnswerStore, path: Path) -> int:
     returns how many. The file appears when it is whole. Raises MMCoTError where it cannot be
     written."""
     count = 0
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replace_file(path) as temporary, temporary.open("wb") as file:
         for answer in store.every():
             file.write(to_json(answer, exclude_none=True) + b"\n")
             count += 1
@@ -257,15 +257,9 @@ def import_answers(store: AnswerStore, path: Path) -> int:
 
 
 def _rows(path: Path) -> Iterator[StoredAnswer]:
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _row(path, number, line)
-    except FileNotFoundError:
-        raise MMCoTError(Errors.E100.format(path=path)) from None
-    except OSError as error:
-        raise MMCoTError(Errors.E102.format(path=path, reason=error.strerror)) from None
+    for number, line in iter_lines(path):
+        if line.strip():
+            yield _row(path, number, line)
 
 
 def _row(path: Path, number: int, line: bytes) -> StoredAnswer:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, StrictFloat, StrictInt, StrictStr, ValidationError, model_validator
 
 from ..errors import Errors, MMCoTError, explain, located
-from ..files import iter_lines, replacing
+from ..files import iter_lines, replace_file
 from ..types import (
     CONFIDENCE_KEY,
     ID_KEY,
@@ -100,7 +100,7 @@ def write_predictions(path: Path, docs: Iterable[Predicted]) -> None:
     Raises MMCoTError where two Docs have the same id, or the file cannot be written.
     """
     seen: dict[str, int] = {}
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    with replace_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for number, doc in enumerate(docs):
             first = seen.setdefault(doc.id, number)
             if first != number:

@@ -21,7 +21,7 @@ from spacy.tokens import Doc
 
 from ..docs import get_image
 from ..errors import Errors, MMCoTError, Warnings
-from ..files import replacing
+from ..files import replace_file
 from ..pictures.decode import decode_picture
 from ..pictures.read import BadPicture, PicturePolicy, digest, read_picture
 from ..types import ID_KEY
@@ -88,7 +88,7 @@ class DiskCache:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{name}.npy"
-            with replacing(path) as temporary, open(temporary, "wb") as file:
+            with replace_file(path, durable=False) as temporary, open(temporary, "wb") as file:
                 numpy.save(file, array, allow_pickle=False)
             if self._bytes is None:
                 self._bytes = sum(size for _, size, _ in self._files())

@@ -23,9 +23,9 @@ from .. import __version__
 from ..corpus.extensions import attach, get_relations, register
 from ..corpus.formats import join_image
 from ..errors import Errors, UsageError, first_line, shown
-from ..files import replacing
+from ..files import replace_file
 from .engines import Engine, Told, run_chunks
-from .job import Layout, Outcome, files_digest, opened_job, whole_part
+from .job import Layout, Outcome, files_digest, opened_job
 from .pipelines import digest_pipeline
 from .tables import (
     DEFAULT_NAMES,
@@ -94,9 +94,9 @@ class Annotator:
         path.unlink(missing_ok=True)
         if rejects.lines:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_part(path) as temporary:
+            with replace_file(path) as temporary:
                 temporary.write_text("".join(rejects.lines), "utf-8")
-        with whole_part(layout.part(chunk.number)) as temporary:
+        with replace_file(layout.part(chunk.number)) as temporary:
             out.save(temporary)
         return Outcome(chunk.number, n_rows, len(rejects.lines))
 
@@ -308,7 +308,7 @@ def annotate(
         resumed = run_chunks(job, chunks, partial(Annotator, settings), engine, told)
         if not layout.is_folder:
             parts = [layout.part(chunk.number) for chunk in chunks]
-            with replacing(layout.output) as temporary:
+            with replace_file(layout.output) as temporary:
                 table(target).join(parts, temporary, columns, request.names)
         counts = {"rows": sum(c.rows for c in chunks), "rejected": job.rejected(len(chunks))}
         job.finish(len(chunks), counts)

@@ -19,30 +19,16 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import Errors, MMCoTError
-from ..files import replacing
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[BufferedReader]:
-    """Raises MMCoTError for a missing or unreadable file."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise MMCoTError(Errors.E100.format(path=path)) from None
-    except OSError as error:
-        raise MMCoTError(Errors.E102.format(path=path, reason=error.strerror)) from None
-    with file:
-        yield file
+from ..files import open_file, replace_file
 
 
 def file_digest(path: Path) -> str:
     """SHA-256. Raises MMCoTError for a missing or unreadable file."""
-    with opened(path) as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -152,7 +138,7 @@ class Job:
         be in place."""
         parts = self._rejected_parts(count)
         if parts:
-            with replacing(self.layout.rejects) as temporary, temporary.open("wb") as file:
+            with replace_file(self.layout.rejects) as temporary, temporary.open("wb") as file:
                 for part in parts:
                     with part.open("rb") as source:
                         shutil.copyfileobj(source, file)
@@ -206,7 +192,7 @@ class Job:
                 )
 
     def _note(self, done: Mapping[str, Any] | None) -> None:
-        with replacing(self.layout.manifest) as temporary:
+        with replace_file(self.layout.manifest) as temporary:
             text = json.dumps({"job": self.identity, "done": done}, indent=2)
             temporary.write_text(text + "\n", "utf-8")
 
@@ -230,15 +216,6 @@ def opened_job(layout: Layout, identity: Mapping[str, Any]) -> Iterator[Job]:
             yield Job(layout, identity)
         finally:
             path.unlink(missing_ok=True)
-
-
-@contextmanager
-def whole_part(path: Path) -> Iterator[Path]:
-    """Like `replacing`, and the content is on the disk before the name is."""
-    with replacing(path) as temporary:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
 
 
 def _lock(file: BinaryIO, path: Path) -> bool:

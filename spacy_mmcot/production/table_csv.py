@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import Errors, MMCoTError, located, shown
-from .job import opened
+from ..files import open_file
 from .tables import Broken, Chunk, Names, Row, Survey, to_json
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class _Records:
 
 def survey(path: Path, rows: int, names: Names, columns: bool) -> Survey:
     chunks: list[tuple[int, int, int]] = []
-    with opened(path) as file:
+    with open_file(path) as file:
         records = iter(_Records(file))
         header = _header(path, next(records, (0, 1, [])))
         if names.text not in header:
@@ -85,7 +85,7 @@ def survey(path: Path, rows: int, names: Names, columns: bool) -> Survey:
 
 def read(chunk: Chunk, names: Names) -> Iterator[Row | Broken]:
     path = Path(chunk.path)
-    with opened(path) as file:
+    with open_file(path) as file:
         header = _header(path, next(iter(_Records(file)), (0, 1, [])))
         records = iter(_Records(file, chunk.position, chunk.first))
         for _, (_, line, cells) in zip(range(chunk.rows), records, strict=False):

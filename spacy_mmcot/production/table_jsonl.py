@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..corpus.rows import json_value
 from ..errors import shown
-from .job import opened
+from ..files import open_file, parse_json
 from .tables import Broken, Chunk, Names, Row, Survey, kind_of, to_json, widen
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def survey(path: Path, rows: int, names: Names, columns: bool) -> Survey:
     chunks: list[tuple[int, int, int]] = []
     kinds: dict[str, Any] = {}
     start, first, count, offset = 0, 0, 0, 0
-    with opened(path) as file:
+    with open_file(path) as file:
         for line, raw in enumerate(file, start=1):
             if raw.strip(_BOM + b" \t\r\n"):
                 if not count:
@@ -42,7 +41,7 @@ def survey(path: Path, rows: int, names: Names, columns: bool) -> Survey:
 
 def read(chunk: Chunk, names: Names) -> Iterator[Row | Broken]:
     left = chunk.rows
-    with opened(Path(chunk.path)) as file:
+    with open_file(Path(chunk.path)) as file:
         file.seek(chunk.position)
         for line, raw in enumerate(file, start=chunk.first):
             if raw.strip(_BOM + b" \t\r\n"):
@@ -75,7 +74,7 @@ def _parse(line: int, raw: bytes) -> Row | Broken:
     raw = raw.removeprefix(_BOM) if line == 1 else raw
     raw = raw.rstrip(b"\r\n")
     try:
-        value = json_value(raw.decode("utf-8"))
+        value = parse_json(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         reason = f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, is not UTF-8"
     except ValueError as error:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import Errors, MMCoTError, first_line
+from ..files import catch_read_errors
 from .tables import Broken, Chunk, Names, Row, Survey, to_json
 
 if TYPE_CHECKING:
@@ -164,9 +165,7 @@ def _array(values: Sequence[Any], kind: Any) -> pa.Array:
 def _file(path: Path) -> Iterator[pq.ParquetFile]:
     """Raises MMCoTError for a file that is missing, no Parquet, or broken further down."""
     try:
-        with pq.ParquetFile(path) as file:
+        with catch_read_errors(path), pq.ParquetFile(path) as file:
             yield file
-    except FileNotFoundError:
-        raise MMCoTError(Errors.E100.format(path=path)) from None
-    except (pa.ArrowException, OSError) as error:
+    except pa.ArrowException as error:
         raise MMCoTError(Errors.E102.format(path=path, reason=first_line(error))) from None

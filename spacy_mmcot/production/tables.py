@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, get_args
 
 from ..errors import Errors, MMCoTError
+from ..files import check_exists
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -149,8 +150,7 @@ def input_files(paths: Sequence[Path], format: TableFormat | None) -> list[Path]
     name. Raises MMCoTError for a path that is not there and a folder without such a file."""
     files = []
     for path in paths:
-        if not path.exists():
-            raise MMCoTError(Errors.E100.format(path=path))
+        check_exists(path)
         if not path.is_dir():
             files.append(path)
             continue

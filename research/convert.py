@@ -1,0 +1,93 @@
+"""`convert`: the public corpora, with the files beside them, as posts and answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spacy_mmcot.cli.convert import FormatName, attach_answers, print_summary
+from spacy_mmcot.types import Split, Task
+
+
+def convert(
+    input: Annotated[Path, typer.Argument(help="Corpus file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Posts file to write (.jsonl).")],
+    answers_out: Annotated[
+        Path | None, typer.Option(help="Recorded answers to write (.jsonl).")
+    ] = None,
+    format: Annotated[FormatName, typer.Option(help="Format of the input.")] = "auto",
+    split: Annotated[
+        Split | None, typer.Option(help="Split of all posts, instead of their own.")
+    ] = None,
+    labelled: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON {"posts": \\[row numbers from 0]}: the other rows become unlabelled. JSON '
+            '{"labelled": \\[...], "unlabelled": \\[...]}: the other rows are left out.'
+        ),
+    ] = None,
+    fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the train split that stays labelled, such as 0.05. Rows that --labelled "
+            "names come first.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw for --fraction.")] = 1,
+    knowledge: Annotated[
+        Path | None,
+        typer.Option(help="Recorded knowledge of the Twitter corpora or MNRE, by row number."),
+    ] = None,
+    rewritings: Annotated[
+        Path | None, typer.Option(help="Recorded rewritings of the posts, by row number.")
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(help="Answers store (.sqlite) or recorded answers (.jsonl) to add."),
+    ] = None,
+    task: Annotated[Task, typer.Option(help="Which answers of a store.")] = "ner",
+    repair_bio: Annotated[
+        bool,
+        typer.Option("--repair-bio", help="Read an I- tag that continues no entity as B-."),
+    ] = False,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Leave invalid rows out and list them.")
+    ] = False,
+) -> None:
+    """Convert a public corpus to a posts file, with the files that name its rows by number.
+
+    `spacy-mmcot convert` makes Docs of the result.
+    """
+    from spacy_mmcot.corpus.convert import labelled_fraction
+    from spacy_mmcot.corpus.formats import read_rows, relative_image
+    from spacy_mmcot.corpus.mnre import join_rows
+    from spacy_mmcot.corpus.posts import write_posts
+    from spacy_mmcot.corpus.rows import Findings, write_records
+
+    from .side_files import attach_knowledge, attach_rewritings, read_row_numbers, split_rows
+
+    findings = Findings(skip_invalid)
+    chosen = None if format == "auto" else format
+    rows = list(
+        read_rows(input, findings, set(), format=chosen, split=split, repair_bio=repair_bio)
+    )
+    if fraction is not None:
+        first = read_row_numbers(labelled, rows, findings) if labelled else []
+        rows = labelled_fraction(rows, fraction, seed, first)
+    elif labelled:
+        rows = split_rows(labelled, rows, findings)
+    if knowledge:
+        rows = attach_knowledge(knowledge, rows, findings)
+    if rewritings:
+        rows = attach_rewritings(rewritings, rows, findings)
+    rows = join_rows(rows, findings)
+    if answers:
+        rows = attach_answers(rows, [answers], task, findings)
+    write_posts(output, (relative_image(row.post, output.parent) for row in rows))
+    if answers_out:
+        write_records(answers_out, (row.answers for row in rows if row.answers))
+    print_summary(rows, findings)
+    print(f"Posts are in {output}.")
