@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import spacy
 from click.testing import Result
 from spacy.language import Language
@@ -88,107 +87,6 @@ def test_one_file_of_docs(command: Command, jsonl: Jsonl, tmp_path: Path) -> Non
     assert [post.entities is None for post in back] == [False, True]
 
 
-def test_low_resource_protocol_with_recorded_knowledge(
-    command: Command, jsonl: Jsonl, tmp_path: Path
-) -> None:
-    train = tmp_path / "train.txt"
-    train.write_text(CONLL, encoding="utf-8")
-    low = tmp_path / "low.json"
-    low.write_text('{\n "posts": [0, 2],\n "note": "the labelled ones"\n}', encoding="utf-8")
-    knowledge = jsonl(
-        "train.knowledge.jsonl",
-        {
-            "n": 1,
-            "image_id": "8",
-            "caption": "a fjord",
-            "knowledge": "Named entities:1. Oslo (city)2. Norway (country)Reasoning: A capital.",
-        },
-        {"n": 2, "image_id": "9", "caption": "a door", "knowledge": None},
-    )
-    answers = jsonl(
-        "answers.jsonl",
-        {"id": "8", "sentence": "It names a capital."},
-        {"id": "7", "multimodality": "No picture."},
-    )
-    out, answers_out = tmp_path / "out", tmp_path / "answers-out.jsonl"
-    result = command(
-        *("convert", train, "-o", out, "--labelled", low, "--knowledge", knowledge),
-        *("--answers", answers, "--answers-out", answers_out, "--tokenizer", "whitespace"),
-    )
-    assert result.exit_code == 0, result.output
-    (unlabelled,) = docs(out / "unlabelled.spacy")
-    assert unlabelled.user_data[ID_KEY] == "8"
-    assert not unlabelled.has_annotation("ENT_IOB")
-    assert [item["mention"] for item in unlabelled._.mmcot_knowledge["noun"]] == ["Oslo", "Norway"]
-    assert unlabelled._.mmcot_knowledge["sentence"] == "It names a capital."
-    assert unlabelled._.mmcot_knowledge["caption"] == "a fjord"
-    first, second = docs(out / "train.spacy")
-    assert [(ent.text, ent.label_) for ent in first.ents] == [("Anna", "PER"), ("Oslo", "LOC")]
-    assert first._.mmcot_knowledge == {"multimodality": "No picture."}
-    assert second._.mmcot_knowledge == {"caption": "a door"}
-    written = [json.loads(line) for line in answers_out.read_text("utf-8").splitlines()]
-    assert [row["id"] for row in written] == ["7", "8"]
-
-
-def test_knowledge_of_another_file_is_refused(
-    command: Command, jsonl: Jsonl, tmp_path: Path
-) -> None:
-    train = tmp_path / "train.txt"
-    train.write_text(CONLL, encoding="utf-8")
-    row = {"n": 1, "image_id": "9", "caption": "a fjord", "knowledge": "None."}
-    result = command(
-        "convert", train, "-o", tmp_path / "out", "--knowledge", jsonl("wrong.jsonl", row)
-    )
-    assert result.exit_code == 1
-    assert "line 1: row 1 speaks of the picture '9', but the input's row 1 is '8'" in result.output
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"posts": [0, 3]}', "1 numbers are no rows of the input (3)"),
-        ('{"posts": [-1]}', "numbers from 0 to 2"),
-        ('{"posts": ["0"]}', "field posts[0] is '0'. Expected: a whole number"),
-        ('{"rows": [0]}', "field posts is missing"),
-        ('{"posts": [0], "unlabelled": [1]}', "by posts and by labelled or unlabelled"),
-        ('{"labelled": [0], "unlabelled": [1, 0]}', "row 0 is named as labelled and as unlabelled"),
-        ('{"labelled": [0], "unlabelled": [1, 7]}', "1 numbers are no rows of the input (7)"),
-        ("[0]", "the row is [0]. Expected: an object"),
-        ("posts: 0", "not JSON"),
-    ],
-)
-def test_broken_lists_of_labelled_rows(
-    command: Command, tmp_path: Path, content: str, message: str
-) -> None:
-    train, low = tmp_path / "train.txt", tmp_path / "low.json"
-    train.write_text(CONLL, encoding="utf-8")
-    low.write_text(content, encoding="utf-8")
-    result = command("convert", train, "-o", tmp_path / "out", "--labelled", low)
-    assert result.exit_code == 1
-    assert str(low) in result.output
-    assert message in result.output
-    assert not (tmp_path / "out").exists()
-
-
-def test_skipped_rows_keep_the_numbers_of_the_others(command: Command, tmp_path: Path) -> None:
-    train, low = tmp_path / "train.txt", tmp_path / "low.json"
-    train.write_text(CONLL.replace("IMGID:8\nOslo\tB-LOC", "IMGID:8\nOslo\tI-LOC"), "utf-8")
-    low.write_text('{"posts": [1, 2]}', encoding="utf-8")
-    arguments = ("convert", train, "-o", tmp_path / "out", "--labelled", low)
-    result = command(*arguments)
-    assert result.exit_code == 1
-    assert "line 7: the tag I-LOC follows the tag O" in result.output
-    assert "--repair-bio" in result.output
-    result = command(*arguments, "--skip-invalid")
-    assert result.exit_code == 0, result.output
-    assert "1 broken rows skipped" in result.output
-    assert "rows that low.json names, but that were left out or do not exist: 1" in result.output
-    assert [doc.user_data[ID_KEY] for doc in docs(tmp_path / "out" / "train.spacy")] == ["9"]
-    result = command(*arguments, "--repair-bio")
-    assert result.exit_code == 0, result.output
-    assert "I- tags that continued no entity, read as B-: 1" in result.output
-
-
 def test_changes_and_losses_are_reported_by_id(
     command: Command, jsonl: Jsonl, tmp_path: Path
 ) -> None:
@@ -244,7 +142,6 @@ def test_user_errors_end_in_one_line(command: Command, jsonl: Jsonl, tmp_path: P
         ("convert", posts, posts, "-o", out): "field id is 'a', which an earlier post has",
         ("convert", posts, "-o", out, "--lang", "xx-none"): "--lang xx-none",
         ("convert", posts, "-o", posts / "below"): "cannot be written",
-        ("convert", posts, empty, "-o", out, "--labelled", posts): "rows of one input",
         ("convert", posts, "-o", out, "--answers", tmp_path / "no.jsonl"): "no such file",
     }
     for arguments, message in cases.items():

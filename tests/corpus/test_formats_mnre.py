@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 
 from spacy_mmcot.corpus.formats import guess_format
 from spacy_mmcot.corpus.mnre import MAX_LINE, join_rows, read_rows
-from spacy_mmcot.corpus.posts import read_posts
 from spacy_mmcot.corpus.rows import Findings, Row
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Answers, NounItem, Post
@@ -188,73 +186,3 @@ def test_the_format_is_told_by_the_first_row(mnre: Callable[..., Path], tmp_path
     conll = tmp_path / "conll.txt"
     conll.write_text("IMGID:7\n{\tO\n", encoding="utf-8")
     assert guess_format(conll) == "conll"
-
-
-def test_the_low_resource_split_comes_before_joining(
-    mnre: Callable[..., Path],
-    command: Callable[..., Result],
-    jsonl: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
-    path = mnre(
-        row(ANNA, OSLO, "/sings_in"), row(OSLO, NORWAY, "/in"), row(ANNA, NORWAY), row(NORWAY, OSLO)
-    )
-    low = tmp_path / "low.json"
-    low.write_text('{"labelled": [0, 2], "unlabelled": [1], "note": "?"}', encoding="utf-8")
-    knowledge = jsonl(
-        "knowledge.jsonl",
-        {
-            "n": 0,
-            "noun": "Anna Lind is a singer; Oslo is the capital of Norway, a city.",
-            "sentence": "She sings there.",
-        },
-        {"n": 1, "noun": "Oslo is a city; nobody knows the other.", "sentence": "It lies there."},
-        {"n": 2, "sentence": "She sings there."},
-    )
-    out, answers = tmp_path / "posts.jsonl", tmp_path / "answers.jsonl"
-    result = command(
-        *("convert", path, "-o", out, "--labelled", low, "--knowledge", knowledge),
-        *("--answers-out", answers),
-    )
-    assert result.exit_code == 0, result.output
-    train, unlabelled = read_posts(out)
-    assert (train.split, unlabelled.split) == ("train", "unlabelled")
-    assert pairs(train) == [("Anna Lind", "Oslo"), ("Anna Lind", "Norway")]
-    assert relations(train) == [("Anna Lind", "Oslo", "/sings_in")]
-    assert (unlabelled.id, pairs(unlabelled)) == ("7.jpg-2", [("Oslo", "Norway")])
-    assert "rows that low.json does not name, left out: 1" in result.output
-    assert "3 rows that judge a pair are joined into 2 posts." in result.output
-    assert "mentions that their noun answer does not name: 1" in result.output
-    first, second = map(Answers.model_validate_json, answers.read_text("utf-8").splitlines())
-    assert first.sentence == "She sings there."
-    assert [(i.mention, i.kind) for i in first.noun or []] == [
-        ("Anna Lind", "singer"),
-        ("Oslo", "capital of Norway"),
-    ]
-    assert (second.id, second.sentence) == ("7.jpg-2", "It lies there.")
-
-    docs = tmp_path / "docs"
-    result = command("convert", out, "--answers", answers, "-o", docs, "--keep-mentions")
-    assert result.exit_code == 0, result.output
-    back = tmp_path / "back.jsonl"
-    command("convert", docs, "-o", back)
-    found = {post.id: post for post in read_posts(back)}
-    assert found["7.jpg"] == train
-    assert found["7.jpg-2"] == unlabelled.model_copy(update={"relations": None})
-
-
-def test_knowledge_of_neither_form(
-    mnre: Callable[..., Path],
-    command: Callable[..., Result],
-    jsonl: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
-    path = mnre(row(ANNA, OSLO))
-    for record, problem in (
-        ({"n": 0}, "fields image_id, noun and sentence are missing"),
-        ({"n": 0, "image_id": "7.jpg", "noun": "x"}, "image_id stands beside noun"),
-    ):
-        knowledge = jsonl("knowledge.jsonl", record)
-        result = command("convert", path, "-o", tmp_path / "o.jsonl", "--knowledge", knowledge)
-        assert result.exit_code == 1
-        assert f"{knowledge}, line 1: {problem}" in result.output

@@ -69,21 +69,6 @@ def test_the_draw_hangs_on_its_seed(convert: Callable[..., dict[str, list[Doc]]]
     assert ids(convert("--fraction", 0.5, "--seed", 2)["train"]) != first
 
 
-def test_rows_of_a_list_come_first_in_its_order(
-    convert: Callable[..., dict[str, list[Doc]]], jsonl: Callable[..., Path]
-) -> None:
-    named = jsonl("low.json", {"posts": [7, 3, 20, 5]})
-
-    def train(fraction: float) -> set[str]:
-        return ids(convert("--labelled", named, "--fraction", fraction)["train"])
-
-    # 21 posts: those of train and the one that is named.
-    assert train(0.05) == {"7"}
-    assert train(0.1) == {"7", "3"}
-    assert train(0.19) == {"7", "3", "20", "5"}
-    assert train(0.3) > {"7", "3", "20", "5"}
-
-
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, "nan"])
 def test_what_is_no_fraction(fraction: object, command: Command, posts: Path) -> None:
     done = command("convert", posts, "-o", posts.parent / "out", "--fraction", fraction)
@@ -127,16 +112,3 @@ def test_what_cannot_be_renamed(
     done = command("convert", posts, "-o", posts.parent / "out", *options)
     assert done.exit_code == status
     assert done.stderr.startswith(f"✘ [{code}] ") and len(done.stderr.splitlines()) == 1
-
-
-def test_a_quarter_of_twitter2017_is_its_low_resource_list(
-    command: Command, shared: Path, tmp_path: Path
-) -> None:
-    folder = shared / "twitter2017"
-    options = ("--tokenizer", "whitespace", "--labelled", folder / "low_resource.json")
-    for name, more in (("list", ()), ("share", ("--fraction", 0.252))):
-        done = command("convert", folder / "train.txt", "-o", tmp_path / name, *options, *more)
-        assert done.exit_code == 0, done.output
-    for split in ("train", "unlabelled"):
-        whole, part = (tmp_path / name / f"{split}.spacy" for name in ("list", "share"))
-        assert part.read_bytes() == whole.read_bytes()
