@@ -15,6 +15,7 @@ import numpy
 from spacy.language import Language
 
 from spacy_mmcot.errors import Errors, MMCoTError
+from spacy_mmcot.production.memory import limit_compiled_products, trim_heap
 
 _STATM = Path("/proc/self/statm")
 _PAGE = 4096
@@ -56,6 +57,7 @@ def soak(
     four fifths: in the first, caches fill and the allocator settles. Raises MMCoTError where the
     operating system does not tell a process its resident memory in /proc.
     """
+    limit_compiled_products()
     texts = fresh_texts(seed)
     samples = [Sample(0, resident_mb(), 0.0, len(nlp.vocab.strings))]
     done, entities = 0, 0
@@ -68,6 +70,7 @@ def soak(
                     entities += len(doc.ents)
                 # A name would keep the last doc beyond the zone that owns its memory.
                 del doc
+            trim_heap()
             done += size
         seconds = time.perf_counter() - started
         # Docs are part of reference cycles where extensions were used: what only waits for the

@@ -40,7 +40,7 @@ PUBLIC = {
     "Readers, scorers, policies": {
         "spacy_mmcot.corpus.reader": ["Corpus"],
         "spacy_mmcot.evaluation.scorers": ["make_ner_scorer", "make_rel_scorer"],
-        "spacy_mmcot.components.shared": ["make_run_logger"],
+        "spacy_mmcot.components.run_logger": ["make_run_logger"],
         "spacy_mmcot.pictures.read": ["PicturePolicy"],
     },
     "Corpora": {
@@ -60,13 +60,14 @@ PUBLIC = {
         "spacy_mmcot.elicitation.recorded": ["RecordedSource", "read_answers"],
     },
     "Distillation": {
-        "spacy_mmcot.distillation.teach": ["teach", "KnowledgeEncoder", "set_prompt_targets"],
+        "spacy_mmcot.distillation.teach": ["teach"],
+        "spacy_mmcot.distillation.prompt_targets": ["KnowledgeEncoder", "set_prompt_targets"],
         "spacy_mmcot.distillation.soft_labels": ["set_soft_labels", "get_soft_labels"],
         "spacy_mmcot.evaluation.calibration": ["fit_temperature"],
     },
     "Production": {
         "spacy_mmcot.production.worker": ["PipelineWorker", "Busy"],
-        "spacy_mmcot.components.shared": ["trim_heap"],
+        "spacy_mmcot.production.memory": ["limit_compiled_products", "trim_heap"],
     },
     "Errors": {"spacy_mmcot.errors": ["MMCoTError", "UsageError"]},
 }

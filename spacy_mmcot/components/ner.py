@@ -16,16 +16,15 @@ from thinc.api import Model, torch2xp, xp2torch
 
 from ..corpus.extensions import register
 from ..distillation.losses import Losses, tag_losses
-from ..distillation.soft_labels import get_soft_labels, soft_tags
+from ..distillation.soft_labels import get_soft_labels, get_soft_tags
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states
 from ..model.crf import best_paths, lattice, log_marginals, path_scores, span_log_probabilities
 from ..model.tagger import TagScores, set_tags
 from ..model.wordpieces import like_length
-from .shared import DEFAULT_TOK2VEC, DistilledPipe
+from .base import DEFAULT_TOK2VEC, DistilledPipe
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
-
 
 DEFAULT_MODEL = {
     "@architectures": "spacy_mmcot.Tagger.v1",
@@ -34,9 +33,7 @@ DEFAULT_MODEL = {
     "tok2vec": DEFAULT_TOK2VEC,
 }
 
-
-# Docs are decoded together up to so many tokens, padded: a long Doc among many short ones does not
-# stretch them all.
+# Tokens of a padded batch that is decoded at once: a long Doc is not padded against short ones.
 MAX_PADDED = 2**16
 
 
@@ -51,7 +48,7 @@ class Mention(NamedTuple):
 
 class Mentions(list[Mention]):
     """The mentions of one Doc, in text order, and the probability of the tag sequence that they
-    come from: that they all are right and nothing is missing."""
+    come from: that all are correct and none is missing."""
 
     def __init__(self, probability: float = 1.0):
         super().__init__()
@@ -86,27 +83,26 @@ def make_ner(
 
 
 class MMCoTNER(DistilledPipe):
-    """Finds entities: the best legal BIO sequence a Doc, each mention and the whole sequence with
-    its exact probability.
+    """Finds entities: the best legal BIO sequence of each Doc. Each mention and the whole sequence
+    have their exact probability.
 
-    overwrite: replace entities set before; without it they stay, and a prediction that touches
-        one of them is dropped.
-    soft_weight: weight of the loss against a teacher's distributions (see `teach`) beside the
-        gold loss. Docs without soft labels learn from gold alone, docs without annotation from
-        soft labels alone. The gold loss is a mean over labelled tokens only, so where most posts
-        are unlabelled a weight of 1 lets a few gold posts drown the teacher
-        (research/EXPERIMENTS.md).
+    overwrite: replace entities that are already set. Otherwise they stay, and a prediction that
+        overlaps one of them is dropped.
+    soft_weight: weight of the loss against soft labels (see `teach`) beside the gold loss. Docs
+        without soft labels learn from gold alone, docs without annotation from soft labels alone.
+        The gold loss is a mean over labelled tokens only, so where most posts are unlabelled a
+        weight of 1 lets a few gold posts outweigh the teacher (research/EXPERIMENTS.md).
     """
 
     def __init__(
         self,
         vocab: Vocab,
         model: Model[list[Doc], TagScores],
-        name: str = "mmcot_ner",
+        name: str,
         *,
-        overwrite: bool = False,
-        soft_weight: float = 4.0,
-        scorer: Callable | None = None,
+        overwrite: bool,
+        soft_weight: float,
+        scorer: Callable | None,
     ):
         register()
         self.vocab = vocab
@@ -138,11 +134,11 @@ class MMCoTNER(DistilledPipe):
         nlp: Language | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        """Learn the labels, from `labels` or else from the examples' entities and soft labels,
-        and build the model for them."""
+        """Set the labels, to `labels` or else to those of the examples' entities and soft labels,
+        and build the model for them. Raises MMCoTError where there is no label."""
         validate_get_examples(get_examples, "MMCoTNER.initialize")
-        found = labels if labels is not None else self._labels_in(get_examples())
-        # A second initialisation starts from scratch; a first one keeps what add_label was told.
+        found = labels if labels is not None else _find_labels(get_examples())
+        # A first initialisation keeps labels from add_label; a second one starts from scratch.
         known = () if self.is_initialized else self.labels
         self.cfg.update({"labels": sorted({*known, *found}), "temperature": 1.0})
         for label in self.labels:
@@ -154,11 +150,11 @@ class MMCoTNER(DistilledPipe):
         self.model.initialize(X=[doc for doc in sample if len(doc)] or sample)
 
     def predict(self, docs: Iterable[Doc]) -> list[Mentions]:
-        """The mentions of each Doc, in text order; the Docs are not touched."""
+        """The mentions of each Doc, in text order; the Docs are not changed."""
         docs = list(docs)
         mentions = [Mentions() for _ in docs]
-        arrays, transitions = self._scores(docs)
-        for indexes, emissions, lengths in _batches(arrays):
+        arrays, transitions = self._score_tags(docs)
+        for indexes, emissions, lengths in _pad_batches(arrays):
             paths = best_paths(emissions, lengths, transitions)
             scores = lattice(emissions, lengths, transitions)
             chosen = path_scores(emissions, lengths, transitions, paths)
@@ -166,7 +162,7 @@ class MMCoTNER(DistilledPipe):
             spans = [
                 (row, start, end, 1 + 2 * label)
                 for row, path in enumerate(paths)
-                for start, end, label in self._spans(path)
+                for start, end, label in _find_spans(path)
             ]
             chances = span_log_probabilities(scores, emissions, lengths, transitions, spans).exp()
             for i, probability in zip(indexes, probabilities, strict=True):
@@ -178,12 +174,11 @@ class MMCoTNER(DistilledPipe):
                     mentions[i].append(Mention(*trimmed, self.labels[(begin - 1) // 2], score))
         return mentions
 
-    def marginals(self, docs: Sequence[Doc]) -> list[NDArray[numpy.float32]]:
-        """P(tag | sentence) of each token: one (tokens, tags) array a Doc, in the order of
-        `tags`."""
+    def predict_marginals(self, docs: Sequence[Doc]) -> list[NDArray[numpy.float32]]:
+        """P(tag | text) of each token: one (tokens, tags) array a Doc, in the order of `tags`."""
         marginals = [numpy.zeros((0, len(self.tags)), dtype="float32")] * len(docs)
-        arrays, transitions = self._scores(docs)
-        for indexes, emissions, lengths in _batches(arrays):
+        arrays, transitions = self._score_tags(docs)
+        for indexes, emissions, lengths in _pad_batches(arrays):
             scores = log_marginals(lattice(emissions, lengths, transitions))
             for i, array in zip(indexes, scores.exp().cpu().numpy(), strict=True):
                 marginals[i] = array[: len(docs[i])]
@@ -195,89 +190,88 @@ class MMCoTNER(DistilledPipe):
             doc._.mmcot_confidence = mentions.probability
             is_fresh = self.overwrite or not doc.has_annotation("ENT_IOB")
             kept = [] if is_fresh else list(doc.ents)
-            barred = [] if is_fresh else _barred(doc)
-            taken = {i for span in kept for i in range(span.start, span.end)}.union(barred)
+            blocked = [] if is_fresh else _find_blocked(doc)
+            taken = {i for span in kept for i in range(span.start, span.end)}.union(blocked)
             spans = []
             for mention in mentions:
                 if taken.isdisjoint(range(mention.start, mention.end)):
                     span = Span(doc, mention.start, mention.end, label=mention.label)
                     span._.mmcot_score = mention.score
                     spans.append(span)
-            blocked = [doc[i : i + 1] for i in barred]
-            doc.set_ents([*kept, *spans], blocked=blocked, default="outside")
+            blocked_spans = [doc[i : i + 1] for i in blocked]
+            doc.set_ents([*kept, *spans], blocked=blocked_spans, default="outside")
 
-    def begin(self, examples: list[Example]) -> tuple[TagScores, Callable[[TagScores], Any]]:
+    def begin_update(self, examples: list[Example]) -> tuple[TagScores, Callable[[TagScores], Any]]:
         return self.model.begin_update([eg.predicted for eg in examples])
 
     def get_loss(self, examples: Iterable[Example], scores: TagScores) -> tuple[float, TagScores]:
-        """The joint loss of a batch and its gradient in the shape of the scores."""
+        """The weighted loss of a batch, and its gradient in the shape of the scores."""
         emissions = [xp2torch(array, requires_grad=True) for array in scores.emissions]
         transitions = xp2torch(scores.transitions, requires_grad=True)
-        rows = [
-            (example, array)
-            for example, array in zip(examples, emissions, strict=True)
-            if len(example.predicted)
-        ]
-        filled, arrays = [eg for eg, _ in rows], [array for _, array in rows]
-        losses = self.batch_losses(filled, arrays, transitions)
+        pairs = zip(examples, emissions, strict=True)
+        filled = [(example, array) for example, array in pairs if len(example.predicted)]
+        losses = self.compute_losses(
+            [example for example, _ in filled], [array for _, array in filled], transitions
+        )
         total = losses.gold + self.soft_weight * losses.soft
         total.backward()
         gradient = TagScores([_gradient(array) for array in emissions], _gradient(transitions))
         return float(total.detach()), gradient
 
-    def batch_losses(
+    def compute_losses(
         self, examples: list[Example], emissions: list[torch.Tensor], transitions: torch.Tensor
     ) -> Losses:
+        """The losses of examples that have tokens.
+
+        emissions: (tokens, tags) of each; transitions: (tags + 1, tags + 1).
+
+        Raises MMCoTError for gold or soft labels that the component does not have, and for soft
+        labels of another tokenization.
+        """
         tags = self.tags
-        tag_index = {tag: i for i, tag in enumerate(tags)}
         lengths = torch.tensor([len(array) for array in emissions])
         shape = (len(emissions), int(lengths.max()), len(tags))
         allowed = numpy.ones(shape, dtype=bool)
-        labelled = numpy.zeros(shape[:2], dtype=bool)
+        has_gold = numpy.zeros(shape[:2], dtype=bool)
         soft = numpy.zeros(shape, dtype="float32")
-        taught = numpy.zeros(shape[:2], dtype=bool)
+        has_soft = numpy.zeros(shape[:2], dtype=bool)
         for row, example in enumerate(examples):
-            for token, tag in enumerate(example.get_aligned_ner()):
-                if tag in (None, "-"):
-                    continue
-                bio = tag.replace("U-", "B-", 1) if tag[0] == "U" else tag
-                bio = bio.replace("L-", "I-", 1) if bio[0] == "L" else bio
-                if bio not in tag_index:
-                    raise MMCoTError(
-                        Errors.E603.format(
-                            component=self.name, label=bio[2:], labels=list(self.labels)
-                        )
-                    )
-                labelled[row, token] = True
+            for token, tag in self._gold_tags(example):
+                has_gold[row, token] = True
                 allowed[row, token] = False
-                allowed[row, token, tag_index[bio]] = True
-            distributions = get_soft_labels(example.reference, tags) if self.soft_weight else None
-            if distributions is not None:
-                if len(distributions) != len(example.predicted):
-                    raise MMCoTError(
-                        Errors.E501.format(rows=len(distributions), tokens=len(example.predicted))
-                    )
-                soft[row, : len(distributions)] = distributions
-                taught[row, : len(distributions)] = True
+                allowed[row, token, tag] = True
+            probabilities = get_soft_labels(example.reference, tags) if self.soft_weight else None
+            if probabilities is not None:
+                n_tokens = len(example.predicted)
+                if len(probabilities) != n_tokens:
+                    raise MMCoTError(Errors.E501.format(rows=len(probabilities), tokens=n_tokens))
+                soft[row, :n_tokens] = probabilities
+                has_soft[row, :n_tokens] = True
         device = transitions.device
         return tag_losses(
             torch.nn.utils.rnn.pad_sequence(emissions, batch_first=True),
             lengths.to(device),
             transitions,
-            *(torch.from_numpy(array).to(device) for array in (allowed, labelled, soft, taught)),
+            *(torch.from_numpy(array).to(device) for array in (allowed, has_gold, soft, has_soft)),
             crf=self.model.get_ref("head").attrs["learn_transitions"],
         )
 
-    def _labels_in(self, examples: Iterable[Example]) -> list[str]:
-        labels: set[str] = set()
-        for example in examples:
-            labels.update(ent.label_ for ent in example.reference.ents)
-            labels.update(tag[2:] for tag in soft_tags(example.reference) if tag != "O")
-        return sorted(labels)
+    def _gold_tags(self, example: Example) -> Iterator[tuple[int, int]]:
+        """(token, index of its BIO tag) of each token of the predicted Doc that is annotated."""
+        index = {tag: i for i, tag in enumerate(self.tags)}
+        for token, biluo in enumerate(example.get_aligned_ner()):
+            if biluo in (None, "-"):
+                continue
+            tag = {"U": "B", "L": "I"}.get(biluo[0], biluo[0]) + biluo[1:]
+            if tag not in index:
+                raise MMCoTError(
+                    Errors.E603.format(component=self.name, label=tag[2:], labels=list(self.labels))
+                )
+            yield token, index[tag]
 
-    def _scores(self, docs: Sequence[Doc]) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
-        """Emissions, (tokens, tags), of each Doc that has a token, by its index, and transitions;
-        tempered."""
+    def _score_tags(self, docs: Sequence[Doc]) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+        """Emissions, (tokens, tags), of each Doc that has a token, by its index, and transitions,
+        (tags + 1, tags + 1); both divided by the temperature."""
         filled = [i for i, doc in enumerate(docs) if len(doc)]
         if not filled:
             return {}, torch.empty(0)
@@ -290,26 +284,34 @@ class MMCoTNER(DistilledPipe):
         emissions = flat.split([len(doc) for doc in read])
         return dict(zip(filled, emissions, strict=True)), xp2torch(scores.transitions) / temperature
 
-    @staticmethod
-    def _spans(path: Sequence[int]) -> list[tuple[int, int, int]]:
-        """(start, end, label index) of the mentions in a legal path. Tag 0 is O, then each
-        label's B and I."""
-        spans = []
-        start: int | None = None
-        for token, tag in enumerate([*path, 0]):
-            if start is not None and (tag == 0 or tag % 2):
-                spans.append((start, token, (path[start] - 1) // 2))
-                start = None
-            if tag % 2:
-                start = token
-        return spans
+
+def _find_labels(examples: Iterable[Example]) -> set[str]:
+    labels: set[str] = set()
+    for example in examples:
+        labels.update(ent.label_ for ent in example.reference.ents)
+        labels.update(tag[2:] for tag in get_soft_tags(example.reference) if tag != "O")
+    return labels
 
 
-def _batches(
+def _find_spans(path: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(start, end, label index) of the mentions in a legal path. Tag 0 is O, then each label's B
+    and I."""
+    spans = []
+    start: int | None = None
+    for token, tag in enumerate([*path, 0]):
+        if start is not None and (tag == 0 or tag % 2):
+            spans.append((start, token, (path[start] - 1) // 2))
+            start = None
+        if tag % 2:
+            start = token
+    return spans
+
+
+def _pad_batches(
     emissions: dict[int, torch.Tensor],
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    """Indexes of Docs of like length, their emissions (docs, tokens, tags), padded, and lengths
-    (docs,)."""
+    """Batches of Docs of similar length: their indexes, emissions padded to (docs, tokens, tags),
+    and lengths (docs,). emissions: (tokens, tags) of each Doc by its index."""
     filled = list(emissions)
     for group in like_length([len(array) for array in emissions.values()], MAX_PADDED):
         indexes = [filled[row] for row in group]
@@ -319,14 +321,15 @@ def _batches(
         yield indexes, padded, lengths
 
 
-def _barred(doc: Doc) -> list[int]:
-    """The tokens that someone barred from being an entity."""
+def _find_blocked(doc: Doc) -> list[int]:
+    """The tokens that are blocked from being in an entity (see `Doc.set_ents`)."""
     tags: Any = doc.to_array([ENT_IOB, ENT_TYPE])
     return numpy.flatnonzero((tags[:, 0] == 3) & (tags[:, 1] == 0)).tolist()
 
 
 def _trim(doc: Doc, start: int, end: int) -> tuple[int, int] | None:
-    """The span without white space at its ends: spaCy allows none there."""
+    """The span without white space at its ends, which spaCy does not allow there; None where it
+    is nothing else."""
     while start < end and doc[start].is_space:
         start += 1
     while start < end and doc[end - 1].is_space:
@@ -335,4 +338,5 @@ def _trim(doc: Doc, start: int, end: int) -> tuple[int, int] | None:
 
 
 def _gradient(tensor: torch.Tensor) -> Any:
+    """The tensor's gradient in its shape, 0 where it has none."""
     return torch2xp(tensor.grad if tensor.grad is not None else torch.zeros_like(tensor))

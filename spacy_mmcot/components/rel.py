@@ -1,7 +1,5 @@
 """`mmcot_rel`: relations between the entities of a Doc, from a distilled pair classifier."""
 
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,40 +18,32 @@ from thinc.types import Floats2d
 from ..corpus.extensions import get_relations, register
 from ..distillation.losses import Losses, pair_losses
 from ..distillation.soft_labels import SoftRelations, get_soft_relations
-from ..errors import Errors, MMCoTError, Warnings
+from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states, split_by_counts
 from ..model.pair_classifier import DocPairs, set_schema
 from ..types import NO_RELATION, Relation
+from .base import DEFAULT_TOK2VEC, DistilledPipe
+from .pair_targets import UNJUDGED, Target, match_gold, match_soft, sample_negatives
 from .pairs import (
-    Legal,
-    Target,
-    candidates,
-    characters,
-    gold_kinds,
-    gold_labels,
-    learn_legal,
-    legal_labels,
-    moved,
-    places,
-    soft_rows,
-    taught_pairs,
-    without_surplus_negatives,
+    find_candidates,
+    get_mention_offsets,
+    get_soft_pairs,
+    move_pairs,
+    to_characters,
 )
-from .shared import DEFAULT_TOK2VEC, DistilledPipe
+from .relation_schema import Legal, count_types, learn_legal, mask_legal, warn_of_illegal
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
-
 
 DEFAULT_MODEL = {
     "@architectures": "spacy_mmcot.PairClassifier.v1",
     "tok2vec": DEFAULT_TOK2VEC,
 }
-_MOST_NAMED = 5  # kinds of relations in a warning
 
 
 class PairPrediction(NamedTuple):
-    """A pair of mentions of one Doc with its likeliest label and that label's probability: head
-    and tail are (start, end) token offsets, end exclusive."""
+    """A pair of mentions of one Doc with its likeliest label and that label's probability. head and
+    tail are (start, end) token offsets, end exclusive."""
 
     head: tuple[int, int]
     tail: tuple[int, int]
@@ -110,41 +100,41 @@ def make_rel(
 
 
 class MMCoTRel(DistilledPipe):
-    """Finds relations between the entities that earlier components have set.
+    """Finds relations between the entities that are set on a Doc.
 
-    threshold: a pair is given its likeliest label where the probability of any relation at all
+    threshold: a pair gets its likeliest label where the probability that it has any relation
         reaches this.
     max_distance: pairs with more tokens between their mentions have no relation.
-    max_pairs: the most pairs of one Doc; of more, the nearest count, and a warning says how many
-        were left out.
+    max_pairs: the most pairs of one Doc; of more the nearest are scored, and a warning gives the
+        number of the others.
     legal: which labels a pair may have by the types of head and tail: a map {head type: {tail
         type: [labels]}}, "learned" for what the gold relations of the training data show, or None
         for all.
     negatives: the most pairs without a relation in a batch, as a multiple of those with one; None
         for all.
-    prior_strength: how much the labels' frequencies in training are made up for: logits are
-        trained with this multiple of the log frequencies added, which are left away later (Menon
-        et al., ICLR 2021, "Long-tail learning via logit adjustment").
-    soft_weight: weight of the loss against a teacher's distributions (see `teach`) beside the gold
-        loss, as in `mmcot_ner`.
-    overwrite: replace relations set before; without it they stay.
+    prior_strength: how far training compensates for the labels' frequencies: for the gold loss
+        this multiple of the log frequencies is added to the logits (Menon et al., ICLR 2021,
+        "Long-tail learning via logit adjustment").
+    soft_weight: weight of the loss against soft labels (see `teach`) beside the gold loss, as in
+        `mmcot_ner`.
+    overwrite: replace relations that are already set; otherwise they stay.
     """
 
     def __init__(
         self,
         vocab: Vocab,
         model: Model[list[DocPairs], list[Floats2d]],
-        name: str = "mmcot_rel",
+        name: str,
         *,
-        threshold: float = 0.5,
-        max_distance: int = 100,
-        max_pairs: int = 100_000,
-        legal: str | Legal | None = None,
-        negatives: float | None = 3.0,
-        prior_strength: float = 0.0,
-        soft_weight: float = 4.0,
-        overwrite: bool = False,
-        scorer: Callable | None = None,
+        threshold: float,
+        max_distance: int,
+        max_pairs: int,
+        legal: str | Legal | None,
+        negatives: float | None,
+        prior_strength: float,
+        soft_weight: float,
+        overwrite: bool,
+        scorer: Callable | None,
     ):
         if isinstance(legal, str) and legal != "learned":
             raise MMCoTError(Errors.E610.format(component=name, legal=legal))
@@ -184,13 +174,13 @@ class MMCoTRel(DistilledPipe):
         nlp: Language | None = None,
         labels: dict[str, Any] | None = None,
     ) -> None:
-        """Learn the schema, from `labels` (see `label_data`) or else from the examples, and build
-        the model for it."""
+        """Set the schema, to `labels` (see `label_data`) or else to that of the examples, and build
+        the model for it. Raises MMCoTError where there is no label."""
         validate_get_examples(get_examples, "MMCoTRel.initialize")
-        # A second initialisation starts from scratch; a first one keeps what add_label was told.
+        # A first initialisation keeps labels from add_label; a second one starts from scratch.
         known = () if self.is_initialized else self.labels
         if labels is None:
-            labels = self._schema(get_examples, known)
+            labels = self._find_schema(get_examples, known)
         elif not isinstance(labels, dict) or set(labels) != set(self.label_data):
             raise MMCoTError(Errors.E613.format(component=self.name, received=labels))
         self.cfg.update(labels)
@@ -205,10 +195,10 @@ class MMCoTRel(DistilledPipe):
         self.model.initialize(X=[DocPairs(doc, [], none) for doc in filled])
 
     def predict(self, docs: Iterable[Doc]) -> list[list[PairPrediction]]:
-        """The relations of each Doc, in the order of their heads; the Docs are not touched."""
+        """The relations of each Doc, in the order of their heads; the Docs are not changed."""
         entries = []
         for doc in docs:
-            entry, surplus = candidates(doc, *self._limits)
+            entry, surplus = find_candidates(doc, *self._limits)
             if surplus:
                 logger.warning(
                     "%s: %d of %d pairs of mentions in one doc were left out (max_pairs = %d): %r",
@@ -219,46 +209,28 @@ class MMCoTRel(DistilledPipe):
                     doc.text[:60],
                 )
             entries.append(entry)
-        return self._decide(entries, self._probabilities(entries))
+        return self._pick_relations(entries, self._score_pairs(entries))
 
     def predict_on_gold_mentions(self, examples: Sequence[Example]) -> list[list[PairPrediction]]:
-        """What `predict` would say if the entities of each reference had been found: read from
+        """What `predict` would give if the entities of each reference had been found: read from
         the predicted Doc, head and tail as tokens of the reference."""
-        entries = [candidates(eg.reference, *self._limits)[0] for eg in examples]
-        on_predicted = [moved(e, eg.predicted) for e, eg in zip(entries, examples, strict=True)]
-        return self._decide(entries, self._probabilities(on_predicted))
+        entries = self._find_all_candidates(eg.reference for eg in examples)
+        moved = [move_pairs(e, eg.predicted) for e, eg in zip(entries, examples, strict=True)]
+        return self._pick_relations(entries, self._score_pairs(moved))
 
-    def distributions(self, entries: Sequence[DocPairs]) -> list[NDArray[numpy.float32]]:
-        """P(label | pair), one (pairs, 1 + labels) array an entry; the first is no relation, and an
-        illegal label has 0."""
-        return split_by_counts(self._probabilities(entries), [len(e.pairs) for e in entries])
-
-    def _probabilities(self, entries: Sequence[DocPairs]) -> NDArray[numpy.float32]:
-        """The rows of `distributions`, one entry's after the other's."""
-        self.check_initialized()
-        filled = [entry for entry in entries if len(entry.pairs)]
-        if not filled:
-            return numpy.zeros((0, 1 + len(self.labels)), dtype="float32")
-        check_states(self.model, (entry.doc for entry in filled), self.name)
-        logits = xp2torch(self.model.ops.xp.concatenate(self.model.predict(filled))).cpu()
-        legal = [legal_labels(entry, self.cfg["legal"], self.labels) for entry in filled]
-        illegal = torch.from_numpy(~numpy.concatenate(legal))
-        probabilities: NDArray[numpy.float32]
-        probabilities = torch.softmax(logits.masked_fill(illegal, -torch.inf), dim=-1).numpy()
-        return probabilities
-
-    def soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
-        """What `teach` stores: the distributions of each Doc's pairs."""
-        entries = [candidates(doc, *self._limits)[0] for doc in docs]
-        return [
-            SoftRelations(
-                list(self.labels),
-                [(*place, m[2]) for place, m in zip(places(e), e.mentions, strict=True)],
-                e.pairs,
-                probabilities,
-            )
-            for e, probabilities in zip(entries, self.distributions(entries), strict=True)
-        ]
+    def predict_soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
+        """The probabilities of each Doc's candidate pairs: each row sums to 1, an illegal label
+        has 0."""
+        entries = self._find_all_candidates(docs)
+        counts = [len(entry.pairs) for entry in entries]
+        soft = []
+        rows = split_by_counts(self._score_pairs(entries), counts)
+        for entry, probabilities in zip(entries, rows, strict=True):
+            offsets = get_mention_offsets(entry)
+            labels = [label for _, _, label in entry.mentions]
+            mentions = [(*place, label) for place, label in zip(offsets, labels, strict=True)]
+            soft.append(SoftRelations(list(self.labels), mentions, entry.pairs, probabilities))
+        return soft
 
     def set_annotations(self, docs: Iterable[Doc], scores: list[list[PairPrediction]]) -> None:
         """Write `doc._.mmcot_rel`."""
@@ -273,66 +245,85 @@ class MMCoTRel(DistilledPipe):
             ]
             doc._.mmcot_rel = [*kept, *new]
 
-    def begin(self, examples: list[Example]) -> tuple[Any, Callable[[Any], Any]]:
-        """Pairs are those of the predicted Docs' entities, or of the reference's where nothing has
-        set entities."""
-        batch = self.targets(examples)
+    def begin_update(self, examples: list[Example]) -> tuple[Any, Callable[[Any], Any]]:
+        """The scores are (targets, logits), see `build_targets`."""
+        batch = self.build_targets(examples)
         logits, backprop = self.model.begin_update([target.entry for target in batch])
         return (batch, logits), backprop
 
     def get_loss(self, examples: Iterable[Example], scores: Any) -> tuple[float, list[Floats2d]]:
-        """The joint loss of (targets, logits) and its gradient in the shape of the logits."""
+        """The weighted loss of (targets, logits), and its gradient in the shape of the logits: one
+        (pairs, 1 + labels) array a target."""
         batch, logits = scores
         arrays = [xp2torch(array, requires_grad=True) for array in logits]
-        flat = torch.cat(arrays)
-        losses = self.batch_losses(batch, flat)
+        losses = self.compute_losses(batch, torch.cat(arrays))
         total = losses.gold + self.soft_weight * losses.soft
         gradients: list[Any] = [torch2xp(g) for g in torch.autograd.grad(total, arrays)]
         return float(total.detach()), gradients
 
-    def batch_losses(self, batch: Sequence[Target], logits: torch.Tensor) -> Losses:
+    def compute_losses(self, batch: Sequence[Target], logits: torch.Tensor) -> Losses:
         """The losses of the batch's pairs; logits: (pairs, 1 + labels), one target's after the
         other's."""
         arrays = (
             numpy.concatenate([getattr(target, name) for target in batch])
-            for name in ("allowed", "gold", "soft", "taught")
+            for name in ("allowed", "gold", "soft", "has_soft")
         )
-        allowed, gold, soft, taught = (torch.from_numpy(a).to(logits.device) for a in arrays)
+        allowed, gold, soft, has_soft = (torch.from_numpy(a).to(logits.device) for a in arrays)
         prior = torch.tensor(self.cfg["log_prior"], device=logits.device) * self.prior_strength
         logits = logits.masked_fill(~allowed, -torch.inf)
-        return pair_losses(logits, gold, soft, taught, log_prior=prior)
+        return pair_losses(logits, gold, soft, has_soft, log_prior=prior)
 
-    def targets(self, examples: Iterable[Example]) -> list[Target]:
-        """What each example is to teach about its pairs; those that teach nothing are left out,
-        and of pairs without a relation all that are more than their share."""
-        batch = [self._target(example) for example in examples]
-        return without_surplus_negatives(batch, self.negatives)
+    def build_targets(self, examples: Iterable[Example]) -> list[Target]:
+        """What each example's pairs are to learn, without pairs that teach nothing and without
+        negatives above their share (see `negatives`). Pairs are those of the predicted Doc's
+        entities, or of the reference's where no component has set entities.
+
+        Raises MMCoTError for gold or soft labels that the component does not have.
+        """
+        return sample_negatives([self._build_target(eg) for eg in examples], self.negatives)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """The scorer's figures end to end, from the predicted Docs as they are, and on gold
+        """The scorer's figures: end to end, from the predicted Docs as they are, and on gold
         mentions."""
         if self.scorer is None:
             return {}
         examples = list(examples)
-        predictions = self.predict_on_gold_mentions(examples)
-        on_gold = [
-            [
-                (*characters(eg.reference, *p.head), *characters(eg.reference, *p.tail), *p[2:])
-                for p in found
-            ]
-            for eg, found in zip(examples, predictions, strict=True)
-        ]
+        on_gold = []
+        for eg, found in zip(examples, self.predict_on_gold_mentions(examples), strict=True):
+            doc = eg.reference
+            on_gold.append(
+                [
+                    (*to_characters(doc, *head), *to_characters(doc, *tail), label, score)
+                    for head, tail, label, score in found
+                ]
+            )
         return self.scorer(examples, on_gold_mentions=on_gold, **kwargs)
 
-    def _decide(
+    def _score_pairs(self, entries: Sequence[DocPairs]) -> NDArray[numpy.float32]:
+        """(pairs, 1 + labels): the label probabilities of all pairs, one entry's after the other's;
+        the first column is no relation."""
+        self.check_initialized()
+        filled = [entry for entry in entries if len(entry.pairs)]
+        if not filled:
+            return numpy.zeros((0, 1 + len(self.labels)), dtype="float32")
+        check_states(self.model, (entry.doc for entry in filled), self.name)
+        logits = xp2torch(self.model.ops.xp.concatenate(self.model.predict(filled))).cpu()
+        legal = [mask_legal(entry, self.cfg["legal"], self.labels) for entry in filled]
+        illegal = torch.from_numpy(~numpy.concatenate(legal))
+        probabilities: NDArray[numpy.float32]
+        probabilities = torch.softmax(logits.masked_fill(illegal, -torch.inf), dim=-1).numpy()
+        return probabilities
+
+    def _pick_relations(
         self, entries: Sequence[DocPairs], probabilities: NDArray[numpy.float32]
     ) -> list[list[PairPrediction]]:
+        """The pairs of each entry that have a relation. probabilities: those of `_score_pairs`."""
         result: list[list[PairPrediction]] = [[] for _ in entries]
         if not entries:
             return result
-        # 1 - P(None) by its summands, which keep their precision where it is near 0.
+        # The sum rather than 1 - P(no relation), which loses precision near 0.
         related = probabilities[:, 1:].sum(axis=1)
-        # Where every label is illegal not even a threshold of 0 is reached.
+        # A pair whose labels are all illegal has 0, which does not reach a threshold of 0 either.
         related = numpy.flatnonzero((related >= self.cfg["threshold"]) & (related > 0))
         best = probabilities[related, 1:].argmax(axis=1)
         scores = probabilities[related, 1 + best]
@@ -345,30 +336,33 @@ class MMCoTRel(DistilledPipe):
             result[i].append(found)
         return [sorted(found, key=lambda p: (p.head, p.tail)) for found in result]
 
-    def _target(self, example: Example) -> Target:
+    def _build_target(self, example: Example) -> Target:
         doc, reference = example.predicted, example.reference
-        taught = get_soft_relations(reference, self.labels) if self.soft_weight else None
-        if doc.has_annotation("ENT_IOB"):
-            entry = candidates(doc, *self._limits)[0]
-        else:
-            entry = candidates(reference, *self._limits)[0]
-        gold = gold_labels(entry, reference, self.labels, self.name)
-        if taught is not None and not (gold >= 0).any():
-            entry = taught_pairs(reference, taught)
-            gold = numpy.full(len(entry.pairs), -1, dtype="int64")
-        allowed = legal_labels(entry, self.cfg["legal"], self.labels)
+        soft = get_soft_relations(reference, self.labels) if self.soft_weight else None
+        with_mentions = doc if doc.has_annotation("ENT_IOB") else reference
+        (entry,) = self._find_all_candidates([with_mentions])
+        gold = match_gold(entry, reference, self.labels, self.name)
+        if soft is not None and (gold == UNJUDGED).all():
+            entry = get_soft_pairs(reference, soft)
+            gold = numpy.full(len(entry.pairs), UNJUDGED, dtype="int64")
+        allowed = mask_legal(entry, self.cfg["legal"], self.labels)
         # A predicted mention of another type may rule out what is gold.
-        gold[(gold >= 0) & ~allowed[numpy.arange(len(gold)), gold]] = -1
-        soft, is_taught = soft_rows(entry, taught, len(self.labels))
-        return Target(moved(entry, doc), allowed, gold, soft, is_taught)
+        gold[(gold != UNJUDGED) & ~allowed[numpy.arange(len(gold)), gold]] = UNJUDGED
+        return Target(
+            move_pairs(entry, doc), allowed, gold, *match_soft(entry, soft, len(self.labels))
+        )
 
     @property
     def _limits(self) -> tuple[int, int]:
         return self.cfg["max_distance"], self.cfg["max_pairs"]
 
-    def _schema(
+    def _find_all_candidates(self, docs: Iterable[Doc]) -> list[DocPairs]:
+        return [find_candidates(doc, *self._limits)[0] for doc in docs]
+
+    def _find_schema(
         self, get_examples: Callable[[], Iterable[Example]], known: Sequence[str]
     ) -> dict[str, Any]:
+        """What `label_data` has, from the references. known: labels to have beside theirs."""
         labels, types = set(known), set[str]()
         for example in get_examples():
             types.update(ent.label_ for ent in example.reference.ents)
@@ -379,26 +373,14 @@ class MMCoTRel(DistilledPipe):
                 types.update(label for _, _, label in soft.mentions)
         schema: dict[str, Any] = {"labels": sorted(labels), "types": sorted(types)}
         if self.learns_legal:
-            schema["legal"] = learn_legal(gold_kinds(get_examples()))
+            schema["legal"] = learn_legal(count_types(eg.reference for eg in get_examples()))
         elif self.cfg["legal"] is not None:
-            self._warn_of_illegal(gold_kinds(get_examples()))
+            counted = count_types(eg.reference for eg in get_examples())
+            warn_of_illegal(counted, self.cfg["legal"], self.name)
         counts = numpy.ones(1 + len(labels))
         for example in get_examples():
-            entry = candidates(example.reference, *self._limits)[0]
-            gold = gold_labels(entry, example.reference, schema["labels"], self.name)
-            counts += numpy.bincount(gold[gold >= 0], minlength=len(counts))
+            (entry,) = self._find_all_candidates([example.reference])
+            gold = match_gold(entry, example.reference, schema["labels"], self.name)
+            counts += numpy.bincount(gold[gold != UNJUDGED], minlength=len(counts))
         schema["log_prior"] = numpy.log(counts / counts.sum()).tolist()
         return schema
-
-    def _warn_of_illegal(self, kinds: Counter[tuple[str, str, str]]) -> None:
-        legal: Legal = self.cfg["legal"]
-        illegal = {k: n for k, n in kinds.items() if k[2] not in legal.get(k[0], {}).get(k[1], ())}
-        if not illegal:
-            return
-        named = sorted(illegal, key=lambda kind: -illegal[kind])[:_MOST_NAMED]
-        places = ", ".join(f"{label} from {head} to {tail}" for head, tail, label in named)
-        if len(illegal) > len(named):
-            places += f" and {len(illegal) - len(named)} more"
-        count, total = sum(illegal.values()), kinds.total()
-        message = Warnings.W600.format(component=self.name, count=count, total=total, places=places)
-        warnings.warn(message, stacklevel=2)

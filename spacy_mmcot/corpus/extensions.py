@@ -116,15 +116,29 @@ def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
     doc.user_data[RELATIONS_KEY] = stored
 
 
-def get_pairs(doc: Doc) -> list[tuple[Span, Span]] | None:
-    """The ordered (head, tail) pairs of mentions that were judged, or are asked about; None where
-    every ordered pair of two entities counts. Mentions come back as in `get_relations`."""
+def get_judged_pairs(doc: Doc) -> list[tuple[int, int, int, int]] | None:
+    """Which ordered pairs of mentions were judged, or are asked about: the pairs that were set on
+    the Doc, and the pair of each of its relations. Training and scoring both go by this. Pairs are
+    character offsets (head start, head end, tail start, tail end), ends exclusive.
+
+    None where no pairs were set: then every ordered pair of two different entities was judged.
+    """
     stored = doc.user_data.get(PAIRS_KEY)
     if stored is None:
         return None
+    related = [(h0, h1, t0, t1) for h0, h1, t0, t1, *_ in doc.user_data.get(RELATIONS_KEY, ())]
+    return list(dict.fromkeys([*((h0, h1, t0, t1) for h0, h1, t0, t1 in stored), *related]))
+
+
+def get_pairs(doc: Doc) -> list[tuple[Span, Span]] | None:
+    """The (head, tail) mentions of `get_judged_pairs`; None where every ordered pair of two
+    entities counts. Mentions come back as in `get_relations`."""
+    judged = get_judged_pairs(doc)
+    if judged is None:
+        return None
     mention = _finder(doc)
     pairs = []
-    for h0, h1, t0, t1 in stored:
+    for h0, h1, t0, t1 in judged:
         head, tail = mention(h0, h1), mention(t0, t1)
         if head is not None and tail is not None:
             pairs.append((head, tail))

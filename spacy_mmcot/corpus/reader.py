@@ -20,7 +20,7 @@ from ..errors import Errors, MMCoTError
 from ..pictures.read import BadPicture, PicturePolicy, digest, read_picture, stored_picture
 from ..types import ID_KEY, KNOWLEDGE_KEY, PAIRS_KEY, PICTURES, PROMPT_TARGET_KEY, Pictures
 from .docbin import read_all
-from .extensions import get_image, register, set_image
+from .extensions import get_image, get_judged_pairs, register, set_image
 
 # Union, since Python 3.10 resolves the annotation when spaCy checks a config.
 MaybePath = Union[str, Path, None]  # noqa: UP007
@@ -60,8 +60,6 @@ def Corpus(
     copied: list[Any] = [ID_KEY, PROMPT_TARGET_KEY]
     if knowledge:
         copied.append(KNOWLEDGE_KEY)
-    if gold_entities:
-        copied.append(PAIRS_KEY)
 
     def read(nlp: Language) -> Iterator[Example]:
         if path is None:
@@ -75,6 +73,9 @@ def Corpus(
             predicted = bare_copy(reference, copied)
             if gold_entities:
                 _copy_entities(reference, predicted)
+                pairs = get_judged_pairs(reference)
+                if pairs is not None:
+                    predicted.user_data[PAIRS_KEY] = [list(pair) for pair in pairs]
             picture = get_image(reference)
             if picture is not None and pictures != "none":
                 shown = _black() if pictures == "black" else others.get(picture, picture)

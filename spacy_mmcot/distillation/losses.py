@@ -1,4 +1,4 @@
-"""What the student learns from: gold labels, complete or not, and a teacher's distributions."""
+"""Losses against gold labels, complete or partial, and against soft labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..model.crf import ILLEGAL, forward_scores, lattice, log_marginals
 
 
 class Losses(NamedTuple):
-    """Scalars: the two losses, not yet weighed."""
+    """Scalar tensors: the two losses, not yet weighted; 0 where there is nothing to learn from."""
 
     gold: Tensor
     soft: Tensor
@@ -22,64 +22,60 @@ def tag_losses(
     lengths: Tensor,
     transitions: Tensor,
     allowed: Tensor,
-    labelled: Tensor,
+    has_gold: Tensor,
     soft: Tensor,
-    taught: Tensor,
+    has_soft: Tensor,
     *,
     crf: bool,
 ) -> Losses:
     """The losses of a padded batch.
 
-    emissions: (batch, tokens, tags); lengths: (batch,); transitions: (tags + 1, tags + 1).
-    allowed: boolean (batch, tokens, tags), the tags that the gold annotation leaves open: one for
-        a labelled token, all of them for one whose annotation is missing.
-    labelled: boolean (batch, tokens), where the annotation is not missing.
-    soft: (batch, tokens, tags), the teacher's distributions; taught: boolean (batch, tokens),
-        where there are any.
+    emissions: (docs, tokens, tags); lengths: (docs,); transitions: (tags + 1, tags + 1).
+    allowed: bool (docs, tokens, tags), the tags that agree with the gold annotation: one for an
+        annotated token, all for one whose annotation is missing.
+    has_gold: bool (docs, tokens), where a token is annotated.
+    soft: (docs, tokens, tags), soft labels; has_soft: bool (docs, tokens), where there are any.
 
-    gold is the negative log likelihood of all tag sequences that the annotation leaves open, a
-    labelled token (for a softmax head: the cross-entropy of each labelled token). soft is the
-    mean over taught tokens of the cross-entropy between the teacher's distribution and the
-    student's marginal (posterior distillation: Wang et al., ACL 2020, "Structure-level knowledge
-    distillation for multilingual sequence labeling"). Both are 0 where there is nothing to learn
-    from.
+    gold is the negative log likelihood of all tag sequences that agree with the annotation, per
+    annotated token (for a softmax head: the mean cross-entropy of annotated tokens). soft is the
+    mean cross-entropy between soft labels and the student's marginals over the tokens that have
+    soft labels (posterior distillation: Wang et al., ACL 2020, "Structure-level knowledge
+    distillation for multilingual sequence labeling").
     """
-    n_labelled = labelled.sum().clamp(min=1)
+    n_gold = has_gold.sum().clamp(min=1)
     if not crf:
         log_probabilities = torch.log_softmax(emissions, dim=-1)
         picked = log_probabilities.masked_fill(~allowed, ILLEGAL).logsumexp(-1)
-        gold = -(picked * labelled).sum() / n_labelled
+        gold = -(picked * has_gold).sum() / n_gold
     else:
         scores = lattice(emissions, lengths, transitions)
-        open_emissions = emissions.masked_fill(~allowed, ILLEGAL)
-        _, open_log_z = forward_scores(open_emissions, lengths, transitions)
-        any_labelled = labelled.any(dim=1)
-        gold = ((scores.log_z - open_log_z) * any_labelled).sum() / n_labelled
+        agreeing = emissions.masked_fill(~allowed, ILLEGAL)
+        _, agreeing_log_z = forward_scores(agreeing, lengths, transitions)
+        gold = ((scores.log_z - agreeing_log_z) * has_gold.any(dim=1)).sum() / n_gold
         log_probabilities = log_marginals(scores)
-    # The teacher's mass on a tag that the structure rules out is rounding noise, and must not drown
-    # the rest.
+    # A teacher's mass on a tag that the structure rules out is rounding noise; times a log
+    # probability of ILLEGAL it would outweigh all other terms.
     possible = log_probabilities > ILLEGAL / 2
     cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
-    return Losses(gold, (cross_entropy * taught).sum() / taught.sum().clamp(min=1))
+    return Losses(gold, (cross_entropy * has_soft).sum() / has_soft.sum().clamp(min=1))
 
 
 def pair_losses(
     logits: Tensor,
     gold: Tensor,
     soft: Tensor,
-    taught: Tensor,
+    has_soft: Tensor,
     *,
     log_prior: Tensor | None = None,
 ) -> Losses:
-    """The losses of a batch's pairs.
+    """The losses of a batch's mention pairs: mean cross-entropies over the pairs that have gold or
+    soft labels.
 
-    logits: (pairs, labels), -inf where a label is illegal. gold: (pairs,), the label's index, -1
-    where nobody judged the pair. soft: (pairs, labels), the teacher's distributions; taught:
-    boolean (pairs,), where there are any. log_prior: (labels,), added to the logits for the gold
-    loss, so that they need not learn how frequent a label is; a teacher's distributions come from
-    logits without it.
-
-    Both are means of cross-entropies over the pairs that they speak of, 0 where there are none.
+    logits: (pairs, labels), -inf where a label is illegal.
+    gold: int (pairs,), the label's index, -1 where nobody judged the pair.
+    soft: (pairs, labels), soft labels; has_soft: bool (pairs,), where there are any.
+    log_prior: (labels,), added to the logits for the gold loss, so that they do not learn how
+        frequent a label is. Not for the soft loss: a teacher predicts without it.
     """
     judged = gold >= 0
     adjusted = logits if log_prior is None else logits + log_prior
@@ -89,4 +85,5 @@ def pair_losses(
     log_probabilities = torch.log_softmax(logits, dim=-1)
     possible = log_probabilities.isfinite()
     cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
-    return Losses(gold_loss, cross_entropy.where(taught, 0.0).sum() / taught.sum().clamp(min=1))
+    soft_loss = cross_entropy.where(has_soft, 0.0).sum() / has_soft.sum().clamp(min=1)
+    return Losses(gold_loss, soft_loss)

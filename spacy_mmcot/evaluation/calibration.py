@@ -102,7 +102,7 @@ def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         scale = torch.exp(-log_temperature)
-        loss = component.batch_losses(
+        loss = component.compute_losses(
             labelled, [array * scale for array in emissions], transitions * scale
         ).gold
         loss.backward()

@@ -18,7 +18,6 @@ from ..files import iter_lines, replace_file
 from ..types import (
     CONFIDENCE_KEY,
     ID_KEY,
-    PAIRS_KEY,
     RELATIONS_KEY,
     Entity,
     Record,
@@ -171,12 +170,13 @@ def _relations(doc: Doc, *, scored: bool = False) -> list[SpanRelation]:
 
 
 def _counted(relations: list[SpanRelation], example: Example) -> list[SpanRelation]:
+    from ..corpus.extensions import get_judged_pairs  # imports spaCy, which readers do without
+
     reference = example.reference
-    if PAIRS_KEY not in reference.user_data:
+    pairs = get_judged_pairs(reference)
+    if pairs is None:
         return relations
-    # A gold relation's own pair was judged, listed or not.
-    stored = (*reference.user_data[PAIRS_KEY], *reference.user_data.get(RELATIONS_KEY, ()))
-    judged = {((h0, h1), (t0, t1)) for h0, h1, t0, t1, *_ in stored}
+    judged = {((h0, h1), (t0, t1)) for h0, h1, t0, t1 in pairs}
     gold, found = (
         {(e.start_char, e.end_char, e.label_) for e in doc.ents}
         for doc in (reference, example.predicted)

@@ -15,7 +15,8 @@ from spacy.scorer import PRFScore, get_ner_prf
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from ..types import NO_RELATION, PAIRS_KEY, RELATIONS_KEY
+from ..corpus.extensions import get_judged_pairs
+from ..types import NO_RELATION, RELATIONS_KEY
 
 
 def make_ner_scorer() -> Callable[..., dict[str, Any]]:
@@ -85,9 +86,9 @@ def score_relations(
     nor wrong.
 
     on_gold_mentions: for each example, what was proposed for the reference's own mentions. Held
-        against the judged pairs: those of PAIRS_KEY, or, without that, every ordered pair of two
-        different entities. `rel_macro_f` is the mean F1 of the labels that occur in gold,
-        `rel_confusion` maps each gold label to the predicted labels and their numbers of pairs.
+        against the judged pairs, see `get_judged_pairs`. `rel_macro_f` is the mean F1 of the labels
+        that occur in gold, `rel_confusion` maps each gold label to the predicted labels and their
+        numbers of pairs.
     """
     examples = list(examples)
     proposals = on_gold_mentions if on_gold_mentions is not None else [()] * len(examples)
@@ -182,10 +183,9 @@ def _typed(pair: Pair, label: str, mentions: dict[tuple[int, int], str]) -> tupl
 
 
 def _judged(reference: Doc) -> set[Pair]:
-    """The pairs on which gold says something: a gold relation's own is always among them."""
-    pairs = reference.user_data.get(PAIRS_KEY)
-    if pairs is None:
-        pairs = [(*head, *tail) for head, tail in permutations(_mentions(reference), 2)]
-    return {(h0, h1, t0, t1) for h0, h1, t0, t1 in pairs} | {
-        pair for pair, _ in _relations(reference)
-    }
+    """The judged pairs, listed in full. A gold relation's own pair is always among them."""
+    pairs = get_judged_pairs(reference)
+    if pairs is not None:
+        return set(pairs)
+    every = ((*head, *tail) for head, tail in permutations(_mentions(reference), 2))
+    return {*every, *(pair for pair, _ in _relations(reference))}

@@ -26,6 +26,7 @@ from ..errors import Errors, UsageError, first_line, shown
 from ..files import replace_file
 from .engines import Engine, Told, run_chunks
 from .job import Layout, Outcome, files_digest, opened_job
+from .memory import limit_compiled_products, trim_heap
 from .pipelines import digest_pipeline
 from .tables import (
     DEFAULT_NAMES,
@@ -73,6 +74,7 @@ class Annotator:
         """Raises MMCoTError where the pipeline cannot be loaded or used at all: afterwards what
         fails is the fault of a row."""
         self.settings = settings
+        limit_compiled_products()
         self._nlp = settings.load(settings.source)
         register()
         self._nlp("Anna sings in Oslo.")
@@ -89,6 +91,7 @@ class Annotator:
                 n_rows += len(batch)
                 for row, doc in self._annotated(self._usable(batch, chunk, rejects), rejects):
                     out.add(row.values, found_in(doc, names), doc)
+        trim_heap()
         # First, since the part says that the chunk is done.
         path = layout.rejects_part(chunk.number)
         path.unlink(missing_ok=True)

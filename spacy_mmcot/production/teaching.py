@@ -1,24 +1,23 @@
-"""Teaching a corpus in parts, so that a cluster can share it: the teacher's part of `teach`."""
+"""The job of the command `teach`: soft labels for the Docs of files, a chunk at a time, so that a
+job that was stopped goes on and several workers can share it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from spacy.language import Language
-from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
 from .. import __version__
-from ..corpus.docbin import read_docs, write_docs
-from ..corpus.extensions import set_image
-from ..distillation.teach import teach_together
-from ..docs import get_image
+from ..corpus.docbin import docbin_paths, read_docs, write_docs
+from ..distillation.prompt_targets import KnowledgeEncoder, get_encoder_source, set_prompt_targets
+from ..distillation.teach import teach
 from .annotate import Loader
-from .engines import Engine, Told, run_chunks
+from .engines import Engine, run_chunks
 from .job import Layout, Outcome, files_digest, opened_job
 from .pipelines import digest_pipeline
 from .table_spacy import read_docs as read_chunk
@@ -26,88 +25,96 @@ from .table_spacy import survey
 from .tables import DEFAULT_NAMES, Chunk
 
 
+@dataclass(frozen=True)
+class TeachRequest:
+    """What is to be labelled, and how.
+
+    teachers: sources of pipelines, see `teach`. inputs: .spacy files or folders of them.
+    prompt_length: prompt vectors to store a target for, 0 for none.
+    knowledge_encoder: encoder source of the prompt targets; None for the first teacher's own.
+    batch_size: Docs that run together.
+    chunk: Docs that are lost, and labelled again, when the job is killed.
+    """
+
+    teachers: Sequence[str]
+    inputs: Sequence[Path]
+    output: Path
+    pictures: bool = True
+    prompt_length: int = 0
+    knowledge_encoder: str | None = None
+    batch_size: int = 64
+    chunk: int = 500
+
+
+@dataclass(frozen=True)
+class TeachResult:
+    """Counts of Docs: all, those without entity annotation, those with a prompt target."""
+
+    docs: int
+    unlabelled: int
+    prompt_targets: int
+    seconds: float
+
+
+class _ChunkTeacher:
+    """Labels the Docs of chunks and writes each chunk as a part; made in each worker."""
+
+    def __init__(self, request: TeachRequest, load: Loader, layout: Layout) -> None:
+        self._request = request
+        self._layout = layout
+        self._teachers = load_teachers(request.teachers, load)
+
+    def __call__(self, chunk: Chunk) -> Outcome:
+        request = self._request
+        given = read_chunk(chunk, self._teachers[0].vocab)
+        taught = teach(
+            self._teachers, given, pictures=request.pictures, batch_size=request.batch_size
+        )
+        docs = list(taught)
+        write_docs(self._layout.part(chunk.number), docs)
+        return Outcome(chunk.number, len(docs), 0)
+
+
 def load_teachers(sources: Sequence[str], load: Loader) -> list[Language]:
-    """All on the vocab of the first, so that they can read the same Docs."""
+    """The pipelines, all on the vocab of the first, so that they can read the same Docs."""
     first = load(sources[0])
     return [first, *(load(source, first.vocab) for source in sources[1:])]
 
 
-def taught(
-    teachers: Sequence[Language], docs: Iterable[Doc], pictures: bool, batch_size: int
-) -> list[Doc]:
-    """The Docs with the teachers' soft labels. Without `pictures` the Docs' pictures are hidden
-    from them, not lost: the student may train on them."""
-    docs = list(docs)
-    hidden = [] if pictures else [get_image(doc) for doc in docs]
-    for doc in docs if hidden else ():
-        set_image(doc, None)
-    docs = list(teach_together(teachers, docs, batch_size))
-    for doc, picture in zip(docs, hidden, strict=False):
-        set_image(doc, picture)
-    return docs
+def teach_files(request: TeachRequest, load: Loader, engine: Engine) -> TeachResult:
+    """Write the Docs of all inputs, in order, with the teachers' soft labels to the output. Parts
+    lie beside it until it is written; the same request goes on with those that are there.
 
+    load: gives the pipeline of a source, on a vocab if it is given one; can be pickled.
 
-@dataclass(frozen=True)
-class TeachSettings:
-    """What a worker needs to know; can be pickled. `load` gives the pipeline of a source,
-    on a vocab if it is given one."""
-
-    sources: Sequence[str]
-    load: Loader
-    layout: Layout
-    pictures: bool
-    batch_size: int
-
-
-class Teacher:
-    """Teaches the Docs of chunks and writes each as a part."""
-
-    def __init__(self, settings: TeachSettings) -> None:
-        self.settings = settings
-        self._teachers = load_teachers(settings.sources, settings.load)
-
-    def __call__(self, chunk: Chunk) -> Outcome:
-        settings = self.settings
-        docs = read_chunk(chunk, self._teachers[0].vocab)
-        done = taught(self._teachers, docs, settings.pictures, settings.batch_size)
-        write_docs(settings.layout.part(chunk.number), done)
-        return Outcome(chunk.number, len(done), 0)
-
-
-@contextmanager
-def taught_in_parts(
-    sources: Sequence[str],
-    load: Loader,
-    files: Sequence[Path],
-    output: Path,
-    engine: Engine,
-    *,
-    pictures: bool = True,
-    batch_size: int = 64,
-    chunk: int = 500,
-    told: Told = lambda total, done: None,
-) -> Iterator[list[Doc]]:
-    """All Docs of the files, in order, taught by the workers of an engine. The parts lie beside
-    `output` until the block ends without an error, so a job that was stopped goes on.
-
-    Raises MMCoTError for files or a pipeline that cannot be used.
+    Raises MMCoTError for inputs, an output or pipelines that cannot be used.
     """
+    started = time.perf_counter()
+    files = [file for path in request.inputs for file in docbin_paths(path)]
     identity = {
         "input": files_digest(files),
-        "pipelines": [digest_pipeline(source) for source in sources],
-        "pictures": pictures,
-        "chunk": chunk,
+        "pipelines": [digest_pipeline(source) for source in request.teachers],
+        "pictures": request.pictures,
+        "chunk": request.chunk,
         "version": __version__,
     }
-    layout = Layout(output.with_name(output.name + ".teach"), ".spacy")
+    layout = Layout(request.output.with_name(request.output.name + ".teach"), ".spacy")
     with opened_job(layout, identity) as job:
         job.begin(overwrite=not job.is_same())
         chunks: list[Chunk] = []
         for path in files:
-            for position, first, rows in survey(path, chunk, DEFAULT_NAMES, False).chunks:
+            for position, first, rows in survey(path, request.chunk, DEFAULT_NAMES, False).chunks:
                 chunks.append(Chunk(len(chunks), str(path), "spacy", position, first, rows))
-        settings = TeachSettings(sources, load, layout, pictures, batch_size)
-        run_chunks(job, chunks, partial(Teacher, settings), engine, told)
+        make = partial(_ChunkTeacher, request, load, layout)
+        run_chunks(job, chunks, make, engine, lambda total, done: None)
         vocab = Vocab()
-        yield [doc for c in chunks for doc in read_docs(layout.part(c.number), vocab)]
+        docs = [doc for chunk in chunks for doc in read_docs(layout.part(chunk.number), vocab)]
+        n_targets = 0
+        if request.prompt_length:
+            source = request.knowledge_encoder or get_encoder_source(load(request.teachers[0]))
+            encoder = KnowledgeEncoder(source, request.prompt_length)
+            n_targets = set_prompt_targets(docs, encoder, request.batch_size)
+        write_docs(request.output, docs)
         job.clear()
+    unlabelled = sum(not doc.has_annotation("ENT_IOB") for doc in docs)
+    return TeachResult(len(docs), unlabelled, n_targets, time.perf_counter() - started)

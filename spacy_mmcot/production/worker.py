@@ -14,8 +14,12 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from ..errors import Errors, MMCoTError
+from .memory import limit_compiled_products, trim_heap
 
 T = TypeVar("T")
+
+# Free memory is returned to the system after this many docs, which takes milliseconds.
+_TRIM_EVERY = 256
 
 
 class Busy(MMCoTError):
@@ -50,6 +54,7 @@ class PipelineWorker(Generic[T]):
         wait: float = 0.002,
         waiting: int = 1000,
     ):
+        limit_compiled_products()
         self._nlp = nlp
         self._render = render
         self._batch_size = batch_size
@@ -113,8 +118,11 @@ class PipelineWorker(Generic[T]):
             batch = [request for request in batch if request.answer.set_running_or_notify_cancel()]
             if batch:
                 self._answer(batch)
+                trim_due = (self.docs + len(batch)) // _TRIM_EVERY > self.docs // _TRIM_EVERY
                 self.docs += len(batch)
                 self.batches += 1
+                if trim_due:
+                    trim_heap()
 
     def _next_batch(self) -> tuple[list[_Request], bool]:
         """The next requests, and whether they are the last."""

@@ -13,7 +13,7 @@ import spacy
 from spacy.tokens import DocBin
 from spacy.util import load_config, load_model_from_config
 
-from spacy_mmcot.distillation.soft_labels import soft_tags
+from spacy_mmcot.distillation.soft_labels import get_soft_tags
 from spacy_mmcot.types import PROMPT_TARGET_KEY
 
 Spacy = Callable[..., subprocess.CompletedProcess[str]]
@@ -171,7 +171,7 @@ def test_the_chain_from_teacher_to_metrics(
     said = succeed("mmcot", "teach", teacher / "model-best", *parts, "-o", taught, *prompts)
     assert "36 docs taught (12 of them unlabelled), 36 prompt targets" in said
     docs = list(DocBin().from_disk(taught).get_docs(spacy.blank("en").vocab))
-    assert all(len(soft_tags(doc)) > 1 and PROMPT_TARGET_KEY in doc.user_data for doc in docs)
+    assert all(len(get_soft_tags(doc)) > 1 and PROMPT_TARGET_KEY in doc.user_data for doc in docs)
     unlabelled = [doc for doc in docs if not doc.has_annotation("ENT_IOB")]
     assert len(unlabelled) == 12
 

@@ -12,7 +12,7 @@ import toy
 from click.testing import Result
 from spacy.tokens import Doc, DocBin
 
-from spacy_mmcot.distillation.soft_labels import get_soft_labels, soft_tags
+from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_tags
 from spacy_mmcot.types import ID_KEY, KNOWLEDGE_KEY, PROMPT_TARGET_KEY
 
 Command = Callable[..., Result]
@@ -39,8 +39,8 @@ def test_labelled_and_unlabelled_docs_are_taught(
         assert doc.text == source.text
         assert toy.found([doc]) == toy.found([source])
         assert doc.has_annotation("ENT_IOB") == source.has_annotation("ENT_IOB")
-        assert soft_tags(doc) == component.tags
-        expected = component.marginals([teacher.make_doc(doc.text)])[0]
+        assert get_soft_tags(doc) == component.tags
+        expected = component.predict_marginals([teacher.make_doc(doc.text)])[0]
         assert get_soft_labels(doc, component.tags) == pytest.approx(expected, abs=2e-3)
         assert PROMPT_TARGET_KEY not in doc.user_data
     assert [KNOWLEDGE_KEY in doc.user_data for doc in docs] == [
@@ -100,7 +100,7 @@ def test_an_empty_doc_is_kept(command: Command, model: Path, tmp_path: Path) -> 
     assert result.exit_code == 0, result.output
     found = read(tmp_path / "out.spacy")
     assert [doc.text for doc in found] == ["Anna sings", "", " \n "]
-    tags = soft_tags(found[0])
+    tags = get_soft_tags(found[0])
     assert [len(get_soft_labels(doc, tags)) for doc in found] == [2, 0, 1]
 
 
@@ -154,7 +154,7 @@ def test_several_teachers(
     assert result.exit_code == 0, result.output
     tags = nlp.get_pipe("mmcot_ner").tags
     docs = [spacy.blank("en").make_doc(doc.text) for doc in read(taught)]
-    each = [spacy.load(path).get_pipe("mmcot_ner").marginals(docs) for path in (model, other)]
+    each = [spacy.load(path).get_pipe("mmcot_ner").predict_marginals(docs) for path in (model, other)]
     for doc, first, second in zip(read(taught), *each, strict=True):
         assert get_soft_labels(doc, tags) == pytest.approx((first + second) / 2, abs=2e-3)
     missing = tmp_path / "none"

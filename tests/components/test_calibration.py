@@ -43,8 +43,8 @@ def held_out(nlp: Language) -> list[Example]:
 def nll(nlp: Language, data: list[Example]) -> float:
     """Negative log likelihood of the gold sequences by the component's own scores."""
     component = nlp.get_pipe("mmcot_ner")
-    emissions, transitions = component._scores([eg.predicted for eg in data])
-    return float(component.batch_losses(data, list(emissions.values()), transitions).gold)
+    emissions, transitions = component._score_tags([eg.predicted for eg in data])
+    return float(component.compute_losses(data, list(emissions.values()), transitions).gold)
 
 
 def error(docs: list[Doc], data: list[Example]) -> float:

@@ -12,15 +12,9 @@ import pytest
 import spacy
 import toy_rel
 from spacy.tokens import Doc, Span
-from spacy.training import Example
 
-from spacy_mmcot.components.pairs import (
-    FEW,
-    candidates,
-    gold_kinds,
-    learn_legal,
-    legal_labels,
-)
+from spacy_mmcot.components.pairs import MAX_CACHED_MENTIONS, find_candidates
+from spacy_mmcot.components.relation_schema import count_types, learn_legal, mask_legal
 from spacy_mmcot.corpus.extensions import set_pairs
 from spacy_mmcot.model.pair_classifier import DocPairs
 
@@ -59,7 +53,7 @@ def test_all_near_pairs(seed: int) -> None:
     rng = random.Random(seed)
     doc = random_doc(rng)
     for distance in (0, 1, 2, 5, 100):
-        entry, surplus = candidates(doc, distance, 10_000)
+        entry, surplus = find_candidates(doc, distance, 10_000)
         expected = {(a, b) for a, b in itertools.permutations(doc.ents, 2) if gap(a, b) <= distance}
         found = spans_of(entry)
         assert set(found) == expected
@@ -67,9 +61,9 @@ def test_all_near_pairs(seed: int) -> None:
         assert surplus == 0
 
 
-@pytest.mark.parametrize("n", [2, FEW, FEW + 1])
+@pytest.mark.parametrize("n", [2, MAX_CACHED_MENTIONS, MAX_CACHED_MENTIONS + 1])
 def test_pairs_come_in_the_order_of_the_text(n: int) -> None:
-    entry, _ = candidates(doc_of([(i, i + 1) for i in range(n)], n), n, n * n)
+    entry, _ = find_candidates(doc_of([(i, i + 1) for i in range(n)], n), n, n * n)
     combinations = itertools.combinations(range(n), 2)
     assert entry.pairs.tolist() == [[*p] for a, b in combinations for p in ((a, b), (b, a))]
 
@@ -80,7 +74,7 @@ def test_of_too_many_pairs_the_nearest(seed: int) -> None:
     doc = random_doc(rng)
     gaps = sorted(gap(a, b) for a, b in itertools.permutations(doc.ents, 2) if gap(a, b) <= 9)
     for most in (0, 1, 3, 8, 1000):
-        entry, surplus = candidates(doc, 9, most)
+        entry, surplus = find_candidates(doc, 9, most)
         found = spans_of(entry)
         assert sorted(gap(a, b) for a, b in found) == gaps[:most]
         assert len(set(found)) == len(found)
@@ -90,7 +84,7 @@ def test_of_too_many_pairs_the_nearest(seed: int) -> None:
 def test_very_many_mentions_within_a_great_distance() -> None:
     # All 900 million pairs at once would take 14 GB.
     n = 30_000
-    entry, surplus = candidates(doc_of([(i, i + 1) for i in range(n)], n), 10**30, 2 * n)
+    entry, surplus = find_candidates(doc_of([(i, i + 1) for i in range(n)], n), 10**30, 2 * n)
     assert len(entry.pairs) == 2 * n
     assert surplus == n * (n - 1) - 2 * n
     # Each with its neighbour, and two of those with one between them.
@@ -103,26 +97,26 @@ def test_asked_pairs_alone() -> None:
     a, b, c = doc.ents
     set_pairs(doc, [(b, a), (a, c), (b, a), (a, doc[5:6]), (c, c)])
     # Once each; what is no entity, or joins one to itself, is no pair.
-    assert spans_of(candidates(doc, 100, 100)[0]) == [(b, a), (a, c)]
-    assert spans_of(candidates(doc, 3, 100)[0]) == [(b, a)]
-    entry, surplus = candidates(doc, 100, 1)
+    assert spans_of(find_candidates(doc, 100, 100)[0]) == [(b, a), (a, c)]
+    assert spans_of(find_candidates(doc, 3, 100)[0]) == [(b, a)]
+    entry, surplus = find_candidates(doc, 100, 1)
     assert (spans_of(entry), surplus) == ([(b, a)], 1)
     set_pairs(doc, [])
-    assert spans_of(candidates(doc, 100, 100)[0]) == []
+    assert spans_of(find_candidates(doc, 100, 100)[0]) == []
 
 
 @pytest.mark.parametrize("spans", [[], [(1, 2)]])
 def test_no_pair_without_two_mentions(spans: list[tuple[int, int]]) -> None:
-    entry, surplus = candidates(doc_of(spans, 5), 100, 100)
+    entry, surplus = find_candidates(doc_of(spans, 5), 100, 100)
     assert (entry.pairs.shape, entry.pairs.dtype.name, surplus) == ((0, 2), "int64", 0)
-    empty, _ = candidates(Doc(NLP.vocab), 100, 100)
+    empty, _ = find_candidates(Doc(NLP.vocab), 100, 100)
     assert empty.pairs.shape == (0, 2)
 
 
 def test_legal_labels_by_the_types_of_head_and_tail() -> None:
     doc = Doc(NLP.vocab, words=["Bo", "Rome", "Anna"], ents=["B-PER", "B-LOC", "B-PER"])
-    entry, _ = candidates(doc, 100, 100)
-    allowed = legal_labels(entry, toy_rel.LEGAL, toy_rel.LABELS)
+    entry, _ = find_candidates(doc, 100, 100)
+    allowed = mask_legal(entry, toy_rel.LEGAL, toy_rel.LABELS)
     by_types = {
         tuple(entry.mentions[i][2] for i in pair): row.tolist()
         for pair, row in zip(entry.pairs, allowed, strict=True)
@@ -132,16 +126,16 @@ def test_legal_labels_by_the_types_of_head_and_tail() -> None:
         ("LOC", "PER"): [True, False, False, False],
         ("PER", "PER"): [True, False, False, True],
     }
-    assert legal_labels(entry, None, toy_rel.LABELS).all()
-    assert legal_labels(entry, {}, toy_rel.LABELS).sum(axis=1).tolist() == [1] * 6
+    assert mask_legal(entry, None, toy_rel.LABELS).all()
+    assert mask_legal(entry, {}, toy_rel.LABELS).sum(axis=1).tolist() == [1] * 6
 
 
 def test_what_gold_relations_show_is_legal() -> None:
     nlp = toy_rel.bare()
     docs = toy_rel.references(nlp)
-    learned = learn_legal(gold_kinds(Example(nlp.make_doc(doc.text), doc) for doc in docs))
+    learned = learn_legal(count_types(docs))
     assert learned == toy_rel.LEGAL
-    assert learn_legal(gold_kinds([])) == {}
+    assert learn_legal(count_types([])) == {}
 
 
 def test_pairs_left_out_are_counted_in_a_warning(caplog: pytest.LogCaptureFixture) -> None:

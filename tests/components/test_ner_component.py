@@ -15,7 +15,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
-from spacy_mmcot.components.ner import MAX_PADDED, _batches
+from spacy_mmcot.components.ner import MAX_PADDED, _pad_batches
 from spacy_mmcot.errors import MMCoTError
 
 KNOWLEDGE = {
@@ -55,7 +55,7 @@ def test_not_initialised(encoder: str, blank: Callable[[str], Language]) -> None
     with pytest.raises(MMCoTError, match=r"\[E602\] mmcot_ner is not initialised"):
         component(doc)
     with pytest.raises(MMCoTError, match="E602"):
-        component.marginals([doc])
+        component.predict_marginals([doc])
     with pytest.raises(MMCoTError, match="E602"):
         component.update([Example.from_dict(doc, {"entities": ["U-PER", "O"]})])
 
@@ -72,7 +72,7 @@ def test_empty_doc(trained: Language) -> None:
     component = trained.get_pipe("mmcot_ner")
     assert component.predict([]) == []
     assert component.predict([Doc(trained.vocab)]) == [[]]
-    assert component.marginals([Doc(trained.vocab)])[0].shape == (0, 5)
+    assert component.predict_marginals([Doc(trained.vocab)])[0].shape == (0, 5)
 
 
 def test_empty_docs_among_others(trained: Language) -> None:
@@ -130,10 +130,10 @@ def test_batch_equals_single(trained: Language) -> None:
 def test_marginals_of_a_batch_equal_single_ones(trained_cnn: Language) -> None:
     component = trained_cnn.get_pipe("mmcot_ner")
     docs = [trained_cnn.make_doc(text) for text in ["Bo", "", *toy.texts()]]
-    for doc, batched in zip(docs, component.marginals(docs), strict=True):
+    for doc, batched in zip(docs, component.predict_marginals(docs), strict=True):
         assert batched.shape == (len(doc), len(component.tags))
         assert batched.sum(axis=1) == pytest.approx(1.0, abs=1e-4)
-        assert component.marginals([doc])[0] == pytest.approx(batched, abs=1e-5)
+        assert component.predict_marginals([doc])[0] == pytest.approx(batched, abs=1e-5)
 
 
 def test_order_is_kept(trained: Language) -> None:
@@ -290,7 +290,7 @@ def test_scores_are_probabilities_of_the_mention(trained_cnn: Language) -> None:
 
     component = trained_cnn.get_pipe("mmcot_ner")
     doc = trained_cnn.make_doc("Eve Li in Oslo")
-    arrays, transitions = component._scores([doc])
+    arrays, transitions = component._score_tags([doc])
     emissions, transitions = arrays[0].numpy(), transitions.numpy()
     weights, holds = [], []
     (mention, *_) = component.predict([doc])[0]
@@ -339,8 +339,8 @@ def test_a_long_doc_among_short_ones(trained_cnn: Language) -> None:
     docs = [trained_cnn.make_doc(text) for text in texts]
     assert len(docs[-1]) * len(docs) > 5 * MAX_PADDED
     component = trained_cnn.get_pipe("mmcot_ner")
-    arrays, _ = component._scores(docs)
-    batches = list(_batches(arrays))
+    arrays, _ = component._score_tags(docs)
+    batches = list(_pad_batches(arrays))
     assert sorted(i for indexes, _, _ in batches for i in indexes) == list(range(len(docs)))
     assert all(len(i) == 1 or padded[..., 0].numel() <= MAX_PADDED for i, padded, _ in batches)
     together = component.predict(docs)
@@ -348,7 +348,7 @@ def test_a_long_doc_among_short_ones(trained_cnn: Language) -> None:
         (alone,) = component.predict([doc])
         assert [mention[:3] for mention in mentions] == [mention[:3] for mention in alone]
         assert mentions.probability == pytest.approx(alone.probability, abs=1e-4)
-    for doc, marginals in zip(docs, component.marginals(docs), strict=True):
+    for doc, marginals in zip(docs, component.predict_marginals(docs), strict=True):
         assert marginals.shape == (len(doc), len(component.tags))
 
 

@@ -12,7 +12,7 @@ import toy
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 
-from spacy_mmcot.components.ner import MMCoTNER, _batches
+from spacy_mmcot.components.ner import MMCoTNER, _pad_batches
 from spacy_mmcot.model.crf import best_paths, path_scores
 
 SHORT = ("Eve Li", "Eve Li in Oslo", "nobody", "Bo met Anna", "so be it")
@@ -44,7 +44,7 @@ def is_legal(tags: tuple[str, ...]) -> bool:
 
 def best_probability(component: MMCoTNER, doc: Doc) -> float:
     """By enumeration of all legal tag sequences."""
-    arrays, transitions = component._scores([doc])
+    arrays, transitions = component._score_tags([doc])
     emissions, transitions = arrays[0].double().numpy(), transitions.double().numpy()
     scores = []
     for path in itertools.product(range(len(component.tags)), repeat=len(doc)):
@@ -73,7 +73,7 @@ def test_one_token_under_a_softmax_head() -> None:
     nlp = fitted(crf=False)
     component = component_of(nlp)
     doc = nlp("Anna")
-    emissions, _ = component._scores([nlp.make_doc("Anna")])
+    emissions, _ = component._score_tags([nlp.make_doc("Anna")])
     legal = [i for i, tag in enumerate(component.tags) if tag[0] != "I"]
     shares = numpy.exp(emissions[0][0].numpy()[legal])
     assert doc._.mmcot_confidence == pytest.approx(shares.max() / shares.sum(), rel=1e-5)
@@ -132,8 +132,8 @@ def test_it_costs_next_to_nothing(trained_cnn: Language) -> None:
     """Of what mmcot_ner takes for a batch, the paths' scores are a small share."""
     component = component_of(trained_cnn)
     docs = [trained_cnn.make_doc(text) for text in toy.texts() * 40]
-    arrays, transitions = component._scores(docs)
-    ((_, emissions, lengths),) = _batches(arrays)
+    arrays, transitions = component._score_tags(docs)
+    ((_, emissions, lengths),) = _pad_batches(arrays)
     field = (emissions, lengths, transitions)
     paths = best_paths(*field)
 

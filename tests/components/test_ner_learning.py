@@ -86,7 +86,7 @@ def test_missing_tokens_are_not_called_outside() -> None:
     doc = nlp.make_doc("Anna met Bo Diaz in Lima")
     partial = Example.from_dict(doc, {"entities": ["U-PER", "O", "-", "-", "O", "-"]})
     toy.fit(nlp, [partial], steps=30)
-    probabilities = nlp.get_pipe("mmcot_ner").marginals([nlp.make_doc(doc.text)])[0]
+    probabilities = nlp.get_pipe("mmcot_ner").predict_marginals([nlp.make_doc(doc.text)])[0]
     tags = nlp.get_pipe("mmcot_ner").tags
     assert probabilities[0, tags.index("B-PER")] > 0.95
     assert probabilities[[1, 4], 0].min() > 0.95
@@ -126,7 +126,7 @@ def test_soft_labels_alone_teach(crf: bool) -> None:
     toy.fit(nlp, data, steps=60)
     assert toy.found(nlp.pipe(toy.texts())) == toy.gold()
     # The student takes over how sure the teacher is, not only what it says.
-    probabilities = nlp.get_pipe("mmcot_ner").marginals([data[0].predicted])[0]
+    probabilities = nlp.get_pipe("mmcot_ner").predict_marginals([data[0].predicted])[0]
     assert probabilities[:, 0] == pytest.approx(0.9, abs=0.08)
 
 
@@ -252,7 +252,7 @@ def test_no_illegal_path_even_untrained(crf: bool) -> None:
     for _ in range(20):
         head.linear.bias.data[:] = head.linear.bias.data.new_tensor(generator.normal(0, 3, 5))
         for doc in nlp.pipe(toy.texts()):
-            marginals = nlp.get_pipe("mmcot_ner").marginals([doc])[0]
+            marginals = nlp.get_pipe("mmcot_ner").predict_marginals([doc])[0]
             assert marginals[0, 2] < 1e-6 and marginals[0, 4] < 1e-6
             for token in doc:
                 if token.ent_iob_ == "I":

@@ -56,7 +56,7 @@ def test_not_initialised(encoder: str, blank_rel: Callable[[str], Language]) -> 
         lambda: component(doc),
         lambda: component.predict([doc]),
         lambda: component.predict_on_gold_mentions([example]),
-        lambda: component.soft_relations([doc]),
+        lambda: component.predict_soft_relations([doc]),
         lambda: component.update([example]),
         lambda: component.score([example]),
     ):
@@ -77,7 +77,7 @@ def test_empty_doc(trained_rel: Language) -> None:
     component = toy_rel.component(trained_rel)
     assert component.predict([]) == []
     assert component.predict([Doc(trained_rel.vocab)]) == [[]]
-    (soft,) = component.soft_relations([Doc(trained_rel.vocab)])
+    (soft,) = component.predict_soft_relations([Doc(trained_rel.vocab)])
     assert (soft.mentions, soft.pairs.shape, soft.probabilities.shape) == ([], (0, 2), (0, 4))
 
 
@@ -115,11 +115,11 @@ def test_distributions_of_a_batch_equal_single_ones(context: str) -> None:
     component = toy_rel.component(nlp)
     references = toy_rel.references(nlp)
     docs = [*references, Doc(nlp.vocab), *references[::-1]]
-    for doc, soft in zip(docs, component.soft_relations(docs), strict=True):
+    for doc, soft in zip(docs, component.predict_soft_relations(docs), strict=True):
         n = len(doc.ents)
         assert soft.probabilities.shape == (n * (n - 1), 4)
         assert soft.probabilities.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
-        (single,) = component.soft_relations([doc])
+        (single,) = component.predict_soft_relations([doc])
         assert single.probabilities == pytest.approx(soft.probabilities, abs=1e-5)
         assert single.mentions == soft.mentions
         assert [doc.text[start:end] for start, end, _ in soft.mentions] == [

@@ -112,7 +112,7 @@ def test_a_second_initialisation_starts_from_scratch() -> None:
         assert component.cfg["legal"] == (
             {"PER": {"PER": ["employs"]}} if data is few else toy_rel.LEGAL
         )
-        (soft,) = component.soft_relations([every[2].reference])
+        (soft,) = component.predict_soft_relations([every[2].reference])
         assert soft.probabilities.shape == (2, 1 + len(labels))
 
 
@@ -150,7 +150,7 @@ def test_illegal_labels_are_never_predicted(legal: Any) -> None:
     for head, tail, label, score in found:
         assert label in toy_rel.LEGAL[head.label_][tail.label_]
         assert 0 < score <= 1
-    for soft in component.soft_relations(toy_rel.references(nlp)):
+    for soft in component.predict_soft_relations(toy_rel.references(nlp)):
         for (head, tail), row in zip(soft.pairs, soft.probabilities, strict=True):
             types = soft.mentions[head][2], soft.mentions[tail][2]
             allowed = toy_rel.LEGAL.get(types[0], {}).get(types[1], [])
@@ -171,7 +171,7 @@ def test_a_gold_label_that_the_map_rules_out_teaches_nothing() -> None:
     ):
         nlp = toy_rel.initialised(legal={"PER": {"LOC": ALL}}, negatives=None)
     doc = toy_rel.annotated(nlp, "Anna employs Bo", ["Anna", "Bo"], [("Anna", "Bo", "employs")])
-    (target,) = toy_rel.component(nlp).targets([Example(nlp.make_doc(doc.text), doc)])
+    (target,) = toy_rel.component(nlp).build_targets([Example(nlp.make_doc(doc.text), doc)])
     # The ruled out pair is left out; the other direction has no relation.
     assert target.gold.tolist() == [0]
     data = toy_rel.examples(nlp)

@@ -16,7 +16,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import Adam
 
-from spacy_mmcot.components.rel import Target
+from spacy_mmcot.components.pair_targets import Target
 from spacy_mmcot.corpus.extensions import set_pairs
 from spacy_mmcot.distillation.soft_labels import SoftRelations, set_soft_relations
 from spacy_mmcot.docs import bare_copy
@@ -62,7 +62,7 @@ def judged(target: Target) -> dict[tuple[str, str], int]:
 def target(nlp: Language, predicted: Doc, reference: Doc) -> Target:
     component = toy_rel.component(nlp)
     component.negatives = None
-    (found,) = component.targets([Example(predicted, reference)])
+    (found,) = component.build_targets([Example(predicted, reference)])
     return found
 
 
@@ -274,7 +274,7 @@ def test_a_teacher_speaks_of_pairs_that_nobody_judged() -> None:
     predicted = toy_rel.with_entities(nlp, reference)
     found = target(nlp, predicted, reference)
     assert judged(found) == {("Bo", "Anna"): 0}
-    assert found.taught.all()
+    assert found.has_soft.all()
     assert found.soft[found.gold < 0].tolist() == [[0, 0, 0, 1]]
 
 
@@ -282,7 +282,7 @@ def test_a_teacher_speaks_of_pairs_that_nobody_judged() -> None:
 def test_negatives_are_drawn_down_to_their_share(negatives: Any, expected: int) -> None:
     nlp = toy_rel.initialised(negatives=negatives)
     data = [eg for eg in toy_rel.examples(nlp) if " works for " in eg.text][:4]
-    batch = toy_rel.component(nlp).targets(data)
+    batch = toy_rel.component(nlp).build_targets(data)
     gold = numpy.concatenate([t.gold for t in batch])
     assert (gold > 0).sum() == 4
     assert (gold == 0).sum() == expected
@@ -293,13 +293,13 @@ def test_which_negatives_are_left_out_changes_from_batch_to_batch() -> None:
     nlp = toy_rel.initialised(negatives=1.0)
     data = toy_rel.examples(nlp)
     draws = [
-        numpy.concatenate([t.gold for t in toy_rel.component(nlp).targets(data)]) for _ in range(2)
+        numpy.concatenate([t.gold for t in toy_rel.component(nlp).build_targets(data)]) for _ in range(2)
     ]
     assert (draws[0] == 0).sum() == (draws[1] == 0).sum()
     assert not numpy.array_equal(*draws)
     # A batch without a relation keeps some, so that it too says what is none.
     none = [eg for eg in data if not eg.reference._.mmcot_rel]
-    gold = numpy.concatenate([t.gold for t in toy_rel.component(nlp).targets(none)])
+    gold = numpy.concatenate([t.gold for t in toy_rel.component(nlp).build_targets(none)])
     assert (gold == 0).sum() == 1
 
 
@@ -328,7 +328,7 @@ def test_prior_strength_makes_up_for_frequencies(strength: float, expected: floa
     toy.fit(nlp, data, steps=100, rate=0.005)
     doc = toy_rel.with_entities(nlp, data[0].reference)
     set_pairs(doc, [doc.ents])  # type: ignore[list-item]
-    (soft,) = component.soft_relations([doc])
+    (soft,) = component.predict_soft_relations([doc])
     likely = soft.probabilities[0, 1:]
     assert likely[1] / likely.sum() == pytest.approx(expected, abs=0.12)
 
@@ -340,7 +340,7 @@ def test_gradient_against_finite_differences(strength: float, legal: Any) -> Non
     component = toy_rel.component(nlp)
     data = [*toy_rel.examples(nlp)[2:5], *taught(nlp, sharpness=0.6)[5:7]]
     data.append(Example(Doc(nlp.vocab), Doc(nlp.vocab)))
-    batch = component.targets(data)
+    batch = component.build_targets(data)
     generator = numpy.random.default_rng(0)
     logits = [generator.normal(size=t.allowed.shape).astype("float32") for t in batch]
     _, gradient = component.get_loss(data, (batch, logits))
@@ -421,7 +421,7 @@ def test_no_pair_at_all_in_training() -> None:
     nlp = toy_rel.initialised()
     data = [eg for eg in toy_rel.examples(nlp) if len(eg.reference.ents) < 2]
     assert nlp.update(data, losses={}) == {"mmcot_rel": 0.0}
-    (entry,) = (t.entry for t in toy_rel.component(nlp).targets(data[:1]))
+    (entry,) = (t.entry for t in toy_rel.component(nlp).build_targets(data[:1]))
     assert isinstance(entry, DocPairs) and len(entry.pairs) == 0
 
 

@@ -10,8 +10,8 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_relations, soft_tags
-from spacy_mmcot.distillation.teach import teach, teach_together
+from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_relations, get_soft_tags
+from spacy_mmcot.distillation.teach import teach
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import SOFT_LABELS_KEY, SOFT_RELATIONS_KEY
 
@@ -59,9 +59,9 @@ def taught_by(teacher: Language) -> list[Doc]:
 
 
 def test_tags_are_the_mean_of_all_teachers(teachers: list[Language]) -> None:
-    taught = list(teach_together(teachers, docs_of(teachers[0]), batch_size=3))
+    taught = list(teach(teachers, docs_of(teachers[0]), batch_size=3))
     alone = [taught_by(teacher) for teacher in teachers]
-    tags = soft_tags(taught[0])
+    tags = get_soft_tags(taught[0])
     for doc, *each in zip(taught, *alone, strict=True):
         rows = [get_soft_labels(one, tags) for one in each]
         found = get_soft_labels(doc, tags)
@@ -74,12 +74,12 @@ def test_tags_are_the_mean_of_all_teachers(teachers: list[Language]) -> None:
 
 
 def test_relations_are_the_mean_of_those_who_judge_them(teachers: list[Language]) -> None:
-    taught = list(teach_together(teachers, docs_of(teachers[0])))
+    taught = list(teach(teachers, docs_of(teachers[0])))
     found = get_soft_relations(taught[0])
     # The third teacher finds no relations: its silence is no vote.
     each = [get_soft_relations(taught_by(teacher)[0]) for teacher in teachers[:2]]
     assert found is not None and all(soft is not None for soft in each)
-    assert found.rows() == each[0].rows() == each[1].rows()
+    assert found.index_rows() == each[0].index_rows() == each[1].index_rows()
     expected = numpy.mean([soft.probabilities for soft in each], axis=0)
     numpy.testing.assert_allclose(found.probabilities, expected, atol=2e-3)
     assert not numpy.allclose(each[0].probabilities, each[1].probabilities, atol=1e-2)
@@ -87,21 +87,21 @@ def test_relations_are_the_mean_of_those_who_judge_them(teachers: list[Language]
 
 def test_a_pair_that_one_teacher_alone_judged_keeps_its_word(teachers: list[Language]) -> None:
     doc = teachers[0].make_doc("Bo saw Anna")
-    (taught,) = teach_together(teachers[:2], [doc])
+    (taught,) = teach(teachers[:2], [doc])
     found = get_soft_relations(taught)
     first = get_soft_relations(next(teach(teachers[0], [teachers[0].make_doc("Bo saw Anna")])))
     second = get_soft_relations(next(teach(teachers[1], [teachers[1].make_doc("Bo saw Anna")])))
     assert found is not None and first is not None and second is not None
-    assert list(found.rows()) == list(first.rows())
-    for pair, row in found.rows().items():
-        votes = [s.probabilities[s.rows()[pair]] for s in (first, second) if pair in s.rows()]
+    assert list(found.index_rows()) == list(first.index_rows())
+    for pair, row in found.index_rows().items():
+        votes = [s.probabilities[s.index_rows()[pair]] for s in (first, second) if pair in s.index_rows()]
         numpy.testing.assert_allclose(
             found.probabilities[row], numpy.mean(votes, axis=0), atol=2e-3
         )
 
 
 def test_one_teacher_is_teach(teachers: list[Language]) -> None:
-    together = list(teach_together(teachers[:1], docs_of(teachers[0])))
+    together = list(teach(teachers[:1], docs_of(teachers[0])))
     for doc, other in zip(together, taught_by(teachers[0]), strict=True):
         for key in (SOFT_LABELS_KEY, SOFT_RELATIONS_KEY):
             assert doc.user_data[key] == other.user_data[key]
@@ -112,4 +112,4 @@ def test_teachers_of_other_labels(teachers: list[Language]) -> None:
     other.add_pipe("mmcot_ner").add_label("FILM")
     other.initialize()
     with pytest.raises(MMCoTError, match=r"E505.*FILM"):
-        list(teach_together([teachers[0], other], docs_of(teachers[0])))
+        list(teach([teachers[0], other], docs_of(teachers[0])))

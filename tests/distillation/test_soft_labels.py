@@ -5,7 +5,7 @@ import pytest
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
-from spacy_mmcot.distillation.soft_labels import get_soft_labels, set_soft_labels, soft_tags
+from spacy_mmcot.distillation.soft_labels import get_soft_labels, set_soft_labels, get_soft_tags
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import SOFT_LABELS_KEY
 
@@ -29,7 +29,7 @@ def check(doc: Doc, rows: numpy.ndarray) -> None:
     labels = get_soft_labels(doc, TAGS)
     assert labels is not None
     assert labels.dtype == "float32"
-    assert soft_tags(doc) == TAGS
+    assert get_soft_tags(doc) == TAGS
     numpy.testing.assert_allclose(labels, rows, atol=1e-3)
     numpy.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
 
@@ -74,7 +74,7 @@ def test_tags_are_mapped_by_name(doc: Doc, rows: numpy.ndarray) -> None:
 def test_none_where_there_are_none() -> None:
     doc = Doc(Vocab(), words=["Anna"])
     assert get_soft_labels(doc, TAGS) is None
-    assert soft_tags(doc) == []
+    assert get_soft_tags(doc) == []
 
 
 def test_empty_doc() -> None:

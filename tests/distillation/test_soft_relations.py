@@ -44,7 +44,7 @@ def test_what_is_set_is_got() -> None:
     found = get_soft_relations(doc_with(soft()))
     assert_equal(found, soft())
     numpy.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-6)
-    assert found.rows() == {
+    assert found.index_rows() == {
         (0, 4, 13, 15): 0,
         (13, 15, 0, 4): 1,
         (19, 23, 0, 4): 2,
@@ -61,7 +61,7 @@ def test_a_doc_without_pairs() -> None:
     found = get_soft_relations(doc_with(soft(0)))
     assert_equal(found, soft(0))
     assert found.probabilities.shape == (0, 3)
-    assert found.rows() == {}
+    assert found.index_rows() == {}
 
 
 def test_more_labels_in_another_order() -> None:

@@ -14,8 +14,9 @@ from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 
 from spacy_mmcot.corpus.extensions import set_pairs
-from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_relations, soft_tags
-from spacy_mmcot.distillation.teach import KnowledgeEncoder, set_prompt_targets, teach
+from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_relations, get_soft_tags
+from spacy_mmcot.distillation.prompt_targets import KnowledgeEncoder, set_prompt_targets
+from spacy_mmcot.distillation.teach import teach
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import (
     ID_KEY,
@@ -92,7 +93,7 @@ def marginals(nlp: Language, docs: list[Doc]) -> list[numpy.ndarray]:
             user_data=copy.deepcopy(doc.user_data),
         )
         copies.append(nlp.get_pipe("transformer")(twin))  # type: ignore[operator]
-    return nlp.get_pipe("entities").marginals(copies)  # type: ignore[attr-defined]
+    return nlp.get_pipe("entities").predict_marginals(copies)  # type: ignore[attr-defined]
 
 
 def test_what_is_stored_are_the_components_marginals(teacher: Language) -> None:
@@ -101,7 +102,7 @@ def test_what_is_stored_are_the_components_marginals(teacher: Language) -> None:
     tags = ["O", *(f"{prefix}-{label}" for label in LABELS for prefix in "BI")]
     assert [doc.user_data[ID_KEY] for doc in docs] == [f"post-{i}" for i in range(6)]
     for doc, rows in zip(docs, expected, strict=True):
-        assert soft_tags(doc) == tags
+        assert get_soft_tags(doc) == tags
         stored = get_soft_labels(doc, tags)
         assert stored is not None
         assert stored.shape == rows.shape == (len(doc), len(tags))
@@ -139,7 +140,7 @@ def test_nothing_else_on_the_docs_changes(teacher: Language) -> None:
 def test_taught_docs_survive_a_docbin(teacher: Language) -> None:
     docs = list(teach(teacher, corpus(teacher)))
     loaded = DocBin().from_bytes(DocBin(docs=docs, store_user_data=True).to_bytes())
-    tags = soft_tags(docs[0])
+    tags = get_soft_tags(docs[0])
     for doc, twin in zip(docs, loaded.get_docs(teacher.vocab), strict=True):
         assert numpy.array_equal(get_soft_labels(doc, tags), get_soft_labels(twin, tags))
         assert [t.ent_iob_ for t in doc] == [t.ent_iob_ for t in twin]
@@ -277,7 +278,7 @@ def test_pairs_of_gold_mentions_found_mentions_and_asked_pairs(pair_teacher: Lan
     assert labelled.mentions == mentions
     assert sorted(map(tuple, labelled.pairs)) == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
     assert labelled.labels == ["employs"]
-    assert labelled.probabilities[labelled.rows()[0, 4, 11, 13], 1] > 0.5
+    assert labelled.probabilities[labelled.index_rows()[0, 4, 11, 13], 1] > 0.5
     # The unlabelled twin: the teacher finds the mentions by itself.
     assert unlabelled.mentions == mentions
     numpy.testing.assert_allclose(unlabelled.probabilities, labelled.probabilities, atol=1e-3)
@@ -290,7 +291,7 @@ def test_what_is_stored_are_the_components_distributions(pair_teacher: Language)
     (doc,) = teach(pair_teacher, [pair_corpus(pair_teacher)[0]])
     component = toy_rel.component(pair_teacher)
     twin = toy_rel.with_entities(pair_teacher, doc)
-    (expected,) = component.soft_relations([pair_teacher.get_pipe("transformer")(twin)])
+    (expected,) = component.predict_soft_relations([pair_teacher.get_pipe("transformer")(twin)])
     found = get_soft_relations(doc)
     assert found.mentions == expected.mentions
     assert numpy.array_equal(found.pairs, expected.pairs)
@@ -346,5 +347,5 @@ def test_a_teacher_of_relations_alone() -> None:
     assert all(SOFT_LABELS_KEY not in doc.user_data for doc in docs)
     soft = get_soft_relations(docs[0])
     assert soft.labels == list(toy_rel.LABELS)
-    assert soft.probabilities[soft.rows()[0, 4, 13, 15]].argmax() == 3
+    assert soft.probabilities[soft.index_rows()[0, 4, 13, 15]].argmax() == 3
     assert len(get_soft_relations(docs[1]).pairs) == 0

@@ -18,7 +18,7 @@ from spacy.tokens import DocBin
 from typer.testing import CliRunner
 
 from spacy_mmcot.cli.main import app
-from spacy_mmcot.distillation.soft_labels import get_soft_labels, soft_tags
+from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_tags
 
 Command = Callable[..., Result]
 pytestmark = pytest.mark.slow
@@ -97,8 +97,8 @@ def test_teach(nodes: Nodes, model: str, tmp_path: Path) -> None:
     for doc, other in zip(*taught, strict=True):
         assert doc.text == other.text
         assert toy.found([doc]) == toy.found([other])
-        tags = soft_tags(doc)
-        assert soft_tags(other) == tags
+        tags = get_soft_tags(doc)
+        assert get_soft_tags(other) == tags
         assert get_soft_labels(other, tags) == pytest.approx(get_soft_labels(doc, tags), abs=2e-3)
     assert {path.suffix for path in tmp_path.iterdir()} == {".spacy"}
 

@@ -183,7 +183,7 @@ def test_the_mean_of_two_seeds_of_a_teacher(folder: Path) -> None:
         spacy.load(folder / "models" / "tiny" / f"teacher-{seed}" / "model-best") for seed in (1, 2)
     ]
     tags = teachers[0].get_pipe("mmcot_ner").tags
-    first, second = (nlp.get_pipe("mmcot_ner").marginals(docs[:1])[0] for nlp in teachers)
+    first, second = (nlp.get_pipe("mmcot_ner").predict_marginals(docs[:1])[0] for nlp in teachers)
     assert get_soft_labels(docs[0], tags) == pytest.approx((first + second) / 2, abs=2e-3)
 
 

@@ -1,0 +1,107 @@
+"""What a Doc's mention pairs are to learn, from gold relations and from soft relations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy
+from numpy.typing import NDArray
+from spacy.tokens import Doc
+
+from ..corpus.extensions import get_pairs, get_relations
+from ..distillation.soft_labels import SoftRelations
+from ..errors import Errors, MMCoTError
+from ..model.pair_classifier import DocPairs
+from ..types import RELATIONS_KEY
+from .pairs import get_mention_offsets
+
+UNJUDGED = -1
+
+
+class Target(NamedTuple):
+    """What the pairs of a Doc are to learn.
+
+    allowed: bool (pairs, 1 + labels), the labels that a pair may have.
+    gold: int (pairs,), the label's index, 0 for no relation, UNJUDGED where nobody judged the pair.
+    soft: (pairs, 1 + labels), soft labels; has_soft: bool (pairs,), where there are any.
+    """
+
+    entry: DocPairs
+    allowed: NDArray[numpy.bool_]
+    gold: NDArray[numpy.int64]
+    soft: NDArray[numpy.float32]
+    has_soft: NDArray[numpy.bool_]
+
+    def select(self, chosen: NDArray[numpy.bool_]) -> Target:
+        """The target of some of the pairs; chosen: bool (pairs,)."""
+        entry = self.entry._replace(pairs=self.entry.pairs[chosen])
+        _, allowed, gold, soft, has_soft = self
+        return Target(entry, allowed[chosen], gold[chosen], soft[chosen], has_soft[chosen])
+
+
+def match_gold(
+    entry: DocPairs, reference: Doc, labels: Sequence[str], component: str
+) -> NDArray[numpy.int64]:
+    """The gold labels of the entry's pairs, int (pairs,), as `Target.gold`. Both Docs have the same
+    text; mentions are matched by their characters.
+
+    A pair was judged as `get_judged_pairs` says. A predicted mention that is not in gold has no
+    gold relation, so its pairs count as judged.
+
+    Raises MMCoTError for a relation whose label is not among `labels`.
+    """
+    gold = numpy.full(len(entry.pairs), UNJUDGED, dtype="int64")
+    if RELATIONS_KEY not in reference.user_data:
+        return gold
+    index = {label: i + 1 for i, label in enumerate(labels)}
+    related: dict[tuple[int, ...], int] = {}
+    for head, tail, label, _ in get_relations(reference):
+        if label not in index:
+            raise MMCoTError(
+                Errors.E603.format(component=component, label=label, labels=list(labels))
+            )
+        related[head.start_char, head.end_char, tail.start_char, tail.end_char] = index[label]
+    pairs = get_pairs(reference)
+    judged = {(h.start_char, h.end_char, t.start_char, t.end_char) for h, t in pairs or ()}
+    gold_mentions = {(ent.start_char, ent.end_char) for ent in reference.ents}
+    offsets = get_mention_offsets(entry)
+    for i, (head, tail) in enumerate(entry.pairs.tolist()):
+        pair = (*offsets[head], *offsets[tail])
+        between_gold = offsets[head] in gold_mentions and offsets[tail] in gold_mentions
+        if pairs is None or pair in judged or not between_gold:
+            gold[i] = related.get(pair, 0)
+    return gold
+
+
+def match_soft(
+    entry: DocPairs, soft: SoftRelations | None, n_labels: int
+) -> tuple[NDArray[numpy.float32], NDArray[numpy.bool_]]:
+    """The soft labels of the entry's pairs, (pairs, 1 + labels), and where there are any, bool
+    (pairs,)."""
+    probabilities = numpy.zeros((len(entry.pairs), 1 + n_labels), dtype="float32")
+    has_soft = numpy.zeros(len(entry.pairs), dtype=bool)
+    if soft is not None:
+        rows, offsets = soft.index_rows(), get_mention_offsets(entry)
+        for i, (head, tail) in enumerate(entry.pairs.tolist()):
+            row = rows.get((*offsets[head], *offsets[tail]))
+            if row is not None:
+                probabilities[i] = soft.probabilities[row]
+                has_soft[i] = True
+    return probabilities, has_soft
+
+
+def sample_negatives(batch: Sequence[Target], ratio: float | None) -> list[Target]:
+    """The targets without pairs that teach nothing, and with at most `ratio` times as many pairs
+    without a relation, drawn at random, as with one (at least one counts); None keeps them all."""
+    gold = numpy.concatenate([target.gold for target in batch])
+    negative = numpy.flatnonzero(gold == 0)
+    n_kept = len(negative) if ratio is None else round(ratio * max(1, int((gold > 0).sum())))
+    if len(negative) > n_kept:
+        gold[numpy.random.permutation(negative)[n_kept:]] = UNJUDGED
+    ends = numpy.cumsum([len(target.gold) for target in batch])
+    parts = numpy.split(gold, ends[:-1])
+    return [
+        target._replace(gold=part).select((part != UNJUDGED) | target.has_soft)
+        for target, part in zip(batch, parts, strict=True)
+    ]
