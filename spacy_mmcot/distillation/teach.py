@@ -16,7 +16,6 @@ from ..errors import Errors, MMCoTError
 from ..types import IMAGE_KEY
 from .soft_labels import SoftRelations, set_soft_labels, set_soft_relations
 
-
 # Factories whose components give probabilities, by `predict_marginals` and
 # `predict_soft_relations`.
 TEACHERS = ("mmcot_ner", "mmcot_rel")

@@ -16,6 +16,7 @@ from .. import __version__
 from ..corpus.docbin import docbin_paths, read_docs, write_docs
 from ..distillation.prompt_targets import KnowledgeEncoder, get_encoder_source, set_prompt_targets
 from ..distillation.teach import teach
+from ..errors import Errors, MMCoTError
 from .annotate import Loader
 from .engines import Engine, run_chunks
 from .job import Layout, Outcome, files_digest, opened_job
@@ -99,12 +100,9 @@ def teach_files(request: TeachRequest, load: Loader, engine: Engine) -> TeachRes
         "version": __version__,
     }
     layout = Layout(request.output.with_name(request.output.name + ".teach"), ".spacy")
+    chunks = _list_chunks(files, request.chunk)
     with opened_job(layout, identity) as job:
         job.begin(overwrite=not job.is_same())
-        chunks: list[Chunk] = []
-        for path in files:
-            for position, first, rows in survey(path, request.chunk, DEFAULT_NAMES, False).chunks:
-                chunks.append(Chunk(len(chunks), str(path), "spacy", position, first, rows))
         make = partial(_ChunkTeacher, request, load, layout)
         run_chunks(job, chunks, make, engine, lambda total, done: None)
         vocab = Vocab()
@@ -118,3 +116,15 @@ def teach_files(request: TeachRequest, load: Loader, engine: Engine) -> TeachRes
         job.clear()
     unlabelled = sum(not doc.has_annotation("ENT_IOB") for doc in docs)
     return TeachResult(len(docs), unlabelled, n_targets, time.perf_counter() - started)
+
+
+def _list_chunks(files: Sequence[Path], size: int) -> list[Chunk]:
+    """Raises MMCoTError for a file that is missing, not a DocBin, or without Docs."""
+    chunks: list[Chunk] = []
+    for path in files:
+        found = survey(path, size, DEFAULT_NAMES, False).chunks
+        if not found:
+            raise MMCoTError(Errors.E202.format(path=path))
+        for position, first, rows in found:
+            chunks.append(Chunk(len(chunks), str(path), "spacy", position, first, rows))
+    return chunks

@@ -154,7 +154,9 @@ def test_several_teachers(
     assert result.exit_code == 0, result.output
     tags = nlp.get_pipe("mmcot_ner").tags
     docs = [spacy.blank("en").make_doc(doc.text) for doc in read(taught)]
-    each = [spacy.load(path).get_pipe("mmcot_ner").predict_marginals(docs) for path in (model, other)]
+    each = [
+        spacy.load(path).get_pipe("mmcot_ner").predict_marginals(docs) for path in (model, other)
+    ]
     for doc, first, second in zip(read(taught), *each, strict=True):
         assert get_soft_labels(doc, tags) == pytest.approx((first + second) / 2, abs=2e-3)
     missing = tmp_path / "none"

@@ -158,4 +158,7 @@ def test_a_second_initialisation_starts_from_scratch() -> None:
     for labels in (["PER", "LOC"], ["LOC", "MISC", "ORG", "PER"], ["PER", "LOC"]):
         component.initialize(lambda: toy.examples(nlp), labels=labels)
         assert component.labels == tuple(sorted(labels))
-        assert component.predict_marginals([nlp.make_doc("Anna")])[0].shape == (1, 2 * len(labels) + 1)
+        assert component.predict_marginals([nlp.make_doc("Anna")])[0].shape == (
+            1,
+            2 * len(labels) + 1,
+        )

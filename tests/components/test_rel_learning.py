@@ -293,7 +293,8 @@ def test_which_negatives_are_left_out_changes_from_batch_to_batch() -> None:
     nlp = toy_rel.initialised(negatives=1.0)
     data = toy_rel.examples(nlp)
     draws = [
-        numpy.concatenate([t.gold for t in toy_rel.component(nlp).build_targets(data)]) for _ in range(2)
+        numpy.concatenate([t.gold for t in toy_rel.component(nlp).build_targets(data)])
+        for _ in range(2)
     ]
     assert (draws[0] == 0).sum() == (draws[1] == 0).sum()
     assert not numpy.array_equal(*draws)

@@ -37,7 +37,7 @@ def test_seconds_are_those_of_update_steps() -> None:
     nlp.config["training"]["score_weights"] = {"ents_f": 1.0}
     nlp.config["training"]["logger"] = {"@loggers": "spacy_mmcot.RunLogger.v1"}
     now = 100.0
-    console = spacy.registry.loggers.get("spacy.ConsoleLogger.v1")()
+    console = spacy.registry.get("loggers", "spacy.ConsoleLogger.v1")()
     log, finalize = note_cost(console, lambda: now)(nlp, io.StringIO(), io.StringIO())
     log(info(0))
     for _ in range(3):

@@ -85,7 +85,10 @@ def test_pairs_are_kept_on_a_doc(nlp: Language) -> None:
         retokenizer.merge(doc[1:3])
     assert texts(get_pairs(doc)) == PAIRS
     assert get_pairs(to_doc(nlp, POST.model_copy(update={"pairs": None}))) is None
-    assert get_pairs(to_doc(nlp, POST.model_copy(update={"pairs": []}))) == []
+    assert get_pairs(to_doc(nlp, POST.model_copy(update={"pairs": [], "relations": []}))) == []
+    # A relation's own pair was judged, listed or not.
+    other = to_doc(nlp, POST.model_copy(update={"pairs": [(2, 0)]}))
+    assert texts(get_pairs(other)) == [("Bo", "Anna"), ("Anna", "Oslo")]
 
 
 def test_pairs_join_spans_of_one_doc(nlp: Language) -> None:

@@ -94,7 +94,9 @@ def test_a_pair_that_one_teacher_alone_judged_keeps_its_word(teachers: list[Lang
     assert found is not None and first is not None and second is not None
     assert list(found.index_rows()) == list(first.index_rows())
     for pair, row in found.index_rows().items():
-        votes = [s.probabilities[s.index_rows()[pair]] for s in (first, second) if pair in s.index_rows()]
+        votes = [
+            s.probabilities[s.index_rows()[pair]] for s in (first, second) if pair in s.index_rows()
+        ]
         numpy.testing.assert_allclose(
             found.probabilities[row], numpy.mean(votes, axis=0), atol=2e-3
         )

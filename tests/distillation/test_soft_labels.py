@@ -5,7 +5,7 @@ import pytest
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
-from spacy_mmcot.distillation.soft_labels import get_soft_labels, set_soft_labels, get_soft_tags
+from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_tags, set_soft_labels
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import SOFT_LABELS_KEY
 
