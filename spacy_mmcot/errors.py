@@ -32,6 +32,18 @@ class Errors:
         "[E104] {path}: cannot tell its format from the name. Allowed formats: {allowed}. Name one "
         "with --format."
     )
+    E110 = (
+        "[E110] Post {post}: {what} is not in the scheme {path}. Allowed: {allowed}. Add it to the "
+        "scheme, or correct the post."
+    )
+    E111 = (
+        "[E111] No post is labelled, so there are no labels to draft a scheme from. Name labelled "
+        "posts, or write scheme.yml by hand."
+    )
+    E112 = (
+        "[E112] The scheme shows {examples} examples for {labels} labels. Set examples in "
+        "scheme.yml to {labels} or more, so that every label can have one."
+    )
     E140 = (
         "[E140] spacy_mmcot.Pictures.v1: {name} is {received!r}. Allowed: {allowed}. Correct the "
         "setting in the config."

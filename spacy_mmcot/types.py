@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 if TYPE_CHECKING:
     from spacy.tokens import Span
 
-Knowledge = Literal["noun", "sentence", "multimodality"]
+Knowledge = Literal["noun", "sentence", "multimodality", "conclusion"]
 Augmentation = Literal["style", "entity", "image"]
 Dimension = Literal[Knowledge, Augmentation]
 Split = Literal["train", "unlabelled", "dev", "test"]
 Task = Literal["ner", "rel"]
 Pictures = Literal["none", "real", "shuffled", "black"]
+Sureness = Literal["high", "medium", "low"]
 Change = Literal["case", "typos", "strip", "emoji", "swap"]
 
 KNOWLEDGE: tuple[Knowledge, ...] = get_args(Knowledge)
@@ -28,6 +37,7 @@ AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 DIMENSIONS: tuple[Dimension, ...] = KNOWLEDGE + AUGMENTATIONS
 SPLITS: tuple[Split, ...] = get_args(Split)
 PICTURES: tuple[Pictures, ...] = get_args(Pictures)
+SURENESS: tuple[Sureness, ...] = get_args(Sureness)
 CHANGES: tuple[Change, ...] = get_args(Change)
 
 # doc.user_data keys. The first three are where spaCy keeps the extension attributes of the same
@@ -54,7 +64,7 @@ Index = Annotated[StrictInt, Field(ge=0)]
 class Record(BaseModel):
     """Base of the interchange records: unknown fields are errors, values are not coerced."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Entity(Record):
@@ -157,6 +167,48 @@ class NounItem(Record):
     explanation: StrictStr = ""
 
 
+def _as_sureness(value: Any) -> Any:
+    return {True: "high", False: "low"}[value] if isinstance(value, bool) else value
+
+
+# `true` and `false` stand for high and low.
+Sure = Annotated[Sureness, BeforeValidator(_as_sureness)]
+
+
+class ConcludedEntity(Record):
+    """An entity that an LLM concludes on: the mention as it stands in the text, a label of the
+    scheme, and how sure the LLM is. `start` is its character offset, None where nobody has located
+    it."""
+
+    mention: Text
+    label: Text
+    sure: Sure = "high"
+    start: Index | None = None
+
+
+class ConcludedRelation(Record):
+    """A relation that an LLM concludes on: the mentions of head and tail, a label of the scheme
+    (or NO_RELATION for a pair that was asked about), and how sure the LLM is. `or_label` is a
+    second choice. The starts are character offsets, as of an entity."""
+
+    head: Text
+    label: Text
+    tail: Text
+    sure: Sure = "high"
+    or_label: Text | None = Field(default=None, alias="or")
+    head_start: Index | None = None
+    tail_start: Index | None = None
+
+
+class Conclusion(Record):
+    """The end of an LLM's chain of thought: the entities and relations of a post in the user's own
+    labels. None stands for what was not asked."""
+
+    reasoning: StrictStr = ""
+    entities: list[ConcludedEntity] | None = None
+    relations: list[ConcludedRelation] | None = None
+
+
 class EntityVariant(Record):
     """The `entity` augmentation's answer: the rewritten post, the (old, new) surfaces to swap in
     order, and whether the LLM holds the result for possible."""
@@ -173,6 +225,7 @@ class Answers(Record):
     noun: list[NounItem] | None = None
     sentence: Text | None = None
     multimodality: Text | None = None
+    conclusion: Conclusion | None = None
     style: Text | None = None
     entity: EntityVariant | None = None
     image: Text | None = None

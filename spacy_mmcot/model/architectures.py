@@ -141,6 +141,7 @@ def PairClassifier(
     hidden: int = 256,
     dropout: float = 0.2,
     view_dropout: float = 0.0,
+    conclusions: bool = False,
 ) -> Model[list[DocPairs], list[Floats2d]]:
     """`spacy_mmcot.PairClassifier.v1`: relation logits of mention pairs for `mmcot_rel`.
 
@@ -161,6 +162,7 @@ def PairClassifier(
         settings={
             **{"context": context, "hidden": hidden, "dropout": dropout},
             "view_dropout": view_dropout,
+            "conclusions": conclusions,
         },
     )
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .knowledge import N_TAGS
+from .knowledge import TAG_ROWS
 from .packed import Layers, can_pack, packed_states
 from .prompts import ConditionalPrompt, StaticPrompt, VisualPrompt, VisualPrompts
 from .wordpieces import WordPieceTokenizer
@@ -28,7 +28,7 @@ class PieceBatch(NamedTuple):
     mask: Tensor  # 1 at real pieces
     types: Tensor  # 1 at the knowledge segment
     text: Tensor  # 1 at the window's own text, special pieces and segment excluded
-    tags: Tensor | None  # knowledge tags, None where the encoder reads none
+    tags: Tensor | None  # (windows, pieces, TAGS_PER_TOKEN), None where the encoder reads none
 
 
 class PictureBatch(NamedTuple):
@@ -81,7 +81,9 @@ class PromptedEncoder(nn.Module):
             self.word_embeddings.weight.requires_grad_(False)
         embedding_width = self.word_embeddings.embedding_dim
         self.width: int = encoder.config.hidden_size
-        self.tags = nn.Embedding(N_TAGS, embedding_width, padding_idx=0) if knowledge_tags else None
+        self.tags = (
+            nn.Embedding(TAG_ROWS, embedding_width, padding_idx=0) if knowledge_tags else None
+        )
         if self.tags is not None:
             nn.init.zeros_(self.tags.weight)
         self.prompt: ConditionalPrompt | StaticPrompt | None = None
@@ -132,7 +134,7 @@ class PromptedEncoder(nn.Module):
         words = self.word_embeddings(batch.ids)
         embeddings = words
         if self.tags is not None and batch.tags is not None:
-            embeddings = embeddings + self.tags(batch.tags)
+            embeddings = embeddings + self.tags(batch.tags).sum(-2)
         parts, masks = [embeddings], [batch.mask]
         pictured, visual = self._look(words, batch.text, pictures)
         used = None

@@ -174,7 +174,7 @@ def _make_rows(
         budget = limit - special - len(segment)
         words = pieces.pieces(doc, max(1, budget))
         counts = [len(word) for word in words]
-        tags = knowledge_tags(doc) if module.tags is not None else None
+        tags = knowledge_tags(doc).tolist() if module.tags is not None else None
         windows = make_windows(counts, budget, model.attrs["stride"])
         for window in windows:
             rows.append(make_row(pieces, words, window, segment, tags, index))

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..docs import get_image
 from ..errors import Errors, MMCoTError
 from .encoder import PieceBatch, PromptedEncoder
+from .knowledge import TAGS_PER_TOKEN
 from .vision import VisionModel
 from .wordpieces import Window, like_length
 
@@ -35,7 +36,7 @@ class Row(NamedTuple):
     text: tuple[int, int]
     segment_start: int
     own: tuple[int, int]
-    tags: list[int] | None
+    tags: list[list[int]] | None
     doc: int
 
 
@@ -44,13 +45,13 @@ def make_row(
 ) -> Row:
     ids = list(pieces.prefix)
     own = [0, 0]
-    row_tags = [0] * len(ids) if tags is not None else None
+    row_tags = [[0] * TAGS_PER_TOKEN] * len(ids) if tags is not None else None
     for i in range(window.start, window.end):
         if i == window.own_start:
             own[0] = len(ids)
         ids.extend(words[i])
         if row_tags is not None:
-            row_tags.extend([int(tags[i])] * len(words[i]))
+            row_tags.extend([tags[i]] * len(words[i]))
         if i == window.own_end - 1:
             own[1] = len(ids)
     text = (len(pieces.prefix), len(ids))
@@ -73,7 +74,8 @@ def groups(rows: list[Row], padding_is_free: bool = False) -> list[list[int]]:
 def pad(rows: Sequence[Row], module: PromptedEncoder, device: Any) -> PieceBatch:
     length = max(len(row.ids) for row in rows)
     ids = numpy.full((len(rows), length), module.pieces.tokenizer.pad_token_id or 0)
-    mask, types, text, tags = (numpy.zeros((len(rows), length), dtype="int64") for _ in range(4))
+    mask, types, text = (numpy.zeros((len(rows), length), dtype="int64") for _ in range(3))
+    tags = numpy.zeros((len(rows), length, TAGS_PER_TOKEN), dtype="int64")
     for i, row in enumerate(rows):
         ids[i, : len(row.ids)] = row.ids
         mask[i, : len(row.ids)] = 1

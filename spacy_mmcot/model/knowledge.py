@@ -2,120 +2,149 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
+from spacy.strings import hash_string
 from spacy.tokens import Doc
 
 from ..errors import Errors, MMCoTError
-from ..types import KNOWLEDGE_KEY
+from ..types import KNOWLEDGE_KEY, Sureness
 
-# What kinds of thing an LLM names, sorted by the word that heads the kind ("film festival" is an
-# event, "festival film" a work). A kind that no word decides is "other": still worth a tag, since
-# it marks a mention.
-KIND_WORDS: dict[str, str] = {
-    "person": """person people man woman boy girl child kid player footballer golfer singer artist
-        musician rapper actor actress author writer poet journalist reporter politician president
-        senator congressman governor mayor minister king queen prince princess coach manager
-        character celebrity model host comedian director producer athlete swimmer runner boxer
-        wrestler fighter driver cyclist composer painter scientist physicist astronomer chef baker
-        individual figure user handle friend family member student teacher father mother name
-        username quarterback pitcher striker goalkeeper dj drummer guitarist designer
-        photographer youtuber influencer activist entrepreneur ceo founder pope saint god deity
-        candidate nominee fan couple duo sibling brother sister son daughter nickname anchor""",
-    "place": """place location city town village country state province region county district
-        borough suburb neighborhood neighbourhood area street road avenue island mountain river
-        lake sea ocean beach valley continent planet capital square coast bay harbour harbor forest
-        nation territory address destination landmark range hill waterfall canyon desert""",
-    "facility": """stadium arena park building venue museum station airport bridge church cathedral
-        temple hotel restaurant pub bar cafe theater theatre hall hospital mall shop store library
-        zoo garden castle palace tower gallery court ballpark field speedway racetrack cinema
-        studio bakery gym monument prison ground facility center centre""",
-    "organization": """organization organisation company corporation firm agency business brand
-        government party institution university college school department ministry league
-        association federation union committee council foundation charity bank network channel
-        broadcaster newspaper magazine outlet media website platform startup airline army navy
-        police label publisher community conference division nonprofit
-        airlines retailer manufacturer sponsor account bureau office academy""",
-    "team": "team club franchise squad side roster",
-    "group": "band group orchestra choir ensemble trio quartet crew gang tribe nationality",
-    "event": """event festival tournament championship cup race game match concert tour
-        ceremony election war battle holiday day convention expo
-        derby final finals playoffs playoff draft season marathon parade fair summit
-        attack protest rally campaign olympics series gala meet workshop meeting wedding
-        competition contest celebration anniversary birthday graduation premiere exhibition
-        movement hashtag trend""",
-    "work": """work film movie song album book novel show series tv television episode
-        videogame podcast single track painting sculpture play musical opera poem comic cartoon
-        anime manga documentary article video mixtape soundtrack
-        magazine story trailer photo picture title artwork photograph radio program programme""",
-    "product": """product car vehicle phone smartphone software app application device console
-        beer wine drink food dish clothing shoe aircraft ship spacecraft train service tool weapon
-        animal dog cat bird breed species plant technology currency medicine disease
-        item toy card language""",
-    "award": "award prize medal trophy honor honour record achievement nomination",
-    "time": """time date year month week weekday number age quantity money amount score duration
-        period decade century percentage""",
-}
-KINDS: tuple[str, ...] = (*KIND_WORDS, "other")
-_KIND_OF_WORD = {
-    word: index
-    for index, words in reversed(list(enumerate(KIND_WORDS.values())))
-    for word in words.split()
-}
+# Rows of the table of tag embeddings, and how many of them a token has at most: one for being part
+# of a thing that the `noun` answer names, and two each for the kind and for the conclusion. Tags
+# find their rows by hashes, two each so that two tags hardly share both (Svenstrup et al., NeurIPS
+# 2017, "Hash embeddings"): a scheme of any labels and kinds of any words need no table of names.
+TAG_ROWS = 1024
+TAGS_PER_TOKEN = 5
+
 _ALTERNATIVES = re.compile(r"[/,;|()]| or | and ")
 _TAIL = re.compile(r" (?:of|in|from|for|at|by|on|about|with)\b.*")
-_WORD = re.compile(r"[a-z]+")
-
-# 0 is "no tag"; each kind has one tag for the first token of a mention and one for the others.
-N_TAGS = 1 + 2 * len(KINDS)
 
 # What the segment can hold, in this order.
 SEGMENT_GRAINS: tuple[str, ...] = ("caption", "sentence", "multimodality")
 
 
-def kind_index(kind: str) -> int:
-    """The index into KINDS of a kind in an LLM's words ("person/footballer", "US state")."""
-    for alternative in _ALTERNATIVES.split(kind.lower()):
-        for word in reversed(_WORD.findall(_TAIL.sub("", alternative))):
-            singular = word.removesuffix("ies") + "y" if word.endswith("ies") else word
-            for form in (word, word.removesuffix("s"), word.removesuffix("es"), singular):
-                if form in _KIND_OF_WORD:
-                    return _KIND_OF_WORD[form]
-    return len(KINDS) - 1
+class ConcludedSpan(NamedTuple):
+    """An entity that an LLM concludes on: token offsets, end exclusive."""
+
+    start: int
+    end: int
+    label: str
+    sure: Sureness
+
+
+class ConcludedPair(NamedTuple):
+    """A relation that an LLM concludes on: the first tokens of head and tail, the label (or
+    NO_RELATION), and a second choice."""
+
+    head: int
+    tail: int
+    label: str
+    sure: Sureness
+    or_label: str | None
+
+
+def concluded_entities(doc: Doc) -> list[ConcludedSpan] | None:
+    """The entities of the Doc's conclusion, in text order; None where none were asked for."""
+    entities = (_knowledge(doc).get("conclusion") or {}).get("entities")
+    if entities is None:
+        return None
+    spans = []
+    for item in entities:
+        start = item["start"]
+        span = doc.char_span(start, start + len(item["mention"]), alignment_mode="expand")
+        if span is not None:
+            spans.append(ConcludedSpan(span.start, span.end, item["label"], item["sure"]))
+    return spans
+
+
+def concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
+    """The relations of the Doc's conclusion; None where none were asked for."""
+    relations = (_knowledge(doc).get("conclusion") or {}).get("relations")
+    if relations is None:
+        return None
+    pairs = []
+    for item in relations:
+        ends = [
+            doc.char_span(start, start + len(surface), alignment_mode="expand")
+            for start, surface in (
+                (item["head_start"], item["head"]),
+                (item["tail_start"], item["tail"]),
+            )
+        ]
+        head, tail = ends
+        if head is not None and tail is not None:
+            pair = ConcludedPair(
+                head.start, tail.start, item["label"], item["sure"], item["or_label"]
+            )
+            pairs.append(pair)
+    return pairs
+
+
+@functools.lru_cache(maxsize=4096)
+def hashed_rows(name: str, n_rows: int = TAG_ROWS) -> tuple[int, int]:
+    """Two rows of an embedding table for a name, never row 0."""
+    return tuple(1 + hash_string(f"{name}\0{i}") % (n_rows - 1) for i in range(2))  # type: ignore[return-value]
+
+
+def kind_of(kind: str) -> str:
+    """The word that says what an LLM's kind is in the main: "footballer" of "footballer/actor" and
+    of "Spanish footballer from Madrid"."""
+    first = _ALTERNATIVES.split(kind.lower().strip())[0]
+    words = re.findall(r"\w+", _TAIL.sub("", first))
+    return words[-1] if words else ""
 
 
 def knowledge_tags(doc: Doc) -> NDArray[numpy.int64]:
-    """The tag of each token, shape (tokens,): the kinds of the `noun` answer where its mentions
-    stand in the text.
+    """The rows of each token's tag embeddings, (tokens, TAGS_PER_TOKEN), 0 for none: from the
+    `noun` answer the kinds of its mentions, from the conclusion label and sureness, each apart for
+    the first token of a mention and the others.
 
-    Mentions are matched without regard to case, white space and leading # or @, at token
-    boundaries only; a longer mention wins over a shorter one inside it.
+    Mentions of the `noun` answer are matched without regard to case, white space and leading # or
+    @, at token boundaries only; a longer mention wins over a shorter one inside it.
     """
-    tags = numpy.zeros(len(doc), dtype="int64")
-    items = _knowledge(doc).get("noun") or ()
-    if not len(doc) or not items:
+    tags = numpy.zeros((len(doc), TAGS_PER_TOKEN), dtype="int64")
+    if not len(doc):
         return tags
+    for start, end, kind in _named_things(doc):
+        word = kind_of(kind)
+        for token in range(start, end):
+            place = "B" if token == start else "I"
+            tags[token, 0] = hashed_rows(f"noun {place}")[0]
+            tags[token, 1:3] = hashed_rows(f"noun {place} {word}")
+    for span in concluded_entities(doc) or ():
+        for token in range(span.start, span.end):
+            place = "B" if token == span.start else "I"
+            tags[token, 3:5] = hashed_rows(f"conclusion {place} {span.label} {span.sure}")
+    return tags
+
+
+def _named_things(doc: Doc) -> list[tuple[int, int, str]]:
+    """Where the things of the `noun` answer stand: (first token, end token, kind)."""
+    items = _knowledge(doc).get("noun") or ()
+    found: list[tuple[int, int, str]] = []
+    if not items:
+        return found
     text, first_token, last_token = _squeezed(doc)
+    taken = numpy.zeros(len(doc), dtype=bool)
     mentions = sorted(
         ((_squeeze(item["mention"]), item["kind"]) for item in items), key=lambda m: -len(m[0])
     )
     for mention, kind in mentions:
-        if not mention:
-            continue
-        at = text.find(mention)
+        at = text.find(mention) if mention else -1
         while at >= 0:
             start = first_token.get(at)
-            end = last_token.get(at + len(mention))
-            if start is not None and end is not None and not tags[start : end + 1].any():
-                tag = 1 + 2 * kind_index(kind)
-                tags[start : end + 1] = tag + 1
-                tags[start] = tag
+            last = last_token.get(at + len(mention))
+            if start is not None and last is not None and not taken[start : last + 1].any():
+                taken[start : last + 1] = True
+                found.append((start, last + 1, kind))
             at = text.find(mention, at + 1)
-    return tags
+    return found
 
 
 def segment_parts(doc: Doc, grains: Sequence[str] = SEGMENT_GRAINS) -> list[str]:

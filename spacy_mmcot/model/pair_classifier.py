@@ -23,7 +23,7 @@ from thinc.types import Floats2d
 from torch import Tensor, nn
 
 from .bridge import Settings, TorchShim, set_mode, split_by_counts, torch_shim
-from .knowledge import segment_text
+from .knowledge import TAG_ROWS, concluded_relations, hashed_rows, segment_text
 
 
 class DocPairs(NamedTuple):
@@ -53,6 +53,34 @@ def knowledge_doc(entry: DocPairs) -> DocPairs:
         place = _last(lowered, surface) or _last(lowered, surface[-1:]) or (0, len(words))
         mentions.append((*place, label))
     return DocPairs(Doc(entry.doc.vocab, words=words), mentions, entry.pairs)
+
+
+# Rows of embeddings that a pair has at most: one where relations were asked for, two for the
+# conclusion on it, one for its second choice, two for the conclusion on the pair the other way.
+ROWS_PER_PAIR = 6
+
+
+def concluded_rows(entry: DocPairs) -> NDArray[numpy.int64]:
+    """(pairs, ROWS_PER_PAIR): the rows of the embeddings of what an LLM concludes on each pair, by
+    label and sureness, 0 for none. A mention is the one that a conclusion begins in."""
+    rows = numpy.zeros((len(entry.pairs), ROWS_PER_PAIR), dtype="int64")
+    concluded = concluded_relations(entry.doc) if len(entry.pairs) else None
+    if concluded is None:
+        return rows
+    rows[:, 0] = hashed_rows("asked")[0]
+    mention_at = {
+        token: i for i, (start, end, _) in enumerate(entry.mentions) for token in range(start, end)
+    }
+    row_of = {pair: row for row, pair in enumerate(map(tuple, entry.pairs.tolist()))}
+    for c in concluded:
+        head, tail = mention_at.get(c.head, -1), mention_at.get(c.tail, -1)
+        if (row := row_of.get((head, tail))) is not None:
+            rows[row, 1:3] = hashed_rows(f"{c.label} {c.sure}")
+            if c.or_label is not None:
+                rows[row, 3] = hashed_rows(f"or {c.or_label}")[0]
+        if (row := row_of.get((tail, head))) is not None:
+            rows[row, 4:6] = hashed_rows(f"reverse {c.label} {c.sure}")
+    return rows
 
 
 def _last(words: Sequence[str], wanted: Sequence[str]) -> tuple[int, int] | None:
@@ -171,20 +199,30 @@ class PairHead(PairView):
         context: Context = "between",
         knowledge_width: int = 0,
         view_dropout: float = 0.0,
+        conclusions: bool = False,
     ):
         view: dict[str, Any] = {"hidden": hidden, "dropout": dropout, "context": context}
         super().__init__(width, n_types, **view)
         self.knowledge = PairView(knowledge_width, n_types, **view) if knowledge_width else None
         self.view_dropout = view_dropout
+        self.concluded = None
+        if conclusions:
+            self.concluded = nn.Embedding(TAG_ROWS, hidden, padding_idx=0)
+            nn.init.zeros_(self.concluded.weight)
         self.output = nn.Linear(hidden, n_labels)
 
     def forward(
-        self, states: Tensor, index: PairIndex, known: tuple[Tensor, PairIndex] | None = None
+        self,
+        states: Tensor,
+        index: PairIndex,
+        known: tuple[Tensor, PairIndex] | None = None,
+        concluded: Tensor | None = None,
     ) -> Tensor:
         """Logits, (pairs, labels).
 
         states: (tokens, width) of all docs, one after the other; known: the states of the
-        knowledge texts, and the same pairs in them.
+        knowledge texts, and the same pairs in them. concluded: (pairs, ROWS_PER_PAIR), rows of
+        the embeddings of what an LLM concludes on each pair, 0 for none.
         """
         summed = self.view(states, index)
         if self.knowledge is not None and known is not None:
@@ -195,6 +233,8 @@ class PairHead(PairView):
                 summed = summed * (draw >= self.view_dropout)
                 other = other * (draw <= 1 - self.view_dropout)
             summed = summed + other
+        if self.concluded is not None and concluded is not None:
+            summed = summed + self.concluded(concluded).sum(-2)
         return self.output(self.dropout(torch.relu(summed)))
 
 
@@ -294,10 +334,21 @@ def _forward(
         known = _Texts(model, 1, entries, module.knowledge.width, is_train)
     set_mode(module, is_train)
     pairs = texts.index.pairs
-    parts = (pairs,) if is_train else torch.split(pairs, CHUNK)
+    rows = None
+    if module.concluded is not None:
+        rows = torch.from_numpy(numpy.concatenate([concluded_rows(entry) for entry in X]))
+        rows = rows.to(pairs.device)
+    size = max(1, len(pairs)) if is_train else CHUNK
     with torch.set_grad_enabled(is_train):
         logits = torch.cat(
-            [module(*texts.of_pairs(part), known and known.of_pairs(part)) for part in parts]
+            [
+                module(
+                    *texts.of_pairs(part),
+                    known and known.of_pairs(part),
+                    None if rows is None else rows[i * size : (i + 1) * size],
+                )
+                for i, part in enumerate(torch.split(pairs, size))
+            ]
         )
     counts = [len(entry.pairs) for entry in X]
 

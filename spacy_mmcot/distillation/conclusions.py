@@ -1,0 +1,177 @@
+"""An LLM's conclusions as soft labels, where no teacher pipeline is at hand.
+
+The probability of a conclusion is how often conclusions of its label and sureness are right on
+labelled Docs, or a default where too few are labelled.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy
+from spacy.tokens import Doc
+
+from ..corpus.extensions import get_pairs, get_relations
+from ..model.knowledge import ConcludedSpan, concluded_entities, concluded_relations
+from ..types import NO_RELATION, RELATIONS_KEY, SURENESS, Sureness
+from .soft_labels import SoftRelations, set_soft_labels, set_soft_relations
+
+Kind = Literal["entity", "relation"]
+Key = tuple[Kind, str, Sureness]
+_Judged = list[tuple[str, Sureness, bool]]
+
+# P(right) of a conclusion that nobody has checked.
+DEFAULT_CONFIDENCE: Mapping[Sureness, float] = {"high": 0.95, "medium": 0.7, "low": 0.5}
+MIN_LABELLED = 50  # labelled Docs, from which on the confidence is measured
+_PRIOR_WEIGHT = 4.0  # conclusions that the prior counts as
+_MOST_MENTIONS = 40  # of one Doc, whose pairs are written
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """P(right) of a conclusion by its kind, label and sureness; by its sureness alone where that
+    was not measured."""
+
+    default: Mapping[Sureness, float] = field(default_factory=lambda: dict(DEFAULT_CONFIDENCE))
+    measured: Mapping[Key, float] = field(default_factory=dict)
+
+    def of(self, kind: Kind, label: str, sure: Sureness) -> float:
+        return self.measured.get((kind, label, sure), self.default[sure])
+
+
+def measure_confidence(
+    docs: Iterable[Doc], default: Mapping[Sureness, float] = DEFAULT_CONFIDENCE
+) -> Confidence:
+    """How often conclusions are right, as far as Docs are labelled. A label's share is drawn
+    towards that of all labels where there are few of it. `default` stands for entities, or
+    relations, where fewer than MIN_LABELLED Docs are labelled with them."""
+    found: Counter[Key] = Counter()
+    right: Counter[Key] = Counter()
+    n_docs: Counter[Kind] = Counter()
+    for doc in docs:
+        both: tuple[tuple[Kind, _Judged | None], ...] = (
+            ("entity", _judged_entities(doc)),
+            ("relation", _judged_pairs(doc)),
+        )
+        for kind, judged in both:
+            if judged is not None:
+                n_docs[kind] += 1
+                for label, sure, is_right in judged:
+                    found[kind, label, sure] += 1
+                    right[kind, label, sure] += is_right
+    measured: dict[Key, float] = {}
+    for kind, count in n_docs.items():
+        if count < MIN_LABELLED:
+            continue
+        for sure in SURENESS:
+            keys = [key for key in found if key[0] == kind and key[2] == sure]
+            pooled = _share(sum(right[k] for k in keys), sum(found[k] for k in keys), default[sure])
+            measured |= {key: _share(right[key], found[key], pooled) for key in keys}
+    return Confidence(dict(default), measured)
+
+
+def _share(right: int, found: int, prior: float) -> float:
+    return (right + _PRIOR_WEIGHT * prior) / (found + _PRIOR_WEIGHT)
+
+
+def _judged_entities(doc: Doc) -> _Judged | None:
+    concluded = concluded_entities(doc)
+    if concluded is None or not doc.has_annotation("ENT_IOB"):
+        return None
+    gold = {(ent.start, ent.end, ent.label_) for ent in doc.ents}
+    return [(c.label, c.sure, (c.start, c.end, c.label) in gold) for c in concluded]
+
+
+def _judged_pairs(doc: Doc) -> _Judged | None:
+    concluded = concluded_relations(doc)
+    if concluded is None or RELATIONS_KEY not in doc.user_data:
+        return None
+    gold = {(r.head.start, r.tail.start): r.label for r in get_relations(doc)}
+    return [
+        (c.label, c.sure, gold.get((c.head, c.tail), NO_RELATION) == c.label) for c in concluded
+    ]
+
+
+def set_labels_from_conclusions(
+    docs: Iterable[Doc],
+    entity_labels: Sequence[str],
+    relation_labels: Sequence[str] = (),
+    confidence: Confidence | None = None,
+) -> Iterator[Doc]:
+    """Write soft labels, and soft relations where relations were asked for, onto each Doc that has
+    a conclusion; the others get none. Yields the Docs in order.
+
+    entity_labels, relation_labels: the labels of the scheme; conclusions with others do not count.
+    """
+    confidence = confidence or Confidence()
+    tags = ["O", *(f"{prefix}-{label}" for label in sorted(entity_labels) for prefix in "BI")]
+    labels = sorted(relation_labels)
+    for doc in docs:
+        entities = concluded_entities(doc)
+        if entities is not None:
+            known = [c for c in entities if c.label in entity_labels]
+            spans = [(c, confidence.of("entity", c.label, c.sure)) for c in known]
+            set_soft_labels(doc, tags, tag_probabilities(len(doc), tags, spans))
+        if labels and (soft := _soft_relations(doc, entities or [], labels, confidence)):
+            set_soft_relations(doc, soft)
+        yield doc
+
+
+def tag_probabilities(
+    n_tokens: int, tags: Sequence[str], spans: Iterable[tuple[ConcludedSpan, float]]
+) -> numpy.ndarray:
+    """(tokens, tags): the probability of each span on its tags, the rest on O."""
+    probabilities = numpy.zeros((n_tokens, len(tags)), dtype="float32")
+    probabilities[:, 0] = 1.0
+    for span, probability in spans:
+        for token in range(span.start, span.end):
+            tag = tags.index(f"{'B' if token == span.start else 'I'}-{span.label}")
+            probabilities[token] = 0.0
+            probabilities[token, 0] = 1 - probability
+            probabilities[token, tag] = probability
+    return probabilities
+
+
+def _soft_relations(
+    doc: Doc, entities: Sequence[ConcludedSpan], labels: Sequence[str], confidence: Confidence
+) -> SoftRelations | None:
+    """Distributions over the pairs that were asked about, or else all pairs of the Doc's entities,
+    or else of the concluded ones."""
+    concluded = concluded_relations(doc)
+    if concluded is None:
+        return None
+    if doc.has_annotation("ENT_IOB"):
+        spans = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
+    else:
+        spans = [(c.start, c.end, c.label) for c in entities]
+    spans = spans[:_MOST_MENTIONS]
+    place = {start: i for i, (start, _, _) in enumerate(spans)}
+    asked = get_pairs(doc)
+    if asked is None:
+        pairs = list(itertools.permutations(range(len(spans)), 2))
+    else:
+        found = ((place.get(head.start), place.get(tail.start)) for head, tail in asked)
+        pairs = [(head, tail) for head, tail in found if head is not None and tail is not None]
+    if not pairs:
+        return None
+    probabilities = numpy.zeros((len(pairs), 1 + len(labels)), dtype="float32")
+    probabilities[:, 0] = 1.0
+    rows = {pair: row for row, pair in enumerate(pairs)}
+    column = {NO_RELATION: 0, **{label: 1 + i for i, label in enumerate(labels)}}
+    for c in concluded:
+        row = rows.get((place.get(c.head, -1), place.get(c.tail, -1)))
+        if row is None or c.label not in column:
+            continue
+        probability = confidence.of("relation", c.label, c.sure)
+        rest = column.get(c.or_label or NO_RELATION, 0)
+        probabilities[row] = 0.0
+        probabilities[row, rest] = 1 - probability
+        probabilities[row, column[c.label]] += probability
+    mentions = [
+        (doc[start].idx, doc[end - 1].idx + len(doc[end - 1]), label) for start, end, label in spans
+    ]
+    return SoftRelations(list(labels), mentions, numpy.array(pairs, dtype="int64"), probabilities)
