@@ -41,6 +41,9 @@ def convert(
         Path | None,
         typer.Option(help="Recorded knowledge of the Twitter corpora or MNRE, by row number."),
     ] = None,
+    conclusions: Annotated[
+        Path | None, typer.Option(help="Recorded conclusions of the rows, by row number.")
+    ] = None,
     rewritings: Annotated[
         Path | None, typer.Option(help="Recorded rewritings of the posts, by row number.")
     ] = None,
@@ -67,7 +70,13 @@ def convert(
     from spacy_mmcot.corpus.posts import write_posts
     from spacy_mmcot.corpus.rows import Findings, write_records
 
-    from .side_files import attach_knowledge, attach_rewritings, read_row_numbers, split_rows
+    from .side_files import (
+        attach_conclusions,
+        attach_knowledge,
+        attach_rewritings,
+        read_row_numbers,
+        split_rows,
+    )
 
     findings = Findings(skip_invalid)
     chosen = None if format == "auto" else format
@@ -81,6 +90,8 @@ def convert(
         rows = split_rows(labelled, rows, findings)
     if knowledge:
         rows = attach_knowledge(knowledge, rows, findings)
+    if conclusions:
+        rows = attach_conclusions(conclusions, rows, findings)
     if rewritings:
         rows = attach_rewritings(rewritings, rows, findings)
     rows = join_rows(rows, findings)

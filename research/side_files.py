@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     StrictBool,
     StrictInt,
     StrictStr,
@@ -23,7 +24,17 @@ from spacy_mmcot.corpus.rows import Findings, Row, iter_records, parse_line
 from spacy_mmcot.elicitation.parser import parse_listing
 from spacy_mmcot.errors import Errors, MMCoTError, explain, located
 from spacy_mmcot.files import iter_lines
-from spacy_mmcot.types import Answers, EntityVariant, Text, merge_answers
+from spacy_mmcot.types import (
+    Answers,
+    ConcludedEntity,
+    ConcludedRelation,
+    Conclusion,
+    EntityVariant,
+    Post,
+    Sure,
+    Text,
+    merge_answers,
+)
 
 from .pair_listing import parse_pair_listing
 
@@ -246,3 +257,63 @@ def attach_rewritings(path: Path, rows: list[Row], findings: Findings) -> list[R
             continue
         found[place] = row._replace(answers=merge_answers(row.answers, answers))
     return found
+
+
+class _Concluded(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    mention: Text
+    label: Text
+    sure: Sure
+
+
+class _Conclusion(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    n: StrictInt
+    # As the entity corpora have it,
+    entities: list[_Concluded] | None = None
+    # and as MNRE has it, about the one pair of a row.
+    relation: Text | None = None
+    sure: Sure = "high"
+    or_label: Text | None = Field(default=None, alias="or")
+
+
+def attach_conclusions(path: Path, rows: list[Row], findings: Findings) -> list[Row]:
+    """Give rows the conclusions of a JSON Lines file: `{"n", "entities"}` with mention, label and
+    sureness of each, or `{"n", "relation", "sure", "or"}` about the pair that the row asks about.
+
+    Raises MMCoTError where a row of the file is broken.
+    """
+    found = list(rows)
+    places = {row.number: i for i, row in enumerate(rows)}
+    for _, _, record in iter_records(path, _Conclusion, findings):
+        place = places.get(record.n)
+        if place is None:
+            continue  # The files cover more rows than some protocols take.
+        row = found[place]
+        if record.relation is None:
+            entities = [ConcludedEntity(**item.model_dump()) for item in record.entities or ()]
+            conclusion = Conclusion(entities=entities)
+        else:
+            conclusion = Conclusion(relations=_concluded_pairs(row.post, record))
+        answers = Answers(id=row.post.id, conclusion=conclusion)
+        found[place] = row._replace(answers=merge_answers(row.answers, answers))
+    return found
+
+
+def _concluded_pairs(post: Post, record: _Conclusion) -> list[ConcludedRelation]:
+    relations = []
+    for head, tail in ((post.entities[h], post.entities[t]) for h, t in post.pairs or ()):
+        relations.append(
+            ConcludedRelation(
+                head=post.text[head.start : head.end],
+                head_start=head.start,
+                tail=post.text[tail.start : tail.end],
+                tail_start=tail.start,
+                label=record.relation,
+                sure=record.sure,
+                or_label=record.or_label,
+            )
+        )
+    return relations

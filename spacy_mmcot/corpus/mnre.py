@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, StrictInt, model_validator
 
 from ..errors import MMCoTError, located
 from ..files import decode_line, iter_lines
-from ..types import NO_RELATION, Answers, Entity, NounItem, Post, PostRelation, Text
+from ..types import NO_RELATION, Answers, Conclusion, Entity, NounItem, Post, PostRelation, Text
 from .rows import CURE, Findings, Row, split_of, unique_id, validate
 
 # A relation's label tells what types its ends have ("/per/org/member_of"), so an end's own label
@@ -240,10 +240,17 @@ class _Joint:
         for answers in known:
             for item in answers.noun or []:
                 nouns.setdefault(item.mention, item)
+        relations = [
+            relation
+            for answers in known
+            if answers.conclusion is not None
+            for relation in answers.conclusion.relations or ()
+        ]
         named = any(answers.noun is not None for answers in known)
         sentences = dict.fromkeys(answers.sentence for answers in known if answers.sentence)
         return Answers(
             id=name,
             noun=list(nouns.values()) if named else None,
             sentence=" ".join(sentences) or None,
+            conclusion=Conclusion(relations=relations) if relations else None,
         )

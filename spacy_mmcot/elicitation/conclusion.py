@@ -202,7 +202,7 @@ def _located_entities(
         if scheme is not None and entity.label not in scheme.entities:
             dropped.append(f"the entity label {entity.label!r} is not in the scheme")
             continue
-        places = [p for p in find_mention(entity.mention, text) if _free(p, taken)]
+        places = [p for p in _places(entity, text) if _free(p, taken)]
         if not places:
             dropped.append(f"the mention {entity.mention!r} is not in the text")
             continue
@@ -216,6 +216,12 @@ def _located_entities(
 
 def _free(place: tuple[int, int], taken: Iterable[tuple[int, int]]) -> bool:
     return all(place[1] <= start or end <= place[0] for start, end in taken)
+
+
+def _places(entity: ConcludedEntity, text: str) -> list[tuple[int, int]]:
+    if entity.start is not None and text.startswith(entity.mention, entity.start):
+        return [(entity.start, entity.start + len(entity.mention))]
+    return find_mention(entity.mention, text)
 
 
 def find_mention(mention: str, text: str) -> list[tuple[int, int]]:
@@ -276,6 +282,8 @@ def _located_relations(
             for head in ends.get(_letters(relation.head), ())
             for tail in ends.get(_letters(relation.tail), ())
             if head != tail
+            and relation.head_start in (None, head[0])
+            and relation.tail_start in (None, tail[0])
         ]
         if not pairs:
             dropped.append(

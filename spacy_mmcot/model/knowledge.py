@@ -80,7 +80,7 @@ def concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
         head, tail = ends
         if head is not None and tail is not None:
             pair = ConcludedPair(
-                head.start, tail.start, item["label"], item["sure"], item["or_label"]
+                head.start, tail.start, item["label"], item["sure"], item.get("or_label")
             )
             pairs.append(pair)
     return pairs
