@@ -277,6 +277,19 @@ class Errors:
         "[E505] The teachers do not agree on their {what}: {first} against {other}. Teachers that "
         "label together must be trained on data with the same labels."
     )
+    E506 = (
+        "[E506] {paths}: no doc has a conclusion. Elicit the question `conclusion` and convert the "
+        "posts with --answers, or name a teacher pipeline instead of --from conclusions."
+    )
+    E507 = (
+        "[E507] Only one path is given. Name the teacher pipeline and then the .spacy files that "
+        "it labels, or use --from conclusions."
+    )
+    E508 = (
+        "[E508] --confidence is {received!r}. Allowed: three probabilities above 0 and at most 1, "
+        "of high, medium and low sureness, such as 0.95,0.7,0.5."
+    )
+
     E600 = (
         "[E600] {component} has no labels. Give it some: train it on docs with entities, pass "
         "labels to initialize, or call add_label before nlp.initialize."

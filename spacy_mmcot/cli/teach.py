@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..errors import Errors, UsageError
 from ..production.engines import EngineName, choose_engine
+
+if TYPE_CHECKING:
+    from ..types import Sureness
+
+TeachSource = Literal["teacher", "conclusions"]
 
 
 def teach(
-    teacher: Annotated[Path, typer.Argument(help="Trained teacher pipeline")],
-    inputs: Annotated[
-        list[Path], typer.Argument(help=".spacy files or folders of them, with knowledge")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[TEACHER] INPUTS...",
+            help="Trained teacher pipeline, then .spacy files or folders of them, with knowledge. "
+            "With --from conclusions there is no teacher.",
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The .spacy file with soft labels")
     ],
+    source: Annotated[
+        TeachSource, typer.Option("--from", help="A trained pipeline, or the LLM's conclusions")
+    ] = "teacher",
+    scheme: Annotated[
+        Path | None,
+        typer.Option(help="With --from conclusions: scheme.yml, whose labels count"),
+    ] = None,
+    confidence: Annotated[
+        str,
+        typer.Option(
+            help="With --from conclusions: how likely a conclusion of high, medium and low "
+            "sureness is right. Measured instead where 50 labelled docs have conclusions."
+        ),
+    ] = "0.95,0.7,0.5",
     prompt_length: Annotated[
         int, typer.Option(min=0, help="Also store targets for this many prompt vectors; 0 for none")
     ] = 0,
@@ -48,15 +72,26 @@ def teach(
         int, typer.Option(min=1, help="Docs that a worker writes, and a kill loses, at once")
     ] = 500,
 ) -> None:
-    """Predict label probabilities with a TEACHER for INPUTS, above all for unlabelled posts.
+    """Predict label probabilities with a TEACHER for INPUTS, above all for unlabelled posts. With
+    --from conclusions they come from the LLM's conclusions themselves, and no labels are needed.
 
     A run that was stopped goes on where it was when the same command is given again.
     """
     from ..production.pipelines import load_pipeline
-    from ..production.teaching import TeachRequest, teach_files
+    from ..production.teaching import TeachRequest, teach_files, teach_from_conclusions
 
+    if source == "conclusions":
+        taught = teach_from_conclusions(paths, output, scheme, parse_confidence(confidence))
+        print(
+            f"{taught.docs} docs, {taught.with_conclusion} with a conclusion, {taught.labelled} "
+            f"labelled. P(right): {taught.confidence.describe()} -> {output}"
+        )
+        return
+    teacher, *inputs = paths
+    if not inputs:
+        raise UsageError(Errors.E507)
     request = TeachRequest(
-        [str(source) for source in (teacher, *(also or ()))],
+        [str(name) for name in (teacher, *(also or ()))],
         inputs,
         output,
         pictures,
@@ -71,3 +106,17 @@ def teach(
         f"{result.prompt_targets} prompt targets, {output.stat().st_size / 1e6:.1f} MB, "
         f"{result.seconds:.1f} s -> {output}"
     )
+
+
+def parse_confidence(text: str) -> dict[Sureness, float]:
+    """Three probabilities with commas between them, of high, medium and low sureness. Raises
+    UsageError for anything else."""
+    from ..types import SURENESS
+
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != len(SURENESS) or not all(0 < number <= 1 for number in numbers):
+        raise UsageError(Errors.E508.format(received=text))
+    return dict(zip(SURENESS, numbers, strict=True))

@@ -39,6 +39,15 @@ class Confidence:
     default: Mapping[Sureness, float] = field(default_factory=lambda: dict(DEFAULT_CONFIDENCE))
     measured: Mapping[Key, float] = field(default_factory=dict)
 
+    def describe(self) -> str:
+        """The probabilities in one line."""
+        known = [f"{sure} {value:.2f}" for sure, value in self.default.items()]
+        known += [
+            f"{label} {sure} {value:.2f}"
+            for (_, label, sure), value in sorted(self.measured.items())
+        ]
+        return ", ".join(known)
+
     def of(self, kind: Kind, label: str, sure: Sureness) -> float:
         return self.measured.get((kind, label, sure), self.default[sure])
 
@@ -94,6 +103,18 @@ def _judged_pairs(doc: Doc) -> _Judged | None:
     return [
         (c.label, c.sure, gold.get((c.head, c.tail), NO_RELATION) == c.label) for c in concluded
     ]
+
+
+def labels_of_conclusions(docs: Iterable[Doc]) -> tuple[list[str], list[str]]:
+    """The entity and the relation labels that conclusions and gold annotations have."""
+    entities: set[str] = set()
+    relations: set[str] = set()
+    for doc in docs:
+        entities.update(c.label for c in concluded_entities(doc) or ())
+        entities.update(ent.label_ for ent in doc.ents)
+        relations.update(c.label for c in concluded_relations(doc) or ())
+        relations.update(relation.label for relation in get_relations(doc))
+    return sorted(entities), sorted(relations - {NO_RELATION})
 
 
 def set_labels_from_conclusions(

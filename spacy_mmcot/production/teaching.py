@@ -4,7 +4,7 @@ job that was stopped goes on and several workers can share it."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,19 @@ from spacy.vocab import Vocab
 
 from .. import __version__
 from ..corpus.docbin import docbin_paths, read_docs, write_docs
+from ..distillation.conclusions import (
+    DEFAULT_CONFIDENCE,
+    Confidence,
+    labels_of_conclusions,
+    measure_confidence,
+    set_labels_from_conclusions,
+)
 from ..distillation.prompt_targets import KnowledgeEncoder, get_encoder_source, set_prompt_targets
 from ..distillation.teach import teach
 from ..errors import Errors, MMCoTError
+from ..model.knowledge import concluded_entities, concluded_relations
+from ..scheme import read_scheme
+from ..types import Sureness
 from .annotate import Loader
 from .engines import Engine, run_chunks
 from .job import Layout, Outcome, files_digest, opened_job
@@ -55,6 +65,48 @@ class TeachResult:
     unlabelled: int
     prompt_targets: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class ConclusionResult:
+    """Counts of Docs: all, those with a conclusion, those with entity annotation; and how far the
+    conclusions were trusted."""
+
+    docs: int
+    with_conclusion: int
+    labelled: int
+    confidence: Confidence
+
+
+def teach_from_conclusions(
+    inputs: Sequence[Path],
+    output: Path,
+    scheme: Path | None = None,
+    default: Mapping[Sureness, float] = DEFAULT_CONFIDENCE,
+) -> ConclusionResult:
+    """Write the Docs of all inputs, in order, with soft labels from their conclusions to the
+    output.
+
+    scheme: whose labels count; None for all labels that conclusions and gold have.
+    default: P(right) by sureness, where too few labelled Docs have conclusions to measure it.
+
+    Raises MMCoTError for inputs or a scheme that cannot be used, and where no Doc has a conclusion.
+    """
+    vocab = Vocab()
+    files = [file for path in inputs for file in docbin_paths(path)]
+    docs = [doc for file in files for doc in read_docs(file, vocab)]
+    concluded = [doc for doc in docs if concluded_entities(doc) or concluded_relations(doc)]
+    if not concluded:
+        raise MMCoTError(Errors.E506.format(paths=", ".join(map(str, inputs))))
+    confidence = measure_confidence(docs, default)
+    if scheme is not None:
+        known = read_scheme(scheme)
+        entities, relations = list(known.entities), list(known.relations)
+    else:
+        entities, relations = labels_of_conclusions(docs)
+    write_docs(output, set_labels_from_conclusions(docs, entities, relations, confidence))
+    labelled = sum(doc.has_annotation("ENT_IOB") for doc in docs)
+    return ConclusionResult(len(docs), len(concluded), labelled, confidence)
 
 
 class _ChunkTeacher:
