@@ -25,6 +25,7 @@ from spacy_mmcot.elicitation.parser import parse_listing
 from spacy_mmcot.errors import Errors, MMCoTError, explain, located
 from spacy_mmcot.files import iter_lines
 from spacy_mmcot.types import (
+    NO_RELATION,
     Answers,
     ConcludedEntity,
     ConcludedRelation,
@@ -304,14 +305,15 @@ def attach_conclusions(path: Path, rows: list[Row], findings: Findings) -> list[
 
 def _concluded_pairs(post: Post, record: _Conclusion) -> list[ConcludedRelation]:
     relations = []
-    for head, tail in ((post.entities[h], post.entities[t]) for h, t in post.pairs or ()):
+    entities = post.entities or []
+    for head, tail in ((entities[h], entities[t]) for h, t in post.pairs or ()):
         relations.append(
             ConcludedRelation(
                 head=post.text[head.start : head.end],
                 head_start=head.start,
                 tail=post.text[tail.start : tail.end],
                 tail_start=tail.start,
-                label=record.relation,
+                label=record.relation or NO_RELATION,
                 sure=record.sure,
                 or_label=record.or_label,
             )

@@ -160,10 +160,12 @@ def _plain(value: Any) -> Any:
 
 def _line_of(parsed: Any, place: Iterable[Any]) -> int:
     """The line of the deepest key of `place` that the file has."""
-    line, node = 1, parsed
+    line = 1
+    node = parsed
     for key in place:
-        if isinstance(node, dict) and key in node:
-            line = node.lc.key(key)[0] + 1
+        position = getattr(node, "lc", None)  # what the parser notes on lists and mappings
+        if position is not None and isinstance(node, dict) and key in node:
+            line = position.key(key)[0] + 1
             node = node[key]
     return line
 

@@ -42,10 +42,8 @@ class Confidence:
     def describe(self) -> str:
         """The probabilities in one line."""
         known = [f"{sure} {value:.2f}" for sure, value in self.default.items()]
-        known += [
-            f"{label} {sure} {value:.2f}"
-            for (_, label, sure), value in sorted(self.measured.items())
-        ]
+        for (_, label, sure), value in sorted(self.measured.items()):
+            known.append(f"{label} {sure} {value:.2f}")
         return ", ".join(known)
 
     def of(self, kind: Kind, label: str, sure: Sureness) -> float:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
-from spacy.strings import hash_string
+from spacy.strings import get_string_id
 from spacy.tokens import Doc
 
 from ..errors import Errors, MMCoTError
@@ -89,7 +89,8 @@ def concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
 @functools.lru_cache(maxsize=4096)
 def hashed_rows(name: str, n_rows: int = TAG_ROWS) -> tuple[int, int]:
     """Two rows of an embedding table for a name, never row 0."""
-    return tuple(1 + hash_string(f"{name}\0{i}") % (n_rows - 1) for i in range(2))  # type: ignore[return-value]
+    first, second = (1 + get_string_id(f"{name}\0{i}") % (n_rows - 1) for i in range(2))
+    return first, second
 
 
 def kind_of(kind: str) -> str:

@@ -95,7 +95,11 @@ def teach_from_conclusions(
     vocab = Vocab()
     files = [file for path in inputs for file in docbin_paths(path)]
     docs = [doc for file in files for doc in read_docs(file, vocab)]
-    concluded = [doc for doc in docs if concluded_entities(doc) or concluded_relations(doc)]
+    concluded = [
+        doc
+        for doc in docs
+        if concluded_entities(doc) is not None or concluded_relations(doc) is not None
+    ]
     if not concluded:
         raise MMCoTError(Errors.E506.format(paths=", ".join(map(str, inputs))))
     confidence = measure_confidence(docs, default)
