@@ -63,7 +63,7 @@ PUBLIC = {
         "spacy_mmcot.distillation.teach": ["teach"],
         "spacy_mmcot.distillation.prompt_targets": ["KnowledgeEncoder", "set_prompt_targets"],
         "spacy_mmcot.distillation.soft_labels": ["set_soft_labels", "get_soft_labels"],
-        "spacy_mmcot.evaluation.calibration": ["fit_temperature"],
+        "spacy_mmcot.evaluation.temperature": ["fit_temperature"],
     },
     "Production": {
         "spacy_mmcot.production.worker": ["PipelineWorker", "Busy"],
