@@ -83,9 +83,7 @@ def evaluate(
     return metrics
 
 
-def run_pipeline(
-    nlp: Language, examples: list[Example]
-) -> tuple[dict[str, Any], list[Predicted]]:
+def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any], list[Predicted]]:
     """Run the pipeline over the predicted Docs of the examples, which then hold what it found, and
     score that against the references. Returns the metrics, as `evaluate` describes them, and the
     predictions."""
@@ -155,7 +153,7 @@ def _collect_names(docs: Iterable[Doc], source: object = "seen") -> set[tuple[st
 
 
 def _move_to_vocab(doc: Doc, nlp: Language) -> Doc:
-    """The Doc, or where it has another vocab a copy on the pipeline's, which its components need."""
+    """The Doc, or a copy on the pipeline's vocab, which its components need."""
     if doc.vocab is nlp.vocab:
         return doc
     return Doc(nlp.vocab).from_bytes(doc.to_bytes())

@@ -1,8 +1,8 @@
 """Predictions: what was found in each Doc of a corpus beside what is labelled there.
 
-`evaluate --predictions` writes one JSON line per Doc; comparing, calibrating and reporting read only
-these records. A record needs no pipeline: `make_prediction` builds one from a labelled Doc and
-findings of any origin, such as an LLM's conclusions.
+`evaluate --predictions` writes one JSON line per Doc; `compare`, `cascade` and `report` read these
+records. A record needs no pipeline: `make_prediction` builds one from a labelled Doc and findings
+of any origin, such as an LLM's conclusions.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class Predicted(Record):
     """One Doc with its gold labels and the findings.
 
     words: number of tokens.
-    gold, gold_relations: None where the Doc is not labelled with entities, or with relations. `gold`
-        is also None, and `entities` empty, where the gold entities were given to the pipeline.
+    gold, gold_relations: None where the Doc is not labelled with entities, or with relations.
+        `gold` is also None, and `entities` empty, where the gold entities were given to the
+        pipeline.
     relations: between predicted mentions (end to end); None where relations were not predicted.
     confidence: probability that all mentions of the Doc are right; None where it is not known.
     """

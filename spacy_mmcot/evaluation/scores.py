@@ -1,7 +1,7 @@
 """Counts of predictions against gold, and the scores computed from them.
 
-Counts are arrays whose last axis is (right, found, gold), where right items are both found and gold.
-Docs without gold labels do not count.
+Counts are arrays whose last axis is (right, found, gold): right items are both found and gold. Docs
+without gold labels do not count.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Texts with their entities and relations as HTML, and the templates of the page.
 
-An arc over the text stands for each relation. displaCy is not used: its dependency view draws a text
-as one line that never wraps, at a fixed distance per word, and has no room for scores or for what is
-right, wrong and missed; its entity view escapes texts but not labels.
+An arc over the text stands for each relation. displaCy is not used: its dependency view draws a
+text as one line that never wraps, at a fixed distance per word, and cannot show scores or which
+relations are right, wrong and missed; its entity view escapes texts but not labels.
 """
 
 from __future__ import annotations

@@ -85,12 +85,13 @@ def _make_choices(doc: Doc, alignment: Alignment) -> list[dict[str, Any]]:
         weights = alignment.tokens[ent.start : ent.end].mean(0).astype("float64")
         top = min(max(float(weights.max()), _MIN_PEAK / weights.size), 1.0)
         start, end = ent.start_char, ent.end_char
+        before = max(start - _CONTEXT, 0)
         choices.append(
             {
                 "mention": ent.text,
                 "label": ent.label_,
                 "heat": _make_heat(weights / top),
-                "before": ("…" if start > _CONTEXT else "") + text[max(start - _CONTEXT, 0) : start],
+                "before": ("…" if before else "") + text[before:start],
                 "after": text[end : end + _CONTEXT] + ("…" if end + _CONTEXT < len(text) else ""),
                 "summary": _summarise(weights),
                 "top": _format_share(top),

@@ -234,7 +234,8 @@ def render_svg(
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     # HTML needs neither metadata nor name spaces, and ids must be unique on the page.
-    svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->|\s+xmlns(:\w+)?="[^"]*"', "", svg, flags=re.S)
+    unneeded = r'<metadata>.*?</metadata>|<!--.*?-->|\s+xmlns(:\w+)?="[^"]*"'
+    svg = re.sub(unneeded, "", svg, flags=re.DOTALL)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"(\d+(?:\.\d+)?)px (?:'[^']+', )*sans-serif", r"\1px system-ui, sans-serif", svg)
