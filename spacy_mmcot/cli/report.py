@@ -57,8 +57,8 @@ def report(
     knowledge. The docs with the most errors come first."""
     from ..errors import Errors, UsageError
     from ..files import check_exists, replace_file
-    from ..report.build import ReportSettings, build_report
     from ..production.pipelines import load_pipeline
+    from ..report.build import ReportSettings, build_report
 
     sources = _parse_names("--pipeline", "FOLDER", "training/student/model-best", pipeline or [])
     files = _parse_names("--predictions", "FILE", "student.jsonl", predictions or [], sources)
