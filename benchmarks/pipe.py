@@ -29,7 +29,7 @@ from spacy.training import Example
 from spacy.util import minibatch
 
 from spacy_mmcot.model.encoder import PromptedEncoder
-from spacy_mmcot.model.encoder_bridge import torch_encoder
+from spacy_mmcot.model.encoder_bridge import find_torch_encoder
 
 # Runs the batch of the given number.
 Contender = Callable[[int], None]
@@ -137,7 +137,7 @@ STOCK_CONFIG: dict[str, Any] = {
 
 def encoder_of(nlp: Language) -> PromptedEncoder | None:
     """The torch encoder of a pipeline, None where it has none with layers of its own."""
-    found = (torch_encoder(component) for _, component in nlp.pipeline)
+    found = (find_torch_encoder(component) for _, component in nlp.pipeline)
     return next((module for module in found if module is not None), None)
 
 

@@ -1,9 +1,11 @@
-"""An LLM's knowledge as a teacher reads it: tags on the tokens, and a second text segment."""
+"""What an LLM said about a Doc, as a teacher's input: tags on the tokens and a second text segment
+for its encoder, a Doc of its own for the pair classifier."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -13,9 +15,8 @@ from spacy.tokens import Doc
 from ..errors import Errors, MMCoTError
 from ..types import KNOWLEDGE_KEY
 
-# What kinds of thing an LLM names, sorted by the word that heads the kind ("film festival" is an
-# event, "festival film" a work). A kind that no word decides is "other": still worth a tag, since
-# it marks a mention.
+# The words that head an LLM's description of a kind ("film festival" is an event, "festival film" a
+# work). A description without any of them is of the kind "other", whose tag still marks a mention.
 KIND_WORDS: dict[str, str] = {
     "person": """person people man woman boy girl child kid player footballer golfer singer artist
         musician rapper actor actress author writer poet journalist reporter politician president
@@ -73,12 +74,35 @@ _WORD = re.compile(r"[a-z]+")
 # 0 is "no tag"; each kind has one tag for the first token of a mention and one for the others.
 N_TAGS = 1 + 2 * len(KINDS)
 
-# What the segment can hold, in this order.
+# The parts that a segment can have, in this order.
 SEGMENT_GRAINS: tuple[str, ...] = ("caption", "sentence", "multimodality")
 
 
-def kind_index(kind: str) -> int:
-    """The index into KINDS of a kind in an LLM's words ("person/footballer", "US state")."""
+@dataclass(frozen=True)
+class SegmentSettings:
+    """The knowledge segment. length: most word pieces, 0 for no segment; grains: which of
+    SEGMENT_GRAINS it has.
+
+    Raises MMCoTError for an unknown grain.
+    """
+
+    length: int = 0
+    grains: Sequence[str] = SEGMENT_GRAINS
+
+    def __post_init__(self) -> None:
+        for grain in self.grains:
+            if grain not in SEGMENT_GRAINS:
+                raise MMCoTError(
+                    Errors.E409.format(
+                        name="In segment_grains of spacy_mmcot.PromptedTransformer.v1 a grain",
+                        received=repr(grain),
+                        allowed=", ".join(SEGMENT_GRAINS),
+                    )
+                )
+
+
+def find_kind(kind: str) -> int:
+    """The index into KINDS of a kind as an LLM describes it ("person/footballer", "US state")."""
     for alternative in _ALTERNATIVES.split(kind.lower()):
         for word in reversed(_WORD.findall(_TAIL.sub("", alternative))):
             singular = word.removesuffix("ies") + "y" if word.endswith("ies") else word
@@ -88,69 +112,75 @@ def kind_index(kind: str) -> int:
     return len(KINDS) - 1
 
 
-def knowledge_tags(doc: Doc) -> NDArray[numpy.int64]:
+def tag_tokens(doc: Doc) -> NDArray[numpy.int64]:
     """The tag of each token, shape (tokens,): the kinds of the `noun` answer where its mentions
-    stand in the text.
+    are found in the text."""
+    items = _get_knowledge(doc).get("noun") or ()
+    return mark_mentions(
+        doc, [(item["mention"], 1 + 2 * find_kind(item["kind"])) for item in items]
+    )
 
-    Mentions are matched without regard to case, white space and leading # or @, at token
-    boundaries only; a longer mention wins over a shorter one inside it.
+
+def mark_mentions(doc: Doc, mentions: Iterable[tuple[str, int]]) -> NDArray[numpy.int64]:
+    """Shape (tokens,): 0, or where a mention is found its tag on the first token and tag + 1 on the
+    others.
+
+    Mentions are matched at token boundaries, without regard to case, white space and leading # or
+    @. Where mentions overlap, the longest wins.
     """
     tags = numpy.zeros(len(doc), dtype="int64")
-    items = _knowledge(doc).get("noun") or ()
-    if not len(doc) or not items:
-        return tags
-    text, first_token, last_token = _squeezed(doc)
-    mentions = sorted(
-        ((_squeeze(item["mention"]), item["kind"]) for item in items), key=lambda m: -len(m[0])
+    squeezed = sorted(
+        ((_squeeze(mention), tag) for mention, tag in mentions), key=lambda m: -len(m[0])
     )
-    for mention, kind in mentions:
-        if not mention:
-            continue
-        at = text.find(mention)
+    if not len(doc) or not squeezed:
+        return tags
+    text, first_token, last_token = _squeeze_doc(doc)
+    for mention, tag in squeezed:
+        at = text.find(mention) if mention else -1
         while at >= 0:
             start = first_token.get(at)
             end = last_token.get(at + len(mention))
             if start is not None and end is not None and not tags[start : end + 1].any():
-                tag = 1 + 2 * kind_index(kind)
                 tags[start : end + 1] = tag + 1
                 tags[start] = tag
             at = text.find(mention, at + 1)
     return tags
 
 
-def segment_parts(doc: Doc, grains: Sequence[str] = SEGMENT_GRAINS) -> list[str]:
-    """The knowledge that a list of mentions cannot hold: the picture's caption, what the post
-    means, and how picture and post bear on each other; of these, `grains`, as far as known."""
-    knowledge = _knowledge(doc)
+def get_segment_parts(doc: Doc, grains: Sequence[str] = SEGMENT_GRAINS) -> list[str]:
+    """Those of the `grains` that the Doc has: the picture's caption, what the post means, how
+    picture and post relate."""
+    knowledge = _get_knowledge(doc)
     parts = (knowledge.get(name) or "" for name in SEGMENT_GRAINS if name in grains)
     return [part.strip() for part in parts if part.strip()]
 
 
-def segment_text(doc: Doc) -> str:
-    """All of these parts as one text."""
-    return " ".join(segment_parts(doc))
+def get_segment_text(doc: Doc) -> str:
+    """All grains of the segment as one text."""
+    return " ".join(get_segment_parts(doc))
 
 
-def full_text(doc: Doc) -> str:
-    """All knowledge of a Doc as one text, its mentions and explanations first."""
+def get_full_text(doc: Doc) -> str:
+    """All knowledge of a Doc as one text, mentions and explanations first."""
     nouns = (
         f"{item['mention']}: {item['kind']}. {item.get('explanation') or ''}".strip()
-        for item in _knowledge(doc).get("noun") or ()
+        for item in _get_knowledge(doc).get("noun") or ()
     )
-    return " ".join([*nouns, segment_text(doc)]).strip()
+    return " ".join([*nouns, get_segment_text(doc)]).strip()
 
 
-def _knowledge(doc: Doc) -> Mapping[str, Any]:
-    """Raises MMCoTError where a user wrote something else there."""
+def _get_knowledge(doc: Doc) -> Mapping[str, Any]:
+    """The Doc's knowledge, empty without any. Raises MMCoTError where it is not of the right
+    form."""
     user_data: dict[Any, Any] = doc.user_data
     knowledge = user_data.get(KNOWLEDGE_KEY) or {}
-    problem = _problem(knowledge)
+    problem = _find_problem(knowledge)
     if problem:
         raise MMCoTError(Errors.E410.format(doc=repr(doc.text[:60]), problem=problem))
     return knowledge
 
 
-def _problem(knowledge: Any) -> str | None:
+def _find_problem(knowledge: Any) -> str | None:
     if not isinstance(knowledge, Mapping):
         return f"is a {type(knowledge).__name__}"
     for name in SEGMENT_GRAINS:
@@ -169,12 +199,13 @@ def _problem(knowledge: Any) -> str | None:
 
 
 def _squeeze(text: str) -> str:
+    """In lower case, without white space and leading # or @."""
     return "".join(text.lower().split()).lstrip("#@")
 
 
-def _squeezed(doc: Doc) -> tuple[str, dict[int, int], dict[int, int]]:
-    """The Doc's lower-cased text without white space; which token starts at an offset of it, and
-    which ends there."""
+def _squeeze_doc(doc: Doc) -> tuple[str, dict[int, int], dict[int, int]]:
+    """The Doc's text in lower case without white space, the tokens by where they start in it, and
+    the tokens by where they end."""
     text = ""
     first_token: dict[int, int] = {}
     last_token: dict[int, int] = {}
@@ -183,7 +214,7 @@ def _squeezed(doc: Doc) -> tuple[str, dict[int, int], dict[int, int]]:
         if not word:
             continue
         first_token[len(text)] = i
-        # A token such as "#NBA" may be named without its sign.
+        # A token such as "#NBA" is found with and without its sign.
         stripped = word.lstrip("#@")
         if stripped and stripped != word:
             first_token[len(text) + len(word) - len(stripped)] = i

@@ -102,7 +102,7 @@ def test_states_of_the_texts_own_pieces_alone(nlp: Language) -> None:
     module = module_of(nlp)
     for doc in nlp.pipe([know(nlp, text) for text in TEXTS]):
         counts = [len(token_states) for token_states in states(doc)]
-        pieces = module.pieces.pieces(doc, 99)
+        pieces = module.pieces.split_doc(doc, 99)
         assert counts == [len(row) for row in pieces]
         assert all(counts)
         expected = module.pieces.tokenizer.convert_ids_to_tokens([p for row in pieces for p in row])
@@ -156,7 +156,7 @@ def test_no_prompt_is_the_plain_encoder(source: str) -> None:
     plain = AutoModel.from_pretrained(source)
     tokenizer = module.pieces.tokenizer
     for doc in nlp.pipe(TEXTS):
-        ids = [piece for row in module.pieces.pieces(doc, 99) for piece in row]
+        ids = [piece for row in module.pieces.split_doc(doc, 99) for piece in row]
         if not ids:
             continue
         around = [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
@@ -170,7 +170,7 @@ def test_a_segment_is_the_plain_encoders_text_pair(source: str) -> None:
     module = module_of(nlp)
     doc = nlp(know(nlp, TEXTS[0]))
     tokenizer = module.pieces.tokenizer
-    ids = [piece for row in module.pieces.pieces(doc, 99) for piece in row]
+    ids = [piece for row in module.pieces.split_doc(doc, 99) for piece in row]
     parts = ["a stage at night", "A concert in the old town."]
     (segment,) = module.pieces.joined_pieces([parts], 12)
     assert len(segment) == 12
@@ -243,7 +243,7 @@ def test_long_docs_have_one_state_a_token(source: str, setting: str) -> None:
     settings = {**SETTINGS[setting], "max_length": 40, "stride": 10}
     nlp = pipeline(source, **settings)
     doc = nlp(know(nlp, LONG))
-    pieces = module_of(nlp).pieces.pieces(doc, 99)
+    pieces = module_of(nlp).pieces.split_doc(doc, 99)
     assert [len(s) for s in states(doc)] == [len(row) for row in pieces]
     assert strings(doc) == [
         piece

@@ -18,7 +18,7 @@ from tiny import module_of, pipeline
 
 from spacy_mmcot.corpus.extensions import register
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.model.encoder_rows import PictureTraining, see
+from spacy_mmcot.model.picture_input import PictureSettings, see_pictures
 from spacy_mmcot.model.prompts import set_alignment
 from spacy_mmcot.types import ID_KEY, IMAGE_KEY
 
@@ -189,18 +189,18 @@ def test_training_hides_and_swaps(bert_source: str) -> None:
     vision = nlp.get_pipe("transformer").model.layers[0]  # type: ignore[attr-defined]
     docs = [with_picture(nlp, f"text {i}", encoded(noise(20 + i, 20), "PNG")) for i in range(40)]
     torch.manual_seed(1)
-    whole = see(vision, docs, True, PictureTraining(0.0, 0.0, 0.0))
+    whole = see_pictures(vision, docs, True, PictureSettings(4, 0.0, 0.0, 0.0))
     assert whole is not None
     assert whole.own == whole.shown == list(range(40))
-    assert see(vision, docs, True, PictureTraining(1.0, 0.0, 0.0)) is None
-    some = see(vision, docs, True, PictureTraining(0.5, 0.0, 0.0))
+    assert see_pictures(vision, docs, True, PictureSettings(4, 1.0, 0.0, 0.0)) is None
+    some = see_pictures(vision, docs, True, PictureSettings(4, 0.5, 0.0, 0.0))
     assert some is not None
     assert 8 < sum(row >= 0 for row in some.own) < 32
-    swapped = see(vision, docs, True, PictureTraining(0.0, 1.0, 0.0))
+    swapped = see_pictures(vision, docs, True, PictureSettings(4, 0.0, 1.0, 0.0))
     assert swapped is not None
     assert all(own != shown for own, shown in zip(swapped.own, swapped.shown, strict=True))
     # At inference every doc has its own.
-    plain = see(vision, docs, False, PictureTraining(1.0, 1.0, 0.0))
+    plain = see_pictures(vision, docs, False, PictureSettings(4, 1.0, 1.0, 0.0))
     assert plain is not None
     assert plain.own == plain.shown == list(range(40))
 
@@ -208,4 +208,4 @@ def test_training_hides_and_swaps(bert_source: str) -> None:
 @pytest.mark.parametrize("rates", [(-0.1, 0, 0), (0, 1.1, 0), (0, 0, -1)])
 def test_rates_out_of_range(rates: tuple[float, float, float]) -> None:
     with pytest.raises(MMCoTError, match="E409"):
-        PictureTraining(*rates)
+        PictureSettings(4, *rates)

@@ -7,7 +7,7 @@ import pytest
 import spacy
 from spacy.tokens import Doc
 
-from spacy_mmcot.model.pair_classifier import DocPairs, knowledge_doc
+from spacy_mmcot.model.pair_classifier import DocPairs, make_knowledge_doc
 from spacy_mmcot.types import KNOWLEDGE_KEY
 
 PAIRS = numpy.array([[0, 1]])
@@ -19,7 +19,7 @@ def located(words: list[str], mentions: list[tuple[int, int]], sentence: str | N
     if sentence is not None:
         doc.user_data[KNOWLEDGE_KEY] = {"sentence": sentence}
     entry = DocPairs(doc, [(*mention, "X") for mention in mentions], PAIRS)
-    found = knowledge_doc(entry)
+    found = make_knowledge_doc(entry)
     assert found.pairs is PAIRS
     assert [label for _, _, label in found.mentions] == ["X"] * len(mentions)
     return [found.doc[start:end].text for start, end, _ in found.mentions]
@@ -45,7 +45,7 @@ def test_the_last_place_counts() -> None:
     words = ["Bo", "in", "Oslo"]
     doc = Doc(spacy.blank("en").vocab, words=words)
     doc.user_data[KNOWLEDGE_KEY] = {"sentence": "Oslo rains, so Bo left Oslo"}
-    found = knowledge_doc(DocPairs(doc, [(0, 1, "X"), (2, 3, "X")], PAIRS))
+    found = make_knowledge_doc(DocPairs(doc, [(0, 1, "X"), (2, 3, "X")], PAIRS))
     assert found.mentions == [(4, 5, "X"), (6, 7, "X")]
 
 

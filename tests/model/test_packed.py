@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spacy_mmcot.model.encoder import PieceBatch, PromptedEncoder
-from spacy_mmcot.model.packed import can_pack, packed_states
+from spacy_mmcot.model.encoder import can_pack, run_packed
 from spacy_mmcot.model.sources import load_pretrained
 
 PACKABLE = ("bert", "roberta", "electra")
@@ -31,7 +31,7 @@ def test_states_are_those_of_the_encoder(tiny_source: Callable[[str], str], fami
     words = encoder.get_input_embeddings()(pieces.ids)
     with torch.no_grad():
         own = encoder(inputs_embeds=words, attention_mask=pieces.mask).last_hidden_state
-        packed = packed_states(encoder, None, inputs_embeds=words, attention_mask=pieces.mask)
+        packed = run_packed(encoder, None, inputs_embeds=words, attention_mask=pieces.mask)
     real = pieces.mask.bool()
     assert own[real].std() > 0.1
     assert torch.allclose(packed[real], own[real], atol=1e-5)

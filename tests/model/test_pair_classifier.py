@@ -14,7 +14,7 @@ from thinc.api import Adam, Model
 from torch import Tensor
 
 from spacy_mmcot.model import pair_classifier as pair_bridge
-from spacy_mmcot.model.architectures import PairClassifier
+from spacy_mmcot.model.pair_classifier import PairClassifier
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.pair_classifier import (
     Context,

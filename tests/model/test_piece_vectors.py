@@ -16,9 +16,9 @@ from thinc.api import Adam, Model
 from tiny import SENTENCES
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.model.architectures import PieceEmbed
+from spacy_mmcot.model.cnn import PieceEmbed
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.cnn import MAX_PIECES, PieceVectors, piece_vectors, principal_rows
+from spacy_mmcot.model.cnn import MAX_PIECES, PieceVectors, make_piece_vectors, compute_principal_rows
 from spacy_mmcot.model.sources import load_pretrained
 
 TEXT = "Annas Berg sings in Oslonian towns"
@@ -26,7 +26,7 @@ TEXT = "Annas Berg sings in Oslonian towns"
 
 @pytest.fixture
 def vectors(source: str) -> Model:
-    model = piece_vectors(source, table_width=12, width=6)
+    model = make_piece_vectors(source, table_width=12, width=6)
     model.initialize()
     return model
 
@@ -40,7 +40,7 @@ def test_a_token_is_the_mean_of_its_pieces(vectors: Model) -> None:
     doc = make(TEXT)
     found = vectors.predict([doc])
     assert found.dataXd.shape == (len(doc), 6) and found.lengths.tolist() == [len(doc)]
-    pieces = module.pieces.pieces(doc, MAX_PIECES)
+    pieces = module.pieces.split_doc(doc, MAX_PIECES)
     assert max(map(len, pieces)) > 1
     for row, ids in zip(found.dataXd, pieces, strict=True):
         with torch.no_grad():
@@ -77,19 +77,19 @@ def test_principal_rows_keep_distances() -> None:
     generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(10, 3, generator=generator)).Q
     table = torch.randn(50, 3, generator=generator) @ basis.T + 5
-    rows = principal_rows(table, 3)
+    rows = compute_principal_rows(table, 3)
     assert rows.shape == (50, 3) and rows.std().item() == pytest.approx(1)
     before, after = (torch.nn.functional.pdist(each) for each in (table, rows))
     scale = (after[0] / before[0]).item()
     torch.testing.assert_close(after, before * scale, rtol=1e-3, atol=1e-3)
     first, last = rows[:, 0].var(), rows[:, 2].var()
     assert first > last
-    assert principal_rows(table, 99).shape == (50, 10)
+    assert compute_principal_rows(table, 99).shape == (50, 10)
 
 
 def test_the_rows_are_the_encoders(bert_source: str, vectors: Model) -> None:
     """Words that the encoder puts close to each other are close in the table."""
-    model = piece_vectors(bert_source, table_width=16, width=6)
+    model = make_piece_vectors(bert_source, table_width=16, width=6)
     model.initialize()
     table = torch_shim(model).module.table.float()
     _, encoder = load_pretrained(bert_source)

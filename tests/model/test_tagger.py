@@ -11,7 +11,7 @@ from spacy.tokens import Doc
 from spacy.vocab import Vocab
 from thinc.api import Adam, Model
 
-from spacy_mmcot.model.architectures import Tagger
+from spacy_mmcot.model.tagger import Tagger
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.crf import ILLEGAL, legal_steps
 from spacy_mmcot.model.tagger import TagScores, set_tags

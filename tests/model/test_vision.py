@@ -32,9 +32,9 @@ from transformers import (
 
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.vision import ConvVision as ConvModule
-from spacy_mmcot.model.vision import VisionModel, vision_grid
-from spacy_mmcot.model.vision_architectures import ConvVision, HFVision
+from spacy_mmcot.model.vision import ConvModule
+from spacy_mmcot.model.vision import VisionModel, get_patch_grid
+from spacy_mmcot.model.vision import ConvVision, HFVision
 from spacy_mmcot.pictures.read import PicturePolicy
 from spacy_mmcot.types import ID_KEY, IMAGE_KEY
 
@@ -101,7 +101,7 @@ def test_every_family_gives_its_patches(source: str, tmp_path: Path) -> None:
     found = model.predict(docs(red, None, blue, red))
     assert found.rows == [0, -1, 1, 0]
     assert found.patches.shape == (2, 16, 24)
-    assert vision_grid(model) == (4, 4)
+    assert get_patch_grid(model) == (4, 4)
     assert model.get_dim("nO") == 24
     assert not torch.allclose(found.patches[0], found.patches[1])
 
@@ -120,7 +120,7 @@ def test_a_convolutional_family_too(tmp_path: Path) -> None:
     ResNetModel(config).save_pretrained(tmp_path / "resnet")
     model = ready(HFVision(str(tmp_path / "resnet")))
     found = model.predict(docs(picture(tmp_path, (9, 99, 9), "green.png")))
-    rows, columns = vision_grid(model)
+    rows, columns = get_patch_grid(model)
     assert found.patches.shape == (1, rows * columns, 16)
 
 
