@@ -155,11 +155,11 @@ def bare_encoder(module: PromptedEncoder, docs: Iterable[Doc], parts: int) -> Ca
     limit = module.max_pieces - pieces.n_special
     rows: list[list[int]] = []
     for doc in docs:
-        flat = [piece for word in pieces.pieces(doc, limit) for piece in word]
+        flat = [piece for word in pieces.split_doc(doc, limit) for piece in word]
         for start in range(0, len(flat), limit):
             rows.append([*pieces.prefix, *flat[start : start + limit], *pieces.suffix])
     rows.sort(key=len)
-    padding = pieces.tokenizer.pad_token_id or 0
+    padding = pieces.pad_id
     batches = [
         _padded(rows[i : i + LIMIT_BATCH], padding) for i in range(0, len(rows), LIMIT_BATCH)
     ]

@@ -19,8 +19,8 @@ from .crf import ILLEGAL, legal_steps
 
 
 class TagHead(nn.Module):
-    """Emission scores from one linear layer, and a transition matrix that forbids illegal steps. Its
-    other entries are parameters with `learn_transitions` and 0 without."""
+    """Emission scores from one linear layer, and a transition matrix that forbids illegal steps.
+    Its other entries are parameters with `learn_transitions` and 0 without."""
 
     legal: Tensor
 
@@ -40,8 +40,8 @@ class TagHead(nn.Module):
 
 @dataclass
 class TagScores:
-    """A batch's scores, or their gradients: emissions, (tokens, tags) for each Doc, and transitions,
-    (tags + 1, tags + 1), for all."""
+    """A batch's scores, or their gradients: emissions, (tokens, tags) for each Doc, and
+    transitions, (tags + 1, tags + 1), for all."""
 
     emissions: list[Floats2d]
     transitions: Floats2d

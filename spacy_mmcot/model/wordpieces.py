@@ -279,6 +279,6 @@ def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device) -> PieceBat
         text[i, row.text[0] : row.text[1]] = 1
         if row.tags is not None:
             tags[i, : len(row.tags)] = row.tags
-    arrays = [ids, mask, types, text, *([tags] if rows[0].tags is not None else [])]
-    tensors = [torch.from_numpy(array).to(device) for array in arrays]
-    return PieceBatch(*tensors[:4], tags=tensors[4] if len(tensors) > 4 else None)
+    tensors = [torch.from_numpy(array).to(device) for array in (ids, mask, types, text, tags)]
+    batch = PieceBatch(*tensors)
+    return batch if rows[0].tags is not None else batch._replace(tags=None)

@@ -77,7 +77,8 @@ class _Started(NamedTuple):
 
 
 def _cut_parts(lengths: NDArray[numpy.int64]) -> list[tuple[int, int]]:
-    """Parts of similar length as (first, last exclusive) windows. lengths: (windows,), ascending."""
+    """Parts of similar length, as (first, last exclusive) windows. lengths: (windows,),
+    ascending."""
     parts = []
     first = 0
     for i, length in enumerate(lengths):

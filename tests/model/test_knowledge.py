@@ -13,10 +13,10 @@ from spacy_mmcot.model.knowledge import (
     KIND_WORDS,
     KINDS,
     N_TAGS,
-    get_full_text,
     find_kind,
-    tag_tokens,
+    get_full_text,
     get_segment_text,
+    tag_tokens,
 )
 from spacy_mmcot.types import KNOWLEDGE_KEY
 
