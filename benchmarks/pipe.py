@@ -29,7 +29,7 @@ from spacy.training import Example
 from spacy.util import minibatch
 
 from spacy_mmcot.model.encoder import PromptedEncoder
-from spacy_mmcot.model.encoder_bridge import torch_encoder
+from spacy_mmcot.model.encoder_bridge import find_torch_encoder
 
 # Runs the batch of the given number.
 Contender = Callable[[int], None]
@@ -137,7 +137,7 @@ STOCK_CONFIG: dict[str, Any] = {
 
 def encoder_of(nlp: Language) -> PromptedEncoder | None:
     """The torch encoder of a pipeline, None where it has none with layers of its own."""
-    found = (torch_encoder(component) for _, component in nlp.pipeline)
+    found = (find_torch_encoder(component) for _, component in nlp.pipeline)
     return next((module for module in found if module is not None), None)
 
 
@@ -155,11 +155,11 @@ def bare_encoder(module: PromptedEncoder, docs: Iterable[Doc], parts: int) -> Ca
     limit = module.max_pieces - pieces.n_special
     rows: list[list[int]] = []
     for doc in docs:
-        flat = [piece for word in pieces.pieces(doc, limit) for piece in word]
+        flat = [piece for word in pieces.split_doc(doc, limit) for piece in word]
         for start in range(0, len(flat), limit):
             rows.append([*pieces.prefix, *flat[start : start + limit], *pieces.suffix])
     rows.sort(key=len)
-    padding = pieces.tokenizer.pad_token_id or 0
+    padding = pieces.pad_id
     batches = [
         _padded(rows[i : i + LIMIT_BATCH], padding) for i in range(0, len(rows), LIMIT_BATCH)
     ]

@@ -60,8 +60,27 @@ def show(results: list[dict[str, Any]]) -> None:
                 Console().print(table)
 
 
+def page(
+    output: Annotated[Path, typer.Argument(help="HTML file to write")],
+    results: Annotated[Path, typer.Option(help="One line a finished run")] = Path(
+        "research/results.jsonl"
+    ),
+) -> None:
+    """Write all experiments' runs as a page that needs no network."""
+    from spacy_mmcot.files import replace_file
+
+    from .page import render_page
+    from .results import read_all_results
+
+    html = render_page(read_all_results(results))
+    with replace_file(output) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    print(f"✔ {output}")
+
+
 app.command("run")(plain_errors(run))
 app.command("convert")(plain_errors(convert))
+app.command("page")(plain_errors(page))
 app.command("perturb")(plain_errors(perturb_files))
 
 if __name__ == "__main__":

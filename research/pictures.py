@@ -14,8 +14,8 @@ from rich.table import Table
 
 from research.ambiguity import ambiguous_scores, ambiguous_surfaces
 from research.results import read_results
-from spacy_mmcot.cli.evaluate import measure
 from spacy_mmcot.corpus.reader import Corpus
+from spacy_mmcot.evaluation.evaluate import run_pipeline
 from spacy_mmcot.files import write_json
 from spacy_mmcot.production.pipelines import load_pipeline
 from spacy_mmcot.types import Pictures
@@ -44,9 +44,9 @@ def main(pipeline: str, corpus: Path, synthetic: Path, output: Path) -> None:
     ambiguous = ambiguous_surfaces(labelled)
     for way, name in WAYS.items():
         examples = list(Corpus(corpus / "test.spacy", pictures=way)(nlp))
-        metrics, _ = measure(nlp, examples)
+        metrics, found = run_pipeline(nlp, examples)
         figures[name] = metrics["ents_f"]
-        scores = ambiguous_scores(examples, ambiguous)
+        scores = ambiguous_scores(found, ambiguous)
         figures[f"{name}_ambiguous"] = scores["ambiguous_f"]
         figures["demo_ambiguous_n"] = scores["ambiguous_n"]
     write_json(output, figures)

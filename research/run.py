@@ -20,10 +20,14 @@ from typing import Any
 
 from filelock import FileLock
 from spacy.util import load_config
+from spacy.vocab import Vocab
 
+from spacy_mmcot.corpus.docbin import read_all
 from spacy_mmcot.errors import Errors, MMCoTError
+from spacy_mmcot.evaluation.predictions import read_predictions
 from spacy_mmcot.types import Pictures
 
+from .ambiguity import ambiguous_scores, ambiguous_surfaces
 from .plan import Plan, Run
 from .results import append_result, read_all_results
 
@@ -151,7 +155,7 @@ class Runner:
         first, *others = run.pictures
         started = time.perf_counter()
         predictions = model.parent.with_name(f"{model.parent.name}.predictions.jsonl")
-        metrics = self._evaluate(run, model, own, first, "--predictions", predictions)
+        metrics = self._evaluate(run, model, own, first, predictions)
         also = {self._part(path): self._evaluate(run, model, path, first) for path in further}
         other_pictures = {way: self._evaluate(run, model, own, way) for way in others}
         seconds = time.perf_counter() - started
@@ -247,16 +251,25 @@ class Runner:
         _call("train", run.config, "--output", folder, *flat)
 
     def _evaluate(
-        self, run: Run, model: Path, data: Path, pictures: Pictures, *further: object
+        self,
+        run: Run,
+        model: Path,
+        data: Path,
+        pictures: Pictures,
+        predictions: Path | None = None,
     ) -> Any:
         output = model.parent / "metrics.json"
-        options = ["--output", output, "--pictures", pictures, *further]
+        predictions = predictions or model.parent / "predictions.jsonl"
+        options = ["--output", output, "--pictures", pictures, "--predictions", predictions]
         if run.knowledge:
             options.append("--knowledge")
-        for part in self.plan.ambiguous:
-            options += ["--ambiguous", self._file(part)]
         _call("mmcot", "evaluate", model, data, *options)
-        return json.loads(output.read_text(encoding="utf-8"))
+        metrics = json.loads(output.read_text(encoding="utf-8"))
+        if self.plan.ambiguous:
+            files = [data, *map(self._file, self.plan.ambiguous)]
+            surfaces = ambiguous_surfaces(doc for file in files for doc in read_all(file, Vocab()))
+            metrics.update(ambiguous_scores(read_predictions(predictions), surfaces))
+        return metrics
 
 
 def _call(*command: object) -> None:

@@ -31,10 +31,10 @@ PUBLIC = {
         "spacy_mmcot.components.rel": ["MMCoTRel", "PairPrediction"],
     },
     "Architectures": {
-        "spacy_mmcot.model.architectures": [
-            *("PromptedTransformer", "Tagger", "PairClassifier", "KnowledgeReader")
-        ],
-        "spacy_mmcot.model.vision_architectures": ["ConvVision", "HFVision"],
+        "spacy_mmcot.model.encoder_bridge": ["PromptedTransformer", "KnowledgeReader"],
+        "spacy_mmcot.model.tagger": ["Tagger"],
+        "spacy_mmcot.model.pair_classifier": ["PairClassifier"],
+        "spacy_mmcot.model.vision": ["ConvVision", "HFVision"],
         "spacy_mmcot.model.prompts": ["make_alignment_setter", "set_alignment"],
     },
     "Readers, scorers, policies": {
@@ -63,7 +63,7 @@ PUBLIC = {
         "spacy_mmcot.distillation.teach": ["teach"],
         "spacy_mmcot.distillation.prompt_targets": ["KnowledgeEncoder", "set_prompt_targets"],
         "spacy_mmcot.distillation.soft_labels": ["set_soft_labels", "get_soft_labels"],
-        "spacy_mmcot.evaluation.calibration": ["fit_temperature"],
+        "spacy_mmcot.evaluation.temperature": ["fit_temperature"],
     },
     "Production": {
         "spacy_mmcot.production.worker": ["PipelineWorker", "Busy"],

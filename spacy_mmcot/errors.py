@@ -472,12 +472,12 @@ class Errors:
         "an existing section and a key, such as training.dropout."
     )
     E708 = (
-        "[E708] {option} compares entities, and none are scored: {pipeline} on {path}. Name a "
-        "pipeline that finds entities and data that is labelled with them, or leave it out."
+        "[E708] Seen names are entities, but none are scored: {pipeline} on {path}. Use a pipeline "
+        "that finds entities and data labelled with them, or leave out the seen data."
     )
     E709 = (
-        "[E709] {path}: no doc is labelled with entities, so it names no labelled surface. Give "
-        "{option} labelled data, such as the train split."
+        "[E709] {path}: no doc is labelled with entities, so there are no seen names. Give "
+        "labelled data as seen (--seen), such as the train split."
     )
     E704 = (
         "[E704] A step of the experiment failed (its own message stands above): {command}. Mend "

@@ -33,6 +33,7 @@ from transformers import (
 
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.encoder import PromptedEncoder
+from spacy_mmcot.model.encoder_bridge import PromptedTransformer
 
 WIDTH = 16
 
@@ -217,3 +218,10 @@ def pipeline(source: str, **settings: Any) -> Language:
 
 def module_of(nlp: Language) -> PromptedEncoder:
     return torch_shim(nlp.get_pipe("transformer").model).module  # type: ignore[attr-defined]
+
+
+def build(source: str, **settings: Any) -> PromptedEncoder:
+    """The architecture's module alone, with its settings."""
+    model = PromptedTransformer(source, **settings)
+    model.initialize()
+    return torch_shim(model).module

@@ -1,4 +1,4 @@
-"""`calibrate`: make a pipeline's span scores mean what they say."""
+"""`calibrate`: fit the temperature of a pipeline's confidence scores."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def calibrate(
         Path, typer.Argument(help=".spacy file or folder with gold entities, not the test set")
     ],
     knowledge: Annotated[
-        bool, typer.Option(help="Let the pipeline see the docs' knowledge (for teachers)")
+        bool, typer.Option(help="Give the docs' knowledge to the pipeline (for teachers)")
     ] = False,
 ) -> None:
-    """Fit the temperature of PIPELINE's span scores on DATA. Predictions stay as they are."""
+    """Fit the temperature of PIPELINE's span scores on DATA. Predictions do not change."""
     from ..corpus.reader import Corpus
     from ..errors import Errors, MMCoTError
-    from ..evaluation.calibration import fit_temperature
+    from ..evaluation.temperature import calibrate_pipeline
     from ..production.pipelines import load_pipeline
 
     nlp = load_pipeline(pipeline)
@@ -29,13 +29,7 @@ def calibrate(
     if not pipeline.is_dir() or found is None:
         raise MMCoTError(Errors.E701.format(source=pipeline))
     component: Any = nlp.get_pipe(found)
-    examples = list(Corpus(data, knowledge=knowledge)(nlp))
-    docs = [eg.predicted for eg in examples]
-    for name in nlp.pipe_names[: nlp.pipe_names.index(found)]:
-        docs = list(nlp.get_pipe(name).pipe(docs))  # type: ignore[attr-defined]
-    for example, doc in zip(examples, docs, strict=True):
-        example.predicted = doc
     before = component.cfg["temperature"]
-    after = fit_temperature(component, examples)
+    after = calibrate_pipeline(nlp, found, list(Corpus(data, knowledge=knowledge)(nlp)))
     component.to_disk(pipeline / found, exclude=["vocab"])
     print(f"temperature of {pipeline}: {before:.3f} -> {after:.3f}")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-# What stands below the labels: the name of the row, and the prefix of its metrics.
-_WAYS = {
+# Rows below the labels, and the prefixes of their metrics.
+_OTHER_SCORES = {
     "boundaries alone": "ents_boundary",
     "overlap, right label": "ents_partial",
     "seqeval": "seqeval",
@@ -22,49 +22,47 @@ _SEEN = {
 }
 
 
-def tables(metrics: dict[str, Any], *, confusion: bool, reliability: bool) -> Iterable[Table]:
-    """The scores of entities and relations, and what else was asked for, where it was scored."""
+def make_tables(metrics: dict[str, Any], *, confusion: bool, reliability: bool) -> Iterable[Table]:
+    """The scores of entities and relations, as far as there are any, and the tables asked for."""
     if "ents_f" in metrics:
         more = {
             name: {key: metrics[f"{prefix}_{key}"] for key in "prf"}
-            for name, prefix in _WAYS.items()
+            for name, prefix in _OTHER_SCORES.items()
         }
-        yield _scores("Entities (strict)", metrics, "ents", more)
+        yield _make_scores("Entities (strict)", metrics, "ents", more)
     pairs: Mapping[str, Mapping[str, int]] = metrics.get("rel_confusion") or {}
     if "rel_f" in metrics:
         support = {label: sum(row.values()) for label, row in pairs.items()}
         macro = {"macro": {"f": metrics["rel_macro_f"]}}
-        yield _scores("Relations on gold mentions", metrics, "rel", macro, support)
+        yield _make_scores("Relations on gold mentions", metrics, "rel", macro, support)
     if "rel_e2e_f" in metrics:
-        yield _scores("Relations end to end", metrics, "rel_e2e")
+        yield _make_scores("Relations end to end", metrics, "rel_e2e")
     if confusion and metrics.get("ents_confusion"):
-        yield _confusion("Confusion of entities", metrics["ents_confusion"])
+        yield _make_confusion("Confusion of entities", metrics["ents_confusion"])
     if confusion and pairs:
-        yield _confusion("Confusion of relations", pairs)
+        yield _make_confusion("Confusion of relations", pairs)
     if reliability and "ents_f" in metrics:
-        yield _reliability("Reliability of mentions", metrics["ents_reliability"])
-        yield _reliability("Reliability of docs", metrics["docs_reliability"])
+        yield _make_reliability("Reliability of mentions", metrics["ents_reliability"])
+        yield _make_reliability("Reliability of docs", metrics["docs_reliability"])
 
 
-def lines(metrics: Mapping[str, Any]) -> Iterable[str]:
-    """What stands below the tables."""
-    if "ambiguous_n" in metrics:
-        yield _group_line("ambiguous names", metrics, "ambiguous")
+def format_lines(metrics: Mapping[str, Any]) -> Iterable[str]:
+    """The lines below the tables."""
     for prefix, name in _SEEN.items():
         if f"{prefix}_n" in metrics:
-            yield _group_line(name, metrics, prefix)
-    yield _summary(metrics)
+            yield _format_group(name, metrics, prefix)
+    yield _format_summary(metrics)
 
 
-def _scores(
+def _make_scores(
     title: str,
     metrics: Mapping[str, Any],
     prefix: str,
     more: Mapping[str, Mapping[str, float]] | None = None,
     support: Mapping[str, int] | None = None,
 ) -> Table:
-    """P, R and F in percent: all, each label, and the rows of `more`; where `support` is given,
-    each label's number of gold items too."""
+    """P, R and F in percent: all, each label, and the rows of `more`; with `support`, the number of
+    gold items of each label too."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -80,9 +78,9 @@ def _scores(
     return table
 
 
-def _confusion(title: str, pairs: Mapping[str, Mapping[str, int]]) -> Table:
-    """A row for each gold label, a column for each predicted one, "None" last. Columns are headed
-    by the rows' numbers: two dozen labels do not fit across a terminal."""
+def _make_confusion(title: str, pairs: Mapping[str, Mapping[str, int]]) -> Table:
+    """A row for each gold label, a column for each predicted one, "None" last. Column headings are
+    the rows' numbers: two dozen labels do not fit across a terminal."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -94,7 +92,7 @@ def _confusion(title: str, pairs: Mapping[str, Mapping[str, int]]) -> Table:
     heads = {label: label if label == NO_RELATION else str(i) for i, label in enumerate(labels, 1)}
     columns = [label for label in labels if label in predicted]
     table = Table("gold", "", title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.min_width = len(title)  # a title is broken at the width of its table
+    table.min_width = len(title)  # rich wraps a title at the width of its table
     for label in columns:
         table.add_column(heads[label], justify="right", no_wrap=True)
     for label in labels:
@@ -104,8 +102,8 @@ def _confusion(title: str, pairs: Mapping[str, Mapping[str, int]]) -> Table:
     return table
 
 
-def _reliability(title: str, curve: Iterable[Mapping[str, Any]]) -> Table:
-    """The bins that hold anything."""
+def _make_reliability(title: str, curve: Iterable[Mapping[str, Any]]) -> Table:
+    """The bins that are not empty."""
     from rich.table import Table
 
     table = Table("score", "number", "mean score", "right", title=title)
@@ -116,7 +114,7 @@ def _reliability(title: str, curve: Iterable[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _group_line(name: str, metrics: Mapping[str, Any], prefix: str) -> str:
+def _format_group(name: str, metrics: Mapping[str, Any], prefix: str) -> str:
     n = metrics[f"{prefix}_n"]
     if not n:
         return f"{name}: none in this data"
@@ -124,7 +122,7 @@ def _group_line(name: str, metrics: Mapping[str, Any], prefix: str) -> str:
     return f"{name}: F {f} (P {p}, R {r}) over {n} mentions"
 
 
-def _summary(metrics: Mapping[str, Any]) -> str:
+def _format_summary(metrics: Mapping[str, Any]) -> str:
     training = metrics["training"] or {}
     parts = [f"{metrics['docs']} docs", f"{metrics['words_per_second']} words/s"]
     if "ents_ece" in metrics:

@@ -38,11 +38,11 @@ def export(
     if output.resolve() == Path(pipeline).resolve():
         raise MMCoTError(Errors.E781.format(path=output))
     try:
-        from ..production.export import exported
+        from ..production.export import export as export_pipeline
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise MMCoTError(Errors.E442.format(purpose="Exporting", package=package)) from None
-    nlp = exported(load_pipeline(pipeline), precision.value, threads)
+    nlp = export_pipeline(load_pipeline(pipeline), precision.value, threads)
     try:
         nlp.to_disk(output)
     except OSError as error:

@@ -21,7 +21,7 @@ from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states
 from ..model.crf import best_paths, lattice, log_marginals, path_scores, span_log_probabilities
 from ..model.tagger import TagScores, set_tags
-from ..model.wordpieces import like_length
+from ..model.wordpieces import group_by_length
 from .base import DEFAULT_TOK2VEC, DistilledPipe
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
@@ -313,7 +313,7 @@ def _pad_batches(
     """Batches of Docs of similar length: their indexes, emissions padded to (docs, tokens, tags),
     and lengths (docs,). emissions: (tokens, tags) of each Doc by its index."""
     filled = list(emissions)
-    for group in like_length([len(array) for array in emissions.values()], MAX_PADDED):
+    for group in group_by_length([len(array) for array in emissions.values()], MAX_PADDED):
         indexes = [filled[row] for row in group]
         arrays = [emissions[i] for i in indexes]
         padded = torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True)

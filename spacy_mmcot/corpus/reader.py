@@ -54,35 +54,62 @@ def Corpus(
     Raises MMCoTError for unknown `pictures`; the reader does for a path that is not set, missing,
     no DocBin, or empty, and where there is but one picture to shuffle.
     """
-    if pictures not in PICTURES:
-        raise MMCoTError(Errors.E215.format(received=pictures, allowed=", ".join(PICTURES)))
-    register()
-    copied: list[Any] = [ID_KEY, PROMPT_TARGET_KEY]
-    if knowledge:
-        copied.append(KNOWLEDGE_KEY)
+    _check_pictures(pictures)
 
     def read(nlp: Language) -> Iterator[Example]:
         if path is None:
             raise MMCoTError(Errors.E204)
-        references: Iterable[Doc] = _references(Path(path), limit, nlp.vocab)
-        others: dict[Picture, Picture] = {}
-        if pictures == "shuffled":
-            references = list(references)
-            others = _shuffled(map(get_image, references), path)
-        for reference in references:
-            predicted = bare_copy(reference, copied)
-            if gold_entities:
-                _copy_entities(reference, predicted)
-                pairs = get_judged_pairs(reference)
-                if pairs is not None:
-                    predicted.user_data[PAIRS_KEY] = [list(pair) for pair in pairs]
-            picture = get_image(reference)
-            if picture is not None and pictures != "none":
-                shown = _black() if pictures == "black" else others.get(picture, picture)
-                set_image(predicted, shown)
-            yield Example(predicted, reference)
+        yield from make_examples(
+            _references(Path(path), limit, nlp.vocab),
+            knowledge=knowledge,
+            gold_entities=gold_entities,
+            pictures=pictures,
+            source=path,
+        )
 
     return read
+
+
+def make_examples(
+    references: Iterable[Doc],
+    *,
+    knowledge: bool = True,
+    gold_entities: bool = False,
+    pictures: Pictures = "none",
+    source: object = "the docs",
+) -> Iterator[Example]:
+    """Examples of these reference Docs, as `Corpus` describes them.
+
+    source: what messages call the Docs.
+
+    Raises MMCoTError for unknown `pictures`, and where there is but one picture to shuffle.
+    """
+    _check_pictures(pictures)
+    register()
+    copied: list[Any] = [ID_KEY, PROMPT_TARGET_KEY]
+    if knowledge:
+        copied.append(KNOWLEDGE_KEY)
+    others: dict[Picture, Picture] = {}
+    if pictures == "shuffled":
+        references = list(references)
+        others = _shuffled(map(get_image, references), source)
+    for reference in references:
+        predicted = bare_copy(reference, copied)
+        if gold_entities:
+            _copy_entities(reference, predicted)
+            pairs = get_judged_pairs(reference)
+            if pairs is not None:
+                predicted.user_data[PAIRS_KEY] = [list(pair) for pair in pairs]
+        picture = get_image(reference)
+        if picture is not None and pictures != "none":
+            shown = _black() if pictures == "black" else others.get(picture, picture)
+            set_image(predicted, shown)
+        yield Example(predicted, reference)
+
+
+def _check_pictures(pictures: str) -> None:
+    if pictures not in PICTURES:
+        raise MMCoTError(Errors.E215.format(received=pictures, allowed=", ".join(PICTURES)))
 
 
 def _references(path: Path, limit: int, vocab: Vocab) -> Iterator[Doc]:

@@ -16,7 +16,7 @@ import numpy
 from spacy.tokens import Doc
 
 from ..corpus.extensions import get_pairs, get_relations
-from ..model.knowledge import ConcludedSpan, concluded_entities, concluded_relations
+from ..model.knowledge import ConcludedSpan, get_concluded_entities, get_concluded_relations
 from ..types import NO_RELATION, RELATIONS_KEY, SURENESS, Sureness
 from .soft_labels import SoftRelations, set_soft_labels, set_soft_relations
 
@@ -86,7 +86,7 @@ def _share(right: int, found: int, prior: float) -> float:
 
 
 def _judged_entities(doc: Doc) -> _Judged | None:
-    concluded = concluded_entities(doc)
+    concluded = get_concluded_entities(doc)
     if concluded is None or not doc.has_annotation("ENT_IOB"):
         return None
     gold = {(ent.start, ent.end, ent.label_) for ent in doc.ents}
@@ -94,7 +94,7 @@ def _judged_entities(doc: Doc) -> _Judged | None:
 
 
 def _judged_pairs(doc: Doc) -> _Judged | None:
-    concluded = concluded_relations(doc)
+    concluded = get_concluded_relations(doc)
     if concluded is None or RELATIONS_KEY not in doc.user_data:
         return None
     gold = {(r.head.start, r.tail.start): r.label for r in get_relations(doc)}
@@ -108,9 +108,9 @@ def labels_of_conclusions(docs: Iterable[Doc]) -> tuple[list[str], list[str]]:
     entities: set[str] = set()
     relations: set[str] = set()
     for doc in docs:
-        entities.update(c.label for c in concluded_entities(doc) or ())
+        entities.update(c.label for c in get_concluded_entities(doc) or ())
         entities.update(ent.label_ for ent in doc.ents)
-        relations.update(c.label for c in concluded_relations(doc) or ())
+        relations.update(c.label for c in get_concluded_relations(doc) or ())
         relations.update(relation.label for relation in get_relations(doc))
     return sorted(entities), sorted(relations - {NO_RELATION})
 
@@ -130,7 +130,7 @@ def set_labels_from_conclusions(
     tags = ["O", *(f"{prefix}-{label}" for label in sorted(entity_labels) for prefix in "BI")]
     labels = sorted(relation_labels)
     for doc in docs:
-        entities = concluded_entities(doc)
+        entities = get_concluded_entities(doc)
         if entities is not None:
             known = [c for c in entities if c.label in entity_labels]
             spans = [(c, confidence.of("entity", c.label, c.sure)) for c in known]
@@ -160,7 +160,7 @@ def _soft_relations(
 ) -> SoftRelations | None:
     """Distributions over the pairs that were asked about, or else all pairs of the Doc's entities,
     or else of the concluded ones."""
-    concluded = concluded_relations(doc)
+    concluded = get_concluded_relations(doc)
     if concluded is None:
         return None
     if doc.has_annotation("ENT_IOB"):

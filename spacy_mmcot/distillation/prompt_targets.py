@@ -14,7 +14,7 @@ from spacy.tokens import Doc
 from spacy.util import minibatch
 
 from ..errors import Errors, MMCoTError
-from ..model.knowledge import full_text
+from ..model.knowledge import get_full_text
 from ..model.sources import load_pretrained
 from ..types import PROMPT_TARGET_KEY
 
@@ -59,7 +59,7 @@ def set_prompt_targets(docs: Sequence[Doc], encoder: KnowledgeEncoder, batch_siz
 
     A target is stored as 16-bit floats, 768 bytes a prompt vector at width 384.
     """
-    known = [(doc, text) for doc in docs if (text := full_text(doc))]
+    known = [(doc, text) for doc in docs if (text := get_full_text(doc))]
     # Texts of similar length share a batch, since padding would cost more than the sort.
     known.sort(key=lambda pair: len(pair[1]))
     batches = [

@@ -1,11 +1,9 @@
-"""Several predictions of the same Docs, brought into one order.
-
-Whether one pipeline is better than another on the same Docs: the paired bootstrap (Efron and
+"""Whether one pipeline is better than another on the same Docs: the paired bootstrap (Efron and
 Tibshirani 1993; for NLP: Berg-Kirkpatrick, Burkett and Klein, EMNLP 2012).
 
-The Docs are drawn anew with replacement, the same draw for all pipelines, and F1 is computed over
-each draw: the spread of the difference says how much of it may be due to the Docs at hand. What a
-different training seed would have given is another matter: give several.
+Docs are drawn with replacement, the same draw for all pipelines, and F1 is computed over each draw:
+the spread of the difference shows how much of it may be due to the choice of Docs. The spread over
+training seeds is another matter: compare several.
 """
 
 from __future__ import annotations
@@ -18,17 +16,73 @@ import numpy
 from numpy.typing import NDArray
 
 from ..errors import Errors, MMCoTError
-from .predictions import Predicted
-from .scores import Counts, f_scores, mentions
+from .predictions import Predicted, read_predictions
+from .scores import Counts, compute_f, count_entities, count_relations, get_mentions
 
-_SHOWN = 3
+_SHOWN = 3  # ids in a message
+_MAX_DRAWS = 2_000_000  # held at a time: 16 MB of indexes
 
 
-def in_order_of(
+class Comparison(NamedTuple):
+    """F1 from 0 to 1, means over the seeds.
+
+    low, high: the 95% interval of the difference, by percentiles of the resamples.
+    p_one_sided: the share of resamples in which the student is not better: its F1 minus the
+        baseline's is 0 or below.
+    p_two_sided: twice the smaller of that share and the share in which the difference is 0 or
+        above, at most 1.
+    """
+
+    docs: int
+    baseline_f: float
+    student_f: float
+    difference: float
+    low: float
+    high: float
+    p_one_sided: float
+    p_two_sided: float
+    baseline_by_seed: list[float]
+    student_by_seed: list[float]
+
+
+def compare_files(
+    baselines: Sequence[Path], students: Sequence[Path], *, resamples: int = 10_000, seed: int = 0
+) -> dict[str, Comparison]:
+    """Compare predictions files, one a training seed: "ents" over the Docs labelled with entities,
+    where every pipeline predicts them, and "rel_e2e" over those labelled with relations, likewise.
+
+    Raises MMCoTError where the files do not describe the same Docs, or neither can be compared.
+    """
+    paths = [*baselines, *students]
+    first, *others = [read_predictions(path) for path in paths]
+    matched = [first] + [
+        match_predictions(first, docs, paths=(paths[0], path))
+        for path, docs in zip(paths[1:], others, strict=True)
+    ]
+    rows = list(zip(*matched, strict=True))
+    entities = [row for row in rows if all(doc.gold is not None for doc in row)]
+    relations = [row for row in rows if all(doc.gold_relations is not None for doc in row)]
+    if any(doc.relations is None for row in relations for doc in row):
+        relations = []
+    compared = {}
+    for task, labelled, count in (
+        ("ents", entities, count_entities),
+        ("rel_e2e", relations, count_relations),
+    ):
+        if labelled:
+            counts = [count(docs) for docs in zip(*labelled, strict=True)]
+            n = len(baselines)
+            compared[task] = compare_counts(counts[:n], counts[n:], resamples=resamples, seed=seed)
+    if not compared:
+        raise MMCoTError(Errors.E802.format(path=paths[0]))
+    return compared
+
+
+def match_predictions(
     first: Sequence[Predicted], others: Sequence[Predicted], *, paths: tuple[Path, Path]
 ) -> list[Predicted]:
-    """The Docs of `others` in the order of `first`. Their labels must be the same, but for a kind
-    of labels that one side has nowhere: entities, where a pipeline was given them, or relations.
+    """The Docs of `others` in the order of `first`. Both must have the same labels, except for
+    entities or relations that one side has in no Doc.
 
     paths: the files of both, for messages.
 
@@ -37,8 +91,8 @@ def in_order_of(
     by_id = {doc.id: doc for doc in others}
     _check_ids({doc.id: doc for doc in first}, by_id, paths)
     matched = [by_id[doc.id] for doc in first]
-    for part, read in _PARTS.items():
-        own, theirs = [read(doc) for doc in first], [read(doc) for doc in matched]
+    for part, get in _PARTS.items():
+        own, theirs = [get(doc) for doc in first], [get(doc) for doc in matched]
         if all(value is None for value in own) or all(value is None for value in theirs):
             continue
         for doc, left, right in zip(first, own, theirs, strict=True):
@@ -65,11 +119,7 @@ def _check_ids(
         )
 
 
-def _gold(doc: Predicted) -> object:
-    return None if doc.gold is None else mentions(doc.gold)
-
-
-def _gold_relations(doc: Predicted) -> object:
+def _get_gold_relations(doc: Predicted) -> object:
     if doc.gold_relations is None:
         return None
     return {(r.head, r.tail, r.label) for r in doc.gold_relations}
@@ -78,38 +128,12 @@ def _gold_relations(doc: Predicted) -> object:
 # What must be the same, under the name that a message gives it.
 _PARTS: dict[str, Callable[[Predicted], object]] = {
     "text": lambda doc: doc.text,
-    "set of labelled entities": _gold,
-    "set of labelled relations": _gold_relations,
+    "set of labelled entities": lambda doc: None if doc.gold is None else get_mentions(doc.gold),
+    "set of labelled relations": _get_gold_relations,
 }
 
 
-# Draws held at a time: 16 MB of indexes.
-_DRAWS = 2_000_000
-
-
-class Comparison(NamedTuple):
-    """F1 from 0 to 1, means over the seeds.
-
-    low, high: the 95% interval of the difference, by percentiles of the resamples.
-    p_one_sided: the share of resamples in which the student is not better: its F1 less the
-        baseline's is 0 or below.
-    p_two_sided: twice the smaller of that share and the share in which the difference is 0 or
-        above, at most 1.
-    """
-
-    docs: int
-    baseline_f: float
-    student_f: float
-    difference: float
-    low: float
-    high: float
-    p_one_sided: float
-    p_two_sided: float
-    baseline_by_seed: list[float]
-    student_by_seed: list[float]
-
-
-def paired_bootstrap(
+def compare_counts(
     baselines: Sequence[Counts],
     students: Sequence[Counts],
     *,
@@ -119,12 +143,12 @@ def paired_bootstrap(
     """Compare pipelines by their counts on the same Docs, (docs, 3) each, one array a training
     seed. A resample draws Docs once for all of them and takes the mean of F1 over the seeds."""
     counts = numpy.stack([*baselines, *students])
-    own = f_scores(counts.sum(axis=1))
+    own = compute_f(counts.sum(axis=1))
     n = len(baselines)
     differences = numpy.concatenate(
         [
-            _differences(weights, counts, n)
-            for weights in _resampled(counts.shape[1], resamples, numpy.random.default_rng(seed))
+            _compute_differences(weights, counts, n)
+            for weights in _resample(counts.shape[1], resamples, numpy.random.default_rng(seed))
         ]
     )
     low, high = numpy.quantile(differences, [0.025, 0.975])
@@ -144,11 +168,11 @@ def paired_bootstrap(
     )
 
 
-def _resampled(
+def _resample(
     n_docs: int, resamples: int, generator: numpy.random.Generator
 ) -> Iterator[NDArray[numpy.float64]]:
     """How often each Doc was drawn: (some resamples, docs) arrays, `resamples` rows in all."""
-    at_once = max(1, _DRAWS // n_docs)
+    at_once = max(1, _MAX_DRAWS // n_docs)
     for start in range(0, resamples, at_once):
         rows = min(at_once, resamples - start)
         drawn = generator.integers(n_docs, size=(rows, n_docs))
@@ -157,13 +181,13 @@ def _resampled(
         yield weights.reshape(rows, n_docs).astype("float64")
 
 
-def _differences(
+def _compute_differences(
     weights: NDArray[numpy.float64], counts: Counts, n_baselines: int
 ) -> NDArray[numpy.float64]:
     """weights: (resamples, docs); counts: (pipelines, docs, 3). Returns (resamples,)."""
     pipelines, n_docs, _ = counts.shape
     flat = counts.transpose(1, 0, 2).reshape(n_docs, pipelines * 3).astype("float64")
-    scores = f_scores((weights @ flat).reshape(len(weights), pipelines, 3))
+    scores = compute_f((weights @ flat).reshape(len(weights), pipelines, 3))
     difference = scores[:, n_baselines:].mean(axis=1) - scores[:, :n_baselines].mean(axis=1)
-    # Equal means of different seeds may differ in their last bits, and are no difference.
+    # Equal means of different seeds may differ in their last bits.
     return numpy.round(difference, 12)

@@ -1,17 +1,19 @@
-"""What a pipeline found in a corpus beside what is labelled there, a JSON line a Doc: written by
-`evaluate --predictions`, read by everything that compares, calibrates or shows pipelines.
+"""Predictions: what was found in each Doc of a corpus beside what is labelled there.
 
-Predictions from the Examples that a pipeline has run over. spaCy's objects are read here, not
-imported.
+`evaluate --predictions` writes one JSON line per Doc; `compare`, `cascade` and `report` read these
+records. A record needs no pipeline: `make_prediction` builds one from a labelled Doc and findings
+of any origin, such as an LLM's conclusions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field, StrictFloat, StrictInt, StrictStr, ValidationError, model_validator
+from spacy.tokens import Doc
+from spacy.training import Example
 
 from ..errors import Errors, MMCoTError, explain, located
 from ..files import iter_lines, replace_file
@@ -24,37 +26,39 @@ from ..types import (
     Text,
     check_entities,
 )
-
-if TYPE_CHECKING:
-    from spacy.tokens import Doc, Span
-    from spacy.training import Example
+from .scorers import is_scored, list_judged_pairs
 
 Offset = Annotated[StrictInt, Field(ge=0)]
+Probability = Annotated[StrictFloat, Field(ge=0.0, le=1.0)]
+
+_CURE = "Write the file anew with `evaluate --predictions`."
 
 
 class FoundEntity(Entity):
-    """A predicted mention, with the pipeline's probability of it where it gives one."""
+    """A predicted mention. score: its probability, None where the source gives none."""
 
-    score: Annotated[StrictFloat, Field(ge=0.0, le=1.0)] | None = None
+    score: Probability | None = None
 
 
 class SpanRelation(Record):
-    """A relation between two mentions, each a (start, end) of character offsets; `score` is None
-    where it is a gold one."""
+    """A relation between two mentions, each given by the (start, end) of its character offsets.
+    score: its probability, None for gold relations."""
 
     head: tuple[Offset, Offset]
     tail: tuple[Offset, Offset]
     label: Text
-    score: Annotated[StrictFloat, Field(ge=0.0, le=1.0)] | None = None
+    score: Probability | None = None
 
 
 class Predicted(Record):
-    """One Doc. `gold` and `gold_relations` are None where nobody has labelled them, `relations`
-    (end to end: between predicted mentions) where the pipeline looks for none. For a pipeline that
-    is given the entities, `gold` is None and `entities` empty.
+    """One Doc with its gold labels and the findings.
 
-    confidence: probability that all mentions of the Doc are right, by the pipeline's own account;
-        None where it gives none. words: number of tokens.
+    words: number of tokens.
+    gold, gold_relations: None where the Doc is not labelled with entities, or with relations.
+        `gold` is also None, and `entities` empty, where the gold entities were given to the
+        pipeline.
+    relations: between predicted mentions (end to end); None where relations were not predicted.
+    confidence: probability that all mentions of the Doc are right; None where it is not known.
     """
 
     id: Text
@@ -64,7 +68,7 @@ class Predicted(Record):
     entities: list[FoundEntity]
     gold_relations: list[SpanRelation] | None = None
     relations: list[SpanRelation] | None = None
-    confidence: Annotated[StrictFloat, Field(ge=0.0, le=1.0)] | None = None
+    confidence: Probability | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Predicted:
@@ -73,13 +77,10 @@ class Predicted(Record):
         return self
 
 
-_CURE = "Write the file anew with `evaluate --predictions`."
-
-
 def read_predictions(path: Path) -> list[Predicted]:
-    """The Docs of a predictions file, in its order.
+    """The records of a predictions file, in its order.
 
-    Raises MMCoTError for a file that is missing, is no such file, or names an id twice.
+    Raises MMCoTError for a missing file, an invalid line, or an id that occurs twice.
     """
     found: dict[str, Predicted] = {}
     for line, raw in iter_lines(path):
@@ -88,13 +89,13 @@ def read_predictions(path: Path) -> list[Predicted]:
         except ValidationError as error:
             raise located(path, line, *explain(error), _CURE) from None
         if doc.id in found:
-            raise located(path, line, f"id {doc.id!r} is there twice", "an id of its own", _CURE)
+            raise located(path, line, f"id {doc.id!r} is there twice", "unique ids", _CURE)
         found[doc.id] = doc
     return list(found.values())
 
 
 def write_predictions(path: Path, docs: Iterable[Predicted]) -> None:
-    """The whole file or none of it.
+    """Write all records or, on an error, none.
 
     Raises MMCoTError where two Docs have the same id, or the file cannot be written.
     """
@@ -109,81 +110,87 @@ def write_predictions(path: Path, docs: Iterable[Predicted]) -> None:
             stream.write(doc.model_dump_json() + "\n")
 
 
-def predictions_of(examples: Iterable[Example], *, finds_entities: bool = True) -> list[Predicted]:
-    """A record of each Example, whose predicted Doc has the reference's tokens. A Doc without an
-    id is called by its number, from 0.
+def collect_predictions(
+    examples: Iterable[Example], *, finds_entities: bool = True
+) -> list[Predicted]:
+    """The records of Examples whose predicted Docs a pipeline has processed.
 
-    A predicted mention that touches a token without annotation in a Doc that has some, and a
-    relation between two gold mentions that nobody judged, are neither right nor wrong, as for the
-    scorers: they are left out.
-
-    finds_entities: whether the predicted Docs' entities are the pipeline's own findings.
+    finds_entities: False where the predicted Docs were given the gold entities.
     """
-    return [_record(number, example, finds_entities) for number, example in enumerate(examples)]
+    records = []
+    for number, example in enumerate(examples):
+        doc = example.predicted
+        data: dict[Any, Any] = doc.user_data
+        records.append(
+            make_prediction(
+                example.reference,
+                number,
+                entities=_get_entities(doc) if finds_entities else None,
+                relations=_get_relations(doc, scored=True) if RELATIONS_KEY in data else None,
+                confidence=data.get(CONFIDENCE_KEY),
+            )
+        )
+    return records
 
 
-def _record(number: int, example: Example, finds_entities: bool) -> Predicted:
-    reference, predicted = example.reference, example.predicted
-    found: dict[Any, Any] = predicted.user_data
-    relations: list[SpanRelation] | None = None
-    if RELATIONS_KEY in found:
-        relations = _counted(_relations(predicted, scored=True), example)
+def make_prediction(
+    reference: Doc,
+    number: int,
+    *,
+    entities: Sequence[FoundEntity] | None,
+    relations: Sequence[SpanRelation] | None = None,
+    confidence: float | None = None,
+) -> Predicted:
+    """The record of one labelled Doc and what was found in it.
+
+    Findings on which gold says nothing are left out, as the scorers do: a mention that touches a
+    token without annotation in a Doc that has some, and a relation between two gold mentions that
+    were not judged as a pair.
+
+    number: the Doc's number, from 0, which serves as id where the Doc has none.
+    entities: None where the gold entities were given.
+    """
+    data: dict[Any, Any] = reference.user_data
+    labelled = reference.has_annotation("ENT_IOB")
+    gold = [Entity(start=e.start_char, end=e.end_char, label=e.label_) for e in reference.ents]
+    found = list(entities or ())
+    if labelled:
+        unknown = [(t.idx, t.idx + len(t)) for t in reference if t.ent_iob == 0]
+        found = [e for e in found if not any(s < e.end and e.start < end for s, end in unknown)]
+    if relations is not None:
+        judged = list_judged_pairs(reference)
+        gold_labels = {(e.start, e.end): e.label for e in gold}
+        labels = gold_labels if entities is None else {(e.start, e.end): e.label for e in entities}
+        relations = [
+            r for r in relations if is_scored((*r.head, *r.tail), judged, gold_labels, labels)
+        ]
     return Predicted(
-        id=str(found.get(ID_KEY, number)),
-        text=predicted.text,
-        words=len(predicted),
-        gold=_gold_entities(reference) if finds_entities else None,
-        entities=_found(example) if finds_entities else [],
-        gold_relations=_relations(reference) if RELATIONS_KEY in reference.user_data else None,
-        relations=relations,
-        confidence=found.get(CONFIDENCE_KEY),
+        id=str(data.get(ID_KEY, number)),
+        text=reference.text,
+        words=len(reference),
+        gold=gold if labelled and entities is not None else None,
+        entities=found,
+        gold_relations=_get_relations(reference) if RELATIONS_KEY in data else None,
+        relations=None if relations is None else list(relations),
+        confidence=confidence,
     )
 
 
-def _gold_entities(reference: Doc) -> list[Entity] | None:
-    if not reference.has_annotation("ENT_IOB"):
-        return None
-    return [Entity(start=e.start_char, end=e.end_char, label=e.label_) for e in reference.ents]
-
-
-def _found(example: Example) -> list[FoundEntity]:
-    reference = example.reference
-    unknown: set[int] = set()
-    if reference.has_annotation("ENT_IOB"):
-        unknown = {token.i for token in reference if token.ent_iob == 0}
+def _get_entities(doc: Doc) -> list[FoundEntity]:
     return [
-        FoundEntity(start=e.start_char, end=e.end_char, label=e.label_, score=_score(e))
-        for e in example.predicted.ents
-        if unknown.isdisjoint(range(e.start, e.end))
+        FoundEntity(
+            start=e.start_char,
+            end=e.end_char,
+            label=e.label_,
+            score=e._.mmcot_score if e.has_extension("mmcot_score") else None,
+        )
+        for e in doc.ents
     ]
 
 
-def _score(ent: Span) -> float | None:
-    return ent._.mmcot_score if ent.has_extension("mmcot_score") else None
-
-
-def _relations(doc: Doc, *, scored: bool = False) -> list[SpanRelation]:
+def _get_relations(doc: Doc, *, scored: bool = False) -> list[SpanRelation]:
+    data: dict[Any, Any] = doc.user_data
     return [
         SpanRelation(head=(h0, h1), tail=(t0, t1), label=label, score=score if scored else None)
-        for h0, h1, t0, t1, label, score in doc.user_data[RELATIONS_KEY]
-    ]
-
-
-def _counted(relations: list[SpanRelation], example: Example) -> list[SpanRelation]:
-    from ..corpus.extensions import get_judged_pairs  # imports spaCy, which readers do without
-
-    reference = example.reference
-    pairs = get_judged_pairs(reference)
-    if pairs is None:
-        return relations
-    judged = {((h0, h1), (t0, t1)) for h0, h1, t0, t1 in pairs}
-    gold, found = (
-        {(e.start_char, e.end_char, e.label_) for e in doc.ents}
-        for doc in (reference, example.predicted)
-    )
-    between_gold = {(start, end) for start, end, _ in gold & found}
-    return [
-        r
-        for r in relations
-        if (r.head, r.tail) in judged or not between_gold.issuperset((r.head, r.tail))
+        for h0, h1, t0, t1, label, score in data[RELATIONS_KEY]
     ]

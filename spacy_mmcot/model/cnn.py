@@ -1,45 +1,51 @@
-"""The torch module that gives tokens vectors from an encoder's word embeddings, without the
-encoder: what it was pretrained to know of single words, at the price of a look-up.
-
-PieceVectors as a thinc model from Docs to token vectors.
-
-Matrix products by numpy instead of by the BLIS that thinc brings along.
-
-A CNN spends nearly all its time in them, and on processors that BLIS has no kernel for it falls
-back to a general one: numpy's own library was three times as fast where this was measured
-(research/LADDER.md).
+"""For students without a transformer: token vectors from an encoder's word embeddings, and faster
+matrix products for thinc's layers.
 """
 
-from __future__ import annotations
+# No postponed annotations here: spaCy reads those of architectures at run time.
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from spacy.language import Language
+from spacy.ml.featureextractor import FeatureExtractor
 from spacy.tokens import Doc
-from thinc.api import Model, NumpyOps, Ops, torch2xp, xp2torch
+from thinc.api import (
+    HashEmbed,
+    Maxout,
+    Model,
+    NumpyOps,
+    Ops,
+    chain,
+    concatenate,
+    list2ragged,
+    ragged2list,
+    torch2xp,
+    with_array,
+    xp2torch,
+)
 from thinc.types import Floats2d, Ragged
 from torch import Tensor, nn
 
-from .bridge import Settings, TorchShim, torch_shim
-from .sources import load_pretrained, tokenizer_files, tokenizer_of
+from ..errors import Errors, MMCoTError
+from .bridge import Settings, TorchShim, prepare_module, torch_shim
+from .sources import load_pretrained, load_tokenizer, save_tokenizer
 from .wordpieces import WordPieceTokenizer
 
 
 class PieceVectors(nn.Module):
-    """A token is the mean of its word pieces' rows in a frozen table, through one linear layer.
-
-    No token is unknown: a word that was never seen still has pieces.
-    """
+    """A token's vector is the mean of its word pieces' rows in a frozen table, through one linear
+    layer. No token is unknown: every word has pieces."""
 
     table: Tensor
 
     def __init__(self, tokenizer: Any, pieces: int, table_width: int, width: int):
         super().__init__()
         self.pieces = WordPieceTokenizer(tokenizer)
-        # Half the precision, half the file: the rows are an input, nothing adds up in them.
+        # Half precision halves the file; the rows are inputs that never change.
         self.register_buffer("table", torch.zeros(pieces, table_width, dtype=torch.float16))
         self.linear = nn.Linear(table_width, width)
 
@@ -48,54 +54,87 @@ class PieceVectors(nn.Module):
         return self.linear.out_features
 
     def forward(self, ids: Tensor, counts: Tensor) -> Tensor:
-        """ids: (pieces,), the pieces of all tokens one after the other. counts: (tokens,), how
-        many of them are each token's, at least 1. Returns (tokens, width)."""
+        """ids: (pieces,), the pieces of one token after another. counts: (tokens,), how many each
+        token has, at least 1. Returns (tokens, width)."""
         owner = torch.repeat_interleave(counts)
         rows = self.table.index_select(0, ids).float()
         sums = rows.new_zeros(len(counts), rows.shape[1]).index_add(0, owner, rows)
         return self.linear(sums / counts.unsqueeze(1))
 
 
-def principal_rows(table: Tensor, width: int) -> Tensor:
-    """The rows of a table, (rows, columns), on its first `width` principal components, at a
-    variance of 1 on the mean; (rows, width). At most as many as there are columns."""
+def compute_principal_rows(table: Tensor, width: int) -> Tensor:
+    """The rows of a table, (rows, columns), on its first `width` principal components, scaled to a
+    standard deviation of 1 over all; (rows, width), or (rows, columns) if that is less."""
     centred = table - table.mean(0)
     _, components = torch.linalg.eigh(centred.T @ centred)
     rows = centred @ components.flip(1)[:, :width]
     return rows / rows.std()
 
 
-# An overlong token, such as a URL, says no more after so many pieces.
+# The first pieces of an overlong token, such as a URL, suffice.
 MAX_PIECES = 16
 
 
-def piece_vectors(source: str, *, table_width: int, width: int) -> Model[list[Doc], Ragged]:
-    """One vector a token, (tokens, width) and the Docs' lengths. It holds no table until
-    `initialize` reads `source`, or `from_bytes` rebuilds what was saved."""
+def PieceEmbed(
+    width: int,
+    attrs: list[str],
+    rows: list[int],
+    source: str,
+    table_width: int = 128,
+) -> Model[list[Doc], list[Floats2d]]:
+    """`spacy_mmcot.PieceEmbed.v1`: for a student without a transformer. Token vectors of hashed
+    attributes, as of `spacy.MultiHashEmbed.v2`, and of the token's word pieces in an encoder's
+    word embeddings, which stay frozen. Each part is as wide as the output.
+
+    attrs: token attributes, such as NORM, PREFIX, SUFFIX and SHAPE.
+    rows: the rows of each attribute's hash table.
+    source: as for `PromptedTransformer`; read at `initialize` only.
+    table_width: principal components of the word embeddings to keep.
+
+    Raises MMCoTError where there are not as many rows as attrs.
+    """
+    if len(rows) != len(attrs):
+        raise MMCoTError(
+            Errors.E409.format(
+                name="rows of spacy_mmcot.PieceEmbed.v1",
+                received=rows,
+                allowed=f"one number for each of attrs, {attrs}",
+            )
+        )
+    hashes: list[Model] = [
+        HashEmbed(width, n, column=column, seed=column) for column, n in enumerate(rows)
+    ]
+    hashed: Model = chain(FeatureExtractor(attrs), list2ragged(), with_array(concatenate(*hashes)))
+    pieces = make_piece_vectors(source, table_width=table_width, width=width)
+    mix: Model[Floats2d, Floats2d] = Maxout(width, width * (len(rows) + 1), nP=3, normalize=True)
+    return chain(concatenate(hashed, pieces), with_array(mix), ragged2list())
+
+
+def make_piece_vectors(source: str, *, table_width: int, width: int) -> Model[list[Doc], Ragged]:
+    """The thinc model, which returns one vector a token, (tokens, width), of all Docs."""
     return Model(
         "piece_vectors",
         _forward,
-        init=_init,
+        init=functools.partial(_init, source=source, table_width=table_width),
         dims={"nO": width},
         shims=[TorchShim(_build)],
-        attrs={"source": source, "table_width": table_width},
     )
 
 
 def _build(settings: Settings) -> PieceVectors:
-    tokenizer = tokenizer_of(settings["tokenizer"])
+    tokenizer = load_tokenizer(settings["tokenizer"])
     return PieceVectors(tokenizer, settings["pieces"], settings["table_width"], settings["width"])
 
 
-def _init(model: Model, X: Any = None, Y: Any = None) -> None:
+def _init(model: Model, X: Any = None, Y: Any = None, *, source: str, table_width: int) -> None:
     shim = torch_shim(model)
     if shim.module is not None:
         return
-    tokenizer, encoder = load_pretrained(model.attrs["source"])
+    tokenizer, encoder = load_pretrained(source)
     table = encoder.get_input_embeddings().weight.detach()
-    rows = principal_rows(table, model.attrs["table_width"])
+    rows = compute_principal_rows(table, table_width)
     settings: Settings = {
-        "tokenizer": tokenizer_files(tokenizer),
+        "tokenizer": save_tokenizer(tokenizer),
         "pieces": rows.shape[0],
         "table_width": rows.shape[1],
         "width": model.get_dim("nO"),
@@ -108,13 +147,13 @@ def _init(model: Model, X: Any = None, Y: Any = None) -> None:
 def _forward(
     model: Model, docs: Sequence[Doc], is_train: bool
 ) -> tuple[Ragged, Callable[[Ragged], list[Doc]]]:
-    shim = torch_shim(model)
-    module: PieceVectors = shim.module
-    words = [word for doc in docs for word in module.pieces.pieces(doc, MAX_PIECES)]
+    module: PieceVectors = prepare_module(model, is_train)
+    device = torch_shim(model).device
+    words = [word for doc in docs for word in module.pieces.split_doc(doc, MAX_PIECES)]
     ids = torch.tensor(list(itertools.chain.from_iterable(words)), dtype=torch.long)
     counts = torch.tensor([len(word) for word in words], dtype=torch.long)
     with torch.set_grad_enabled(is_train):
-        vectors = module(ids.to(shim.device), counts.to(shim.device))
+        vectors = module(ids.to(device), counts.to(device))
     lengths = model.ops.asarray1i([len(doc) for doc in docs])
 
     def backprop(gradient: Ragged) -> list[Doc]:
@@ -125,7 +164,11 @@ def _forward(
 
 
 class NumpyProducts(NumpyOps):
-    """NumpyOps in all but how matrices are multiplied."""
+    """NumpyOps whose matrix products are numpy's instead of those of thinc's BLIS.
+
+    A CNN spends nearly all its time in them, and BLIS uses a generic kernel on processors that it
+    does not know: there numpy was three times as fast (research/LADDER.md).
+    """
 
     def gemm(
         self,
@@ -138,10 +181,10 @@ class NumpyProducts(NumpyOps):
         return Ops.gemm(self, x, y, out=out, trans1=trans1, trans2=trans2)
 
 
-def numpy_products() -> Callable[[Language], Language]:
-    """`spacy_mmcot.NumpyProducts.v1`: a callback for `[nlp.after_pipeline_creation]`, so that it
-    holds in training and for every pipeline that is loaded. Layers on a GPU or on another CPU
-    backend, such as Apple's, stay as they are."""
+def use_numpy_products() -> Callable[[Language], Language]:
+    """`spacy_mmcot.NumpyProducts.v1`: a callback for `[nlp.after_pipeline_creation]`: it
+    runs in training and whenever the pipeline is loaded. Layers on a GPU or on another CPU backend,
+    such as Apple's, stay as they are."""
 
     def change(nlp: Language) -> Language:
         ops = NumpyProducts()

@@ -1,87 +1,153 @@
-"""PromptedEncoder as the thinc model of spaCy's `transformer` component."""
+"""PromptedEncoder as a thinc model, and the architectures that are made of it."""
 
-from __future__ import annotations
+# No postponed annotations here: spaCy reads those of architectures at run time.
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Optional, cast
 
 import numpy
 import torch
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy_transformers.data_classes import FullTransformerBatch, WordpieceBatch
-from thinc.api import Model
-from thinc.types import Ragged
+from spacy_transformers.layers.split_trf import split_trf_batch
+from spacy_transformers.layers.trfs2arrays import trfs2arrays
+from thinc.api import Model, chain, reduce_first
+from thinc.types import Floats2d, Ragged
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import Errors, MMCoTError
-from ..types import PROMPT_TARGET_KEY
-from .bridge import Settings, TorchShim, set_mode, torch_shim
-from .encoder import PictureBatch, PromptedEncoder
-from .encoder_rows import (
-    DocPictures,
-    PictureTraining,
+from .bridge import Settings, TorchShim, prepare_module, torch_shim
+from .encoder import EncoderSettings, PictureBatch, PromptedEncoder
+from .knowledge import SEGMENT_GRAINS, SegmentSettings, get_segment_parts, tag_tokens
+from .picture_input import DocPictures, PictureSettings, VisionModel, see_pictures
+from .prompts import PromptedBatch, PromptKind, PromptSettings, View, compute_regression_loss
+from .sources import build_from_config, keep_layers, load_pretrained, load_tokenizer, save_tokenizer
+from .vision import get_patch_grid
+from .wordpieces import (
     Row,
-    groups,
+    WindowSettings,
+    WordPieceTokenizer,
+    group_rows,
     make_row,
-    matching_loss,
-    pad,
-    see,
+    make_windows,
+    pad_rows,
 )
-from .knowledge import knowledge_tags, segment_parts
-from .prompts import PromptedBatch, View
-from .sources import build_from_config, keep_layers, load_pretrained, tokenizer_files, tokenizer_of
-from .vision import VisionModel, vision_grid
-from .wordpieces import make_windows
 
 
-def encoder_model(
+def PromptedTransformer(
     source: str,
-    *,
-    layers: int | None,
-    vision: VisionModel | None,
-    pictures: PictureTraining,
-    segment_length: int,
-    segment_grains: Sequence[str],
-    max_length: int,
-    stride: int,
-    regression: float,
-    encoder_lr_scale: float,
-    module_settings: Settings,
+    prompt: PromptKind = "none",
+    prompt_length: int = 4,
+    prompt_hidden: int = 128,
+    prompt_regression: float = 0.0,
+    knowledge_tags: bool = False,
+    segment_length: int = 0,
+    max_length: int = 512,
+    stride: int = 64,
+    embedding_dropout: float = 0.1,
+    freeze_word_embeddings: bool = True,
+    encoder_lr_scale: float = 0.3,
+    vision: Optional[VisionModel] = None,  # noqa: UP045
+    visual_prompts: int = 4,
+    picture_dropout: float = 0.5,
+    picture_swap: float = 0.15,
+    picture_matching: float = 0.2,
+    segment_grains: Optional[list[str]] = None,  # noqa: UP045
+    layers: Optional[int] = None,  # noqa: UP045
 ) -> Model[list[Doc], FullTransformerBatch]:
-    """The thinc model. It holds no torch module until `initialize` loads `source`, or
-    `from_bytes` rebuilds what was saved. `vision` is its one layer, where it has one."""
+    """`spacy_mmcot.PromptedTransformer.v1`: an encoder for spaCy's stock `transformer` component.
+
+    It returns one state for each word piece of the text, none for prompts, special pieces and the
+    knowledge segment. Any listener of spacy-transformers can use it.
+
+    source: a hub name, a folder, or `package:NAME`; read at `initialize` only.
+    prompt: "none", "static" (learned vectors) or "conditional" (computed from the text).
+    prompt_length: prompt vectors before the pieces.
+    prompt_hidden: units of the conditional prompt's bottleneck.
+    prompt_regression: weight of 1 - cosine between the prompt's last-layer states and the
+        knowledge targets that `teach` set on training docs; 0 for none.
+    knowledge_tags: add embeddings to the tokens of mentions: of the `noun` answer's kinds, and of
+        label and sureness where the LLM concludes on an entity.
+    segment_length: most word pieces of the knowledge segment; 0 for no segment.
+    max_length: most word pieces of a window, special pieces and segment included.
+    stride: word pieces that neighbouring windows of a long doc share.
+    embedding_dropout: dropout of the encoder's embeddings in training.
+    freeze_word_embeddings: keep the pretrained word embeddings as they are.
+    encoder_lr_scale: the pretrained weights' learning rate divided by that of new weights.
+    vision: the model for the docs' pictures (`doc._.mmcot_image`), `spacy_mmcot.ConvVision.v1` or
+        `spacy_mmcot.HFVision.v1`; None to ignore pictures.
+    visual_prompts: prompt vectors before the pieces where a doc has a picture.
+    picture_dropout: how often training hides a doc's picture, so that one model works with and
+        without pictures.
+    picture_swap: how often training shows a doc that keeps its picture another one, so that the
+        gate learns to close.
+    picture_matching: weight of learning which text and picture of a batch belong together.
+    segment_grains: the parts of the segment, of "caption", "sentence" and "multimodality"; None for
+        all that a doc has.
+    layers: how many of the encoder's layers to keep, counted from its input; None for all.
+
+    Raises MMCoTError for an unknown grain of the segment and for picture settings out of range;
+    `initialize` raises it for a number of layers that the encoder does not have.
+    """
+    settings = EncoderSettings(
+        prompt=PromptSettings(prompt, prompt_length, prompt_hidden, prompt_regression),
+        segment=SegmentSettings(
+            segment_length, SEGMENT_GRAINS if segment_grains is None else segment_grains
+        ),
+        windows=WindowSettings(max_length, stride),
+        pictures=PictureSettings(visual_prompts, picture_dropout, picture_swap, picture_matching),
+        knowledge_tags=knowledge_tags,
+        embedding_dropout=embedding_dropout,
+        freeze_word_embeddings=freeze_word_embeddings,
+    )
     return Model(
         "prompted_transformer",
-        functools.partial(_forward, training=pictures),
-        init=_init,
+        functools.partial(_forward, settings=settings, source=source),
+        init=functools.partial(_init, settings=settings, source=source, n_layers=layers),
         layers=[vision] if vision is not None else [],
         dims={"nO": None},
         shims=[TorchShim(build_module, {"encoder.": encoder_lr_scale})],
-        attrs={
-            "source": source,
-            "layers": layers,
-            "segment_length": segment_length,
-            "segment_grains": list(segment_grains),
-            "max_length": max_length,
-            "stride": stride,
-            "regression": regression,
-            "module_settings": module_settings,
-        },
     )
+
+
+def KnowledgeReader(
+    source: str,
+    max_length: int = 128,
+    embedding_dropout: float = 0.1,
+    freeze_word_embeddings: bool = True,
+    encoder_lr_scale: float = 0.3,
+) -> Model[list[Doc], list[Floats2d]]:
+    """`spacy_mmcot.KnowledgeReader.v1`: token vectors of knowledge texts, from a second encoder.
+    Arguments as for `PromptedTransformer`."""
+    encoder = PromptedTransformer(
+        source,
+        max_length=max_length,
+        stride=max_length // 4,
+        embedding_dropout=embedding_dropout,
+        freeze_word_embeddings=freeze_word_embeddings,
+        encoder_lr_scale=encoder_lr_scale,
+    )
+    pooling: Model[Ragged, Floats2d] = reduce_first()
+    return chain(chain(encoder, split_trf_batch()), trfs2arrays(pooling, 1.0))
 
 
 def build_module(
     settings: Settings, kind: type[PromptedEncoder] = PromptedEncoder
 ) -> PromptedEncoder:
     """A PromptedEncoder from its settings alone, weights still to be loaded."""
-    tokenizer = tokenizer_of(settings["tokenizer"])
-    return kind(build_from_config(settings["config"]), tokenizer, **settings["module"])
+    return kind(
+        build_from_config(settings["config"]),
+        load_tokenizer(settings["tokenizer"]),
+        EncoderSettings.from_dict(settings["encoder"]),
+        settings["patch_width"],
+    )
 
 
-def torch_encoder(component: Any) -> PromptedEncoder | None:
-    """A pipeline component's encoder, None where it has none that stands on torch's layers."""
+def find_torch_encoder(component: Any) -> PromptedEncoder | None:
+    """A pipeline component's encoder; None where it has none whose layers run in torch."""
     for shim in getattr(getattr(component, "model", None), "shims", ()):
         module = shim.module if isinstance(shim, TorchShim) else None
         if isinstance(module, PromptedEncoder) and module.layers is None:
@@ -89,63 +155,68 @@ def torch_encoder(component: Any) -> PromptedEncoder | None:
     return None
 
 
-def _init(model: Model, X: Any = None, Y: Any = None) -> None:
+def _init(
+    model: Model,
+    X: Any = None,
+    Y: Any = None,
+    *,
+    settings: EncoderSettings,
+    source: str,
+    n_layers: int | None,
+) -> None:
     shim = torch_shim(model)
     for vision in model.layers:
         vision.initialize()
     if shim.module is None:
-        tokenizer, encoder = load_pretrained(model.attrs["source"])
-        keep_layers(encoder, model.attrs["layers"])
-        settings = dict(model.attrs["module_settings"])
-        if model.layers:
-            settings["patch_width"] = model.layers[0].get_dim("nO")
+        tokenizer, encoder = load_pretrained(source)
+        keep_layers(encoder, n_layers)
+        patch_width = model.layers[0].get_dim("nO") if model.layers else 0
         shim.set_module(
-            PromptedEncoder(encoder, tokenizer, **settings),
+            PromptedEncoder(encoder, tokenizer, settings, patch_width),
             {
                 "config": encoder.config.to_dict(),
-                "tokenizer": tokenizer_files(tokenizer),
-                "module": settings,
+                "tokenizer": save_tokenizer(tokenizer),
+                "encoder": dataclasses.asdict(settings),
+                "patch_width": patch_width,
             },
         )
     model.set_dim("nO", shim.module.width)
 
 
 def _forward(
-    model: Model, docs: Sequence[Doc], is_train: bool, training: PictureTraining
+    model: Model, docs: Sequence[Doc], is_train: bool, *, settings: EncoderSettings, source: str
 ) -> tuple[FullTransformerBatch, Callable[[FullTransformerBatch], list[Doc]]]:
-    shim = torch_shim(model)
-    module: PromptedEncoder = shim.module
+    module: PromptedEncoder | None = prepare_module(model, is_train)
     if module is None:
-        raise MMCoTError(Errors.E404.format(source=model.attrs["source"]))
-    pictures = see(model.layers[0], docs, is_train, training) if model.layers else None
-    rows, spans, lengths = _make_rows(model, module, docs)
-    set_mode(module, is_train)
+        raise MMCoTError(Errors.E404.format(source=source))
+    device = torch_shim(model).device
+    vision = model.layers[0] if model.layers else None
+    pictures = (
+        see_pictures(vision, docs, is_train, settings.pictures) if vision is not None else None
+    )
+    rows, spans, lengths = _make_rows(module, docs, settings)
     with torch.set_grad_enabled(is_train):
-        states, prompts, views = _run(module, rows, pictures, shim.device)
+        states, prompts, views = _run(module, rows, pictures, device)
+        losses = []
+        if is_train:
+            losses = _compute_losses(module, docs, rows, prompts, pictures, settings, device)
     output = PromptedBatch(
         spans=spans,
-        wordpieces=_own_wordpieces(module, rows),
+        wordpieces=_make_wordpieces(module.pieces, rows),
         model_output=BaseModelOutput(last_hidden_state=cast(Any, states.detach())),
         align=_align(rows, lengths, states.shape[1]),
         views=views,
         doc_windows=[len(windows) for windows in spans],
         token_pieces=lengths,
-        grid=vision_grid(model.layers[0]) if model.layers else (0, 0),
+        grid=get_patch_grid(vision) if vision is not None else (0, 0),
     )
-    extra = []
-    if is_train:
-        extra.append(_regression_loss(model, docs, rows, prompts))
-        if pictures is not None and training.matching:
-            loss = matching_loss(module, rows, pictures, shim.device)
-            extra.append(training.matching * loss if loss is not None else None)
 
     def backprop(d_output: FullTransformerBatch) -> list[Doc]:
         (gradient,) = d_output.model_output.values()
         tensors, gradients = [states], [gradient.to(states.device)]
-        for loss in extra:
-            if loss is not None:
-                tensors.append(loss)
-                gradients.append(torch.ones_like(loss))
+        for loss in losses:
+            tensors.append(loss)
+            gradients.append(torch.ones_like(loss))
         torch.autograd.backward(tensors, gradients)
         if pictures is not None and pictures.patches.grad is not None:
             pictures.backprop(pictures.patches.grad)
@@ -155,27 +226,26 @@ def _forward(
 
 
 def _make_rows(
-    model: Model, module: PromptedEncoder, docs: Sequence[Doc]
-) -> tuple[list[Row], list[list[Any]], list[list[int]]]:
-    """The windows of all docs; per doc, the spans its windows own and its tokens' piece counts."""
+    module: PromptedEncoder, docs: Sequence[Doc], settings: EncoderSettings
+) -> tuple[list[Row], list[list[Span]], list[list[int]]]:
+    """The windows of all Docs; for each Doc, the spans that its windows own, and each token's
+    number of pieces."""
     pieces = module.pieces
-    segment_length = model.attrs["segment_length"]
     segments: list[list[int]] = [[] for _ in docs]
-    if segment_length:
-        parts = [segment_parts(doc, model.attrs["segment_grains"]) for doc in docs]
-        segments = pieces.joined_pieces(parts, segment_length)
-    limit = min(model.attrs["max_length"], module.max_pieces)
+    if settings.segment.length:
+        parts = [get_segment_parts(doc, settings.segment.grains) for doc in docs]
+        segments = pieces.split_joined(parts, settings.segment.length)
+    limit = min(settings.windows.max_length, module.max_pieces)
     rows: list[Row] = []
-    spans: list[list[Any]] = []
+    spans: list[list[Span]] = []
     lengths: list[list[int]] = []
-    for index, doc in enumerate(docs):
-        segment = segments[index]
+    for index, (doc, segment) in enumerate(zip(docs, segments, strict=True)):
         special = pieces.n_special_pair if segment else pieces.n_special
         budget = limit - special - len(segment)
-        words = pieces.pieces(doc, max(1, budget))
+        words = pieces.split_doc(doc, max(1, budget))
         counts = [len(word) for word in words]
-        tags = knowledge_tags(doc).tolist() if module.tags is not None else None
-        windows = make_windows(counts, budget, model.attrs["stride"])
+        tags = tag_tokens(doc) if module.tags is not None else None
+        windows = make_windows(counts, budget, settings.windows.stride)
         for window in windows:
             rows.append(make_row(pieces, words, window, segment, tags, index))
         spans.append([doc[window.own_start : window.own_end] for window in windows])
@@ -184,47 +254,78 @@ def _make_rows(
 
 
 def _run(
-    module: PromptedEncoder, rows: list[Row], pictures: DocPictures | None, device: Any
-) -> tuple[Tensor, Tensor | None, list[View | None]]:
-    """The own states of all windows, (windows, most own pieces, width), zero-padded, the projected
-    prompt states, (windows, length, width), and what the windows saw, all in the order of
-    `rows`."""
+    module: PromptedEncoder,
+    rows: Sequence[Row],
+    pictures: DocPictures | None,
+    device: torch.device,
+) -> tuple[Tensor, list[Tensor], list[View | None]]:
+    """The own states of all windows, (windows, most own pieces, width), zero-padded; the projected
+    prompt states, (length, width) a window, empty without a regression; and the windows' attention
+    to their pictures. All in the order of `rows`."""
     states: dict[int, Tensor] = {}
     prompts: dict[int, Tensor] = {}
     views: list[View | None] = [None] * len(rows)
-    for group in groups(rows, module.packs):
-        seen = None
+    for group in group_rows(rows, packed=module.packs):
+        shown = None
         if pictures is not None:
-            shown = torch.tensor([pictures.shown[rows[i].doc] for i in group], device=device)
-            seen = PictureBatch(pictures.patches, shown)
-        encoded = module(pad([rows[i] for i in group], module, device), seen)
+            indexes = torch.tensor([pictures.shown[rows[i].doc] for i in group], device=device)
+            shown = PictureBatch(pictures.patches, indexes)
+        batch = pad_rows([rows[i] for i in group], module.pieces.pad_id, device)
+        encoded = module(batch, shown)
         for position, i in enumerate(group):
             start, end = rows[i].own
             states[i] = encoded.states[position, start:end]
             if encoded.prompt is not None:
                 prompts[i] = encoded.prompt[position]
         if encoded.attention is not None and not module.training:
-            seen_by = zip(encoded.pictured, encoded.gate, encoded.attention, strict=True)
-            for position, gate, attention in seen_by:
+            attended = zip(encoded.pictured, encoded.gate, encoded.attention, strict=True)
+            for position, gate, attention in attended:
                 start, end = rows[group[position]].own
                 views[group[position]] = View(float(gate), attention[start:end])
     in_order = range(len(rows))
     padded = torch.nn.utils.rnn.pad_sequence([states[i] for i in in_order], batch_first=True)
-    return padded, torch.stack([prompts[i] for i in in_order]) if prompts else None, views
+    return padded, [prompts[i] for i in in_order] if prompts else [], views
 
 
-def _own_wordpieces(module: PromptedEncoder, rows: list[Row]) -> WordpieceBatch:
-    """What spacy-transformers hands on beside the states: own pieces only, padded alike."""
+def _compute_losses(
+    module: PromptedEncoder,
+    docs: Sequence[Doc],
+    rows: Sequence[Row],
+    prompts: Sequence[Tensor],
+    pictures: DocPictures | None,
+    settings: EncoderSettings,
+    device: torch.device,
+) -> list[Tensor]:
+    """The encoder's own losses, weighted scalars: the prompt's regression, and the matching of
+    texts and pictures."""
+    losses = []
+    if prompts:
+        loss = compute_regression_loss(prompts, [docs[row.doc] for row in rows])
+        if loss is not None:
+            losses.append(settings.prompt.regression * loss)
+    visual, matching = module.visual, settings.pictures.matching
+    if visual is not None and matching and pictures is not None and len(pictures.patches) > 1:
+        # Of a long Doc the first window counts.
+        first = {row.doc: row for row in reversed(rows) if pictures.own[row.doc] >= 0}
+        batch = pad_rows(list(first.values()), module.pieces.pad_id, device)
+        index = torch.tensor([pictures.own[doc] for doc in first], device=device)
+        words = module.word_embeddings(batch.ids)
+        loss = visual.compute_matching_loss(words, batch.text, pictures.patches, index)
+        losses.append(matching * loss)
+    return losses
+
+
+def _make_wordpieces(pieces: WordPieceTokenizer, rows: Sequence[Row]) -> WordpieceBatch:
+    """The windows' own pieces, (windows, most own pieces), padded as the states are."""
     own = [row.ids[row.own[0] : row.own[1]] for row in rows]
     longest = max(map(len, own))
-    tokenizer = module.pieces.tokenizer
-    ids = numpy.full((len(own), longest), tokenizer.pad_token_id or 0, dtype="int64")
+    ids = numpy.full((len(own), longest), pieces.pad_id, dtype="int64")
     mask = numpy.zeros((len(own), longest), dtype="float32")
     for i, row in enumerate(own):
         ids[i, : len(row)] = row
         mask[i, : len(row)] = 1
     return WordpieceBatch(
-        strings=module.pieces.strings[ids].tolist(),
+        strings=pieces.strings[ids].tolist(),
         input_ids=ids,  # type: ignore[arg-type]
         attention_mask=mask,  # type: ignore[arg-type]
         lengths=[len(row) for row in own],
@@ -233,34 +334,10 @@ def _own_wordpieces(module: PromptedEncoder, rows: list[Row]) -> WordpieceBatch:
 
 
 def _align(rows: list[Row], lengths: list[list[int]], padded: int) -> Ragged:
-    """Every token's pieces as indexes into the flattened (windows, padded) grid of states."""
+    """Each token's pieces as indexes into the flattened grid of states, (windows, padded)."""
     indexes = [
         numpy.arange(i * padded, i * padded + row.own[1] - row.own[0]) for i, row in enumerate(rows)
     ]
     flat = numpy.concatenate(indexes).astype("int32")
     counts = numpy.array([count for doc in lengths for count in doc], dtype="int32")
     return Ragged(flat, counts)  # type: ignore[arg-type]
-
-
-def _regression_loss(
-    model: Model, docs: Sequence[Doc], rows: list[Row], prompts: Tensor | None
-) -> Tensor | None:
-    """weight x mean over windows of 1 - cosine(prompt state, knowledge target), for the docs that
-    carry a target (see distillation/teach.py)."""
-    weight = model.attrs["regression"]
-    if prompts is None or not weight:
-        return None
-    losses = []
-    for prompt, row in zip(prompts, rows, strict=True):
-        data = docs[row.doc].user_data.get(PROMPT_TARGET_KEY)
-        if data is not None:
-            target = numpy.frombuffer(data, dtype="float16").astype("float32")
-            if target.size != prompt.numel():
-                raise MMCoTError(
-                    Errors.E503.format(
-                        found=target.size, length=prompt.shape[0], width=prompt.shape[1]
-                    )
-                )
-            target_tensor = torch.from_numpy(target).to(prompt.device).view(prompt.shape)
-            losses.append(1 - torch.cosine_similarity(prompt, target_tensor, dim=-1).mean())
-    return weight * torch.stack(losses).mean() if losses else None

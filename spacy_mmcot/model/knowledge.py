@@ -1,10 +1,12 @@
-"""An LLM's knowledge as a teacher reads it: tags on the tokens, and a second text segment."""
+"""What an LLM said about a Doc, as a teacher's input: tags on the tokens and a second text segment
+for its encoder, a Doc of its own for the pair classifier."""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy
@@ -16,17 +18,44 @@ from ..errors import Errors, MMCoTError
 from ..types import KNOWLEDGE_KEY, Sureness
 
 # Rows of the table of tag embeddings, and how many of them a token has at most: one for being part
-# of a thing that the `noun` answer names, and two each for the kind and for the conclusion. Tags
-# find their rows by hashes, two each so that two tags hardly share both (Svenstrup et al., NeurIPS
-# 2017, "Hash embeddings"): a scheme of any labels and kinds of any words need no table of names.
+# of a mention of the `noun` answer, two for its kind, two for the conclusion. Names find their rows
+# by hashes, two each, so that two names hardly share both (Svenstrup et al., NeurIPS 2017, "Hash
+# embeddings"): labels of any scheme and kinds in any words need no vocabulary.
 TAG_ROWS = 1024
 TAGS_PER_TOKEN = 5
+# The same for a pair of mentions: one row where relations were asked for, two for the conclusion on
+# the pair, one for its second choice, two for the conclusion on the pair in the other direction.
+TAGS_PER_PAIR = 6
 
 _ALTERNATIVES = re.compile(r"[/,;|()]| or | and ")
+_ANY_WORD = re.compile(r"\w+|[^\w\s]")
 _TAIL = re.compile(r" (?:of|in|from|for|at|by|on|about|with)\b.*")
 
-# What the segment can hold, in this order.
+# The parts that a segment can have, in this order.
 SEGMENT_GRAINS: tuple[str, ...] = ("caption", "sentence", "multimodality")
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """The knowledge segment. length: most word pieces, 0 for no segment; grains: which of
+    SEGMENT_GRAINS it has.
+
+    Raises MMCoTError for an unknown grain.
+    """
+
+    length: int = 0
+    grains: Sequence[str] = SEGMENT_GRAINS
+
+    def __post_init__(self) -> None:
+        for grain in self.grains:
+            if grain not in SEGMENT_GRAINS:
+                raise MMCoTError(
+                    Errors.E409.format(
+                        name="In segment_grains of spacy_mmcot.PromptedTransformer.v1 a grain",
+                        received=repr(grain),
+                        allowed=", ".join(SEGMENT_GRAINS),
+                    )
+                )
 
 
 class ConcludedSpan(NamedTuple):
@@ -49,9 +78,9 @@ class ConcludedPair(NamedTuple):
     or_label: str | None
 
 
-def concluded_entities(doc: Doc) -> list[ConcludedSpan] | None:
+def get_concluded_entities(doc: Doc) -> list[ConcludedSpan] | None:
     """The entities of the Doc's conclusion, in text order; None where none were asked for."""
-    entities = (_knowledge(doc).get("conclusion") or {}).get("entities")
+    entities = (_get_knowledge(doc).get("conclusion") or {}).get("entities")
     if entities is None:
         return None
     spans = []
@@ -63,9 +92,9 @@ def concluded_entities(doc: Doc) -> list[ConcludedSpan] | None:
     return spans
 
 
-def concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
+def get_concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
     """The relations of the Doc's conclusion; None where none were asked for."""
-    relations = (_knowledge(doc).get("conclusion") or {}).get("relations")
+    relations = (_get_knowledge(doc).get("conclusion") or {}).get("relations")
     if relations is None:
         return None
     pairs = []
@@ -87,100 +116,152 @@ def concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def hashed_rows(name: str, n_rows: int = TAG_ROWS) -> tuple[int, int]:
-    """Two rows of an embedding table for a name, never row 0."""
-    first, second = (1 + get_string_id(f"{name}\0{i}") % (n_rows - 1) for i in range(2))
+def hash_tag(name: str) -> tuple[int, int]:
+    """Two rows of the table of tag embeddings, never row 0."""
+    first, second = (1 + get_string_id(f"{name}\0{i}") % (TAG_ROWS - 1) for i in range(2))
     return first, second
 
 
-def kind_of(kind: str) -> str:
-    """The word that says what an LLM's kind is in the main: "footballer" of "footballer/actor" and
-    of "Spanish footballer from Madrid"."""
+def find_kind(kind: str) -> str:
+    """The word that names a kind in an LLM's description: "footballer" of "footballer/actor" and of
+    "Spanish footballer from Madrid"."""
     first = _ALTERNATIVES.split(kind.lower().strip())[0]
     words = re.findall(r"\w+", _TAIL.sub("", first))
     return words[-1] if words else ""
 
 
-def knowledge_tags(doc: Doc) -> NDArray[numpy.int64]:
-    """The rows of each token's tag embeddings, (tokens, TAGS_PER_TOKEN), 0 for none: from the
-    `noun` answer the kinds of its mentions, from the conclusion label and sureness, each apart for
-    the first token of a mention and the others.
-
-    Mentions of the `noun` answer are matched without regard to case, white space and leading # or
-    @, at token boundaries only; a longer mention wins over a shorter one inside it.
-    """
+def tag_tokens(doc: Doc) -> NDArray[numpy.int64]:
+    """The rows of each token's tag embeddings, (tokens, TAGS_PER_TOKEN), 0 for none: the kind of a
+    mention of the `noun` answer, and label and sureness of a concluded entity, each apart for the
+    first token and the others."""
     tags = numpy.zeros((len(doc), TAGS_PER_TOKEN), dtype="int64")
-    if not len(doc):
-        return tags
-    for start, end, kind in _named_things(doc):
-        word = kind_of(kind)
-        for token in range(start, end):
-            place = "B" if token == start else "I"
-            tags[token, 0] = hashed_rows(f"noun {place}")[0]
-            tags[token, 1:3] = hashed_rows(f"noun {place} {word}")
-    for span in concluded_entities(doc) or ():
+    items = _get_knowledge(doc).get("noun") or ()
+    marks = mark_mentions(doc, [(item["mention"], 1 + 2 * i) for i, item in enumerate(items)])
+    for token in numpy.flatnonzero(marks).tolist():
+        number, inside = divmod(int(marks[token]) - 1, 2)
+        place = "I" if inside else "B"
+        tags[token, 0] = hash_tag(f"noun {place}")[0]
+        tags[token, 1:3] = hash_tag(f"noun {place} {find_kind(items[number]['kind'])}")
+    for span in get_concluded_entities(doc) or ():
         for token in range(span.start, span.end):
             place = "B" if token == span.start else "I"
-            tags[token, 3:5] = hashed_rows(f"conclusion {place} {span.label} {span.sure}")
+            tags[token, 3:5] = hash_tag(f"conclusion {place} {span.label} {span.sure}")
     return tags
 
 
-def _named_things(doc: Doc) -> list[tuple[int, int, str]]:
-    """Where the things of the `noun` answer stand: (first token, end token, kind)."""
-    items = _knowledge(doc).get("noun") or ()
-    found: list[tuple[int, int, str]] = []
-    if not items:
-        return found
-    text, first_token, last_token = _squeezed(doc)
-    taken = numpy.zeros(len(doc), dtype=bool)
-    mentions = sorted(
-        ((_squeeze(item["mention"]), item["kind"]) for item in items), key=lambda m: -len(m[0])
+def tag_pairs(
+    doc: Doc, mentions: Sequence[tuple[int, int, str]], pairs: NDArray[numpy.int64]
+) -> NDArray[numpy.int64]:
+    """The rows of each pair's tag embeddings, (pairs, TAGS_PER_PAIR), 0 for none, from what the LLM
+    concludes on the pair. mentions: first token, end token and label; pairs: (pairs, 2), indexes
+    of head and tail. A concluded mention is the one that its first token lies in."""
+    tags = numpy.zeros((len(pairs), TAGS_PER_PAIR), dtype="int64")
+    concluded = get_concluded_relations(doc) if len(pairs) else None
+    if concluded is None:
+        return tags
+    tags[:, 0] = hash_tag("asked")[0]
+    mention_at = {
+        token: i for i, (start, end, _) in enumerate(mentions) for token in range(start, end)
+    }
+    row_of = {(head, tail): row for row, (head, tail) in enumerate(pairs.tolist())}
+    for c in concluded:
+        head, tail = mention_at.get(c.head, -1), mention_at.get(c.tail, -1)
+        if (row := row_of.get((head, tail))) is not None:
+            tags[row, 1:3] = hash_tag(f"{c.label} {c.sure}")
+            if c.or_label is not None:
+                tags[row, 3] = hash_tag(f"or {c.or_label}")[0]
+        if (row := row_of.get((tail, head))) is not None:
+            tags[row, 4:6] = hash_tag(f"reverse {c.label} {c.sure}")
+    return tags
+
+
+def mark_mentions(doc: Doc, mentions: Iterable[tuple[str, int]]) -> NDArray[numpy.int64]:
+    """Shape (tokens,): 0, or where a mention is found its tag on the first token and tag + 1 on the
+    others.
+
+    Mentions are matched at token boundaries, without regard to case, white space and leading # or
+    @. Where mentions overlap, the longest wins.
+    """
+    tags = numpy.zeros(len(doc), dtype="int64")
+    squeezed = sorted(
+        ((_squeeze(mention), tag) for mention, tag in mentions), key=lambda m: -len(m[0])
     )
-    for mention, kind in mentions:
+    if not len(doc) or not squeezed:
+        return tags
+    text, first_token, last_token = _squeeze_doc(doc)
+    for mention, tag in squeezed:
         at = text.find(mention) if mention else -1
         while at >= 0:
             start = first_token.get(at)
-            last = last_token.get(at + len(mention))
-            if start is not None and last is not None and not taken[start : last + 1].any():
-                taken[start : last + 1] = True
-                found.append((start, last + 1, kind))
+            end = last_token.get(at + len(mention))
+            if start is not None and end is not None and not tags[start : end + 1].any():
+                tags[start : end + 1] = tag + 1
+                tags[start] = tag
             at = text.find(mention, at + 1)
-    return found
+    return tags
 
 
-def segment_parts(doc: Doc, grains: Sequence[str] = SEGMENT_GRAINS) -> list[str]:
-    """The knowledge that a list of mentions cannot hold: the picture's caption, what the post
-    means, and how picture and post bear on each other; of these, `grains`, as far as known."""
-    knowledge = _knowledge(doc)
+def get_segment_parts(doc: Doc, grains: Sequence[str] = SEGMENT_GRAINS) -> list[str]:
+    """Those of the `grains` that the Doc has: the picture's caption, what the post means, how
+    picture and post relate."""
+    knowledge = _get_knowledge(doc)
     parts = (knowledge.get(name) or "" for name in SEGMENT_GRAINS if name in grains)
     return [part.strip() for part in parts if part.strip()]
 
 
-def segment_text(doc: Doc) -> str:
-    """All of these parts as one text."""
-    return " ".join(segment_parts(doc))
+def get_segment_text(doc: Doc) -> str:
+    """All grains of the segment as one text."""
+    return " ".join(get_segment_parts(doc))
 
 
-def full_text(doc: Doc) -> str:
-    """All knowledge of a Doc as one text, its mentions and explanations first."""
+def find_in_segment(
+    doc: Doc, mentions: Sequence[tuple[int, int, str]]
+) -> tuple[Doc, list[tuple[int, int, str]]]:
+    """The Doc's segment as a Doc, and its mentions (first token, end token, label) in it.
+
+    A mention is placed where the text names it last, since an LLM states its conclusion at the
+    end; failing that, where its last word occurs last; failing that, it covers the whole text.
+    """
+    words = _ANY_WORD.findall(get_segment_text(doc))
+    lowered = [word.lower() for word in words]
+    found = []
+    for start, end, label in mentions:
+        surface = [w.lower() for w in _ANY_WORD.findall(doc[start:end].text) if w not in "#@"]
+        place = _find_last(lowered, surface) or _find_last(lowered, surface[-1:]) or (0, len(words))
+        found.append((*place, label))
+    return Doc(doc.vocab, words=words), found
+
+
+def _find_last(words: Sequence[str], wanted: Sequence[str]) -> tuple[int, int] | None:
+    """Start and end of the last run of words that is `wanted`."""
+    n = len(wanted)
+    for start in range(len(words) - n, -1, -1) if n else ():
+        if words[start : start + n] == wanted:
+            return start, start + n
+    return None
+
+
+def get_full_text(doc: Doc) -> str:
+    """All knowledge of a Doc as one text, mentions and explanations first."""
     nouns = (
         f"{item['mention']}: {item['kind']}. {item.get('explanation') or ''}".strip()
-        for item in _knowledge(doc).get("noun") or ()
+        for item in _get_knowledge(doc).get("noun") or ()
     )
-    return " ".join([*nouns, segment_text(doc)]).strip()
+    return " ".join([*nouns, get_segment_text(doc)]).strip()
 
 
-def _knowledge(doc: Doc) -> Mapping[str, Any]:
-    """Raises MMCoTError where a user wrote something else there."""
+def _get_knowledge(doc: Doc) -> Mapping[str, Any]:
+    """The Doc's knowledge, empty without any. Raises MMCoTError where it is not of the right
+    form."""
     user_data: dict[Any, Any] = doc.user_data
     knowledge = user_data.get(KNOWLEDGE_KEY) or {}
-    problem = _problem(knowledge)
+    problem = _find_problem(knowledge)
     if problem:
         raise MMCoTError(Errors.E410.format(doc=repr(doc.text[:60]), problem=problem))
     return knowledge
 
 
-def _problem(knowledge: Any) -> str | None:
+def _find_problem(knowledge: Any) -> str | None:
     if not isinstance(knowledge, Mapping):
         return f"is a {type(knowledge).__name__}"
     for name in SEGMENT_GRAINS:
@@ -199,12 +280,13 @@ def _problem(knowledge: Any) -> str | None:
 
 
 def _squeeze(text: str) -> str:
+    """In lower case, without white space and leading # or @."""
     return "".join(text.lower().split()).lstrip("#@")
 
 
-def _squeezed(doc: Doc) -> tuple[str, dict[int, int], dict[int, int]]:
-    """The Doc's lower-cased text without white space; which token starts at an offset of it, and
-    which ends there."""
+def _squeeze_doc(doc: Doc) -> tuple[str, dict[int, int], dict[int, int]]:
+    """The Doc's text in lower case without white space, the tokens by where they start in it, and
+    the tokens by where they end."""
     text = ""
     first_token: dict[int, int] = {}
     last_token: dict[int, int] = {}
@@ -213,7 +295,7 @@ def _squeezed(doc: Doc) -> tuple[str, dict[int, int], dict[int, int]]:
         if not word:
             continue
         first_token[len(text)] = i
-        # A token such as "#NBA" may be named without its sign.
+        # A token such as "#NBA" is found with and without its sign.
         stripped = word.lstrip("#@")
         if stripped and stripped != word:
             first_token[len(text) + len(word) - len(stripped)] = i

@@ -1,6 +1,5 @@
-"""Arrays kept by name: in memory, and on disk for the runs to come.
-
-The pictures of Docs, as pixels ready for a vision model, each distinct one prepared once.
+"""The pictures of a batch of Docs: found and told apart, prepared as pixels, cached, and hidden or
+swapped in training.
 """
 
 from __future__ import annotations
@@ -9,15 +8,21 @@ import functools
 import os
 import threading
 import warnings
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
 import PIL.Image
+import torch
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from spacy.tokens import Doc
+from thinc.api import Model
+from torch import Tensor
 
 from ..docs import get_image
 from ..errors import Errors, MMCoTError, Warnings
@@ -29,49 +34,141 @@ from ..types import ID_KEY
 Array = NDArray[Any]
 
 
-class MemoryCache:
-    """The last used arrays, at most `megabytes` of them. Threads may share it."""
+@dataclass(frozen=True)
+class PictureSettings:
+    """How the encoder uses pictures. prompts: visual prompt vectors before the pieces; dropout:
+    how often training hides a Doc's picture; swap: how often it shows a Doc that keeps its picture
+    another one; matching: weight of learning which text and picture belong together.
 
-    def __init__(self, megabytes: float):
-        self._limit = int(megabytes * 1e6)
-        self._arrays: OrderedDict[str, Array] = OrderedDict()
-        self._bytes = 0
+    Raises MMCoTError for a share outside of 0 to 1 and for a negative weight.
+    """
+
+    prompts: int = 4
+    dropout: float = 0.5
+    swap: float = 0.15
+    matching: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name, value, most, allowed in (
+            ("picture_dropout", self.dropout, 1.0, "a share from 0 to 1"),
+            ("picture_swap", self.swap, 1.0, "a share from 0 to 1"),
+            ("picture_matching", self.matching, float("inf"), "a weight of at least 0"),
+        ):
+            if not 0.0 <= value <= most:
+                raise MMCoTError(Errors.E409.format(name=name, received=value, allowed=allowed))
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """Where prepared pictures are kept. folder: on disk, None for the user's cache folder;
+    disk_mb, memory_mb: most megabytes, 0 for none."""
+
+    folder: str | None
+    disk_mb: float
+    memory_mb: float
+
+
+class PatchFeatures(NamedTuple):
+    """The features of the pictures of some Docs, each distinct picture once."""
+
+    patches: Tensor  # (pictures, patches, width)
+    rows: list[int]  # each Doc's index into the pictures, -1 without one
+
+
+VisionModel = Model[Sequence[Doc], PatchFeatures]
+
+
+class DocPictures(NamedTuple):
+    """The pictures that a batch of Docs is read with."""
+
+    patches: Tensor  # (pictures, patches, patch width), each distinct picture once
+    own: list[int]  # each Doc's index into the pictures, -1 without one
+    shown: list[int]  # the same after swapping
+    backprop: Callable[[Tensor], Any]  # takes the gradient of the patches
+
+
+def see_pictures(
+    vision: VisionModel, docs: Sequence[Doc], is_train: bool, settings: PictureSettings
+) -> DocPictures | None:
+    """The patch features of the Docs' pictures; None where no Doc has one, or training hides
+    all."""
+    indexes = [i for i, doc in enumerate(docs) if get_image(doc) is not None]
+    if is_train and indexes:
+        kept = (torch.rand(len(indexes)) >= settings.dropout).tolist()
+        indexes = [i for i, keep in zip(indexes, kept, strict=True) if keep]
+    if not indexes:
+        return None
+    features, backprop = vision([docs[i] for i in indexes], is_train)
+    n_pictures = len(features.patches)
+    if not n_pictures:
+        return None
+    own = [-1] * len(docs)
+    for i, row in zip(indexes, features.rows, strict=True):
+        own[i] = row
+    shown = own
+    if is_train and n_pictures > 1:
+        swapped = (torch.rand(len(docs)) < settings.swap).tolist()
+        others = torch.randint(1, n_pictures, (len(docs),)).tolist()
+        shown = [
+            (row + other) % n_pictures if swap and row >= 0 else row
+            for row, swap, other in zip(own, swapped, others, strict=True)
+        ]
+    return DocPictures(features.patches.requires_grad_(is_train), own, shown, backprop)
+
+
+class ArrayCache:
+    """Arrays by name, in memory and, where a call says so, on disk. Threads may share it; a pickled
+    copy starts with an empty memory."""
+
+    def __init__(self, settings: CacheSettings):
+        self._settings = settings
+        self._memory: LRUCache[str, Array] = LRUCache(
+            settings.memory_mb * 1e6, getsizeof=attrgetter("nbytes")
+        )
         self._lock = threading.Lock()
+        self._disk = DiskCache(_get_folder(settings.folder), settings.disk_mb)
 
-    def __reduce__(self) -> tuple[type[MemoryCache], tuple[float]]:
-        # A pickled cache starts empty: what it holds can be had again, a lock cannot be sent.
-        return MemoryCache, (self._limit / 1e6,)
+    def __reduce__(self) -> tuple[type[ArrayCache], tuple[CacheSettings]]:
+        return ArrayCache, (self._settings,)
 
-    def get(self, name: str) -> Array | None:
+    def get(self, name: str, *, disk: bool = False) -> Array | None:
         with self._lock:
-            if name in self._arrays:
-                self._arrays.move_to_end(name)
-            return self._arrays.get(name)
+            array = self._memory.get(name)
+        if array is None and disk:
+            array = self._disk.get(name)
+            if array is not None:
+                self.put(name, array)
+        return array
 
-    def put(self, name: str, array: Array) -> None:
-        with self._lock:
-            if name in self._arrays:
-                self._bytes -= self._arrays.pop(name).nbytes
-            self._arrays[name] = array
-            self._bytes += array.nbytes
-            while self._bytes > self._limit:
-                self._bytes -= self._arrays.popitem(last=False)[1].nbytes
+    def put(self, name: str, array: Array, *, disk: bool = False) -> None:
+        # cachetools raises ValueError for one that is larger than the cache.
+        with self._lock, suppress(ValueError):
+            self._memory[name] = array
+        if disk:
+            self._disk.put(name, array)
 
-    def clear(self) -> None:
-        with self._lock:
-            self._arrays.clear()
-            self._bytes = 0
+
+def _get_folder(configured: str | None) -> Path:
+    if configured:
+        return Path(configured)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "spacy-mmcot" / "pictures"
 
 
 class DiskCache:
-    """Arrays as files of a folder, at most `megabytes` of them; what was not used for longest goes
-    first. Processes may share the folder. A cache that fails is slow, never wrong: whatever is
-    damaged or cannot be written counts as not there."""
+    """Arrays as files of a folder, at most `megabytes` of them; the least recently used go first.
+    Processes may share the folder. A damaged file counts as missing, and an array that cannot be
+    written is not kept.
+
+    By hand, since diskcache unpickles what it finds in the folder (CVE-2025-69872).
+    """
 
     def __init__(self, folder: Path, megabytes: float):
         self._folder = folder
         self._limit = int(megabytes * 1e6)
-        self._bytes: int | None = None  # as counted when last looked, plus what was written since
+        self._bytes: int | None = (
+            None  # None until the folder was read; written by other processes: not counted
+        )
 
     def get(self, name: str) -> Array | None:
         path = self._folder / f"{name}.npy"
@@ -120,54 +217,53 @@ class DiskCache:
             self._bytes -= size
 
 
-class Pictured(NamedTuple):
+class FoundPictures(NamedTuple):
     """The distinct pictures of some Docs."""
 
     digests: list[str]
     values: list[str | bytes]  # of the first Doc that has it: a file's path, or the content
-    rows: list[int]  # a Doc's index into these, -1 without a picture
+    rows: list[int]  # each Doc's index into these, -1 without a picture
 
 
-def find_pictures(docs: Sequence[Doc], policy: PicturePolicy) -> Pictured:
-    """Which pictures the Docs name, told apart by their content. A Doc whose picture cannot be
-    read counts as one without, with a warning; or it raises, where the policy says so."""
-    found = Pictured([], [], [])
+def find_pictures(docs: Sequence[Doc], policy: PicturePolicy) -> FoundPictures:
+    """The Docs' pictures, told apart by their content. A Doc whose picture cannot be read counts as
+    one without, with a warning, or raises MMCoTError where the policy says so."""
+    found = FoundPictures([], [], [])
     index: dict[str, int] = {}
     for doc in docs:
         value = get_image(doc)
         row = -1
         if value is not None:
             try:
-                name, value = _named(value, policy)
+                name, value = _identify(value, policy)
                 row = index.setdefault(name, len(index))
                 if row == len(found.digests):
                     found.digests.append(name)
                     found.values.append(value)
             except BadPicture as problem:
-                refuse(doc, problem, policy)
+                report_bad_picture(doc, problem, policy)
         found.rows.append(row)
     return found
 
 
-def pixels(value: str | bytes, policy: PicturePolicy, size: int) -> NDArray[numpy.uint8]:
-    """The picture as bytes of shape (3, size, size), its sides squeezed to a square so that
-    nothing is cut off. Raises BadPicture."""
+def read_pixels(value: str | bytes, policy: PicturePolicy, size: int) -> NDArray[numpy.uint8]:
+    """The picture as bytes of shape (3, size, size), resized to a square so that nothing is cut
+    off. Raises BadPicture."""
     image = decode_picture(read_picture(value, policy), policy, size)
     square = image.resize((size, size), PIL.Image.Resampling.BILINEAR, reducing_gap=2.0)
     return numpy.ascontiguousarray(numpy.asarray(square, dtype="uint8").transpose(2, 0, 1))
 
 
-def refuse(doc: Doc, problem: BadPicture, policy: PicturePolicy) -> None:
-    """Say that a Doc is read without its picture, and why; raise where the policy asks for it."""
+def report_bad_picture(doc: Doc, problem: BadPicture, policy: PicturePolicy) -> None:
+    """Warn that a Doc is read without its picture, or raise MMCoTError where the policy says so."""
     name = doc.user_data.get(ID_KEY) or repr(doc.text[:40])
     if policy.on_bad_image == "raise":
         raise MMCoTError(Errors.E406.format(doc=name, reason=problem))
     warnings.warn(Warnings.W400.format(doc=name, reason=problem), stacklevel=2)
 
 
-def _named(value: str | bytes, policy: PicturePolicy) -> tuple[str, str | bytes]:
-    """The picture's digest, and what to read it from: what is no file's path is read here, once,
-    since an address may say something else the next time."""
+def _identify(value: str | bytes, policy: PicturePolicy) -> tuple[str, str | bytes]:
+    """The picture's digest, and the path or content to read it from. Raises BadPicture."""
     if isinstance(value, str) and "://" not in value:
         try:
             status = Path(value).stat()

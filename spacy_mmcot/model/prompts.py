@@ -1,20 +1,18 @@
-"""Prompt vectors that stand before the word pieces, where a teacher has its knowledge.
+"""Prompt vectors that an encoder reads before its word pieces.
 
-Source of the method: conditional prompt distillation, arXiv 2306.14122.
+A static prompt is learned, a conditional one is computed from the text; either can be trained
+towards what the teacher knows (the prompt's regression). A visual prompt is computed from the
+text and a picture; its attention over the picture's patches is kept on the Doc on request.
 
-Visual prompts: what a text sees in its picture, as vectors before the word pieces.
-
-The attention from a text's own states to a picture's patches is the visual-text alignment named in
-arXiv 2306.14122; the form it has here is our own.
-
-Where each token looked in its doc's picture, kept with the states and, on demand, on the Doc.
+Sources: conditional prompt distillation and visual-text alignment, arXiv 2306.14122. The form of
+the alignment is our own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy
 import torch
@@ -27,14 +25,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutput
 
-from ..types import ALIGNMENT_KEY
+from ..errors import Errors, MMCoTError
+from ..types import ALIGNMENT_KEY, PROMPT_TARGET_KEY
+
+PromptKind = Literal["none", "static", "conditional"]
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """The text's prompt. length: vectors; hidden: units of the conditional prompt's bottleneck;
+    regression: weight of the regression, 0 for none."""
+
+    kind: PromptKind = "none"
+    length: int = 4
+    hidden: int = 128
+    regression: float = 0.0
+
+
+def make_prompt(settings: PromptSettings, width: int) -> ConditionalPrompt | StaticPrompt | None:
+    """width: of the word embeddings."""
+    if settings.kind == "conditional":
+        return ConditionalPrompt(width, settings.length, settings.hidden)
+    return StaticPrompt(width, settings.length) if settings.kind == "static" else None
 
 
 class ConditionalPrompt(nn.Module):
-    """`length` prompt vectors computed from the text's own word embeddings.
-
-    The text's mean embedding goes through a bottleneck of `hidden` units.
-    """
+    """`length` prompt vectors from the mean of the text's word embeddings, through a bottleneck of
+    `hidden` units."""
 
     def __init__(self, width: int, length: int, hidden: int):
         super().__init__()
@@ -45,11 +62,9 @@ class ConditionalPrompt(nn.Module):
         nn.init.normal_(self.up.bias, std=0.02)
 
     def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
-        """embeddings: (batch, pieces, width), the text's word embeddings; mask: (batch, pieces),
-        1 at the text's pieces. Returns (batch, length, width)."""
-        weights = mask.unsqueeze(-1).to(embeddings.dtype)
-        mean = (embeddings * weights).sum(1) / weights.sum(1).clamp(min=1.0)
-        prompt = self.up(torch.tanh(self.down(mean)))
+        """embeddings: (windows, pieces, width), word embeddings; mask: (windows, pieces), 1 at the
+        text's pieces. Returns (windows, length, width)."""
+        prompt = self.up(torch.tanh(self.down(_masked_mean(embeddings, mask))))
         return prompt.view(len(embeddings), self.length, -1)
 
 
@@ -66,20 +81,48 @@ class StaticPrompt(nn.Module):
         return self.vectors.expand(len(embeddings), -1, -1)
 
 
-class VisualPrompts(NamedTuple):
-    """What VisualPrompt found for some windows of text and their pictures."""
+def compute_regression_loss(prompts: Sequence[Tensor], docs: Sequence[Doc]) -> Tensor | None:
+    """Mean of 1 - cosine between prompts and knowledge targets over all windows whose Doc has a
+    target (see distillation/teach.py); None without any.
 
-    vectors: Tensor  # (windows, length, width): the prompts, the gate already applied
-    gate: Tensor  # (windows,): 0 to 1, how far the picture bears on the text
-    keys: Tensor  # (windows, patches + 1, hidden): what the attention compares, "nothing" last
-    values: Tensor  # (windows, patches, hidden): what it takes
+    prompts: a window's (length, width), projected from its last-layer states; docs: its Doc.
+    Raises MMCoTError for a target of another size.
+    """
+    losses = []
+    for prompt, doc in zip(prompts, docs, strict=True):
+        data = doc.user_data.get(PROMPT_TARGET_KEY)
+        if data is None:
+            continue
+        target = numpy.frombuffer(data, dtype="float16").astype("float32")
+        if target.size != prompt.numel():
+            raise MMCoTError(
+                Errors.E503.format(found=target.size, length=prompt.shape[0], width=prompt.shape[1])
+            )
+        vectors = torch.from_numpy(target).to(prompt.device).view(prompt.shape)
+        losses.append(1 - torch.cosine_similarity(prompt, vectors, dim=-1).mean())
+    return torch.stack(losses).mean() if losses else None
+
+
+def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the states where mask is 1. states: (windows, pieces, width); mask: (windows,
+    pieces). Returns (windows, width)."""
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+
+
+class VisualPrompts(NamedTuple):
+    """Visual prompts of windows, and what a second look at their pictures needs."""
+
+    vectors: Tensor  # (windows, length, width): the prompts, multiplied by the gate
+    gate: Tensor  # (windows,): 0 to 1, how much the picture counts
+    keys: Tensor  # (windows, patches + 1, hidden): attention keys; the last stands for no patch
+    values: Tensor  # (windows, patches, hidden): attention values
 
 
 class PatchNorm(nn.Module):
-    """Centres and scales each feature over the pictures seen in training.
-
-    A norm of each patch by itself would keep what all pictures share, which grows first, when the
-    encoder could as well do with a bias, and then hides how they differ.
+    """Standardises each feature over the pictures of a batch, in training, and by running means at
+    inference. A norm of each patch by itself would keep what all pictures have in common, which
+    grows first in training and then hides how they differ.
     """
 
     def __init__(self, width: int):
@@ -88,24 +131,24 @@ class PatchNorm(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """patches: (pictures, patches, width). Returns the same shape."""
-        # One picture says nothing of how pictures differ: it is seen as at inference.
-        norm = self.norm if len(patches) > 1 else self.settled
-        return norm(patches.transpose(1, 2)).transpose(1, 2)
-
-    def settled(self, features: Tensor) -> Tensor:
+        features = patches.transpose(1, 2)
         norm = self.norm
-        return functional.batch_norm(features, norm.running_mean, norm.running_var, eps=norm.eps)
+        if len(patches) > 1:
+            return norm(features).transpose(1, 2)
+        # One picture has no statistics of its own.
+        normed = functional.batch_norm(features, norm.running_mean, norm.running_var, eps=norm.eps)
+        return normed.transpose(1, 2)
 
 
 class VisualPrompt(nn.Module):
-    """`length` prompt vectors from a picture's patches, as the text asks for them.
+    """`length` prompt vectors from a picture's patches.
 
-    Every word piece attends to the patches, or to none of them: a learned nothing takes part. The
-    prompts are weighted means of what the pieces saw. After the encoder the pieces look once more,
-    by then knowing their context: `look_again`. A gate scales both: it follows how well text and
-    picture match, which `matching_loss` teaches.
+    Every word piece attends to the patches and to a learned key that stands for no patch. The
+    prompts are weighted means of what the pieces attended to. After the encoder its states attend
+    to the patches once more: `attend_again`. A gate scales both results by how well text and
+    picture match, which `compute_matching_loss` trains.
 
-    width: of the text's word embeddings. state_width: of the encoder's states. patch_width: of the
+    width: of the word embeddings. state_width: of the encoder's states. patch_width: of the
     patches. hidden: units of attention.
     """
 
@@ -129,17 +172,17 @@ class VisualPrompt(nn.Module):
         self.state_out = nn.Linear(hidden, state_width)
         self.text_match = nn.Linear(width, hidden)
         self.patch_match = nn.Linear(patch_width, hidden)
-        # Of the cosine of text and picture, to a logit.
+        # From the cosine of text and picture to a logit.
         self.match_scale = nn.Parameter(torch.tensor([5.0]))
         self.match_bias = nn.Parameter(torch.zeros(1))
-        # Open until training closes it: a picture is taken at its word. A positive slope, by its
-        # logarithm: a better match never closes the gate.
+        # The gate starts open. Its slope is stored as a logarithm and so stays positive: a better
+        # match never closes the gate.
         self.gate_scale = nn.Parameter(torch.zeros(1))
         self.gate_bias = nn.Parameter(torch.tensor([2.0]))
 
     def forward(self, embeddings: Tensor, mask: Tensor, patches: Tensor) -> VisualPrompts:
-        """embeddings: (windows, pieces, width), the text's word embeddings; mask: (windows,
-        pieces), 1 at the text's pieces; patches: (windows, patches, patch width)."""
+        """embeddings: (windows, pieces, width), word embeddings; mask: (windows, pieces), 1 at the
+        text's pieces; patches: (windows, patches, patch width)."""
         text = self.text_norm(embeddings)
         seen = self.patch_norm(patches)
         keys = torch.cat([self.key(seen), self.nothing.expand(len(seen), 1, -1)], dim=1)
@@ -149,64 +192,67 @@ class VisualPrompt(nn.Module):
         slots = self.slots(torch.cat([query, views], dim=-1).tanh())
         slots = slots.masked_fill(mask.unsqueeze(-1) == 0, torch.finfo(slots.dtype).min)
         vectors = self.out(slots.softmax(1).transpose(1, 2) @ views) + self.slot_bias
-        match = self._match(text, mask) * self._look(seen)
+        match = self._project_text(text, mask) * self._project_picture(seen)
         logits = self.match_scale * match.sum(-1) + self.match_bias
-        # The gate must not bend the match to the task's needs.
+        # Detached, so that the task's loss does not change what counts as a match.
         gate = (self.gate_scale.exp() * logits.detach() + self.gate_bias).sigmoid()
         return VisualPrompts(vectors * gate[:, None, None], gate, keys, values)
 
-    def look_again(self, states: Tensor, visual: VisualPrompts) -> tuple[Tensor, Tensor]:
+    def attend_again(self, states: Tensor, visual: VisualPrompts) -> tuple[Tensor, Tensor]:
         """states: (windows, pieces, state width), the encoder's. Returns what to add to them, of
-        the same shape, and where each piece looked, (windows, pieces, patches), which sums to at
-        most 1 over the patches."""
+        the same shape, and the attention of each piece, (windows, pieces, patches), which sums to
+        at most 1 over the patches."""
         attention = _attention(self.state_query(states), visual.keys)
         return self.state_out(attention @ visual.values) * visual.gate[:, None, None], attention
 
-    def matching_loss(
+    def compute_matching_loss(
         self, embeddings: Tensor, mask: Tensor, patches: Tensor, picture: Tensor
     ) -> Tensor:
-        """How badly texts and pictures of a batch are told to belong together, as a binary
-        cross-entropy over all pairs in which both answers weigh alike.
+        """Binary cross-entropy of telling which texts and pictures belong together, over all
+        pairs; those that do weigh as much as those that do not.
 
         embeddings, mask: as in forward. patches: (pictures, patches, patch width), each picture
-        once. picture: (windows,), the index of each text's own. At least two pictures.
+        once, at least two. picture: (windows,), the index of each text's own.
         """
-        text = self._match(self.text_norm(embeddings), mask)
-        logits = self.match_scale * text @ self._look(self.patch_norm(patches)).T + self.match_bias
+        texts = self._project_text(self.text_norm(embeddings), mask)
+        pictures = self._project_picture(self.patch_norm(patches))
+        logits = self.match_scale * texts @ pictures.T + self.match_bias
         own = functional.one_hot(picture, len(patches)).to(logits.dtype)
         losses = functional.binary_cross_entropy_with_logits(logits, own, reduction="none")
         return ((losses * own).sum() / own.sum() + (losses * (1 - own)).sum() / (1 - own).sum()) / 2
 
-    def _match(self, text: Tensor, mask: Tensor) -> Tensor:
-        weights = mask.unsqueeze(-1).to(text.dtype)
-        mean = (text * weights).sum(1) / weights.sum(1).clamp(min=1.0)
-        return functional.normalize(self.text_match(mean), dim=-1)
+    def _project_text(self, text: Tensor, mask: Tensor) -> Tensor:
+        """text: (windows, pieces, width); mask: (windows, pieces). Returns unit vectors, (windows,
+        hidden)."""
+        return functional.normalize(self.text_match(_masked_mean(text, mask)), dim=-1)
 
-    def _look(self, seen: Tensor) -> Tensor:
-        return functional.normalize(self.patch_match(seen.mean(1)), dim=-1)
+    def _project_picture(self, patches: Tensor) -> Tensor:
+        """patches: (pictures, patches, patch width). Returns unit vectors, (pictures, hidden)."""
+        return functional.normalize(self.patch_match(patches.mean(1)), dim=-1)
 
 
 def _attention(query: Tensor, keys: Tensor) -> Tensor:
-    """The share of each key but the last, which stands for nothing: (windows, pieces, patches)."""
+    """query: (windows, pieces, hidden); keys: (windows, patches + 1, hidden). Returns the attention
+    to each key but the last, (windows, pieces, patches)."""
     scores = query @ keys.transpose(1, 2) / query.shape[-1] ** 0.5
     return scores.softmax(-1)[..., :-1]
 
 
 @dataclass
 class View:
-    """What one window saw in its picture."""
+    """The attention of one window to its picture."""
 
-    gate: float  # 0 to 1, how far the picture bears on the text
+    gate: float  # 0 to 1, how much the picture counts
     attention: Tensor  # (own pieces, patches)
 
 
 @dataclass
 class PromptedBatch(FullTransformerBatch):
-    """A FullTransformerBatch that remembers what its windows saw.
+    """A FullTransformerBatch with the attention of its windows to their pictures.
 
-    views: one a window, in order, None without a picture. doc_windows: how many windows a Doc
-    has. token_pieces: how many word pieces a token has, Doc by Doc. grid: rows and columns of the
-    patches.
+    views: one a window, in order, None without a picture. doc_windows: each Doc's number of
+    windows. token_pieces: for each Doc, each token's number of word pieces. grid: rows and columns
+    of the patches.
     """
 
     views: Sequence[View | None] = ()
@@ -215,8 +261,8 @@ class PromptedBatch(FullTransformerBatch):
     grid: tuple[int, int] = (0, 0)
 
     def split_by_doc(self) -> list[TransformerData]:
-        """What each Doc keeps. The base class finds each Doc's tokens by asking spaCy for every
-        one of them; here their numbers are known."""
+        """Each Doc's part. The base class counts each Doc's tokens by asking spaCy for every one
+        of them; here their numbers are known."""
         states = torch2xp(cast(Any, self.model_output).last_hidden_state)
         result = []
         window = token = piece = 0
@@ -241,12 +287,12 @@ class PromptedBatch(FullTransformerBatch):
 
 def make_alignment_setter() -> Callable[[list[Doc], FullTransformerBatch], None]:
     """`spacy_mmcot.alignment_setter.v1`, for `set_extra_annotations` of the `transformer`
-    component: keeps `doc._.mmcot_alignment` of docs with a picture."""
+    component: sets `doc._.mmcot_alignment` of Docs with a picture."""
     return set_alignment
 
 
 def set_alignment(docs: list[Doc], batch: FullTransformerBatch) -> None:
-    """Write the attention of each token over the patches onto its Doc, where it has a picture."""
+    """Store the attention of each token to the patches on its Doc, where it has a picture."""
     if not isinstance(batch, PromptedBatch):
         return
     start = 0
@@ -259,16 +305,17 @@ def set_alignment(docs: list[Doc], batch: FullTransformerBatch) -> None:
             doc.user_data[ALIGNMENT_KEY] = {
                 "gate": float(numpy.mean([view.gate for view in seen])),
                 "grid": list(batch.grid),
-                "tokens": _token_means(attention, pieces).astype("float16").tobytes(),
+                "tokens": _average_by_token(attention, pieces).astype("float16").tobytes(),
             }
         else:
             doc.user_data.pop(ALIGNMENT_KEY, None)
 
 
-def _token_means(
+def _average_by_token(
     attention: NDArray[numpy.float32], pieces: Sequence[int]
 ) -> NDArray[numpy.float32]:
-    """Of the pieces of each token: (tokens, patches)."""
+    """attention: (pieces, patches); pieces: (tokens,), how many each token has. Returns (tokens,
+    patches)."""
     counts = numpy.asarray(pieces)
     starts = numpy.concatenate([[0], numpy.cumsum(counts)[:-1]])
     sums: NDArray[numpy.float32] = numpy.add.reduceat(attention, starts, axis=0)

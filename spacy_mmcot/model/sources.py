@@ -1,8 +1,6 @@
-"""Where encoders come from: a hub name, a local folder, or `package:NAME`.
-
-A shallower encoder out of a deep one: its first layers, pretrained weights and all.
-
-A Hugging Face tokenizer as bytes, so that a pipeline on disk needs no source to be loaded.
+"""Pretrained encoders and tokenizers: loaded from a source (a hub name, a local folder, or
+`package:NAME`), cut to their first layers, and rebuilt without the source from what a pipeline has
+saved.
 """
 
 from __future__ import annotations
@@ -48,38 +46,39 @@ def resolve_source(source: str) -> str:
 
 
 def load_pretrained(source: str) -> tuple[Any, Any]:
-    """The pretrained (tokenizer, torch encoder) of a source, in evaluation mode."""
+    """The pretrained (tokenizer, torch encoder) of a source, in evaluation mode. Raises MMCoTError
+    where it cannot be loaded."""
     path = resolve_source(source)
     try:
-        config = without_layer_dropout(AutoConfig.from_pretrained(path))
+        config = remove_layer_dropout(AutoConfig.from_pretrained(path))
         tokenizer = AutoTokenizer.from_pretrained(path)
         encoder = AutoModel.from_pretrained(path, config=config)
-    # Beside missing files: a tokenizer that needs a library, weights of other shapes or damaged.
-    # What the libraries raise for these is no fixed set: tokenizers raises Exception itself.
+    # Missing or damaged files, weights of another shape, a tokenizer that needs a library: the
+    # libraries raise all kinds of exceptions, tokenizers even Exception itself.
     except Exception as error:
         raise MMCoTError(
             Errors.E402.format(source=source, reason=first_line(error).rstrip("."))
         ) from error
-    return tokenizer, without_pooler(encoder).eval()
+    return tokenizer, _remove_pooler(encoder).eval()
 
 
 def build_from_config(config: dict[str, Any]) -> Any:
     """An encoder of the given Hugging Face config, its weights still to be loaded."""
     hf_config = AutoConfig.for_model(**config)
-    return without_pooler(AutoModel.from_config(without_layer_dropout(hf_config)))
+    return _remove_pooler(AutoModel.from_config(remove_layer_dropout(hf_config)))
 
 
-def without_layer_dropout(config: Any) -> Any:
-    """Dropout inside the layers costs CPU time and gained nothing on small labelled sets; the
-    embeddings' own dropout is set by PromptedEncoder."""
+def remove_layer_dropout(config: Any) -> Any:
+    """Set dropout inside the layers to 0, in place: it costs CPU time and gained nothing on small
+    labelled sets. PromptedEncoder sets the embeddings' own dropout."""
     for name in _LAYER_DROPOUT:
         if isinstance(getattr(config, name, None), float):
             setattr(config, name, 0.0)
     return config
 
 
-def without_pooler(encoder: Any) -> Any:
-    """Sentence poolers feed nothing here: drop their weights."""
+def _remove_pooler(encoder: Any) -> Any:
+    """Drop the sentence pooler, which is never used here."""
     if isinstance(getattr(encoder, "pooler", None), torch.nn.Module):
         encoder.pooler = None
     return encoder
@@ -87,10 +86,10 @@ def without_pooler(encoder: Any) -> Any:
 
 def keep_layers(encoder: Any, layers: int | None) -> None:
     """Cut a Hugging Face encoder down to its first `layers` layers, in place; None keeps all. Its
-    config says so afterwards, so that `build_from_config` makes the same encoder.
+    config is changed too, so that `build_from_config` makes the same encoder.
 
-    Raises MMCoTError for a number that the encoder does not have, and for a family whose layers
-    do not stand in one list of modules (ALBERT, whose layers share their weights).
+    Raises MMCoTError for a number of layers that the encoder does not have, and for a family
+    whose layers are not one list of modules (ALBERT, whose layers share their weights).
     """
     if layers is None:
         return
@@ -113,15 +112,15 @@ def keep_layers(encoder: Any, layers: int | None) -> None:
         encoder.config.layer_types = encoder.config.layer_types[:layers]
 
 
-def tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
-    """What `save_pretrained` writes, by file name."""
+def save_tokenizer(tokenizer: Any) -> dict[str, bytes]:
+    """The files that `save_pretrained` writes, by name."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
-def tokenizer_of(files: dict[str, bytes]) -> Any:
-    """The tokenizer that `tokenizer_files` took apart."""
+def load_tokenizer(files: dict[str, bytes]) -> Any:
+    """The tokenizer whose files `save_tokenizer` returned."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)

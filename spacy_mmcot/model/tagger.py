@@ -1,9 +1,8 @@
-"""The torch module that scores BIO tags for tokens.
-
-TagHead as a thinc model over the tokens of a batch of Docs.
+"""The tagger of `mmcot_ner`: a torch module that scores BIO tags, as a thinc model over a batch of
+Docs.
 """
 
-from __future__ import annotations
+# No postponed annotations here: spaCy reads those of architectures at run time.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,16 +14,13 @@ from thinc.api import Model, chain, torch2xp, xp2torch
 from thinc.types import Floats2d
 from torch import Tensor, nn
 
-from .bridge import Settings, TorchShim, set_mode, split_by_counts, torch_shim
+from .bridge import Settings, TorchShim, prepare_module, split_by_counts, torch_shim
 from .crf import ILLEGAL, legal_steps
 
 
 class TagHead(nn.Module):
-    """Emission scores by one linear layer, and a transition matrix that bars illegal steps.
-
-    With `learn_transitions` the head is a conditional random field, without it a softmax per
-    token whose decoding keeps to legal sequences all the same.
-    """
+    """Emission scores from one linear layer, and a transition matrix that forbids illegal steps.
+    Its other entries are parameters with `learn_transitions` and 0 without."""
 
     legal: Tensor
 
@@ -44,24 +40,34 @@ class TagHead(nn.Module):
 
 @dataclass
 class TagScores:
-    """A batch's scores, or the gradients of them: one (tokens, tags) array a Doc, and the
-    transitions, (tags + 1, tags + 1), that all share."""
+    """A batch's scores, or their gradients: emissions, (tokens, tags) for each Doc, and
+    transitions, (tags + 1, tags + 1), for all."""
 
     emissions: list[Floats2d]
     transitions: Floats2d
 
 
-def tagger_model(
-    tok2vec: Model[list[Doc], list[Floats2d]], *, dropout: float, learn_transitions: bool
+def Tagger(
+    tok2vec: Model[list[Doc], list[Floats2d]],
+    dropout: float = 0.2,
+    crf: bool = True,
 ) -> Model[list[Doc], TagScores]:
-    """chain(tok2vec, head). `set_tags` must be called before `initialize`."""
+    """`spacy_mmcot.Tagger.v1`: BIO tag scores of each token for `mmcot_ner`. `set_tags` must be
+    called before `initialize`.
+
+    tok2vec: token vectors, usually `spacy-transformers.TransformerListener.v1` with
+        `reduce_first.v1` pooling, or any other tok2vec.
+    dropout: dropout of the token vectors in training.
+    crf: learn transition scores (a conditional random field); without, each token has a softmax of
+        its own. Decoded sequences are legal either way.
+    """
     head: Model = Model(
         "tag_head",
         _forward,
         init=_init,
         dims={"nI": None, "nO": None},
         shims=[TorchShim(_build)],
-        attrs={"dropout": dropout, "learn_transitions": learn_transitions},
+        attrs={"dropout": dropout, "learn_transitions": crf},
     )
     model: Model = chain(tok2vec, head)
     model.set_ref("head", head)
@@ -70,7 +76,7 @@ def tagger_model(
 
 
 def set_tags(model: Model, tags: Sequence[str]) -> None:
-    """Tell a tagger the tags that `initialize` will build it for, "O" among them."""
+    """Set the tags that `initialize` builds a tagger for, "O" among them."""
     model.get_ref("head").attrs["tags"] = list(tags)
     model.set_dim("nO", len(tags), force=True)
 
@@ -88,7 +94,7 @@ def _init(model: Model, X: Any = None, Y: Any = None) -> None:
         "dropout": model.attrs["dropout"],
         "learn_transitions": model.attrs["learn_transitions"],
     }
-    # Made anew every time: a second initialisation starts from scratch, with its own tags.
+    # A new module each time: a second initialisation starts from scratch.
     torch_shim(model).set_module(_build(settings), settings)
     model.set_dim("nI", width, force=True)
     model.set_dim("nO", len(tags), force=True)
@@ -97,13 +103,12 @@ def _init(model: Model, X: Any = None, Y: Any = None) -> None:
 def _forward(
     model: Model, X: list[Floats2d], is_train: bool
 ) -> tuple[TagScores, Callable[[TagScores], list[Floats2d]]]:
-    module: TagHead = torch_shim(model).module
+    module: TagHead = prepare_module(model, is_train)
     counts = [len(x) for x in X]
     # Zero-length Docs come without a width.
     empty = model.ops.alloc2f(0, module.linear.in_features)
     flat = model.ops.xp.concatenate([empty, *(x for x in X if len(x))])
     states = xp2torch(flat, requires_grad=is_train)
-    set_mode(module, is_train)
     with torch.set_grad_enabled(is_train):
         emissions, transitions = module(states)
 

@@ -1,6 +1,5 @@
-"""Docs to word pieces: ids, alignment to spaCy's tokens, and windows over long docs.
-
-Sequences in groups of like length, so that padding them wastes little.
+"""From Docs to an encoder's input: word pieces aligned to spaCy's tokens, windows over long Docs,
+and padded batches of windows of similar length.
 """
 
 from __future__ import annotations
@@ -8,23 +7,42 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy
+import torch
 from numpy.typing import NDArray
 from spacy.attrs import IS_SPACE, ORTH, SPACY
 from spacy.tokens import Doc
+from torch import Tensor
 
 from ..errors import Errors, MMCoTError
 
 # Bounds the memory of a long-running process that keeps meeting new words.
 MAX_CACHED_WORDS = 20_000
 
+# Windows run in groups of similar length: at most so many pieces a group, padding included, and
+# the shortest window has at least this share of the longest's length; the second share is for
+# encoders that skip padding.
+MAX_GROUP_PIECES = 4096
+MIN_GROUP_FILL = 0.8
+MIN_PACKED_FILL = 0.3
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """How Docs are cut. max_length: most word pieces of a window, special pieces and segment
+    included; stride: word pieces that neighbouring windows share."""
+
+    max_length: int = 512
+    stride: int = 64
+
 
 class Window(NamedTuple):
     """A run of a Doc's tokens that fits the encoder.
 
-    The encoder reads tokens [start, end); the window answers for [own_start, own_end) alone, so
+    The encoder reads the tokens [start, end) and returns the states of [own_start, own_end), so
     that neighbouring windows give each other context and every token has one state.
     """
 
@@ -37,9 +55,9 @@ class Window(NamedTuple):
 class WordPieceTokenizer:
     """Splits spaCy tokens into a Hugging Face tokenizer's word pieces.
 
-    Each token is split by itself and remembered, so that alignment is exact and a known word
-    costs a dictionary look-up. A token that the tokenizer turns into nothing (some emoji, white
-    space) becomes the unknown piece, never a gap.
+    Each token is split by itself and cached, so that alignment is exact and a known word costs a
+    dictionary look-up. A token for which the tokenizer returns nothing (some emoji, white space)
+    becomes the unknown piece.
     """
 
     def __init__(self, tokenizer: Any):
@@ -47,6 +65,7 @@ class WordPieceTokenizer:
         self._cache: dict[tuple[int, bool], tuple[int, ...]] = {}
         unknown = tokenizer.unk_token_id
         self._unknown: tuple[int, ...] = (tokenizer.pad_token_id if unknown is None else unknown,)
+        self.pad_id: int = tokenizer.pad_token_id or 0
         self._spaced = self._split(["a"]) != self._split([" a"])
         self.prefix, self.suffix = self._special_pieces("a")
         _, self.middle, self.pair_suffix = self._special_pieces("a", "a")
@@ -63,16 +82,15 @@ class WordPieceTokenizer:
 
     @functools.cached_property
     def strings(self) -> NDArray[numpy.object_]:
-        """The piece of each id: a look-up for arrays of ids that costs no call a piece."""
+        """The string of each piece, (vocabulary,)."""
         n_pieces = len(self.tokenizer)
         pieces = self.tokenizer.convert_ids_to_tokens(list(range(n_pieces)))
         return numpy.array(pieces, dtype=object)
 
-    def pieces(self, doc: Doc, limit: int) -> list[tuple[int, ...]]:
-        """The pieces of each token, at least one and at most `limit` (the rest of an overlong
-        token is cut: the states of its first pieces speak for it)."""
+    def split_doc(self, doc: Doc, limit: int) -> list[tuple[int, ...]]:
+        """The pieces of each token: at least one, and at most the first `limit`."""
         if len(self._cache) > MAX_CACHED_WORDS:
-            # Another thread may be reading the old one.
+            # A new one, since another thread may be reading the old one.
             self._cache = {}
         cache = self._cache
         orths = doc.to_array(ORTH).tolist()
@@ -89,23 +107,23 @@ class WordPieceTokenizer:
             cache.update(zip(missing, self._split(words), strict=True))
         return [cache[key][:limit] for key in keys]
 
-    def text_pieces(self, texts: Sequence[str], limit: int) -> list[list[int]]:
+    def split_texts(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         """The pieces of plain texts without special ones, cut at `limit` each; none for ""."""
         ids = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return [row[:limit] if text else [] for text, row in zip(texts, ids, strict=True)]
 
-    def joined_pieces(self, texts: Sequence[Sequence[str]], limit: int) -> list[list[int]]:
-        """The pieces of several texts each, one behind the other, `limit` in all. A text that
-        needs less than an equal share of the room leaves the rest to the others, so that none is
-        crowded out."""
-        # Further words of a text have a space before them, which some families' pieces hold.
+    def split_joined(self, texts: Sequence[Sequence[str]], limit: int) -> list[list[int]]:
+        """The pieces of each group of texts, joined, at most `limit` a group. The limit is shared
+        equally; what a short text does not need goes to the others of its group."""
+        # All but the first have a space before them, which some families' pieces include.
         flat = [" " * bool(i) + text for parts in texts for i, text in enumerate(parts)]
-        pieces = iter(self.text_pieces(flat, limit) if flat else ())
+        pieces = iter(self.split_texts(flat, limit) if flat else ())
         joined = []
         for parts in texts:
             rows = [next(pieces) for _ in parts]
-            room = zip(rows, _shares([len(row) for row in rows], limit), strict=True)
-            joined.append([piece for row, share in room for piece in row[:share]])
+            shares = _share_limit([len(row) for row in rows], limit)
+            kept = zip(rows, shares, strict=True)
+            joined.append([piece for row, share in kept for piece in row[:share]])
         return joined
 
     def _split(self, words: list[str]) -> list[tuple[int, ...]]:
@@ -135,6 +153,8 @@ def make_windows(lengths: Sequence[int], budget: int, overlap: int) -> list[Wind
     """Windows of at most `budget` pieces over tokens of the given piece counts.
 
     Neighbours share about `overlap` pieces; each owns up to the middle of what they share.
+
+    Raises MMCoTError for a budget below 1.
     """
     if budget < 1:
         raise MMCoTError(Errors.E403.format(budget=budget))
@@ -156,7 +176,7 @@ def make_windows(lengths: Sequence[int], budget: int, overlap: int) -> list[Wind
     for (_, end), (start, _) in itertools.pairwise(runs):
         cuts.append((start + end + 1) // 2)
     cuts.append(n)
-    # Beside very long tokens a window may be left with nothing to answer for.
+    # Beside very long tokens a window may own nothing.
     return [
         Window(start, own_start, own_end, end)
         for (start, end), (own_start, own_end) in zip(runs, itertools.pairwise(cuts), strict=True)
@@ -164,7 +184,7 @@ def make_windows(lengths: Sequence[int], budget: int, overlap: int) -> list[Wind
     ]
 
 
-def _shares(lengths: Sequence[int], limit: int) -> list[int]:
+def _share_limit(lengths: Sequence[int], limit: int) -> list[int]:
     """How much of `limit` each gets: all it needs, or an equal part of what the shorter leave."""
     shares = [0] * len(lengths)
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
@@ -174,16 +194,94 @@ def _shares(lengths: Sequence[int], limit: int) -> list[int]:
     return shares
 
 
-def like_length(lengths: Sequence[int], most: int, fill: float = 0.0) -> list[list[int]]:
-    """Indexes, longest first, in groups: padded, a group is at most `most` long in all, or one
-    sequence; its shortest has at least the share `fill` of its longest's length."""
-    found: list[list[int]] = []
+def group_by_length(lengths: Sequence[int], most: int, fill: float = 0.0) -> list[list[int]]:
+    """Indexes of sequences, longest first, in groups to be padded together. A group has at most
+    `most` items, padding included, or one sequence; its shortest has at least the share `fill` of
+    its longest's length."""
+    groups: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if found:
-            longest = lengths[found[-1][0]]
-            full = (len(found[-1]) + 1) * longest > most
+        if groups:
+            longest = lengths[groups[-1][0]]
+            full = (len(groups[-1]) + 1) * longest > most
             if not full and lengths[i] >= fill * longest:
-                found[-1].append(i)
+                groups[-1].append(i)
                 continue
-        found.append([i])
-    return found
+        groups.append([i])
+    return groups
+
+
+class Row(NamedTuple):
+    """A window's word pieces. Bounds are indexes into `ids`, ends exclusive."""
+
+    ids: list[int]
+    text: tuple[int, int]  # the text's pieces, special ones and segment excluded
+    segment_start: int
+    own: tuple[int, int]  # the pieces whose states the window returns
+    tags: list[list[int]] | None  # rows of tag embeddings of each piece of prefix and text
+    doc: int  # index of its Doc
+
+
+class PieceBatch(NamedTuple):
+    """Padded word pieces of a batch of windows, int64 tensors of shape (windows, pieces), of tags
+    (windows, pieces, tags)."""
+
+    ids: Tensor
+    mask: Tensor  # 1 at real pieces
+    types: Tensor  # 1 at the knowledge segment
+    text: Tensor  # 1 at the window's own text, special pieces and segment excluded
+    tags: Tensor | None  # rows of tag embeddings; None where the encoder reads none
+
+
+def make_row(
+    pieces: WordPieceTokenizer,
+    words: Sequence[Sequence[int]],
+    window: Window,
+    segment: Sequence[int],
+    tags: NDArray[numpy.int64] | None,
+    doc: int,
+) -> Row:
+    """words: the pieces of each token of the Doc; tags: (tokens, tags), the rows of
+    its tag embeddings; segment: the pieces of its knowledge segment, empty for none."""
+    ids = list(pieces.prefix)
+    own = [0, 0]
+    row_tags = [[0] * tags.shape[1]] * len(ids) if tags is not None else None
+    for i in range(window.start, window.end):
+        if i == window.own_start:
+            own[0] = len(ids)
+        ids.extend(words[i])
+        if tags is not None and row_tags is not None:
+            row_tags.extend([tags[i].tolist()] * len(words[i]))
+        if i == window.own_end - 1:
+            own[1] = len(ids)
+    text = (len(pieces.prefix), len(ids))
+    ids += pieces.middle if segment else pieces.suffix
+    segment_start = len(ids)
+    if segment:
+        ids += [*segment, *pieces.pair_suffix]
+    return Row(ids, text, segment_start, (own[0], own[1]), row_tags, doc)
+
+
+def group_rows(rows: Sequence[Row], *, packed: bool = False) -> list[list[int]]:
+    """Indexes of rows, longest first, in groups to be padded together. packed: whether the encoder
+    skips padding."""
+    fill = MIN_PACKED_FILL if packed else MIN_GROUP_FILL
+    return group_by_length([len(row.ids) for row in rows], MAX_GROUP_PIECES, fill)
+
+
+def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device) -> PieceBatch:
+    """The rows as one batch, padded to the longest."""
+    shape = len(rows), max(len(row.ids) for row in rows)
+    ids = numpy.full(shape, pad_id)
+    mask, types, text = (numpy.zeros(shape, dtype="int64") for _ in range(3))
+    n_tags = len(rows[0].tags[0]) if rows[0].tags else 0
+    tags = numpy.zeros((*shape, n_tags), dtype="int64")
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = row.ids
+        mask[i, : len(row.ids)] = 1
+        types[i, row.segment_start : len(row.ids)] = 1
+        text[i, row.text[0] : row.text[1]] = 1
+        if row.tags:
+            tags[i, : len(row.tags)] = row.tags
+    tensors = [torch.from_numpy(array).to(device) for array in (ids, mask, types, text, tags)]
+    batch = PieceBatch(*tensors)
+    return batch if rows[0].tags is not None else batch._replace(tags=None)

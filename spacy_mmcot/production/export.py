@@ -1,6 +1,9 @@
-"""The layers of a BERT-like encoder as an ONNX graph, for ONNX Runtime's fused operators.
+"""Moves the encoder of a trained pipeline to ONNX Runtime: builds a graph of a BERT-like encoder's
+layers from ONNX Runtime's fused operators.
 
-A trained pipeline with its encoder moved to ONNX Runtime.
+ONNX Runtime's own quantizer is of no use here: its DynamicQuantizeLinear has one scale for a whole
+batch, so that a Doc's result would depend on the others of its batch. Here each word piece has its
+own scale.
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ from spacy.language import Language
 
 from ..errors import Errors, MMCoTError
 from ..model.bridge import torch_shim
-from ..model.encoder_bridge import torch_encoder
-from ..model.packed import FAMILIES, can_pack
+from ..model.encoder import FAMILIES, can_pack
+from ..model.encoder_bridge import find_torch_encoder
 
 Precision = Literal["fp32", "int8"]
 
@@ -29,13 +32,13 @@ ACTIVATIONS = {"gelu": "Gelu", "gelu_new": "FastGelu", "gelu_fast": "FastGelu", 
 
 FUSED = frozenset({"BiasGelu", "FastGelu", "MatMulIntegerToFloat", "MultiHeadAttention"})
 
-# Weights are rounded to whole numbers from -127 to 127. What goes into a linear layer is rounded
-# to 0..255 with 0 at the zero point: in the middle, or, behind an activation that goes little below
-# 0, near the bottom, which halves the steps.
+# Weights are rounded to integers from -127 to 127. The input of a linear layer is rounded to 0..255
+# with a zero point in the middle, or, after an activation, whose values are hardly negative, near
+# the bottom, which halves the steps.
 WEIGHT_LEVELS = 127
 MIDDLE = 128
 NEAR_BOTTOM = 16
-LOWEST = 0.17  # an activation's least value, as a distance from 0
+LOWEST = 0.17  # an activation's least value, negated
 _TINY = 1e-9
 _CONSTANTS = {
     "middle": numpy.array(MIDDLE, dtype="uint8"),
@@ -49,19 +52,17 @@ _CONSTANTS = {
 }
 
 
-def layers_graph(encoder: Any, precision: Precision) -> bytes:
+def build_layers_graph(encoder: Any, precision: Precision) -> bytes:
     """A serialised ONNX model of the encoder's layers, as `OnnxLayers` runs it.
 
-    Inputs: states (pieces, width), the windows' real pieces, one window after the other; grid
-    (windows, longest), where each of a window's pieces stands among the states, any where it has
-    none; mask (windows, longest), 1 where it has one; places (pieces,), where each piece stands in
-    the flattened grid. Output: result (pieces, width), the last layer's states.
+    Inputs: states (pieces, width), the windows' real pieces, one window after another; grid
+    (windows, longest), the index among the states of each of a window's pieces, any index at
+    padding; mask (windows, longest), 0 at padding; places (pieces,), the index of each piece in the
+    flattened grid. Output: result (pieces, width), the last layer's states.
 
-    precision "int8" quantises the linear layers: weights by output channel, and each piece's
-    states as they come, by a scale of their own, so that a doc's result does not depend on its
-    batch.
+    precision "int8" quantises the linear layers: weights by output channel, states by piece.
 
-    Raises MMCoTError for encoders that are not of BERT's build.
+    Raises MMCoTError for encoders without BERT's layers.
     """
     config = encoder.config
     if not can_pack(encoder):
@@ -75,13 +76,13 @@ def layers_graph(encoder: Any, precision: Precision) -> bytes:
     graph = _Graph(precision, config)
     states = "states"
     for number, layer in enumerate(encoder.encoder.layer):
-        states = graph.layer(f"layer{number}", layer, states)
-    return graph.model(states, config.hidden_size).SerializeToString()
+        states = graph.add_layer(f"layer{number}", layer, states)
+    return graph.make_model(states, config.hidden_size).SerializeToString()
 
 
 class _Factor(NamedTuple):
-    """The left factor of a product: states (pieces, width); rounded, with each piece's step
-    (pieces, 1) and the name of their zero point, where linear layers are quantised."""
+    """The left factor of a product: states (pieces, width); if quantised, also each piece's step
+    (pieces, 1) and the name of the zero point."""
 
     values: str
     step: str | None = None
@@ -89,7 +90,7 @@ class _Factor(NamedTuple):
 
 
 class _Graph:
-    """Nodes and weights, layer upon layer."""
+    """The graph's nodes and weights, built layer by layer."""
 
     def __init__(self, precision: Precision, config: Any):
         self.precision = precision
@@ -102,10 +103,10 @@ class _Graph:
             for name, value in _CONSTANTS.items():
                 self.weights.append(numpy_helper.from_array(value, name))
 
-    def layer(self, name: str, layer: Any, states: str) -> str:
+    def add_layer(self, name: str, layer: Any, states: str) -> str:
         """Add a layer that reads `states`; returns the name of its output."""
         attention, out = layer.attention.self, layer.attention.output
-        # One product each for query, key and value: to split a joint one is to copy it.
+        # Separate products for query, key and value: splitting a joint one would copy it.
         read = self._factor(f"{name}.read", states)
         parts = {part: getattr(attention, part) for part in ("query", "key", "value")}
         projected = []
@@ -131,7 +132,8 @@ class _Graph:
         narrow = self._matmul(f"{name}.narrow", factor, layer.output.dense.weight)
         return self._norm(f"{name}.result", narrow, middle, layer.output)
 
-    def model(self, result: str, width: int) -> Any:
+    def make_model(self, result: str, width: int) -> Any:
+        """The ONNX model whose output is the node `result`, (pieces, width)."""
         self.nodes.append(helper.make_node("Identity", [result], ["result"]))
         graph = helper.make_graph(
             self.nodes,
@@ -161,7 +163,8 @@ class _Graph:
         return name
 
     def _factor(self, name: str, states: str, activated: bool = False) -> _Factor:
-        """States as a product takes them; activated: whether they come from an activation."""
+        """The states as a factor, quantised if the precision is int8. activated: whether they come
+        from an activation."""
         if self.precision == "fp32":
             return _Factor(states)
         zero = "bottom" if activated else "middle"
@@ -188,8 +191,8 @@ class _Graph:
         levels = numpy.ascontiguousarray(numpy.rint(array / scale).astype("int8"))
         for key, value in (("levels", levels), ("scale", scale.astype("float32"))):
             self.weights.append(numpy_helper.from_array(value, f"{name}.{key}"))
-        # The operator knows one step for all rows, so it is told 1, and each row of the product
-        # multiplied by its own.
+        # The operator has one step for all rows: it gets 1, and each row of the product is then
+        # multiplied by its own step.
         factors = [states.values, f"{name}.levels", "one", f"{name}.scale", states.zero]
         product = self._node(f"{name}.product", "MatMulIntegerToFloat", factors)
         return self._node(name, "Mul", [product, states.step])
@@ -215,14 +218,15 @@ ARCHITECTURE = "spacy_mmcot.OnnxTransformer.v1"
 REQUIREMENT = "onnxruntime>=1.20"
 
 
-def exported(nlp: Language, precision: Precision, threads: int = 0) -> Language:
-    """The same pipeline with each of its encoders exported; `nlp` stays as it is.
+def export(nlp: Language, precision: Precision, threads: int = 0) -> Language:
+    """A copy of the pipeline with each of its encoders exported; `nlp` is unchanged.
 
+    precision: "fp32", or "int8" for quantised linear layers.
     threads: of ONNX Runtime, in each process; 0 for as many as torch has there.
 
     Raises MMCoTError where no component has an encoder that can be exported.
     """
-    names = [name for name, pipe in nlp.components if torch_encoder(pipe) is not None]
+    names = [name for name, pipe in nlp.components if find_torch_encoder(pipe) is not None]
     if not names:
         raise MMCoTError(
             Errors.E780.format(pipeline=nlp.meta["name"], names=", ".join(nlp.component_names))
@@ -238,25 +242,25 @@ def exported(nlp: Language, precision: Precision, threads: int = 0) -> Language:
     result = spacy.util.load_model_from_config(config)
     result.from_bytes(nlp.to_bytes(exclude=names))
     for name in names:
-        _move(nlp.get_pipe(name), result.get_pipe(name), precision)
+        _move_encoder(nlp.get_pipe(name), result.get_pipe(name), precision)
     requirements = result.meta.setdefault("requirements", [])
     if REQUIREMENT not in requirements:
         requirements.append(REQUIREMENT)
     return result
 
 
-def _move(source: Any, target: Any, precision: Precision) -> None:
-    """Carry the encoder of one `transformer` component over into another's model."""
+def _move_encoder(source: Any, target: Any, precision: Precision) -> None:
+    """Copy the encoder of one `transformer` component into another, its layers as a graph."""
     module = torch_shim(source.model).module
-    graph = layers_graph(module.encoder, precision)
+    graph = build_layers_graph(module.encoder, precision)
     settings = {**module.settings, "graph": graph}
     shim = torch_shim(target.model)
     built = shim.build(settings)
     kept = built.state_dict().keys()
     built.load_state_dict({k: v for k, v in module.state_dict().items() if k in kept})
     shim.set_module(built, settings)
-    for seen, seeing in zip(source.model.layers, target.model.layers, strict=True):
-        seeing.from_bytes(seen.to_bytes())
+    for vision, copy in zip(source.model.layers, target.model.layers, strict=True):
+        copy.from_bytes(vision.to_bytes())
     target.cfg.update(source.cfg)
     target.model.set_dim("nO", source.model.get_dim("nO"), force=True)
     for listener in target.listeners:

@@ -1,4 +1,4 @@
-"""Trained pipelines on disk: loading one, its digest, its size."""
+"""Trained pipelines on disk: loading one, and its digest."""
 
 from __future__ import annotations
 
@@ -48,12 +48,3 @@ def digest_pipeline(source: str) -> str:
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
             digest.update(bytes.fromhex(file_digest(path)))
     return digest.hexdigest()
-
-
-def measure_size_mb(nlp: Language) -> float | None:
-    """The size of a pipeline's files in units of 1,000,000 bytes; None where it was not loaded from
-    files."""
-    if nlp.path is None:
-        return None
-    files = (path for path in nlp.path.rglob("*") if path.is_file())
-    return round(sum(path.stat().st_size for path in files) / 1e6, 1)

@@ -1,4 +1,6 @@
-"""Encoders that run on ONNX Runtime, in the place of the torch ones they were exported from."""
+"""Encoders whose layers run on ONNX Runtime, in place of the torch ones that were exported."""
+
+# No postponed annotations here: spaCy reads those of architectures at run time.
 
 import functools
 import os
@@ -18,9 +20,6 @@ from ..model.bridge import Settings, TorchShim
 from ..model.encoder import PromptedEncoder
 from ..model.encoder_bridge import build_module
 
-# No postponed annotations here: spaCy reads those of architectures at run time.
-
-
 # A part of a batch is one window, or several of at most MAX_PART pieces in all, padded, of which
 # the shortest has at least MIN_FILL of the longest's length.
 MAX_PART = 128
@@ -28,16 +27,16 @@ MIN_FILL = 0.8
 
 
 class OnnxLayers:
-    """An encoder's layers as a session of ONNX Runtime (see `spacy_mmcot.model.packed.Layers`).
+    """An encoder's layers as a session of ONNX Runtime (see `spacy_mmcot.model.encoder.Layers`).
 
-    Windows run in parts of like length, several parts at once, each by one thread: the many small
-    operators of one run gain nothing from a second, which, while it waits, spins on a core that
+    Windows run in parts of similar length, several parts at once, each by one thread: the many
+    small operators of one run gain nothing from a second thread, which would spin on a core that
     torch needs.
 
     The session starts with the first batch of a process: none survives a fork or a pickle.
 
-    graph: what `layers_graph` returned. threads: how many parts run at once, 0 for as many as torch
-    has threads.
+    graph: what `build_layers_graph` returned. threads: how many parts run at once, 0 for as many as
+    torch has threads.
     """
 
     def __init__(self, graph: bytes, threads: int):
@@ -46,22 +45,23 @@ class OnnxLayers:
         self._started: _Started | None = None
 
     def __call__(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """Raises MMCoTError where ONNX Runtime is not installed."""
+        """states: (pieces, width), windows in order of length; lengths: (windows,), ascending.
+        Returns (pieces, width). Raises MMCoTError where ONNX Runtime is not installed."""
         started = self._started
         if started is None or started.process != os.getpid():
             pool = ThreadPoolExecutor(self.threads or torch.get_num_threads())
-            started = self._started = _Started(_session(self.graph), pool, os.getpid())
+            started = self._started = _Started(_start_session(self.graph), pool, os.getpid())
         pieces, counts = states.detach().numpy(), lengths.numpy()
         ends = counts.cumsum()
 
         def run(part: tuple[int, int]) -> NDArray[numpy.float32]:
             first, last = part
             own = pieces[ends[first] - counts[first] : ends[last - 1]]
-            (result,) = started.session.run(None, _inputs(own, counts[first:last]))
+            (result,) = started.session.run(None, _make_inputs(own, counts[first:last]))
             return result
 
         # The longest windows first, so that all threads end together.
-        results = list(started.pool.map(run, reversed(_parts(counts))))
+        results = list(started.pool.map(run, reversed(_cut_parts(counts))))
         return torch.from_numpy(numpy.concatenate(results[::-1]))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,15 +69,16 @@ class OnnxLayers:
 
 
 class _Started(NamedTuple):
-    """What a process runs its batches with."""
+    """The session and threads of one process."""
 
     session: Any
     pool: ThreadPoolExecutor
     process: int
 
 
-def _parts(lengths: NDArray[numpy.int64]) -> list[tuple[int, int]]:
-    """Windows, in order of length, cut into parts: first, and last exclusive."""
+def _cut_parts(lengths: NDArray[numpy.int64]) -> list[tuple[int, int]]:
+    """Parts of similar length, as (first, last exclusive) windows. lengths: (windows,),
+    ascending."""
     parts = []
     first = 0
     for i, length in enumerate(lengths):
@@ -88,8 +89,9 @@ def _parts(lengths: NDArray[numpy.int64]) -> list[tuple[int, int]]:
     return [*parts, (first, len(lengths))]
 
 
-def _inputs(states: NDArray[numpy.float32], lengths: NDArray[numpy.int64]) -> dict[str, Any]:
-    """What the graph reads (see `layers_graph`)."""
+def _make_inputs(states: NDArray[numpy.float32], lengths: NDArray[numpy.int64]) -> dict[str, Any]:
+    """The graph's inputs (see `build_layers_graph`). states: (pieces, width); lengths: (windows,),
+    ascending."""
     steps = numpy.arange(lengths[-1])
     mask = steps < lengths[:, None]
     starts = lengths.cumsum() - lengths
@@ -101,7 +103,7 @@ def _inputs(states: NDArray[numpy.float32], lengths: NDArray[numpy.int64]) -> di
     }
 
 
-def _session(graph: bytes) -> Any:
+def _start_session(graph: bytes) -> Any:
     try:
         import onnxruntime
     except ImportError:
@@ -114,25 +116,24 @@ def _session(graph: bytes) -> Any:
         graph,
         options,
         providers=["CPUExecutionProvider"],
-        # Measured: the fused operator takes five times the seconds of its parts.
+        # The fused operator takes five times as long as its parts.
         disabled_optimizers=["SkipLayerNormFusion"],
     )
 
 
 class ExportedEncoder(PromptedEncoder):
-    """A PromptedEncoder that has embeddings, prompts and what sees pictures, but no layers of its
-    own."""
+    """A PromptedEncoder without layers of its own: embeddings, prompts and visual prompts."""
 
     def train(self, mode: bool = True) -> Self:
-        """Raises MMCoTError where it is to learn."""
+        """Raises MMCoTError for training mode."""
         if mode:
             raise MMCoTError(Errors.E443)
         return super().train(mode)
 
 
 def build_exported(settings: Settings, threads: int = 0) -> PromptedEncoder:
-    """An ExportedEncoder from settings as PromptedEncoder has them, with the layers' `graph`;
-    weights still to be loaded."""
+    """An ExportedEncoder, weights still to be loaded. settings: those of `build_module`, and the
+    layers' `graph`."""
     config = {**settings["config"], "num_hidden_layers": 0}
     module = build_module({**settings, "config": config}, ExportedEncoder)
     module.layers = OnnxLayers(settings["graph"], threads)
@@ -142,17 +143,17 @@ def build_exported(settings: Settings, threads: int = 0) -> PromptedEncoder:
 def OnnxTransformer(
     encoder: Model[list[Doc], FullTransformerBatch], threads: int = 0
 ) -> Model[list[Doc], FullTransformerBatch]:
-    """`spacy_mmcot.OnnxTransformer.v1`: what `spacy-mmcot export` puts in the place of a
-    `spacy_mmcot.PromptedTransformer.v1`. It cannot be trained.
+    """`spacy_mmcot.OnnxTransformer.v1`: what `spacy-mmcot export` replaces a
+    `spacy_mmcot.PromptedTransformer.v1` by. It cannot be trained.
 
     encoder: the architecture that was exported.
     threads: how many parts of a batch run at once, in each process; 0 for as many as torch has
     threads there.
     """
     encoder.shims[0] = TorchShim(functools.partial(build_exported, threads=threads))
-    encoder.init = _refuse
+    encoder.init = _refuse_init
     return encoder
 
 
-def _refuse(model: Model, X: Any = None, Y: Any = None) -> None:
+def _refuse_init(model: Model, X: Any = None, Y: Any = None) -> None:
     raise MMCoTError(Errors.E443)

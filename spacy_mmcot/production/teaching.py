@@ -24,7 +24,7 @@ from ..distillation.conclusions import (
 from ..distillation.prompt_targets import KnowledgeEncoder, get_encoder_source, set_prompt_targets
 from ..distillation.teach import teach
 from ..errors import Errors, MMCoTError
-from ..model.knowledge import concluded_entities, concluded_relations
+from ..model.knowledge import get_concluded_entities, get_concluded_relations
 from ..scheme import read_scheme
 from ..types import Sureness
 from .annotate import Loader
@@ -98,7 +98,7 @@ def teach_from_conclusions(
     concluded = [
         doc
         for doc in docs
-        if concluded_entities(doc) is not None or concluded_relations(doc) is not None
+        if get_concluded_entities(doc) is not None or get_concluded_relations(doc) is not None
     ]
     if not concluded:
         raise MMCoTError(Errors.E506.format(paths=", ".join(map(str, inputs))))

@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 
 from spacy_mmcot.evaluation.predictions import Predicted, write_predictions
-from spacy_mmcot.evaluation.scores import entity_counts, f_scores
+from spacy_mmcot.evaluation.scores import compute_f, count_entities
 
 Command = Callable[..., Result]
 Fails = Callable[..., str]
@@ -48,7 +48,7 @@ def figures_of(command: Command, pipeline: Path, *options: object) -> dict[str, 
 
 
 def f_of(docs: list[Predicted]) -> float:
-    return float(f_scores(entity_counts(docs).sum(axis=0)))
+    return float(compute_f(count_entities(docs).sum(axis=0)))
 
 
 def test_without_an_llm_only_what_is_known(command: Command, pipeline: Path) -> None:

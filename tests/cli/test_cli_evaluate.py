@@ -10,12 +10,10 @@ import pytest
 import spacy
 import toy
 from click.testing import Result
-from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 
-from spacy_mmcot.cli.evaluate import needs_gold_entities
 from spacy_mmcot.evaluation.predictions import read_predictions
-from spacy_mmcot.evaluation.scores import boundary_scores, relation_counts
+from spacy_mmcot.evaluation.scores import count_relations, score_boundaries
 from spacy_mmcot.types import ID_KEY, Relation
 
 Command = Callable[..., Result]
@@ -104,7 +102,6 @@ def test_names_that_the_train_split_knows(
     assert metrics["surface_seen_n"] == n_seen
     assert [metrics[f"{group}_{key}"] for group in ("seen", "unseen") for key in "rf"] == [1.0] * 4
     assert f"100.00) over {n_seen} mentions" in result.output
-    assert not [key for key in metrics if key.startswith("ambiguous")]
 
 
 def test_files_of_seen_names_that_say_nothing(
@@ -133,7 +130,7 @@ def test_predictions_are_written(command: Command, model: Path, tmp_path: Path) 
         assert doc.relations is None
     metrics = json.loads(output.read_text("utf-8"))
     boundary = {key: metrics[key] for key in metrics if key.startswith("ents_boundary")}
-    assert boundary_scores(docs) == boundary
+    assert score_boundaries(docs) == boundary
     result = command("compare", path, path)
     assert result.exit_code == 0 and "+0.00" in result.output
     assert command("cascade", path).exit_code == 0
@@ -347,7 +344,7 @@ def test_predictions_of_relations(
         arguments = (relation_models / name, related_data, "--predictions", path)
         assert command("evaluate", *arguments).exit_code == 0
         docs = read_predictions(path)
-        counts = relation_counts(docs).sum(axis=0).tolist()
+        counts = count_relations(docs).sum(axis=0).tolist()
         assert counts == [n_relations] * 3
         assert all((doc.gold is None) == (name == "alone") for doc in docs)
         assert all(r.score is not None for doc in docs for r in doc.relations or ())
@@ -355,25 +352,6 @@ def test_predictions_of_relations(
     result = command("compare", *pair)
     assert result.exit_code == 0, result.output
     assert "relations, end to end" in result.output and "entities" not in result.output
-
-
-@pytest.mark.parametrize(
-    ("pipes", "needed"),
-    [
-        (["mmcot_rel"], True),
-        (["mmcot_ner", "mmcot_rel"], False),
-        (["entity_ruler", "mmcot_rel"], False),
-        (["sentencizer", "mmcot_rel"], True),
-        (["mmcot_rel", "mmcot_ner"], True),
-        (["mmcot_ner"], False),
-        ([], False),
-    ],
-)
-def test_who_needs_gold_entities(pipes: list[str], needed: bool) -> None:
-    nlp: Language = spacy.blank("en")
-    for pipe in pipes:
-        nlp.add_pipe(pipe)
-    assert needs_gold_entities(nlp) is needed
 
 
 def test_output_that_cannot_be_written(

@@ -1,4 +1,4 @@
-"""evaluate and teach with pictures, and the scores of ambiguous names."""
+"""evaluate and teach with pictures."""
 
 from __future__ import annotations
 
@@ -15,12 +15,8 @@ import toy
 from click.testing import Result
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
-from spacy.training import Example
 
-from research.ambiguity import ambiguous_scores, ambiguous_surfaces
 from spacy_mmcot.corpus.extensions import register
-from spacy_mmcot.evaluation.scorers import score_entities
-from spacy_mmcot.types import Relation
 
 Command = Callable[..., Result]
 Fails = Callable[..., str]
@@ -153,84 +149,6 @@ def test_unknown_pictures(command: Command, looking: Path, data: Path) -> None:
 def test_one_picture_cannot_be_shuffled(fails: Fails, looking: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "one.spacy", ("Jordan at last", [(0, 1, "PER")], "red"))
     assert str(path) in fails("E216", "evaluate", looking, path, "--pictures", "shuffled")
-
-
-def test_ambiguous_names_over_data_and_further_files(
-    evaluated: Callable[..., dict[str, Any]], data: Path, tmp_path: Path
-) -> None:
-    """Oslo is one only because another file has a person of that name."""
-    assert not [key for key in evaluated(data) if key.startswith("ambiguous")]
-    keys = [f"ambiguous_{key}" for key in "prfn"]
-    seen = ("--pictures", "real")
-    alone = evaluated(data, *seen, "--ambiguous", data)
-    assert [alone[key] for key in keys] == [1.0, 1.0, 1.0, 2]
-    assert "ambiguous names: F 100.00 (P 100.00, R 100.00) over 2 mentions" in alone["shown"]
-
-    folder = tmp_path / "further"
-    folder.mkdir()
-    write(folder / "a.spacy", ("OSLO sings", [(0, 1, "PER")], None), ("Anna", None, None))
-    more = evaluated(data, *seen, "--ambiguous", folder, "--ambiguous", data)
-    assert more["ambiguous_n"] == 3
-    blind = evaluated(data, "--ambiguous", folder)
-    assert [blind[key] for key in keys] == [0.0, 0.0, 0.0, 3]
-    # All of them are places now, as two of the three are in gold.
-    black = evaluated(data, "--pictures", "black", "--ambiguous", folder)
-    assert [black[key] for key in keys] == pytest.approx([2 / 3, 2 / 3, 2 / 3, 3])
-
-
-def test_no_ambiguous_name(evaluated: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    path = write(tmp_path / "plain.spacy", ("Oslo at last", [(0, 1, "LOC")], "blue"))
-    metrics = evaluated(path, "--ambiguous", path)
-    assert metrics["ambiguous_n"] == 0
-    assert metrics["ambiguous_f"] is None
-    assert "ambiguous names: none in this data" in metrics["shown"]
-
-
-def test_ambiguous_files_that_say_nothing(
-    fails: Fails, looking: Path, data: Path, broken: dict[str, Path], tmp_path: Path
-) -> None:
-    unlabelled = write(tmp_path / "unlabelled.spacy", ("Oslo at last", None, None))
-    line = fails("E709", "evaluate", looking, data, "--ambiguous", data, "--ambiguous", unlabelled)
-    assert str(unlabelled) in line
-    for code in ("E100", "E201", "E202", "E203"):
-        assert str(broken[code]) in fails(
-            code, "evaluate", looking, data, "--ambiguous", broken[code]
-        )
-
-
-def test_ambiguous_names_need_entities(fails: Fails, data: Path, tmp_path: Path) -> None:
-    """A pipeline of relations alone is scored on gold entities, so there is nothing to compare."""
-    nlp = spacy.blank("en")
-    model = {"@architectures": "spacy_mmcot.PairClassifier.v1", "tok2vec": toy.TOK2VEC}
-    nlp.add_pipe("mmcot_rel", config={"model": model})
-    gold = labelled(nlp, "Anna sings in Oslo", (0, 1, "PER"), (3, 4, "LOC"))
-    gold._.mmcot_rel = [Relation(gold.ents[0], gold.ents[1], "at", 1.0)]
-    nlp.initialize(lambda: [Example(nlp.make_doc(gold.text), gold)])
-    nlp.to_disk(tmp_path / "model")
-    path = tmp_path / "related.spacy"
-    DocBin(docs=[gold], store_user_data=True).to_disk(path)
-    line = fails("E708", "evaluate", tmp_path / "model", path, "--ambiguous", data)
-    assert str(path) in line and "mmcot_rel" in line
-
-
-def test_scores_count_gold_and_predicted_mentions_of_the_names() -> None:
-    nlp = spacy.blank("en")
-    text = "jordan met Jordan Smith in Paris"
-    gold = labelled(nlp, text, (0, 1, "PER"), (2, 4, "PER"), (5, 6, "LOC"))
-    predicted = labelled(nlp, text, (0, 1, "LOC"), (2, 3, "PER"), (5, 6, "LOC"))
-    unlabelled = Example(labelled(nlp, "Jordan", (0, 1, "PER")), nlp.make_doc("Jordan"))
-    examples = [Example(predicted, gold), unlabelled]
-    surfaces = ambiguous_surfaces([gold, predicted])
-    assert surfaces == {"jordan"}
-    # Gold: jordan; predicted: jordan with another label, and Jordan where gold has a longer name.
-    scores = ambiguous_scores(examples, surfaces)
-    assert scores == {"ambiguous_p": 0, "ambiguous_r": 0, "ambiguous_f": 0, "ambiguous_n": 1}
-    # Over all names they are the strict scores.
-    every = {ent.text.lower() for doc in (gold, predicted) for ent in doc.ents}
-    scores, strict = ambiguous_scores(examples, every), score_entities(examples)
-    assert [scores[f"ambiguous_{key}"] for key in "prf"] == pytest.approx(
-        [strict[f"ents_{key}"] for key in "prf"]
-    )
 
 
 @pytest.mark.parametrize("hidden", [False, True])

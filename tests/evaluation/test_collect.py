@@ -11,9 +11,9 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from spacy_mmcot.corpus.extensions import register, set_pairs
-from spacy_mmcot.evaluation.predictions import predictions_of
+from spacy_mmcot.evaluation.predictions import collect_predictions
 from spacy_mmcot.evaluation.scorers import score_entities, score_relations
-from spacy_mmcot.evaluation.scores import entity_counts, prf, relation_counts
+from spacy_mmcot.evaluation.scores import compute_prf, count_entities, count_relations
 from spacy_mmcot.types import ID_KEY, Relation
 
 NLP = spacy.blank("en")
@@ -71,13 +71,13 @@ def test_scores_of_records_are_those_of_examples(seed: int) -> None:
             ],
             default="outside",
         )
-    records = predictions_of(examples)
+    records = collect_predictions(examples)
     expected = score_entities(examples)
-    assert prf("ents", entity_counts(records).sum(axis=0)) == pytest.approx(
+    assert compute_prf("ents", count_entities(records).sum(axis=0)) == pytest.approx(
         {key: expected[key] for key in ("ents_p", "ents_r", "ents_f")}
     )
     related = score_relations(examples)
-    assert prf("rel_e2e", relation_counts(records).sum(axis=0)) == pytest.approx(
+    assert compute_prf("rel_e2e", count_relations(records).sum(axis=0)) == pytest.approx(
         {f"rel_e2e_{key}": related[f"rel_e2e_{key}"] for key in "prf"}
     )
 
@@ -86,10 +86,10 @@ def test_what_a_record_holds() -> None:
     gold, predicted = doc_of((0, 1, "PER"), (2, 4, "LOC")), doc_of((0, 1, "PER"))
     predicted.ents[0]._.mmcot_score = 0.75
     predicted._.mmcot_confidence = 0.5
-    predicted.user_data[ID_KEY] = "post 7"
+    gold.user_data[ID_KEY] = "post 7"
     gold._.mmcot_rel = [Relation(gold.ents[0], gold.ents[1], "at", 1.0)]
     predicted._.mmcot_rel = []
-    (record,) = predictions_of([Example(predicted, gold)])
+    (record,) = collect_predictions([Example(predicted, gold)])
     assert record == found.predicted(
         "post 7",
         [found.word(0), found.word(2, 3, "LOC")],
@@ -101,7 +101,7 @@ def test_what_a_record_holds() -> None:
 
 
 def test_what_nobody_labelled_or_looked_for_is_none() -> None:
-    record = predictions_of([Example(doc_of((0, 1, "PER")), NLP.make_doc(found.TEXT))])[0]
+    record = collect_predictions([Example(doc_of((0, 1, "PER")), NLP.make_doc(found.TEXT))])[0]
     assert (record.gold, record.gold_relations, record.relations) == (None, None, None)
     assert record.confidence is None and record.entities[0].score is None
     assert record.id == "0"
@@ -111,6 +111,6 @@ def test_entities_that_the_pipeline_was_given_are_no_findings() -> None:
     gold, predicted = (doc_of((0, 1, "PER"), (2, 3, "LOC")) for _ in range(2))
     for doc in (gold, predicted):
         doc._.mmcot_rel = [Relation(doc.ents[0], doc.ents[1], "at", 1.0)]
-    (record,) = predictions_of([Example(predicted, gold)], finds_entities=False)
+    (record,) = collect_predictions([Example(predicted, gold)], finds_entities=False)
     assert record.gold is None and record.entities == []
-    assert relation_counts([record]).tolist() == [[1, 1, 1]]
+    assert count_relations([record]).tolist() == [[1, 1, 1]]

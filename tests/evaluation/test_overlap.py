@@ -11,12 +11,12 @@ from found import word
 
 from spacy_mmcot.evaluation.predictions import Predicted
 from spacy_mmcot.evaluation.scores import (
-    boundary_scores,
-    entity_confusion,
-    entity_counts,
-    f_scores,
-    partial_scores,
-    prf,
+    compute_f,
+    compute_prf,
+    count_confusions,
+    count_entities,
+    score_boundaries,
+    score_overlaps,
 )
 from spacy_mmcot.types import Entity
 
@@ -34,13 +34,13 @@ def values(scores: dict[str, float]) -> list[float]:
 
 def test_by_hand() -> None:
     docs = [DOC, BARE]
-    assert entity_counts(docs).tolist() == [[1, 4, 4], [0, 0, 0]]
-    assert boundary_scores(docs) == {
+    assert count_entities(docs).tolist() == [[1, 4, 4], [0, 0, 0]]
+    assert score_boundaries(docs) == {
         key: pytest.approx(2 / 4)
         for key in ("ents_boundary_p", "ents_boundary_r", "ents_boundary_f")
     }
-    assert values(partial_scores(docs)) == pytest.approx([2 / 4] * 3)
-    assert entity_confusion(docs) == {
+    assert values(score_overlaps(docs)) == pytest.approx([2 / 4] * 3)
+    assert count_confusions(docs) == {
         "LOC": {"LOC": 1},
         "None": {"LOC": 1},
         "ORG": {"None": 1, "PER": 1},
@@ -50,31 +50,31 @@ def test_by_hand() -> None:
 
 def test_nothing_at_all() -> None:
     for docs in ([], [BARE], [found.predicted("3", [], [])]):
-        assert values(boundary_scores(docs)) == values(partial_scores(docs)) == [0, 0, 0]
-        assert entity_confusion(docs) == {}
-        assert prf("x", entity_counts(docs).sum(axis=0)) == {"x_p": 0, "x_r": 0, "x_f": 0}
+        assert values(score_boundaries(docs)) == values(score_overlaps(docs)) == [0, 0, 0]
+        assert count_confusions(docs) == {}
+        assert compute_prf("x", count_entities(docs).sum(axis=0)) == {"x_p": 0, "x_r": 0, "x_f": 0}
 
 
 def test_a_mention_is_in_one_pair_at_most() -> None:
     """Two found within one gold mention: one is right, the other spurious."""
     doc = found.predicted("1", [word(0, 5)], [word(0, 1), word(3, 5)])
-    assert values(partial_scores([doc])) == pytest.approx([1 / 2, 1, 2 / 3])
-    assert entity_confusion([doc]) == {"None": {"PER": 1}, "PER": {"PER": 1}}
+    assert values(score_overlaps([doc])) == pytest.approx([1 / 2, 1, 2 / 3])
+    assert count_confusions([doc]) == {"None": {"PER": 1}, "PER": {"PER": 1}}
 
 
 def test_touching_is_no_overlap() -> None:
     doc = found.predicted("1", [(0, 4, "PER")], [(4, 9, "PER")])
-    assert values(partial_scores([doc])) == [0, 0, 0]
-    assert entity_confusion([doc]) == {"None": {"PER": 1}, "PER": {"None": 1}}
+    assert values(score_overlaps([doc])) == [0, 0, 0]
+    assert count_confusions([doc]) == {"None": {"PER": 1}, "PER": {"None": 1}}
 
 
 def test_confusion_takes_the_longest_overlap_then_the_same_label() -> None:
     longest = found.predicted("1", [word(0, 5)], [word(0, 0), word(2, 5, "LOC")])
-    assert entity_confusion([longest]) == {"None": {"PER": 1}, "PER": {"LOC": 1}}
+    assert count_confusions([longest]) == {"None": {"PER": 1}, "PER": {"LOC": 1}}
     same = found.predicted("1", [word(0, 1)], [word(0, 0, "LOC"), word(1, 2)])
-    assert entity_confusion([same]) == {"None": {"LOC": 1}, "PER": {"PER": 1}}
+    assert count_confusions([same]) == {"None": {"LOC": 1}, "PER": {"PER": 1}}
     first = found.predicted("1", [word(0, 1)], [word(0, 0, "LOC"), word(1, 2, "ORG")])
-    assert entity_confusion([first]) == {"None": {"ORG": 1}, "PER": {"LOC": 1}}
+    assert count_confusions([first]) == {"None": {"ORG": 1}, "PER": {"LOC": 1}}
 
 
 def drawn(dice: random.Random) -> list[found.Mention]:
@@ -106,16 +106,16 @@ def test_partial_overlap_against_all_assignments() -> None:
         right = most_pairs(doc.gold, list(doc.entities))
         several += right > 1
         if doc.gold:
-            assert partial_scores([doc])["ents_partial_r"] == pytest.approx(right / len(doc.gold))
+            assert score_overlaps([doc])["ents_partial_r"] == pytest.approx(right / len(doc.gold))
     assert several > 50
 
 
 def test_each_kind_of_score_admits_more_than_the_strict_one() -> None:
     docs = found.at_random(200, seed=3)
-    strict = float(f_scores(entity_counts(docs).sum(axis=0)))
-    assert 0 < strict < boundary_scores(docs)["ents_boundary_f"] < 1
-    assert strict < partial_scores(docs)["ents_partial_f"] < 1
-    table = entity_confusion(docs)
+    strict = float(compute_f(count_entities(docs).sum(axis=0)))
+    assert 0 < strict < score_boundaries(docs)["ents_boundary_f"] < 1
+    assert strict < score_overlaps(docs)["ents_partial_f"] < 1
+    table = count_confusions(docs)
     gold = sum(n for row, cells in table.items() if row != "None" for n in cells.values())
     assert sum_of(docs, "gold") == gold
     assert sum_of(docs, "entities") == sum(

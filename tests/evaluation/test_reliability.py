@@ -8,15 +8,15 @@ import pytest
 from found import word
 
 from spacy_mmcot.evaluation.calibration import (
-    confidences,
-    expected_calibration_error,
-    reliability,
-    scored_mentions,
+    collect_confidences,
+    collect_mention_scores,
+    compute_calibration_error,
+    compute_reliability,
 )
 
 
 def ece(scores: list[float], right: list[int], **bins: int) -> float:
-    return expected_calibration_error(numpy.array(scores), numpy.array(right, dtype=bool), **bins)
+    return compute_calibration_error(numpy.array(scores), numpy.array(right, dtype=bool), **bins)
 
 
 @pytest.mark.parametrize(
@@ -47,15 +47,17 @@ def test_many_true_probabilities_lie_on_the_diagonal() -> None:
     generator = numpy.random.default_rng(0)
     scores = generator.random(50_000)
     right = generator.random(50_000) < scores
-    assert expected_calibration_error(scores, right) < 0.01
-    for row in reliability(scores, right):
+    assert compute_calibration_error(scores, right) < 0.01
+    for row in compute_reliability(scores, right):
         assert row["low"] <= row["score"] < row["high"]
         assert row["right"] == pytest.approx(row["score"], abs=0.03)
-    assert expected_calibration_error(numpy.sqrt(scores), right) > 0.1
+    assert compute_calibration_error(numpy.sqrt(scores), right) > 0.1
 
 
 def test_the_curve_by_hand() -> None:
-    curve = reliability(numpy.array([0.0, 0.3, 0.25, 1.0]), numpy.array([0, 1, 0, 1], bool), 4)
+    curve = compute_reliability(
+        numpy.array([0.0, 0.3, 0.25, 1.0]), numpy.array([0, 1, 0, 1], bool), 4
+    )
     assert [(row["low"], row["high"], row["n"]) for row in curve] == [
         *((0.0, 0.25, 1), (0.25, 0.5, 2), (0.5, 0.75, 0), (0.75, 1.0, 1))
     ]
@@ -64,7 +66,7 @@ def test_the_curve_by_hand() -> None:
 
 
 def test_the_curve_of_nothing_is_empty_bins() -> None:
-    assert {row["n"] for row in reliability(*scored_mentions([]))} == {0}
+    assert {row["n"] for row in compute_reliability(*collect_mention_scores([]))} == {0}
 
 
 def test_mentions_count_with_offsets_and_label() -> None:
@@ -79,7 +81,7 @@ def test_mentions_count_with_offsets_and_label() -> None:
         ],
     )
     bare = found.predicted("2", None, [(*word(0), 0.6)])
-    scores, right = scored_mentions([doc, bare])
+    scores, right = collect_mention_scores([doc, bare])
     assert scores.tolist() == [0.9, 0.8, 0.7]
     assert right.tolist() == [True, False, False]
 
@@ -93,7 +95,7 @@ def test_a_doc_is_right_where_nothing_is_wrong_missing_or_spurious() -> None:
     ]
     docs.append(found.predicted("no confidence", [a], [a]))
     docs.append(found.predicted("nobody labelled it", None, [a], confidence=0.9))
-    scores, right = confidences(docs)
+    scores, right = collect_confidences(docs)
     assert scores.tolist() == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
     assert right.tolist() == [True, True, False, False, False]
-    assert [array.size for array in confidences([])] == [0, 0]
+    assert [array.size for array in collect_confidences([])] == [0, 0]

@@ -1,4 +1,4 @@
-"""Our encoder in spaCy's stock `transformer` component, in every family and setting."""
+"""Our encoder in spaCy's stock `transformer` component, in every setting."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def differ(left: Doc, right: Doc) -> bool:
 
 
 @pytest.fixture(scope="module", params=SETTINGS)
-def nlp(request: pytest.FixtureRequest, source: str) -> Language:
-    return pipeline(source, **SETTINGS[request.param])
+def nlp(request: pytest.FixtureRequest, bert_source: str) -> Language:
+    return pipeline(bert_source, **SETTINGS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_states_of_the_texts_own_pieces_alone(nlp: Language) -> None:
     module = module_of(nlp)
     for doc in nlp.pipe([know(nlp, text) for text in TEXTS]):
         counts = [len(token_states) for token_states in states(doc)]
-        pieces = module.pieces.pieces(doc, 99)
+        pieces = module.pieces.split_doc(doc, 99)
         assert counts == [len(row) for row in pieces]
         assert all(counts)
         expected = module.pieces.tokenizer.convert_ids_to_tokens([p for row in pieces for p in row])
@@ -122,9 +122,8 @@ def test_batches_of_nothing(nlp: Language) -> None:
     assert all(len(token_states) for token_states in states(nlp("\n")))
 
 
-@pytest.mark.parametrize("setting", ["static", "everything"])
-def test_round_trip_without_the_source(source: str, setting: str, tmp_path: Path) -> None:
-    nlp = pipeline(source, **SETTINGS[setting])
+def test_round_trip_without_the_source(source: str, tmp_path: Path) -> None:
+    nlp = pipeline(source, **SETTINGS["everything"])
     texts = [know(nlp, text) for text in TEXTS]
     before = list(nlp.pipe(texts))
     nlp.to_disk(tmp_path / "model")
@@ -150,13 +149,13 @@ def test_loads_and_learns_after_the_source_is_deleted(bert_source: str, tmp_path
     assert_same_states([before], [loaded(know(loaded, TEXTS[0]))])
 
 
-def test_no_prompt_is_the_plain_encoder(source: str) -> None:
-    nlp = pipeline(source, prompt="none")
+def test_no_prompt_is_the_plain_encoder(bert_source: str) -> None:
+    nlp = pipeline(bert_source, prompt="none")
     module = module_of(nlp)
-    plain = AutoModel.from_pretrained(source)
+    plain = AutoModel.from_pretrained(bert_source)
     tokenizer = module.pieces.tokenizer
     for doc in nlp.pipe(TEXTS):
-        ids = [piece for row in module.pieces.pieces(doc, 99) for piece in row]
+        ids = [piece for row in module.pieces.split_doc(doc, 99) for piece in row]
         if not ids:
             continue
         around = [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
@@ -170,9 +169,9 @@ def test_a_segment_is_the_plain_encoders_text_pair(source: str) -> None:
     module = module_of(nlp)
     doc = nlp(know(nlp, TEXTS[0]))
     tokenizer = module.pieces.tokenizer
-    ids = [piece for row in module.pieces.pieces(doc, 99) for piece in row]
+    ids = [piece for row in module.pieces.split_doc(doc, 99) for piece in row]
     parts = ["a stage at night", "A concert in the old town."]
-    (segment,) = module.pieces.joined_pieces([parts], 12)
+    (segment,) = module.pieces.split_joined([parts], 12)
     assert len(segment) == 12
     pair = tokenizer.build_inputs_with_special_tokens(ids, segment)
     kwargs = {"input_ids": torch.tensor([pair])}
@@ -188,8 +187,8 @@ def test_a_segment_is_the_plain_encoders_text_pair(source: str) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["static", "conditional"])
-def test_a_prompt_is_read(source: str, prompt: str) -> None:
-    plain, prompted = pipeline(source, prompt="none"), pipeline(source, prompt=prompt)
+def test_a_prompt_is_read(bert_source: str, prompt: str) -> None:
+    plain, prompted = pipeline(bert_source, prompt="none"), pipeline(bert_source, prompt=prompt)
     assert differ(plain(TEXTS[0]), prompted(TEXTS[0]))
 
 
@@ -210,24 +209,26 @@ def test_a_conditional_prompt_depends_on_the_text_and_a_static_one_does_not(
 
 
 @pytest.mark.parametrize("knowledge", ["noun", "sentence", "caption"])
-def test_knowledge_reaches_the_teacher_and_never_the_student(source: str, knowledge: str) -> None:
+def test_knowledge_reaches_the_teacher_and_never_the_student(
+    bert_source: str, knowledge: str
+) -> None:
     known = {knowledge: KNOWLEDGE[knowledge]}
-    teacher = pipeline(source, prompt="none", knowledge_tags=True, segment_length=20)
+    teacher = pipeline(bert_source, prompt="none", knowledge_tags=True, segment_length=20)
     assert differ(teacher(TEXTS[0]), teacher(know(teacher, TEXTS[0], known)))
-    student = pipeline(source, prompt="conditional", prompt_regression=0.5)
+    student = pipeline(bert_source, prompt="conditional", prompt_regression=0.5)
     assert_same_states([student(TEXTS[0])], [student(know(student, TEXTS[0], known))])
 
 
-def test_docs_without_knowledge_are_read_as_by_an_encoder_without(source: str) -> None:
-    plain = pipeline(source, prompt="none")
-    teacher = pipeline(source, prompt="none", knowledge_tags=True, segment_length=20)
+def test_docs_without_knowledge_are_read_as_by_an_encoder_without(bert_source: str) -> None:
+    plain = pipeline(bert_source, prompt="none")
+    teacher = pipeline(bert_source, prompt="none", knowledge_tags=True, segment_length=20)
     bare = {"noun": [{"mention": "Lagos", "kind": "city"}], "sentence": None, "caption": ""}
     for knowledge in (None, {}, bare):
         assert_same_states([plain(TEXTS[0])], [teacher(know(teacher, TEXTS[0], knowledge))])
 
 
-def test_tags_start_at_zero(source: str) -> None:
-    plain = pipeline(source, prompt="none")
+def test_tags_start_at_zero(bert_source: str) -> None:
+    plain = pipeline(bert_source, prompt="none")
     teacher = spacy.blank("en")
     config = {**plain.get_pipe_config("transformer")["model"], "knowledge_tags": True}
     teacher.add_pipe("transformer", config={"model": config})
@@ -239,11 +240,11 @@ LONG = " ".join(f"Anna saw Oslo and Lagos {i} times ." for i in range(30))
 
 
 @pytest.mark.parametrize("setting", ["plain", "everything"])
-def test_long_docs_have_one_state_a_token(source: str, setting: str) -> None:
+def test_long_docs_have_one_state_a_token(bert_source: str, setting: str) -> None:
     settings = {**SETTINGS[setting], "max_length": 40, "stride": 10}
-    nlp = pipeline(source, **settings)
+    nlp = pipeline(bert_source, **settings)
     doc = nlp(know(nlp, LONG))
-    pieces = module_of(nlp).pieces.pieces(doc, 99)
+    pieces = module_of(nlp).pieces.split_doc(doc, 99)
     assert [len(s) for s in states(doc)] == [len(row) for row in pieces]
     assert strings(doc) == [
         piece
@@ -277,12 +278,12 @@ def test_a_window_gives_its_neighbours_context(bert: Callable[..., Language]) ->
     assert differ(cut(LONG), shared(LONG))
 
 
-def test_overlong_tokens_beside_short_ones(source: str) -> None:
-    nlp = pipeline(source, prompt="none", max_length=14, stride=6)
+def test_overlong_tokens_beside_short_ones(bert_source: str) -> None:
+    nlp = pipeline(bert_source, prompt="none", max_length=14, stride=6)
     words = ["Oslo", "in", "nsga" * 8, "a", "b", "c", "nsga" * 20, "d", "Oslo"]
     doc = nlp(Doc(nlp.vocab, words=words * 3))
     pieces = module_of(nlp).pieces
-    rows = pieces.pieces(doc, 12)
+    rows = pieces.split_doc(doc, 12)
     assert max(map(len, rows)) == 12
     expected = pieces.tokenizer.convert_ids_to_tokens([piece for row in rows for piece in row])
     assert strings(doc) == expected
@@ -293,3 +294,53 @@ def test_no_room_for_text(bert: Callable[..., Language]) -> None:
     assert len(states(nlp(TEXTS[0]))) == 7
     with pytest.raises(MMCoTError, match=r"\[E403\].*Raise max_length"):
         nlp(know(nlp, TEXTS[0]))
+
+
+GRAINS = {
+    "caption": "a singer on a stage",
+    "sentence": "Anna Berg gives a concert in Oslo",
+    "multimodality": "the band is the one in the picture",
+}
+
+
+def grain_states(nlp: Language, knowledge: dict[str, Any]) -> Any:
+    doc = Doc(nlp.vocab, words=["Anna", "sings", "in", "Oslo"])
+    doc.user_data[KNOWLEDGE_KEY] = knowledge
+    output = nlp.get_pipe("transformer").predict([doc])  # type: ignore[attr-defined]
+    return output.model_output.last_hidden_state
+
+
+@pytest.mark.parametrize("left_out", sorted(GRAINS))
+def test_a_grain_left_out_makes_no_difference_the_others_do(
+    left_out: str, bert_source: str, tmp_path: Path
+) -> None:
+    kept = [grain for grain in GRAINS if grain != left_out]
+    nlp = pipeline(bert_source, segment_length=40, segment_grains=kept)
+    without = {grain: GRAINS[grain] for grain in kept}
+    expected = grain_states(nlp, without)
+    numpy.testing.assert_array_equal(grain_states(nlp, GRAINS), expected)
+    for grain in kept:
+        fewer = {name: text for name, text in without.items() if name != grain}
+        assert not numpy.array_equal(grain_states(nlp, fewer), expected)
+    nlp.to_disk(tmp_path / "model")
+    again = spacy.load(tmp_path / "model")
+    numpy.testing.assert_array_equal(grain_states(again, GRAINS), expected)
+
+
+def test_no_grain_is_crowded_out_of_a_short_segment(bert_source: str) -> None:
+    nlp = pipeline(bert_source, segment_length=9)
+    expected = grain_states(nlp, GRAINS)
+    for grain in GRAINS:
+        other = {**GRAINS, grain: f"otherwise {GRAINS[grain]}"}
+        assert not numpy.array_equal(grain_states(nlp, other), expected), grain
+
+
+def test_all_grains_are_read_unless_some_are_named(bert_source: str) -> None:
+    every = pipeline(bert_source, segment_length=40)
+    named = pipeline(bert_source, segment_length=40, segment_grains=list(GRAINS))
+    numpy.testing.assert_array_equal(grain_states(every, GRAINS), grain_states(named, GRAINS))
+
+
+def test_an_unknown_grain(bert_source: str) -> None:
+    with pytest.raises(MMCoTError, match=r"\[E409\] .*'noun'.*caption, sentence, multimodality"):
+        pipeline(bert_source, segment_length=40, segment_grains=["noun"])

@@ -75,8 +75,8 @@ def distance(prompt: torch.Tensor, doc: Doc) -> float:
     return 0.5 * float((1 - torch.cosine_similarity(prompt.double()[0], aim, dim=-1)).mean())
 
 
-def test_gradients_match_differences(source: str) -> None:
-    nlp = pipeline(source, **TEACHER, embedding_dropout=0.0)
+def test_gradients_match_differences(bert_source: str) -> None:
+    nlp = pipeline(bert_source, **TEACHER, embedding_dropout=0.0)
     module = module_of(nlp).double()
     doc = known(nlp, target=1)
     states, _, _ = run(nlp, [doc])
@@ -107,9 +107,9 @@ def test_gradients_match_differences(source: str) -> None:
         assert abs(expected) > 1e-6, name
 
 
-def test_gradients_reach_what_learns_and_nothing_frozen(source: str) -> None:
+def test_gradients_reach_what_learns_and_nothing_frozen(bert_source: str) -> None:
     for frozen in (True, False):
-        nlp = pipeline(source, **TEACHER, freeze_word_embeddings=frozen)
+        nlp = pipeline(bert_source, **TEACHER, freeze_word_embeddings=frozen)
         states, _, _ = run(nlp, [known(nlp)])
         _, _, gradients = run(nlp, [known(nlp, target=1)], torch.randn(states.shape))
         moved = {name for name, gradient in gradients().items() if gradient.any()}
@@ -122,8 +122,8 @@ def test_gradients_reach_what_learns_and_nothing_frozen(source: str) -> None:
         assert len([name for name in moved if name.startswith("encoder.")]) > 20
 
 
-def test_regression_pulls_the_prompt_towards_the_knowledge(source: str) -> None:
-    nlp = pipeline(source, **STUDENT, embedding_dropout=0.0)
+def test_regression_pulls_the_prompt_towards_the_knowledge(bert_source: str) -> None:
+    nlp = pipeline(bert_source, **STUDENT, embedding_dropout=0.0)
     docs = [known(nlp, target=1), known(nlp, "Is Lagos colder?", target=2)]
     optimizer = Adam(0.02)
 
@@ -217,7 +217,7 @@ def stock_pipeline(source: str, data: list[tuple[str, dict]], **settings: Any) -
 
     optimizer = nlp.initialize(examples)
     optimizer.learn_rate = 0.02
-    for _ in range(150):
+    for _ in range(100):
         losses: dict[str, float] = {}
         nlp.update(examples(), sgd=optimizer, losses=losses)
         if losses["ner"] + losses["tagger"] < 0.1:
@@ -229,8 +229,8 @@ def entities(doc: Doc) -> list[tuple[int, int, str]]:
     return [(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]
 
 
-def test_stock_components_learn_and_predict(source: str) -> None:
-    nlp = stock_pipeline(source, TRAIN, **STUDENT)
+def test_stock_components_learn_and_predict(bert_source: str) -> None:
+    nlp = stock_pipeline(bert_source, TRAIN, **STUDENT)
     texts = [text for text, _ in TRAIN]
     docs = list(nlp.pipe([texts[0], "", texts[1], " "]))
     for doc, (_, gold) in zip((docs[0], docs[2]), TRAIN, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tiny import module_of, pipeline
 
 from spacy_mmcot.corpus.extensions import register
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.model.encoder_rows import PictureTraining, see
+from spacy_mmcot.model.picture_input import PictureSettings, see_pictures
 from spacy_mmcot.model.prompts import set_alignment
 from spacy_mmcot.types import ID_KEY, IMAGE_KEY
 
@@ -51,8 +52,8 @@ def states(doc: Doc) -> NDArray[Any]:
     return doc._.trf_data.model_output.last_hidden_state
 
 
-def test_a_picture_changes_the_states(source: str) -> None:
-    nlp = seeing(source)
+def test_a_picture_changes_the_states(bert_source: str) -> None:
+    nlp = seeing(bert_source)
     plain, first, second = (
         states(nlp(with_picture(nlp, TEXTS[0], image))) for image in (None, *PICTURES[:2])
     )
@@ -61,15 +62,15 @@ def test_a_picture_changes_the_states(source: str) -> None:
     assert not numpy.allclose(first, second)
 
 
-def test_without_pictures_nothing_changes(source: str) -> None:
-    nlp = seeing(source)
-    blind = pipeline(source)
+def test_without_pictures_nothing_changes(bert_source: str) -> None:
+    nlp = seeing(bert_source)
+    blind = pipeline(bert_source)
     for text in TEXTS:
         numpy.testing.assert_array_equal(states(nlp(text)), states(blind(text)))
 
 
-def test_others_pictures_change_nothing(source: str) -> None:
-    nlp = seeing(source, prompt="conditional", prompt_length=2)
+def test_others_pictures_change_nothing(bert_source: str) -> None:
+    nlp = seeing(bert_source, prompt="conditional", prompt_length=2)
     images: list[bytes | None] = [PICTURES[0], None, PICTURES[1]]
     docs = list(nlp.pipe(with_picture(nlp, t, i) for t, i in zip(TEXTS, images, strict=True)))
     for text, image, doc in zip(TEXTS, images, docs, strict=True):
@@ -98,8 +99,8 @@ def test_all_windows_of_a_long_doc_see_the_picture(bert_source: str) -> None:
     assert seen._.mmcot_alignment.tokens.shape == (len(seen), 2, 2)
 
 
-def test_the_alignment_is_kept_by_token(source: str) -> None:
-    nlp = seeing(source)
+def test_the_alignment_is_kept_by_token(bert_source: str) -> None:
+    nlp = seeing(bert_source)
     doc = nlp(with_picture(nlp, TEXTS[2], PICTURES[0]))
     alignment = doc._.mmcot_alignment
     assert alignment.grid == (2, 2)
@@ -153,17 +154,25 @@ def test_pictures_pass_through_processes_and_docbins(bert_source: str, tmp_path:
 
 
 @pytest.fixture(scope="module")
-def bert_states(bert_source: str) -> NDArray[Any]:
-    return states(seeing(bert_source)(TEXTS[0]))
+def seeing_with(bert_source: str) -> Callable[[dict[str, Any]], Language]:
+    """A pipeline with a picture policy; each is made once."""
+    made: dict[str, Language] = {}
+
+    def get(policy: dict[str, Any]) -> Language:
+        if repr(policy) not in made:
+            made[repr(policy)] = seeing(bert_source, policy=policy)
+        return made[repr(policy)]
+
+    return get
 
 
 @pytest.mark.parametrize("kind", ODD)
 def test_bad_pictures_leave_the_text_and_good_ones_are_seen(
-    kind: str, bert_source: str, bert_states: NDArray[Any], tmp_path: Path
+    kind: str, seeing_with: Callable[[dict[str, Any]], Language], tmp_path: Path
 ) -> None:
     odd = ODD[kind]
     image = odd.make(tmp_path)
-    nlp = seeing(bert_source, policy=_plain(odd.settings(tmp_path)))
+    nlp = seeing_with(_plain(odd.settings(tmp_path)))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         doc = nlp(with_picture(nlp, TEXTS[0], image))
@@ -176,7 +185,7 @@ def test_bad_pictures_leave_the_text_and_good_ones_are_seen(
         assert "post-7" in warned[0]
         assert odd.expected in warned[0]
         assert doc._.mmcot_alignment is None
-        numpy.testing.assert_array_equal(states(doc), bert_states)
+        numpy.testing.assert_array_equal(states(doc), states(nlp(TEXTS[0])))
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
@@ -189,18 +198,18 @@ def test_training_hides_and_swaps(bert_source: str) -> None:
     vision = nlp.get_pipe("transformer").model.layers[0]  # type: ignore[attr-defined]
     docs = [with_picture(nlp, f"text {i}", encoded(noise(20 + i, 20), "PNG")) for i in range(40)]
     torch.manual_seed(1)
-    whole = see(vision, docs, True, PictureTraining(0.0, 0.0, 0.0))
+    whole = see_pictures(vision, docs, True, PictureSettings(4, 0.0, 0.0, 0.0))
     assert whole is not None
     assert whole.own == whole.shown == list(range(40))
-    assert see(vision, docs, True, PictureTraining(1.0, 0.0, 0.0)) is None
-    some = see(vision, docs, True, PictureTraining(0.5, 0.0, 0.0))
+    assert see_pictures(vision, docs, True, PictureSettings(4, 1.0, 0.0, 0.0)) is None
+    some = see_pictures(vision, docs, True, PictureSettings(4, 0.5, 0.0, 0.0))
     assert some is not None
     assert 8 < sum(row >= 0 for row in some.own) < 32
-    swapped = see(vision, docs, True, PictureTraining(0.0, 1.0, 0.0))
+    swapped = see_pictures(vision, docs, True, PictureSettings(4, 0.0, 1.0, 0.0))
     assert swapped is not None
     assert all(own != shown for own, shown in zip(swapped.own, swapped.shown, strict=True))
     # At inference every doc has its own.
-    plain = see(vision, docs, False, PictureTraining(1.0, 1.0, 0.0))
+    plain = see_pictures(vision, docs, False, PictureSettings(4, 1.0, 1.0, 0.0))
     assert plain is not None
     assert plain.own == plain.shown == list(range(40))
 
@@ -208,4 +217,4 @@ def test_training_hides_and_swaps(bert_source: str) -> None:
 @pytest.mark.parametrize("rates", [(-0.1, 0, 0), (0, 1.1, 0), (0, 0, -1)])
 def test_rates_out_of_range(rates: tuple[float, float, float]) -> None:
     with pytest.raises(MMCoTError, match="E409"):
-        PictureTraining(*rates)
+        PictureSettings(4, *rates)

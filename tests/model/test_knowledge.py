@@ -13,10 +13,10 @@ from spacy_mmcot.model.knowledge import (
     KIND_WORDS,
     KINDS,
     N_TAGS,
-    full_text,
-    kind_index,
-    knowledge_tags,
-    segment_text,
+    find_kind,
+    get_full_text,
+    get_segment_text,
+    tag_tokens,
 )
 from spacy_mmcot.types import KNOWLEDGE_KEY
 
@@ -38,7 +38,7 @@ def with_nouns(doc: Doc, **kind_of: str) -> Doc:
 def found(doc: Doc) -> list[tuple[str, str]]:
     """(text, kind) of the tagged runs: a run starts at an odd tag and goes on at the even one."""
     runs: list[tuple[list[str], int]] = []
-    for token, tag in zip(doc, knowledge_tags(doc).tolist(), strict=True):
+    for token, tag in zip(doc, tag_tokens(doc).tolist(), strict=True):
         if tag and tag % 2:
             runs.append(([token.text], tag))
         elif tag:
@@ -86,16 +86,16 @@ def found(doc: Doc) -> list[tuple[str, str]]:
     ],
 )
 def test_kind(kind: str, expected: str) -> None:
-    assert KINDS[kind_index(kind)] == expected
-    assert KINDS[kind_index(kind.upper())] == expected
+    assert KINDS[find_kind(kind)] == expected
+    assert KINDS[find_kind(kind.upper())] == expected
 
 
 def test_each_kind_has_its_words_to_itself() -> None:
     assert 1 + 2 * len(KINDS) == N_TAGS
     for kind, words in KIND_WORDS.items():
-        assert KINDS[kind_index(kind)] == kind
+        assert KINDS[find_kind(kind)] == kind
         for word in words.split():
-            assert kind_index(word) < len(KINDS) - 1
+            assert find_kind(word) < len(KINDS) - 1
 
 
 def test_few_kinds_of_the_demo_answers_remain_unknown() -> None:
@@ -104,7 +104,7 @@ def test_few_kinds_of_the_demo_answers_remain_unknown() -> None:
         for line in DEMO_ANSWERS.read_text("utf-8").splitlines()
         for item in json.loads(line).get("noun") or ()
     ]
-    unknown = [kind for kind in kinds if KINDS[kind_index(kind)] == "other"]
+    unknown = [kind for kind in kinds if KINDS[find_kind(kind)] == "other"]
     assert len(kinds) > 500
     assert len(unknown) < 0.05 * len(kinds), unknown
 
@@ -164,7 +164,7 @@ def test_the_longest_mention_wins(nlp: Language, names: tuple[str, ...]) -> None
 def test_first_tokens_differ_from_the_others(nlp: Language) -> None:
     doc = with_nouns(nlp("Anna Berg Ben Okri sing"), Anna_Berg="singer", Ben_Okri="singer")
     first = 1 + 2 * KINDS.index("person")
-    assert knowledge_tags(doc).tolist() == [first, first + 1, first, first + 1, 0]
+    assert tag_tokens(doc).tolist() == [first, first + 1, first, first + 1, 0]
 
 
 def test_letters_whose_lower_case_is_longer(nlp: Language) -> None:
@@ -189,7 +189,7 @@ def test_no_tags_without_a_mention(nlp: Language, knowledge: dict | None, text: 
     doc = nlp(text)
     if knowledge is not None:
         doc.user_data[KNOWLEDGE_KEY] = knowledge
-    tags = knowledge_tags(doc)
+    tags = tag_tokens(doc)
     assert tags.shape == (len(doc),)
     assert not tags.any()
 
@@ -201,7 +201,7 @@ def test_white_space_tokens_carry_no_tag_of_their_own(nlp: Language) -> None:
 
 def test_texts(nlp: Language) -> None:
     doc = nlp("Oslo")
-    assert segment_text(doc) == full_text(doc) == ""
+    assert get_segment_text(doc) == get_full_text(doc) == ""
     doc.user_data[KNOWLEDGE_KEY] = {
         "noun": [
             {"mention": "Oslo", "kind": "city", "explanation": "capital of Norway"},
@@ -211,8 +211,8 @@ def test_texts(nlp: Language) -> None:
         "multimodality": "The stage is in the city.",
         "sentence": None,
     }
-    assert segment_text(doc) == "a stage The stage is in the city."
-    assert full_text(doc) == (
+    assert get_segment_text(doc) == "a stage The stage is in the city."
+    assert get_full_text(doc) == (
         "Oslo: city. capital of Norway Anna: singer. a stage The stage is in the city."
     )
 
@@ -235,7 +235,7 @@ def test_texts(nlp: Language) -> None:
 def test_knowledge_of_another_shape(nlp: Language, knowledge: object, problem: str) -> None:
     doc = nlp("Paris again")
     doc.user_data[KNOWLEDGE_KEY] = knowledge
-    for read in (knowledge_tags, segment_text, full_text):
+    for read in (tag_tokens, get_segment_text, get_full_text):
         with pytest.raises(MMCoTError, match=r"E410.*'Paris again'") as caught:
             read(doc)
         assert problem in str(caught.value)

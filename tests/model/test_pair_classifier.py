@@ -7,21 +7,23 @@ from typing import Any
 
 import numpy
 import pytest
+import spacy
 import torch
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 from thinc.api import Adam, Model
 from torch import Tensor
 
-from spacy_mmcot.model import pair_classifier as pair_bridge
-from spacy_mmcot.model.architectures import PairClassifier
+from spacy_mmcot.model import pair_classifier
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.pair_classifier import (
     Context,
     DocPairs,
+    PairClassifier,
     PairHead,
     PairIndex,
     PairView,
+    make_knowledge_doc,
     set_schema,
 )
 from spacy_mmcot.types import KNOWLEDGE_KEY
@@ -152,7 +154,7 @@ def test_gradients(context: Context) -> None:
     def logits(states: Tensor, known: Tensor, *_: Tensor) -> Tensor:
         return module(states, small_index(), (known, knowledge_index()))
 
-    assert torch.autograd.gradcheck(logits, (states, known, *parameters))
+    assert torch.autograd.gradcheck(logits, (states, known, *parameters), fast_mode=True)
 
 
 @BOTH
@@ -230,7 +232,7 @@ def test_chunks_change_nothing(
 ) -> None:
     model, _ = classifier(context)
     whole = model.predict(batch())
-    monkeypatch.setattr(pair_bridge, "CHUNK", chunk)
+    monkeypatch.setattr(pair_classifier, "CHUNK", chunk)
     for left, right in zip(model.predict(batch()), whole, strict=True):
         numpy.testing.assert_allclose(left, right, rtol=0, atol=1e-6)
 
@@ -337,3 +339,46 @@ def test_initializing_again_starts_from_scratch_with_another_schema() -> None:
     set_schema(model, [*LABELS, "sees"], [*TYPES, "NEW"])
     model.initialize(X=[entry(3, 0)])
     assert model.predict([entry(7, 3)])[0].shape == (6, 4)
+
+
+PAIRS = numpy.array([[0, 1]])
+
+
+def located(words: list[str], mentions: list[tuple[int, int]], sentence: str | None) -> list[str]:
+    """The words of the knowledge that each mention is found on."""
+    doc = Doc(spacy.blank("en").vocab, words=words)
+    if sentence is not None:
+        doc.user_data[KNOWLEDGE_KEY] = {"sentence": sentence}
+    entry = DocPairs(doc, [(*mention, "X") for mention in mentions], PAIRS)
+    found = make_knowledge_doc(entry)
+    assert found.pairs is PAIRS
+    assert [label for _, _, label in found.mentions] == ["X"] * len(mentions)
+    return [found.doc[start:end].text for start, end, _ in found.mentions]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("Bo Diaz was born in Oslo.", ["Bo Diaz", "Oslo"]),
+        ("bo diaz? OSLO!", ["bo diaz", "OSLO"]),
+        ("Oslo is a town, so Oslo is where Bo Diaz (not Al Diaz) lives.", ["Bo Diaz", "Oslo"]),
+        # Only its last word is named.
+        ("Diaz sings in Oslo", ["Diaz", "Oslo"]),
+        # Not named at all: the whole text speaks of it.
+        ("It rains", ["It rains", "It rains"]),
+    ],
+)
+def test_mentions_are_found(sentence: str, expected: list[str]) -> None:
+    assert located(["Bo", "Diaz", "at", "#", "Oslo"], [(0, 2), (3, 5)], sentence) == expected
+
+
+def test_the_last_place_counts() -> None:
+    words = ["Bo", "in", "Oslo"]
+    doc = Doc(spacy.blank("en").vocab, words=words)
+    doc.user_data[KNOWLEDGE_KEY] = {"sentence": "Oslo rains, so Bo left Oslo"}
+    found = make_knowledge_doc(DocPairs(doc, [(0, 1, "X"), (2, 3, "X")], PAIRS))
+    assert found.mentions == [(4, 5, "X"), (6, 7, "X")]
+
+
+def test_without_knowledge_there_is_no_text() -> None:
+    assert located(["Bo", "in", "Oslo"], [(0, 1), (2, 3)], None) == ["", ""]

@@ -11,10 +11,9 @@ from spacy.tokens import Doc
 from spacy.vocab import Vocab
 from thinc.api import Adam, Model
 
-from spacy_mmcot.model.architectures import Tagger
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.crf import ILLEGAL, legal_steps
-from spacy_mmcot.model.tagger import TagScores, set_tags
+from spacy_mmcot.model.tagger import Tagger, TagScores, set_tags
 
 TAGS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 WIDTH = 6

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +30,7 @@ from transformers import (
 
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.vision import ConvVision as ConvModule
-from spacy_mmcot.model.vision import VisionModel, vision_grid
-from spacy_mmcot.model.vision_architectures import ConvVision, HFVision
+from spacy_mmcot.model.vision import ConvModule, ConvVision, HFVision, VisionModel, get_patch_grid
 from spacy_mmcot.pictures.read import PicturePolicy
 from spacy_mmcot.types import ID_KEY, IMAGE_KEY
 
@@ -101,7 +97,7 @@ def test_every_family_gives_its_patches(source: str, tmp_path: Path) -> None:
     found = model.predict(docs(red, None, blue, red))
     assert found.rows == [0, -1, 1, 0]
     assert found.patches.shape == (2, 16, 24)
-    assert vision_grid(model) == (4, 4)
+    assert get_patch_grid(model) == (4, 4)
     assert model.get_dim("nO") == 24
     assert not torch.allclose(found.patches[0], found.patches[1])
 
@@ -120,7 +116,7 @@ def test_a_convolutional_family_too(tmp_path: Path) -> None:
     ResNetModel(config).save_pretrained(tmp_path / "resnet")
     model = ready(HFVision(str(tmp_path / "resnet")))
     found = model.predict(docs(picture(tmp_path, (9, 99, 9), "green.png")))
-    rows, columns = vision_grid(model)
+    rows, columns = get_patch_grid(model)
     assert found.patches.shape == (1, rows * columns, 16)
 
 
@@ -293,31 +289,3 @@ def test_what_is_saved_names_its_config(vit: str) -> None:
     model = ready(HFVision(vit))
     kept = torch_shim(model).module.settings["config"]
     assert AutoConfig.for_model(**kept).hidden_size == 24
-
-
-def test_an_address_is_asked_once_for_a_picture_it_has_not_given_yet(tmp_path: Path) -> None:
-    picture(tmp_path, (250, 0, 0), "red.png")
-    asked: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def __init__(self, *args: Any):
-            super().__init__(*args, directory=str(tmp_path))
-
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            super().do_GET()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        policy = PicturePolicy(urls=True, private_addresses=True)
-        model = ready(ConvVision(size=32, width=16, pictures=policy))
-        address = f"http://127.0.0.1:{server.server_port}/red.png"
-        assert model.predict(docs(address)).rows == [0]
-        assert asked == ["/red.png"]
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -87,7 +87,7 @@ def test_no_room_for_text() -> None:
 
 def test_every_token_has_its_pieces(pieces: WordPieceTokenizer, tokenizer: Any) -> None:
     doc = spacy.blank("en")("Anna saw 🦩 in  Lagos,\n\twho knows? #NBA \u200d naïve \ufe0f 北京")
-    rows = pieces.pieces(doc, limit=50)
+    rows = pieces.split_doc(doc, limit=50)
     assert len(rows) == len(doc)
     assert all(rows)
     reads_spaces = tokenizer("a")["input_ids"] != tokenizer(" a")["input_ids"]
@@ -103,7 +103,7 @@ def test_white_space_and_bare_joiners_become_the_unknown_piece(
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_source("bert"))
     doc = Doc(Vocab(), words=["\n", "\ufe0f", "Oslo"])
-    rows = WordPieceTokenizer(tokenizer).pieces(doc, limit=9)
+    rows = WordPieceTokenizer(tokenizer).split_doc(doc, limit=9)
     unknown = (tokenizer.unk_token_id,)
     assert rows[0] == unknown
     assert rows[1] == unknown
@@ -112,10 +112,10 @@ def test_white_space_and_bare_joiners_become_the_unknown_piece(
 
 def test_overlong_tokens_are_cut(pieces: WordPieceTokenizer) -> None:
     doc = Doc(Vocab(), words=["Oslo", "xq" * 60, "Oslo"])
-    whole = pieces.pieces(doc, limit=1000)
-    cut = pieces.pieces(doc, limit=7)
+    whole = pieces.split_doc(doc, limit=1000)
+    cut = pieces.split_doc(doc, limit=7)
     assert cut == [row[:7] for row in whole]
-    assert pieces.pieces(doc, limit=1000) == whole
+    assert pieces.split_doc(doc, limit=1000) == whole
 
 
 @pytest.mark.parametrize(
@@ -128,15 +128,15 @@ def test_overlong_tokens_are_cut(pieces: WordPieceTokenizer) -> None:
     ],
 )
 def test_byte_level_pieces_are_those_of_the_raw_text(text: str, byte_tokenizer: Any) -> None:
-    rows = WordPieceTokenizer(byte_tokenizer).pieces(spacy.blank("en")(text), limit=99)
+    rows = WordPieceTokenizer(byte_tokenizer).split_doc(spacy.blank("en")(text), limit=99)
     assert flat(rows) == byte_tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def test_a_word_after_a_space_is_not_the_word_without(byte_tokenizer: Any) -> None:
     splitter = WordPieceTokenizer(byte_tokenizer)
     words = ["Oslo", "Oslo"]
-    apart = splitter.pieces(Doc(Vocab(), words=words, spaces=[True, False]), limit=9)
-    joined = splitter.pieces(Doc(Vocab(), words=words, spaces=[False, False]), limit=9)
+    apart = splitter.split_doc(Doc(Vocab(), words=words, spaces=[True, False]), limit=9)
+    joined = splitter.split_doc(Doc(Vocab(), words=words, spaces=[False, False]), limit=9)
     assert apart[0] == joined[0] == joined[1]
     assert apart[1] != joined[1]
     assert byte_tokenizer.decode(flat(apart)) == "Oslo Oslo"
@@ -152,14 +152,14 @@ def test_cache_gives_what_a_fresh_tokenizer_gives_and_is_bounded(
         vocab = Vocab()
         words = ["".join(chance.choices("abcdeno ", k=3)) + "x" for _ in range(12)]
         doc = Doc(vocab, words=words, spaces=[chance.random() < 0.5 for _ in words])
-        assert pieces.pieces(doc, 9) == WordPieceTokenizer(tokenizer).pieces(doc, 9)
+        assert pieces.split_doc(doc, 9) == WordPieceTokenizer(tokenizer).split_doc(doc, 9)
         assert len(pieces._cache) <= 40 + len(words)
 
 
 def test_special_pieces_are_those_the_tokenizer_puts(
     pieces: WordPieceTokenizer, tokenizer: Any
 ) -> None:
-    text, segment = pieces.text_pieces(["Anna sings", "a concert in the old town"], limit=99)
+    text, segment = pieces.split_texts(["Anna sings", "a concert in the old town"], limit=99)
     single = [*pieces.prefix, *text, *pieces.suffix]
     assert single == tokenizer("Anna sings")["input_ids"]
     assert pieces.n_special == len(single) - len(text)
@@ -192,12 +192,12 @@ def test_special_pieces_where_a_letter_is_several_pieces(
     template: str, runs: tuple[list[int], ...]
 ) -> None:
     pieces = WordPieceTokenizer(letters(template))
-    assert pieces.pieces(Doc(Vocab(), words=["ab"]), limit=9) == [(3, 4, 5)]
+    assert pieces.split_doc(Doc(Vocab(), words=["ab"]), limit=9) == [(3, 4, 5)]
     assert (pieces.prefix, pieces.suffix, pieces.middle, pieces.pair_suffix) == runs
 
 
 def test_segment_texts(pieces: WordPieceTokenizer, tokenizer: Any) -> None:
-    first, empty, last = pieces.text_pieces(["a museum in Oslo", "", "the band"], limit=3)
+    first, empty, last = pieces.split_texts(["a museum in Oslo", "", "the band"], limit=3)
     assert first == tokenizer("a museum in Oslo", add_special_tokens=False)["input_ids"][:3]
     assert empty == []
     assert last == tokenizer("the band", add_special_tokens=False)["input_ids"][:3]
@@ -205,12 +205,12 @@ def test_segment_texts(pieces: WordPieceTokenizer, tokenizer: Any) -> None:
 
 def test_texts_share_the_room(pieces: WordPieceTokenizer, tokenizer: Any) -> None:
     texts = ["a museum in Oslo", "the band", "a concert in the old town hall of Oslo"]
-    (whole, none, one) = pieces.joined_pieces([texts, [], texts[:1]], limit=99)
+    (whole, none, one) = pieces.split_joined([texts, [], texts[:1]], limit=99)
     assert whole == tokenizer(" ".join(texts), add_special_tokens=False)["input_ids"]
-    assert none == [] and one == pieces.text_pieces(texts[:1], limit=99)[0]
-    first, *others = (pieces.text_pieces([" " * bool(i) + t], 2)[0] for i, t in enumerate(texts))
-    assert pieces.joined_pieces([texts], limit=6) == [sum(others, first)]
-    assert pieces.joined_pieces([], limit=9) == []
+    assert none == [] and one == pieces.split_texts(texts[:1], limit=99)[0]
+    first, *others = (pieces.split_texts([" " * bool(i) + t], 2)[0] for i, t in enumerate(texts))
+    assert pieces.split_joined([texts], limit=6) == [sum(others, first)]
+    assert pieces.split_joined([], limit=9) == []
 
 
 @pytest.mark.parametrize(
@@ -225,4 +225,4 @@ def test_texts_share_the_room(pieces: WordPieceTokenizer, tokenizer: Any) -> Non
     ],
 )
 def test_shares(lengths: list[int], limit: int, shares: list[int]) -> None:
-    assert wordpieces._shares(lengths, limit) == shares
+    assert wordpieces._share_limit(lengths, limit) == shares

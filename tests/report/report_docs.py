@@ -92,7 +92,7 @@ class Page(HTMLParser):
         self.articles: list[str] = []
         self.templates: list[dict[str, str]] = []
         self.shown = ""
-        self.feed(html)
+        self.feed(str(html))
         self.close()
         assert self.open == []
 

@@ -11,7 +11,7 @@ import pytest
 from report_docs import ANNA, OSLO, TEXT, doc_of, predicted
 
 from spacy_mmcot.report.browser import Item
-from spacy_mmcot.report.page import report_page
+from spacy_mmcot.report.page import render_page
 from spacy_mmcot.report.tables import Pipeline
 
 BROWSER = next(
@@ -41,7 +41,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(60)
     ]
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(report_page("Title", "Subtitle", pipelines, items), "utf-8")
+    path.write_text(render_page("Title", "Subtitle", pipelines, items), "utf-8")
     return path
 
 

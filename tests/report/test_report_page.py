@@ -6,13 +6,12 @@ import json
 import re
 from base64 import b64encode
 from hashlib import sha256
-from typing import Any
 
 import pytest
 from report_docs import ANNA, OSLO, TEXT, Page, doc_of, predicted, three
 
 from spacy_mmcot.report.browser import Item, make_articles
-from spacy_mmcot.report.page import report_page
+from spacy_mmcot.report.page import render_page
 from spacy_mmcot.report.tables import Pipeline
 
 HOSTILE = [
@@ -26,22 +25,6 @@ HOSTILE = [
 SVG = {"svg", "defs", "style", "g", "path", "use", "text", "tspan", "clippath", "rect"}
 
 
-def runs(experiment: str, scores: dict[str, list[float]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "experiment": experiment,
-            "run": run,
-            "seed": seed,
-            "evaluated_on": "dev",
-            "description": {"knowledge": run.startswith("teacher")},
-            "metrics": {"ents_f": score, "training": {"seconds": 30.0, "steps": 10}},
-            "also_on": {},
-        }
-        for run, values in scores.items()
-        for seed, score in enumerate(values, start=1)
-    ]
-
-
 def test_errors_come_first_and_views_hold_what_differs() -> None:
     pipelines, items = three()
     articles = make_articles([p.name for p in pipelines], items)
@@ -49,9 +32,10 @@ def test_errors_come_first_and_views_hold_what_differs() -> None:
     assert [(a.id, a.errors) for a in articles] == [("label", 4), ("none", 3), ("right", 0)]
     assert [a.place for a in articles] == [1, 2, 0]
     label, none, right = articles
-    assert label.views == [{"PER", "LOC", "at"}, {"PER", "LOC", "at"}, {"PER", "LOC", "at"}]
-    assert none.views == [{"PER", "LOC", "at"}, {"PER", "LOC", "at"}, set()]
-    assert right.views == [{"PER", "LOC", "at"}, set(), set()]
+    every = ["LOC", "PER", "at"]
+    assert label.views == [every, every, every]
+    assert none.views == [every, every, []]
+    assert right.views == [every, [], []]
     assert [(t.wrong, t.missed) for t in label.tallies] == [(2, 2), (0, 0)]
 
 
@@ -75,14 +59,14 @@ def test_nothing_is_held_against_docs_without_labels() -> None:
     found = predicted(TEXT, [], [ANNA]).model_copy(update={"gold": None, "gold_relations": None})
     (article,) = make_articles(["student"], [Item(doc_of(TEXT), [found])])
     assert article.errors == 0
-    assert article.views == [{"PER"}, set()]
+    assert article.views == [["PER"], []]
     assert [b.names for b in article.blocks] == [["student"]]
     assert "✗" not in article.blocks[0].figure
 
 
 def test_the_knowledge_stands_beside_what_was_found_without_it() -> None:
     pipelines, items = three()
-    page = Page(report_page("T", "S", pipelines, items))
+    page = Page(render_page("T", "S", pipelines, items))
     text = " ".join(page.articles[2].split())
     assert "Not seen by student, baseline." in text
     assert "Oslo citywhere she singsLOC LOC" in text
@@ -92,7 +76,7 @@ def test_the_knowledge_stands_beside_what_was_found_without_it() -> None:
 
 def test_scores_and_differences_are_those_of_the_counts() -> None:
     pipelines, items = three()
-    shown = " ".join(Page(report_page("T", "S", pipelines, items)).shown.split())
+    shown = " ".join(Page(render_page("T", "S", pipelines, items)).shown.split())
     # Of 6 gold mentions the student has 3 among 4, the baseline 4 among 4.
     assert "student60.0075.0050.0040.001,0001260" in shown
     assert "baseline80.00100.0066.6780.001,0001260" in shown
@@ -100,11 +84,7 @@ def test_scores_and_differences_are_those_of_the_counts() -> None:
 
 
 def test_the_page_is_closed_to_every_server() -> None:
-    results = {
-        "low_resource": runs("low_resource", {"student_5": [0.5, 0.6], "student_25": [0.7, 0.8]}),
-        "ablation": runs("ablation", {"student": [0.8], "student_less": [0.7], "teacher": [0.9]}),
-    }
-    html = report_page("T", "S", *three(), results)
+    html = render_page("T", "S", *three())
     page = Page(html)
     assert "link" not in page.tags
     for tag, name, value in page.attributes:
@@ -124,8 +104,7 @@ def test_the_page_is_closed_to_every_server() -> None:
 
 
 def test_ids_are_there_once_and_are_found() -> None:
-    results = {"ablation": runs("ablation", {"student": [0.8, 0.7], "less": [0.7, 0.6]})}
-    page = Page(report_page("T", "S", *three(), results))
+    page = Page(render_page("T", "S", *three()))
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     for _, name, value in page.attributes:
@@ -135,7 +114,7 @@ def test_ids_are_there_once_and_are_found() -> None:
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_hostile_text_stays_text(hostile: str) -> None:
-    """In texts, labels, relations, ids, knowledge, names of pipelines, of runs, and the title."""
+    """In texts, labels, relations, ids, knowledge, names of pipelines, and the title."""
 
     def page(words: str) -> str:
         text = f"{words} met {words}"
@@ -148,18 +127,13 @@ def test_hostile_text_stays_text(hostile: str) -> None:
         }
         found = [predicted(text, gold, gold[1:], words, words)]
         pipelines = [Pipeline(words, found, {"rel_confusion": {words: {words: 1}}}, True)]
-        results = {
-            words: runs(words, {words: [0.5]}),
-            "low_resource": runs("low_resource", {f"{words}_5": [0.5], f"{words}_9": [0.6]}),
-            "ablation": runs("ablation", {"student": [0.5], words: [0.4]}),
-        }
         item = Item(doc_of(text, knowledge), found)
-        return report_page(words, words, pipelines, [item], results)
+        return render_page(words, words, pipelines, [item])
 
     html = page(hostile)
     # A plot's ticks depend on the room that its words take.
     plots = re.compile(r'<svg role="img".*?</svg>', re.DOTALL)
-    assert len(plots.findall(html)) == 4
+    assert len(plots.findall(html)) == 2
     for plot in plots.findall(html):
         assert set(Page(plot).tags) <= SVG
     found, expected = Page(plots.sub("", html)), Page(plots.sub("", page("x")))
@@ -172,11 +146,9 @@ def test_hostile_text_stays_text(hostile: str) -> None:
     assert json.loads(template["data-views"]) == [[hostile], [hostile]]
 
 
-def test_gaps_say_what_makes_their_data() -> None:
+def test_plots_without_data_are_left_out() -> None:
     pipelines, items = three()
-    shown = " ".join(Page(report_page("T", "S", pipelines, items)).shown.split())
-    assert "Learning curve: no data. Made by spacy project run low_resource" in shown
-    assert "Ablation: no data. Made by spacy project run ablation" in shown
+    assert render_page("T", "S", pipelines, items).count('class="plot"') == 3
     bare = [
         p._replace(
             metrics={},
@@ -192,10 +164,7 @@ def test_gaps_say_what_makes_their_data() -> None:
         )
         for p in pipelines
     ]
-    page = Page(report_page("T", "S", bare, items))
-    assert "figure" in page.tags
-    assert page.shown.count("no data.") == 5
-    assert 'class="plot"' not in report_page("T", "S", bare, items)
+    assert 'class="plot"' not in render_page("T", "S", bare, items)
 
 
 def test_every_relation_side_counts_for_pipelines_that_are_given_the_entities() -> None:
@@ -203,7 +172,7 @@ def test_every_relation_side_counts_for_pipelines_that_are_given_the_entities() 
     found = predicted(TEXT, [ANNA, OSLO], [ANNA, OSLO], "at")
     given = found.model_copy(update={"gold": None, "entities": []})
     page = Page(
-        report_page("T", "S", [Pipeline("rel", [given], {})], [Item(doc_of(TEXT), [given])])
+        render_page("T", "S", [Pipeline("rel", [given], {})], [Item(doc_of(TEXT), [given])])
     )
     assert "Entities F1" not in page.shown
     assert "Relations F1, end to end" in page.shown

@@ -22,7 +22,7 @@ from spacy_mmcot import __version__
 from spacy_mmcot.corpus.docbin import read_docs, write_docs
 from spacy_mmcot.distillation.soft_labels import get_soft_labels
 from spacy_mmcot.evaluation.predictions import read_predictions
-from spacy_mmcot.evaluation.scores import entity_counts, f_scores
+from spacy_mmcot.evaluation.scores import compute_f, count_entities
 
 REPOSITORY = Path(__file__).parents[2]
 STEPS = 4
@@ -102,7 +102,7 @@ def test_a_line_says_all_that_its_figures_depend_on(folder: Path) -> None:
     for line in (baseline, reader):
         found = read_predictions(folder / "models" / "tiny" / f"{line['run']}-1.predictions.jsonl")
         assert len(found) == line["metrics"]["docs"]
-        assert f_scores(entity_counts(found).sum(0)) == pytest.approx(line["metrics"]["ents_f"])
+        assert compute_f(count_entities(found).sum(0)) == pytest.approx(line["metrics"]["ents_f"])
     assert finish(start(folder, runs, "--seed", 1, also_on=also_on)).count("── tiny") == 0
 
     # A copy that changes is scored again.

@@ -1,6 +1,6 @@
 /* Draws each relation of a figure as an arc over its text. Where a relation goes from one line to
    another, its arc leaves at the end of the upper line and comes back at the start of the lower.
-   Where the arcs have no room, the list of labelled connectors stays as it is. */
+   Where the arcs have no room, the list of relations stays as it is. */
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
   const LEVEL = 26, LOWEST = 13, CORNER = 6, CLEAR = 10, MOST_LEVELS = 6, LEAST_WIDTH = 560;
@@ -90,7 +90,7 @@
   const draw = (figure) => {
     figure.querySelector(".mmcot-arcs")?.remove();
     figure.classList.remove("mmcot-drawn");
-    const text = figure.querySelector(".entities");
+    const text = figure.querySelector(".mmcot-text");
     const marks = [...text.querySelectorAll("mark")];
     marks.forEach((mark) => { mark.style.marginTop = ""; });
     const width = figure.clientWidth;

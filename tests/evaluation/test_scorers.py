@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import spacy
@@ -11,7 +12,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_mmcot.evaluation.scorers import score_entities, seqeval_scores
+from spacy_mmcot.evaluation.scorers import score_entities, score_seqeval
 
 LABELS = ("LOC", "ORG", "PER")
 
@@ -49,7 +50,7 @@ def test_seqeval_and_spacy_agree_on_random_mentions(seed: int) -> None:
             copies = random_entities(predicted, generator)
         predicted.set_ents(copies, default="outside")
         data.append(Example(predicted, gold))
-    ours, theirs = score_entities(data), seqeval_scores(data)
+    ours, theirs = score_entities(data), score_seqeval(data)
     for key in "prf":
         assert theirs[f"seqeval_{key}"] == pytest.approx(ours[f"ents_{key}"] or 0.0, abs=1e-9)
 
@@ -63,7 +64,7 @@ def test_counts_by_hand() -> None:
     assert (ours["ents_p"], ours["ents_r"]) == (pytest.approx(1 / 4), pytest.approx(1 / 3))
     assert ours["ents_per_type"]["LOC"]["r"] == 0.0
     assert ours["ents_per_type"]["PER"] == {"p": 1.0, "r": 1.0, "f": 1.0}
-    assert seqeval_scores(data)["seqeval_f"] == pytest.approx(2 / 7)
+    assert score_seqeval(data)["seqeval_f"] == pytest.approx(2 / 7)
 
 
 def test_neighbours_of_one_label_are_two_mentions() -> None:
@@ -71,7 +72,7 @@ def test_neighbours_of_one_label_are_two_mentions() -> None:
     gold = annotated(nlp, [(0, 1, "PER"), (1, 2, "PER")])
     predicted = annotated(nlp, [(0, 2, "PER")])
     data = [Example(predicted, gold)]
-    assert score_entities(data)["ents_f"] == seqeval_scores(data)["seqeval_f"] == 0.0
+    assert score_entities(data)["ents_f"] == score_seqeval(data)["seqeval_f"] == 0.0
 
 
 def test_a_gold_doc_in_which_nothing_is_found_counts() -> None:
@@ -80,14 +81,14 @@ def test_a_gold_doc_in_which_nothing_is_found_counts() -> None:
     missed = Example(annotated(nlp, []), annotated(nlp, [(0, 1, "PER"), (2, 3, "PER")]))
     data = [Example(hit, hit), missed]
     assert score_entities(data)["ents_r"] == pytest.approx(1 / 3)
-    assert seqeval_scores(data)["seqeval_r"] == pytest.approx(1 / 3)
+    assert score_seqeval(data)["seqeval_r"] == pytest.approx(1 / 3)
 
 
 def test_predictions_in_a_doc_without_entities_count() -> None:
     nlp = spacy.blank("en")
     hit = annotated(nlp, [(0, 1, "PER")])
     data = [Example(hit, hit), Example(annotated(nlp, [(0, 1, "PER")]), annotated(nlp, []))]
-    assert score_entities(data)["ents_p"] == seqeval_scores(data)["seqeval_p"] == 0.5
+    assert score_entities(data)["ents_p"] == score_seqeval(data)["seqeval_p"] == 0.5
 
 
 def test_docs_without_annotation_do_not_count() -> None:
@@ -95,38 +96,40 @@ def test_docs_without_annotation_do_not_count() -> None:
     hit = annotated(nlp, [(0, 1, "PER")])
     bare = Doc(nlp.vocab, words=["w"] * 3)
     data = [Example(hit, hit), Example(annotated(nlp, [(0, 1, "PER")], 3), bare)]
-    assert score_entities(data)["ents_f"] == seqeval_scores(data)["seqeval_f"] == 1.0
+    assert score_entities(data)["ents_f"] == score_seqeval(data)["seqeval_f"] == 1.0
 
 
 def test_no_annotation_at_all_is_no_score() -> None:
     nlp = spacy.blank("en")
     data = [Example(annotated(nlp, [(0, 1, "PER")], 3), Doc(nlp.vocab, words=["w"] * 3))]
     assert score_entities(data)["ents_f"] is None
-    assert seqeval_scores(data)["seqeval_f"] == 0.0
-    assert seqeval_scores([])["seqeval_f"] == 0.0
+    assert score_seqeval(data)["seqeval_f"] == 0.0
+    assert score_seqeval([])["seqeval_f"] == 0.0
 
 
 def test_no_mention_on_either_side() -> None:
     nlp = spacy.blank("en")
     data = [Example(annotated(nlp, []), annotated(nlp, []))]
-    assert seqeval_scores(data) == {"seqeval_p": 0.0, "seqeval_r": 0.0, "seqeval_f": 0.0}
+    assert score_seqeval(data) == {"seqeval_p": 0.0, "seqeval_r": 0.0, "seqeval_f": 0.0}
 
 
-def test_the_registered_scorer_is_the_components_own(trained_cnn: Language) -> None:
+def test_the_registered_scorer_is_the_components_own(toy_model: Path) -> None:
+    trained = spacy.load(toy_model)
     scorer = spacy.registry.scorers.get("spacy_mmcot.ner_scorer.v1")()
-    data = toy.examples(trained_cnn)
-    for example, doc in zip(data, trained_cnn.pipe(toy.texts()), strict=True):
+    data = toy.examples(trained)
+    for example, doc in zip(data, trained.pipe(toy.texts()), strict=True):
         example.predicted = doc
-    expected = trained_cnn.evaluate(toy.examples(trained_cnn))
+    expected = trained.evaluate(toy.examples(trained))
     assert scorer(data)["ents_f"] == expected["ents_f"] == 1.0
-    config = trained_cnn.config["components"]["mmcot_ner"]
+    config = trained.config["components"]["mmcot_ner"]
     assert config["scorer"] == {"@scorers": "spacy_mmcot.ner_scorer.v1"}
-    assert trained_cnn.get_pipe("mmcot_ner").score(data) == scorer(data)
+    assert trained.get_pipe("mmcot_ner").score(data) == scorer(data)
 
 
-def test_score_weights_choose_by_f(trained_cnn: Language) -> None:
-    weights = trained_cnn.config["training"]["score_weights"]
-    meta = trained_cnn.get_pipe_meta("mmcot_ner").default_score_weights
+def test_score_weights_choose_by_f(toy_model: Path) -> None:
+    trained = spacy.load(toy_model)
+    weights = trained.config["training"]["score_weights"]
+    meta = trained.get_pipe_meta("mmcot_ner").default_score_weights
     assert meta["ents_f"] == 1.0
     assert {"ents_p", "ents_r", "ents_per_type"} <= set(meta)
     assert set(weights) <= set(meta)

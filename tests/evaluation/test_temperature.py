@@ -1,6 +1,8 @@
-"""The temperature, on a model that is too sure."""
+"""The temperature, on an overconfident model."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import spacy
@@ -10,20 +12,15 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.evaluation.calibration import (
-    expected_calibration_error,
-    fit_temperature,
-    scored_mentions,
-)
-from spacy_mmcot.evaluation.predictions import predictions_of
+from spacy_mmcot.evaluation.calibration import collect_mention_scores, compute_calibration_error
+from spacy_mmcot.evaluation.predictions import collect_predictions
+from spacy_mmcot.evaluation.temperature import fit_temperature
 
 
 @pytest.fixture(scope="module")
-def too_sure() -> Language:
-    """Fitted to the toy corpus to the last."""
-    nlp = toy.initialised()
-    toy.fit(nlp, toy.examples(nlp), steps=60)
-    return nlp
+def too_sure(toy_model: Path) -> Language:
+    """Fitted to the toy corpus until it is overconfident."""
+    return spacy.load(toy_model)
 
 
 def held_out(nlp: Language) -> list[Example]:
@@ -50,7 +47,7 @@ def nll(nlp: Language, data: list[Example]) -> float:
 def error(docs: list[Doc], data: list[Example]) -> float:
     pairs = zip(docs, data, strict=True)
     examples = [Example(doc, eg.reference) for doc, eg in pairs]
-    return expected_calibration_error(*scored_mentions(predictions_of(examples)))
+    return compute_calibration_error(*collect_mention_scores(collect_predictions(examples)))
 
 
 def test_temperature_lowers_nll_and_leaves_predictions(too_sure: Language) -> None:
@@ -138,4 +135,4 @@ def test_no_extension_is_asked_of_a_pipeline_without_the_component() -> None:
     nlp = spacy.blank("en")
     doc = nlp("Anna sings")
     doc.set_ents([Span(doc, 0, 1, label="PER")], default="outside")
-    assert scored_mentions(predictions_of([Example(doc, doc)]))[0].size == 0
+    assert collect_mention_scores(collect_predictions([Example(doc, doc)]))[0].size == 0

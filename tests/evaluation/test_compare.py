@@ -9,14 +9,14 @@ import pytest
 from found import word
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.evaluation.compare import in_order_of
+from spacy_mmcot.evaluation.compare import match_predictions
 from spacy_mmcot.evaluation.predictions import Predicted
 
 PATHS = (Path("one.jsonl"), Path("two.jsonl"))
 
 
 def matched(first: list[Predicted], others: list[Predicted]) -> list[Predicted]:
-    return in_order_of(first, others, paths=PATHS)
+    return match_predictions(first, others, paths=PATHS)
 
 
 def test_any_order() -> None:

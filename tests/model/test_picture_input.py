@@ -1,19 +1,26 @@
+"""Arrays kept in memory and on disk."""
+
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy
 import pytest
 
-from spacy_mmcot.model.picture_input import DiskCache, MemoryCache
+from spacy_mmcot.model.picture_input import ArrayCache, CacheSettings, DiskCache
 
 # Of 8 kB each.
 ARRAYS = {name: numpy.full(1000, i, dtype="float64") for i, name in enumerate("abcde")}
 
 
-def test_memory_forgets_what_was_not_used_for_longest() -> None:
-    cache = MemoryCache(0.025)
+def memory(megabytes: float) -> ArrayCache:
+    return ArrayCache(CacheSettings("unused", 0, megabytes))
+
+
+def test_memory_forgets_the_least_recently_used() -> None:
+    cache = memory(0.025)
     for name in "abc":
         cache.put(name, ARRAYS[name])
     assert cache.get("a") is not None
@@ -23,10 +30,25 @@ def test_memory_forgets_what_was_not_used_for_longest() -> None:
 
 
 def test_memory_counts_what_is_put_again_once() -> None:
-    cache = MemoryCache(0.017)
+    cache = memory(0.017)
     for name in ("a", "b", "a", "b", "a"):
         cache.put(name, ARRAYS[name])
     assert cache.get("a") is not None and cache.get("b") is not None
+
+
+def test_an_array_larger_than_the_memory_is_not_kept() -> None:
+    cache = memory(0.007)
+    cache.put("a", ARRAYS["a"])
+    assert cache.get("a") is None
+
+
+def test_what_is_on_disk_comes_back_to_an_emptied_memory(tmp_path: Path) -> None:
+    cache = ArrayCache(CacheSettings(str(tmp_path), 1, 1))
+    cache.put("a", ARRAYS["a"], disk=True)
+    copy = pickle.loads(pickle.dumps(cache))
+    assert copy.get("a") is None
+    numpy.testing.assert_array_equal(copy.get("a", disk=True), ARRAYS["a"])
+    assert copy.get("a") is not None
 
 
 def test_disk_gives_back_what_was_put(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_shapes_and_ranges(prompt: VisualPrompt) -> None:
     seen = prompt(embeddings, mask, patches)
     assert seen.vectors.shape == (2, K, WIDTH)
     assert ((seen.gate > 0) & (seen.gate < 1)).all()
-    added, attention = prompt.look_again(torch.randn(2, 5, STATE), seen)
+    added, attention = prompt.attend_again(torch.randn(2, 5, STATE), seen)
     assert added.shape == (2, 5, STATE)
     assert attention.shape == (2, 5, 4)
     assert (attention >= 0).all()
@@ -56,7 +56,7 @@ def test_the_gate_opens_wide_at_first(prompt: VisualPrompt) -> None:
     prompt.gate_bias.data.fill_(-30.0)
     closed = prompt(*inputs())
     assert closed.gate.max() < 1e-6
-    added, _ = prompt.look_again(torch.randn(2, 5, STATE), closed)
+    added, _ = prompt.attend_again(torch.randn(2, 5, STATE), closed)
     torch.testing.assert_close(added, torch.zeros_like(added), atol=1e-5, rtol=0)
 
 
@@ -67,7 +67,7 @@ def test_what_fits_together_is_learnt_and_opens_the_gate() -> None:
     mask, own = torch.ones(6, 5), torch.arange(6)
     optimizer = torch.optim.Adam(prompt.parameters(), 0.02)
     for _ in range(150):
-        loss = prompt.matching_loss(embeddings, mask, patches, own)
+        loss = prompt.compute_matching_loss(embeddings, mask, patches, own)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -81,7 +81,7 @@ def test_what_fits_together_is_learnt_and_opens_the_gate() -> None:
 def test_the_loss_by_hand(prompt: VisualPrompt) -> None:
     embeddings, mask, patches = inputs(3)
     own = torch.tensor([0, 1, 1])
-    loss = prompt.matching_loss(embeddings, mask, patches[:2], own)
+    loss = prompt.compute_matching_loss(embeddings, mask, patches[:2], own)
     right, wrong = [], []
     for i in range(3):
         for j in range(2):

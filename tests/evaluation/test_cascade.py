@@ -8,17 +8,17 @@ import found
 import numpy
 import pytest
 
-from spacy_mmcot.evaluation.scores import entity_counts, f_scores
-from spacy_mmcot.evaluation.selective import (
+from spacy_mmcot.evaluation.cascade import (
     Confidences,
-    at_threshold,
-    aurc,
-    best,
-    best_aurc,
-    reaching,
-    risk_coverage,
-    within_budget,
+    compute_aurc,
+    compute_best_aurc,
+    find_best,
+    find_target,
+    find_threshold,
+    find_within_budget,
+    trace_risk_coverage,
 )
+from spacy_mmcot.evaluation.scores import compute_f, count_entities
 
 RIGHT, WRONG, EMPTY = (1, 1, 1), (0, 1, 1), (0, 0, 0)
 # Sure and right, sure and right without a mention, then less sure ones.
@@ -28,7 +28,7 @@ LLM = numpy.array([RIGHT, EMPTY, WRONG, RIGHT])
 
 
 def test_by_hand() -> None:
-    none, one, three, every = risk_coverage(CONFIDENCE, COUNTS, LLM)
+    none, one, three, every = trace_risk_coverage(CONFIDENCE, COUNTS, LLM)
     assert (none.threshold, none.sent, none.coverage) == (0.0, 0, 1)
     assert (none.f, none.error_rate, none.cascade_f) == pytest.approx((1 / 3, 1 / 2, 1 / 3))
     assert (one.sent, one.coverage) == (0.25, 0.75)
@@ -41,7 +41,7 @@ def test_by_hand() -> None:
 
 
 def test_without_an_llm_its_quality_is_not_made_up() -> None:
-    points = risk_coverage(CONFIDENCE, COUNTS)
+    points = trace_risk_coverage(CONFIDENCE, COUNTS)
     assert {point.cascade_f for point in points} == {None}
     assert [point.quality for point in points] == [point.f for point in points]
 
@@ -50,12 +50,12 @@ def random_case() -> tuple[Confidences, numpy.ndarray, numpy.ndarray]:
     docs, llm = found.at_random(300, seed=1), found.at_random(300, seed=2, right=0.95)
     # Rounded, so that some are equal.
     confidence = numpy.array([round(doc.confidence or 0, 2) for doc in docs])
-    return confidence, entity_counts(docs), entity_counts(llm)
+    return confidence, count_entities(docs), count_entities(llm)
 
 
 def test_every_point_is_what_its_threshold_does() -> None:
     confidence, counts, llm = random_case()
-    points = risk_coverage(confidence, counts, llm)
+    points = trace_risk_coverage(confidence, counts, llm)
     assert len(points) == len(set(confidence)) + 1
     assert [p.sent for p in points] == sorted(p.sent for p in points)
     for point in points:
@@ -63,25 +63,25 @@ def test_every_point_is_what_its_threshold_does() -> None:
         both = numpy.where(kept[:, None], counts, llm)
         assert point.coverage == pytest.approx(kept.mean())
         assert point.sent == pytest.approx(1 - point.coverage)
-        assert point.cascade_f == pytest.approx(float(f_scores(both.sum(axis=0))))
+        assert point.cascade_f == pytest.approx(float(compute_f(both.sum(axis=0))))
         if kept.any():
             bad = (counts[kept, 0] < counts[kept, 1:].max(axis=1)).mean()
             assert point.error_rate == pytest.approx(bad)
         if counts[kept].any():
-            assert point.f == pytest.approx(float(f_scores(counts[kept].sum(axis=0))))
+            assert point.f == pytest.approx(float(compute_f(counts[kept].sum(axis=0))))
         else:
             assert point.f is None
 
 
 def test_thresholds_are_short() -> None:
-    points = risk_coverage(numpy.array([0.123456, 0.654321, 0.1234999]), COUNTS[:3])
+    points = trace_risk_coverage(numpy.array([0.123456, 0.654321, 0.1234999]), COUNTS[:3])
     assert [p.threshold for p in points] == [0.0, 0.12349, 0.6, None]
 
 
 @pytest.mark.parametrize("low", [0.0, 5e-324, 0.1, 1 - 2**-53])
 def test_neighbouring_numbers_have_a_threshold_between_them(low: float) -> None:
     high = float(numpy.nextafter(low, 2))
-    points = risk_coverage(numpy.array([low, high]), COUNTS[:2])
+    points = trace_risk_coverage(numpy.array([low, high]), COUNTS[:2])
     threshold = points[1].threshold
     assert threshold is not None and low < threshold <= high
 
@@ -103,40 +103,40 @@ def test_area_against_all_orders_of_equal_confidence() -> None:
         wrong = generator.random(6) < 0.5
         counts = numpy.array([WRONG if bad else RIGHT for bad in wrong])
         expected = by_all_orders(confidence.tolist(), wrong.tolist())
-        assert aurc(confidence, counts) == pytest.approx(expected)
-        assert best_aurc(counts) <= expected + 1e-9
+        assert compute_aurc(confidence, counts) == pytest.approx(expected)
+        assert compute_best_aurc(counts) <= expected + 1e-9
 
 
 def test_area_of_a_confidence_that_says_something() -> None:
     confidence, counts, _ = random_case()
-    error_rate = risk_coverage(confidence, counts)[0].error_rate
+    error_rate = trace_risk_coverage(confidence, counts)[0].error_rate
     assert error_rate is not None
-    assert best_aurc(counts) < aurc(confidence, counts) < error_rate
-    assert aurc(numpy.full(300, 0.5), counts) == pytest.approx(error_rate)
-    assert aurc(-confidence, counts) > error_rate
+    assert compute_best_aurc(counts) < compute_aurc(confidence, counts) < error_rate
+    assert compute_aurc(numpy.full(300, 0.5), counts) == pytest.approx(error_rate)
+    assert compute_aurc(-confidence, counts) > error_rate
 
 
 def test_choosing() -> None:
     confidence, counts, llm = random_case()
-    points = risk_coverage(confidence, counts, llm)
+    points = trace_risk_coverage(confidence, counts, llm)
     for share in (0.0, 0.333, 0.5, 1.0):
-        chosen = within_budget(points, share)
+        chosen = find_within_budget(points, share)
         assert chosen.sent <= share
         assert not [p for p in points if chosen.sent < p.sent <= share]
     target = ((points[0].cascade_f or 0) + (points[-1].cascade_f or 0)) / 2
-    chosen_or_none = reaching(points, target)
+    chosen_or_none = find_target(points, target)
     assert chosen_or_none is not None and 0 < chosen_or_none.sent < 1
     assert (chosen_or_none.cascade_f or 0) >= target
     assert all((p.cascade_f or 0) < target for p in points if p.sent < chosen_or_none.sent)
-    assert reaching(points, 1.1) is None
-    assert best(points).cascade_f == max(p.cascade_f or 0 for p in points)
+    assert find_target(points, 1.1) is None
+    assert find_best(points).cascade_f == max(p.cascade_f or 0 for p in points)
 
 
 def test_any_threshold() -> None:
     confidence, counts, llm = random_case()
-    points = risk_coverage(confidence, counts, llm)
+    points = trace_risk_coverage(confidence, counts, llm)
     for threshold in (0.0, 0.3, 0.3333, 0.77, 1.0):
-        point = at_threshold(points, confidence, threshold)
+        point = find_threshold(points, confidence, threshold)
         assert point.threshold == threshold
         assert point.sent == pytest.approx((confidence < threshold).mean())
         same = next(p for p in points if p.sent == point.sent)

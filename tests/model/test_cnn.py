@@ -1,4 +1,4 @@
-"""Token vectors from an encoder's word embeddings, without the encoder."""
+"""Token vectors from an encoder's word embeddings, and other matrix products for thinc's layers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ import numpy
 import pytest
 import spacy
 import torch
+import toy
 from spacy.language import Language
 from spacy.vocab import Vocab
-from thinc.api import Adam, Model
+from thinc.api import Adam, CupyOps, Model, NumpyOps
 from tiny import SENTENCES
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.model.architectures import PieceEmbed
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.cnn import MAX_PIECES, PieceVectors, piece_vectors, principal_rows
+from spacy_mmcot.model.cnn import (
+    MAX_PIECES,
+    NumpyProducts,
+    PieceEmbed,
+    PieceVectors,
+    compute_principal_rows,
+    make_piece_vectors,
+)
 from spacy_mmcot.model.sources import load_pretrained
 
 TEXT = "Annas Berg sings in Oslonian towns"
 
 
 @pytest.fixture
-def vectors(source: str) -> Model:
-    model = piece_vectors(source, table_width=12, width=6)
+def vectors(bert_source: str) -> Model:
+    model = make_piece_vectors(bert_source, table_width=12, width=6)
     model.initialize()
     return model
 
@@ -40,7 +47,7 @@ def test_a_token_is_the_mean_of_its_pieces(vectors: Model) -> None:
     doc = make(TEXT)
     found = vectors.predict([doc])
     assert found.dataXd.shape == (len(doc), 6) and found.lengths.tolist() == [len(doc)]
-    pieces = module.pieces.pieces(doc, MAX_PIECES)
+    pieces = module.pieces.split_doc(doc, MAX_PIECES)
     assert max(map(len, pieces)) > 1
     for row, ids in zip(found.dataXd, pieces, strict=True):
         with torch.no_grad():
@@ -77,19 +84,19 @@ def test_principal_rows_keep_distances() -> None:
     generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(10, 3, generator=generator)).Q
     table = torch.randn(50, 3, generator=generator) @ basis.T + 5
-    rows = principal_rows(table, 3)
+    rows = compute_principal_rows(table, 3)
     assert rows.shape == (50, 3) and rows.std().item() == pytest.approx(1)
     before, after = (torch.nn.functional.pdist(each) for each in (table, rows))
     scale = (after[0] / before[0]).item()
     torch.testing.assert_close(after, before * scale, rtol=1e-3, atol=1e-3)
     first, last = rows[:, 0].var(), rows[:, 2].var()
     assert first > last
-    assert principal_rows(table, 99).shape == (50, 10)
+    assert compute_principal_rows(table, 99).shape == (50, 10)
 
 
 def test_the_rows_are_the_encoders(bert_source: str, vectors: Model) -> None:
     """Words that the encoder puts close to each other are close in the table."""
-    model = piece_vectors(bert_source, table_width=16, width=6)
+    model = make_piece_vectors(bert_source, table_width=16, width=6)
     model.initialize()
     table = torch_shim(model).module.table.float()
     _, encoder = load_pretrained(bert_source)
@@ -118,8 +125,8 @@ def cnn(source: str, **changes: Any) -> Language:
     return nlp
 
 
-def test_round_trip_after_the_source_is_deleted(source: str, tmp_path: Path) -> None:
-    folder = shutil.copytree(source, tmp_path / "source")
+def test_round_trip_after_the_source_is_deleted(bert_source: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(bert_source, tmp_path / "source")
     nlp = cnn(str(folder))
     nlp.initialize()
     before = [doc.tensor for doc in nlp.pipe([*SENTENCES, "", " "])]
@@ -149,3 +156,62 @@ def test_rows_for_other_attrs(bert_source: str) -> None:
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MMCoTError, match=r"\[E402\]"):
         cnn(str(tmp_path / "absent")).initialize()
+
+
+CALLBACK = {"@callbacks": "spacy_mmcot.NumpyProducts.v1"}
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Language, Language]:
+    """A pipeline, and what is loaded from its files once its config names the callback."""
+    nlp = toy.initialised()
+    toy.fit(nlp, toy.examples(nlp), steps=10)
+    nlp.config["nlp"]["after_pipeline_creation"] = CALLBACK
+    folder: Path = tmp_path_factory.mktemp("products")
+    nlp.to_disk(folder)
+    return nlp, spacy.load(folder)
+
+
+@pytest.mark.parametrize("trans1", [False, True])
+@pytest.mark.parametrize("trans2", [False, True])
+def test_products_are_those_of_thinc(trans1: bool, trans2: bool) -> None:
+    random = numpy.random.default_rng(0)
+    x = random.normal(size=(7, 5) if trans1 else (5, 7)).astype("float32")
+    y = random.normal(size=(3, 7) if trans2 else (7, 3)).astype("float32")
+    out = numpy.zeros((5, 3), dtype="float32")
+    ours = NumpyProducts().gemm(x, y, out=out, trans1=trans1, trans2=trans2)
+    thincs = NumpyOps().gemm(x, y, trans1=trans1, trans2=trans2)
+    assert ours is out
+    numpy.testing.assert_allclose(ours, thincs, rtol=1e-5, atol=1e-6)
+    numpy.testing.assert_array_equal(ours, NumpyProducts().gemm(x, y, None, trans1, trans2))
+
+
+def test_a_loaded_pipeline_multiplies_by_numpy(changed: tuple[Language, Language]) -> None:
+    before, after = (list(nlp.get_pipe("mmcot_ner").model.walk()) for nlp in changed)
+    assert all(type(node.ops) is NumpyOps for node in before)
+    assert all(type(node.ops) is NumpyProducts for node in after)
+
+
+def test_predictions_stay(changed: tuple[Language, Language]) -> None:
+    before, after = (list(nlp.pipe(toy.texts())) for nlp in changed)
+    assert toy.found(before) == toy.found(after)
+    for left, right in zip(before, after, strict=True):
+        assert toy.scores(left) == pytest.approx(toy.scores(right), abs=1e-4)
+
+
+def test_it_learns(changed: tuple[Language, Language]) -> None:
+    _, nlp = changed
+    data = toy.examples(nlp)
+    before = toy.loss(nlp, data)
+    toy.fit(nlp, data, steps=15)
+    assert toy.loss(nlp, data) < before / 2
+
+
+def test_a_backend_of_another_kind_is_left_alone() -> None:
+    nlp = toy.pipeline()
+    other = CupyOps()
+    nodes = list(nlp.get_pipe("mmcot_ner").model.walk())
+    nodes[0].ops = other
+    spacy.registry.get("callbacks", "spacy_mmcot.NumpyProducts.v1")()(nlp)
+    assert nodes[0].ops is other
+    assert all(type(node.ops) is NumpyProducts for node in nodes[1:])
