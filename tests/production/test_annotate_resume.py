@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 from made_tables import read_jsonl, rows, write_jsonl
 
-from spacy_mmcot.production.job import Layout, opened_job
+from spacy_mmcot.production.job import Layout, open_job
 
 Command = Callable[..., Result]
 Started = Callable[..., subprocess.Popen[str]]
@@ -103,7 +103,7 @@ def test_a_file_of_someone_else_is_not_replaced(annotate: Command, tmp_path: Pat
 
 def test_two_processes_do_not_work_on_one_output(annotate: Command, tmp_path: Path) -> None:
     source, output = write_jsonl(tmp_path / "in.jsonl", rows(2)), tmp_path / "out.jsonl"
-    with opened_job(Layout(output, ".jsonl"), {}):
+    with open_job(Layout(output, ".jsonl"), {}):
         assert "[E746]" in annotate(source, "-o", output).stderr
     assert annotate(source, "-o", output).exit_code == 0
     assert not (tmp_path / ".out.jsonl.lock").exists()
@@ -168,7 +168,7 @@ def test_ctrl_c(started: Started, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 130, (printed, errors)
-    assert "run the command again to go on" in printed
+    assert "Run the command again to continue" in printed
     assert "Traceback" not in errors
     _wait_until_gone(children)
     assert not output.exists()
