@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -56,29 +58,26 @@ def test_parts_that_are_there_are_kept(annotate: Command, tmp_path: Path) -> Non
     [("input", "input"), ("chunk", "chunk"), ("prefix", "columns"), ("pipeline", "pipeline")],
 )
 def test_another_job_in_the_same_place(
-    annotate: Command, model: str, tmp_path: Path, what: str, name: str
+    annotate: Command, command: Command, model: str, tmp_path: Path, what: str, name: str
 ) -> None:
     source, output = write_jsonl(tmp_path / "in.jsonl", rows(4)), tmp_path / "out.jsonl"
     assert annotate(source, "-o", output).exit_code == 0
     before = output.read_bytes()
-    options: tuple[object, ...] = ()
-    config = Path(model) / "meta.json"
-    meta = config.read_text("utf-8")
+    run, options = annotate, {"chunk": ("--chunk", 3), "prefix": ("--prefix", "x_")}.get(what, ())
     if what == "input":
         write_jsonl(source, rows(5))
     elif what == "pipeline":
-        config.write_text(meta.replace('"name":"pipeline"', '"name":"another"'), "utf-8")
-    else:
-        options = ("--chunk", 3) if what == "chunk" else ("--prefix", "x_")
-    try:
-        result = annotate(source, "-o", output, *options)
-        assert result.exit_code == 1
-        assert f"[E745] {output} belongs to another job: {name} was" in result.stderr
-        assert output.read_bytes() == before
-        assert annotate(source, "-o", output, *options, "--overwrite").exit_code == 0
-        assert len(read_jsonl(output)) == (5 if what == "input" else 4)
-    finally:
-        config.write_text(meta, "utf-8")
+        other = Path(shutil.copytree(model, tmp_path / "model"))
+        meta = (other / "meta.json").read_text("utf-8")
+        (other / "meta.json").write_text(meta.replace('"pipeline"', '"another"', 1), "utf-8")
+        assert meta != (other / "meta.json").read_text("utf-8")
+        run = functools.partial(command, "annotate", other)
+    result = run(source, "-o", output, *options)
+    assert result.exit_code == 1
+    assert f"[E745] {output} belongs to another job: {name} was" in result.stderr
+    assert output.read_bytes() == before
+    assert run(source, "-o", output, *options, "--overwrite").exit_code == 0
+    assert len(read_jsonl(output)) == (5 if what == "input" else 4)
 
 
 def test_a_job_that_came_to_nothing_is_no_hindrance(annotate: Command, tmp_path: Path) -> None:
