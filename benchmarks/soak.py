@@ -15,7 +15,7 @@ import numpy
 from spacy.language import Language
 
 from spacy_mmcot.errors import Errors, MMCoTError
-from spacy_mmcot.production.memory import limit_compiled_products, trim_heap
+from spacy_mmcot.production.pipelines import limit_compiled_products, trim_heap
 
 _STATM = Path("/proc/self/statm")
 _PAGE = 4096

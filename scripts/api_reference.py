@@ -67,7 +67,7 @@ PUBLIC = {
     },
     "Production": {
         "spacy_mmcot.production.worker": ["PipelineWorker", "Busy"],
-        "spacy_mmcot.production.memory": ["limit_compiled_products", "trim_heap"],
+        "spacy_mmcot.production.pipelines": ["limit_compiled_products", "trim_heap"],
     },
     "Errors": {"spacy_mmcot.errors": ["MMCoTError", "UsageError"]},
 }

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from .errors import MMCoTError as MMCoTError
     from .errors import UsageError as UsageError
     from .pictures.read import PicturePolicy as PicturePolicy
+    from .production.annotate import AnnotateResult as AnnotateResult
+    from .production.annotate import AnnotateSettings as AnnotateSettings
+    from .production.annotate import annotate as annotate
+    from .production.annotate import extract_findings as extract_findings
+    from .production.tables import ColumnNames as ColumnNames
     from .production.worker import Busy as Busy
     from .production.worker import PipelineWorker as PipelineWorker
     from .types import Answers as Answers
@@ -85,6 +90,11 @@ _MODULES = {
     "AnswerRejected": ".elicitation.replies",
     "Unavailable": ".elicitation.replies",
     "teach": ".distillation.teach",
+    "annotate": ".production.annotate",
+    "AnnotateSettings": ".production.annotate",
+    "AnnotateResult": ".production.annotate",
+    "ColumnNames": ".production.tables",
+    "extract_findings": ".production.annotate",
     "PipelineWorker": ".production.worker",
     "Busy": ".production.worker",
     "PicturePolicy": ".pictures.read",

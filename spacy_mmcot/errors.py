@@ -360,8 +360,9 @@ class Errors:
         "go. Choose other names with --prefix, such as --prefix found_."
     )
     E748 = (
-        "[E748] One of {workers} worker processes died, as a rule for want of memory. Take fewer "
-        "--workers or a smaller --batch-size. What was done is kept: run the same command to go on."
+        "[E748] One of {workers} worker processes died, usually out of memory. Use fewer "
+        "--workers or a smaller --batch-size. What was done is kept: run the same command to "
+        "continue."
     )
     E749 = "[E749] {path} is both input and output. Name another --output."
     E750 = (
@@ -370,13 +371,17 @@ class Errors:
     )
     E751 = (
         "[E751] The Ray cluster failed: {reason}. What was done is kept: run the same command to "
-        "go on."
+        "continue."
     )
     E771 = "[E771] {waiting} texts wait already. Try again later, or run more workers."
     E772 = "[E772] The worker is closed. Make a new PipelineWorker for further texts."
     E773 = (
         "[E773] The text has {length} characters, more than the {limit} of nlp.max_length. Cut it "
         "into shorter texts, or raise nlp.max_length."
+    )
+    E774 = (
+        "[E774] The pipeline's error handler skipped the text, so there is no answer. See the "
+        "handler's log."
     )
     E770 = (
         "[E770] {path} cannot be read ({reason}), so the process cannot tell its memory. Run the "

@@ -19,10 +19,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.production.annotate import found_in
-from spacy_mmcot.production.tables import DEFAULT_NAMES
-from spacy_mmcot.production.worker import Busy, PipelineWorker
+from spacy_mmcot import Busy, MMCoTError, PipelineWorker, extract_findings
 
 PIPELINE = os.environ.get("MMCOT_PIPELINE", "training/student/model-best")
 MAX_TEXTS = int(os.environ.get("MMCOT_MAX_TEXTS", "64"))  # a request
@@ -69,9 +66,7 @@ class BodyLimit:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     nlp = spacy.load(PIPELINE)
-    with PipelineWorker(
-        nlp, lambda doc: found_in(doc, DEFAULT_NAMES), batch_size=BATCH_SIZE, waiting=WAITING
-    ) as worker:
+    with PipelineWorker(nlp, extract_findings, batch_size=BATCH_SIZE, waiting=WAITING) as worker:
         worker("The first document makes the pipeline ready.")
         # What is loaded stays: Python's collector, which stops all threads, need not walk it again.
         gc.collect()
@@ -111,11 +106,13 @@ async def annotate(body: Texts, request: Request) -> JSONResponse:
 
 
 @app.get("/health")
-async def health(request: Request) -> dict[str, Any]:
-    """Whether the pipeline is loaded, and what it has done."""
+async def health(request: Request) -> JSONResponse:
+    """Whether the worker answers texts, and what it has done."""
     worker = request.app.state.worker
+    if not worker.is_alive:
+        return error(503, "The worker has ended. Restart the service.")
     done = {"docs": worker.docs, "batches": worker.batches}
-    return {"status": "ok", "pipeline": request.app.state.name, **done}
+    return JSONResponse({"status": "ok", "pipeline": request.app.state.name, **done})
 
 
 def error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:

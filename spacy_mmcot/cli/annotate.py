@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..production.engines import EngineName, choose_engine
-from ..production.pipelines import load_pipeline
+from ..production.engines import EngineName
 from ..production.tables import TableFormat
 
 if TYPE_CHECKING:
-    from ..production.annotate import Result
+    from ..production.annotate import AnnotateResult
+    from ..production.engines import OnProgress
 
 REJECTED, INTERRUPTED = 3, 130
 
@@ -76,31 +76,26 @@ def annotate(
     Rows that cannot be annotated go to OUTPUT.rejected.jsonl with the reason. Exit codes: 0 done,
     1 stopped by an error, 2 wrong usage, 3 finished with too many rejected rows, 130 Ctrl-C.
     """
-    from ..production.annotate import Request
+    from ..production.annotate import AnnotateSettings
     from ..production.annotate import annotate as run
-    from ..production.tables import Names
+    from ..production.tables import ColumnNames
 
-    request = Request(
-        pipeline,
-        inputs,
-        output,
-        input_format,
-        format,
-        Names(text_column, id_column, image_column, prefix),
-        batch_size,
-        chunk,
-    )
+    names = ColumnNames(text_column, id_column, image_column, prefix)
+    settings = AnnotateSettings(names, input_format, format, batch_size, chunk)
     try:
-        with progress() as told:
+        with show_progress() as on_progress:
             result = run(
-                request,
-                load_pipeline,
-                choose_engine(engine, workers),
+                pipeline,
+                inputs,
+                output,
+                settings,
+                engine=engine,
+                workers=workers,
                 overwrite=overwrite,
-                told=told,
+                on_progress=on_progress,
             )
     except KeyboardInterrupt:
-        print(f"Stopped. What was done is in {output}.parts: run the command again to go on.")
+        print(f"Stopped. Run the command again to continue: what was done is in {output}.parts.")
         raise typer.Exit(INTERRUPTED) from None
     _print_summary(result, output)
     if result.rejected > threshold * max(1, result.rows):
@@ -108,8 +103,8 @@ def annotate(
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, elsewhere nothing; the yielded function is told all and done."""
+def show_progress() -> Iterator[OnProgress]:
+    """A progress bar on a terminal, elsewhere nothing."""
     import sys
 
     if not sys.stdout.isatty():
@@ -122,7 +117,7 @@ def progress() -> Iterator[Callable[[int, int], None]]:
         yield lambda total, done: bar.update(task, total=total, completed=done)
 
 
-def _print_summary(result: Result, output: Path) -> None:
+def _print_summary(result: AnnotateResult, output: Path) -> None:
     done = result.rows - result.resumed
     parts = [f"{result.rows} rows, {result.rejected} rejected"]
     if result.resumed:

@@ -77,7 +77,6 @@ def teach(
 
     A run that was stopped goes on where it was when the same command is given again.
     """
-    from ..production.pipelines import load_pipeline
     from ..production.teaching import TeachRequest, teach_files, teach_from_conclusions
 
     if source == "conclusions":
@@ -100,7 +99,7 @@ def teach(
         batch_size,
         chunk,
     )
-    result = teach_files(request, load_pipeline, choose_engine(engine, workers))
+    result = teach_files(request, choose_engine(engine, workers))
     print(
         f"{result.docs} docs taught ({result.unlabelled} of them unlabelled), "
         f"{result.prompt_targets} prompt targets, {output.stat().st_size / 1e6:.1f} MB, "

@@ -1,6 +1,7 @@
-"""Annotating the rows of a chunk: from a table's rows to Docs and back.
+"""`annotate`: entities and relations for the rows of tables of any size.
 
-An annotation job from its inputs to its joined output.
+A worker reads a chunk's rows, makes them Docs, runs the pipeline and writes the rows with three
+more columns as a part, see `job`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
@@ -24,108 +24,236 @@ from ..corpus.extensions import attach, get_relations, register
 from ..corpus.formats import join_image
 from ..errors import Errors, UsageError, first_line, shown
 from ..files import replace_file
-from .engines import Engine, Told, run_chunks
-from .job import Layout, Outcome, files_digest, opened_job
-from .memory import limit_compiled_products, trim_heap
-from .pipelines import digest_pipeline
+from .engines import EngineName, OnProgress, choose_engine, run_chunks
+from .job import Layout, Outcome, digest_files, open_job
+from .pipelines import digest_pipeline, limit_compiled_products, load_pipeline, trim_heap
 from .tables import (
-    DEFAULT_NAMES,
-    Broken,
+    DEFAULT_COLUMNS,
+    BrokenRow,
     Chunk,
-    Names,
+    ColumnNames,
     Row,
     TableFormat,
-    format_of,
-    input_files,
-    table,
-    widen,
+    add_kind,
+    detect_format,
+    list_files,
+    load_format,
 )
-
-# (source, vocab of another pipeline if there is one) -> pipeline
-Loader = Callable[..., Language]
 
 
 @dataclass(frozen=True)
 class AnnotateSettings:
-    """What a worker needs to know; can be pickled.
+    """How `annotate` reads and writes tables.
 
-    load: gives the pipeline of a source; a function of a module, so that it can be pickled.
-    columns: what the output carries, see `columns`; only the formats that have a header need it.
-    batch_size: docs that are read, run and written together.
+    columns: names of the columns.
+    input_format, output_format: None for what the file's suffix says.
+    batch_size: Docs that run through the pipeline together.
+    chunk_rows: rows that a worker reads and writes at once; a kill costs at most these.
     """
 
-    source: str
-    load: Loader
-    layout: Layout
-    format: TableFormat
-    names: Names = DEFAULT_NAMES
-    columns: dict[str, Any] = field(default_factory=dict)
+    columns: ColumnNames = DEFAULT_COLUMNS
+    input_format: TableFormat | None = None
+    output_format: TableFormat | None = None
     batch_size: int = 256
+    chunk_rows: int = 2000
+
+
+@dataclass(frozen=True)
+class AnnotateResult:
+    """Counts of rows of the whole job, and the seconds of this run. `resumed` counts the rows that
+    earlier runs had done."""
+
+    rows: int
+    rejected: int
+    resumed: int
+    seconds: float
+
+
+def annotate(
+    pipeline: str | Path,
+    inputs: str | Path | Iterable[str | Path],
+    output: str | Path,
+    settings: AnnotateSettings = AnnotateSettings(),
+    *,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    overwrite: bool = False,
+    on_progress: OnProgress = lambda total, done: None,
+) -> AnnotateResult:
+    """Find entities and relations in the rows of tables and write the rows with what was found.
+
+    A run that was stopped or killed continues when it is called again with the same arguments. Rows
+    that cannot be annotated go to OUTPUT.rejected.jsonl with the reason.
+
+    pipeline: a trained pipeline, a folder or the name of an installed package.
+    inputs: .jsonl, .csv, .parquet or .spacy files, or folders of them.
+    output: the annotated file; without a suffix, a folder of parts.
+    engine: "local" for this machine, "ray" for a Ray cluster that shares the files.
+    workers: processes, each with the pipeline; None for one, with Ray for one on each CPU.
+    overwrite: begin anew instead of continuing.
+    on_progress: called with the number of rows in all, and of those that are done.
+
+    Raises MMCoTError for inputs, an output or a pipeline that cannot be used.
+    """
+    started = time.perf_counter()
+    source, output = str(pipeline), Path(output)
+    paths = [inputs] if isinstance(inputs, str | Path) else inputs
+    files = list_files(map(Path, paths), settings.input_format)
+    target = settings.output_format or detect_format(output)
+    layout = Layout(output, f".{target}")
+    for path in files:
+        if path.resolve() == output.resolve():
+            raise UsageError(Errors.E749.format(path=path))
+    identity = {
+        "input": digest_files(files),
+        "pipeline": digest_pipeline(source),
+        "format": target,
+        "columns": asdict(settings.columns),
+        "chunk": settings.chunk_rows,
+        "version": __version__,
+    }
+    with open_job(layout, identity) as job:
+        done = job.begin(overwrite)
+        if done is not None:
+            return AnnotateResult(done["rows"], done["rejected"], done["rows"], 0.0)
+        chunks, columns = _survey(files, settings, target)
+        load = partial(Annotator, source, layout, target, columns, settings)
+        run = choose_engine(engine, workers)
+        resumed = run_chunks(job, chunks, load, run, on_progress)
+        if not layout.is_folder:
+            parts = [layout.part(chunk.number) for chunk in chunks]
+            with replace_file(output) as temporary:
+                load_format(target).join(parts, temporary, columns, settings.columns)
+        counts = {"rows": sum(c.rows for c in chunks), "rejected": job.count_rejected(len(chunks))}
+        job.finish(len(chunks), counts)
+    return AnnotateResult(**counts, resumed=resumed, seconds=time.perf_counter() - started)
+
+
+def extract_findings(doc: Doc) -> dict[str, Any]:
+    """What a pipeline found in a Doc, in the types of JSON:
+
+    entities: a list of {start, end, label, text, score};
+    relations: a list of {head: [start, end], tail: [start, end], label, score};
+    confidence: `doc._.mmcot_confidence`.
+
+    Offsets are characters of the text, ends exclusive. Scores are probabilities, or None where the
+    component gives none.
+    """
+    entities = [
+        {
+            "start": ent.start_char,
+            "end": ent.end_char,
+            "label": ent.label_,
+            "text": ent.text,
+            "score": _round(ent._.mmcot_score),
+        }
+        for ent in doc.ents
+    ]
+    relations = [
+        {"head": _offsets(head), "tail": _offsets(tail), "label": label, "score": _round(score)}
+        for head, tail, label, score in get_relations(doc)
+    ]
+    confidence = _round(doc._.mmcot_confidence)
+    return {"entities": entities, "relations": relations, "confidence": confidence}
+
+
+def _survey(
+    files: Sequence[Path], settings: AnnotateSettings, target: TableFormat
+) -> tuple[list[Chunk], dict[str, Any]]:
+    """The chunks of all files, numbered through, and the kinds of their columns."""
+    chunks: list[Chunk] = []
+    columns: dict[str, Any] = {}
+    for path in files:
+        format = settings.input_format or detect_format(path)
+        needs_columns = target in ("csv", "parquet")
+        found = load_format(format).survey(
+            path, settings.chunk_rows, settings.columns, needs_columns
+        )
+        for name, kind in found.columns.items():
+            add_kind(columns, name, kind)
+        for position, first_row, rows in found.chunks:
+            chunks.append(Chunk(len(chunks), str(path), format, position, first_row, rows))
+    return chunks, columns
+
+
+class _Task(NamedTuple):
+    """A row that can be annotated. `make_doc` gives a new Doc at each call, since one on which a
+    component failed cannot be used again."""
+
+    row: Row
+    make_doc: Callable[[], Doc]
 
 
 class Annotator:
-    """Annotates chunks and writes each as a part, with the rows it had to reject beside it.
+    """Annotates chunks. Writes each as a part, and its rejected rows to a file beside it.
 
-    A row is rejected where it cannot be read, has no text, or makes the pipeline fail; the reason
-    is written down, and the others of its batch go on without it.
+    Rejected is a row that cannot be read, that has no text, or that makes the pipeline fail. The
+    other rows of its batch are not affected.
+
+    columns: column -> kind of the output, for the formats with a header.
     """
 
-    def __init__(self, settings: AnnotateSettings) -> None:
-        """Raises MMCoTError where the pipeline cannot be loaded or used at all: afterwards what
-        fails is the fault of a row."""
-        self.settings = settings
+    def __init__(
+        self,
+        source: str,
+        layout: Layout,
+        format: TableFormat,
+        columns: dict[str, Any],
+        settings: AnnotateSettings,
+    ) -> None:
+        """Raises MMCoTError where the pipeline cannot be loaded."""
+        self.layout, self.format, self.columns = layout, format, columns
+        self.settings, self.names = settings, settings.columns
         limit_compiled_products()
-        self._nlp = settings.load(settings.source)
+        self._nlp = load_pipeline(source)
         register()
+        # A pipeline that cannot work at all is an error here, and not one of every row.
         self._nlp("Anna sings in Oslo.")
 
     def __call__(self, chunk: Chunk) -> Outcome:
-        names, layout = self.settings.names, self.settings.layout
-        out = table(self.settings.format).Writer(self.settings.columns, names)
-        rejects = _Rejects(chunk.path)
-        rows = table(chunk.format).read(chunk, names)
+        output = load_format(self.format).Writer(self.columns, self.names)
+        rejects = _Rejects(chunk.path, self.names)
+        rows = load_format(chunk.format).read(chunk, self.names)
         n_rows = 0
-        # Without it the vocabulary grows by every new word, for as long as the process lives.
+        # Without the zone the vocabulary keeps every new word for as long as the process lives.
         with self._nlp.memory_zone():
             for batch in minibatch(rows, self.settings.batch_size):
                 n_rows += len(batch)
-                for row, doc in self._annotated(self._usable(batch, chunk, rejects), rejects):
-                    out.add(row.values, found_in(doc, names), doc)
+                tasks = [t for row in batch if (t := self._prepare(row, chunk, rejects))]
+                for row, doc in self._run(tasks, rejects):
+                    found = extract_findings(doc).values()
+                    output.add(row.values, dict(zip(self.names.added, found, strict=True)), doc)
         trim_heap()
-        # First, since the part says that the chunk is done.
-        path = layout.rejects_part(chunk.number)
+        # Before the part, which says that the chunk is done.
+        path = self.layout.rejects_part(chunk.number)
         path.unlink(missing_ok=True)
         if rejects.lines:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with replace_file(path) as temporary:
                 temporary.write_text("".join(rejects.lines), "utf-8")
-        with replace_file(layout.part(chunk.number)) as temporary:
-            out.save(temporary)
+        with replace_file(self.layout.part(chunk.number)) as temporary:
+            output.save(temporary)
         return Outcome(chunk.number, n_rows, len(rejects.lines))
 
-    def _usable(
-        self, rows: Iterable[Row | Broken], chunk: Chunk, rejects: _Rejects
-    ) -> list[tuple[Row, Callable[[], Doc]]]:
-        usable = []
-        folder = Path(chunk.path).parent
-        for row in rows:
-            if isinstance(row, Broken):
-                rejects.add(row.number, row.reason, row.raw)
-            elif problem := self._problem(row, chunk):
-                rejects.add(row.number, problem, _start(row, self.settings.names))
-            else:
-                usable.append((row, self._maker(row, folder)))
-        return usable
+    def _prepare(self, row: Row | BrokenRow, chunk: Chunk, rejects: _Rejects) -> _Task | None:
+        if isinstance(row, BrokenRow):
+            rejects.add(row.number, row.reason, row.raw)
+            return None
+        for name in self.names.added:
+            if name in row.values:
+                raise UsageError(Errors.E747.format(path=chunk.path, row=row.number, name=name))
+        if problem := self._find_problem(row.values):
+            rejects.add_row(row, problem)
+            return None
+        return _Task(row, partial(self._make_doc, row, Path(chunk.path).parent))
 
-    def _problem(self, row: Row, chunk: Chunk) -> str | None:
-        names, values = self.settings.names, row.values
-        taken = [name for name in names.found if name in values]
-        if taken:
-            raise UsageError(Errors.E747.format(path=chunk.path, row=row.number, name=taken[0]))
+    def _find_problem(self, values: dict[str, Any]) -> str | None:
+        """Why a row cannot be annotated; None where it can."""
+        names = self.names
         text, name = values.get(names.text), values.get(names.id)
-        image = _picture(values.get(names.image))
+        image = _read_image(values.get(names.image))
         if text is None:
-            return f"no text: the row has no {names.text!r}" + _columns_of(values)
+            others = f", only {', '.join(map(repr, values))}" if values else ""
+            return f"no text: the row has no {names.text!r}{others}"
         if not isinstance(text, str):
             return f"the text is {shown(text)} ({type(text).__qualname__}), not a text"
         if not text.strip():
@@ -138,94 +266,75 @@ class Annotator:
             return f"the picture is {shown(image)}, neither a path nor a file's content"
         return None
 
-    def _maker(self, row: Row, folder: Path) -> Callable[[], Doc]:
-        """Makes the row's Doc, anew each time: one on which a component failed is no use."""
-        names = self.settings.names
+    def _make_doc(self, row: Row, folder: Path) -> Doc:
+        if row.doc is not None:
+            from .table_spacy import copy_unannotated
 
-        def make() -> Doc:
-            if row.doc is not None:
-                from .table_spacy import unannotated
+            return copy_unannotated(row.doc, self._nlp.vocab)
+        names = self.names
+        image = _read_image(row.values.get(names.image))
+        if isinstance(image, str) and image:
+            image = join_image(folder, image)
+        record = {"text": row.values[names.text], "id": row.values.get(names.id), "image": image}
+        (doc,) = attach(self._nlp, [record])
+        return doc
 
-                return unannotated(row.doc, self._nlp.vocab)
-            image = _picture(row.values.get(names.image))
-            if isinstance(image, str) and image:
-                image = join_image(folder, image)
-            record = {"text": row.values[names.text], "id": row.values.get(names.id)}
-            (doc,) = attach(self._nlp, [record | {"image": image}])
-            return doc
-
-        return make
-
-    def _annotated(
-        self, rows: Sequence[tuple[Row, Callable[[], Doc]]], rejects: _Rejects
-    ) -> Iterator[tuple[Row, Doc]]:
-        docs = [make() for _, make in rows]
+    def _run(self, tasks: Sequence[_Task], rejects: _Rejects) -> Iterator[tuple[Row, Doc]]:
+        """The rows with their annotated Docs; rows on which the pipeline fails are rejected."""
         try:
-            docs = list(self._nlp.pipe(docs, batch_size=self.settings.batch_size))
-        # Whatever a component may raise: which doc is to blame shows one by one.
+            docs = self._pipe(tasks)
+        # A component may raise anything. Which Doc is at fault shows one by one.
         except Exception:
-            yield from self._one_by_one(rows, rejects)
-        else:
-            for (row, _), doc in zip(rows, docs, strict=True):
-                yield row, doc
-
-    def _one_by_one(
-        self, rows: Sequence[tuple[Row, Callable[[], Doc]]], rejects: _Rejects
-    ) -> Iterator[tuple[Row, Doc]]:
-        for row, make in rows:
+            docs = []
+        # An error handler that skips a Doc leaves fewer.
+        if len(docs) == len(tasks):
+            yield from zip((task.row for task in tasks), docs, strict=True)
+            return
+        for task in tasks:
             try:
-                doc = self._nlp(make())
+                docs = self._pipe([task])
             except Exception as error:
-                reason = f"the pipeline fails: {first_line(error)}"
-                rejects.add(row.number, reason, _start(row, self.settings.names))
+                rejects.add_row(task.row, f"the pipeline fails: {first_line(error)}")
             else:
-                yield row, doc
+                if len(docs) == 1:
+                    yield task.row, docs[0]
+                else:
+                    rejects.add_row(task.row, "the pipeline's error handler skipped the text")
 
-
-def found_in(doc: Doc, names: Names) -> dict[str, Any]:
-    """The columns of what a pipeline found. Offsets are characters of the text, ends exclusive;
-    a score is a probability, or None where the component that found it gives none."""
-    entities = [
-        {
-            "start": ent.start_char,
-            "end": ent.end_char,
-            "label": ent.label_,
-            "text": ent.text,
-            "score": _rounded(ent._.mmcot_score),
-        }
-        for ent in doc.ents
-    ]
-    relations = [
-        {"head": _place(head), "tail": _place(tail), "label": label, "score": _rounded(score)}
-        for head, tail, label, score in get_relations(doc)
-    ]
-    confidence = _rounded(doc._.mmcot_confidence)
-    return dict(zip(names.found, (entities, relations, confidence), strict=True))
+    def _pipe(self, tasks: Iterable[_Task]) -> list[Doc]:
+        docs = (task.make_doc() for task in tasks)
+        return list(self._nlp.pipe(docs, batch_size=self.settings.batch_size))
 
 
 class _Rejects:
-    """Lines of the file of rejected rows."""
+    """The lines of the file of rejected rows."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, names: ColumnNames) -> None:
+        self._path, self._names = path, names
         self.lines: list[str] = []
 
-    def add(self, row: int, reason: str, raw: str) -> None:
-        line = {"input": self._path, "row": row, "reason": reason, "raw": raw}
+    def add(self, number: int, reason: str, raw: str) -> None:
+        line = {"input": self._path, "row": number, "reason": reason, "raw": raw}
         self.lines.append(json.dumps(line, ensure_ascii=False) + "\n")
 
+    def add_row(self, row: Row, reason: str) -> None:
+        # The picture may be a whole file's content.
+        values = {name: row.values[name] for name in row.values if name != self._names.image}
+        self.add(row.number, reason, shown(values))
 
-def _rounded(score: float | None) -> float | None:
-    # The digits behind hang on which docs were computed together.
+
+def _round(score: float | None) -> float | None:
+    # Further digits depend on which Docs were in the same batch.
     return None if score is None else round(score, 4)
 
 
-def _place(span: Span) -> list[int]:
+def _offsets(span: Span) -> list[int]:
     return [span.start_char, span.end_char]
 
 
-def _picture(value: Any) -> Any:
-    """What a table holds as a picture; the `datasets` library keeps bytes and path together."""
+def _read_image(value: Any) -> Any:
+    """A picture as a table holds it: a path or a file's content. The `datasets` library keeps both
+    in a dict."""
     value = value.to_pylist()[0] if hasattr(value, "to_pylist") else value
     if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
         return value.get("bytes") or value.get("path")
@@ -234,103 +343,3 @@ def _picture(value: Any) -> Any:
 
 def _is_null(value: Any) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-
-
-def _columns_of(values: dict[str, Any]) -> str:
-    return f", only {', '.join(map(repr, values))}" if values else ""
-
-
-def _start(row: Row, names: Names) -> str:
-    """How a row begins, its picture left out: that may be a file's content."""
-    return shown({name: value for name, value in row.values.items() if name != names.image})
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be annotated, and how.
-
-    formats: of inputs and output; None goes by the suffix.
-    chunk: rows that are lost, and done again, when the job is killed.
-    """
-
-    source: str
-    inputs: Sequence[Path]
-    output: Path
-    input_format: TableFormat | None = None
-    output_format: TableFormat | None = None
-    names: Names = DEFAULT_NAMES
-    batch_size: int = 256
-    chunk: int = 2000
-
-
-@dataclass(frozen=True)
-class Result:
-    """Counts of the whole job, and what this run took. `resumed` counts rows that were there."""
-
-    rows: int
-    rejected: int
-    resumed: int
-    seconds: float
-
-
-def annotate(
-    request: Request,
-    load: Loader,
-    engine: Engine,
-    *,
-    overwrite: bool = False,
-    told: Told = lambda total, done: None,
-) -> Result:
-    """Annotate the rows of all inputs, in order, or go on with what an earlier run left undone.
-
-    Raises MMCoTError for inputs, an output or a pipeline that cannot be used.
-    """
-    started = time.perf_counter()
-    files = input_files(request.inputs, request.input_format)
-    target = request.output_format or format_of(request.output)
-    layout = Layout(request.output, f".{target}")
-    for path in files:
-        if path.resolve() == request.output.resolve():
-            raise UsageError(Errors.E749.format(path=path))
-    identity = {
-        "input": files_digest(files),
-        "pipeline": digest_pipeline(request.source),
-        "format": target,
-        "columns": request.names._asdict(),
-        "chunk": request.chunk,
-        "version": __version__,
-    }
-    with opened_job(layout, identity) as job:
-        done = job.begin(overwrite)
-        if done is not None:
-            return Result(done["rows"], done["rejected"], done["rows"], 0.0)
-        chunks, columns = _survey(files, request, target)
-        settings = AnnotateSettings(
-            request.source, load, layout, target, request.names, columns, request.batch_size
-        )
-        resumed = run_chunks(job, chunks, partial(Annotator, settings), engine, told)
-        if not layout.is_folder:
-            parts = [layout.part(chunk.number) for chunk in chunks]
-            with replace_file(layout.output) as temporary:
-                table(target).join(parts, temporary, columns, request.names)
-        counts = {"rows": sum(c.rows for c in chunks), "rejected": job.rejected(len(chunks))}
-        job.finish(len(chunks), counts)
-    return Result(**counts, resumed=resumed, seconds=time.perf_counter() - started)
-
-
-def _survey(
-    files: Sequence[Path], request: Request, target: TableFormat
-) -> tuple[list[Chunk], dict[str, Any]]:
-    """The chunks of all files, numbered through, and the columns of their rows."""
-    chunks: list[Chunk] = []
-    columns: dict[str, Any] = {}
-    for path in files:
-        format = request.input_format or format_of(path)
-        found = table(format).survey(
-            path, request.chunk, request.names, target in ("csv", "parquet")
-        )
-        for name, kind in found.columns.items():
-            widen(columns, name, kind)
-        for position, first, rows in found.chunks:
-            chunks.append(Chunk(len(chunks), str(path), format, position, first, rows))
-    return chunks, columns

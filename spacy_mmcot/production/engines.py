@@ -1,12 +1,9 @@
-"""Where the chunks of a job are worked on: in this process, or in several on this machine.
+"""Where the chunks of a job are worked on: in this process, in several, or on a Ray cluster.
 
-An engine is given a maker, which loads what the work needs and can be pickled, and yields an
-outcome a chunk in the order in which they are done.
-
-The chunks of a job on a Ray cluster: one dataset of chunks, mapped by a pool of actors.
-
-What travels is where a chunk lies, never its rows: each actor reads and writes files that all nodes
-share. A node that is lost costs the chunks it was working on, which Ray hands to others.
+An engine gets a factory, which loads what the work needs and can be pickled, and yields the outcome
+of each chunk as it is done. On a Ray cluster only the places of chunks travel, never their rows:
+each actor reads and writes files that all nodes share. Ray gives the chunks of a lost node to
+others.
 """
 
 from __future__ import annotations
@@ -28,71 +25,69 @@ from ..errors import Errors, MMCoTError, UsageError, first_line
 from .job import Job, Outcome
 from .tables import Chunk
 
-Work = Callable[[Chunk], Outcome]
-Maker = Callable[[], Work]
-# (what makes the workers, the chunks to do) -> outcomes in any order
-Engine = Callable[[Maker, Iterable[Chunk]], Iterator[Outcome]]
-# Told how many rows there are in all, and how many are done.
-Told = Callable[[int, int], None]
-
 EngineName = Literal["local", "ray"]
+Work = Callable[[Chunk], Outcome]
+WorkFactory = Callable[[], Work]
+Engine = Callable[[WorkFactory, Iterable[Chunk]], Iterator[Outcome]]
+# Called with the number of rows in all, and of those that are done.
+OnProgress = Callable[[int, int], None]
 
-# Beside the chunk in work, so that no worker waits for the next one.
-_WAITING_PER_WORKER = 2
-
-
-def run_chunks(job: Job, chunks: Sequence[Chunk], make: Maker, engine: Engine, told: Told) -> int:
-    """Do the chunks whose parts are not there yet. Returns the number of rows that were."""
-    finished = job.finished_parts(len(chunks))
-    total = sum(chunk.rows for chunk in chunks)
-    resumed = done = sum(chunk.rows for chunk in chunks if chunk.number in finished)
-    told(total, done)
-    for outcome in engine(make, (c for c in chunks if c.number not in finished)):
-        done += outcome.rows
-        told(total, done)
-    return resumed
+# The chunk in work and the next one, so that no worker waits.
+_CHUNKS_PER_WORKER = 2
 
 
 def choose_engine(name: EngineName, workers: int | None) -> Engine:
     """workers: processes; None for one, or on a Ray cluster one for each of its CPUs."""
     if name == "ray":
-        return partial(on_ray, workers=workers)
+        return partial(run_on_ray, workers=workers)
     if workers in (None, 1):
-        return in_process
-    return partial(in_processes, workers=workers)
+        return run_here
+    return partial(run_in_processes, workers=workers)
 
 
-def in_process(make: Maker, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
-    """One after the other, here."""
+def run_chunks(
+    job: Job, chunks: Sequence[Chunk], load: WorkFactory, engine: Engine, on_progress: OnProgress
+) -> int:
+    """Do the chunks without a part. Returns the number of rows that were done before."""
+    finished = job.list_finished(len(chunks))
+    total = sum(chunk.rows for chunk in chunks)
+    resumed = done = sum(chunk.rows for chunk in chunks if chunk.number in finished)
+    on_progress(total, done)
+    for outcome in engine(load, (c for c in chunks if c.number not in finished)):
+        done += outcome.rows
+        on_progress(total, done)
+    return resumed
+
+
+def run_here(load: WorkFactory, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
+    """One chunk after the other, in this process. Loads nothing where there are none."""
     chunks = list(chunks)
     if chunks:
-        work = make()
-        yield from map(work, chunks)
+        yield from map(load(), chunks)
 
 
-def in_processes(make: Maker, chunks: Iterable[Chunk], workers: int) -> Iterator[Outcome]:
-    """In processes of their own, which load once and share this machine's cores.
+def run_in_processes(load: WorkFactory, chunks: Iterable[Chunk], workers: int) -> Iterator[Outcome]:
+    """In processes that load once and share this machine's cores.
 
-    Raises MMCoTError where a worker dies, and what the work raises.
+    Raises MMCoTError where a process dies, and what the work raises.
     """
-    threads = max(1, usable_cores() // workers)
     queue = iter(chunks)
     others = multiprocessing.active_children()
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _begin, (make, threads)
-    )
+    spawn = multiprocessing.get_context("spawn")
+    threads = max(1, count_cores() // workers)
+    pool = ProcessPoolExecutor(workers, spawn, _start_process, (load, threads))
     pending: set[Future[Outcome]] = set()
     try:
         while True:
-            for chunk in islice(queue, workers * _WAITING_PER_WORKER - len(pending)):
-                pending.add(pool.submit(_work, chunk))
+            for chunk in islice(queue, workers * _CHUNKS_PER_WORKER - len(pending)):
+                pending.add(pool.submit(_work_in_process, chunk))
             if not pending:
                 break
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
     except BaseException as error:
-        # A chunk without its part is done again, so none is worth waiting for.
+        # Chunks without a part are done again, so none is worth waiting for.
         for process in multiprocessing.active_children():
             if process not in others:
                 process.terminate()
@@ -103,47 +98,52 @@ def in_processes(make: Maker, chunks: Iterable[Chunk], workers: int) -> Iterator
         pool.shutdown(cancel_futures=True)
 
 
-def usable_cores() -> int:
+def count_cores() -> int:
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-class _Worker:
-    make: Maker
+class _Process:
+    """What a worker process holds."""
+
+    load: WorkFactory
     work: Work | None = None
 
 
-def _begin(make: Maker, threads: int) -> None:
-    # Ctrl-C is for the process that hands out the work.
+def _start_process(load: WorkFactory, threads: int) -> None:
+    # Ctrl-C is for the process that hands out the chunks.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Before torch is imported, which reads it then.
+    # OpenMP reads this when it is loaded, with torch.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 
     torch.set_num_threads(min(threads, torch.get_num_threads()))
-    _Worker.make = make
+    _Process.load = load
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever, and hold its memory."""
+    """End this process when its parent was killed. Otherwise it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait_for([parent.sentinel])
         os._exit(1)
 
 
-def _work(chunk: Chunk) -> Outcome:
-    # Loading stands here, not in _begin, since what fails there could not say why.
-    if _Worker.work is None:
-        _Worker.work = _Worker.make()
-    return _Worker.work(chunk)
+def _work_in_process(chunk: Chunk) -> Outcome:
+    # Not loaded in _start_process: an error there would not reach the parent.
+    if _Process.work is None:
+        _Process.work = _Process.load()
+    return _Process.work(chunk)
 
 
-def on_ray(make: Maker, chunks: Iterable[Chunk], workers: int | None = None) -> Iterator[Outcome]:
-    """On the cluster that RAY_ADDRESS names or that runs on this machine; one is started for the
-    job where there is none.
+def run_on_ray(
+    load: WorkFactory, chunks: Iterable[Chunk], workers: int | None = None
+) -> Iterator[Outcome]:
+    """On the cluster that RAY_ADDRESS names or that runs on this machine. Where there is none, one
+    is started for the job.
 
     workers: actors, each with one CPU; None for one on each CPU of the cluster.
 
@@ -161,7 +161,19 @@ def on_ray(make: Maker, chunks: Iterable[Chunk], workers: int | None = None) -> 
     try:
         if started:
             ray.init(logging_level=logging.WARNING, log_to_driver=False)
-        yield from _mapped(ray, make, rows, workers)
+        actors = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(rows))
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _Actor,
+            fn_constructor_args=(load,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_cpus=1,
+        )
+        for row in outcomes.iter_rows():
+            if row["error"]:
+                raise (UsageError if row["usage"] else MMCoTError)(row["error"])
+            yield Outcome(int(row["number"]), int(row["rows"]), int(row["rejected"]))
     except MMCoTError:
         raise
     except Exception as error:
@@ -172,44 +184,26 @@ def on_ray(make: Maker, chunks: Iterable[Chunk], workers: int | None = None) -> 
 
 
 class _Actor:
-    """Loads at its first chunk, since what fails in the constructor of an actor is tried again."""
+    """Loads at its first chunk: Ray would try again what fails in an actor's constructor."""
 
-    def __init__(self, make: Maker) -> None:
-        self._make = make
+    def __init__(self, load: WorkFactory) -> None:
+        self._load = load
         self._work: Work | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A batch is one chunk: the fields of Chunk in, those of Outcome and an error out."""
-        row = {name: values[0] for name, values in batch.items()}
-        number, position, first, rows = (
-            int(row[name]) for name in ("number", "position", "first", "rows")
-        )
-        chunk = Chunk(number, str(row["path"]), row["format"], position, first, rows)
-        # An error of ours goes home as data: Ray would wrap it, and lose its class.
+        """A batch is one chunk: the fields of a Chunk in, those of an Outcome and an error out."""
+        # Numbers come as numpy's.
+        row: dict[str, Any] = {
+            name: value if isinstance(value, str) else int(value)
+            for name, (value,) in batch.items()
+        }
+        chunk = Chunk(**row)
+        # An MMCoTError is returned as data: Ray would wrap it, and its class would be lost.
         try:
             if self._work is None:
-                self._work = self._make()
-            fields = self._work(chunk)._asdict() | {"error": "", "usage": False}
+                self._work = self._load()
+            result = self._work(chunk)._asdict() | {"error": "", "usage": False}
         except MMCoTError as error:
-            fields = Outcome(number, 0, 0)._asdict()
-            fields |= {"error": str(error), "usage": isinstance(error, UsageError)}
-        return {name: [value] for name, value in fields.items()}
-
-
-def _mapped(
-    ray: Any, make: Maker, rows: list[dict[str, Any]], workers: int | None
-) -> Iterator[Outcome]:
-    actors = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(rows))
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _Actor,
-        fn_constructor_args=(make,),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=actors),
-        num_cpus=1,
-    )
-    for row in outcomes.iter_rows():
-        if row["error"]:
-            raise (UsageError if row["usage"] else MMCoTError)(row["error"])
-        yield Outcome(int(row["number"]), int(row["rows"]), int(row["rejected"]))
+            result = Outcome(chunk.number, 0, 0)._asdict()
+            result |= {"error": str(error), "usage": isinstance(error, UsageError)}
+        return {name: [value] for name, value in result.items()}

@@ -1,47 +1,47 @@
-"""A long job over chunks that can be stopped at any moment and goes on where it was.
+"""A long job over chunks that can be stopped at any moment and continues where it was.
 
-Every chunk becomes a part file that takes its name only when it is whole, so the parts that are
-there are the progress: no second record could say otherwise, after a kill no more is lost than the
-chunks in work, and none is written twice. Appending to one output with a committed offset would
-serve JSON Lines and CSV, but neither Parquet nor .spacy, whose files cannot grow, nor workers that
-finish in another order than they began. The price is that the output lies on disk twice while the
-parts are joined; an output folder (see `Layout`) keeps its parts and pays nothing.
+The output of a chunk is a part file. It takes its name when it is complete, so the parts on disk
+are the record of progress: a kill costs the chunks in work, and no row is written twice. At the end
+the parts are joined. Meanwhile the output lies on disk twice; an output folder (see `Layout`) keeps
+its parts instead. Appending to one file would not work for Parquet and .spacy, which cannot grow,
+nor for several workers, which finish chunks in any order.
 
-Beside the output lies a manifest that says what it is made of, and with what. It is what a second
-run goes by: the same job goes on, or is done already; another one is an error.
+A manifest beside the output says what the job consists of. A second run compares itself with it:
+the same job continues, or is done already; another job is an error.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
 
 from ..errors import Errors, MMCoTError
-from ..files import open_file, replace_file
+from ..files import catch_write_errors, open_file, read_bytes, replace_file, write_json
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256. Raises MMCoTError for a missing or unreadable file."""
+def digest_file(path: Path) -> str:
+    """The SHA-256 of a file's content. Raises MMCoTError for a missing or unreadable file."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_digest(paths: Iterable[Path]) -> str:
-    """Of the files' contents and their order; their names do not count."""
-    whole = hashlib.sha256()
+def digest_files(paths: Iterable[Path]) -> str:
+    """The SHA-256 of the files' contents in their order, whatever their names."""
+    digest = hashlib.sha256()
     for path in paths:
-        whole.update(bytes.fromhex(file_digest(path)))
-    return whole.hexdigest()
+        digest.update(bytes.fromhex(digest_file(path)))
+    return digest.hexdigest()
 
 
 class Outcome(NamedTuple):
-    """What became of a chunk: how many rows it has, and how many of them were rejected."""
+    """What became of a chunk: the number of its rows, and of those that were rejected."""
 
     number: int
     rows: int
@@ -49,8 +49,11 @@ class Outcome(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where a job keeps its files. An output without a suffix is a folder: the parts stay in it as
-    they are, which suits what is too large for one file."""
+    """Where a job keeps its files. An output without a suffix is a folder that keeps the parts as
+    they are, for results that are too large for one file.
+
+    suffix: of the parts, such as ".jsonl".
+    """
 
     output: Path
     suffix: str
@@ -86,57 +89,59 @@ class Layout(NamedTuple):
 
 
 class Job:
-    """A job's files on disk, for one process at a time (see `opened_job`)."""
+    """A job's files on disk. `open_job` keeps other processes out."""
 
     def __init__(self, layout: Layout, identity: Mapping[str, Any]) -> None:
+        """identity: what makes the job this one, as JSON."""
         self.layout = layout
         self.identity = json.loads(json.dumps(identity))
 
     def begin(self, overwrite: bool) -> Mapping[str, Any] | None:
-        """The counts of the same job where it is done already, otherwise None: then it goes on.
+        """Prepare the job's folders. Returns None, or the counts given to `finish` where the same
+        job is done already.
 
-        Raises MMCoTError where the output is of another job, or of none, unless `overwrite`.
+        overwrite: remove what an earlier job left.
+
+        Raises MMCoTError where the output exists and is of another job, or of none.
         """
         layout = self.layout
         if overwrite:
             self.clear()
         elif layout.manifest.exists():
-            manifest = self._manifest()
-            if not manifest["done"] and not self._parts():
-                # It failed before it came to anything, and there is nothing to go on with.
-                self.clear()
+            manifest = self._read_manifest()
+            if manifest["done"] or self._part_names():
+                self._check_identity(manifest["job"])
             else:
-                self._compare(manifest["job"])
+                # It failed before its first part.
+                self.clear()
             if manifest["done"] and layout.output.exists():
                 shutil.rmtree(layout.work, ignore_errors=True)
                 return manifest["done"]
         elif _holds_something(layout.output):
             raise MMCoTError(Errors.E744.format(path=layout.output, manifest=layout.manifest))
-        try:
+        with catch_write_errors(layout.parts):
             layout.parts.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            message = Errors.E103.format(path=layout.parts, reason=error.strerror)
-            raise MMCoTError(message) from None
-        self._note(None)
+        self._write_manifest(None)
         return None
 
     def is_same(self) -> bool:
-        """Whether what an earlier run left is of the same job."""
+        """Whether an earlier run left files of this same job."""
         path = self.layout.manifest
-        return path.exists() and self._manifest()["job"] == self.identity
+        return path.exists() and self._read_manifest()["job"] == self.identity
 
-    def finished_parts(self, count: int) -> set[int]:
-        names = self._parts()
+    def list_finished(self, count: int) -> set[int]:
+        """The numbers of the chunks, of `count`, whose parts are on disk."""
+        names = self._part_names()
         return {i for i in range(count) if self.layout.part(i).name in names}
 
-    def rejected(self, count: int) -> int:
-        """How many rows the rejected parts hold."""
-        return sum(sum(1 for _ in path.open("rb")) for path in self._rejected_parts(count))
+    def count_rejected(self, count: int) -> int:
+        """The number of rejected rows in the parts of `count` chunks."""
+        return sum(sum(1 for _ in path.open("rb")) for path in self._rejects_parts(count))
 
     def finish(self, count: int, done: Mapping[str, Any]) -> None:
-        """Join what was rejected, note the counts, and take the parts away. The output itself must
-        be in place."""
-        parts = self._rejected_parts(count)
+        """Join the rejected rows of `count` chunks, write `done` into the manifest and remove the
+        parts. The output itself must be complete."""
+        parts = self._rejects_parts(count)
         if parts:
             with replace_file(self.layout.rejects) as temporary, temporary.open("wb") as file:
                 for part in parts:
@@ -144,12 +149,12 @@ class Job:
                         shutil.copyfileobj(source, file)
         else:
             self.layout.rejects.unlink(missing_ok=True)
-        self._note(done)
+        self._write_manifest(done)
         shutil.rmtree(self.layout.work, ignore_errors=True)
 
     def clear(self) -> None:
-        """Take away whatever an earlier job left in the same place, the manifest last: what is
-        left after a kill is still known for what it is."""
+        """Remove whatever an earlier job left here. The manifest goes last: what a kill leaves is
+        still known as a job's."""
         layout = self.layout
         shutil.rmtree(layout.work, ignore_errors=True)
         if layout.output.is_dir():
@@ -160,82 +165,54 @@ class Job:
         layout.rejects.unlink(missing_ok=True)
         layout.manifest.unlink(missing_ok=True)
 
-    def _parts(self) -> set[str]:
+    def _part_names(self) -> set[str]:
         with suppress(FileNotFoundError, NotADirectoryError):
             return {path.name for path in self.layout.parts.glob(f"part-*{self.layout.suffix}")}
         return set()
 
-    def _rejected_parts(self, count: int) -> list[Path]:
+    def _rejects_parts(self, count: int) -> list[Path]:
         return [path for i in range(count) if (path := self.layout.rejects_part(i)).exists()]
 
-    def _manifest(self) -> Any:
+    def _read_manifest(self) -> dict[str, Any]:
         path = self.layout.manifest
         try:
-            manifest = json.loads(path.read_text("utf-8"))
+            manifest = json.loads(read_bytes(path))
             return {"job": dict(manifest["job"]), "done": manifest["done"]}
-        except OSError as error:
-            raise MMCoTError(Errors.E102.format(path=path, reason=error.strerror)) from None
         except (ValueError, TypeError, KeyError):
             reason = "not a manifest"
             raise MMCoTError(Errors.E102.format(path=path, reason=reason)) from None
 
-    def _compare(self, before: dict[str, Any]) -> None:
+    def _write_manifest(self, done: Mapping[str, Any] | None) -> None:
+        write_json(self.layout.manifest, {"job": self.identity, "done": done})
+
+    def _check_identity(self, before: dict[str, Any]) -> None:
         for name, now in self.identity.items():
             if before.get(name) != now:
-                raise MMCoTError(
-                    Errors.E745.format(
-                        path=self.layout.output,
-                        name=name,
-                        before=_brief(before.get(name)),
-                        now=_brief(now),
-                    )
-                )
-
-    def _note(self, done: Mapping[str, Any] | None) -> None:
-        with replace_file(self.layout.manifest) as temporary:
-            text = json.dumps({"job": self.identity, "done": done}, indent=2)
-            temporary.write_text(text + "\n", "utf-8")
+                values = {"before": _shorten(before.get(name)), "now": _shorten(now)}
+                path = self.layout.output
+                raise MMCoTError(Errors.E745.format(path=path, name=name, **values))
 
 
 @contextmanager
-def opened_job(layout: Layout, identity: Mapping[str, Any]) -> Iterator[Job]:
-    """A job that no other process works on, as far as the file system knows of locks.
+def open_job(layout: Layout, identity: Mapping[str, Any]) -> Iterator[Job]:
+    """The job, under a lock that the system releases when this process dies.
 
-    Raises MMCoTError where another process does.
+    Raises MMCoTError where another process works on the same output.
     """
     path = layout.output.with_name(f".{layout.output.name}.lock")
-    try:
-        layout.output.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("wb")
-    except OSError as error:
-        raise MMCoTError(Errors.E103.format(path=path, reason=error.strerror)) from None
-    with file:
-        if not _lock(file, path):
-            raise MMCoTError(Errors.E746.format(path=layout.output))
+    lock = FileLock(path)
+    with catch_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield Job(layout, identity)
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _lock(file: BinaryIO, path: Path) -> bool:
-    """Whether this process has the lock now. The kernel takes it back from a process that dies."""
+            lock.acquire(blocking=False)
+        except Timeout:  # an OSError itself
+            raise MMCoTError(Errors.E746.format(path=layout.output)) from None
     try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    # A file system without locks is no reason not to work.
-    except OSError:
-        return True
-    # The process that had it may have taken the file away after we opened it.
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        yield Job(layout, identity)
+    finally:
+        # Removed while it is held: whoever opened it in between notices, and tries again.
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _holds_something(output: Path) -> bool:
@@ -244,6 +221,6 @@ def _holds_something(output: Path) -> bool:
     return output.exists()
 
 
-def _brief(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 200 else text[:197] + "..."

@@ -1,37 +1,38 @@
 """CSV: comma-separated, quoted by double quotes, the first row a header, in UTF-8.
 
-Every column comes in as text. Going out, a text is a cell as it stands and anything else, lists
-above all, is JSON in a cell; an empty cell is null.
+All columns are read as text; an empty cell is null. On writing, text is a cell as it is and any
+other value is JSON in a cell.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import Errors, MMCoTError, located, shown
 from ..files import open_file
-from .tables import Broken, Chunk, Names, Row, Survey, to_json
+from .tables import BrokenRow, Chunk, ColumnNames, Row, Survey, split_places, to_json
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
 
-# A quote that is never closed takes what follows into its cell, up to here.
-_LONGEST_CELL = 1 << 24
+# Characters. A quote that is never closed takes what follows into its cell, up to this limit.
+_MAX_CELL = 1 << 24
 
 
 class _Records:
-    """The records of a file from an offset on: (offset, line, cells or the reason why there are
-    none). Blank lines are no records.
+    """The records of a file from an offset on: (offset, line, cells, or the reason why they could
+    not be read). Blank lines are no records.
 
-    Goes by lines of bytes, since the offset of a record must be known to come back to it.
+    Reads lines of bytes, since the offset of a record is needed to come back to it.
     """
 
     def __init__(self, file: BinaryIO, position: int = 0, line: int = 1) -> None:
-        csv.field_size_limit(_LONGEST_CELL)
+        csv.field_size_limit(_MAX_CELL)
         file.seek(position)
         self._file = file
         self._offset, self._line = position, line
@@ -62,68 +63,58 @@ class _Records:
                     yield offset, line, cells
 
 
-def survey(path: Path, rows: int, names: Names, columns: bool) -> Survey:
-    chunks: list[tuple[int, int, int]] = []
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
     with open_file(path) as file:
         records = iter(_Records(file))
         header = _header(path, next(records, (0, 1, [])))
         if names.text not in header:
             message = Errors.E743.format(path=path, name=names.text, allowed=", ".join(header))
             raise MMCoTError(message)
-        start, first, count = 0, 0, 0
-        for offset, line, _ in records:
-            if not count:
-                start, first = offset, line
-            count += 1
-            if count == rows:
-                chunks.append((start, first, count))
-                count = 0
-        if count:
-            chunks.append((start, first, count))
+        chunks = split_places(((offset, line) for offset, line, _ in records), rows)
     return Survey(chunks, dict.fromkeys(header, "str"))
 
 
-def read(chunk: Chunk, names: Names) -> Iterator[Row | Broken]:
+def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]:
     path = Path(chunk.path)
     with open_file(path) as file:
         header = _header(path, next(iter(_Records(file)), (0, 1, [])))
-        records = iter(_Records(file, chunk.position, chunk.first))
+        records = iter(_Records(file, chunk.position, chunk.first_row))
         for _, (_, line, cells) in zip(range(chunk.rows), records, strict=False):
             if isinstance(cells, str):
-                yield Broken(line, cells, "")
+                yield BrokenRow(line, cells, "")
             elif len(cells) != len(header):
                 reason = f"the row has {len(cells)} cells, the header {len(header)}"
-                yield Broken(line, reason, shown(",".join(cells)))
+                yield BrokenRow(line, reason, shown(",".join(cells)))
             else:
                 values = zip(header, cells, strict=True)
                 yield Row(line, {name: cell or None for name, cell in values})
 
 
 class Writer:
-    def __init__(self, columns: Mapping[str, Any], names: Names) -> None:
-        self._columns = [*columns, *names.found]
+    def __init__(self, columns: Mapping[str, Any], names: ColumnNames) -> None:
+        self._columns = [*columns, *names.added]
         self._text = io.StringIO(newline="")
         self._csv = csv.writer(self._text, lineterminator="\n")
         self._csv.writerow(self._columns)
 
-    def add(self, values: dict[str, Any], found: dict[str, Any], doc: Doc) -> None:
-        row = values | found
+    def add(self, values: dict[str, Any], added: dict[str, Any], doc: Doc) -> None:
+        row = values | added
         self._csv.writerow([_cell(row.get(name)) for name in self._columns])
 
     def save(self, path: Path) -> None:
         path.write_bytes(self._text.getvalue().encode("utf-8"))
 
 
-def join(parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: Names) -> None:
-    empty = Writer(columns, names)
-    empty.save(output)
+def join(
+    parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: ColumnNames
+) -> None:
+    Writer(columns, names).save(output)
     header = output.stat().st_size
     with output.open("ab") as file:
         for part in parts:
             with part.open("rb") as source:
                 source.seek(header)
-                while piece := source.read(1 << 20):
-                    file.write(piece)
+                shutil.copyfileobj(source, file)
 
 
 def _cell(value: Any) -> str:
@@ -133,6 +124,7 @@ def _cell(value: Any) -> str:
 
 
 def _header(path: Path, record: tuple[int, int, list[str] | str]) -> list[str]:
+    """The column names in a file's first record. Raises MMCoTError where it is no header."""
     _, line, header = record
     if isinstance(header, str):
         problem = header
@@ -144,4 +136,4 @@ def _header(path: Path, record: tuple[int, int, list[str] | str]) -> list[str]:
     else:
         return header
     expected = "a header with a different name for each column"
-    raise located(path, line, problem, expected, "Mend the header.")
+    raise located(path, line, problem, expected, "Correct the header.")

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import shown
 from ..files import open_file, parse_json
-from .tables import Broken, Chunk, Names, Row, Survey, kind_of, to_json, widen
+from .tables import (
+    BrokenRow,
+    Chunk,
+    ColumnNames,
+    Row,
+    Survey,
+    add_kind,
+    kind_of,
+    split_places,
+    to_json,
+)
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -17,60 +28,57 @@ if TYPE_CHECKING:
 _BOM = b"\xef\xbb\xbf"
 
 
-def survey(path: Path, rows: int, names: Names, columns: bool) -> Survey:
-    chunks: list[tuple[int, int, int]] = []
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
     kinds: dict[str, Any] = {}
-    start, first, count, offset = 0, 0, 0, 0
+
+    def iter_places() -> Iterator[tuple[int, int]]:
+        for offset, line, raw in _iter_lines(file):
+            if columns and isinstance(row := _parse(line, raw), Row):
+                for name, value in row.values.items():
+                    add_kind(kinds, name, kind_of(value))
+            yield offset, line
+
     with open_file(path) as file:
-        for line, raw in enumerate(file, start=1):
-            if raw.strip(_BOM + b" \t\r\n"):
-                if not count:
-                    start, first = offset, line
-                count += 1
-                if columns and isinstance(row := _parse(line, raw), Row):
-                    for name, value in row.values.items():
-                        widen(kinds, name, kind_of(value))
-            offset += len(raw)
-            if count == rows:
-                chunks.append((start, first, count))
-                count = 0
-    if count:
-        chunks.append((start, first, count))
-    return Survey(chunks, kinds)
+        return Survey(split_places(iter_places(), rows), kinds)
 
 
-def read(chunk: Chunk, names: Names) -> Iterator[Row | Broken]:
-    left = chunk.rows
+def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]:
     with open_file(Path(chunk.path)) as file:
         file.seek(chunk.position)
-        for line, raw in enumerate(file, start=chunk.first):
-            if raw.strip(_BOM + b" \t\r\n"):
-                yield _parse(line, raw)
-                left -= 1
-            if not left:
-                return
+        for _, line, raw in islice(_iter_lines(file, chunk.first_row), chunk.rows):
+            yield _parse(line, raw)
 
 
 class Writer:
-    def __init__(self, columns: Mapping[str, Any], names: Names) -> None:
+    def __init__(self, columns: Mapping[str, Any], names: ColumnNames) -> None:
         self._lines: list[str] = []
 
-    def add(self, values: dict[str, Any], found: dict[str, Any], doc: Doc) -> None:
-        self._lines.append(to_json(values | found) + "\n")
+    def add(self, values: dict[str, Any], added: dict[str, Any], doc: Doc) -> None:
+        self._lines.append(to_json(values | added) + "\n")
 
     def save(self, path: Path) -> None:
-        with path.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(self._lines)
+        path.write_text("".join(self._lines), "utf-8", newline="\n")
 
 
-def join(parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: Names) -> None:
+def join(
+    parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: ColumnNames
+) -> None:
     with output.open("wb") as file:
         for part in parts:
             with part.open("rb") as source:
-                shutil.copyfileobj(source, file, 1 << 20)
+                shutil.copyfileobj(source, file)
 
 
-def _parse(line: int, raw: bytes) -> Row | Broken:
+def _iter_lines(file: BinaryIO, line: int = 1) -> Iterator[tuple[int, int, bytes]]:
+    """(offset from where reading starts, line number, content) of the lines that are not blank."""
+    offset = 0
+    for number, raw in enumerate(file, start=line):
+        if raw.strip(_BOM + b" \t\r\n"):
+            yield offset, number, raw
+        offset += len(raw)
+
+
+def _parse(line: int, raw: bytes) -> Row | BrokenRow:
     raw = raw.removeprefix(_BOM) if line == 1 else raw
     raw = raw.rstrip(b"\r\n")
     try:
@@ -83,4 +91,4 @@ def _parse(line: int, raw: bytes) -> Row | Broken:
         if isinstance(value, dict):
             return Row(line, value)
         reason = f"the row is {shown(value)}, not an object"
-    return Broken(line, reason, shown(raw.decode("utf-8", "backslashreplace")))
+    return BrokenRow(line, reason, shown(raw.decode("utf-8", "backslashreplace")))

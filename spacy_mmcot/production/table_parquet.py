@@ -1,4 +1,5 @@
-"""Parquet, by pyarrow. Columns keep their types; those of tables without types get the nearest."""
+"""Parquet, read and written by pyarrow. Columns keep their types; those from formats without types
+get the nearest one."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..errors import Errors, MMCoTError, first_line
 from ..files import catch_read_errors
-from .tables import Broken, Chunk, Names, Row, Survey, to_json
+from .tables import BrokenRow, Chunk, ColumnNames, Row, Survey, split_count, to_json
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -49,12 +50,11 @@ _RELATION = pa.struct(
         "score": pa.float64(),
     }
 )
-_FOUND = (pa.list_(_ENTITY), pa.list_(_RELATION), pa.float64())
-# A row group is read whole by some readers.
-_ROWS_AT_A_TIME = 4096
+_ADDED = (pa.list_(_ENTITY), pa.list_(_RELATION), pa.float64())
+_BATCH_ROWS = 4096  # that are decoded at once
 
 
-def survey(path: Path, rows: int, names: Names, columns: bool) -> Survey:
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
     with _file(path) as file:
         kinds = {field.name: _kind(field.type) for field in file.schema_arrow}
         if kinds.get(names.text) != "str":
@@ -62,45 +62,46 @@ def survey(path: Path, rows: int, names: Names, columns: bool) -> Survey:
             message = Errors.E743.format(path=path, name=names.text, allowed=allowed)
             raise MMCoTError(message)
         total = file.metadata.num_rows
-    starts = range(0, total, rows)
-    return Survey([(i, i + 1, min(rows, total - i)) for i in starts], kinds)
+    return Survey(split_count(total, rows), kinds)
 
 
-def read(chunk: Chunk, names: Names) -> Iterator[Row | Broken]:
+def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]:
     with _file(Path(chunk.path)) as file:
         for number, values in _rows(file, chunk.position, chunk.rows):
             yield Row(number, values)
 
 
 class Writer:
-    def __init__(self, columns: Mapping[str, Any], names: Names) -> None:
+    def __init__(self, columns: Mapping[str, Any], names: ColumnNames) -> None:
         self._columns = columns
         self._names = names
         self._schema = _schema(columns, names)
         self._rows: list[dict[str, Any]] = []
 
-    def add(self, values: dict[str, Any], found: dict[str, Any], doc: Doc) -> None:
-        self._rows.append(values | found)
+    def add(self, values: dict[str, Any], added: dict[str, Any], doc: Doc) -> None:
+        self._rows.append(values | added)
 
     def save(self, path: Path) -> None:
         arrays = [
             _array([row.get(name) for row in self._rows], kind)
             for name, kind in self._columns.items()
         ]
-        for name, type in zip(self._names.found, _FOUND, strict=True):
+        for name, type in zip(self._names.added, _ADDED, strict=True):
             arrays.append(pa.array([row[name] for row in self._rows], type))
         pq.write_table(pa.table(arrays, schema=self._schema), path)
 
 
-def join(parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: Names) -> None:
+def join(
+    parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: ColumnNames
+) -> None:
     with pq.ParquetWriter(output, _schema(columns, names)) as writer:
         for part in parts:
             writer.write_table(pq.read_table(part, partitioning=None))
 
 
-def _schema(columns: Mapping[str, Any], names: Names) -> pa.Schema:
+def _schema(columns: Mapping[str, Any], names: ColumnNames) -> pa.Schema:
     carried = [(name, _type(kind)) for name, kind in columns.items()]
-    return pa.schema([*carried, *zip(names.found, _FOUND, strict=True)])
+    return pa.schema([*carried, *zip(names.added, _ADDED, strict=True)])
 
 
 def _kind(type: pa.DataType) -> Any:
@@ -114,33 +115,26 @@ def _type(kind: Any) -> pa.DataType:
 
 
 def _rows(file: pq.ParquetFile, start: int, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(place from 1, columns) of rows, the row groups before them left unread."""
+    """(place from 1, columns) of `count` rows from row `start` (from 0) on. Row groups without any
+    of them are not read."""
     groups: list[int] = []
-    skip = group_start = 0
+    group_start = skipped = 0
     for group in range(file.num_row_groups):
         group_end = group_start + file.metadata.row_group(group).num_rows
-        if group_end > start and group_start < start + count:
-            if not groups:
-                skip = start - group_start
+        if group_end <= start:
+            skipped = group_end
+        elif group_start < start + count:
             groups.append(group)
         group_start = group_end
-    number, last = start + 1, start + count
-    for batch in file.iter_batches(min(count, _ROWS_AT_A_TIME), row_groups=groups):
-        if skip >= len(batch):
-            skip -= len(batch)
-            continue
-        wanted = batch.slice(skip, last - number + 1)
-        skip = 0
-        columns = {name: _values(column) for name, column in _named(wanted)}
+    batch_start = skipped
+    for batch in file.iter_batches(min(count, _BATCH_ROWS), row_groups=groups):
+        first = max(start, batch_start)
+        wanted = batch.slice(first - batch_start, max(0, start + count - first))
+        batch_start += len(batch)
+        columns = [_values(column) for column in wanted.columns]
         for i in range(len(wanted)):
-            yield number, {name: column[i] for name, column in columns.items()}
-            number += 1
-        if number > last:
-            return
-
-
-def _named(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:
-    return zip(batch.schema.names, batch.columns, strict=True)
+            values = (column[i] for column in columns)
+            yield first + i + 1, dict(zip(wanted.schema.names, values, strict=True))
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -148,7 +142,7 @@ def _values(column: pa.Array) -> list[Any]:
         column = column.dictionary_decode()
     if column.type in _KINDS or pa.types.is_null(column.type):
         return column.to_pylist()
-    # What Python has no equal for, such as nanoseconds, stays an array, of one, and loses nothing.
+    # What Python cannot hold exactly, such as nanoseconds, stays an Arrow array of one value.
     return [column.slice(i, 1) if column[i].is_valid else None for i in range(len(column))]
 
 
@@ -163,7 +157,7 @@ def _array(values: Sequence[Any], kind: Any) -> pa.Array:
 
 @contextmanager
 def _file(path: Path) -> Iterator[pq.ParquetFile]:
-    """Raises MMCoTError for a file that is missing, no Parquet, or broken further down."""
+    """Open a Parquet file. Raises MMCoTError where it is missing, not Parquet, or damaged."""
     try:
         with catch_read_errors(path), pq.ParquetFile(path) as file:
             yield file

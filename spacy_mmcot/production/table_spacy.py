@@ -1,6 +1,5 @@
-"""`.spacy` files. Their format has no parts, so a file is in memory as a whole while it is read or
-joined: large corpora are folders of files.
-"""
+"""`.spacy` files (DocBin). A file is in memory as a whole while it is read or joined, so a large
+corpus should be a folder of files."""
 
 from __future__ import annotations
 
@@ -24,9 +23,19 @@ from ..types import (
     SOFT_LABELS_KEY,
     SOFT_RELATIONS_KEY,
 )
-from .tables import Broken, Chunk, Names, Row, Survey, kind_of, plain, widen
+from .tables import (
+    BrokenRow,
+    Chunk,
+    ColumnNames,
+    Row,
+    Survey,
+    add_kind,
+    kind_of,
+    split_count,
+    to_plain,
+)
 
-# What annotation leaves in the user data.
+# The keys of user data that a pipeline writes.
 _FOUND = {
     *(ALIGNMENT_KEY, CONFIDENCE_KEY, PAIRS_KEY),
     *(RELATIONS_KEY, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY),
@@ -34,26 +43,24 @@ _FOUND = {
 _LISTS = ("tokens", "spaces", "cats", "span_groups", "flags", "user_data")
 
 
-def survey(path: Path, rows: int, names: Names, columns: bool) -> Survey:
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
     docbin = _docbin(path)
     kinds: dict[str, Any] = {}
     if columns:
         for doc in docbin.get_docs(Vocab()):
             for name, value in _values(doc, names).items():
-                widen(kinds, name, kind_of(value))
-    starts = range(0, len(docbin), rows)
-    return Survey([(i, i + 1, min(rows, len(docbin) - i)) for i in starts], kinds)
+                add_kind(kinds, name, kind_of(value))
+    return Survey(split_count(len(docbin), rows), kinds)
 
 
-def read(chunk: Chunk, names: Names) -> Iterator[Row | Broken]:
-    """Docs keep their tokens and their user data; their annotation is left out, since a pipeline
-    would take it for its own."""
-    for number, doc in enumerate(read_docs(chunk, Vocab()), start=chunk.first):
+def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]:
+    """Rows with their Docs as they are in the file; see `copy_unannotated`."""
+    for number, doc in enumerate(read_docs(chunk, Vocab()), start=chunk.first_row):
         yield Row(number, _values(doc, names), doc)
 
 
 def read_docs(chunk: Chunk, vocab: Vocab) -> Iterator[Doc]:
-    """The Docs of a chunk as they are."""
+    """The Docs of a chunk."""
     whole = _docbin(Path(chunk.path))
     part = DocBin(attrs=whole.attrs, store_user_data=True)
     part.strings = whole.strings
@@ -62,8 +69,9 @@ def read_docs(chunk: Chunk, vocab: Vocab) -> Iterator[Doc]:
     return part.get_docs(vocab)
 
 
-def unannotated(doc: Doc, vocab: Vocab) -> Doc:
-    """The Doc's tokens, with the user data that is not annotation, on another vocabulary."""
+def copy_unannotated(doc: Doc, vocab: Vocab) -> Doc:
+    """A Doc on another vocabulary with the same tokens and user data. Annotation is left out: a
+    pipeline would take it for its own."""
     bare = Doc(vocab, words=[t.text for t in doc], spaces=[bool(t.whitespace_) for t in doc])
     data: dict[Any, Any] = doc.user_data
     bare.user_data.update({key: data[key] for key in data if not _is_annotation(key)})
@@ -71,22 +79,22 @@ def unannotated(doc: Doc, vocab: Vocab) -> Doc:
 
 
 def _is_annotation(key: Any) -> bool:
-    # An attribute's key is of four, and the third tells those of spans from those of the Doc.
+    # The key of an extension attribute is ("._.", name, start, end); a Doc's has no start.
     of_span = isinstance(key, tuple) and len(key) == 4 and key[2] is not None
     return of_span or key in _FOUND
 
 
 class Writer:
-    def __init__(self, columns: Mapping[str, Any], names: Names) -> None:
+    def __init__(self, columns: Mapping[str, Any], names: ColumnNames) -> None:
         self._names = names
         self._docbin = DocBin(store_user_data=True)
 
-    def add(self, values: dict[str, Any], found: dict[str, Any], doc: Doc) -> None:
+    def add(self, values: dict[str, Any], added: dict[str, Any], doc: Doc) -> None:
         own = (self._names.text, self._names.id, self._names.image)
-        others = {name: plain(value) for name, value in values.items() if name not in own}
+        others = {name: to_plain(value) for name, value in values.items() if name not in own}
         if others:
             doc.user_data[ROW_KEY] = others
-        # An encoder's states would make the file many times as large.
+        # The encoder's output would make the file many times as large.
         data: dict[Any, Any] = doc.user_data
         data.pop(("._.", "trf_data", None, None), None)
         self._docbin.add(doc)
@@ -95,14 +103,16 @@ class Writer:
         path.write_bytes(self._docbin.to_bytes())
 
 
-def join(parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: Names) -> None:
+def join(
+    parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: ColumnNames
+) -> None:
     whole = DocBin(store_user_data=True)
     for part in parts:
         whole.merge(DocBin(store_user_data=True).from_bytes(part.read_bytes()))
     output.write_bytes(whole.to_bytes())
 
 
-def _values(doc: Doc, names: Names) -> dict[str, Any]:
+def _values(doc: Doc, names: ColumnNames) -> dict[str, Any]:
     values: dict[str, Any] = {names.text: doc.text}
     for name, value in ((names.id, doc.user_data.get(ID_KEY)), (names.image, get_image(doc))):
         if value is not None:
@@ -110,5 +120,5 @@ def _values(doc: Doc, names: Names) -> dict[str, Any]:
     return values | doc.user_data.get(ROW_KEY, {})
 
 
-# A worker meets the chunks of a file one after the other.
+# A worker reads the chunks of a file one after the other.
 _docbin = functools.lru_cache(maxsize=1)(load_docbin)

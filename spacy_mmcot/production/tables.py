@@ -1,12 +1,10 @@
-"""Tables of documents in files: what every format offers, and which a file is of.
+"""Tables of documents in files: their formats, rows and columns.
 
-A format is a module with `survey`, `read`, `Writer` and `join`, see `Table`.
+A format is a module `table_FORMAT` that implements `Table`.
 
-Columns that are carried from a table to a table of another format.
-
-A *kind* says what a column holds: "bool", "int", "float", "str", "bytes", "json" for mixed and
-nested values, which tables with types hold as JSON text, or the Arrow type of a Parquet column that
-is none of these. None stands for a column in which no value was seen.
+A column's *kind* says what it holds: "bool", "int", "float", "str", "bytes", "json" for mixed and
+nested values (JSON text in formats with column types), or the Arrow type of a Parquet column that
+is none of these. None stands for a column without any value.
 """
 
 from __future__ import annotations
@@ -14,8 +12,10 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, get_args
 
@@ -29,9 +29,14 @@ TableFormat = Literal["jsonl", "csv", "parquet", "spacy"]
 FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 
 
-class Names(NamedTuple):
-    """The columns that mean something; a table need not have `id` and `image`. What is found goes
-    to the columns `prefix` + entities, relations and confidence."""
+@dataclass(frozen=True)
+class ColumnNames:
+    """The columns that `annotate` reads and adds.
+
+    text: the texts; the only column that a table must have.
+    id, image: ids and pictures (a path relative to the table's file, or a file's content).
+    prefix: goes before the names of the added columns: entities, relations, confidence.
+    """
 
     text: str = "text"
     id: str = "id"
@@ -39,36 +44,37 @@ class Names(NamedTuple):
     prefix: str = ""
 
     @property
-    def found(self) -> tuple[str, str, str]:
+    def added(self) -> tuple[str, str, str]:
+        """The names of the added columns."""
         return f"{self.prefix}entities", f"{self.prefix}relations", f"{self.prefix}confidence"
 
 
-DEFAULT_NAMES = Names()
+DEFAULT_COLUMNS = ColumnNames()
 
 
 class Chunk(NamedTuple):
     """Rows of one file that are read, annotated and written together.
 
-    number: of the part that it becomes, from 0.
-    position: where it starts, a byte offset in JSONL and CSV, a row from 0 in the others.
-    first: what its first row is called, see Row.
-    rows: how many it has, broken ones included.
+    number: the chunk's place in the job, from 0.
+    position: where it starts: a byte offset in JSONL and CSV, a row from 0 in the other formats.
+    first_row: the number of its first row, see Row.
+    rows: how many rows it has, broken ones included.
     """
 
     number: int
     path: str
     format: TableFormat
     position: int
-    first: int
+    first_row: int
     rows: int
 
 
 class Row(NamedTuple):
     """A row that could be read.
 
-    number: the line at which it starts in JSONL and CSV, its place from 1 in the others.
-    values: its columns.
-    doc: what it is in a .spacy file; None in the others.
+    number: the line at which it starts in JSONL and CSV, its place from 1 in the other formats.
+    values: column -> value.
+    doc: the Doc of a row in a .spacy file; None in the other formats.
     """
 
     number: int
@@ -76,8 +82,8 @@ class Row(NamedTuple):
     doc: Doc | None = None
 
 
-class Broken(NamedTuple):
-    """A row that could not be read, with the reason and how it begins."""
+class BrokenRow(NamedTuple):
+    """A row that could not be read, with the reason and the start of its content."""
 
     number: int
     reason: str
@@ -87,8 +93,8 @@ class Broken(NamedTuple):
 class Survey(NamedTuple):
     """What is known of a file before its rows are annotated.
 
-    chunks: (position, first, rows) of each.
-    columns: name -> kind (see `columns`), empty where nobody asked and the file has no header.
+    chunks: (position, first_row, rows) of each chunk.
+    columns: name -> kind; may be empty where the format has no header and nobody asked.
     """
 
     chunks: list[tuple[int, int, int]]
@@ -96,13 +102,13 @@ class Survey(NamedTuple):
 
 
 class TableWriter(Protocol):
-    """Gathers a chunk's rows."""
+    """Collects the annotated rows of a chunk and writes them to a file."""
 
-    def __init__(self, columns: Mapping[str, Any], names: Names) -> None: ...
+    def __init__(self, columns: Mapping[str, Any], names: ColumnNames) -> None: ...
 
-    def add(self, values: dict[str, Any], found: dict[str, Any], doc: Doc) -> None:
-        """values: the row's columns; found: the two columns of what was found; doc: the same,
-        annotated. Only what belongs in a file of the format is kept."""
+    def add(self, values: dict[str, Any], added: dict[str, Any], doc: Doc) -> None:
+        """values: the row's columns; added: the columns of what was found; doc: the annotated Doc.
+        A format keeps of these what belongs in its files."""
 
     def save(self, path: Path) -> None: ...
 
@@ -110,25 +116,25 @@ class TableWriter(Protocol):
 class Table(Protocol):
     """A format.
 
-    survey: cuts a file into chunks of `rows` rows; looks at every row's columns where `columns`
-        asks for them and no header tells.
-    read: a chunk's rows, in order; as many, broken ones included, as the survey counted.
-    join: makes one file of parts, in their order.
+    survey: cuts a file into chunks of `rows` rows. Where `columns` is true and the file has no
+        header, it reads every row to learn the columns.
+    read: yields a chunk's rows in order, as many as the survey counted, broken ones included.
+    join: writes one file from parts, in their order.
     """
 
     Writer: type[TableWriter]
 
-    def survey(self, path: Path, rows: int, names: Names, columns: bool) -> Survey: ...
+    def survey(self, path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey: ...
 
-    def read(self, chunk: Chunk, names: Names) -> Iterator[Row | Broken]: ...
+    def read(self, chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]: ...
 
     def join(
-        self, parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: Names
+        self, parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: ColumnNames
     ) -> None: ...
 
 
-def table(format: TableFormat) -> Table:
-    """Raises MMCoTError where the library that reads the format is not installed."""
+def load_format(format: TableFormat) -> Table:
+    """The module of a format. Raises MMCoTError where the library that it needs is missing."""
     try:
         return cast(Table, import_module(f".table_{format}", __package__))
     except ModuleNotFoundError as error:
@@ -137,17 +143,18 @@ def table(format: TableFormat) -> Table:
         raise MMCoTError(Errors.E740) from None
 
 
-def format_of(path: Path) -> TableFormat:
-    """Raises MMCoTError where the name does not tell."""
+def detect_format(path: Path) -> TableFormat:
+    """The format that a file's suffix names. Raises MMCoTError for any other suffix."""
     for format in FORMATS:
         if path.suffix.lower() == f".{format}":
             return format
     raise MMCoTError(Errors.E104.format(path=path, allowed=", ".join(FORMATS)))
 
 
-def input_files(paths: Sequence[Path], format: TableFormat | None) -> list[Path]:
-    """The files at the paths, folders replaced by the files of a known format in them, in order of
-    name. Raises MMCoTError for a path that is not there and a folder without such a file."""
+def list_files(paths: Iterable[Path], format: TableFormat | None) -> list[Path]:
+    """The files at the paths; a folder stands for the files in it, in order of name, whose suffix
+    is that of `format`, or of any format for None. Raises MMCoTError for a missing path and a
+    folder without such a file."""
     files = []
     for path in paths:
         check_exists(path)
@@ -162,18 +169,33 @@ def input_files(paths: Sequence[Path], format: TableFormat | None) -> list[Path]
     return files
 
 
-_MOST_COLUMNS = 1000
-_MOST_INT = 2**63
+def split_places(places: Iterable[tuple[int, int]], rows: int) -> list[tuple[int, int, int]]:
+    """The chunks of a survey from (position, number) of every row."""
+    places = iter(places)
+    chunks = []
+    while block := list(islice(places, rows)):
+        chunks.append((*block[0], len(block)))
+    return chunks
+
+
+def split_count(total: int, rows: int) -> list[tuple[int, int, int]]:
+    """The chunks of a survey of a format whose rows are numbered."""
+    return [(i, i + 1, min(rows, total - i)) for i in range(0, total, rows)]
+
+
+_MAX_COLUMNS = 1000
+_MAX_INT = 2**63
 
 
 def kind_of(value: Any) -> str | None:
+    """The kind of a value, see the module."""
     match value:
         case None:
             return None
         case bool():
             return "bool"
         case int():
-            return "int" if -_MOST_INT <= value < _MOST_INT else "json"
+            return "int" if -_MAX_INT <= value < _MAX_INT else "json"
         case float():
             return "float"
         case str():
@@ -183,31 +205,29 @@ def kind_of(value: Any) -> str | None:
     return "json"
 
 
-def widen(columns: dict[str, Any], name: str, kind: Any) -> None:
-    """Make the columns able to hold a value of this kind. Raises MMCoTError for a table of more
-    columns than any table has, such as one whose keys are ids."""
+def add_kind(columns: dict[str, Any], name: str, kind: Any) -> None:
+    """Widen the kind of a column so that it can hold values of another kind too. Raises MMCoTError
+    for too many columns, as in a table whose keys are ids."""
     known = columns.setdefault(name, kind)
-    if known == kind or kind is None:
-        pass
-    elif known is None:
+    if known is None:
         columns[name] = kind
-    else:
+    elif kind is not None and kind != known:
         columns[name] = "float" if {known, kind} == {"int", "float"} else "json"
-    if len(columns) > _MOST_COLUMNS:
-        raise MMCoTError(Errors.E742.format(limit=_MOST_COLUMNS, name=name))
+    if len(columns) > _MAX_COLUMNS:
+        raise MMCoTError(Errors.E742.format(limit=_MAX_COLUMNS, name=name))
 
 
 def to_json(value: Any) -> str:
-    """JSON on one line. Bytes come as base64, numbers that JSON does not know (NaN, infinity) as
-    null, dates and decimals as text."""
+    """The value as JSON on one line, see `to_plain`."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError):
-        return json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
+        return json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False)
 
 
-def plain(value: Any) -> Any:
-    """The value as JSON can hold it."""
+def to_plain(value: Any) -> Any:
+    """The value in the types of JSON: bytes become base64, NaN and infinity null, dates and
+    decimals text."""
     match value:
         case None | bool() | int() | str():
             return value
@@ -216,18 +236,18 @@ def plain(value: Any) -> Any:
         case bytes():
             return base64.b64encode(value).decode("ascii")
         case dict():
-            return {str(key): plain(inner) for key, inner in value.items()}
+            return {str(key): to_plain(inner) for key, inner in value.items()}
         case list() | tuple():
-            return [plain(inner) for inner in value]
+            return [to_plain(inner) for inner in value]
     if hasattr(value, "to_pylist"):
-        # An Arrow array of one. It keeps times finer than Python's, and without pandas refuses to
-        # hand those over.
+        # An Arrow array of one value. It keeps times that are finer than Python's, and refuses to
+        # convert those unless pandas is installed.
         try:
-            return plain(value.to_pylist()[0])
+            return to_plain(value.to_pylist()[0])
         except ValueError:
             pass
         try:
             return value.cast("string")[0].as_py()
-        except NotImplementedError:  # a length of time has no text: its number
+        except NotImplementedError:  # durations have no text form
             return value[0].value
     return value.isoformat() if hasattr(value, "isoformat") else str(value)

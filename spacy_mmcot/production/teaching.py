@@ -27,13 +27,12 @@ from ..errors import Errors, MMCoTError
 from ..model.knowledge import get_concluded_entities, get_concluded_relations
 from ..scheme import read_scheme
 from ..types import Sureness
-from .annotate import Loader
 from .engines import Engine, run_chunks
-from .job import Layout, Outcome, files_digest, opened_job
-from .pipelines import digest_pipeline
+from .job import Layout, Outcome, digest_files, open_job
+from .pipelines import digest_pipeline, load_pipeline
 from .table_spacy import read_docs as read_chunk
 from .table_spacy import survey
-from .tables import DEFAULT_NAMES, Chunk
+from .tables import DEFAULT_COLUMNS, Chunk
 
 
 @dataclass(frozen=True)
@@ -116,10 +115,10 @@ def teach_from_conclusions(
 class _ChunkTeacher:
     """Labels the Docs of chunks and writes each chunk as a part; made in each worker."""
 
-    def __init__(self, request: TeachRequest, load: Loader, layout: Layout) -> None:
+    def __init__(self, request: TeachRequest, layout: Layout) -> None:
         self._request = request
         self._layout = layout
-        self._teachers = load_teachers(request.teachers, load)
+        self._teachers = load_teachers(request.teachers)
 
     def __call__(self, chunk: Chunk) -> Outcome:
         request = self._request
@@ -132,24 +131,22 @@ class _ChunkTeacher:
         return Outcome(chunk.number, len(docs), 0)
 
 
-def load_teachers(sources: Sequence[str], load: Loader) -> list[Language]:
+def load_teachers(sources: Sequence[str]) -> list[Language]:
     """The pipelines, all on the vocab of the first, so that they can read the same Docs."""
-    first = load(sources[0])
-    return [first, *(load(source, first.vocab) for source in sources[1:])]
+    first = load_pipeline(sources[0])
+    return [first, *(load_pipeline(source, first.vocab) for source in sources[1:])]
 
 
-def teach_files(request: TeachRequest, load: Loader, engine: Engine) -> TeachResult:
+def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
     """Write the Docs of all inputs, in order, with the teachers' soft labels to the output. Parts
     lie beside it until it is written; the same request goes on with those that are there.
-
-    load: gives the pipeline of a source, on a vocab if it is given one; can be pickled.
 
     Raises MMCoTError for inputs, an output or pipelines that cannot be used.
     """
     started = time.perf_counter()
     files = [file for path in request.inputs for file in docbin_paths(path)]
     identity = {
-        "input": files_digest(files),
+        "input": digest_files(files),
         "pipelines": [digest_pipeline(source) for source in request.teachers],
         "pictures": request.pictures,
         "chunk": request.chunk,
@@ -157,15 +154,17 @@ def teach_files(request: TeachRequest, load: Loader, engine: Engine) -> TeachRes
     }
     layout = Layout(request.output.with_name(request.output.name + ".teach"), ".spacy")
     chunks = _list_chunks(files, request.chunk)
-    with opened_job(layout, identity) as job:
+    with open_job(layout, identity) as job:
         job.begin(overwrite=not job.is_same())
-        make = partial(_ChunkTeacher, request, load, layout)
+        make = partial(_ChunkTeacher, request, layout)
         run_chunks(job, chunks, make, engine, lambda total, done: None)
         vocab = Vocab()
         docs = [doc for chunk in chunks for doc in read_docs(layout.part(chunk.number), vocab)]
         n_targets = 0
         if request.prompt_length:
-            source = request.knowledge_encoder or get_encoder_source(load(request.teachers[0]))
+            source = request.knowledge_encoder or get_encoder_source(
+                load_pipeline(request.teachers[0])
+            )
             encoder = KnowledgeEncoder(source, request.prompt_length)
             n_targets = set_prompt_targets(docs, encoder, request.batch_size)
         write_docs(request.output, docs)
@@ -178,9 +177,9 @@ def _list_chunks(files: Sequence[Path], size: int) -> list[Chunk]:
     """Raises MMCoTError for a file that is missing, not a DocBin, or without Docs."""
     chunks: list[Chunk] = []
     for path in files:
-        found = survey(path, size, DEFAULT_NAMES, False).chunks
+        found = survey(path, size, DEFAULT_COLUMNS, False).chunks
         if not found:
             raise MMCoTError(Errors.E202.format(path=path))
-        for position, first, rows in found:
-            chunks.append(Chunk(len(chunks), str(path), "spacy", position, first, rows))
+        for position, first_row, rows in found:
+            chunks.append(Chunk(len(chunks), str(path), "spacy", position, first_row, rows))
     return chunks

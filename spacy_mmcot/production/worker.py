@@ -1,4 +1,4 @@
-"""One thread that owns a pipeline and serves all others, a batch at a time."""
+"""One thread that runs a pipeline for all other threads, a batch at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from ..errors import Errors, MMCoTError
-from .memory import limit_compiled_products, trim_heap
+from .pipelines import limit_compiled_products, trim_heap
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ _TRIM_EVERY = 256
 
 
 class Busy(MMCoTError):
-    """More texts wait than the queue holds: try again later."""
+    """The worker's queue is full: try again later."""
 
 
 class _Request(NamedTuple):
@@ -32,16 +32,17 @@ class _Request(NamedTuple):
 
 
 class PipelineWorker(Generic[T]):
-    """Answers texts from any number of threads through one pipeline.
+    """Answers texts from any number of threads with one pipeline.
 
-    Texts that come in while a batch runs make up the next one, so that a busy service works in
-    batches and an idle one answers at once. Each batch is a memory zone: words never stay. Since a
-    Doc does not outlive its zone, `render` turns it into the answer, in the worker's thread.
+    Texts that arrive while a batch runs make up the next one: a busy service works in batches, an
+    idle one answers at once. Each batch is a memory zone, so the vocabulary does not grow. A Doc
+    does not outlive its zone: `render` turns it into the answer, in the worker's thread.
 
-    A memory zone belongs to the whole pipeline, not to a thread, so nothing else may use `nlp`
-    while the worker lives.
+    A memory zone belongs to the pipeline and not to a thread, so nothing else may use `nlp` until
+    `close`.
 
-    batch_size: most texts a batch. wait: seconds that a batch which is not full waits for more.
+    batch_size: most texts in a batch.
+    wait: seconds that a batch waits for more texts.
     waiting: most texts in the queue.
     """
 
@@ -67,19 +68,24 @@ class PipelineWorker(Generic[T]):
         self._thread = threading.Thread(target=self._serve, name="pipeline-worker", daemon=True)
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the worker answers texts: false after `close`."""
+        return not self._closed and self._thread.is_alive()
+
     def submit(self, text: str) -> Future[T]:
-        """The answer to come; `asyncio.wrap_future` makes it awaitable. What the pipeline raises
-        for this text, its `result` raises.
+        """The answer to come; `asyncio.wrap_future` makes it awaitable. Its `result` raises what
+        the pipeline raises for this text, and MMCoTError where an error handler skipped it.
 
         Raises Busy where the queue is full, and MMCoTError for a text that is longer than
         `nlp.max_length` or after `close`.
         """
-        if len(text) > self._nlp.max_length:
-            limit = self._nlp.max_length
+        limit = self._nlp.max_length
+        if len(text) > limit:
             raise MMCoTError(Errors.E773.format(length=len(text), limit=limit))
         request = _Request(text, Future())
         with self._closing:
-            if self._closed:
+            if not self.is_alive:
                 raise MMCoTError(Errors.E772)
             try:
                 self._queue.put_nowait(request)
@@ -88,7 +94,7 @@ class PipelineWorker(Generic[T]):
         return request.answer
 
     def __call__(self, text: str) -> T:
-        """The answer to a text. Raises as `submit` does."""
+        """The answer to a text. Raises as `submit` and the answer's `result` do."""
         return self.submit(text).result()
 
     def close(self) -> None:
@@ -111,18 +117,19 @@ class PipelineWorker(Generic[T]):
         self.close()
 
     def _serve(self) -> None:
-        last = False
+        last, untrimmed = False, 0
         while not last:
             batch, last = self._next_batch()
-            # A client that has gone away needs no answer.
+            # Nobody waits for an answer that was cancelled.
             batch = [request for request in batch if request.answer.set_running_or_notify_cancel()]
             if batch:
-                self._answer(batch)
-                trim_due = (self.docs + len(batch)) // _TRIM_EVERY > self.docs // _TRIM_EVERY
                 self.docs += len(batch)
                 self.batches += 1
-                if trim_due:
+                self._answer(batch)
+                untrimmed += len(batch)
+                if untrimmed >= _TRIM_EVERY:
                     trim_heap()
+                    untrimmed = 0
 
     def _next_batch(self) -> tuple[list[_Request], bool]:
         """The next requests, and whether they are the last."""
@@ -141,19 +148,22 @@ class PipelineWorker(Generic[T]):
         return batch, False
 
     def _answer(self, batch: list[_Request]) -> None:
+        error: BaseException | None = None
+        answers: list[T] = []
         try:
-            answers = self._run([request.text for request in batch])
-        except Exception as error:
-            if len(batch) == 1:
-                batch[0].answer.set_exception(error)
-                return
-            # One text is at fault, and the others are to know nothing of it.
+            with self._nlp.memory_zone():
+                texts = [request.text for request in batch]
+                answers = [self._render(d) for d in self._nlp.pipe(texts, batch_size=len(texts))]
+        # Whatever a component raises, the thread goes on with the next batch.
+        except BaseException as raised:
+            error = raised
+        # An error handler that skips a Doc leaves fewer answers.
+        if error is None and len(answers) == len(batch):
+            for request, answer in zip(batch, answers, strict=True):
+                request.answer.set_result(answer)
+        elif len(batch) == 1:
+            batch[0].answer.set_exception(error or MMCoTError(Errors.E774))
+        else:
+            # One text is at fault; the others must not fail with it.
             for request in batch:
                 self._answer([request])
-            return
-        for request, answer in zip(batch, answers, strict=True):
-            request.answer.set_result(answer)
-
-    def _run(self, texts: list[str]) -> list[T]:
-        with self._nlp.memory_zone():
-            return [self._render(doc) for doc in self._nlp.pipe(texts, batch_size=len(texts))]

@@ -15,7 +15,7 @@ from spacy_mmcot.distillation.conclusions import (
     measure_confidence,
     set_labels_from_conclusions,
 )
-from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_relations, soft_tags
+from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_relations, get_soft_tags
 from spacy_mmcot.types import (
     Answers,
     ConcludedEntity,
@@ -64,7 +64,7 @@ def soft(one: Doc) -> numpy.ndarray:
 def test_sureness_decides_how_much_a_conclusion_says() -> None:
     one = doc([("Ada Berg", "PER", "high"), ("Oslo", "LOC", "low")])
     list(set_labels_from_conclusions([one], ["PER", "LOC"]))
-    assert soft_tags(one) == TAGS
+    assert get_soft_tags(one) == TAGS
     expected = numpy.zeros((5, 5))
     expected[0, [0, 3]] = 0.05, 0.95
     expected[1, [0, 4]] = 0.05, 0.95

@@ -8,7 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import spacy
 from click.testing import Result
+from spacy.language import Language
+
+from spacy_mmcot.production import annotate as module
+from spacy_mmcot.production.pipelines import load_pipeline
 
 Command = Callable[..., Result]
 
@@ -19,9 +24,20 @@ def model(toy_model: Path) -> str:
     return str(toy_model)
 
 
+@pytest.fixture(scope="session")
+def loaded(model: str) -> Language:
+    return spacy.load(model)
+
+
 @pytest.fixture
-def annotate(model: str, command: Command) -> Command:
-    """Run `annotate` with the fitted pipeline in this process."""
+def annotate(
+    model: str, loaded: Language, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> Command:
+    """Run the command `annotate` with the fitted pipeline in this process. It is loaded once for
+    all tests."""
+    monkeypatch.setattr(
+        module, "load_pipeline", lambda name: loaded if name == model else load_pipeline(name)
+    )
     return functools.partial(command, "annotate", model)
 
 

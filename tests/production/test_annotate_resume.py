@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +16,7 @@ import pytest
 from click.testing import Result
 from made_tables import read_jsonl, rows, write_jsonl
 
-from spacy_mmcot.production.job import Layout, opened_job
+from spacy_mmcot.production.job import Layout, open_job
 
 Command = Callable[..., Result]
 Started = Callable[..., subprocess.Popen[str]]
@@ -56,29 +58,26 @@ def test_parts_that_are_there_are_kept(annotate: Command, tmp_path: Path) -> Non
     [("input", "input"), ("chunk", "chunk"), ("prefix", "columns"), ("pipeline", "pipeline")],
 )
 def test_another_job_in_the_same_place(
-    annotate: Command, model: str, tmp_path: Path, what: str, name: str
+    annotate: Command, command: Command, model: str, tmp_path: Path, what: str, name: str
 ) -> None:
     source, output = write_jsonl(tmp_path / "in.jsonl", rows(4)), tmp_path / "out.jsonl"
     assert annotate(source, "-o", output).exit_code == 0
     before = output.read_bytes()
-    options: tuple[object, ...] = ()
-    config = Path(model) / "meta.json"
-    meta = config.read_text("utf-8")
+    run, options = annotate, {"chunk": ("--chunk", 3), "prefix": ("--prefix", "x_")}.get(what, ())
     if what == "input":
         write_jsonl(source, rows(5))
     elif what == "pipeline":
-        config.write_text(meta.replace('"name":"pipeline"', '"name":"another"'), "utf-8")
-    else:
-        options = ("--chunk", 3) if what == "chunk" else ("--prefix", "x_")
-    try:
-        result = annotate(source, "-o", output, *options)
-        assert result.exit_code == 1
-        assert f"[E745] {output} belongs to another job: {name} was" in result.stderr
-        assert output.read_bytes() == before
-        assert annotate(source, "-o", output, *options, "--overwrite").exit_code == 0
-        assert len(read_jsonl(output)) == (5 if what == "input" else 4)
-    finally:
-        config.write_text(meta, "utf-8")
+        other = Path(shutil.copytree(model, tmp_path / "model"))
+        meta = (other / "meta.json").read_text("utf-8")
+        (other / "meta.json").write_text(meta.replace('"pipeline"', '"another"', 1), "utf-8")
+        assert meta != (other / "meta.json").read_text("utf-8")
+        run = functools.partial(command, "annotate", other)
+    result = run(source, "-o", output, *options)
+    assert result.exit_code == 1
+    assert f"[E745] {output} belongs to another job: {name} was" in result.stderr
+    assert output.read_bytes() == before
+    assert run(source, "-o", output, *options, "--overwrite").exit_code == 0
+    assert len(read_jsonl(output)) == (5 if what == "input" else 4)
 
 
 def test_a_job_that_came_to_nothing_is_no_hindrance(annotate: Command, tmp_path: Path) -> None:
@@ -103,7 +102,7 @@ def test_a_file_of_someone_else_is_not_replaced(annotate: Command, tmp_path: Pat
 
 def test_two_processes_do_not_work_on_one_output(annotate: Command, tmp_path: Path) -> None:
     source, output = write_jsonl(tmp_path / "in.jsonl", rows(2)), tmp_path / "out.jsonl"
-    with opened_job(Layout(output, ".jsonl"), {}):
+    with open_job(Layout(output, ".jsonl"), {}):
         assert "[E746]" in annotate(source, "-o", output).stderr
     assert annotate(source, "-o", output).exit_code == 0
     assert not (tmp_path / ".out.jsonl.lock").exists()
@@ -168,7 +167,7 @@ def test_ctrl_c(started: Started, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 130, (printed, errors)
-    assert "run the command again to go on" in printed
+    assert "Run the command again to continue" in printed
     assert "Traceback" not in errors
     _wait_until_gone(children)
     assert not output.exists()

@@ -15,9 +15,7 @@ import toy
 from click.testing import Result
 from made_tables import read_jsonl, rows, write_jsonl
 from spacy.tokens import DocBin
-from typer.testing import CliRunner
 
-from spacy_mmcot.cli.main import app
 from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_tags
 
 Command = Callable[..., Result]
@@ -82,15 +80,14 @@ def test_a_job_that_began_here_goes_on_there(
     assert output.read_bytes() == whole
 
 
-def test_teach(nodes: Nodes, model: str, tmp_path: Path) -> None:
+def test_teach(nodes: Nodes, command: Command, model: str, tmp_path: Path) -> None:
     docs = [eg.reference for eg in toy.examples(spacy.blank("en"))]
     source = tmp_path / "in.spacy"
     DocBin(docs=docs, store_user_data=True).to_disk(source)
     taught = []
     for name, options in (("local", ()), ("ray", ("--engine", "ray", "--chunk", 2))):
         output = tmp_path / f"{name}.spacy"
-        words = ["teach", model, source, "--with", model, "-o", output, *options]
-        result = CliRunner().invoke(app, list(map(str, words)))
+        result = command("teach", model, source, "--with", model, "-o", output, *options)
         assert result.exit_code == 0, (result.output, result.exception)
         assert f"{len(docs)} docs taught" in result.output
         taught.append(list(DocBin().from_disk(output).get_docs(spacy.blank("en").vocab)))

@@ -19,8 +19,7 @@ from spacy.tokens import DocBin, Span
 
 from spacy_mmcot.corpus.extensions import register
 from spacy_mmcot.docs import get_image
-from spacy_mmcot.production.annotate import found_in as columns_of
-from spacy_mmcot.production.tables import Names
+from spacy_mmcot.production.annotate import extract_findings
 from spacy_mmcot.types import ID_KEY, ROW_KEY, Relation
 
 Command = Callable[..., Result]
@@ -109,11 +108,11 @@ def test_the_columns_of_what_was_found() -> None:
     doc = spacy.blank("en")("Anna in Oslo")
     doc.ents = [Span(doc, 0, 1, label="PER")]
     doc._.mmcot_rel = [Relation(doc[0:1], doc[2:3], "in", 0.123456)]
-    assert columns_of(doc, Names(prefix="x_")) == {
-        # A component of another make gives no probability.
-        "x_entities": [{"start": 0, "end": 4, "label": "PER", "text": "Anna", "score": None}],
-        "x_relations": [{"head": [0, 4], "tail": [8, 12], "label": "in", "score": 0.1235}],
-        "x_confidence": None,
+    assert extract_findings(doc) == {
+        # Entities that were set by hand have no probability.
+        "entities": [{"start": 0, "end": 4, "label": "PER", "text": "Anna", "score": None}],
+        "relations": [{"head": [0, 4], "tail": [8, 12], "label": "in", "score": 0.1235}],
+        "confidence": None,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import spacy
 import toy
 from spacy.language import Language
 from spacy.tokens import Doc
+from spacy.util import ignore_error
 
 from benchmarks.soak import fresh_texts
 from spacy_mmcot.errors import MMCoTError
@@ -28,28 +29,15 @@ def found(doc: Doc) -> list[tuple[str, int, str]]:
     return [(ent.text, ent.start_char, ent.label_) for ent in doc.ents]
 
 
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fitted transformer pipeline, whose encoder both components share."""
-    folder = tmp_path_factory.mktemp("threads")
-    nlp = toy.transformer_pipeline(toy.write_bert(folder / "bert"))
-    data = toy.examples(nlp)
-    toy.fix_random_seed(0)
-    nlp.initialize(lambda: data)
-    toy.fit(nlp, data, steps=60, rate=0.005)
-    nlp.to_disk(folder / "model")
-    return folder / "model"
-
-
 @pytest.fixture
-def nlp(pipeline: Path) -> Language:
-    return spacy.load(pipeline)
+def nlp(toy_transformer_model: Path) -> Language:
+    return spacy.load(toy_transformer_model)
 
 
 @pytest.fixture
 def texts() -> list[str]:
     """Of one word to some hundreds, known names and new words mixed."""
-    fresh = list(islice(fresh_texts(), 300))
+    fresh = list(islice(fresh_texts(), 100))
     known = toy.texts()
     return [
         known[i % len(known)] + " " + " ".join(fresh[i : i + (i % 7) * 3])
@@ -68,23 +56,24 @@ def busy_switching() -> Iterator[None]:
 
 def test_threads_that_call_one_pipeline_get_what_one_thread_gets(
     nlp: Language,
-    pipeline: Path,
+    toy_transformer_model: Path,
     texts: list[str],
     busy_switching: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The cache of word pieces is renewed all the time, as it is now and then in a long run.
     monkeypatch.setattr(wordpieces, "MAX_CACHED_WORDS", 50)
-    expected = [found(doc) for doc in spacy.load(pipeline).pipe(texts, batch_size=1)]
+    one = spacy.load(toy_transformer_model)
+    expected = [found(doc) for doc in one.pipe(texts, batch_size=1)]
     assert sum(map(len, expected)) > len(texts)
     with ThreadPoolExecutor(THREADS) as threads:
         assert list(threads.map(lambda text: found(nlp(text)), texts)) == expected
 
 
 def test_a_worker_gives_each_thread_its_own_answer_and_keeps_no_word(
-    nlp: Language, pipeline: Path, texts: list[str], busy_switching: None
+    nlp: Language, toy_transformer_model: Path, texts: list[str], busy_switching: None
 ) -> None:
-    expected = [found(doc) for doc in spacy.load(pipeline).pipe(texts)]
+    expected = [found(doc) for doc in spacy.load(toy_transformer_model).pipe(texts)]
     strings = len(nlp.vocab.strings)
     with PipelineWorker(nlp, found) as worker, ThreadPoolExecutor(THREADS) as threads:
         assert list(threads.map(worker, texts)) == expected
@@ -93,21 +82,59 @@ def test_a_worker_gives_each_thread_its_own_answer_and_keeps_no_word(
     assert len(nlp.vocab.strings) == strings
 
 
-def test_a_text_that_fails_leaves_the_others_of_its_batch_alone() -> None:
+@Language.component("fails_on_bad")
+def fails_on_bad(doc: Doc) -> Doc:
+    if "bad" in doc.text:
+        raise ValueError("no use for bad")
+    if "exit" in doc.text:
+        raise SystemExit("a component ends the thread")
+    return doc
+
+
+@pytest.fixture
+def failing() -> Language:
     nlp = spacy.blank("en")
-
-    @nlp.component("fails_on_bad")
-    def fails(doc: Doc) -> Doc:
-        if "bad" in doc.text:
-            raise ValueError("no use for bad")
-        return doc
-
     nlp.add_pipe("fails_on_bad")
-    with PipelineWorker(nlp, len, wait=0.2) as worker:
-        answers = [worker.submit(text) for text in ("one", "a bad one", "one two three")]
+    return nlp
+
+
+def submit_together(worker: PipelineWorker[Any], *texts: str) -> list[Future]:
+    answers = [worker.submit(text) for text in texts]
+    wait(answers, 30)
+    assert worker.batches == 1
+    return answers
+
+
+def test_a_text_that_fails_leaves_the_others_of_its_batch_alone(failing: Language) -> None:
+    with PipelineWorker(failing, len, wait=0.2) as worker:
+        answers = submit_together(worker, "one", "a bad one", "one two three")
         assert (answers[0].result(), answers[2].result()) == (1, 3)
         with pytest.raises(ValueError, match="no use for bad"):
             answers[1].result()
+
+
+def test_a_text_that_an_error_handler_skips_gets_no_other_text_answer(failing: Language) -> None:
+    failing.set_error_handler(ignore_error)
+    with PipelineWorker(failing, len, wait=0.2) as worker:
+        answers = submit_together(worker, "one", "a bad one", "one two three")
+        assert (answers[0].result(), answers[2].result()) == (1, 3)
+        with pytest.raises(MMCoTError, match="E774"):
+            answers[1].result()
+
+
+def test_the_thread_survives_any_error(failing: Language) -> None:
+    def render(doc: Doc) -> int:
+        if "render" in doc.text:
+            raise KeyboardInterrupt
+        return len(doc)
+
+    with PipelineWorker(failing, render) as worker:
+        for text, error in (("exit", SystemExit), ("render", KeyboardInterrupt)):
+            with pytest.raises(error):
+                worker(text)
+        assert worker.is_alive
+        assert worker("one two") == 2
+    assert not worker.is_alive
 
 
 class Gate:

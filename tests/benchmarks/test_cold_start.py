@@ -1,3 +1,5 @@
+"""`benchmarks cold-start`: what a process costs before its first document."""
+
 from __future__ import annotations
 
 import json
@@ -6,13 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from spacy_mmcot.cli.main import app
+from benchmarks.__main__ import app
 
 
 @pytest.mark.slow
-def test_each_step_of_a_fresh_process_is_timed(model: str, tmp_path: Path) -> None:
+def test_each_step_of_a_fresh_process_is_timed(toy_model: Path, tmp_path: Path) -> None:
     written = tmp_path / "cold.json"
-    words = ["benchmark", "cold-start", model, "--rounds", "1", "--json", str(written)]
+    words = ["cold-start", str(toy_model), "--rounds", "1", "--json", str(written)]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     figures = json.loads(written.read_text("utf-8"))
@@ -24,7 +26,7 @@ def test_each_step_of_a_fresh_process_is_timed(model: str, tmp_path: Path) -> No
 
 
 def test_no_pipeline_is_an_error_with_a_cure(tmp_path: Path) -> None:
-    words = ["benchmark", "cold-start", str(tmp_path / "nothing"), "--rounds", "1"]
+    words = ["cold-start", str(tmp_path / "nothing"), "--rounds", "1"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 1
     assert "[E700]" in result.output
