@@ -20,11 +20,11 @@ from pydantic import (
 )
 
 from spacy_mmcot.corpus.rows import Findings, Row, iter_records, parse_line
-from spacy_mmcot.elicitation.parser import parse_listing
 from spacy_mmcot.errors import Errors, MMCoTError, explain, located
 from spacy_mmcot.files import iter_lines
 from spacy_mmcot.types import Answers, EntityVariant, Text, merge_answers
 
+from .listing import parse_listing
 from .pair_listing import parse_pair_listing
 
 _SHOWN = 5
