@@ -39,7 +39,7 @@ class Lattice(NamedTuple):
     log_z: Tensor
 
 
-def legal_steps(tags: Sequence[str]) -> Tensor:
+def find_legal_steps(tags: Sequence[str]) -> Tensor:
     """Boolean (tags + 1, tags + 1): which BIO steps are legal, boundary last."""
     names = [*tags, ""]
     legal = torch.ones(len(names), len(names), dtype=torch.bool)
@@ -50,7 +50,7 @@ def legal_steps(tags: Sequence[str]) -> Tensor:
     return legal
 
 
-def forward_scores(
+def compute_forward(
     emissions: Tensor, lengths: Tensor, transitions: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Forward scores (batch, tokens, tags) and log Z (batch,). Lengths must be at least 1."""
@@ -63,7 +63,7 @@ def forward_scores(
     )
 
 
-def lattice(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
+def compute_lattice(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
     """Forward and backward scores. Positions past a sequence's length hold no meaning.
 
     Without gradients a step is a matrix product of probabilities in double precision, each less
@@ -72,7 +72,7 @@ def lattice(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
     learning = emissions.requires_grad or transitions.requires_grad
     if learning or _spread(emissions, transitions) >= _MAX_SPREAD:
         steps = transitions[:-1, :-1]
-        forward, log_z = forward_scores(emissions, lengths, transitions)
+        forward, log_z = compute_forward(emissions, lengths, transitions)
         backward = _backward(
             emissions,
             lengths,
@@ -128,12 +128,12 @@ def _spread(emissions: Tensor, transitions: Tensor) -> float:
     return 2 * float(tokens.max() + legal.max() - legal.min())
 
 
-def log_marginals(scores: Lattice) -> Tensor:
+def compute_log_marginals(scores: Lattice) -> Tensor:
     """log P(tag of token t | sentence), (batch, tokens, tags)."""
     return scores.forward + scores.backward - scores.log_z.view(-1, 1, 1)
 
 
-def best_paths(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> list[list[int]]:
+def find_best_paths(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> list[list[int]]:
     """Viterbi: the best tag sequence of each sentence, always a legal one."""
     # Tags before sentences: the maximum over the first dimension is several times faster.
     emitted = emissions.permute(1, 2, 0).contiguous()
@@ -157,7 +157,7 @@ def best_paths(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> list[
     return [path[:n].tolist() for path, n in zip(paths, lengths.cpu().numpy(), strict=True)]
 
 
-def path_scores(
+def score_paths(
     emissions: Tensor, lengths: Tensor, transitions: Tensor, paths: Sequence[Sequence[int]]
 ) -> Tensor:
     """The score of one tag sequence of each sentence, (batch,); less log Z it is the sequence's
@@ -173,7 +173,7 @@ def path_scores(
     return (emitted * inside).sum(dim=1) + (steps * (position <= lengths.unsqueeze(1))).sum(dim=1)
 
 
-def span_log_probabilities(
+def score_spans(
     scores: Lattice,
     emissions: Tensor,
     lengths: Tensor,
