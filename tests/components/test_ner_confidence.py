@@ -13,7 +13,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 
 from spacy_mmcot.components.ner import MMCoTNER, _pad_batches
-from spacy_mmcot.model.crf import find_best_paths
+from spacy_mmcot.model.crf import find_best_paths, score_paths
 
 SHORT = ("Eve Li", "Eve Li in Oslo", "nobody", "Bo met Anna", "so be it")
 
