@@ -1,7 +1,4 @@
-"""What eliciting costs beside the LLM itself, and what it survives.
-
-The same questions by other clients, on the same server.
-"""
+"""What eliciting costs beside the LLM itself, what it survives, and how other clients compare."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from typing import Any
 
 import openai
 
-from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Pace
 from spacy_mmcot.elicitation.prompts import render
@@ -123,7 +120,7 @@ def _faultless(folder: Path, posts: int) -> tuple[list[Any], float]:
 
 def _keys(posts: int) -> dict[str, str]:
     """The store's address of each question, by the server's name for it."""
-    source = OpenAISource(MODEL, base_url="http://127.0.0.1/v1", api_key=KEY)
+    source = OpenAISource(OpenAISettings(MODEL, base_url="http://127.0.0.1/v1", api_key=KEY))
     keys = {}
     for post in MadePosts(posts):
         for dimension in DIMENSIONS:
@@ -150,7 +147,7 @@ def _committed(store: Path) -> set[str]:
 
 def _contents(store: Path) -> list[Any]:
     with AnswerStore(store) as opened:
-        return list(opened.every())
+        return list(opened.iter_all())
 
 
 _PEER_WORKERS = 50
@@ -179,7 +176,7 @@ def side_by_side(requests: int = 200) -> dict[str, Any]:
 
 
 def _ours(url: str, requests: int) -> float:
-    source = OpenAISource(MODEL, base_url=url, api_key=KEY)
+    source = OpenAISource(OpenAISettings(MODEL, base_url=url, api_key=KEY))
     with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite") as store:
         started = time.perf_counter()
         pace = Pace(workers=_PEER_WORKERS)

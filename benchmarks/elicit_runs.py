@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spacy_mmcot.elicitation.client import OpenAISource
-from spacy_mmcot.elicitation.elicit import elicit
+from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
+from spacy_mmcot.elicitation.elicit import Money, elicit
 from spacy_mmcot.elicitation.engine import Pace
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import Dimension, Entity, Post
@@ -69,7 +69,10 @@ def main() -> None:
     parser.add_argument("dimensions", type=int)
     given = parser.parse_args()
     names: list[Dimension] = ["noun", "sentence", "multimodality", "style", "entity", "image"]
-    source = OpenAISource(MODEL, base_url=given.url, api_key=KEY, timeout=given.timeout)
+    settings = OpenAISettings(MODEL, base_url=given.url, api_key=KEY, timeout=given.timeout)
+    source, money = OpenAISource(settings), Money()
+    # Loads the table of prices, which is not what is measured.
+    money.prices.find(MODEL)
     with AnswerStore(given.store) as store:
         started, cpu = time.perf_counter(), time.process_time()
         result = elicit(
@@ -78,6 +81,7 @@ def main() -> None:
             source,
             dimensions=names[: given.dimensions],
             pace=Pace(workers=given.workers),
+            money=money,
         )
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     total = result.report.total()

@@ -21,7 +21,6 @@ from pydantic import (
 )
 
 from spacy_mmcot.corpus.rows import Findings, Row, iter_records, parse_line
-from spacy_mmcot.elicitation.parser import parse_listing
 from spacy_mmcot.errors import Errors, MMCoTError, explain, located
 from spacy_mmcot.files import iter_lines
 from spacy_mmcot.types import (
@@ -37,6 +36,7 @@ from spacy_mmcot.types import (
     merge_answers,
 )
 
+from .listing import parse_listing
 from .pair_listing import parse_pair_listing
 
 _SHOWN = 5

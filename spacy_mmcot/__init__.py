@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .elicitation.store import load_answers as load_answers
     from .errors import MMCoTError as MMCoTError
     from .errors import UsageError as UsageError
+    from .evaluation.evaluate import evaluate as evaluate
     from .pictures.read import PicturePolicy as PicturePolicy
     from .production.annotate import AnnotateResult as AnnotateResult
     from .production.annotate import AnnotateSettings as AnnotateSettings
@@ -90,6 +91,7 @@ _MODULES = {
     "AnswerRejected": ".elicitation.replies",
     "Unavailable": ".elicitation.replies",
     "teach": ".distillation.teach",
+    "evaluate": ".evaluation.evaluate",
     "annotate": ".production.annotate",
     "AnnotateSettings": ".production.annotate",
     "AnnotateResult": ".production.annotate",

@@ -415,22 +415,6 @@ class Errors:
         "[E712] --lang {lang}: spaCy has no such language ({reason}). Name one that it has, "
         "such as en, or xx for several languages at once."
     )
-    E720 = (
-        "[E720] The picture cannot go on a page: {reason}. Allowed: the content of a PNG or JPEG "
-        "file, as bytes. Convert other kinds first."
-    )
-    E721 = "[E721] The gate of the picture is {gate!r}. Allowed: a number from 0 to 1, or None."
-    E722 = (
-        "[E722] The attention of mention {number}, {mention!r}, cannot be drawn: its weights "
-        "{problem}. Allowed: rows of numbers, one for each patch of the picture, at least 0, "
-        "together at most 1, and the same grid for all mentions. Give the attention after its "
-        "softmax, in the shape (rows, columns)."
-    )
-    E723 = (
-        "[E723] Mention {number} stands at the characters {start} to {end}, but the text has "
-        "{length} characters. Allowed: 0 <= start < end <= {length}. Give the text that the "
-        "attention was computed for."
-    )
     E725 = (
         "[E725] The report's plots need matplotlib, which is not installed. Install it with "
         "pip install 'spacy-mmcot[report]'."

@@ -1,32 +1,28 @@
-"""What the benchmarks' LLM says: always the same to the same question, in the form asked for.
+"""An OpenAI-compatible server on loopback, for the tests and benchmarks of elicitation: it answers
+late, fails as it is told, and has files and batches.
 
-The ways in which an endpoint fails, for the benchmarks' LLM server.
-
-The files and batches of the benchmarks' LLM server.
-
-An OpenAI-compatible server on loopback that answers late and fails as it is told, for the
-benchmarks and tests of elicitation. It runs as a process of its own: `LLMServer` starts it.
+Written by hand on asyncio: some faults are no whole HTTP answers, and it has to serve hundreds of
+requests at a time without being what a benchmark measures.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hashlib
 import json
 import random
 import re
-import subprocess
-import sys
-import time
-import urllib.request
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
 from types import TracebackType
 from typing import Any, Literal, get_args
+
+from tests.llm_batches import Batches
 
 
 def question_id(body: dict[str, Any]) -> str:
@@ -145,142 +141,101 @@ def faulty_reply(fault: Fault, good: bytes) -> tuple[int, bytes, dict[str, str]]
     return 200, json.dumps(completion("") | {"choices": []}).encode(), {}
 
 
-Reply = tuple[int, dict[str, Any]]
+_REASONS = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 500: "Error", 503: "Busy"}
+_MOST_KEPT = 1000
 
 
-class Batches:
-    """Keeps uploaded files and runs batches over them: a batch is done `seconds` after it was
-    made. `answer` turns a request's body into a status and a body. In the first batch, the first
-    `short` requests are left without an answer, as the status `expired` leaves them, and each
-    `fail_every`th fails. `refuse` is why batches are not taken at all.
+class LLMServer:
+    """Runs the server in a thread while the block lasts. `url` is its base address.
+
+    `requests` and `keys` hold bodies and Authorization headers of the first thousand questions.
+    `reply`, where it is set, turns a request's body into a status and an answer's text (or the
+    whole body, as anything else, or as bytes of HTML), and may block; `headers` go out with every
+    answer.
     """
 
-    def __init__(self, answer: Callable[[dict[str, Any]], Reply]) -> None:
-        self.seconds = 0.2
-        self.short = 0
-        self.fail_every = 0
-        self.refuse = ""
-        self.made: list[dict[str, Any]] = []
-        self._answer = answer
-        self._files: dict[str, bytes] = {}
-
-    def upload(self, data: bytes) -> dict[str, Any]:
-        name = f"file-{len(self._files)}"
-        self._files[name] = data
-        return {
-            "id": name,
-            "object": "file",
-            "bytes": len(data),
-            "created_at": int(time.time()),
-            "filename": "batch.jsonl",
-            "purpose": "batch",
-            "status": "processed",
-        }
-
-    def content(self, name: str) -> bytes | None:
-        return self._files.get(name)
-
-    def create(self, body: dict[str, Any]) -> dict[str, Any]:
-        batch = {
-            "id": f"batch_{len(self.made)}",
-            "object": "batch",
-            "endpoint": body["endpoint"],
-            "input_file_id": body["input_file_id"],
-            "completion_window": body["completion_window"],
-            "metadata": body.get("metadata"),
-            "created_at": int(time.time()),
-            "status": "in_progress",
-            "ready": time.monotonic() + self.seconds,
-        }
-        self.made.append(batch)
-        return self._shown(batch)
-
-    def retrieve(self, name: str) -> dict[str, Any] | None:
-        for batch in self.made:
-            if batch["id"] == name:
-                if batch["status"] == "in_progress" and time.monotonic() >= batch["ready"]:
-                    self._finish(batch)
-                return self._shown(batch)
-        return None
-
-    def listed(self) -> dict[str, Any]:
-        rows = [self._shown(batch) for batch in reversed(self.made)]
-        return {"object": "list", "data": rows, "has_more": False}
-
-    def _finish(self, batch: dict[str, Any]) -> None:
-        if self.refuse:
-            batch["status"] = "failed"
-            batch["errors"] = {"object": "list", "data": [{"message": self.refuse}]}
-            return
-        lines = self._files[batch["input_file_id"]].splitlines()
-        skipped = self.short if batch is self.made[0] else 0
-        good: list[dict[str, Any]] = []
-        bad: list[dict[str, Any]] = []
-        for number, line in enumerate(lines):
-            row = json.loads(line)
-            if number < skipped:
-                error = {"code": "batch_expired", "message": "not done in time"}
-                bad.append({"custom_id": row["custom_id"], "response": None, "error": error})
-                continue
-            status, body = self._answer(row["body"])
-            if self.fail_every and number % self.fail_every == 0 and batch is self.made[0]:
-                status, body = 500, {"error": {"message": "injected"}}
-            reply = {"status_code": status, "request_id": "r", "body": body}
-            (good if status == 200 else bad).append(
-                {"custom_id": row["custom_id"], "response": reply, "error": None}
-            )
-        batch["status"] = "expired" if skipped else "completed"
-        for name, rows in (("output_file_id", good), ("error_file_id", bad)):
-            if rows:
-                data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-                batch[name] = self.upload(data)["id"]
-
-    @staticmethod
-    def _shown(batch: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in batch.items() if name != "ready"}
-
-
-_REASONS = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 500: "Error", 503: "Busy"}
-
-
-class _State:
-    """What the server was told and what it has seen."""
-
     def __init__(self) -> None:
+        self.reply: Callable[[dict[str, Any]], tuple[int, Any]] | None = None
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.headers: dict[str, str] = {}
         self.latency = 0.0
         self.plan = FaultPlan()
-        self.requests = 0
-        self.faults: Counter[str] = Counter()
+        self.batches = Batches(lambda body: (200, self.answer(body)))
+        self._asked = 0
+        self._faults: Counter[str] = Counter()
         # Whole good answers that were handed to the network, by question.
-        self.sold: Counter[str] = Counter()
-        self.batches = Batches(lambda body: (200, self.good(body)))
+        self._sold: Counter[str] = Counter()
 
-    def good(self, body: dict[str, Any]) -> dict[str, Any]:
-        self.sold[question_id(body)] += 1
-        return completion(sensible_answer(body))
+    def __enter__(self) -> LLMServer:
+        self._loop = asyncio.new_event_loop()
+        # Each reply that blocks has a thread of its own.
+        self._loop.set_default_executor(ThreadPoolExecutor(64))
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
+        self._thread.start()
+        started.wait()
+        return self
 
-    def configure(self, settings: dict[str, Any]) -> None:
-        self.latency = settings.get("latency", self.latency)
-        self.batches.seconds = settings.get("batch_seconds", self.batches.seconds)
-        self.batches.short = settings.get("batch_short", self.batches.short)
-        self.batches.fail_every = settings.get("batch_fail_every", self.batches.fail_every)
-        self.batches.refuse = settings.get("batch_refuse", self.batches.refuse)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self, started: threading.Event) -> None:
+        loop = self._loop
+        made = loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=2048)
+        server = loop.run_until_complete(made)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        started.set()
+        loop.run_forever()
+        server.close()
+        loop.close()
+
+    def configure(self, **settings: Any) -> None:
+        """`latency` in seconds; `rate`, `kinds` and `seed` of faults; `batch_seconds`,
+        `batch_short`, `batch_fail_every` and `batch_refuse` of batches."""
+        self.latency = settings.pop("latency", self.latency)
         if "rate" in settings:
-            kinds = settings.get("kinds") or FAULTS
-            self.plan = FaultPlan(settings["rate"], kinds, settings.get("seed", 0))
+            names = ("rate", "kinds", "seed")
+            self.plan = FaultPlan(**{n: settings.pop(n) for n in names if n in settings})
+        for name, value in settings.items():
+            setattr(self.batches, name.removeprefix("batch_"), value)
 
     def seen(self) -> dict[str, Any]:
+        """Requests, faults by kind, good answers sold by question, and batches."""
         return {
-            "requests": self.requests,
-            "faults": dict(self.faults),
-            "sold": dict(self.sold),
+            "requests": self._asked,
+            "faults": dict(self._faults),
+            "sold": dict(self._sold),
             "batches": len(self.batches.made),
         }
 
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A good answer's body, which counts as sold."""
+        self._sold[question_id(body)] += 1
+        return completion(sensible_answer(body))
+
+    def note_request(self, body: dict[str, Any], key: str | None) -> None:
+        self._asked += 1
+        if len(self.requests) < _MOST_KEPT:
+            self.requests.append(body)
+            self.keys.append(key)
+
+    def draw_fault(self, body: dict[str, Any]) -> Fault | None:
+        fault = self.plan.draw(question_id(body), "response_format" in body)
+        if fault is not None:
+            self._faults[fault] += 1
+        return fault
+
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, state: _State) -> None:
-        self._state = state
+    def __init__(self, server: LLMServer) -> None:
+        self._server = server
         self._buffer = bytearray()
         self._need = 0
         self._timers: list[asyncio.TimerHandle] = []
@@ -301,10 +256,7 @@ class _Connection(asyncio.Protocol):
         if end < 0:
             return
         head = bytes(self._buffer[:end])
-        lowered = head.lower()
-        at = lowered.find(b"content-length:")
-        length = int(lowered[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-        self._need = end + 4 + length
+        self._need = end + 4 + int(_header(head, b"content-length") or 0)
         if len(self._buffer) < self._need:
             return
         body = bytes(self._buffer[end + 4 : self._need])
@@ -314,49 +266,53 @@ class _Connection(asyncio.Protocol):
         self._route(method.decode(), path.decode().split("?")[0], head, body)
 
     def _route(self, method: str, path: str, head: bytes, body: bytes) -> None:
-        batches = self._state.batches
+        server = self._server
         match method, path.strip("/").split("/"):
             case "POST", ["v1", "chat", "completions"]:
-                self._later(self._state.latency, self._chat, json.loads(body))
+                asked = json.loads(body)
+                server.note_request(asked, _header(head, b"authorization"))
+                if server.reply is not None:
+                    loop = asyncio.get_running_loop()
+                    future = loop.run_in_executor(None, server.reply, asked)
+                    future.add_done_callback(self._send_reply)
+                else:
+                    self._later(server.latency, self._chat, asked)
             case "POST", ["v1", "files"]:
-                self._json(batches.upload(_uploaded(head, body)))
+                self._json(server.batches.upload(_uploaded(head, body)))
             case "GET", ["v1", "files", name, "content"]:
-                content = batches.content(name)
+                content = server.batches.content(name)
                 self._send(404 if content is None else 200, content or b"{}")
             case "POST", ["v1", "batches"]:
-                self._json(batches.create(json.loads(body)))
+                self._json(server.batches.create(json.loads(body)))
             case "GET", ["v1", "batches"]:
-                self._json(batches.listed())
+                self._json(server.batches.listed())
             case "GET", ["v1", "batches", name]:
-                self._json(batches.retrieve(name))
-            case "POST", ["configure"]:
-                self._state.configure(json.loads(body))
-                self._json({})
-            case "GET", ["seen"]:
-                self._json(self._state.seen())
+                self._json(server.batches.retrieve(name))
             case _:
                 self._json(None)
 
+    def _send_reply(self, future: asyncio.Future[tuple[int, Any]]) -> None:
+        status, answer = future.result()
+        if isinstance(answer, bytes):
+            self._send(status, answer, {"Content-Type": "text/html"})
+            return
+        if isinstance(answer, str) and status == 200:
+            answer = completion(answer)
+        self._send(status, json.dumps(answer).encode())
+
     def _chat(self, body: dict[str, Any]) -> None:
-        state = self._state
-        state.requests += 1
-        question = question_id(body)
-        fault = state.plan.draw(question, "response_format" in body)
+        fault = self._server.draw_fault(body)
         if fault is None:
-            self._json(state.good(body))
-            return
-        state.faults[fault] += 1
-        if fault == "hang":
-            return
-        if fault == "reset":
+            self._json(self._server.answer(body))
+        elif fault == "reset":
             self._transport.abort()
-            return
-        good = json.dumps(completion(sensible_answer(body))).encode()
-        if fault == "drip":
-            self._transport.write(_head(200, len(good), {}))
-            self._drip(good)
-        else:
-            self._send(*faulty_reply(fault, good))
+        elif fault != "hang":
+            good = json.dumps(completion(sensible_answer(body))).encode()
+            if fault == "drip":
+                self._transport.write(self._head(200, len(good), {}))
+                self._drip(good)
+            else:
+                self._send(*faulty_reply(fault, good))
 
     def _drip(self, left: bytes) -> None:
         self._transport.write(left[:1])
@@ -371,17 +327,21 @@ class _Connection(asyncio.Protocol):
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         if not self._transport.is_closing():
-            self._transport.write(_head(status, len(body), headers or {}) + body)
+            self._transport.write(self._head(status, len(body), headers or {}) + body)
+
+    def _head(self, status: int, length: int, headers: dict[str, str]) -> bytes:
+        fixed = {"Content-Type": "application/json", "Content-Length": str(length)}
+        every = (fixed | self._server.headers | headers).items()
+        lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Other')}"]
+        lines += [f"{name}: {value}" for name, value in every]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-def _head(status: int, length: int, headers: dict[str, str]) -> bytes:
-    lines = [
-        f"HTTP/1.1 {status} {_REASONS.get(status, 'Other')}",
-        "Content-Type: application/json",
-        f"Content-Length: {length}",
-        *(f"{name}: {value}" for name, value in headers.items()),
-    ]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+def _header(head: bytes, name: bytes) -> str | None:
+    at = head.lower().find(b"\r\n" + name + b":")
+    if at < 0:
+        return None
+    return head[at + len(name) + 3 :].split(b"\r\n", 1)[0].strip().decode()
 
 
 def _uploaded(head: bytes, body: bytes) -> bytes:
@@ -392,55 +352,3 @@ def _uploaded(head: bytes, body: bytes) -> bytes:
         if part.get_filename():
             return bytes(part.get_payload(decode=True))
     return b""
-
-
-class LLMServer:
-    """Runs the server while the block lasts. `url` is its base address."""
-
-    def __enter__(self) -> LLMServer:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name], stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout
-        self._root = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
-        self.url = f"{self._root}/v1"
-        # A proxy of the environment is not meant for loopback.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def configure(self, **settings: Any) -> None:
-        """`latency` in seconds; `rate`, `kinds` and `seed` of faults; `batch_seconds`,
-        `batch_short`, `batch_fail_every` and `batch_refuse` of batches."""
-        data = json.dumps(settings).encode()
-        self._opener.open(f"{self._root}/configure", data, timeout=30).read()
-
-    def seen(self) -> dict[str, Any]:
-        """Requests, faults by kind, and good answers sold by question."""
-        seen: dict[str, Any] = json.load(self._opener.open(f"{self._root}/seen", timeout=30))
-        return seen
-
-
-async def _serve() -> None:
-    state = _State()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(state), "127.0.0.1", 0, backlog=2048)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-
-if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    asyncio.run(_serve())

@@ -1,4 +1,5 @@
-"""What every command of the command line promises, asked of the installed scripts."""
+"""What every command of the command line promises. Commands run in this process where nothing
+depends on the process; the installed scripts are started as users start them."""
 
 from __future__ import annotations
 
@@ -6,21 +7,20 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
-import spacy_mmcot.cli
+from spacy_mmcot import __version__
+from spacy_mmcot.cli.main import app
 
+Command = Callable[..., Result]
 SCRIPT = (str(Path(sysconfig.get_path("scripts")) / "spacy-mmcot"),)
 SPACY = (sys.executable, "-m", "spacy", "mmcot")
-
-# A command's file holds a function of the same name; other files hold what commands share.
-COMMANDS = sorted(
-    path.stem
-    for path in Path(spacy_mmcot.cli.__file__).parent.glob("*.py")
-    if path.stem != "main" and f"\ndef {path.stem}(" in path.read_text("utf-8")
-)
+COMMANDS = sorted(command.name for command in app.registered_commands if command.name)
+GROUPS = sorted(group.name for group in app.registered_groups if group.name)
 
 HEAVY = {
     *("torch", "transformers", "spacy", "spacy_transformers", "thinc", "numpy"),
@@ -28,11 +28,13 @@ HEAVY = {
 }
 
 
-def run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, cwd: Path | None = None, encoding: str = "utf-8"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         cwd=cwd or sys.prefix,
-        env={**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": encoding},
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -50,33 +52,7 @@ def test_help_lists_every_command_with_a_description(program: tuple[str, ...]) -
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line.strip("│| ").split(maxsplit=1) for line in done.stdout.splitlines()]
     described = {row[0] for row in rows if len(row) == 2}
-    assert set(COMMANDS) <= described
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command_has_help(command: str) -> None:
-    done = run(*SCRIPT, command, "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"Usage: spacy-mmcot {command}" in done.stdout
-
-
-def test_commands_are_reached_through_spacy() -> None:
-    done = run(*SPACY, COMMANDS[0], "--help")
-    assert done.returncode == 0
-    assert f"spacy mmcot {COMMANDS[0]}" in done.stdout
-
-
-def test_errors_are_printed_where_the_terminal_is_not_utf8(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*SCRIPT, "elicit", "absent.jsonl", "answers.sqlite", "--recorded", "absent.jsonl"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert b"[E100] absent.jsonl" in done.stderr
-    assert b"Traceback" not in done.stderr
+    assert {*COMMANDS, *GROUPS} <= described
 
 
 def test_a_missing_file_is_one_line(program: tuple[str, ...], tmp_path: Path) -> None:
@@ -90,6 +66,37 @@ def test_a_missing_file_is_one_line(program: tuple[str, ...], tmp_path: Path) ->
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_errors_are_printed_where_the_terminal_is_not_utf8(tmp_path: Path) -> None:
+    done = run(
+        *(*SCRIPT, "elicit", "absent.jsonl", "answers.sqlite", "--recorded", "absent.jsonl"),
+        cwd=tmp_path,
+        encoding="ascii",
+    )
+    assert done.returncode == 1
+    assert "[E100] absent.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_importing_the_command_line_is_light() -> None:
+    code = "import sys, spacy_mmcot.cli.main; print(*sys.modules)"
+    modules = run(sys.executable, "-c", code).stdout.split()
+    loaded = {name.partition(".")[0] for name in modules}
+    assert "spacy_mmcot" in loaded
+    assert loaded & HEAVY == set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_help(command: Command, name: str) -> None:
+    done = command(name, "--help")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert f" {name} [OPTIONS]" in done.stdout
+
+
+def test_the_version(command: Command) -> None:
+    done = command("--version")
+    assert (done.exit_code, done.stdout) == (0, f"{__version__}\n")
+
+
 @pytest.mark.parametrize(
     "second",
     [
@@ -101,16 +108,14 @@ def test_a_missing_file_is_one_line(program: tuple[str, ...], tmp_path: Path) ->
     ],
     ids=["cut off", "field missing", "offsets past the text", "two problems", "not a record"],
 )
-def test_a_bad_line_is_one_line_that_names_it(second: str, tmp_path: Path) -> None:
-    (tmp_path / "posts.jsonl").write_text(f'{{"id": "1", "text": "Ada"}}\n{second}\n', "utf-8")
-    (tmp_path / "recorded.jsonl").write_text('{"id": "1", "sentence": "A name."}\n', "utf-8")
-    done = run(
-        *(*SCRIPT, "elicit", "posts.jsonl", "answers.sqlite", "--recorded", "recorded.jsonl"),
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("✘ [E101] posts.jsonl, line 2: ")
-    assert len(done.stderr.splitlines()) == 1
+def test_a_bad_line_is_one_line_that_names_it(
+    fails: Callable[..., str], second: str, tmp_path: Path
+) -> None:
+    posts, recorded = tmp_path / "posts.jsonl", tmp_path / "recorded.jsonl"
+    posts.write_text(f'{{"id": "1", "text": "Ada"}}\n{second}\n', "utf-8")
+    recorded.write_text('{"id": "1", "sentence": "A name."}\n', "utf-8")
+    line = fails("E101", "elicit", posts, tmp_path / "answers.sqlite", "--recorded", recorded)
+    assert f"{posts}, line 2: " in line
 
 
 @pytest.mark.parametrize(
@@ -118,21 +123,12 @@ def test_a_bad_line_is_one_line_that_names_it(second: str, tmp_path: Path) -> No
     [("no-such-command",), ("elicit",), ("elicit", "a", "b", "--no-such-option")],
     ids=["command", "arguments missing", "option"],
 )
-def test_wrong_usage_ends_with_2(program: tuple[str, ...], arguments: tuple[str, ...]) -> None:
-    done = run(*program, *arguments)
-    assert done.returncode == 2
+def test_wrong_usage_ends_with_2(command: Command, arguments: tuple[str, ...]) -> None:
+    done = command(*arguments)
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
     assert "Usage: " in done.stderr
-    assert "Traceback" not in done.stderr
 
 
-def test_called_alone_it_shows_its_help(program: tuple[str, ...]) -> None:
-    done = run(*program)
-    assert set(COMMANDS) <= set((done.stdout + done.stderr).split())
-
-
-def test_importing_the_command_line_is_light() -> None:
-    code = "import sys, spacy_mmcot.cli.main; print(*sys.modules)"
-    modules = run(sys.executable, "-c", code).stdout.split()
-    loaded = {name.partition(".")[0] for name in modules}
-    assert "spacy_mmcot" in loaded
-    assert loaded & HEAVY == set()
+def test_called_alone_it_shows_its_help(command: Command) -> None:
+    assert {*COMMANDS, *GROUPS} <= set(command().output.split())

@@ -34,10 +34,9 @@ Found = tuple[int, int, int, int, str]
 
 
 def settings(tok2vec: dict[str, Any] = toy.TOK2VEC, **more: Any) -> dict[str, Any]:
-    """The config of a component without dropout; `context` and `hidden` go to the model."""
+    """The config of a component without dropout; `hidden` goes to the model."""
     model = {
         "@architectures": "spacy_mmcot.PairClassifier.v1",
-        "context": more.pop("context", "between"),
         "hidden": more.pop("hidden", 48),
         "dropout": 0.0,
         "tok2vec": copy.deepcopy(tok2vec),

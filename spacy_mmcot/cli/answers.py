@@ -1,4 +1,4 @@
-"""`answers`: what a store holds, brought out and in, and what it cost."""
+"""`answers`: a store's answers, exported and imported, and what they cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="A store's answers, out, in, and what they cost.", no_args_is_help=True)
+from .plan import print_table
+
+app = typer.Typer(
+    help="Export or import a store's answers, or show their cost.", no_args_is_help=True
+)
 
 StoreArgument = Annotated[Path, typer.Argument(help="Answers store (.sqlite).")]
 
@@ -38,21 +42,10 @@ def import_answers(
 
 def spend(store: StoreArgument) -> None:
     """What was spent, by run, model and dimension."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from ..elicitation.claims import Spend, spends
+    from ..elicitation.claims import Spend, read_spend
     from ..elicitation.store import AnswerStore
 
     with AnswerStore(store, read_only=True) as opened:
-        rows = spends(opened)
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in Spend._fields:
-        table.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(
-            *(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row)
-        )
-    Console().print(table)
+        rows = read_spend(opened)
+    print_table([name.replace("_", " ") for name in Spend._fields], rows, names=4)
     print(f"{sum(row.cost + row.unconfirmed for row in rows):.4f} in all.")

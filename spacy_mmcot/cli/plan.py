@@ -1,27 +1,20 @@
-"""What `plan` and `elicit` have in common: which posts, which questions, of whom, at what price.
-
-`plan`: what eliciting would ask and cost.
-"""
+"""`plan`: what an elicitation will ask and cost. Also what it shares with `elicit`: options, posts,
+and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import Errors, MMCoTError, UsageError
-from ..types import DIMENSIONS, Dimension, Post, Task
+from ..types import DIMENSIONS, Post, Task
 
 if TYPE_CHECKING:
-    from ..elicitation.client import OpenAISource
     from ..elicitation.elicit import ElicitConfig
-    from ..elicitation.prices import Prices
-    from ..elicitation.questions import Source
 
-SourceName = Literal["recorded", "openai", "openai-batch"]
 # typer takes enums for options that repeat, not Literals.
 DimensionChoice = Enum(  # type: ignore[misc]
     "DimensionChoice", {name: name for name in DIMENSIONS}, type=str
@@ -34,23 +27,17 @@ ConfigOption = Annotated[
     ),
 ]
 ModelOption = Annotated[str, typer.Option(help="Model, where the config names no other.")]
+TaskOption = Annotated[Task, typer.Option(help="Which prompts to use.")]
 DimensionOption = Annotated[
     list[DimensionChoice] | None,
-    typer.Option(help="What to ask for; repeat it for several. The config's, or all, by default."),
+    typer.Option(help="What to ask for; repeat it for several. Default: the config's, or all."),
 ]
 VisionOption = Annotated[
     bool | None,
-    typer.Option(help="Show the model the posts' pictures. The price table's word by default."),
-]
-BaseUrlOption = Annotated[
-    str | None,
-    typer.Option(help="Endpoint, before OPENAI_BASE_URL; the key is OPENAI_API_KEY."),
-]
-InsecureOption = Annotated[
-    bool, typer.Option("--insecure", help="Allow an endpoint that is neither https nor loopback.")
+    typer.Option(help="Show the model the posts' pictures. Default: from the price table."),
 ]
 TemperatureOption = Annotated[
-    float | None, typer.Option(min=0.0, max=2.0, help="The endpoint's own by default.")
+    float | None, typer.Option(min=0.0, max=2.0, help="Default: the endpoint's own.")
 ]
 PricesOption = Annotated[
     Path | None,
@@ -69,62 +56,42 @@ class PostsFile:
 
         return iter_posts(self.path)
 
-    def check(self) -> int:
-        """The number of posts. Raises MMCoTError before the first question, not after the last
-        good row."""
-        return sum(1 for _ in self)
 
-
-def chosen(config: Path | None, dimension: list[DimensionChoice] | None) -> ElicitConfig:
+def choose_dimensions(config: Path | None, dimension: list[DimensionChoice] | None) -> ElicitConfig:
+    """Those of a project.yml, restricted to the named ones."""
     from ..elicitation.elicit import ElicitConfig, read_config
 
     found = ElicitConfig() if config is None else read_config(config)
     return found.only({choice.value for choice in dimension}) if dimension else found
 
 
-def openai_source(
-    model: str,
-    config: ElicitConfig,
-    *,
-    base_url: str | None,
-    insecure: bool,
-    temperature: float | None,
-    timeout: float = 60.0,
-    name: str = "openai",
-) -> OpenAISource:
-    """Raises UsageError where key or address cannot be used."""
-    from ..elicitation.client import OpenAISource
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    total: Sequence[object] | None = None,
+    names: int = 1,
+) -> None:
+    """Print a table whose first `names` columns hold names, the others numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
 
-    try:
-        return OpenAISource(
-            model,
-            models=config.models(),
-            base_url=base_url,
-            insecure=insecure,
-            temperature=temperature,
-            timeout=timeout,
-            name=name,
-        )
-    except MMCoTError as error:
-        raise UsageError(str(error)) from None
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for number, heading in enumerate(headings):
+        if number < names:
+            table.add_column(heading, overflow="fold", min_width=6)
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(_show, row))
+    if total is not None:
+        table.add_section()
+        table.add_row(*map(_show, total))
+    Console().print(table)
 
 
-def recorded_source(recorded: Path | None) -> Source:
-    from ..elicitation.recorded import RecordedSource
-
-    if recorded is None:
-        raise UsageError(Errors.E730)
-    return RecordedSource(recorded)
-
-
-def sees(
-    vision: bool | None, source: Source, dimensions: Mapping[Dimension, int], prices: Prices
-) -> bool:
-    """Whether the pictures are shown: to all models or to none, so that answers compare."""
-    if vision is not None:
-        return vision
-    found = [prices.find(source.model_for(dimension)) for dimension in dimensions]
-    return all(price is not None and price.vision for price in found)
+def _show(value: object) -> str:
+    return "?" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def plan(
@@ -134,69 +101,41 @@ def plan(
     ] = None,
     config: ConfigOption = None,
     model: ModelOption = "gpt-4o-mini",
-    task: Annotated[Task, typer.Option(help="Which prompts to use.")] = "ner",
+    task: TaskOption = "ner",
     dimension: DimensionOption = None,
     vision: VisionOption = None,
     temperature: TemperatureOption = None,
     prices: PricesOption = None,
 ) -> None:
     """Requests, tokens and cost per dimension, before anything is asked."""
-    from contextlib import ExitStack
+    from contextlib import nullcontext
+    from dataclasses import astuple
 
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from ..elicitation.client import OpenAISource
-    from ..elicitation.elicit import plan as make
+    from ..elicitation.client import OpenAISettings, OpenAISource
+    from ..elicitation.elicit import plan as make_plan
+    from ..elicitation.elicit import sum_plan
     from ..elicitation.prices import Prices
+    from ..elicitation.prompts import QuestionSettings
     from ..elicitation.store import AnswerStore
 
-    asked = chosen(config, dimension)
-    known = Prices(prices)
-    # Nothing is sent, so any key will do.
-    source = OpenAISource(
-        model,
-        models=asked.models(),
-        api_key="plan",
-        base_url="https://localhost/v1",
-        temperature=temperature,
+    chosen, known = choose_dimensions(config, dimension), Prices(prices)
+    # Nothing is sent, so any key and address will do.
+    url, key = "https://localhost/v1", "plan"
+    settings = OpenAISettings(model, chosen.models(), url, key, temperature=temperature)
+    source = OpenAISource(settings)
+    shown = known.all_see(map(source.model_for, chosen.dimensions)) if vision is None else vision
+    questions = QuestionSettings(task, chosen.variants(), posts.parent if shown else None)
+    opened = store is not None and store.exists()
+    with AnswerStore(store, read_only=True) if store and opened else nullcontext() as answers:
+        planned = make_plan(PostsFile(posts), source, known, questions, answers)
+    total = sum_plan(planned.values())
+    headings = ("dimension", "model", "requests", "there", "n/a", "input", "output", "cost")
+    print_table(
+        (*headings, "batch"),
+        [(name, *astuple(row)) for name, row in planned.items()],
+        ("all", *astuple(total)),
+        names=2,
     )
-    dimensions = asked.variants()
-    with ExitStack() as stack:
-        opened = None
-        if store is not None and store.exists():
-            opened = stack.enter_context(AnswerStore(store, read_only=True))
-        shown = sees(vision, source, dimensions, known)
-        rows = PostsFile(posts)
-        made = make(rows, source, known, task, dimensions, opened, posts.parent if shown else None)
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("dimension", no_wrap=True)
-    table.add_column("model", overflow="fold")
-    headings = ("requests", "there", "n/a", "input", "output", "cost", "batch")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    every = list(made.dimensions.values())
-    for name, row in made.dimensions.items():
-        counts = (row.requests, row.there, row.not_applicable, row.input_tokens, row.output_tokens)
-        costs = (_money(row.cost), _money(row.batch_cost))
-        table.add_row(name, row.model, *map(str, counts), *costs)
-    table.add_section()
-    names = ("requests", "there", "not_applicable", "input_tokens", "output_tokens")
-    sums = [str(sum(getattr(row, name) for row in every)) for name in names]
-    costs = (_money(_total([r.cost for r in every])), _money(_total([r.batch_cost for r in every])))
-    table.add_row("all", "", *sums, *costs)
-    Console().print(table)
-    if made.estimated:
-        named = ", ".join(sorted(made.estimated))
-        print(f"Input tokens of {named} are estimated from the length of the texts.")
-    if any(row.cost is None for row in every):
+    print("Input tokens are estimated from the length of the texts.")
+    if total.cost is None:
         print("Some models have no price: name a table with --prices.")
-
-
-def _money(value: float | None) -> str:
-    return "?" if value is None else f"{value:.4f}"
-
-
-def _total(values: list[float | None]) -> float | None:
-    return None if None in values else sum(value or 0.0 for value in values)

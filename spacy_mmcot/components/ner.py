@@ -19,7 +19,13 @@ from ..distillation.losses import Losses, tag_losses
 from ..distillation.soft_labels import get_soft_labels, get_soft_tags
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states
-from ..model.crf import best_paths, lattice, log_marginals, path_scores, span_log_probabilities
+from ..model.crf import (
+    compute_lattice,
+    compute_log_marginals,
+    find_best_paths,
+    score_paths,
+    score_spans,
+)
 from ..model.tagger import TagScores, set_tags
 from ..model.wordpieces import group_by_length
 from .base import DEFAULT_TOK2VEC, DistilledPipe
@@ -155,16 +161,16 @@ class MMCoTNER(DistilledPipe):
         mentions = [Mentions() for _ in docs]
         arrays, transitions = self._score_tags(docs)
         for indexes, emissions, lengths in _pad_batches(arrays):
-            paths = best_paths(emissions, lengths, transitions)
-            scores = lattice(emissions, lengths, transitions)
-            chosen = path_scores(emissions, lengths, transitions, paths)
+            paths = find_best_paths(emissions, lengths, transitions)
+            scores = compute_lattice(emissions, lengths, transitions)
+            chosen = score_paths(emissions, lengths, transitions, paths)
             probabilities = (chosen - scores.log_z).clamp(max=0.0).exp().tolist()
             spans = [
                 (row, start, end, 1 + 2 * label)
                 for row, path in enumerate(paths)
                 for start, end, label in _find_spans(path)
             ]
-            chances = span_log_probabilities(scores, emissions, lengths, transitions, spans).exp()
+            chances = score_spans(scores, emissions, lengths, transitions, spans).exp()
             for i, probability in zip(indexes, probabilities, strict=True):
                 mentions[i].probability = probability
             for (row, start, end, begin), score in zip(spans, chances.tolist(), strict=True):
@@ -179,7 +185,7 @@ class MMCoTNER(DistilledPipe):
         marginals = [numpy.zeros((0, len(self.tags)), dtype="float32")] * len(docs)
         arrays, transitions = self._score_tags(docs)
         for indexes, emissions, lengths in _pad_batches(arrays):
-            scores = log_marginals(lattice(emissions, lengths, transitions))
+            scores = compute_log_marginals(compute_lattice(emissions, lengths, transitions))
             for i, array in zip(indexes, scores.exp().cpu().numpy(), strict=True):
                 marginals[i] = array[: len(docs[i])]
         return marginals

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..model.crf import ILLEGAL, forward_scores, lattice, log_marginals
+from ..model.crf import ILLEGAL, compute_forward, compute_lattice, compute_log_marginals
 
 
 class Losses(NamedTuple):
@@ -48,11 +48,11 @@ def tag_losses(
         picked = log_probabilities.masked_fill(~allowed, ILLEGAL).logsumexp(-1)
         gold = -(picked * has_gold).sum() / n_gold
     else:
-        scores = lattice(emissions, lengths, transitions)
+        scores = compute_lattice(emissions, lengths, transitions)
         agreeing = emissions.masked_fill(~allowed, ILLEGAL)
-        _, agreeing_log_z = forward_scores(agreeing, lengths, transitions)
+        _, agreeing_log_z = compute_forward(agreeing, lengths, transitions)
         gold = ((scores.log_z - agreeing_log_z) * has_gold.any(dim=1)).sum() / n_gold
-        log_probabilities = log_marginals(scores)
+        log_probabilities = compute_log_marginals(scores)
     # A teacher's mass on a tag that the structure rules out is rounding noise; times a log
     # probability of ILLEGAL it would outweigh all other terms.
     possible = log_probabilities > ILLEGAL / 2

@@ -1,6 +1,5 @@
-"""The Batch API of an endpoint: files up, batches made and watched, files down.
-
-The source `openai-batch`: questions go out in files and come back hours later, at half price.
+"""The source `openai-batch`: questions go to an endpoint's Batch API in files and come back hours
+later, at half the price.
 
 Each step is written down before the next, so a kill at any moment loses no answer that was paid
 for: the batch before it is made, its answers before they are settled.
@@ -23,8 +22,8 @@ from openai.types import Batch
 from ..errors import Errors, MMCoTError
 from ..types import Post
 from .claims import Claim, Claims
-from .client import Endpoint, OpenAISource, status_fault
-from .engine import Ending
+from .client import Endpoint, OpenAISource, read_fault
+from .engine import Ending, seconds_before_retry
 from .questions import Elicitation, Job
 from .replies import (
     AnswerRejected,
@@ -34,142 +33,17 @@ from .replies import (
     Unavailable,
     fault_of,
     read_reply,
-    wait_before,
 )
 
 # The path in a batch's requests is the API's own, whatever address the endpoint has.
-PATH: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+_PATH: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 _RUNNING = {"validating", "in_progress", "finalizing", "cancelling"}
-_MARK = "spacy_mmcot_batch"
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Line:
-    """One request's outcome in a batch: an HTTP status and a body, or None where the batch ended
-    before it was dealt with."""
-
-    key: str
-    status: int | None
-    body: Any
-
-
-class BatchApi:
-    """Batches carry a name of ours in their metadata, so that one that was made just before the
-    process died is found again. Every method raises MMCoTError where the endpoint fails for good;
-    `tries` requests are made for one call."""
-
-    def __init__(self, endpoint: Endpoint, tries: int = 8, poll: float = 30.0) -> None:
-        self._endpoint = endpoint
-        self._tries = tries
-        self._poll = poll
-        self._client = endpoint.client()
-
-    async def close(self) -> None:
-        await self._client.close()
-
-    async def upload(self, data: bytes) -> str:
-        """Returns the file's id."""
-        file = ("batch.jsonl", data)
-        create = self._client.files.create
-        return (await self._call(lambda: create(file=file, purpose="batch"), "a file")).id
-
-    async def create(self, name: str, file: str) -> str:
-        """Make the batch `name` of an uploaded file; returns its id."""
-
-        async def create() -> str:
-            # A try whose answer was lost may have made it.
-            found = await self._find(name)
-            if found is not None:
-                return found
-            batch = await self._client.batches.create(
-                input_file_id=file,
-                endpoint=PATH,
-                completion_window="24h",
-                metadata={_MARK: name},
-            )
-            return batch.id
-
-        return await self._call(create, "a batch")
-
-    async def find(self, name: str) -> str | None:
-        """The id of the batch `name`, None where it was never made."""
-        return await self._call(lambda: self._find(name), "the list of batches")
-
-    async def finished(self, remote: str) -> Batch:
-        """Wait until a batch has come to its end, whichever."""
-        retrieve = self._client.batches.retrieve
-        while True:
-            batch = await self._call(lambda: retrieve(remote), f"the batch {remote}")
-            if batch.status not in _RUNNING:
-                return batch
-            await asyncio.sleep(self._poll)
-
-    async def lines(self, batch: Batch) -> list[Line]:
-        """The outcomes of a batch that was completed, expired or cancelled."""
-        found: list[Line] = []
-        for file in (batch.output_file_id, batch.error_file_id):
-            if file:
-                found += _lines(await self._content(file))
-        return found
-
-    async def _content(self, file: str) -> bytes:
-        content = self._client.files.content
-        return (await self._call(lambda: content(file), f"the file {file}")).content
-
-    async def _find(self, name: str) -> str | None:
-        async for batch in self._client.batches.list(limit=100):
-            if (batch.metadata or {}).get(_MARK) == name:
-                return batch.id
-        return None
-
-    async def _call(self, call: Callable[[], Awaitable[T]], what: str) -> T:
-        fault: Unavailable | None = None
-        for attempt in range(self._tries):
-            if fault is not None:
-                await asyncio.sleep(wait_before(attempt, fault.retry_after))
-            try:
-                return await call()
-            except openai.APIStatusError as error:
-                told = status_fault(error)
-                if not isinstance(told, Unavailable):
-                    refused = RequestRefused(error.status_code, str(told))
-                    raise self._endpoint.refusal(refused, f"the request for {what}") from None
-                fault = told
-            except (openai.APIConnectionError, httpx2.TransportError) as error:
-                fault = Unavailable(str(error.__cause__ or error))
-            except (openai.OpenAIError, ValueError) as error:
-                raise self._endpoint.error(Errors.E314, reason=error) from None
-        raise self._endpoint.error(Errors.E312, reason=fault.reason if fault else "") from None
-
-    def failure(self, batch: Batch) -> MMCoTError:
-        """Why the endpoint did not take a batch."""
-        faults = batch.errors.data if batch.errors and batch.errors.data else []
-        reason = "; ".join(fault.message or fault.code or "" for fault in faults) or batch.status
-        return self._endpoint.error(Errors.E317, batch=batch.id, reason=reason)
-
-
-def request_line(key: str, body: dict[str, Any]) -> bytes:
-    """One request of a batch's file."""
-    row = {"custom_id": key, "method": "POST", "url": PATH, "body": body}
-    return json.dumps(row).encode("ascii") + b"\n"
-
-
-def _lines(data: bytes) -> Iterator[Line]:
-    for raw in data.split(b"\n"):
-        try:
-            row = json.loads(raw)
-            response = row.get("response") or {}
-            yield Line(str(row["custom_id"]), response.get("status_code"), response.get("body"))
-        except (ValueError, KeyError, AttributeError, RecursionError):
-            # A damaged line is one without an answer: its question is asked again.
-            continue
-
-
+_NAME_FIELD = "spacy_mmcot_batch"  # in a batch's metadata
 _CLAIM_SECONDS = 26 * 3600.0  # a batch lives for 24 hours
 _LARGEST_FILE = 100_000_000  # bytes; endpoints take 200 MB
 # Rounds without a single answer before the rest is given up.
-_FRUITLESS = 3
+_MOST_EMPTY_ROUNDS = 3
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -182,7 +56,7 @@ class BatchPace:
     run_timeout: float | None = None
 
 
-class _Open(NamedTuple):
+class _BatchRow(NamedTuple):
     name: str
     model: str
     remote: str | None
@@ -208,8 +82,8 @@ class BatchRunner:
         self._chunks: dict[str, tuple[bytearray, list[str]]] = {}
         self._refused: MMCoTError | None = None
         # Questions whose response format the endpoint does not have.
-        self._plainer: dict[str, FormatRefused] = {}
-        self._lowered: set[str] = set()
+        self._format_refused: dict[str, FormatRefused] = {}
+        self._models_lowered: set[str] = set()
 
     def run(self, posts: Iterable[Post]) -> Ending:
         """Collect what earlier runs have in batches, then ask the rest, until nothing is left.
@@ -221,59 +95,59 @@ class BatchRunner:
         return self._ending
 
     async def _run(self, posts: Iterable[Post]) -> None:
-        self._api = BatchApi(self._source.endpoint, self._pace.tries, self._pace.poll)
+        self._api = BatchApi(self._source.endpoint, self._pace)
         try:
             async with asyncio.timeout(self._pace.run_timeout):
-                await self._rounds(posts)
+                await self._run_rounds(posts)
         finally:
             self._claims.release_all()
             await self._api.close()
 
-    async def _rounds(self, posts: Iterable[Post]) -> None:
+    async def _run_rounds(self, posts: Iterable[Post]) -> None:
         fruitless, first = 0, True
         while True:
             arrived = await self._collect()
             if self._refused is not None:
                 raise self._refused
             fruitless = 0 if arrived or first else fruitless + 1
-            if fruitless >= _FRUITLESS:
+            if fruitless >= _MOST_EMPTY_ROUNDS:
                 self._elicitation.miss_deferred("batches come back without answers")
                 return
-            await self._pass(posts, first)
+            await self._run_pass(posts, first)
             first = False
             if not self._elicitation.deferred:
                 return
-            if not self._open():
+            if not self._list_batches():
                 reason = "budget" if self._ending is Ending.BUDGET else "another run has it"
                 self._elicitation.miss_deferred(reason)
                 return
 
     # Questions out.
 
-    async def _pass(self, posts: Iterable[Post], first: bool) -> None:
-        self._lowered.clear()
+    async def _run_pass(self, posts: Iterable[Post], first: bool) -> None:
+        self._models_lowered.clear()
         for job in self._elicitation.pending(posts, deferred=not first):
             if job is None:
                 await asyncio.sleep(0)
                 continue
-            if job.key in self._plainer:
-                self._lower(job)
-            left = self._from_inbox(job)
-            if left is not None and self._claimed(left):
+            if job.key in self._format_refused:
+                self._use_plainer_format(job)
+            left = self._settle_from_inbox(job)
+            if left is not None and self._claim(left):
                 await self._add(left)
         for model in list(self._chunks):
             await self._submit(model)
 
-    def _lower(self, job: Job) -> None:
+    def _use_plainer_format(self, job: Job) -> None:
         """One format lower, once for all the questions of a model that were refused together."""
-        fault = self._plainer.pop(job.key)
+        fault = self._format_refused.pop(job.key)
         if "response_format" in self._source.body(job.prompt):
             model = self._source.model_for(job.prompt.dimension)
-            if model not in self._lowered:
-                self._lowered.add(model)
-                self._source.lower(job.prompt, fault)
+            if model not in self._models_lowered:
+                self._models_lowered.add(model)
+                self._source.use_plainer_format(job.prompt, fault)
 
-    def _claimed(self, job: Job) -> bool:
+    def _claim(self, job: Job) -> bool:
         claim = Claim.POOR
         if self._ending is not Ending.BUDGET:
             claim = self._claims.claim(job.key, job.cost)
@@ -293,11 +167,11 @@ class BatchRunner:
     async def _add(self, job: Job) -> None:
         model = self._source.model_for(job.prompt.dimension)
         try:
-            line = request_line(job.key, self._source.body(job.prompt))
+            line = make_line(job.key, self._source.body(job.prompt))
         except AnswerRejected as rejected:
             self._elicitation.reject(job, rejected)
             return
-        self._elicitation.asking(job)
+        self._elicitation.count_asked(job)
         self._elicitation.defer(job)
         data, keys = self._chunks.setdefault(model, (bytearray(), []))
         data += line
@@ -310,7 +184,7 @@ class BatchRunner:
         name, expires = uuid.uuid4().hex, time.time() + _CLAIM_SECONDS
         with self._store.transaction() as connection:
             connection.execute(
-                "INSERT INTO batches VALUES (?, ?, ?, NULL, NULL, ?)",
+                "INSERT INTO batches VALUES (?, ?, ?, NULL, ?)",
                 (name, self._source.url, model, time.time()),
             )
             connection.executemany(
@@ -319,8 +193,8 @@ class BatchRunner:
             )
         try:
             file = await self._api.upload(bytes(data))
-            self._note(name, "input_file", file)
-            self._note(name, "remote", await self._api.create(name, file))
+            remote = await self._api.create(name, file)
+            self._store.write("UPDATE batches SET remote = ? WHERE name = ?", remote, name)
         except MMCoTError:
             self._forget(name)
             raise
@@ -331,30 +205,29 @@ class BatchRunner:
         """Wait for all batches of this endpoint and take in what they bring; returns how many
         answers came."""
         arrived = 0
-        for row in self._open():
+        for row in self._list_batches():
             remote = row.remote or await self._api.find(row.name)
             if remote is None:
                 # The process died before the batch was made.
                 self._forget(row.name)
                 continue
-            batch = await self._api.finished(remote)
+            batch = await self._api.wait_for(remote)
             if batch.status == "failed":
                 self._forget(row.name)
-                raise self._api.failure(batch)
-            lines = await self._api.lines(batch)
-            with self._store.transaction() as connection:
+                raise self._api.make_error(batch)
+            lines = await self._api.download(batch)
+            with self._store.transaction():
                 for line in lines:
-                    if self._useful(line):
-                        body = json.dumps(line.body)
-                        connection.execute(
-                            "INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?)",
-                            (line.key, line.status, body, row.name),
+                    if self._is_useful(line):
+                        entry = (line.key, line.status, json.dumps(line.body), row.name)
+                        self._store.write(
+                            "INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?)", *entry
                         )
                         arrived += 1
                 self._forget(row.name)
         return arrived
 
-    def _useful(self, line: Line) -> bool:
+    def _is_useful(self, line: Line) -> bool:
         """Whether an outcome settles its question; the others are asked again."""
         if line.status is None:
             return False
@@ -362,48 +235,162 @@ class BatchRunner:
             return True
         fault = fault_of(line.status, line.body)
         if isinstance(fault, RequestRefused):
-            self._refused = self._source.endpoint.refusal(fault, "a request of the batch")
+            self._refused = self._source.endpoint.refusal_error(fault, "a request of the batch")
         elif isinstance(fault, FormatRefused):
-            self._plainer[line.key] = fault
+            self._format_refused[line.key] = fault
         return isinstance(fault, AnswerRejected)
 
-    def _from_inbox(self, job: Job) -> Job | None:
+    def _settle_from_inbox(self, job: Job) -> Job | None:
         """Settle a question from what batches have brought. Returns what is still to be asked:
         the question itself, or its repair round."""
-        with self._store.transaction() as connection:
+        with self._store.transaction():
             query = "DELETE FROM inbox WHERE key = ? RETURNING status, body"
-            row = connection.execute(query, (job.key,)).fetchone()
-            if row is None:
+            rows = self._store.fetch(query, job.key)
+            if not rows:
                 return job
+            status, body = rows[0]
             try:
-                if row[0] != 200:
-                    raise fault_of(row[0], json.loads(row[1]))
-                return self._elicitation.settle(job, read_reply(row[1].encode()))
+                if status != 200:
+                    raise fault_of(status, json.loads(body))
+                return self._elicitation.settle(job, read_reply(body.encode()))
             except AnswerRejected as rejected:
                 return self._elicitation.reject(job, rejected)
             except Unavailable as fault:
                 self._elicitation.charge(job, fault.usage)
                 return job
             except NotAnEndpoint as error:
-                raise self._source.endpoint.foreign(error) from None
+                raise self._source.endpoint.foreign_error(error) from None
 
     # The table of batches.
 
-    def _open(self) -> list[_Open]:
-        with self._store.plain_errors():
-            rows = self._store.connection.execute(
-                "SELECT name, model, remote FROM batches WHERE url = ? ORDER BY created",
-                (self._source.url,),
-            )
-            return [_Open(*row) for row in rows]
-
-    def _note(self, name: str, column: str, value: str) -> None:
-        with self._store.plain_errors():
-            self._store.connection.execute(
-                f"UPDATE batches SET {column} = ? WHERE name = ?", (value, name)
-            )
+    def _list_batches(self) -> list[_BatchRow]:
+        query = "SELECT name, model, remote FROM batches WHERE url = ? ORDER BY created"
+        return [_BatchRow(*row) for row in self._store.fetch(query, self._source.url)]
 
     def _forget(self, name: str) -> None:
-        with self._store.transaction() as connection:
-            connection.execute("DELETE FROM batches WHERE name = ?", (name,))
-            connection.execute("DELETE FROM claims WHERE owner = ?", (name,))
+        with self._store.transaction():
+            self._store.write("DELETE FROM batches WHERE name = ?", name)
+            self._store.write("DELETE FROM claims WHERE owner = ?", name)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One request's outcome in a batch: an HTTP status and a body, or None where the batch ended
+    before it was dealt with."""
+
+    key: str
+    status: int | None
+    body: Any
+
+
+class BatchApi:
+    """Files up, batches made and watched, files down.
+
+    Batches carry a name of ours in their metadata, so that one that was made just before the
+    process died is found again. Every method raises MMCoTError where the endpoint fails for good;
+    `tries` requests are made for one call."""
+
+    def __init__(self, endpoint: Endpoint, pace: BatchPace) -> None:
+        self._endpoint = endpoint
+        self._pace = pace
+        self._client = endpoint.make_client()
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def upload(self, data: bytes) -> str:
+        """Returns the file's id."""
+        file = ("batch.jsonl", data)
+        create = self._client.files.create
+        return (await self._call(lambda: create(file=file, purpose="batch"), "a file")).id
+
+    async def create(self, name: str, file: str) -> str:
+        """Make the batch `name` of an uploaded file; returns its id."""
+
+        async def create() -> str:
+            # A try whose answer was lost may have made it.
+            found = await self._find(name)
+            if found is not None:
+                return found
+            batch = await self._client.batches.create(
+                input_file_id=file,
+                endpoint=_PATH,
+                completion_window="24h",
+                metadata={_NAME_FIELD: name},
+            )
+            return batch.id
+
+        return await self._call(create, "a batch")
+
+    async def find(self, name: str) -> str | None:
+        """The id of the batch `name`, None where it was never made."""
+        return await self._call(lambda: self._find(name), "the list of batches")
+
+    async def wait_for(self, remote: str) -> Batch:
+        """Wait until a batch has come to its end, whichever."""
+        retrieve = self._client.batches.retrieve
+        while True:
+            batch = await self._call(lambda: retrieve(remote), f"the batch {remote}")
+            if batch.status not in _RUNNING:
+                return batch
+            await asyncio.sleep(self._pace.poll)
+
+    async def download(self, batch: Batch) -> list[Line]:
+        """The outcomes of a batch that was completed, expired or cancelled."""
+        found: list[Line] = []
+        for file in (batch.output_file_id, batch.error_file_id):
+            if file:
+                found += _parse_lines(await self._read_file(file))
+        return found
+
+    async def _read_file(self, file: str) -> bytes:
+        content = self._client.files.content
+        return (await self._call(lambda: content(file), f"the file {file}")).content
+
+    async def _find(self, name: str) -> str | None:
+        async for batch in self._client.batches.list(limit=100):
+            if (batch.metadata or {}).get(_NAME_FIELD) == name:
+                return batch.id
+        return None
+
+    async def _call(self, call: Callable[[], Awaitable[T]], what: str) -> T:
+        fault: Unavailable | None = None
+        for attempt in range(self._pace.tries):
+            if fault is not None:
+                await asyncio.sleep(seconds_before_retry(attempt, fault.retry_after))
+            try:
+                return await call()
+            except openai.APIStatusError as error:
+                read = read_fault(error)
+                if not isinstance(read, Unavailable):
+                    refused = RequestRefused(error.status_code, str(read))
+                    raise self._endpoint.refusal_error(refused, f"the request for {what}") from None
+                fault = read
+            except (openai.APIConnectionError, httpx2.TransportError) as error:
+                fault = Unavailable(str(error.__cause__ or error))
+            except (openai.OpenAIError, ValueError) as error:
+                raise self._endpoint.error(Errors.E314, reason=error) from None
+        raise self._endpoint.error(Errors.E312, reason=fault.reason if fault else "") from None
+
+    def make_error(self, batch: Batch) -> MMCoTError:
+        """Why the endpoint did not take a batch."""
+        faults = batch.errors.data if batch.errors and batch.errors.data else []
+        reason = "; ".join(fault.message or fault.code or "" for fault in faults) or batch.status
+        return self._endpoint.error(Errors.E317, batch=batch.id, reason=reason)
+
+
+def make_line(key: str, body: dict[str, Any]) -> bytes:
+    """One request of a batch's file."""
+    row = {"custom_id": key, "method": "POST", "url": _PATH, "body": body}
+    return json.dumps(row).encode("ascii") + b"\n"
+
+
+def _parse_lines(data: bytes) -> Iterator[Line]:
+    for raw in data.split(b"\n"):
+        try:
+            row = json.loads(raw)
+            response = row.get("response") or {}
+            yield Line(str(row["custom_id"]), response.get("status_code"), response.get("body"))
+        except (ValueError, KeyError, AttributeError, RecursionError):
+            # A damaged line is one without an answer: its question is asked again.
+            continue

@@ -1,8 +1,5 @@
-"""Claims on questions, so that runs that share a store do not pay for the same answer, and all of
-them together keep to one budget.
-
-What was spent, kept in the store: by run, model and dimension.
-"""
+"""Money and claims in a store: runs that share it do not pay for the same answer, all of them
+together keep to one budget, and the ledger says what was spent by run, model and dimension."""
 
 from __future__ import annotations
 
@@ -46,26 +43,25 @@ class Claims:
 
     def __post_init__(self) -> None:
         self._host = platform.node()
-        self._sweep()
+        self._release_dead()
 
     def claim(self, key: str, cost: float) -> Claim:
         """Set `cost` aside for a question before it is asked."""
         row = (key, self.owner, self._host, os.getpid(), time.time() + self.seconds, cost)
         if self.cap is None:
-            with self.store.plain_errors():
-                made = self.store.connection.execute(
-                    "INSERT OR IGNORE INTO claims SELECT ?, ?, ?, ?, ?, ? "
-                    "WHERE NOT EXISTS (SELECT 1 FROM answers WHERE key = ?)",
-                    (*row, key),
-                )
-            if made.rowcount:
+            made = self.store.write(
+                "INSERT OR IGNORE INTO claims SELECT ?, ?, ?, ?, ?, ? "
+                "WHERE NOT EXISTS (SELECT 1 FROM answers WHERE key = ?)",
+                *(*row, key),
+            )
+            if made:
                 return Claim.MADE
         with self.store.transaction() as connection:
             if connection.execute("SELECT 1 FROM answers WHERE key = ? LIMIT 1", (key,)).fetchone():
                 return Claim.ANSWERED
             held = "SELECT host, pid, expires FROM claims WHERE key = ?"
             holder = connection.execute(held, (key,)).fetchone()
-            if holder and not self._dead(*holder):
+            if holder and not self._is_dead(*holder):
                 return Claim.HELD
             if self.cap is not None:
                 spent, aside = connection.execute(f"SELECT {_SPENT}, {_SET_ASIDE}").fetchone()
@@ -80,37 +76,31 @@ class Claims:
         """Whether a question that holds a claim may be asked once more."""
         if self.cap is None:
             return True
-        with self.store.plain_errors():
-            query = f"SELECT {_SPENT} + {_SET_ASIDE}"
-            return bool(self.store.connection.execute(query).fetchone()[0] <= self.cap)
+        ((total,),) = self.store.fetch(f"SELECT {_SPENT} + {_SET_ASIDE}")
+        return bool(total <= self.cap)
 
     def in_batches(self) -> bool:
         """Whether some questions wait in batches rather than in another run."""
-        with self.store.plain_errors():
-            query = "SELECT 1 FROM claims WHERE pid = 0 AND expires > ? LIMIT 1"
-            return bool(self.store.connection.execute(query, (time.time(),)).fetchone())
+        query = "SELECT 1 FROM claims WHERE pid = 0 AND expires > ? LIMIT 1"
+        return bool(self.store.fetch(query, time.time()))
 
     def release(self, key: str) -> None:
         """Let go of a claim, in the store's transaction if it is in one."""
-        with self.store.plain_errors():
-            self.store.connection.execute(
-                "DELETE FROM claims WHERE key = ? AND owner = ?", (key, self.owner)
-            )
+        self.store.write("DELETE FROM claims WHERE key = ? AND owner = ?", key, self.owner)
 
     def release_all(self) -> None:
-        with self.store.plain_errors():
-            self.store.connection.execute("DELETE FROM claims WHERE owner = ?", (self.owner,))
+        self.store.write("DELETE FROM claims WHERE owner = ?", self.owner)
 
-    def _sweep(self) -> None:
+    def _release_dead(self) -> None:
         """Claims of the dead would keep money aside for good."""
-        with self.store.plain_errors():
-            rows = self.store.connection.execute("SELECT key, host, pid, expires FROM claims")
-            dead = [(key,) for key, *holder in rows.fetchall() if self._dead(*holder)]
+        rows = self.store.fetch("SELECT key, host, pid, expires FROM claims")
+        dead = [key for key, *holder in rows if self._is_dead(*holder)]
         if dead:
-            with self.store.transaction() as connection:
-                connection.executemany("DELETE FROM claims WHERE key = ?", dead)
+            with self.store.transaction():
+                for key in dead:
+                    self.store.write("DELETE FROM claims WHERE key = ?", key)
 
-    def _dead(self, host: str, pid: int, expires: float) -> bool:
+    def _is_dead(self, host: str, pid: int, expires: float) -> bool:
         if expires < time.time():
             return True
         # A batch has no process (pid 0). A run of this very process that left a claim is over.
@@ -155,7 +145,6 @@ class Ledger:
 
     def __post_init__(self) -> None:
         self.cost = 0.0
-        self.requests = 0
 
     def add(self, model: str, dimension: Dimension, usage: Usage | None, estimate: Usage) -> None:
         """Book one request, in the store's transaction if it is in one. Without the endpoint's
@@ -164,41 +153,33 @@ class Ledger:
         cost = self.prices.cost(model, counts, self.batch)
         unconfirmed = 0.0 if usage else self.prices.cost(model, estimate, self.batch)
         self.cost += cost + unconfirmed
-        self.requests += 1
-        with self.store.plain_errors():
-            self.store.connection.execute(
-                "INSERT INTO ledger VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET requests = requests + 1, "
-                "input_tokens = input_tokens + excluded.input_tokens, "
-                "cached_tokens = cached_tokens + excluded.cached_tokens, "
-                "output_tokens = output_tokens + excluded.output_tokens, "
-                "cost = cost + excluded.cost, unconfirmed = unconfirmed + excluded.unconfirmed",
-                (
-                    *(self.run, self.source, model, dimension),
-                    *(counts.input, counts.cached, counts.output, cost, unconfirmed),
-                ),
-            )
-
-
-def spent(store: AnswerStore) -> float:
-    """All that the store's answers have cost, of every run, unconfirmed spend included."""
-    with store.plain_errors():
-        query = "SELECT total(cost) + total(unconfirmed) FROM ledger"
-        return float(store.connection.execute(query).fetchone()[0])
-
-
-def spends(store: AnswerStore) -> list[Spend]:
-    """The ledger's rows, runs in the order of their start."""
-    with store.plain_errors():
-        rows = store.connection.execute("SELECT * FROM ledger ORDER BY run, model, dimension")
-        return [Spend(*row) for row in rows]
-
-
-def mean_output(store: AnswerStore) -> dict[tuple[str, str], float]:
-    """Output tokens a request by model and dimension, as far as the store has seen any."""
-    with store.plain_errors():
-        rows = store.connection.execute(
-            "SELECT model, dimension, 1.0 * sum(output_tokens) / sum(requests) FROM ledger "
-            "WHERE unconfirmed = 0 GROUP BY model, dimension"
+        self.store.write(
+            "INSERT INTO ledger VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET requests = requests + 1, "
+            "input_tokens = input_tokens + excluded.input_tokens, "
+            "cached_tokens = cached_tokens + excluded.cached_tokens, "
+            "output_tokens = output_tokens + excluded.output_tokens, "
+            "cost = cost + excluded.cost, unconfirmed = unconfirmed + excluded.unconfirmed",
+            *(self.run, self.source, model, dimension),
+            *(counts.input, counts.cached, counts.output, cost, unconfirmed),
         )
-        return {(model, dimension): mean for model, dimension, mean in rows if mean}
+
+
+def read_total_spend(store: AnswerStore) -> float:
+    """All that the store's answers have cost, of every run, unconfirmed spend included."""
+    return float(store.fetch(f"SELECT {_SPENT}")[0][0])
+
+
+def read_spend(store: AnswerStore) -> list[Spend]:
+    """The ledger's rows, runs in the order of their start."""
+    rows = store.fetch("SELECT * FROM ledger ORDER BY run, model, dimension")
+    return [Spend(*row) for row in rows]
+
+
+def read_mean_output(store: AnswerStore) -> dict[tuple[str, str], float]:
+    """Output tokens a request by model and dimension, as far as the store has seen any."""
+    rows = store.fetch(
+        "SELECT model, dimension, 1.0 * sum(output_tokens) / sum(requests) FROM ledger "
+        "WHERE unconfirmed = 0 GROUP BY model, dimension"
+    )
+    return {(model, dimension): mean for model, dimension, mean in rows if mean}

@@ -1,9 +1,5 @@
-"""HTTP connections for hundreds of requests at a time.
-
-One OpenAI-compatible endpoint: its address, its key, and errors that give neither away.
-
-The source `openai`: any endpoint that speaks chat completions, local servers included.
-"""
+"""The source `openai`: any endpoint that speaks chat completions, local servers included, with a
+key that no message, log or store shows."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -25,7 +22,7 @@ import openai
 
 from ..errors import Errors, MMCoTError
 from ..types import Dimension
-from .prompts import Prompt, data_url, response_formats
+from .prompts import Prompt, data_url
 from .replies import (
     AnswerRejected,
     FormatRefused,
@@ -37,193 +34,56 @@ from .replies import (
     read_reply,
 )
 
-_SHARDS = 64
+_POOLS = 64
 # Seconds. Requests as a whole have a time limit of their own.
 _TIMEOUT = httpx2.Timeout(None, connect=15.0)
-
-
-class ShardedTransport(httpx2.AsyncBaseTransport):
-    """Spreads requests over several connection pools: a pool looks through all its connections at
-    every request, which at hundreds of them costs as much as the request itself."""
-
-    def __init__(self, url: str) -> None:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        context, proxy = _ssl_context(url), _proxy(url)
-        self._pools = [
-            httpx2.AsyncHTTPTransport(verify=context, limits=limits, proxy=proxy)
-            for _ in range(_SHARDS)
-        ]
-        self._busy = [0] * _SHARDS
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        shard = self._busy.index(min(self._busy))
-        self._busy[shard] += 1
-        try:
-            return await self._pools[shard].handle_async_request(request)
-        finally:
-            self._busy[shard] -= 1
-
-    async def aclose(self) -> None:
-        for pool in self._pools:
-            await pool.aclose()
-
-
-def http_client(url: str) -> httpx2.AsyncClient:
-    """A client for one endpoint. Redirects are not followed: they could carry the key elsewhere."""
-    return httpx2.AsyncClient(
-        transport=ShardedTransport(url), timeout=_TIMEOUT, follow_redirects=False
-    )
-
-
-def _ssl_context(url: str) -> ssl.SSLContext:
-    if urlsplit(url).scheme == "https":
-        return httpx2.create_ssl_context()
-    # Never used, and without the authorities, which take a tenth of a second to load.
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def _proxy(url: str) -> str | None:
-    """The environment's proxy for an address: a client with a transport of its own ignores it."""
-    parts = urlsplit(url)
-    if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
-        return None
-    proxies = urllib.request.getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
-
-
 # Shorter keys are the placeholders that local servers take, and may be ordinary words.
 _SECRET_LENGTH = 8
 _DEFAULT_URL = "https://api.openai.com/v1"
-_SHOWN = 300
-
-
-class Endpoint:
-    """Key and address come from the arguments or else from OPENAI_API_KEY and OPENAI_BASE_URL.
-
-    The constructor does not touch the network. It raises MMCoTError without a usable key or
-    address, and for an address that would send the key unencrypted over a network, unless
-    `insecure` allows it.
-    """
-
-    def __init__(
-        self, base_url: str | None = None, api_key: str | None = None, insecure: bool = False
-    ) -> None:
-        self._key = _usable_key(api_key or os.environ.get("OPENAI_API_KEY") or "")
-        self._base_url = base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
-        self.url = _shown(self._base_url)
-        parts = urlsplit(self._base_url)
-        path = parts.path.rstrip("/") + "/chat/completions"
-        self.chat_url = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
-        if not insecure and not _guarded(self._base_url):
-            raise MMCoTError(Errors.E318.format(url=self.url))
-
-    def client(self) -> openai.AsyncOpenAI:
-        """A client without retries of its own. It belongs to the event loop that it is made in."""
-        return openai.AsyncOpenAI(
-            api_key=self._key,
-            base_url=self._base_url,
-            max_retries=0,
-            http_client=http_client(self._base_url),
-        )
-
-    def error(self, message: str, **details: object) -> MMCoTError:
-        if "reason" in details:
-            details["reason"] = self.scrubbed(str(details["reason"]))
-        return MMCoTError(message.format(url=self.url, **details))
-
-    def refusal(self, error: RequestRefused, question: str) -> MMCoTError:
-        """An error that ends the run: every such request would be refused."""
-        if error.status in (401, 403):
-            # The server's words may quote a part of the key.
-            return self.error(Errors.E311, status=error.status)
-        return self.error(Errors.E313, question=question, status=error.status, reason=error.reason)
-
-    def foreign(self, error: NotAnEndpoint) -> MMCoTError:
-        return self.error(Errors.E314, reason=error)
-
-    def scrubbed(self, words: str) -> str:
-        """Somebody else's words, short, on one line, and without the key."""
-        if len(self._key) >= _SECRET_LENGTH:
-            words = words.replace(self._key, "***")
-        words = " ".join(words.split()).rstrip(".")
-        return words if len(words) <= _SHOWN else f"{words[: _SHOWN - 3]}..."
-
-
-def _usable_key(key: str) -> str:
-    key = key.strip()
-    if not key:
-        raise MMCoTError(Errors.E310.format(received="none is set"))
-    if not key.isascii() or not key.isprintable():
-        raise MMCoTError(
-            Errors.E310.format(received="the one set holds characters no key can have")
-        )
-    return key
-
-
-def _shown(base_url: str) -> str:
-    """The address for messages: without user, password and query."""
-    try:
-        parts = urlsplit(base_url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
-        _ = parts.port
-    except ValueError:
-        valid = False
-    if not valid:
-        raise MMCoTError(Errors.E315.format(url=base_url.rpartition("@")[2]))
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _guarded(base_url: str) -> bool:
-    parts = urlsplit(base_url)
-    if parts.scheme == "https" or parts.hostname == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        return False
-
-
+_LONGEST_REASON = 300
 _DISCONNECTED = (openai.APIConnectionError, httpx2.TransportError)
 
 
-class OpenAISource:
-    """Asks one endpoint about `model`, or about the model that `models` names for a dimension.
+@dataclass(frozen=True)
+class OpenAISettings:
+    """Which endpoint to ask about which model, and how.
 
-    `temperature` None leaves the endpoint's own; `timeout` is in seconds, for a request as a
-    whole. Raises like Endpoint; the constructor does not touch the network.
+    `models` names other models for single dimensions. `base_url` and `api_key` are
+    OPENAI_BASE_URL's and OPENAI_API_KEY's by default; `insecure` allows to send the key unencrypted
+    over a network. `temperature` None leaves the endpoint's own; `timeout` is in seconds, for a
+    request as a whole.
     """
+
+    model: str
+    models: Mapping[Dimension, str] = field(default_factory=dict)
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    insecure: bool = False
+    temperature: float | None = None
+    timeout: float = 60.0
+
+
+class OpenAISource:
+    """Asks one endpoint. Raises like Endpoint; the constructor does not touch the network."""
 
     paid = True
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        models: Mapping[Dimension, str] | None = None,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        insecure: bool = False,
-        temperature: float | None = None,
-        timeout: float = 60.0,
-        name: str = "openai",
-    ) -> None:
+    def __init__(self, settings: OpenAISettings, name: str = "openai") -> None:
         self.name = name
-        self.endpoint = Endpoint(base_url, api_key, insecure)
+        self.endpoint = Endpoint(settings)
         self.url = self.endpoint.url
-        self._model = model
-        self._models = dict(models or {})
-        self._temperature = temperature
-        self._timeout = timeout
+        self._settings = settings
         self._client: openai.AsyncOpenAI | None = None
         # How many response formats of the list a model was found not to have.
-        self._refused: dict[str, int] = {}
+        self._formats_refused: dict[str, int] = {}
 
     def model_for(self, dimension: Dimension) -> str:
-        return self._models.get(dimension, self._model)
+        return self._settings.models.get(dimension, self._settings.model)
 
     def parameters(self, prompt: Prompt) -> dict[str, Any]:
         """What goes to the endpoint beside model, messages and response format."""
-        return {} if self._temperature is None else {"temperature": self._temperature}
+        temperature = self._settings.temperature
+        return {} if temperature is None else {"temperature": temperature}
 
     def body(self, prompt: Prompt) -> dict[str, Any]:
         """A request's body. Raises AnswerRejected where its picture cannot be read."""
@@ -236,28 +96,28 @@ class OpenAISource:
             picture = {"type": "image_url", "image_url": image}
             messages[1] = {"role": "user", "content": [text, picture]}
         body = {"model": model, "messages": messages, **self.parameters(prompt)}
-        formats = response_formats(prompt.dimension)[self._refused.get(model, 0) :]
+        formats = prompt.response_formats()[self._formats_refused.get(model, 0) :]
         return body | ({"response_format": formats[0]} if formats else {})
 
-    def lower(self, prompt: Prompt, refused: FormatRefused) -> None:
+    def use_plainer_format(self, prompt: Prompt, refused: FormatRefused) -> None:
         """Use a plainer response format from now on. Raises MMCoTError where there is none."""
         model = self.model_for(prompt.dimension)
-        if self._refused.get(model, 0) >= len(response_formats(prompt.dimension)):
+        if self._formats_refused.get(model, 0) >= len(prompt.response_formats()):
             error = RequestRefused(400, str(refused))
-            raise self.endpoint.refusal(error, described(prompt)) from None
-        self._refused[model] = self._refused.get(model, 0) + 1
+            raise self.endpoint.refusal_error(error, describe(prompt)) from None
+        self._formats_refused[model] = self._formats_refused.get(model, 0) + 1
 
     async def ask(self, prompt: Prompt) -> Reply:
         """The answer. Raises AnswerRejected where the endpoint declines this one prompt or cuts
         its answer off, Unavailable where another try may help, MMCoTError where none will."""
         while True:
-            formats = self._refused.get(self.model_for(prompt.dimension), 0)
+            formats = self._formats_refused.get(self.model_for(prompt.dimension), 0)
             try:
                 return await self._ask(prompt)
             except FormatRefused as refused:
                 # Of many requests in flight, the first to be refused settles it for all.
-                if formats == self._refused.get(self.model_for(prompt.dimension), 0):
-                    self.lower(prompt, refused)
+                if formats == self._formats_refused.get(self.model_for(prompt.dimension), 0):
+                    self.use_plainer_format(prompt, refused)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -267,9 +127,9 @@ class OpenAISource:
     async def _ask(self, prompt: Prompt) -> Reply:
         body = self.body(prompt)
         if self._client is None:
-            self._client = self.endpoint.client()
+            self._client = self.endpoint.make_client()
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._settings.timeout):
                 # Bytes out, bytes in, and the whole address: the library's walk through a body,
                 # its models of an answer and the joining of addresses cost a third of a request.
                 response = await self._client.post(
@@ -279,44 +139,177 @@ class OpenAISource:
                 )
             return read_reply(response.content)
         except TimeoutError:
-            reason = f"no answer in {self._timeout:g} s"
+            reason = f"no answer in {self._settings.timeout:g} s"
             raise Unavailable(reason, billed=True) from None
         except openai.APIStatusError as error:
-            raise self._told(status_fault(error), prompt) from None
+            raise self._as_raised(read_fault(error), prompt) from None
         except _DISCONNECTED as error:
             cause = error.__cause__ or error
-            reason = self.endpoint.scrubbed(str(cause) or type(cause).__name__)
+            reason = self.endpoint.scrub(str(cause) or type(cause).__name__)
             reached = not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
             raise Unavailable(reason, billed=reached) from None
         except NotAnEndpoint as error:
-            raise self.endpoint.foreign(error) from None
+            raise self.endpoint.foreign_error(error) from None
         except (openai.OpenAIError, httpx2.InvalidURL) as error:
             raise self.endpoint.error(Errors.E314, reason=error) from None
 
-    def _told(self, fault: Exception, prompt: Prompt) -> Exception:
+    def _as_raised(self, fault: Exception, prompt: Prompt) -> Exception:
         if isinstance(fault, RequestRefused):
-            return self.endpoint.refusal(fault, described(prompt))
+            return self.endpoint.refusal_error(fault, describe(prompt))
         if isinstance(fault, AnswerRejected | Unavailable):
             # The endpoint's words may quote the key.
-            fault.reason = self.endpoint.scrubbed(fault.reason)
+            fault.reason = self.endpoint.scrub(fault.reason)
         return fault
 
 
-def described(prompt: Prompt) -> str:
+class Endpoint:
+    """An address, a key, and errors that give neither away.
+
+    The constructor does not touch the network. It raises MMCoTError without a usable key or
+    address, and for an address that would send the key unencrypted over a network, unless the
+    settings allow it.
+    """
+
+    def __init__(self, settings: OpenAISettings) -> None:
+        self._key = _check_key(settings.api_key or os.environ.get("OPENAI_API_KEY") or "")
+        self._base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
+        self.url = _strip_secrets(self._base_url)
+        parts = urlsplit(self._base_url)
+        path = parts.path.rstrip("/") + "/chat/completions"
+        self.chat_url = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+        if not settings.insecure and not _is_encrypted_or_local(self._base_url):
+            raise MMCoTError(Errors.E318.format(url=self.url))
+
+    def make_client(self) -> openai.AsyncOpenAI:
+        """A client without retries of its own. It belongs to the event loop that it is made in."""
+        return openai.AsyncOpenAI(
+            api_key=self._key,
+            base_url=self._base_url,
+            max_retries=0,
+            http_client=make_http_client(self._base_url),
+        )
+
+    def error(self, message: str, **details: object) -> MMCoTError:
+        if "reason" in details:
+            details["reason"] = self.scrub(str(details["reason"]))
+        return MMCoTError(message.format(url=self.url, **details))
+
+    def refusal_error(self, error: RequestRefused, question: str) -> MMCoTError:
+        """An error that ends the run: every such request would be refused."""
+        if error.status in (401, 403):
+            # The server's words may quote a part of the key.
+            return self.error(Errors.E311, status=error.status)
+        return self.error(Errors.E313, question=question, status=error.status, reason=error.reason)
+
+    def foreign_error(self, error: NotAnEndpoint) -> MMCoTError:
+        return self.error(Errors.E314, reason=error)
+
+    def scrub(self, words: str) -> str:
+        """Somebody else's words, short, on one line, and without the key."""
+        if len(self._key) >= _SECRET_LENGTH:
+            words = words.replace(self._key, "***")
+        words = " ".join(words.split()).rstrip(".")
+        return words if len(words) <= _LONGEST_REASON else f"{words[: _LONGEST_REASON - 3]}..."
+
+
+def _check_key(key: str) -> str:
+    key = key.strip()
+    if not key:
+        raise MMCoTError(Errors.E310.format(received="none is set"))
+    if not key.isascii() or not key.isprintable():
+        raise MMCoTError(
+            Errors.E310.format(received="the one set holds characters no key can have")
+        )
+    return key
+
+
+def _strip_secrets(base_url: str) -> str:
+    """The address for messages: without user, password and query."""
+    try:
+        parts = urlsplit(base_url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        valid = False
+    if not valid:
+        raise MMCoTError(Errors.E315.format(url=base_url.rpartition("@")[2]))
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _is_encrypted_or_local(base_url: str) -> bool:
+    parts = urlsplit(base_url)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
+class PooledTransport(httpx2.AsyncBaseTransport):
+    """Spreads requests over several connection pools: a pool looks through all its connections at
+    every request, which at two hundred requests in flight takes twice the processor time."""
+
+    def __init__(self, url: str) -> None:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        context, proxy = _make_ssl_context(url), _find_proxy(url)
+        self._pools = [
+            httpx2.AsyncHTTPTransport(verify=context, limits=limits, proxy=proxy)
+            for _ in range(_POOLS)
+        ]
+        self._busy = [0] * _POOLS
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        pool = self._busy.index(min(self._busy))
+        self._busy[pool] += 1
+        try:
+            return await self._pools[pool].handle_async_request(request)
+        finally:
+            self._busy[pool] -= 1
+
+    async def aclose(self) -> None:
+        for transport in self._pools:
+            await transport.aclose()
+
+
+def make_http_client(url: str) -> httpx2.AsyncClient:
+    """A client for one endpoint. Redirects are not followed: they could carry the key elsewhere."""
+    return httpx2.AsyncClient(
+        transport=PooledTransport(url), timeout=_TIMEOUT, follow_redirects=False
+    )
+
+
+def _make_ssl_context(url: str) -> ssl.SSLContext:
+    if urlsplit(url).scheme == "https":
+        return httpx2.create_ssl_context()
+    # Never used, and without the authorities, which take a tenth of a second to load.
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _find_proxy(url: str) -> str | None:
+    """The environment's proxy for an address: a client with a transport of its own ignores it."""
+    parts = urlsplit(url)
+    if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def describe(prompt: Prompt) -> str:
     """A question, for messages."""
     return f"the prompt {prompt.template} for the post {prompt.post_id!r}"
 
 
-def status_fault(error: openai.APIStatusError) -> Exception:
+def read_fault(error: openai.APIStatusError) -> Exception:
     """What a status other than success stands for."""
     try:
         body = json.loads(error.response.content)
     except (ValueError, RecursionError):
         body = error.response.text
-    return fault_of(error.status_code, body, _retry_after(error.response.headers))
+    return fault_of(error.status_code, body, _read_retry_after(error.response.headers))
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def _read_retry_after(headers: Mapping[str, str]) -> float | None:
     """The endpoint's wish in seconds; it may be a number or an HTTP date."""
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         with suppress(KeyError, ValueError):

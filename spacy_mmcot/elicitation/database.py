@@ -1,13 +1,11 @@
-"""The tables in a store's file.
+"""The SQLite file behind an answers store, and its tables:
 
-answers:  every answer, good or rejected; seq says which of several stands.
+answers:  every answer, good or rejected; of several to one question, the highest seq counts.
 attempts: a first answer that could not be used, kept before the repair round is paid for.
 ledger:   what was spent, by run, model and dimension.
-claims:   questions that some run has in flight, with the money set aside for them.
+claims:   questions that a run has in flight, with the money set aside for them.
 batches:  batches at the endpoint, written down before they are made there.
 inbox:    answers of batches that came and are not settled yet.
-
-The SQLite file behind an answers store: opened, laid out, renewed, shared.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from urllib.parse import quote
 from ..errors import Errors, MMCoTError
 from ..files import check_exists
 
-ANSWERS = """
+_TABLES = """
 CREATE TABLE answers (
     seq INTEGER PRIMARY KEY,
     key TEXT NOT NULL,
@@ -43,10 +41,6 @@ CREATE TABLE answers (
     UNIQUE (key, post_id)
 );
 CREATE INDEX answers_by_post ON answers (task, post_id, dimension);
-"""
-# From version 1 of the layout, which had this table alone.
-VARIANTS = "ALTER TABLE answers ADD COLUMN variant INTEGER NOT NULL DEFAULT 0"
-BESIDE = """
 CREATE TABLE attempts (
     key TEXT PRIMARY KEY,
     raw TEXT NOT NULL,
@@ -77,7 +71,6 @@ CREATE TABLE batches (
     name TEXT PRIMARY KEY,
     url TEXT NOT NULL,
     model TEXT NOT NULL,
-    input_file TEXT,
     remote TEXT,
     created REAL NOT NULL
 );
@@ -88,9 +81,8 @@ CREATE TABLE inbox (
     batch TEXT NOT NULL
 )"""
 
-
 _APPLICATION_ID = 0x4D4D436F  # "MMCo", in the file's header
-_VERSION = 2
+_VERSION = 3
 _BUSY_SECONDS = 30.0
 
 
@@ -105,11 +97,11 @@ class Database:
         self.path = path
         if read_only and not path.is_file():
             check_exists(path)
-        with self.plain_errors():
+        with self.translate_errors():
             if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
-                f"file:{quote(str(path.absolute()))}?{self._mode(read_only)}",
+                f"file:{quote(str(path.absolute()))}?{self._access_mode(read_only)}",
                 uri=True,
                 timeout=_BUSY_SECONDS,
                 isolation_level=None,
@@ -122,7 +114,7 @@ class Database:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """For the tables beside the answers. Use it inside `transaction` or `plain_errors`."""
+        """For the tables beside the answers. Use it inside `transaction` or `translate_errors`."""
         return self._connection
 
     @contextmanager
@@ -132,7 +124,7 @@ class Database:
         if self._connection.in_transaction:
             yield self._connection
             return
-        with self.plain_errors():
+        with self.translate_errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -143,7 +135,7 @@ class Database:
 
     def close(self) -> None:
         """Bring all answers into the one file at `path`."""
-        with self.plain_errors():
+        with self.translate_errors():
             if not self._connection.execute("PRAGMA query_only").fetchone()[0]:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
@@ -159,7 +151,7 @@ class Database:
     ) -> None:
         self.close()
 
-    def _mode(self, read_only: bool) -> str:
+    def _access_mode(self, read_only: bool) -> str:
         if not read_only:
             return "mode=rwc"
         # Without a log nobody is writing, and SQLite need not put its own files beside the store.
@@ -170,14 +162,9 @@ class Database:
         execute = self._connection.execute
         if read_only:
             execute("PRAGMA query_only = ON")
-        elif not self._header():
+        elif not self._read_header():
             self._create()
-        application, version = self._header() or (0, 0)
-        if application == _APPLICATION_ID and version < _VERSION:
-            if read_only:
-                reason = "its layout is of an earlier version; spacy-mmcot elicit renews it"
-                raise MMCoTError(Errors.E300.format(path=self.path, reason=reason))
-            version = self._upgrade()
+        application, version = self._read_header() or (0, 0)
         if application != _APPLICATION_ID:
             raise MMCoTError(Errors.E300.format(path=self.path, reason="another kind of database"))
         if version != _VERSION:
@@ -187,7 +174,7 @@ class Database:
             # Survives the end of the process at any moment; only a power cut may take the last few.
             execute("PRAGMA synchronous = NORMAL")
 
-    def _header(self) -> tuple[int, int] | None:
+    def _read_header(self) -> tuple[int, int] | None:
         """Application id and layout version; None in a file without tables."""
         execute = self._connection.execute
         if not execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
@@ -200,8 +187,8 @@ class Database:
     def _create(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
         with self._connection:
-            if not self._header():
-                for statement in (ANSWERS + BESIDE).split(";"):
+            if not self._read_header():
+                for statement in _TABLES.split(";"):
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 self._connection.execute(f"PRAGMA user_version = {_VERSION}")
@@ -216,25 +203,19 @@ class Database:
                     raise
                 time.sleep(0.01)
 
-    def _upgrade(self) -> int:
-        with self.transaction() as connection:
-            if (self._header() or (0, 0))[1] < _VERSION:
-                for statement in (VARIANTS + ";" + BESIDE).split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
-        return _VERSION
-
-    def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        with self.plain_errors():
+    def fetch(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """The rows that a statement gives."""
+        with self.translate_errors():
             return self._connection.execute(statement, values).fetchall()
 
-    def write(self, statement: str, values: tuple[Any, ...]) -> bool:
-        with self.plain_errors():
+    def write(self, statement: str, *values: object) -> bool:
+        """Run a statement, in the transaction if there is one; whether it changed a row."""
+        with self.translate_errors():
             return self._connection.execute(statement, values).rowcount > 0
 
     @contextmanager
-    def plain_errors(self) -> Iterator[None]:
-        """SQLite's errors in our words."""
+    def translate_errors(self) -> Iterator[None]:
+        """SQLite's errors as MMCoTErrors that name the file."""
         try:
             yield
         except sqlite3.OperationalError as error:

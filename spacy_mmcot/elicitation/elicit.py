@@ -1,9 +1,5 @@
-"""The `elicit` block of project.yml: what to ask of which model.
-
-What a run will ask and cost, before it does.
-
-One run of an elicitation: claims and ledger set up, asked by the engine, closed properly.
-"""
+"""Elicitation as a whole: the `elicit` block of a project.yml, the plan of what a run will ask and
+cost, and the run itself."""
 
 from __future__ import annotations
 
@@ -21,17 +17,17 @@ from ..errors import Errors, MMCoTError, explain, first_line
 from ..files import read_bytes
 from ..types import AUGMENTATIONS, DIMENSIONS, Dimension, Post, Task
 from .batches import BatchPace, BatchRunner
-from .claims import Claims, Ledger, mean_output
+from .claims import Claims, Ledger, read_mean_output
 from .client import OpenAISource
 from .engine import Ending, Engine, Pace
-from .prices import Counter, Prices, estimate, exact_counter
-from .prompts import render
+from .prices import Prices, estimate
+from .prompts import QuestionSettings
 from .questions import Elicitation, Report, Source
 from .store import AnswerStore, answer_key
 
 
 class Ask(pydantic.BaseModel):
-    """One dimension: how many variants (rewritings only), and which model if not the run's."""
+    """One dimension: how many variants (augmentations only), and which model if not the run's."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -95,8 +91,8 @@ def read_config(path: Path) -> ElicitConfig:
 
 @dataclass
 class PlannedDimension:
-    """One dimension: requests and tokens, and costs in the prices' currency, None without a
-    price. `there` counts questions that the store has answers to, `not_applicable` those that
+    """One dimension of a plan: requests and tokens, and costs in the prices' currency, None without
+    a price. `there` counts questions that the store has answers to, `not_applicable` those that
     make no sense for their post."""
 
     model: str
@@ -109,75 +105,79 @@ class PlannedDimension:
     batch_cost: float | None = 0.0
 
 
-@dataclass
-class Plan:
-    """By dimension. `estimated` names the models whose tokens are not counted by a tokenizer of
-    theirs."""
+def sum_plan(planned: Iterable[PlannedDimension]) -> PlannedDimension:
+    """All dimensions together; without costs where one has none."""
+    total = PlannedDimension("")
+    for row in planned:
+        total.requests += row.requests
+        total.there += row.there
+        total.not_applicable += row.not_applicable
+        total.input_tokens += row.input_tokens
+        total.output_tokens += row.output_tokens
+        total.cost = _add(total.cost, row.cost)
+        total.batch_cost = _add(total.batch_cost, row.batch_cost)
+    return total
 
-    dimensions: dict[Dimension, PlannedDimension] = field(default_factory=dict)
-    estimated: set[str] = field(default_factory=set)
+
+def _add(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else left + right
 
 
 def plan(
     posts: Iterable[Post],
     source: Source,
     prices: Prices,
-    task: Task,
-    dimensions: Mapping[Dimension, int],
+    settings: QuestionSettings,
     store: AnswerStore | None = None,
-    pictures: Path | None = None,
-) -> Plan:
+) -> dict[Dimension, PlannedDimension]:
     """Count what `elicit` would ask. A repair round, which few answers take, is not counted.
 
-    Output tokens are the mean of what the store's ledger has of a model and dimension, or else
-    typical figures.
+    Input tokens are estimated from the length of the texts. Output tokens are the mean of what the
+    store's ledger has of a model and dimension, or else typical figures.
     """
-    planned = Plan({name: PlannedDimension(source.model_for(name)) for name in dimensions})
-    counters: dict[str, Counter | None] = {}
-    outputs = {} if store is None else mean_output(store)
-    for row in planned.dimensions.values():
-        if row.model not in counters:
-            counters[row.model] = exact_counter(row.model)
-        if counters[row.model] is None:
-            planned.estimated.add(row.model)
-        if prices.find(row.model) is None:
+    planned = {name: PlannedDimension(source.model_for(name)) for name in settings.variants}
+    found = {row.model: prices.find(row.model) for row in planned.values()}
+    for row in planned.values():
+        if found[row.model] is None:
             row.cost = row.batch_cost = None
+    outputs = {} if store is None else read_mean_output(store)
     asked: set[str] = set()
     for post in posts:
-        for dimension, variants in dimensions.items():
-            row = planned.dimensions[dimension]
-            for variant in range(variants):
-                prompt = render(post, dimension, task, variant=variant, pictures=pictures)
-                if prompt is None:
-                    row.not_applicable += 1
-                    continue
-                key = answer_key(prompt, row.model, source.parameters(prompt))
-                known = store.known(key, post.id) if store is not None else None
-                if key in asked or (known and (known.answered or known.shared)):
-                    row.there += 1
-                    continue
-                asked.add(key)
-                usage = estimate(
-                    prompt,
-                    row.model,
-                    prices,
-                    counters[row.model],
-                    outputs.get((row.model, dimension)),
-                )
-                row.requests += 1
-                row.input_tokens += usage.input
-                row.output_tokens += usage.output
-                if row.cost is not None and row.batch_cost is not None:
-                    row.cost += prices.cost(row.model, usage)
-                    row.batch_cost += prices.cost(row.model, usage, batch=True)
+        for dimension, variant in settings.list_questions():
+            row = planned[dimension]
+            prompt = settings.render(post, dimension, variant)
+            if prompt is None:
+                row.not_applicable += 1
+                continue
+            key = answer_key(prompt, row.model, source.parameters(prompt))
+            known = store.known(key, post.id) if store is not None else None
+            if key in asked or (known and (known.answered or known.shared)):
+                row.there += 1
+                continue
+            asked.add(key)
+            price = found[row.model]
+            usage = estimate(prompt, price, outputs.get((row.model, dimension)))
+            row.requests += 1
+            row.input_tokens += usage.input
+            row.output_tokens += usage.output
+            if price is not None:
+                row.cost = _add(row.cost, price.cost(usage))
+                row.batch_cost = _add(row.batch_cost, price.cost(usage, batch=True))
     return planned
 
 
-class Money(NamedTuple):
+@dataclass(frozen=True)
+class Money:
     """Prices, and the cap on all that the store's answers may cost, in the prices' currency."""
 
-    prices: Prices
+    prices: Prices = field(default_factory=Prices)
     cap: float | None = None
+
+    def check_prices(self, models: Iterable[str]) -> None:
+        """Raises MMCoTError where there is a cap and a model has no price."""
+        for model in sorted(set(models)):
+            if self.cap is not None and self.prices.find(model) is None:
+                raise MMCoTError(Errors.E321.format(model=model))
 
 
 class Result(NamedTuple):
@@ -188,8 +188,9 @@ class Result(NamedTuple):
     cost: float
 
 
-# Number of questions settled since the last call, and what the run has cost so far.
-Progress = Callable[[int, float], None]
+# Takes the numbers of questions settled, and failed among them, since the last call, and what the
+# run has cost so far.
+Progress = Callable[[int, int, float], None]
 
 
 def elicit(
@@ -203,32 +204,30 @@ def elicit(
     money: Money | None = None,
     batches: BatchPace | None = None,
     pictures: Path | None = None,
-    on_progress: Progress = lambda settled, cost: None,
-    on_failed: Callable[[int], None] = lambda questions: None,
+    on_progress: Progress = lambda settled, failed, cost: None,
 ) -> Result:
     """Ask `source` what `store` does not know yet about `posts`, which may be iterated repeatedly.
 
     `dimensions` may say how many variants of each are wanted; `batches` asks by the Batch API
     instead of one by one; `pictures` is the folder of the posts' pictures for a model that sees.
-    Whatever ends the run, each answer that arrived is in
-    the store. Raises MMCoTError where the source fails for good.
+    Whatever ends the run, each answer that arrived is in the store. Raises MMCoTError where the
+    source fails for good.
     """
-    pace, money = pace or Pace(), money or Money(Prices())
+    pace, money = pace or Pace(), money or Money()
     claims, ledger = None, None
     if source.paid:
-        run = run_name()
+        run = make_run_name()
         claims = Claims(store, run, pace.claim_seconds(), money.cap)
         ledger = Ledger(store, money.prices, run, source.name, batch=batches is not None)
     elicitation = Elicitation(
         store,
         source,
-        task,
-        dimensions,
-        pictures=pictures,
+        QuestionSettings.of(task, dimensions, pictures),
         claims=claims,
         ledger=ledger,
-        on_failed=on_failed,
-        on_settled=lambda settled: on_progress(settled, ledger.cost if ledger else 0.0),
+        on_settled=lambda settled, failed: on_progress(
+            settled, failed, ledger.cost if ledger else 0.0
+        ),
     )
     if batches is not None and isinstance(source, OpenAISource) and claims is not None:
         ending = BatchRunner(elicitation, source, claims, batches).run(posts)
@@ -237,6 +236,6 @@ def elicit(
     return Result(elicitation.report, ending, ledger.cost if ledger else 0.0)
 
 
-def run_name() -> str:
+def make_run_name() -> str:
     """Names sort by the time of the run's start (UTC)."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"

@@ -1,9 +1,14 @@
-"""Asking question by question, many at a time: workers, retries, budget, and an orderly end."""
+"""Asking question by question, many at a time: workers, rates, retries, budget, and an orderly end.
+
+Waits between tries are made here and not by a retry library: each try also passes the rate limits,
+the breaker, the budget and the end of the run, which all workers share.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,16 +16,25 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from aiolimiter import AsyncLimiter
+
 from ..errors import Errors, MMCoTError
 from ..types import Post
 from .claims import Claim
 from .questions import Elicitation, Job
-from .replies import AnswerRejected, Breaker, EndpointDown, Rates, Reply, Unavailable, wait_before
+from .replies import AnswerRejected, Reply, Unavailable
 
 # Seconds that requests in flight, which are paid for, get when the run is to end.
 _GRACE = 10.0
 _POLL, _LONGEST_POLL = 1.0, 30.0
 _MONEY_POLL = 0.2
+# Seconds between tries, and between requests to an endpoint that is down.
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+_FIRST_PAUSE = 1.0
+# Failures in a row after which an endpoint counts as down.
+_FAILURES_OF_A_DOWN_ENDPOINT = 8
+# A server that has never answered is more likely not there than down.
+_FIRST_PATIENCE = 15.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,7 @@ class Engine:
         Whatever ends the run, each answer that arrived is in the store. Raises MMCoTError where
         the source fails for good.
         """
-        with _calm_collector():
+        with _collect_garbage_rarely():
             asyncio.run(self._run(posts))
         if self._failure is not None:
             raise self._failure
@@ -80,11 +94,11 @@ class Engine:
         self._breaker = Breaker(pace.patience)
         # Only the main thread can have signals, and not on every system.
         with suppress(ValueError, NotImplementedError, RuntimeError):
-            loop.add_signal_handler(signal.SIGINT, self._interrupted)
+            loop.add_signal_handler(signal.SIGINT, self._interrupt)
         if pace.run_timeout is not None:
             loop.call_later(pace.run_timeout, self._stop, Ending.TIME)
         try:
-            await self._passes(posts)
+            await self._run_passes(posts)
         finally:
             await self._elicitation.source.close()
             if self._elicitation.claims is not None:
@@ -92,8 +106,8 @@ class Engine:
             with suppress(ValueError, NotImplementedError, RuntimeError):
                 loop.remove_signal_handler(signal.SIGINT)
 
-    async def _passes(self, posts: Iterable[Post]) -> None:
-        await self._pass(self._elicitation.pending(posts))
+    async def _run_passes(self, posts: Iterable[Post]) -> None:
+        await self._run_pass(self._elicitation.pending(posts))
         pause = _POLL
         while self._elicitation.deferred and not self._stopping.is_set():
             await self._sleep(pause)
@@ -102,9 +116,9 @@ class Engine:
             if self._elicitation.claims and self._elicitation.claims.in_batches():
                 self._elicitation.miss_deferred("waits in a batch: run --source openai-batch")
                 return
-            await self._pass(self._elicitation.pending(posts, deferred=True))
+            await self._run_pass(self._elicitation.pending(posts, deferred=True))
 
-    async def _pass(self, jobs: Iterator[Job | None]) -> None:
+    async def _run_pass(self, jobs: Iterator[Job | None]) -> None:
         workers = [asyncio.create_task(self._work(jobs)) for _ in range(self._pace.workers)]
         everyone = asyncio.gather(*workers, return_exceptions=True)
         stopped = asyncio.ensure_future(self._stopping.wait())
@@ -130,8 +144,8 @@ class Engine:
             if job is None:
                 continue
             try:
-                if not self._stopping.is_set() and await self._claimed(job):
-                    await self._question(job)
+                if not self._stopping.is_set() and await self._claim(job):
+                    await self._ask_question(job)
                 elif self._stopping.is_set():
                     self._elicitation.put_back(job)
             except MMCoTError as error:
@@ -145,7 +159,7 @@ class Engine:
             if self._stopping.is_set():
                 return
 
-    async def _claimed(self, job: Job) -> bool:
+    async def _claim(self, job: Job) -> bool:
         """Whether this run is to ask the question; if not, it is dealt with, or the run stops."""
         claims = self._elicitation.claims
         if claims is None:
@@ -172,8 +186,8 @@ class Engine:
                     if self._stopping.is_set():
                         return False
 
-    async def _question(self, first: Job) -> None:
-        self._elicitation.asking(first)
+    async def _ask_question(self, first: Job) -> None:
+        self._elicitation.count_asked(first)
         job: Job | None = first
         while job is not None:
             if job.repairing and self._stopping.is_set():
@@ -181,20 +195,20 @@ class Engine:
                 self._elicitation.put_back(job)
                 return
             try:
-                reply = await self._answer(job)
+                reply = await self._get_answer(job)
             except AnswerRejected as rejected:
                 job = self._elicitation.reject(job, rejected)
             else:
                 job = None if reply is None else self._elicitation.settle(job, reply)
 
-    async def _answer(self, job: Job) -> Reply | None:
+    async def _get_answer(self, job: Job) -> Reply | None:
         """The answer, after as many tries as it takes; None where the job has come to its end
         without one."""
         source, fault = self._elicitation.source, None
         for attempt in range(self._pace.tries):
             if fault is not None:
-                await self._sleep(wait_before(attempt, fault.retry_after))
-            await self._ready(job)
+                await self._sleep(seconds_before_retry(attempt, fault.retry_after))
+            await self._wait_for_turn(job)
             if self._stopping.is_set():
                 self._elicitation.put_back(job)
                 return None
@@ -204,11 +218,11 @@ class Engine:
                 self._elicitation.charge(job, None)
                 raise
             except AnswerRejected:
-                self._breaker.succeeded()
+                self._breaker.note_success()
                 raise
             except Unavailable as unavailable:
                 fault = unavailable
-                self._breaker.failed(fault)
+                self._breaker.note_failure(fault)
                 if fault.billed:
                     self._elicitation.charge(job, fault.usage)
                 self._check_patience(fault)
@@ -218,16 +232,16 @@ class Engine:
                     self._stop(Ending.BUDGET)
                     return None
                 continue
-            self._breaker.succeeded()
+            self._breaker.note_success()
             if reply is None:
                 self._elicitation.miss(job)
             return reply
         self._elicitation.miss(job, fault.reason if fault else "")
         return None
 
-    async def _ready(self, job: Job) -> None:
+    async def _wait_for_turn(self, job: Job) -> None:
         try:
-            await self._breaker.ready()
+            await self._breaker.wait()
         except EndpointDown as down:
             url = self._elicitation.source.url
             raise MMCoTError(Errors.E312.format(url=url, reason=down)) from None
@@ -250,7 +264,7 @@ class Engine:
         self._ending = self._ending or ending
         self._stopping.set()
 
-    def _interrupted(self) -> None:
+    def _interrupt(self) -> None:
         if self._interrupts:
             # The second Ctrl-C is Python's own again.
             signal.default_int_handler(signal.SIGINT, None)
@@ -258,10 +272,89 @@ class Engine:
         self._stop(Ending.INTERRUPT)
 
 
+class Rates:
+    """Requests and tokens a minute, None for no limit. Bursts stay within a few seconds' worth,
+    so that no minute goes above the limit by more than that."""
+
+    def __init__(self, requests: float | None = None, tokens: float | None = None) -> None:
+        self._requests = None if requests is None else _make_limiter(requests, 1.0)
+        self._tokens = None if tokens is None else _make_limiter(tokens, 5.0)
+
+    async def acquire(self, tokens: int) -> None:
+        """Wait until a request of about so many tokens may start."""
+        if self._requests is not None:
+            await self._requests.acquire()
+        if self._tokens is not None:
+            # One request above the whole burst could never start.
+            await self._tokens.acquire(min(tokens, self._tokens.max_rate))
+
+
+def _make_limiter(per_minute: float, burst_seconds: float) -> AsyncLimiter:
+    burst = max(1.0, per_minute / 60 * burst_seconds)
+    return AsyncLimiter(burst, burst * 60 / per_minute)
+
+
+def seconds_before_retry(attempt: int, retry_after: float | None) -> float:
+    """Seconds before the next try after `attempt` failed ones: what the endpoint asks for, or else
+    twice as long each time. The jitter keeps those who failed together from coming back together.
+    """
+    if retry_after is not None:
+        return retry_after + random.uniform(0, 0.25 * retry_after + 0.1)
+    longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (attempt - 1))
+    return random.uniform(longest / 2, longest)
+
+
+class EndpointDown(Exception):
+    """The endpoint has failed for longer than the run was to wait."""
+
+
+class Breaker:
+    """Holds requests back while an endpoint fails every time: one goes through after each pause,
+    the pauses grow, and `patience` seconds after the last sign of life EndpointDown is raised.
+    Belongs to the event loop that it is made in, and reads its clock."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._failures = 0
+        self._pause = _FIRST_PAUSE
+        self._clock = asyncio.get_running_loop().time
+        self._started = self._clock()
+        self._alive: float | None = None
+        self._gate = asyncio.Lock()
+        self._reason = ""
+
+    def note_success(self) -> None:
+        self._failures, self._pause = 0, _FIRST_PAUSE
+        self._alive = self._clock()
+
+    def note_failure(self, fault: Unavailable) -> None:
+        if fault.down:
+            self._failures += 1
+            self._reason = fault.reason
+        else:
+            self.note_success()
+
+    async def wait(self) -> None:
+        """Wait until a request may be sent. Raises EndpointDown."""
+        if self._failures < _FAILURES_OF_A_DOWN_ENDPOINT:
+            return
+        async with self._gate:
+            if self._failures < _FAILURES_OF_A_DOWN_ENDPOINT:
+                return
+            patience, last = self._patience, self._alive
+            if last is None:
+                patience, last = min(patience, _FIRST_PATIENCE), self._started
+            left = last + patience - self._clock()
+            if left <= 0:
+                raise EndpointDown(self._reason)
+            await asyncio.sleep(min(left, self._pause * random.uniform(0.5, 1.0)))
+            self._pause = min(_LONGEST_WAIT, self._pause * 2)
+
+
 @contextmanager
-def _calm_collector() -> Iterator[None]:
+def _collect_garbage_rarely() -> Iterator[None]:
     """Hundreds of requests in flight are many young objects that soon go by themselves: looking
-    through them as often as Python does by default takes a tenth of the processor's time."""
+    through them as often as Python does by default takes a tenth of a run's processor time."""
     thresholds = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

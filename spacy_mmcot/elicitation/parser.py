@@ -1,108 +1,24 @@
-"""Free-text entity lists, as chat models write them: 1. NAME (kind)2. NAME (kind)Reasoning: ...
+"""From an LLM's raw answer to a value of `Answers`, or to a rejection that says why.
 
-From an LLM's raw answer to a value of `Answers`, or to a rejection that says why.
+Reasoning is cut off first. JSON may stand in a code fence or between other words; of several
+values the last that fits the dimension counts. Damaged JSON is repaired by json-repair and then
+has to be whole: a list is never shortened in silence.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+import json_repair
 from pydantic import BaseModel, ValidationError
 
 from ..errors import explain
 from ..types import Dimension, EntityVariant, NounItem, Post
-from .prompts import surfaces
+from .prompts import list_surfaces
 from .replies import AnswerRejected
-
-_HEADING = re.compile(r"\s*(?:\w+\s+)?named entit(?:y|ies)\s*:\s*", re.IGNORECASE)
-_REASONING = re.compile(r"(?:Reasoning|Explanation)\s*:\s*")
-_NOTHING = re.compile(
-    r"(?:1[.)]\s*)?(?:none\b|n/a\b|nothing\b|no\b|not applicable\b|unfortunately\b|"
-    r"there\s+(?:are|is|do|does|were|was)\b[^.]*?\b(?:no|not|none)\b|"
-    r"the\s+(?:sentence|text|post)\b[^.]*?\b(?:no|not)\b)",
-    re.IGNORECASE,
-)
-_SEPARATORS = " \t\r\n,;.&"
-_ENDS = " \t\r\n,;*\"'“”‘’`"
-_UNNUMBERED = re.compile(r"(?<=\))\s*(?:[,;]|\band\b|\n)\s*(?=\S)|\s*\n\s*")
-_DASH = re.compile(r"\s+[-–—]\s+|:\s+")
-
-
-def parse_listing(text: str) -> tuple[list[NounItem], str]:
-    """The items of a free-text answer, in its order, and its reasoning ("" where it has none).
-
-    An item is a mention and, in its last bracket, a kind, which may hold brackets itself. Items
-    without a kind are left out. An answer that says that there is nothing gives no items.
-    """
-    heading = _HEADING.match(text)
-    body = text[heading.end() :] if heading else text
-    mark = _REASONING.search(body)
-    head, reasoning = (body[: mark.start()], body[mark.end() :]) if mark else (body, "")
-    head = head.strip()
-    if _NOTHING.match(head):
-        return [], reasoning.strip() or ("" if heading else head)
-    numbered = head.startswith(("1.", "1)"))
-    if not (numbered or heading):
-        return [], reasoning.strip() or head
-    chunks = _split_numbered(head) if numbered else _UNNUMBERED.split(head)
-    items = [item for chunk in chunks if (item := _item(chunk)) is not None]
-    return items, reasoning.strip()
-
-
-def _split_numbered(head: str) -> list[str]:
-    chunks, number, start = [], 2, 2
-    while (found := _next_marker(head, start, number)) is not None:
-        chunks.append(head[start : found[0]])
-        start, number = found[1], number + 1
-    return [*chunks, head[start:]]
-
-
-def _next_marker(head: str, start: int, number: int) -> tuple[int, int] | None:
-    # Mentions hold numbers too ("16. August", "Area 2. 0"), so only the number that is due counts,
-    # and one that follows a closed bracket before one that follows a mere blank.
-    candidates = [
-        match.span()
-        for match in re.finditer(rf"(?<![\w.#@]){number}[.)](?!\d)\s*", head[start:])
-        if match.start()
-    ]
-    spans = [(begin + start, end + start) for begin, end in candidates]
-    outside = [s for s in spans if _depth(head[start : s[0]]) <= 0] or spans
-    closed = [s for s in outside if head[start : s[0]].rstrip(_SEPARATORS).endswith(")")]
-    blank = [s for s in outside if head[s[0] - 1] in _SEPARATORS]
-    return next(iter(closed or blank), None)
-
-
-def _depth(text: str) -> int:
-    return text.count("(") - text.count(")")
-
-
-def _item(chunk: str) -> NounItem | None:
-    chunk = chunk.strip().lstrip("-*• ")
-    close = chunk.rfind(")")
-    if close < 0:
-        parts = _DASH.split(chunk, maxsplit=1)
-        return _made(parts[0], parts[1]) if len(parts) == 2 else None
-    depth, begin = 0, close
-    for begin in range(close, -1, -1):
-        depth += {")": 1, "(": -1}.get(chunk[begin], 0)
-        if depth == 0:
-            break
-    else:
-        begin = chunk.find("(")
-    if begin < 0:
-        return None
-    return _made(chunk[:begin], chunk[begin + 1 : close])
-
-
-def _made(mention: str, kind: str) -> NounItem | None:
-    mention, kind = mention.strip(_ENDS), kind.strip(_ENDS + ".")
-    return NounItem(mention=mention, kind=kind) if mention and kind else None
-
-
-__all__ = ["AnswerRejected", "AnswerValue", "parse", "parse_listing"]
 
 AnswerValue = list[NounItem] | str | EntityVariant
 Item = TypeVar("Item", bound=BaseModel)
@@ -110,38 +26,74 @@ Value = TypeVar("Value")
 
 _FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _QUOTES = {'"': '"', "“": "”", "«": "»"}
-_DECODER = json.JSONDecoder()
-# An answer with more JSON values than this is noise, and each one costs a pass over the text.
-_MOST_VALUES = 50
+_REASONING = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|analysis|reflection|scratchpad)"
+_OPENING = rf"[<\[◁]\s*{_REASONING}\s*[>\]▷]"
+_CLOSING = rf"[<\[◁]\s*/\s*{_REASONING}\s*[>\]▷]"
+_REASONED = re.compile(rf"{_OPENING}(?:(?!{_OPENING}).)*?{_CLOSING}", re.DOTALL | re.IGNORECASE)
+_BEFORE_END = re.compile(rf"\A.*{_CLOSING}", re.DOTALL | re.IGNORECASE)
+_UNFINISHED = re.compile(rf"\A\s*{_OPENING}.*\Z", re.DOTALL | re.IGNORECASE)
+# How gpt-oss marks its answer where a server leaves its channels in the text.
+_CHANNEL = re.compile(r"\A.*<\|channel\|>final<\|message\|>", re.DOTALL)
+_END_TOKEN = re.compile(r"(?:<\|(?:return|end|im_end|eot_id)\|>|</s>)\s*\Z")
+
+_OPEN_BRACKET = re.compile(r"[\[{]")
+_BRACKETS = re.compile(r"[\[\]{}]")
+_STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# A bracket that opens JSON, well-formed or not, rather than an aside in prose.
+_LIKE_JSON = re.compile(r"\{\s*(?:[\[{\"'“]|//|/\*|\w+\s*:)|\[\s*(?:[\[{\"'“]|//|/\*)")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_KEY = re.compile(r"[\"'“]\w+[\"'”]\s*:")
+_ELISION = re.compile(r"\.\.\.|…")
+# More JSON values than this are noise, and each one costs a pass over the text.
+_MOST_VALUES = 200
+# Characters. The time of a repair grows with the square of the length.
+_LONGEST_REPAIR = 20_000
 
 
-def parse(
+def parse_answer(
     raw: str, dimension: Dimension, post: Post, dropped: list[str] | None = None
 ) -> AnswerValue:
     """The value that `raw` holds for the field `dimension` of `Answers`.
 
-    JSON may stand in a code fence or between other words. Mentions of a noun list that are not in
-    the post's text, whatever their case, are left out and added to `dropped`; the others are
-    spelt as the text has them. Raises AnswerRejected where the answer is empty, has another form,
-    or does not keep to the post's mentions.
+    Mentions of a noun list that are not in the post's text, whatever their case, are left out and
+    added to `dropped`; the others are spelt as the text has them. Raises AnswerRejected where the
+    answer is empty, has another form, or does not keep to the post's mentions.
     """
-    if not raw.strip():
-        raise AnswerRejected("the answer is empty", raw)
     try:
-        if dimension == "noun":
-            return _noun(raw, post, dropped if dropped is not None else [])
-        if dimension == "entity":
-            return _entity(raw, post)
-        return _text(raw, dimension, post)
+        answer = _cut_reasoning(raw)
+        if not answer.strip():
+            raise AnswerRejected(
+                "the answer holds nothing but reasoning" if raw.strip() else "the answer is empty"
+            )
+        return _READERS[dimension](answer, post, [] if dropped is None else dropped)
     except AnswerRejected as rejected:
         rejected.raw = raw
         raise
 
 
-def _noun(raw: str, post: Post, dropped: list[str]) -> list[NounItem]:
+def _cut_reasoning(raw: str) -> str:
+    if _is_json(raw):
+        # Tags inside its strings are the answer's own.
+        return raw
+    text = _END_TOKEN.sub("", _CHANNEL.sub("", raw))
+    count = 1
+    while count:  # from the innermost outwards
+        text, count = _REASONED.subn("", text)
+    return _UNFINISHED.sub("", _BEFORE_END.sub("", text))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _read_noun(text: str, post: Post, dropped: list[str]) -> list[NounItem]:
     items = []
-    for item in _first_fitting(raw, _noun_items):
-        spelling = _in_text(item.mention, post.text)
+    for item in _read_things(text):
+        spelling = _spelling_in(post.text, item.mention)
         if spelling is None:
             dropped.append(item.mention)
         else:
@@ -149,7 +101,16 @@ def _noun(raw: str, post: Post, dropped: list[str]) -> list[NounItem]:
     return items
 
 
-def _in_text(mention: str, text: str) -> str | None:
+def _read_things(text: str) -> list[NounItem]:
+    values = _find_json(text)
+    # Things one by one, as in JSON Lines, are one list. A list beside them goes before it, but not
+    # an empty one, which may stand for anything.
+    things = [value for value in values if isinstance(value, dict) and "mention" in value]
+    others = [value for value in values if value not in things and (value != [] or not things)]
+    return _last_fitting([things, *others] if things else others, _noun_items)
+
+
+def _spelling_in(text: str, mention: str) -> str | None:
     # LLMs write "#FilmWeek" for the tokens "# FilmWeek", and the other way round.
     letters = "".join(mention.split()).lstrip("#@")
     if not letters:
@@ -163,23 +124,22 @@ def _in_text(mention: str, text: str) -> str | None:
 
 def _noun_items(value: Any) -> list[NounItem]:
     # A JSON mode that allows objects only wraps the list; models choose the key as they like.
-    if isinstance(value, dict) and not NounItem.model_fields.keys() & value.keys():
+    if isinstance(value, dict):
         lists = [v for v in value.values() if isinstance(v, list)]
         if len(lists) != 1:
             raise AnswerRejected(f"an object with {len(lists)} lists, expected one list of things")
         value = lists[0]
-    rows = value if isinstance(value, list) else [value]
-    return [_record(NounItem, row) for row in rows]
+    return [_validate(NounItem, row) for row in value]
 
 
-def _entity(raw: str, post: Post) -> EntityVariant:
-    variant = _first_fitting(raw, _judged_variant)
+def _read_entity(text: str, post: Post, dropped: list[str]) -> EntityVariant:
+    variant = _last_fitting(_find_json(text), _judged_variant)
     for old, new in variant.swaps:
         if old not in post.text:
             raise AnswerRejected(f"swaps {old!r}, which is not in the post")
         if new not in variant.text:
             raise AnswerRejected(f"swaps in {new!r}, which is not in the new text")
-    for surface in surfaces(post):
+    for surface in list_surfaces(post):
         became = surface
         for old, new in variant.swaps:
             became = became.replace(old, new)
@@ -189,15 +149,15 @@ def _entity(raw: str, post: Post) -> EntityVariant:
 
 
 def _judged_variant(value: Any) -> EntityVariant:
-    variant = _record(EntityVariant, value)
+    variant = _validate(EntityVariant, value)
     # The field's default is for recorded answers, whose authors judged them before.
     if "possible" not in variant.model_fields_set:
         raise AnswerRejected("field possible is missing, expected true or false")
     return variant
 
 
-def _text(raw: str, dimension: Dimension, post: Post) -> str:
-    text = raw.strip()
+def _read_text(text: str, post: Post, dropped: list[str]) -> str:
+    text = text.strip()
     fence = _FENCE.fullmatch(text)
     text = fence[1].strip() if fence else text
     closing = _QUOTES.get(text[0]) if text else None
@@ -205,10 +165,6 @@ def _text(raw: str, dimension: Dimension, post: Post) -> str:
         text = text[1:-1].strip()
     if not text:
         raise AnswerRejected("the answer is empty")
-    if dimension == "style":
-        lost = [surface for surface in surfaces(post) if surface not in text]
-        if lost:
-            raise AnswerRejected(f"does not keep the mentions {', '.join(map(repr, lost))}")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -216,33 +172,127 @@ def _text(raw: str, dimension: Dimension, post: Post) -> str:
     return text
 
 
-def _first_fitting(raw: str, read: Callable[[Any], Value]) -> Value:
-    """The first JSON value in the answer that `read` accepts; else the first one's fault."""
+def _read_style(text: str, post: Post, dropped: list[str]) -> str:
+    text = _read_text(text, post, dropped)
+    lost = [surface for surface in list_surfaces(post) if surface not in text]
+    if lost:
+        raise AnswerRejected(f"does not keep the mentions {', '.join(map(repr, lost))}")
+    return text
+
+
+# How each dimension's answer is read: its text without reasoning, its post, and a list to which
+# mentions that are not in the post are added.
+_READERS: dict[Dimension, Callable[[str, Post, list[str]], AnswerValue]] = {
+    "noun": _read_noun,
+    "sentence": _read_text,
+    "multimodality": _read_text,
+    "style": _read_style,
+    "entity": _read_entity,
+    "image": _read_text,
+}
+
+
+class _DuplicateKey(Exception):
+    """Two things may have run into one object."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _DuplicateKey
+    return found
+
+
+# Raw line ends within strings are allowed.
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique)
+
+
+def _find_json(text: str) -> list[Any]:
+    """The JSON values of an answer in its order, repaired where need be. An AnswerRejected stands
+    in the place of a value that is damaged beyond repair or breaks off."""
+    values: list[Any] = []
+    position = 0
+    for _ in range(_MOST_VALUES):
+        found = _OPEN_BRACKET.search(text, position)
+        if found is None:
+            return values
+        start = found.start()
+        try:
+            value, position = _DECODER.raw_decode(text, start)
+        except (json.JSONDecodeError, RecursionError, _DuplicateKey) as error:
+            position = start + 1
+            if not _LIKE_JSON.match(text, start):
+                continue
+            end = _find_end(text, start)
+            if end is None:
+                return [*values, AnswerRejected("the answer breaks off within its JSON")]
+            if isinstance(error, _DuplicateKey):
+                value = AnswerRejected("the JSON has a key twice in one object")
+            else:
+                value = _repair_json(text[start:end])
+            position = end
+        values.append(value)
+    return [*values, AnswerRejected(f"the answer holds over {_MOST_VALUES} JSON values")]
+
+
+def _find_end(text: str, start: int) -> int | None:
+    """Where the bracket at `start` is closed. Brackets in strings do not count, unless the quotes
+    are so damaged that no end is found without them."""
+    for pattern in (_STRINGS_AND_BRACKETS, _BRACKETS):
+        depth = 0
+        for found in pattern.finditer(text, start):
+            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+            if depth == 0:
+                return found.end()
+    return None
+
+
+def _repair_json(text: str) -> Any:
+    """The value of damaged JSON, if everything in it is still there, else an AnswerRejected."""
+    if len(text) > _LONGEST_REPAIR:
+        return AnswerRejected("the JSON is damaged and too long for repair")
+    if _ELISION.search(_STRING.sub("", text)):
+        return AnswerRejected("the JSON leaves out a part with an ellipsis")
+    try:
+        value = json_repair.repair_json(
+            text, return_objects=True, skip_json_loads=True, strict=True
+        )
+    except (ValueError, RecursionError):
+        return AnswerRejected("the JSON is damaged beyond repair")
+    objects, lists, keys = _count_parts(value)
+    whole = objects == text.count("{") and lists >= text.count("[")
+    if not whole or keys < len(_KEY.findall(text)):
+        return AnswerRejected("the JSON is damaged, and a repair would lose a part of it")
+    return value
+
+
+def _count_parts(value: Any) -> tuple[int, int, int]:
+    """How many objects, lists and keys a JSON value has, itself included."""
+    if isinstance(value, dict):
+        own, inner = (1, 0, len(value)), list(value.values())
+    elif isinstance(value, list):
+        own, inner = (0, 1, 0), value
+    else:
+        return (0, 0, 0)
+    parts = [own, *map(_count_parts, inner)]
+    return (sum(p[0] for p in parts), sum(p[1] for p in parts), sum(p[2] for p in parts))
+
+
+def _last_fitting(values: list[Any], read: Callable[[Any], Value]) -> Value:
+    """The last of the values that `read` accepts, unless a damaged one follows it. Raises
+    AnswerRejected with the first one's fault where there is none."""
     fault: AnswerRejected | None = None
-    for value in _json_values(raw):
+    for value in reversed(values):
+        if isinstance(value, AnswerRejected):
+            raise value
         try:
             return read(value)
         except AnswerRejected as rejected:
-            fault = fault or rejected
+            fault = rejected
     raise fault or AnswerRejected("the answer holds no JSON")
 
 
-def _json_values(raw: str) -> Iterator[Any]:
-    for text in [fence[1] for fence in _FENCE.finditer(raw)] + [raw]:
-        position = 0
-        for _ in range(_MOST_VALUES):
-            start = re.compile(r"[\[{]").search(text, position)
-            if start is None:
-                break
-            try:
-                value, position = _DECODER.raw_decode(text, start.start())
-            except (json.JSONDecodeError, RecursionError):
-                position = start.end()
-            else:
-                yield value
-
-
-def _record(model: type[Item], value: Any) -> Item:
+def _validate(model: type[Item], value: Any) -> Item:
     if isinstance(value, dict):
         # Fields beyond the asked ones are remarks of the model's, not a fault.
         value = {name: value[name] for name in model.model_fields if name in value}

@@ -1,15 +1,11 @@
-"""What tokens cost, by model: a table in the package that a file of the user's can add to.
-
-How many tokens a question and its answer take, before anybody counted them.
-"""
+"""What tokens cost, by model, from the user's table or else from the genai-prices package; and how
+many tokens a question and its answer take, before anybody counted them."""
 
 from __future__ import annotations
 
 import functools
 import json
-import threading
-from collections.abc import Callable, Mapping
-from importlib import resources
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +13,37 @@ import pydantic
 
 from ..errors import Errors, MMCoTError, explain
 from ..files import read_bytes
-from ..types import Dimension
-from .prompts import Prompt
+from .prompts import KINDS, Prompt
 from .replies import Usage
 
 _MILLION = 1_000_000
-_Price = pydantic.NonNegativeFloat
+_NonNegative = pydantic.NonNegativeFloat
+# OpenAI's models that see, and about the tokens that one picture takes at low detail.
+_PICTURE_TOKENS = {
+    "gpt-4o": 85,
+    "gpt-4o-mini": 2833,
+    "gpt-4.1": 85,
+    "gpt-4.1-mini": 415,
+    "gpt-4.1-nano": 630,
+    "gpt-5": 70,
+    "gpt-5-mini": 415,
+    "gpt-5-nano": 630,
+}
 
 
 class Price(pydantic.BaseModel):
-    """Prices of one model, in one currency, a million tokens each. `cached` is for input that the
-    endpoint had in its cache; the batch prices are half of the others where they are not given.
-    `vision` says that the model sees; `picture` is about what one picture takes, in tokens."""
+    """Prices of one model, in one currency, for a million tokens each. `cached` is for input that
+    the endpoint had in its cache; the batch prices are half of the others by default. `vision` says
+    that the model sees; `picture` is about what one picture takes, in tokens."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    input: _Price
-    output: _Price
-    cached: _Price | None = None
-    batch_input: _Price | None = None
-    batch_cached: _Price | None = None
-    batch_output: _Price | None = None
+    input: _NonNegative
+    output: _NonNegative
+    cached: _NonNegative | None = None
+    batch_input: _NonNegative | None = None
+    batch_cached: _NonNegative | None = None
+    batch_output: _NonNegative | None = None
     vision: bool = False
     picture: pydantic.NonNegativeInt = 300
 
@@ -54,34 +60,31 @@ class Price(pydantic.BaseModel):
 
 
 class Prices:
-    """Prices by model: the package's own, and over them those of a JSON file
-    {"MODEL": {"input": 0.15, "output": 0.6, ...}}. Raises MMCoTError for a file that is none."""
+    """Prices by model: those of a JSON file {"MODEL": {"input": 0.15, "output": 0.6, ...}}, and for
+    other models those of genai-prices, in US dollars. A dated version, MODEL-2026-01-31, has its
+    model's price. Raises MMCoTError for a file that is no such table."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._prices = dict(_known())
-        if path is not None:
-            self._prices |= _read(read_bytes(path), path)
+        self._prices = {} if path is None else _read_table(path)
 
     def find(self, model: str) -> Price | None:
-        """A model's prices; a dated version, MODEL-2026-01-31, has its model's."""
-        if model in self._prices:
-            return self._prices[model]
-        head, _, tail = model.rpartition("-20")
-        return self._prices.get(head) if head and tail.replace("-", "").isdigit() else None
+        price = self._prices.get(model) or self._prices.get(_strip_date(model))
+        return price or _find_published(model)
 
     def cost(self, model: str, usage: Usage, batch: bool = False) -> float:
         """In the table's currency; 0 for a model without a price."""
         price = self.find(model)
         return 0.0 if price is None else price.cost(usage, batch)
 
+    def all_see(self, models: Iterable[str]) -> bool:
+        """Whether all models see pictures. They are shown to all or to none, so that answers
+        compare."""
+        found = [self.find(model) for model in models]
+        return all(price is not None and price.vision for price in found)
 
-@functools.cache
-def _known() -> Mapping[str, Price]:
-    file = resources.files("spacy_mmcot.elicitation") / "prices.json"
-    return _read(file.read_bytes(), Path("prices.json"))
 
-
-def _read(data: bytes, path: Path) -> dict[str, Price]:
+def _read_table(path: Path) -> dict[str, Price]:
+    data = read_bytes(path)
     try:
         table = json.loads(data)
         if not isinstance(table, dict):
@@ -94,66 +97,49 @@ def _read(data: bytes, path: Path) -> dict[str, Price]:
     raise MMCoTError(Errors.E320.format(path=path, problem=problem))
 
 
-_BYTES_PER_TOKEN = 4
-_PER_MESSAGE = 4
-_LOAD_SECONDS = 10.0
-# Typical answers of the prompts in templates/, where a store has no better figure yet.
-TYPICAL_OUTPUT: dict[Dimension, int] = {
-    "noun": 160,
-    "sentence": 90,
-    "multimodality": 80,
-    "style": 50,
-    "entity": 100,
-    "image": 25,
-}
-
-Counter = Callable[[str], int]
+def _strip_date(model: str) -> str:
+    head, _, tail = model.rpartition("-20")
+    return head if head and tail.replace("-", "").isdigit() else model
 
 
-def rough_count(text: str) -> int:
-    """About the tokens of a text, from its length in UTF-8."""
-    return len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN + 1
+@functools.cache
+def _find_published(model: str) -> Price | None:
+    # The package's table takes a second to load, which recorded answers and own prices do not need.
+    import genai_prices
 
-
-def exact_counter(model: str) -> Counter | None:
-    """A model's own count of tokens, None where tiktoken is not installed, does not know the
-    model, or has no vocabulary for it at hand and cannot fetch it."""
+    # A thousand tokens: some models cost more beyond a hundred thousand.
+    counts = {
+        "input": {"input_tokens": 1000},
+        "cached": {"input_tokens": 1000, "cache_read_tokens": 1000},
+        "output": {"output_tokens": 1000},
+    }
+    fields: dict[str, Any] = {}
     try:
-        import tiktoken
-    except ImportError:
+        for name, count in counts.items():
+            usage = genai_prices.Usage(**count)
+            single = genai_prices.calc_price(usage, model).total_price
+            context = {"processing": "batch"}
+            batch = genai_prices.calc_price(usage, model, price_context=context).total_price
+            fields[name] = float(single * 1000)
+            if batch != single:
+                fields[f"batch_{name}"] = float(batch * 1000)
+    except LookupError:
         return None
-    found: list[Any] = []
-
-    def load() -> None:
-        try:
-            found.append(tiktoken.encoding_for_model(model))
-        except Exception:  # whatever its HTTP library raises, and KeyError for a strange model
-            return
-
-    # Without a network it may wait for minutes.
-    thread = threading.Thread(target=load, daemon=True)
-    thread.start()
-    thread.join(_LOAD_SECONDS)
-    if not found:
-        return None
-    encode = found[0].encode_ordinary
-    return lambda text: len(encode(text))
+    picture = _PICTURE_TOKENS.get(_strip_date(model))
+    seeing = {} if picture is None else {"vision": True, "picture": picture}
+    return Price(**fields, **seeing)
 
 
-def estimate(
-    prompt: Prompt,
-    model: str,
-    prices: Prices,
-    count: Counter | None = None,
-    output: float | None = None,
-) -> Usage:
-    """What a question will take. `count` and `output` are better figures where there are any."""
-    if count is None:
-        tokens = prompt.length() // _BYTES_PER_TOKEN + 1
-    else:
-        tokens = sum(count(message["content"]) for message in prompt.messages)
+_BYTES_PER_TOKEN = 4
+_TOKENS_PER_MESSAGE = 4
+_TOKENS_PER_PICTURE = 300
+
+
+def estimate(prompt: Prompt, price: Price | None, output: float | None = None) -> Usage:
+    """What a question will take, from the length of its texts. `output` is a better figure for the
+    length of the answer than the kind's typical one, where there is one."""
+    tokens = prompt.count_bytes() // _BYTES_PER_TOKEN + 1
+    tokens += _TOKENS_PER_MESSAGE * len(prompt.messages)
     if prompt.picture is not None:
-        price = prices.find(model)
-        tokens += 300 if price is None else price.picture
-    said = TYPICAL_OUTPUT[prompt.dimension] if output is None else round(output)
-    return Usage(input=tokens + _PER_MESSAGE * len(prompt.messages), output=said)
+        tokens += _TOKENS_PER_PICTURE if price is None else price.picture
+    return Usage(tokens, 0, KINDS[prompt.dimension].tokens if output is None else round(output))

@@ -1,14 +1,10 @@
-"""JSON schemas of the structured answers, in the strict form that endpoints enforce: every field
-required, none beyond.
+"""What an LLM is asked about a post: kinds of question, prompts from versioned templates, and the
+post's picture for models that see.
 
-Posts' pictures for models that see: found, named by their content, scaled down, encoded.
-
-Prompts: versioned jinja2 templates, rendered for one post and one dimension.
-
-A template knows only what `render` hands to it. The knowledge grains get the text and the picture
-or its caption; the augmentations get the mentions' surfaces too; labels and relations reach none
-of them. Of several versions of a template the newest is used, so a new file asks its dimension
-anew and leaves the others alone.
+A template knows only what `render` hands to it. Knowledge templates get the text and the picture or
+its caption; augmentations get the mentions' surfaces too; labels and relations reach none of them.
+Of several versions of a template the newest is used, so a new file asks its dimension anew and
+leaves the others alone.
 """
 
 from __future__ import annotations
@@ -17,8 +13,8 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -26,7 +22,7 @@ import jinja2
 
 from ..pictures.decode import open_picture, small_jpeg
 from ..pictures.read import BadPicture, PicturePolicy, digest, read_picture
-from ..types import AUGMENTATIONS, Dimension, Post, Task
+from ..types import AUGMENTATIONS, DIMENSIONS, Dimension, Post, Task
 from .replies import AnswerRejected
 
 _TEXT = {"type": "string"}
@@ -45,26 +41,67 @@ def _list(item: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": item}
 
 
-# The judgement stands last: a model writes in order, so it judges what it has written.
-_SCHEMAS: dict[Dimension, dict[str, Any]] = {
-    "noun": _object(things=_list(_object(mention=_TEXT, kind=_TEXT, explanation=_TEXT))),
-    "entity": _object(text=_TEXT, swaps=_list(_list(_TEXT)), possible={"type": "boolean"}),
+@dataclass(frozen=True)
+class Kind:
+    """What the questions of one dimension have in common. `schema` is the JSON schema of the
+    answer, in the strict form that endpoints enforce (every field required, none beyond), None for
+    plain text. `tokens` is the length of a typical answer."""
+
+    tokens: int
+    schema: dict[str, Any] | None = None
+    sees_picture: bool = False
+    needs_picture: bool = False
+    needs_mentions: bool = False
+
+
+# A model writes in order, so what judges the answer stands last in a schema.
+KINDS: dict[Dimension, Kind] = {
+    "noun": Kind(
+        160,
+        _object(things=_list(_object(mention=_TEXT, kind=_TEXT, explanation=_TEXT))),
+        sees_picture=True,
+    ),
+    "sentence": Kind(90, sees_picture=True),
+    "multimodality": Kind(80, sees_picture=True, needs_picture=True),
+    "style": Kind(50),
+    "entity": Kind(
+        100,
+        _object(text=_TEXT, swaps=_list(_list(_TEXT)), possible={"type": "boolean"}),
+        needs_mentions=True,
+    ),
+    "image": Kind(25, sees_picture=True, needs_picture=True),
 }
 
 
-def answer_schema(dimension: Dimension) -> dict[str, Any] | None:
-    """The schema of a dimension's answer, None where it is plain text."""
-    return _SCHEMAS.get(dimension)
+@dataclass(frozen=True)
+class QuestionSettings:
+    """What is asked about each post: prompts of which task, how many variants of each dimension
+    (one of a dimension of knowledge, whatever it says), and the folder that the posts' picture
+    paths start from, for a model that sees."""
 
+    task: Task = "ner"
+    variants: Mapping[Dimension, int] = field(default_factory=lambda: dict.fromkeys(DIMENSIONS, 1))
+    pictures: Path | None = None
 
-def response_formats(dimension: Dimension) -> list[dict[str, Any]]:
-    """What to ask an endpoint for, best first; none for plain text. Whatever it grants, the
-    answer is validated all the same."""
-    schema = answer_schema(dimension)
-    if schema is None:
-        return []
-    named = {"name": dimension, "strict": True, "schema": schema}
-    return [{"type": "json_schema", "json_schema": named}, {"type": "json_object"}]
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        dimensions: Mapping[Dimension, int] | Iterable[Dimension],
+        pictures: Path | None = None,
+    ) -> QuestionSettings:
+        """From dimensions with or without numbers of variants."""
+        if not isinstance(dimensions, Mapping):
+            dimensions = dict.fromkeys(dimensions, 1)
+        return cls(task, dimensions, pictures)
+
+    def list_questions(self) -> list[tuple[Dimension, int]]:
+        """Dimension and variant of each question about a post."""
+        return [(name, i) for name, count in self.variants.items() for i in range(count)]
+
+    def render(self, post: Post, dimension: Dimension, variant: int) -> Prompt | None:
+        """See the function `render`."""
+        return render(post, dimension, self.task, variant=variant, pictures=self.pictures)
 
 
 # Pixels of the longer side. Endpoints scale to about this for their cheap level of detail.
@@ -115,11 +152,6 @@ def data_url(picture: Picture) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
-_SEES: frozenset[Dimension] = frozenset({"noun", "sentence", "multimodality", "image"})
-_NEEDS_PICTURE: frozenset[Dimension] = frozenset({"multimodality", "image"})
-_JSON: frozenset[Dimension] = frozenset({"noun", "entity"})
-
-
 class Message(TypedDict):
     role: str
     content: str
@@ -128,7 +160,8 @@ class Message(TypedDict):
 @dataclass(frozen=True)
 class Prompt:
     """One question to an LLM. `template` names the file and its version, such as `ner/noun.v1`;
-    `variant` counts rewritings of one kind from 0; `picture` goes with the last user message."""
+    `variant` counts variants of an augmentation from 0; `picture` goes with the first user
+    message; `schema` is the JSON schema of the answer, None for plain text."""
 
     template: str
     messages: Sequence[Message]
@@ -136,12 +169,17 @@ class Prompt:
     post_id: str
     variant: int = 0
     picture: Picture | None = None
+    schema: Mapping[str, Any] | None = None
 
-    @property
-    def wants_json(self) -> bool:
-        return self.dimension in _JSON
+    def response_formats(self) -> list[dict[str, Any]]:
+        """What to ask an endpoint for, best first; none for plain text. Whatever it grants, the
+        answer is validated all the same."""
+        if self.schema is None:
+            return []
+        named = {"name": self.dimension, "strict": True, "schema": self.schema}
+        return [{"type": "json_schema", "json_schema": named}, {"type": "json_object"}]
 
-    def length(self) -> int:
+    def count_bytes(self) -> int:
         """Bytes of text in the messages."""
         return sum(len(message["content"].encode("utf-8", "replace")) for message in self.messages)
 
@@ -160,36 +198,37 @@ def render(
     `pictures` is the folder that the posts' picture paths start from, for a model that sees; other
     models, and posts whose picture is not there, have the caption.
     """
-    picture = None
-    if pictures is not None and dimension in _SEES:
+    kind, picture = KINDS[dimension], None
+    if pictures is not None and kind.sees_picture:
         picture = find_picture(post.image, pictures)
     caption = (post.caption or "").strip() if picture is None else ""
-    if dimension in _NEEDS_PICTURE and not caption and picture is None:
+    if kind.needs_picture and not caption and picture is None:
         return None
     parts = {"post": post.text, "caption": caption}
     if dimension in AUGMENTATIONS:
         # A variant of a dev or test post could only leak into training.
         if post.split in ("dev", "test"):
             return None
-        mentions = surfaces(post)
-        if dimension == "entity" and not mentions:
+        mentions = list_surfaces(post)
+        if kind.needs_mentions and not mentions:
             return None
         parts["mentions"] = json.dumps(mentions, ensure_ascii=False) if mentions else ""
-    name = f"{task}/{dimension}.{_version(task, dimension)}"
+    name = f"{task}/{dimension}.{_find_version(task, dimension)}"
     extras = {"variant": variant, "picture": picture is not None}
-    messages = _messages(name, {**_fenced(parts), **extras})
-    return Prompt(name, messages, dimension, post.id, variant, picture)
+    messages = _render_messages(name, {**_delimit(parts), **extras})
+    return Prompt(name, messages, dimension, post.id, variant, picture, kind.schema)
 
 
-def repair(prompt: Prompt, raw: str, reason: str) -> Prompt:
+def render_repair(prompt: Prompt, raw: str, reason: str) -> Prompt:
     """The prompt continued by the answer it got and why that cannot be used."""
-    asked = _messages("common/repair.v1", {"reason": reason, "wants_json": prompt.wants_json})
+    context = {"reason": reason, "wants_json": prompt.schema is not None}
+    asked = _render_messages("common/repair.v1", context)
     # Endpoints refuse an empty message of the assistant's.
     said: list[Message] = [{"role": "assistant", "content": raw}] if raw.strip() else []
     return replace(prompt, messages=[*prompt.messages, *said, *asked])
 
 
-def _messages(name: str, context: Mapping[str, object]) -> list[Message]:
+def _render_messages(name: str, context: Mapping[str, object]) -> list[Message]:
     template = _environment().get_template(f"{name}.jinja")
     rendered = template.new_context(dict(context))
     return [
@@ -200,14 +239,14 @@ def _messages(name: str, context: Mapping[str, object]) -> list[Message]:
 
 
 @functools.cache
-def _version(task: Task, dimension: Dimension) -> str:
+def _find_version(task: Task, dimension: Dimension) -> str:
     """The newest version that there is a file of."""
     prefix = f"{task}/{dimension}.v"
     names = [name for name in _environment().list_templates() if name.startswith(prefix)]
     return f"v{max(int(name[len(prefix) :].split('.')[0]) for name in names)}"
 
 
-def surfaces(post: Post) -> list[str]:
+def list_surfaces(post: Post) -> list[str]:
     """The gold mentions as they stand in the text, in text order, each once. None for a post of
     the split `unlabelled`, which is never used with its labels."""
     if post.split == "unlabelled":
@@ -216,7 +255,7 @@ def surfaces(post: Post) -> list[str]:
     return list(dict.fromkeys(post.text[e.start : e.end] for e in entities))
 
 
-def _fenced(parts: Mapping[str, str]) -> dict[str, str]:
+def _delimit(parts: Mapping[str, str]) -> dict[str, str]:
     # The tags' key is a hash of what they enclose, so that no post can hold its own closing tag,
     # and the text need not be escaped: mentions are to be copied from it letter by letter.
     key = hashlib.sha256("\0".join(parts.values()).encode("utf-8", "replace")).hexdigest()[:10]

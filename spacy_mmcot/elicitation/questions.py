@@ -1,6 +1,4 @@
-"""What an elicitation did, in numbers.
-
-What is to be asked about posts, and what came of it.
+"""What is to be asked of a source about posts, and what came of it.
 
 `Elicitation` says what is still to be asked and settles what comes back, each answer at once. It
 knows neither time nor network: the engine drives it question by question, and batches file by
@@ -10,16 +8,15 @@ file.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Protocol
 
-from ..types import DIMENSIONS, Dimension, Post, Task
+from ..types import Dimension, Post
 from .claims import Claims, Ledger
-from .parser import AnswerValue, parse
+from .parser import AnswerValue, parse_answer
 from .prices import estimate
-from .prompts import Prompt, render, repair
+from .prompts import Prompt, QuestionSettings, find_picture, render_repair
 from .replies import AnswerRejected, Reply, Usage
 from .store import AnswerStore, StoredAnswer, answer_key
 
@@ -54,9 +51,15 @@ class Report:
         every = self.counts.values()
         return Counts(**{f.name: sum(getattr(c, f.name) for c in every) for f in fields(Counts)})
 
+    def share_of_failures(self, paid: bool) -> float:
+        """Rejected answers, and missing ones of a `paid` source, among all that this run asked."""
+        total = self.total()
+        failed = total.rejected + (total.missing if paid else 0)
+        return failed / max(1, total.stored + failed)
 
-# Questions passed over between two breaths of `pending`.
-_BREATH = 100
+
+# How many settled questions `pending` passes over before it lets the event loop run.
+_PASSED_OVER_AT_ONCE = 100
 
 
 class Source(Protocol):
@@ -105,48 +108,34 @@ class Job:
 class Elicitation:
     """What is to be asked of a source about posts, and what came of it.
 
-    Take jobs from `pending`, tell `asking` when one is sent, and hand the outcome of each to
+    Take jobs from `pending`, call `count_asked` when one is sent, and hand the outcome of each to
     `settle`, `reject`, `miss`, `share` or `put_back`, in any order. What is kept is committed
-    before these return. `on_settled` gets the number of questions that found their end, and
-    `on_failed`, before it, of those that found a bad one.
+    before these return. `on_settled` gets the numbers of questions that found their end and, among
+    them, that failed.
 
-    `dimensions` says how many variants of each are wanted; a grain of knowledge has one whatever
-    it says. `pictures` is the folder of the posts' pictures for a model that sees. `claims` and
-    `ledger` are given for a paid source.
+    `claims` and `ledger` are given for a paid source.
     """
 
     def __init__(
         self,
         store: AnswerStore,
         source: Source,
-        task: Task = "ner",
-        dimensions: Mapping[Dimension, int] | Iterable[Dimension] = DIMENSIONS,
+        settings: QuestionSettings,
         *,
-        pictures: Path | None = None,
         claims: Claims | None = None,
         ledger: Ledger | None = None,
-        on_settled: Callable[[int], None] = lambda questions: None,
-        on_failed: Callable[[int], None] = lambda questions: None,
+        on_settled: Callable[[int, int], None] = lambda settled, failed: None,
     ) -> None:
-        if not isinstance(dimensions, Mapping):
-            dimensions = dict.fromkeys(dimensions, 1)
-        self.report = Report({dimension: Counts() for dimension in dimensions})
+        self.report = Report({dimension: Counts() for dimension in settings.variants})
         self.store = store
         self.source = source
         self.claims = claims
         self.ledger = ledger
-        self._task = task
-        self._asks = [(name, i) for name, count in dimensions.items() for i in range(count)]
-        self._pictures = pictures
+        self._settings = settings
         self._on_settled = on_settled
-        self._on_failed = on_failed
         self._waiting: dict[str, list[Post]] = {}
         # Questions that another run has in flight, by post, dimension and variant.
         self.deferred: set[tuple[str, Dimension, int]] = set()
-
-    @property
-    def questions_per_post(self) -> int:
-        return len(self._asks)
 
     def pending(self, posts: Iterable[Post], deferred: bool = False) -> Iterator[Job | None]:
         """The questions that the store cannot answer yet, made one by one as they are taken, and
@@ -155,26 +144,26 @@ class Elicitation:
         chosen, self.deferred = self.deferred if deferred else None, set()
         passed = 0
         for post in posts:
-            for dimension, variant in self._asks:
+            for dimension, variant in self._settings.list_questions():
                 if chosen is not None and (post.id, dimension, variant) not in chosen:
                     continue
-                job = self._job(post, dimension, variant)
+                job = self._make_job(post, dimension, variant)
                 if job is not None:
                     yield job
                     continue
                 passed += 1
-                if passed % _BREATH == 0:
+                if passed % _PASSED_OVER_AT_ONCE == 0:
                     yield None
-            if chosen is None and self._pictures is not None and post.image:
-                prompt = render(post, "sentence", self._task, pictures=self._pictures)
-                self.report.captions_only += prompt is None or prompt.picture is None
+            if chosen is None and self._settings.pictures is not None and post.image:
+                picture = find_picture(post.image, self._settings.pictures)
+                self.report.captions_only += picture is None
 
-    def _job(self, post: Post, dimension: Dimension, variant: int) -> Job | None:
+    def _make_job(self, post: Post, dimension: Dimension, variant: int) -> Job | None:
         counts = self.report.counts[dimension]
-        prompt = render(post, dimension, self._task, variant=variant, pictures=self._pictures)
+        prompt = self._settings.render(post, dimension, variant)
         if prompt is None:
             counts.not_applicable += 1
-            self._on_settled(1)
+            self._on_settled(1, 0)
             return None
         model = self.source.model_for(dimension)
         key = answer_key(prompt, model, self.source.parameters(prompt))
@@ -186,24 +175,25 @@ class Elicitation:
             self.store.renew(key, post.id)
         elif not (known.shared and self.store.share(key, post.id)):
             self._waiting[key] = [post]
-            job = self._new_job(key, prompt, post, model)
+            job = self._price_job(key, prompt, post, model)
             attempt = self.store.attempt(key) if known.attempted else None
-            return self._repair(job, *attempt) if attempt else job
+            return self._make_repair(job, *attempt) if attempt else job
         counts.already_there += 1
-        self._on_settled(1)
+        self._on_settled(1, 0)
         return None
 
-    def _new_job(self, key: str, prompt: Prompt, post: Post, model: str) -> Job:
+    def _price_job(self, key: str, prompt: Prompt, post: Post, model: str) -> Job:
         if self.ledger is None:
             return Job(key, prompt, post, Usage(), 0.0)
-        prices = self.ledger.prices
-        expected = estimate(prompt, model, prices)
-        return Job(key, prompt, post, expected, prices.cost(model, expected, self.ledger.batch))
+        price = self.ledger.prices.find(model)
+        expected = estimate(prompt, price)
+        cost = 0.0 if price is None else price.cost(expected, self.ledger.batch)
+        return Job(key, prompt, post, expected, cost)
 
-    def _repair(self, job: Job, raw: str, reason: str) -> Job:
-        return replace(job, prompt=repair(job.prompt, raw, reason), repairing=True)
+    def _make_repair(self, job: Job, raw: str, reason: str) -> Job:
+        return replace(job, prompt=render_repair(job.prompt, raw, reason), repairing=True)
 
-    def asking(self, job: Job) -> None:
+    def count_asked(self, job: Job) -> None:
         self.report.counts[job.prompt.dimension].asked += 1
 
     def settle(self, job: Job, reply: Reply) -> Job | None:
@@ -211,7 +201,7 @@ class Elicitation:
         none. Returns the job of the repair round where one is due."""
         dropped: list[str] = []
         try:
-            value = parse(reply.text, job.prompt.dimension, job.post, dropped)
+            value = parse_answer(reply.text, job.prompt.dimension, job.post, dropped)
         except AnswerRejected as rejected:
             rejected.usage = reply.usage
             return self.reject(job, rejected)
@@ -228,7 +218,7 @@ class Elicitation:
             with self.store.transaction():
                 self.store.put_attempt(job.key, rejected.raw, rejected.reason)
                 self._book(job, rejected.usage)
-            return self._repair(job, rejected.raw, rejected.reason)
+            return self._make_repair(job, rejected.raw, rejected.reason)
         counts = self.report.counts[job.prompt.dimension]
         billed = rejected.usage is not None or not rejected.final
         counts.rejected += self._keep(
@@ -244,12 +234,11 @@ class Elicitation:
 
     def miss(self, job: Job, reason: str | None = None) -> None:
         """There is no answer: nothing is kept, so a later run asks again."""
-        posts = self._let_go(job)
+        posts = self._release(job)
         self.report.counts[job.prompt.dimension].missing += len(posts)
         if reason is not None:
             self.report.unanswered[reason] += len(posts)
-            self._on_failed(len(posts))
-        self._on_settled(len(posts))
+        self._on_settled(len(posts), 0 if reason is None else len(posts))
 
     def share(self, job: Job) -> None:
         """Another run has answered the question meanwhile."""
@@ -257,7 +246,7 @@ class Elicitation:
         for post in posts:
             self.store.share(job.key, post.id)
         self.report.counts[job.prompt.dimension].already_there += len(posts)
-        self._on_settled(len(posts))
+        self._on_settled(len(posts), 0)
 
     def defer(self, job: Job) -> None:
         """Another run has the question in flight: `pending` can take it up again later."""
@@ -266,17 +255,17 @@ class Elicitation:
 
     def put_back(self, job: Job) -> None:
         """The question was not asked, or its answer was not waited for."""
-        self._let_go(job)
+        self._release(job)
 
     def miss_deferred(self, reason: str) -> None:
         """Give up on what other runs have in flight."""
         for _, dimension, _ in self.deferred:
             self.report.counts[dimension].missing += 1
             self.report.unanswered[reason] += 1
-        self._on_settled(len(self.deferred))
+        self._on_settled(len(self.deferred), len(self.deferred))
         self.deferred = set()
 
-    def _let_go(self, job: Job) -> list[Post]:
+    def _release(self, job: Job) -> list[Post]:
         if self.claims is not None:
             self.claims.release(job.key)
         return self._waiting.pop(job.key, [])
@@ -303,7 +292,7 @@ class Elicitation:
                 answer = StoredAnswer(
                     key=job.key,
                     post_id=post.id,
-                    task=self._task,
+                    task=self._settings.task,
                     dimension=prompt.dimension,
                     template=prompt.template,
                     source=self.source.name,
@@ -320,7 +309,5 @@ class Elicitation:
                 self._book(job, usage)
             if self.claims is not None:
                 self.claims.release(job.key)
-        if value is None:
-            self._on_failed(len(posts))
-        self._on_settled(len(posts))
+        self._on_settled(len(posts), len(posts) if value is None else 0)
         return len(posts)

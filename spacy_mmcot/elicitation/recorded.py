@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ..errors import explain, located
-from ..files import iter_lines
+from ..files import decode_line, iter_lines, parse_json
 from ..types import Answers, Dimension
 from .prompts import Prompt
 from .replies import Reply
 
 _EXPECTED = "one JSON object with an id and answers"
+Record = TypeVar("Record")
 
 
 class RecordedSource:
@@ -63,7 +65,7 @@ def read_answers(path: Path) -> dict[str, Answers]:
     for number, line in iter_lines(path):
         if not line.strip():
             continue
-        row = _row(path, number, line)
+        row = read_record(Answers.model_validate, path, number, line, _EXPECTED)
         if row.id in answers:
             problem = f"id {row.id!r} occurs in line {first_line[row.id]} too"
             raise located(
@@ -74,15 +76,15 @@ def read_answers(path: Path) -> dict[str, Answers]:
     return answers
 
 
-def _row(path: Path, number: int, line: bytes) -> Answers:
+def read_record(
+    parse: Callable[[Any], Record], path: Path, number: int, line: bytes, expected: str
+) -> Record:
+    """What `parse` makes of the JSON in a line of a file. Raises MMCoTError that names the line,
+    also where `parse` raises ValidationError."""
     try:
-        return Answers.model_validate(json.loads(line.decode("utf-8")))
-    except UnicodeDecodeError as error:
-        problem, expected = f"byte {error.start + 1} of the line is not UTF-8", "text in UTF-8"
-    except json.JSONDecodeError as error:
-        problem, expected = f"not JSON ({error.msg} at character {error.pos + 1})", _EXPECTED
-    except RecursionError:
-        problem, expected = "the JSON is nested too deeply", _EXPECTED
+        return parse(parse_json(decode_line(path, number, line)))
     except ValidationError as error:
         problem, expected = explain(error)
+    except ValueError as error:
+        problem = str(error)
     raise located(path, number, problem, expected, "Correct the row or delete it.")

@@ -1,10 +1,8 @@
-"""The answers store: one SQLite file that keeps every answer an LLM gave, good or rejected.
+"""The answers store: one SQLite file that keeps every answer an LLM gave, good or rejected, and its
+export as JSON Lines.
 
 An answer is found by what was asked (template, messages, picture, model, parameters), so nothing
-is asked twice, and a changed prompt or model asks anew beside the old answers. The same file keeps
-what a run must not forget: spend, claims, first attempts and batches (see ledger, claims, batches).
-
-A store's answers as JSON Lines, for other machines and other eyes.
+is asked twice, and a changed prompt or model asks anew beside the old answers.
 """
 
 from __future__ import annotations
@@ -21,17 +19,16 @@ import pydantic
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from ..errors import Errors, MMCoTError, explain, located
+from ..errors import Errors, MMCoTError, explain
 from ..files import iter_lines, replace_file
 from ..types import DIMENSIONS, KNOWLEDGE, Answers, Dimension, Task, Text
 from .database import Database
 from .parser import AnswerValue
-from .prompts import Prompt, answer_schema
-from .recorded import read_answers
+from .prompts import Prompt
+from .recorded import read_answers, read_record
 
-_COLUMNS = (
-    "key, post_id, task, dimension, template, source, model, raw, value, status, reason, variant"
-)
+# The fields of StoredAnswer in their order.
+_COLUMNS = "key, post_id, task, dimension, template, source, model, raw, value, reason, variant"
 
 
 @dataclass(frozen=True)
@@ -65,9 +62,9 @@ def answer_key(prompt: Prompt, model: str, parameters: Mapping[str, object]) -> 
     asked: list[Any] = [prompt.template, list(prompt.messages), model, dict(parameters)]
     if prompt.picture is not None:
         asked.append(prompt.picture.digest)
-    if prompt.wants_json:
+    if prompt.schema is not None:
         # Which of its formats an endpoint grants is found out later; what is wanted is known.
-        asked.append(answer_schema(prompt.dimension))
+        asked.append(prompt.schema)
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode("ascii")).hexdigest()
 
 
@@ -78,40 +75,38 @@ class AnswerStore(Database):
     def put(self, answer: StoredAnswer) -> bool:
         """Keep an answer; False where the store has it already."""
         value = None if answer.value is None else to_json(answer.value).decode()
-        row = (
-            *(answer.key, answer.post_id, answer.task, answer.dimension, answer.template),
-            *(answer.source, answer.model, _storable(answer.raw), value),
-            *("rejected" if value is None else "ok", _storable(answer.reason)),
-            *(answer.variant, _now()),
-        )
-        marks = ", ".join("?" * len(row))
         return self.write(
-            f"INSERT OR IGNORE INTO answers ({_COLUMNS}, created) VALUES ({marks})", row
+            f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(answer.key, answer.post_id, answer.task, answer.dimension, answer.template),
+            *(answer.source, answer.model, _replace_surrogates(answer.raw), value),
+            *(_replace_surrogates(answer.reason), answer.variant),
+            *("rejected" if value is None else "ok", _now()),
         )
 
     def known(self, key: str, post_id: str) -> Known:
         """What the store has about a question of a post's, in one look."""
-        row = self.rows(
+        (row,) = self.fetch(
             "SELECT EXISTS (SELECT 1 FROM answers WHERE key = ? AND post_id = ?), "
             "EXISTS (SELECT 1 FROM answers WHERE key = ?), "
             "EXISTS (SELECT 1 FROM attempts WHERE key = ?)",
             *(key, post_id, key, key),
-        )[0]
+        )
         return Known(*map(bool, row))
 
     def share(self, key: str, post_id: str) -> bool:
         """Keep the answer to the same question about another post for this post too."""
         columns = _COLUMNS.replace("post_id", "?")
         return self.write(
-            f"INSERT OR IGNORE INTO answers ({_COLUMNS}, created) "
-            f"SELECT {columns}, created FROM answers WHERE key = ? LIMIT 1",
-            (post_id, key),
+            f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
+            f"SELECT {columns}, status, created FROM answers WHERE key = ? LIMIT 1",
+            *(post_id, key),
         )
 
     def renew(self, key: str, post_id: str) -> bool:
         """Let this answer stand again where a later one to the same post and dimension, by
         another model or prompt, has taken its place."""
-        later = self.rows(
+        later = self.fetch(
             "SELECT 1 FROM answers a JOIN answers b USING (task, post_id, dimension, variant) "
             "WHERE a.key = ? AND a.post_id = ? AND b.seq > a.seq LIMIT 1",
             *(key, post_id),
@@ -119,58 +114,56 @@ class AnswerStore(Database):
         return bool(later) and self.write(
             "UPDATE answers SET seq = (SELECT max(seq) + 1 FROM answers) "
             "WHERE key = ? AND post_id = ?",
-            (key, post_id),
+            *(key, post_id),
         )
 
     def attempt(self, key: str) -> tuple[str, str] | None:
         """Raw text and reason of a first answer that could not be used, while its repair round is
         not settled."""
-        rows = self.rows("SELECT raw, reason FROM attempts WHERE key = ?", key)
+        rows = self.fetch("SELECT raw, reason FROM attempts WHERE key = ?", key)
         return rows[0] if rows else None
 
     def put_attempt(self, key: str, raw: str, reason: str) -> None:
-        row = (key, _storable(raw), _storable(reason))
-        self.write("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?)", row)
+        texts = (_replace_surrogates(raw), _replace_surrogates(reason))
+        self.write("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?)", key, *texts)
 
     def drop_attempt(self, key: str) -> None:
-        self.write("DELETE FROM attempts WHERE key = ?", (key,))
+        self.write("DELETE FROM attempts WHERE key = ?", key)
 
     def answers(self, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
         """The good answers by post id, in the order of the ids; of several to the same post and
         dimension, the last. `variant` picks among several rewritings of a post."""
         values: dict[str, dict[str, Any]] = {}
-        for post_id, dimension, value in self.rows(
+        for post_id, dimension, value in self.fetch(
             "SELECT post_id, dimension, value FROM answers "
             "WHERE task = ? AND status = 'ok' AND (variant = ? OR dimension IN (?, ?, ?)) "
             "ORDER BY post_id, seq",
             *(task, variant, *KNOWLEDGE),
         ):
-            values.setdefault(post_id, {})[dimension] = self._loaded(post_id, dimension, value)
+            values.setdefault(post_id, {})[dimension] = self._load_value(post_id, dimension, value)
         return {i: Answers.model_validate({"id": i, **by_name}) for i, by_name in values.items()}
 
     def rejected(self) -> list[StoredAnswer]:
         """The answers that could not be used, with their reasons, oldest first."""
-        rows = self.rows(
-            "SELECT key, post_id, task, dimension, template, source, model, raw, value, reason, "
-            "variant FROM answers WHERE status = 'rejected' ORDER BY seq"
-        )
+        query = f"SELECT {_COLUMNS} FROM answers WHERE status = 'rejected' ORDER BY seq"
+        rows = self.fetch(query)
         return [StoredAnswer(*row) for row in rows]
 
-    def every(self) -> Iterator[StoredAnswer]:
+    def iter_all(self) -> Iterator[StoredAnswer]:
         """All answers, the rejected ones too, in an order that does not depend on when they
         came."""
-        with self.plain_errors():
+        with self.translate_errors():
             for row in self.connection.execute(
-                "SELECT key, post_id, task, dimension, template, source, model, raw, value, "
-                "reason, variant FROM answers ORDER BY task, post_id, dimension, variant, seq, key"
+                f"SELECT {_COLUMNS} FROM answers "
+                "ORDER BY task, post_id, dimension, variant, seq, key"
             ):
                 answer = StoredAnswer(*row)
                 if answer.value is not None:
-                    loaded = self._loaded(answer.post_id, answer.dimension, row[8])
+                    loaded = self._load_value(answer.post_id, answer.dimension, row[8])
                     answer = replace(answer, value=loaded)
                 yield answer
 
-    def _loaded(self, post_id: str, dimension: str, value: str) -> Any:
+    def _load_value(self, post_id: str, dimension: str, value: str) -> Any:
         try:
             if dimension not in DIMENSIONS:
                 raise ValueError("unknown dimension")
@@ -197,15 +190,12 @@ def load_answers(path: Path, task: Task = "ner", variant: int = 0) -> dict[str, 
         return store.answers(task, variant)
 
 
-def _storable(text: str | None) -> str | None:
+def _replace_surrogates(text: str | None) -> str | None:
     return text if text is None else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-_CURE = "Correct the row or delete it."
 
 
 class ExportedAnswer(pydantic.BaseModel):
@@ -225,13 +215,15 @@ class ExportedAnswer(pydantic.BaseModel):
     reason: str | None = None
     variant: pydantic.NonNegativeInt = 0
 
-    def stored(self) -> StoredAnswer:
-        """Raises ValidationError where the value is none of the dimension's."""
-        fields = dict(self)
-        if self.value is not None:
-            answers = Answers.model_validate({"id": self.post_id, self.dimension: self.value})
-            fields["value"] = getattr(answers, self.dimension)
-        return StoredAnswer(**fields)
+
+def _parse_exported(row: Any) -> StoredAnswer:
+    """Raises ValidationError, also where the value is none of the dimension's."""
+    exported = ExportedAnswer.model_validate(row)
+    fields = dict(exported)
+    if exported.value is not None:
+        named = {"id": exported.post_id, exported.dimension: exported.value}
+        fields["value"] = getattr(Answers.model_validate(named), exported.dimension)
+    return StoredAnswer(**fields)
 
 
 def export_answers(store: AnswerStore, path: Path) -> int:
@@ -240,7 +232,7 @@ def export_answers(store: AnswerStore, path: Path) -> int:
     written."""
     count = 0
     with replace_file(path) as temporary, temporary.open("wb") as file:
-        for answer in store.every():
+        for answer in store.iter_all():
             file.write(to_json(answer, exclude_none=True) + b"\n")
             count += 1
     return count
@@ -251,22 +243,8 @@ def import_answers(store: AnswerStore, path: Path) -> int:
     a broken row, none: raises MMCoTError that names the line."""
     added = 0
     with store.transaction():
-        for answer in _rows(path):
-            added += store.put(answer)
+        for number, line in iter_lines(path):
+            if line.strip():
+                answer = read_record(_parse_exported, path, number, line, "one answer of an export")
+                added += store.put(answer)
     return added
-
-
-def _rows(path: Path) -> Iterator[StoredAnswer]:
-    for number, line in iter_lines(path):
-        if line.strip():
-            yield _row(path, number, line)
-
-
-def _row(path: Path, number: int, line: bytes) -> StoredAnswer:
-    try:
-        return ExportedAnswer.model_validate(json.loads(line.decode("utf-8"))).stored()
-    except pydantic.ValidationError as error:
-        problem, expected = explain(error)
-    except (ValueError, RecursionError) as error:
-        problem, expected = f"not JSON ({error})", "one answer of an export"
-    raise located(path, number, problem, expected, _CURE)

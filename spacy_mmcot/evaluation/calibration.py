@@ -50,16 +50,10 @@ def compute_reliability(scores: Scores, right: Flags, n_bins: int = 10) -> list[
     curve = []
     for b in range(n_bins):
         inside = bins == b
-        n = int(inside.sum())
-        curve.append(
-            {
-                "low": b / n_bins,
-                "high": (b + 1) / n_bins,
-                "n": n,
-                "score": float(scores[inside].mean()) if n else None,
-                "right": float(right[inside].mean()) if n else None,
-            }
-        )
+        row: dict[str, Any] = {"low": b / n_bins, "high": (b + 1) / n_bins, "n": int(inside.sum())}
+        for key, values in (("score", scores), ("right", right)):
+            row[key] = float(values[inside].mean()) if row["n"] else None
+        curve.append(row)
     return curve
 
 

@@ -144,12 +144,11 @@ def _choose(
 
 
 def _add_cost(point: Point, cost_per_doc: float | None) -> dict[str, Any]:
-    cost = None if cost_per_doc is None else 1000 * cost_per_doc
-    return {
-        **asdict(point),
-        "cost_per_1000": None if cost is None else point.sent * cost,
-        "saved_per_1000": None if cost is None else point.coverage * cost,
-    }
+    """The point's fields, and the LLM's cost and the saving for 1,000 Docs, USD."""
+    shares = {"cost_per_1000": point.sent, "saved_per_1000": point.coverage}
+    if cost_per_doc is None:
+        return {**asdict(point), **dict.fromkeys(shares)}
+    return {**asdict(point), **{key: 1000 * cost_per_doc * s for key, s in shares.items()}}
 
 
 def trace_risk_coverage(
@@ -168,9 +167,8 @@ def trace_risk_coverage(
     last_of_group = numpy.flatnonzero(ordered[1:] < ordered[:-1]) + 1
     points = []
     for k in (n, *last_of_group[::-1].tolist(), 0):
-        if k == n:
-            threshold: float | None = 0.0
-        else:
+        threshold: float | None = 0.0
+        if k < n:
             threshold = _find_shortest(ordered[k], ordered[k - 1]) if k else None
         points.append(
             Point(

@@ -47,16 +47,12 @@ def score_seqeval(examples: Iterable[Example]) -> dict[str, float]:
         if example.reference.has_annotation("ENT_IOB"):
             gold.append(_get_iob_tags(example.reference))
             predicted.append(_get_iob_tags(example.predicted))
-    if not gold:  # seqeval rejects empty lists
-        return {"seqeval_p": 0.0, "seqeval_r": 0.0, "seqeval_f": 0.0}
-    precision, recall, f_score, _ = precision_recall_fscore_support(
-        gold, predicted, average="micro", scheme=IOB2, zero_division=0
-    )
-    return {
-        "seqeval_p": float(precision),
-        "seqeval_r": float(recall),
-        "seqeval_f": float(f_score),
-    }
+    scores = [0.0, 0.0, 0.0]
+    if gold:  # seqeval rejects empty lists
+        scores = precision_recall_fscore_support(
+            gold, predicted, average="micro", scheme=IOB2, zero_division=0
+        )[:3]
+    return {f"seqeval_{key}": float(score) for key, score in zip("prf", scores, strict=True)}
 
 
 def _get_iob_tags(doc: Doc) -> list[str]:

@@ -6,7 +6,8 @@ without gold labels do not count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -36,28 +37,47 @@ def get_typed_relations(
     return {(r.head, labels.get(r.head), r.tail, labels.get(r.tail), r.label) for r in relations}
 
 
+def pair_entities(docs: Iterable[Predicted]) -> Iterator[tuple[set[Mention], set[Mention]]]:
+    """What was found in each Doc and what is gold: a mention is right where its offsets and its
+    label are. Two empty sets for a Doc without gold labels."""
+    for doc in docs:
+        labelled = doc.gold is not None
+        yield (get_mentions(doc.entities), get_mentions(doc.gold)) if labelled else (set(), set())
+
+
+def pair_relations(
+    docs: Iterable[Predicted],
+) -> Iterator[tuple[set[TypedRelation], set[TypedRelation]]]:
+    """As `pair_entities`, end to end: a relation is right where its label and the offsets and
+    labels of both its mentions are."""
+    for doc in docs:
+        if doc.gold_relations is None:
+            yield set(), set()
+        else:
+            yield (
+                get_typed_relations(doc.relations or (), doc.entities),
+                get_typed_relations(doc.gold_relations, doc.gold or ()),
+            )
+
+
 def count_entities(docs: Iterable[Predicted]) -> Counts:
-    """(docs, 3): a mention is right where its offsets and its label are."""
-    return _count(
-        (get_mentions(doc.entities), get_mentions(doc.gold))
-        if doc.gold is not None
-        else (set(), set())
-        for doc in docs
-    )
+    """(docs, 3), of `pair_entities`."""
+    return _count(pair_entities(docs))
 
 
 def count_relations(docs: Iterable[Predicted]) -> Counts:
-    """(docs, 3), end to end: a relation is right where its label and the offsets and labels of
-    both its mentions are."""
-    return _count(
-        (
-            get_typed_relations(doc.relations or (), doc.entities),
-            get_typed_relations(doc.gold_relations, doc.gold or ()),
-        )
-        if doc.gold_relations is not None
-        else (set(), set())
-        for doc in docs
-    )
+    """(docs, 3), of `pair_relations`."""
+    return _count(pair_relations(docs))
+
+
+def count_labels(pairs: Iterable[tuple[set[Any], set[Any]]]) -> dict[str, Counts]:
+    """(3,) for each label, which is the last element of an item, over all pairs of `pair_entities`
+    or `pair_relations`."""
+    totals: dict[str, Counts] = defaultdict(lambda: numpy.zeros(3, dtype="int64"))
+    for found, gold in pairs:
+        for item in found | gold:
+            totals[item[-1]] += (item in found & gold, item in found, item in gold)
+    return totals
 
 
 def _count(pairs: Iterable[tuple[set[Any], set[Any]]]) -> Counts:

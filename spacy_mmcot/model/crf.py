@@ -17,10 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Low enough to bar a step, high enough that sums of a few stay finite in fp32.
+# Low enough to forbid a step, high enough that sums of several stay finite in fp32.
 ILLEGAL = -1e4
 
-# In double precision, what is so much less than the best of its token is not yet lost beside it.
+# The largest difference of log scores whose probabilities still add up in double precision.
 _MAX_SPREAD = 700.0
 
 
@@ -39,7 +39,7 @@ class Lattice(NamedTuple):
     log_z: Tensor
 
 
-def legal_steps(tags: Sequence[str]) -> Tensor:
+def find_legal_steps(tags: Sequence[str]) -> Tensor:
     """Boolean (tags + 1, tags + 1): which BIO steps are legal, boundary last."""
     names = [*tags, ""]
     legal = torch.ones(len(names), len(names), dtype=torch.bool)
@@ -50,7 +50,7 @@ def legal_steps(tags: Sequence[str]) -> Tensor:
     return legal
 
 
-def forward_scores(
+def compute_forward(
     emissions: Tensor, lengths: Tensor, transitions: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Forward scores (batch, tokens, tags) and log Z (batch,). Lengths must be at least 1."""
@@ -63,16 +63,17 @@ def forward_scores(
     )
 
 
-def lattice(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
-    """Forward and backward scores. Positions past a sequence's length hold no meaning.
+def compute_lattice(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
+    """Forward and backward scores. Positions past a sequence's length have no meaning.
 
-    Without gradients a step is a matrix product of probabilities in double precision, each less
-    than the best of its token, in a fifth of the time. What no path reaches then scores -inf.
+    Without gradients a step is a matrix product of probabilities, relative to the best tag of the
+    token, in double precision: 2 to 6 times as fast, 1 to 5% of an exported pipeline. What no path
+    reaches then scores -inf.
     """
     learning = emissions.requires_grad or transitions.requires_grad
     if learning or _spread(emissions, transitions) >= _MAX_SPREAD:
         steps = transitions[:-1, :-1]
-        forward, log_z = forward_scores(emissions, lengths, transitions)
+        forward, log_z = compute_forward(emissions, lengths, transitions)
         backward = _backward(
             emissions,
             lengths,
@@ -90,7 +91,8 @@ def lattice(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
 def _forward(
     emissions: Tensor, lengths: Tensor, transitions: Tensor, step: Step
 ) -> tuple[Tensor, Tensor]:
-    """step: from the forward scores of one token to the next one's, less its emission."""
+    """Forward scores (batch, tokens, tags) and log Z (batch,). step: from the forward scores of one
+    token to the next one's, without its emission."""
     alpha = transitions[-1, :-1] + emissions[:, 0]
     rows = [alpha]
     for t in range(1, emissions.shape[1]):
@@ -102,7 +104,8 @@ def _forward(
 
 
 def _backward(emissions: Tensor, lengths: Tensor, transitions: Tensor, step: Step) -> Tensor:
-    """step: from the backward scores of a token, with its emission, to those of the one before."""
+    """Backward scores (batch, tokens, tags). step: from the backward scores of a token, with its
+    emission, to those of the one before."""
     ends = transitions[:-1, -1]
     beta = ends.expand(len(emissions), -1)
     rows = [beta]
@@ -114,28 +117,28 @@ def _backward(emissions: Tensor, lengths: Tensor, transitions: Tensor, step: Ste
 
 
 def _log_product(scores: Tensor, steps: Tensor) -> Tensor:
-    """log(exp(scores) @ steps), (batch, tags)."""
+    """log(exp(scores) @ steps), (batch, tags). scores: (batch, tags); steps: (tags, tags)."""
     top = scores.amax(dim=1, keepdim=True)
     return torch.log((scores - top).exp() @ steps) + top
 
 
 def _spread(emissions: Tensor, transitions: Tensor) -> float:
-    """A bound on how far two tags of one token lie apart in their forward or backward scores, if
-    each can be reached: a mention's second token is reached from its first alone, which is reached
-    from anywhere."""
+    """An upper bound on the difference of the forward or backward scores of two tags of one token
+    that a path can reach. Two steps connect any tags: an I tag follows its B tag alone, which
+    follows all."""
     legal = transitions[transitions > ILLEGAL / 2]
     tokens = emissions.amax(dim=2) - emissions.amin(dim=2)
     return 2 * float(tokens.max() + legal.max() - legal.min())
 
 
-def log_marginals(scores: Lattice) -> Tensor:
+def compute_log_marginals(scores: Lattice) -> Tensor:
     """log P(tag of token t | sentence), (batch, tokens, tags)."""
     return scores.forward + scores.backward - scores.log_z.view(-1, 1, 1)
 
 
-def best_paths(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> list[list[int]]:
+def find_best_paths(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> list[list[int]]:
     """Viterbi: the best tag sequence of each sentence, always a legal one."""
-    # Tags before sentences: the maximum over the first dimension is several times faster.
+    # Tags first: the maximum over the first dimension is several times faster.
     emitted = emissions.permute(1, 2, 0).contiguous()
     steps = transitions[:-1, :-1].unsqueeze(2)
     score = transitions[-1, :-1].unsqueeze(1) + emitted[0]
@@ -146,7 +149,7 @@ def best_paths(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> list[
     table = torch.stack(scores).permute(0, 2, 1).contiguous()
     last = table[lengths - 1, torch.arange(len(lengths))] + transitions[:-1, -1]
     tag = last.argmax(dim=1)
-    # From the batch's last token backwards; a shorter sentence joins at its own last token.
+    # Backwards from the batch's last token; a shorter sentence starts at its own last token.
     into = transitions[:-1, :-1].T.contiguous()
     tags = [tag]
     for t in range(len(table) - 2, -1, -1):
@@ -157,10 +160,10 @@ def best_paths(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> list[
     return [path[:n].tolist() for path, n in zip(paths, lengths.cpu().numpy(), strict=True)]
 
 
-def path_scores(
+def score_paths(
     emissions: Tensor, lengths: Tensor, transitions: Tensor, paths: Sequence[Sequence[int]]
 ) -> Tensor:
-    """The score of one tag sequence of each sentence, (batch,); less log Z it is the sequence's
+    """The score of one tag sequence of each sentence, (batch,); minus log Z it is the sequence's
     log probability."""
     boundary, n_tokens = len(transitions) - 1, emissions.shape[1]
     rows = [[*path, *[boundary] * (n_tokens - len(path))] for path in paths]
@@ -173,7 +176,7 @@ def path_scores(
     return (emitted * inside).sum(dim=1) + (steps * (position <= lengths.unsqueeze(1))).sum(dim=1)
 
 
-def span_log_probabilities(
+def score_spans(
     scores: Lattice,
     emissions: Tensor,
     lengths: Tensor,
@@ -189,13 +192,13 @@ def span_log_probabilities(
     row, start, end, begin = columns.unbind(dim=1)
     inside = begin + 1
     longer = end - start - 1
-    # In double precision: the difference of two long sums is short.
+    # In double precision, since differences of long sums lose digits.
     sums = emissions.double().cumsum(dim=1)
     emitted = sums[row, end - 1, inside] - sums[row, start, inside]
     steps = (longer > 0) * transitions[begin, inside]
     steps = steps + (longer - 1).clamp(min=0) * transitions[inside, inside]
     last = torch.where(longer > 0, inside, begin)
-    # What may follow: any tag but the one that would make the mention longer, or the end.
+    # What may follow: the end, or any tag but the one that continues the mention.
     after = end.clamp(max=emissions.shape[1] - 1)
     exits = transitions[last, :-1] + emissions[row, after] + scores.backward[row, after]
     exits = exits.scatter(1, inside.unsqueeze(1), -torch.inf)

@@ -206,8 +206,6 @@ def _forward(
         model_output=BaseModelOutput(last_hidden_state=cast(Any, states.detach())),
         align=_align(rows, lengths, states.shape[1]),
         views=views,
-        doc_windows=[len(windows) for windows in spans],
-        token_pieces=lengths,
         grid=get_patch_grid(vision) if vision is not None else (0, 0),
     )
 

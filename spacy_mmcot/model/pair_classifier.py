@@ -6,9 +6,8 @@ reads what an LLM said about the Doc.
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
 import functools
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Optional, cast
+from typing import Any, NamedTuple, Optional, cast
 
 import numpy
 import torch
@@ -36,8 +35,6 @@ def make_knowledge_pairs(entry: DocPairs) -> DocPairs:
     return DocPairs(*find_in_segment(entry.doc, entry.mentions), entry.pairs)
 
 
-Context = Literal["between", "attention"]
-
 # Distances between mentions, in tokens, fall into these buckets by their lower bound; the sign
 # says which of the two comes first.
 _DISTANCES = (0, 1, 2, 3, 5, 9, 17, 33)
@@ -56,26 +53,13 @@ class PairIndex(NamedTuple):
 
 class PairView(nn.Module):
     """The hidden layer's input from one text: a sum of projections of the pair's two mentions (the
-    mean states of their tokens), their types, their distance, the whole doc, and a context. A
-    mention is projected once however many pairs it is in.
-
-    context "between": the mean of the states between the mentions. "attention": a mean over the
-    doc's states, weighted by a query made from both mentions (after Ye et al., ACL 2022, "Packed
-    levitated marker", here on the encoder's last layer so that one pass serves all pairs).
+    mean states of their tokens), the tokens between them, the whole doc, their types and their
+    distance. A mention is projected once however many pairs it is in.
     """
 
-    def __init__(
-        self,
-        width: int,
-        n_types: int,
-        *,
-        hidden: int = 256,
-        dropout: float = 0.2,
-        context: Context = "between",
-    ):
+    def __init__(self, width: int, n_types: int, hidden: int, dropout: float):
         super().__init__()
         self.width = width
-        self.context: Context = context
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, hidden)
         self.tail = nn.Linear(width, hidden, bias=False)
@@ -86,38 +70,19 @@ class PairView(nn.Module):
         self.distance = nn.Embedding(2 * len(_DISTANCES), hidden)
         for embedding in (self.head_type, self.tail_type, self.distance):
             nn.init.normal_(embedding.weight, std=0.02)
-        if context == "attention":
-            self.query = nn.Linear(2 * hidden, hidden)
-            self.key = nn.Linear(width, hidden, bias=False)
 
     def view(self, states: Tensor, index: PairIndex) -> Tensor:
         """states: (tokens, width) of all docs, one after the other. Returns (pairs, hidden)."""
         states = self.dropout(states)
         sums = _sum_states(states)
         mentions = _average(sums, index.mentions)
+        docs = self.doc(_average(sums, index.docs))
         head, tail = index.pairs[:, 0], index.pairs[:, 1]
-        doc = index.doc_of[head]
-        heads, tails = self.head(mentions), self.tail(mentions)
-        summed = heads[head] + tails[tail] + self.doc(_average(sums, index.docs))[doc]
+        summed = self.head(mentions)[head] + self.tail(mentions)[tail] + docs[index.doc_of[head]]
         summed = summed + self.head_type(index.types[head]) + self.tail_type(index.types[tail])
         spans = index.mentions[head], index.mentions[tail]
         summed = summed + self.distance(_bucket_distances(*spans))
-        if self.context == "between":
-            return summed + self.around(_average(sums, _find_between(*spans)))
-        queries = self.query(torch.cat([heads[head], tails[tail]], dim=-1))
-        return summed + self.around(self._attend(states, queries, index.docs, doc))
-
-    def _attend(self, states: Tensor, queries: Tensor, docs: Tensor, doc: Tensor) -> Tensor:
-        """Each query's mean over the states of its doc, (pairs, width). states: (tokens, width);
-        queries: (pairs, hidden); docs: (docs, 2), where their tokens are; doc: (pairs,)."""
-        keys = self.key(states)
-        result = states.new_zeros(len(queries), states.shape[1])
-        for i, (start, end) in enumerate(docs.tolist()):
-            rows = (doc == i).nonzero().squeeze(1)
-            if len(rows):
-                scores = queries[rows] @ keys[start:end].T / math.sqrt(keys.shape[1])
-                result = result.index_copy(0, rows, torch.softmax(scores, -1) @ states[start:end])
-        return result
+        return summed + self.around(_average(sums, _find_between(*spans)))
 
 
 class _Sums(NamedTuple):
@@ -139,16 +104,16 @@ class PairHead(PairView):
         n_types: int,
         n_labels: int,
         *,
-        hidden: int = 256,
-        dropout: float = 0.2,
-        context: Context = "between",
-        knowledge_width: int = 0,
-        view_dropout: float = 0.0,
-        conclusions: bool = False,
+        hidden: int,
+        dropout: float,
+        view_dropout: float,
+        conclusions: bool,
+        knowledge_width: int,
     ):
-        view: dict[str, Any] = {"hidden": hidden, "dropout": dropout, "context": context}
-        super().__init__(width, n_types, **view)
-        self.knowledge = PairView(knowledge_width, n_types, **view) if knowledge_width else None
+        super().__init__(width, n_types, hidden, dropout)
+        self.knowledge: PairView | None = None
+        if knowledge_width:
+            self.knowledge = PairView(knowledge_width, n_types, hidden, dropout)
         self.view_dropout = view_dropout
         self.tags: nn.Embedding | None = None
         if conclusions:
@@ -224,7 +189,6 @@ CHUNK = 8192
 def PairClassifier(
     tok2vec: Model[list[Doc], list[Floats2d]],
     knowledge: Optional[Model[list[Doc], list[Floats2d]]] = None,  # noqa: UP045
-    context: Context = "between",
     hidden: int = 256,
     dropout: float = 0.2,
     view_dropout: float = 0.0,
@@ -237,9 +201,6 @@ def PairClassifier(
         serves the tagger and all pairs.
     knowledge: for a teacher, a second encoder (`spacy_mmcot.KnowledgeReader.v1`) for what the LLM
         said about the doc, in which the same mentions are found; None for a student.
-    context: what represents a pair beside its mentions and the mean of the doc: "between", the mean
-        of the tokens between them, or "attention", a mean over the doc weighted by a query of the
-        pair.
     hidden: units of the classifier's hidden layer.
     dropout: dropout of the token vectors and the hidden layer in training.
     view_dropout: with `knowledge`, how often a pair is trained without its text, and as often
@@ -248,7 +209,6 @@ def PairClassifier(
     conclusions: for a teacher, learn an embedding of what the LLM concludes on each pair.
     """
     settings = {
-        "context": context,
         "hidden": hidden,
         "dropout": dropout,
         "view_dropout": view_dropout,

@@ -10,20 +10,18 @@ the alignment is our own.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import numpy
 import torch
 from numpy.typing import NDArray
 from spacy.tokens import Doc
-from spacy_transformers.data_classes import FullTransformerBatch, TransformerData
-from thinc.api import torch2xp
-from thinc.types import Ragged
+from spacy_transformers.data_classes import FullTransformerBatch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import Errors, MMCoTError
 from ..types import ALIGNMENT_KEY, PROMPT_TARGET_KEY
@@ -250,39 +248,11 @@ class View:
 class PromptedBatch(FullTransformerBatch):
     """A FullTransformerBatch with the attention of its windows to their pictures.
 
-    views: one a window, in order, None without a picture. doc_windows: each Doc's number of
-    windows. token_pieces: for each Doc, each token's number of word pieces. grid: rows and columns
-    of the patches.
+    views: one a window, in order, None without a picture. grid: rows and columns of the patches.
     """
 
     views: Sequence[View | None] = ()
-    doc_windows: Sequence[int] = ()
-    token_pieces: Sequence[Sequence[int]] = ()
     grid: tuple[int, int] = (0, 0)
-
-    def split_by_doc(self) -> list[TransformerData]:
-        """Each Doc's part. The base class counts each Doc's tokens by asking spaCy for every one
-        of them; here their numbers are known."""
-        states = torch2xp(cast(Any, self.model_output).last_hidden_state)
-        result = []
-        window = token = piece = 0
-        for n_windows, pieces in zip(self.doc_windows, self.token_pieces, strict=True):
-            if not n_windows:
-                result.append(TransformerData.empty())
-                continue
-            windows = slice(window, window + n_windows)
-            align = self.align[token : token + len(pieces)]
-            wordpieces = self.wordpieces[windows]
-            result.append(
-                TransformerData(
-                    wordpieces=wordpieces,
-                    model_output=BaseModelOutput(last_hidden_state=cast(Any, states[windows])),
-                    align=Ragged(align.dataXd - piece, align.lengths),
-                )
-            )
-            window, token = windows.stop, token + len(pieces)
-            piece += wordpieces.input_ids.size
-        return result
 
 
 def make_alignment_setter() -> Callable[[list[Doc], FullTransformerBatch], None]:
@@ -295,17 +265,17 @@ def set_alignment(docs: list[Doc], batch: FullTransformerBatch) -> None:
     """Store the attention of each token to the patches on its Doc, where it has a picture."""
     if not isinstance(batch, PromptedBatch):
         return
-    start = 0
-    for doc, n_windows, pieces in zip(docs, batch.doc_windows, batch.token_pieces, strict=True):
-        views = batch.views[start : start + n_windows]
-        start += n_windows
+    all_views, all_counts = iter(batch.views), iter(batch.align.lengths.tolist())
+    for doc, windows in zip(docs, batch.spans, strict=True):
+        views = list(itertools.islice(all_views, len(windows)))
+        counts = list(itertools.islice(all_counts, len(doc)))
         seen = [view for view in views if view is not None]
         if seen and len(seen) == len(views):
             attention = numpy.concatenate([view.attention.cpu().numpy() for view in seen])
             doc.user_data[ALIGNMENT_KEY] = {
                 "gate": float(numpy.mean([view.gate for view in seen])),
                 "grid": list(batch.grid),
-                "tokens": _average_by_token(attention, pieces).astype("float16").tobytes(),
+                "tokens": _average_by_token(attention, counts).astype("float16").tobytes(),
             }
         else:
             doc.user_data.pop(ALIGNMENT_KEY, None)

@@ -15,7 +15,7 @@ from thinc.types import Floats2d
 from torch import Tensor, nn
 
 from .bridge import Settings, TorchShim, prepare_module, split_by_counts, torch_shim
-from .crf import ILLEGAL, legal_steps
+from .crf import ILLEGAL, find_legal_steps
 
 
 class TagHead(nn.Module):
@@ -30,7 +30,7 @@ class TagHead(nn.Module):
         self.linear = nn.Linear(width, len(tags))
         n = len(tags) + 1
         self.steps = nn.Parameter(torch.zeros(n, n), requires_grad=learn_transitions)
-        self.register_buffer("legal", legal_steps(tags), persistent=False)
+        self.register_buffer("legal", find_legal_steps(tags), persistent=False)
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """states: (tokens, width) of all Docs of a batch, one after the other. Returns emissions

@@ -5,7 +5,6 @@
 import functools
 import hashlib
 import itertools
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
@@ -208,6 +207,15 @@ class PretrainedModule(nn.Module):
             patches, self.grid = self._find_patches(torch.zeros(1, 3, self.size, self.size))
         self.width = int(patches.shape[-1])
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of weights and size, equal in every process; for frozen weights alone."""
+        sha = hashlib.sha256(str(self.size).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            sha.update(name.encode())
+            sha.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return sha.hexdigest()[:16]
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.frozen:
@@ -261,50 +269,16 @@ def _make_vision_model(
     """The thinc model. `load` makes the module at `initialize`, `build` makes it again from the
     settings that `load` returned.
 
-    What is cached: a frozen model's features; for one in training, the pixels. Predictions use the
-    memory alone; training, where the same pictures come back in every epoch and run, the disk too.
+    What is cached: a frozen model's features, otherwise pixels. Predictions use the memory alone;
+    training, where the same pictures come back in every epoch and run, the disk too.
     """
     return Model(
         name,
-        functools.partial(
-            _forward, policy=policy, cache=ArrayCache(cache), version=_WeightsVersion(frozen)
-        ),
+        functools.partial(_forward, policy=policy, cache=ArrayCache(cache), frozen=frozen),
         init=functools.partial(_init, load),
         dims={"nO": None},
         shims=[TorchShim(build, lr_scales)],
     )
-
-
-class _WeightsVersion:
-    """Names a module's present weights: by their content where they are frozen, otherwise by a
-    count that every training step raises."""
-
-    def __init__(self, frozen: bool):
-        self.frozen = frozen
-        self._module: Callable[[], Any] | None = None
-        self._name = ""
-        self._count = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy of the model has a module of its own.
-        return {**self.__dict__, "_module": None}
-
-    def name(self, module: nn.Module, *, is_train: bool) -> str:
-        known = self._module() if self._module is not None else None
-        if known is not module or (is_train and not self.frozen):
-            self._count += 1
-            self._name = _hash_weights(module) if self.frozen else f"version-{self._count}"
-            self._module = weakref.ref(module)
-        return self._name
-
-
-def _hash_weights(module: nn.Module) -> str:
-    """Of a module's weights and sizes, equal in every process."""
-    sha = hashlib.sha256(repr((type(module).__name__, getattr(module, "size", 0))).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        sha.update(name.encode())
-        sha.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()[:16]
 
 
 def _init(
@@ -322,21 +296,19 @@ def _forward(
     is_train: bool,
     policy: PicturePolicy,
     cache: ArrayCache,
-    version: _WeightsVersion,
+    frozen: bool,
 ) -> tuple[PatchFeatures, Callable[[Tensor], Sequence[Doc]]]:
     module = prepare_module(model, is_train)
     if module is None:
         raise MMCoTError(Errors.E407.format(name=model.name))
     device = torch_shim(model).device
-    weights = version.name(module, is_train=is_train)
     found = find_pictures(docs, policy)
-    trained = is_train and not version.frozen
-    made_by = f"pixels-{module.size}" if trained else f"features-{weights}"
+    made_by = f"features-{module.fingerprint}" if frozen else f"pixels-{module.size}"
     arrays = [cache.get(f"{name}-{made_by}", disk=is_train) for name in found.digests]
     missing = [i for i, array in enumerate(arrays) if array is None]
     for start in range(0, len(missing), _CHUNK):
         made = _read_pictures(docs, found, missing[start : start + _CHUNK], policy, module.size)
-        if made and not trained:
+        if made and frozen:
             with torch.no_grad():
                 pixels = torch.from_numpy(numpy.stack(list(made.values())))
                 features = module(pixels.to(device)).cpu().numpy()
@@ -348,8 +320,11 @@ def _forward(
     if not good:
         patches = torch.zeros(0, module.grid[0] * module.grid[1], module.width, device=device)
         return PatchFeatures(patches, rows), lambda _: docs
-    stacked = torch.from_numpy(numpy.stack(good)).to(device)
-    patches = module(stacked) if trained else stacked
+    patches = torch.from_numpy(numpy.stack(good)).to(device)
+    if not frozen:
+        parts = (patches,) if is_train else patches.split(_CHUNK)
+        with torch.set_grad_enabled(is_train):
+            patches = torch.cat([module(part) for part in parts])
 
     def backprop(d_patches: Tensor) -> Sequence[Doc]:
         if patches.requires_grad:

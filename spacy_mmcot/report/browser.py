@@ -106,39 +106,39 @@ def name_views(names: Sequence[str]) -> list[str]:
 
 
 def _make_article(names: Sequence[str], place: int, item: Item) -> Article:
-    first, *others = item.found
-    found = _get_found(first)
+    compared = [_compare(doc) for doc in item.found]
+    doc, first = item.found[0], compared[0]
     tallies = [
         Tally(
             name,
-            len(_get_wrong(doc)),
-            len(_get_missed(doc)),
-            doc.gold is not None or doc.gold_relations is not None,
+            len(findings.wrong),
+            len(findings.missed),
+            one.gold is not None or one.gold_relations is not None,
         )
-        for name, doc in zip(names, item.found, strict=True)
+        for name, one, findings in zip(names, item.found, compared, strict=True)
     ]
     views = [
-        _get_gold(first).union(*map(_get_found, item.found)),
-        _get_wrong(first) | _get_missed(first),
-        *(found ^ _get_found(other) for other in others),
+        first.gold.union(*(findings.found for findings in compared)),
+        first.wrong | first.missed,
+        *(first.found ^ other.found for other in compared[1:]),
     ]
     data: dict[Any, Any] = item.doc.user_data
     known: dict[str, Any] = data.get(KNOWLEDGE_KEY) or {}
-    nouns = [_make_noun(row, first) for row in known.get("noun") or ()]
+    nouns = [_make_noun(row, doc) for row in known.get("noun") or ()]
     sentences = [(title, str(known[key])) for key, title in _SENTENCES.items() if known.get(key)]
     said = [words for noun in nouns for words in noun[:3]] + [text for _, text in sentences]
     return Article(
-        id=first.id,
+        id=doc.id,
         place=place,
         tallies=tallies,
-        blocks=_make_blocks(names, item.found),
+        blocks=_make_blocks(names, item.found, compared),
         picture=Markup(item.picture),
         seen_by=item.seen_by,
         nouns=nouns,
         sentences=sentences,
         views=[sorted({key[-1] for key in view}) for view in views],
         errors=tallies[0].wrong + tallies[0].missed,
-        search="\n".join([first.id, first.text, *said]).lower(),
+        search="\n".join([doc.id, doc.text, *said]).lower(),
     )
 
 
@@ -153,52 +153,49 @@ def _make_noun(row: Mapping[str, Any], doc: Predicted) -> Noun:
     return Noun(mention, kind, explanation, gold, found)
 
 
-def _get_gold(doc: Predicted) -> set[Key]:
-    relations = get_typed_relations(doc.gold_relations or (), doc.gold or ())
-    return {*get_mentions(doc.gold), *relations}
+class _Findings(NamedTuple):
+    """gold, found: all of a Doc. wrong: found and not gold, where there are gold labels. missed:
+    gold and not found, of what the pipeline predicts."""
+
+    gold: set[Key]
+    found: set[Key]
+    wrong: set[Key]
+    missed: set[Key]
 
 
-def _get_found(doc: Predicted) -> set[Key]:
+def _compare(doc: Predicted) -> _Findings:
+    gold_relations = get_typed_relations(doc.gold_relations or (), doc.gold or ())
+    gold: set[Key] = {*get_mentions(doc.gold), *gold_relations}
     relations = get_typed_relations(doc.relations or (), doc.entities)
-    return {*get_mentions(doc.entities), *relations}
+    found: set[Key] = {*get_mentions(doc.entities), *relations}
+    has_entities = doc.gold is not None
+    has_relations = doc.gold_relations is not None and doc.relations is not None
+    # A mention has three elements, a relation more.
+    differ = {key for key in found ^ gold if (has_entities if len(key) == 3 else has_relations)}
+    return _Findings(gold, found, differ & found, differ & gold)
 
 
-def _get_wrong(doc: Predicted) -> set[Key]:
-    """What is found and not gold, where there are gold labels."""
-    return {key for key in _get_found(doc) - _get_gold(doc) if _is_scored(doc, key)}
-
-
-def _get_missed(doc: Predicted) -> set[Key]:
-    """What is gold and not found, of what the pipeline predicts."""
-    return {key for key in _get_gold(doc) - _get_found(doc) if _is_scored(doc, key)}
-
-
-def _is_scored(doc: Predicted, key: Key) -> bool:
-    if len(key) == 3:
-        return doc.gold is not None
-    return doc.gold_relations is not None and doc.relations is not None
-
-
-def _make_blocks(names: Sequence[str], found: Sequence[Predicted]) -> list[Block]:
+def _make_blocks(
+    names: Sequence[str], docs: Sequence[Predicted], compared: Sequence[_Findings]
+) -> list[Block]:
     """Gold, with what the first pipeline missed, then the findings of every pipeline; equal ones
     are drawn once."""
-    first = found[0]
+    first = docs[0]
     blocks: list[Block] = []
     drawn: list[tuple[set[Key], bool]] = []
     if first.gold is not None or first.gold_relations is not None:
-        missed: dict[Key, Status] = dict.fromkeys(_get_missed(first), "missed")
-        drawn.append((_get_gold(first), first.gold_relations is not None))
+        missed: dict[Key, Status] = dict.fromkeys(compared[0].missed, "missed")
+        drawn.append((compared[0].gold, first.gold_relations is not None))
         figure = _render(first.text, first.gold or (), first.gold_relations, missed)
         blocks.append(Block(["Gold"], figure))
-    for name, doc in zip(names, found, strict=True):
-        same = (_get_found(doc), doc.relations is not None)
+    for name, doc, findings in zip(names, docs, compared, strict=True):
+        same = (findings.found, doc.relations is not None)
         if same in drawn:
             blocks[drawn.index(same)].names.append(name)
             continue
         drawn.append(same)
-        right = {key for key in _get_found(doc) & _get_gold(doc) if _is_scored(doc, key)}
-        status: dict[Key, Status] = dict.fromkeys(right, "right")
-        status |= dict.fromkeys(_get_wrong(doc), "wrong")
+        status: dict[Key, Status] = dict.fromkeys(findings.found & findings.gold, "right")
+        status |= dict.fromkeys(findings.wrong, "wrong")
         blocks.append(Block([name], _render(doc.text, doc.entities, doc.relations, status)))
     return blocks
 

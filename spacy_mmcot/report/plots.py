@@ -42,22 +42,17 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "spacy-mmcot",
     "font.size": 11,
-    "axes.labelsize": 11,
     "axes.edgecolor": _LINE_COLOR,
     "axes.labelcolor": TEXT_COLOR,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": _LINE_COLOR,
     "text.color": TEXT_COLOR,
-    "xtick.color": _LINE_COLOR,
-    "ytick.color": _LINE_COLOR,
-    "xtick.labelcolor": TEXT_COLOR,
-    "ytick.labelcolor": TEXT_COLOR,
+    "xtick.color": TEXT_COLOR,
+    "ytick.color": TEXT_COLOR,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
-    "lines.markersize": 5,
 }
 _WIDTH, _HEIGHT = 5.0, 3.2  # inches
 _LEGEND_LETTERS = 56  # that fit in a line of the legend, a marker counted as 5
@@ -101,16 +96,11 @@ def plot_calibration(pipelines: Sequence[Pipeline]) -> Plot | None:
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.05)
         svg = render_svg(figure, "calibration", "Share of right mentions by score", curves)
-    lines = [
-        [
-            f"{name}, {p['low']:.1f} to {p['high']:.1f}",
-            str(p["n"]),
-            f"{p['score']:.3f}",
-            f"{p['right']:.3f}",
-        ]
-        for name, (points, _) in curves.items()
-        for p in points
-    ]
+    lines = []
+    for name, (points, _) in curves.items():
+        for p in points:
+            head = f"{name}, {p['low']:.1f} to {p['high']:.1f}"
+            lines.append([head, str(p["n"]), f"{p['score']:.3f}", f"{p['right']:.3f}"])
     caption = (
         "How well scores match accuracy: on the dashed line they are equal. Beside the names: the "
         "calibration error, in points."

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy
+
 from ..evaluation.compare import compare_counts
 from ..evaluation.predictions import Predicted
 from ..evaluation.scores import (
     Counts,
-    compute_f,
     compute_prf,
     count_confusions,
     count_entities,
+    count_labels,
     count_relations,
+    pair_entities,
+    pair_relations,
 )
 from ..types import NO_RELATION
 
@@ -114,52 +118,31 @@ def make_differences(pipelines: Sequence[Pipeline]) -> Table | None:
 
 def make_label_tables(pipelines: Sequence[Pipeline]) -> list[Table]:
     """F1 by label, of entities and of relations end to end, and P and R of the first pipeline."""
+    entities = {p.name: pair_entities(p.found) for p in pipelines if p.entities is not None}
+    relations = {p.name: pair_relations(p.found) for p in pipelines if p.relations is not None}
     tables = []
-    for title, side, gold in (
-        ("Entities by label", "entities", "gold"),
-        ("Relations by label, end to end", "relations", "gold_relations"),
+    for title, pairs in (
+        ("Entities by label", entities),
+        ("Relations by label, end to end", relations),
     ):
-        predicting = [p for p in pipelines if getattr(p, side) is not None]
-        if predicting:
-            tables.append(_make_label_table(title, predicting, side, gold))
+        if pairs:
+            counts = {name: count_labels(found) for name, found in pairs.items()}
+            tables.append(_make_label_table(title, counts))
     return tables
 
 
-def _make_label_table(title: str, pipelines: Sequence[Pipeline], side: str, gold: str) -> Table:
-    """side and gold: the fields of Predicted with what is found and what is labelled."""
-    labels = sorted(
-        {
-            item.label
-            for p in pipelines
-            for doc in p.found
-            if getattr(doc, gold) is not None
-            for item in [*getattr(doc, gold), *(getattr(doc, side) or ())]
-        }
-    )
-    count = count_entities if side == "entities" else count_relations
+def _make_label_table(title: str, counts: Mapping[str, Mapping[str, Counts]]) -> Table:
+    """counts: by pipeline and label, (3,)."""
+    first, *_ = counts
+    nothing = numpy.zeros(3, dtype="int64")
     lines = []
-    for label in labels:
-        totals = [count(_select(p.found, label, side, gold)).sum(axis=0) for p in pipelines]
-        first = compute_prf("x", totals[0])
-        f_scores = (format_percent(float(compute_f(total))) for total in totals)
-        shares = (format_percent(first[f"x_{key}"]) for key in "pr")
-        lines.append([label, str(totals[0][2]), *f_scores, *shares])
-    name = pipelines[0].name
-    heads = [f"{p.name} F1" for p in pipelines]
-    return Table(title, ["label", "gold", *heads, f"{name} P", f"{name} R"], lines)
-
-
-def _select(docs: Sequence[Predicted], label: str, *fields: str) -> list[Predicted]:
-    """The Docs with the entities, or the relations, of one label."""
-    kept = []
-    for doc in docs:
-        sides = {field: getattr(doc, field) for field in fields}
-        update = {
-            field: None if items is None else [item for item in items if item.label == label]
-            for field, items in sides.items()
-        }
-        kept.append(doc.model_copy(update=update))
-    return kept
+    for label in sorted(set().union(*counts.values())):
+        totals = [by_label.get(label, nothing) for by_label in counts.values()]
+        cells = [_format_prf(total, "f") for total in totals]
+        cells += [_format_prf(totals[0], key) for key in "pr"]
+        lines.append([label, str(totals[0][2]), *cells])
+    heads = [*(f"{name} F1" for name in counts), f"{first} P", f"{first} R"]
+    return Table(title, ["label", "gold", *heads], lines)
 
 
 def make_confusions(pipeline: Pipeline) -> list[Table]:
@@ -190,10 +173,10 @@ def format_percent(share: float | None) -> str:
 
 
 def _format_prf(counts: Counts | None, key: str) -> str:
-    """counts: (docs, 3)."""
+    """counts: (docs, 3) or (3,)."""
     if counts is None:
         return ""
-    return format_percent(compute_prf("x", counts.sum(axis=0))[f"x_{key}"])
+    return format_percent(compute_prf("x", counts.reshape(-1, 3).sum(axis=0))[f"x_{key}"])
 
 
 def _format_number(value: float | None) -> str:

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import spacy
+import spacy.cli
 import toy
 from click.testing import Result
 from spacy.tokens import Doc, DocBin
+from typer.testing import CliRunner
 
 REPOSITORY = Path(__file__).parents[2]
 DEMO = REPOSITORY / "assets" / "demo"
@@ -22,26 +23,32 @@ Command = Callable[..., Result]
 
 
 @pytest.fixture(scope="session")
-def python_spacy() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`python -m spacy`, as users call it, in a process of its own."""
+def python_spacy(command: Command) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`python -m spacy`, in this process: a start of its own for each call would take most of the
+    time. An error that nothing catches ends in its traceback on stderr."""
 
-    def run(*arguments: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "spacy", *map(str, arguments)],
-            cwd=cwd,
-            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-        )
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        words = list(map(str, arguments))
+        if words[0] == "mmcot":
+            result = command(*words[1:])
+        else:
+            environment = {"COLUMNS": "200", "NO_COLOR": "1"}
+            result = CliRunner().invoke(spacy.cli._util.app, words, env=environment)
+        errors = result.stderr
+        if result.exc_info and not isinstance(result.exception, SystemExit):
+            errors += "".join(traceback.format_exception(result.exception))
+        return subprocess.CompletedProcess(words, result.exit_code, result.stdout, errors)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
+def corpus(shared_folder: Callable[..., Path], command: Command) -> Path:
     """A part of the demo corpus as `convert` writes it: train, unlabelled, dev, test .spacy."""
-    folder = tmp_path_factory.mktemp("corpus")
+    return shared_folder("demo-part", lambda folder: convert_demo(folder, command))
+
+
+def convert_demo(folder: Path, command: Command) -> None:
     left = dict(SIZES)
     chosen = []
     for line in (DEMO / "posts.jsonl").read_text("utf-8").splitlines():
@@ -54,7 +61,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
     answers = ("--answers", DEMO / "answers.jsonl")
     result = command("convert", folder / "posts.jsonl", *answers, "-o", folder)
     assert result.exit_code == 0, result.output
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,6 @@ def test_student_and_baseline_differ_in_distillation_only(name: str) -> None:
     assert different <= allowed
 
 
-@pytest.mark.slow
 @each_config
 def test_spacys_checks_accept_it_and_filling_it_in_adds_nothing(
     name: str, python_spacy: Spacy, corpus: Path, tmp_path: Path
@@ -140,7 +139,6 @@ def test_a_pipeline_can_make_its_optimizer(name: str) -> None:
     assert nlp.create_optimizer().learn_rate == 0.0
 
 
-@pytest.mark.slow
 def test_training_without_a_path_says_so(python_spacy: Spacy, bert: Path, tmp_path: Path) -> None:
     source = ("--components.transformer.model.source", bert)
     done = python_spacy("train", CONFIGS / "baseline.cfg", "-o", tmp_path / "out", *source)
@@ -148,7 +146,6 @@ def test_training_without_a_path_says_so(python_spacy: Spacy, bert: Path, tmp_pa
     assert "E204" in done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_the_chain_from_teacher_to_metrics(
     python_spacy: Spacy, corpus: Path, bert: Path, tmp_path: Path
 ) -> None:

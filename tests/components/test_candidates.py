@@ -152,7 +152,7 @@ MANY = """
 import resource, sys, time
 import toy_rel
 from spacy.tokens import Doc
-nlp = toy_rel.initialised(context=sys.argv[1], hidden=256)
+nlp = toy_rel.initialised(hidden=256)
 words = ["Bo", "and"] * 3000
 doc = Doc(nlp.vocab, words=words, ents=["B-PER", "O"] * 3000)
 start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -165,11 +165,10 @@ print(grown / 1024, seconds)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("context", "limit"), [("between", 15), ("attention", 90)])
-def test_three_thousand_mentions(context: str, limit: float) -> None:
+def test_three_thousand_mentions() -> None:
     """A hundred thousand pairs, in bounded memory and seconds of processor time."""
     done = subprocess.run(
-        [sys.executable, "-c", MANY, context],
+        [sys.executable, "-c", MANY],
         cwd=Path(toy_rel.__file__).parent,
         capture_output=True,
         text=True,
@@ -179,4 +178,4 @@ def test_three_thousand_mentions(context: str, limit: float) -> None:
     megabytes, seconds = map(float, done.stdout.split())
     assert "pairs of mentions in one doc were left out" in done.stderr
     assert megabytes < 1000
-    assert seconds < limit
+    assert seconds < 15

@@ -13,7 +13,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 
 from spacy_mmcot.components.ner import MMCoTNER, _pad_batches
-from spacy_mmcot.model.crf import best_paths, path_scores
+from spacy_mmcot.model.crf import find_best_paths, score_paths
 
 SHORT = ("Eve Li", "Eve Li in Oslo", "nobody", "Bo met Anna", "so be it")
 
@@ -135,7 +135,7 @@ def test_it_costs_next_to_nothing(trained_cnn: Language) -> None:
     arrays, transitions = component._score_tags(docs)
     ((_, emissions, lengths),) = _pad_batches(arrays)
     field = (emissions, lengths, transitions)
-    paths = best_paths(*field)
+    paths = find_best_paths(*field)
 
     def seconds(function: object, *arguments: object) -> float:
         times = []
@@ -145,4 +145,4 @@ def test_it_costs_next_to_nothing(trained_cnn: Language) -> None:
             times.append(time.perf_counter() - started)
         return min(times)
 
-    assert seconds(path_scores, *field, paths) < 0.1 * seconds(component.predict, docs)
+    assert seconds(score_paths, *field, paths) < 0.1 * seconds(component.predict, docs)

@@ -109,9 +109,8 @@ def test_batch_equals_single(trained_rel: Language) -> None:
         assert toy_rel.scores([single]) == pytest.approx(toy_rel.scores([doc]), rel=1e-4)
 
 
-@pytest.mark.parametrize("context", ["between", "attention"])
-def test_distributions_of_a_batch_equal_single_ones(context: str) -> None:
-    nlp = toy_rel.initialised(context=context)
+def test_distributions_of_a_batch_equal_single_ones() -> None:
+    nlp = toy_rel.initialised()
     component = toy_rel.component(nlp)
     references = toy_rel.references(nlp)
     docs = [*references, Doc(nlp.vocab), *references[::-1]]

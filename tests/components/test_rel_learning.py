@@ -25,8 +25,6 @@ from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.pair_classifier import DocPairs
 from spacy_mmcot.types import RELATIONS_KEY
 
-BOTH = pytest.mark.parametrize("context", ["between", "attention"])
-
 
 def taught(nlp: Language, sharpness: float = 0.9) -> list[Example]:
     """The toy corpus without any annotation, the truth as a teacher's distributions."""
@@ -71,9 +69,8 @@ def bo_works_for_anna(nlp: Language) -> Doc:
     return toy_rel.annotated(nlp, "Bo works for Anna in Rome", ["Bo", "Anna", "Rome"], relations)
 
 
-@BOTH
-def test_loss_falls(context: str) -> None:
-    nlp = toy_rel.initialised(context=context)
+def test_loss_falls() -> None:
+    nlp = toy_rel.initialised()
     data = toy_rel.examples(nlp)
     first = toy_rel.loss(nlp, data)
     last = toy.fit(nlp, data, steps=30)["mmcot_rel"]
@@ -223,10 +220,9 @@ def test_soft_relations_of_another_text() -> None:
         nlp.update([Example(nlp.make_doc("Bo"), other)])
 
 
-@BOTH
-def test_soft_relations_alone_teach(context: str) -> None:
+def test_soft_relations_alone_teach() -> None:
     """Docs without entities and relations: the teacher's mentions, the teacher's pairs."""
-    nlp = toy_rel.pipeline(context=context)
+    nlp = toy_rel.pipeline()
     data = taught(nlp)
     toy.fix_random_seed(0)
     nlp.initialize(lambda: data)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from spacy_mmcot.distillation.losses import Losses, pair_losses, tag_losses
-from spacy_mmcot.model.crf import ILLEGAL, lattice, legal_steps, log_marginals
+from spacy_mmcot.model.crf import ILLEGAL, compute_lattice, compute_log_marginals, find_legal_steps
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
-LEGAL = legal_steps(TAGS)
+LEGAL = find_legal_steps(TAGS)
 
 
 class Batch:
@@ -109,7 +109,9 @@ def test_soft_loss_is_the_mean_cross_entropy_with_the_marginals() -> None:
     batch = Batch([3, 2])
     rows = torch.stack([uniform_over_legal_starts()] * 2)
     batch.teach(1, rows)
-    marginals = log_marginals(lattice(batch.emissions, batch.lengths, batch.transitions))
+    marginals = compute_log_marginals(
+        compute_lattice(batch.emissions, batch.lengths, batch.transitions)
+    )
     possible = rows > 0
     expected = -(rows[possible] * marginals[1][:2][possible]).sum() / 2
     torch.testing.assert_close(batch.losses().soft, expected)
@@ -139,8 +141,8 @@ def test_each_doc_learns_from_what_it_has(crf: bool) -> None:
 def test_a_student_that_agrees_with_its_teacher_stays() -> None:
     teacher = Batch([4, 2], seed=3)
     batch = Batch([4, 2], seed=3)
-    marginals = log_marginals(
-        lattice(teacher.emissions, teacher.lengths, teacher.transitions)
+    marginals = compute_log_marginals(
+        compute_lattice(teacher.emissions, teacher.lengths, teacher.transitions)
     ).exp()
     for row, length in enumerate((4, 2)):
         batch.teach(row, marginals[row, :length].detach())

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback import ChatServer
 
+from spacy_mmcot.elicitation import engine
+from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import Entity, Post
 from tests.llm_server import LLMServer
 
@@ -13,16 +14,22 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def chat_server() -> Iterator[ChatServer]:
-    server = ChatServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def llm_server() -> Iterator[LLMServer]:
     with LLMServer() as server:
         yield server
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fraction of the seconds between tries."""
+    for name, seconds in (("_FIRST_WAIT", 0.02), ("_LONGEST_WAIT", 0.1), ("_FIRST_PAUSE", 0.05)):
+        monkeypatch.setattr(engine, name, seconds)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[AnswerStore]:
+    with AnswerStore(tmp_path / "answers.sqlite") as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -42,11 +49,3 @@ def posts() -> list[Post]:
 @pytest.fixture
 def demo() -> Path:
     return REPOSITORY / "assets" / "demo"
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    folder = REPOSITORY.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not here")
-    return folder

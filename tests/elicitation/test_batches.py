@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from spacy_mmcot.elicitation.batches import BatchPace
-from spacy_mmcot.elicitation.claims import spends, spent
-from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.claims import read_spend, read_total_spend
+from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import Money, Result, elicit
 from spacy_mmcot.elicitation.engine import Ending
 from spacy_mmcot.elicitation.prices import Prices
@@ -24,14 +24,12 @@ KEY = "sk-very-secret-0815"
 PACE = BatchPace(size=10, poll=0.05)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Any:
-    with AnswerStore(tmp_path / "answers.sqlite") as opened:
-        yield opened
+def settings(server: LLMServer) -> OpenAISettings:
+    return OpenAISettings("gpt-4o-mini", base_url=server.url, api_key=KEY)
 
 
 def source(server: LLMServer) -> OpenAISource:
-    return OpenAISource("gpt-4o-mini", base_url=server.url, api_key=KEY, name="openai-batch")
+    return OpenAISource(settings(server), "openai-batch")
 
 
 def run(server: LLMServer, posts: list[Post], store: AnswerStore, **options: Any) -> Result:
@@ -56,12 +54,12 @@ def test_batches_bring_what_single_questions_bring(
     assert llm_server.seen()["batches"] == 3 and llm_server.seen()["requests"] == 0
     assert left_over(store) == [0, 0, 0, 0]
     with AnswerStore(tmp_path / "other.sqlite") as other:
-        single = OpenAISource("gpt-4o-mini", base_url=llm_server.url, api_key=KEY)
+        single = OpenAISource(settings(llm_server))
         elicit(posts, other, single, dimensions=["noun", "style"])
         assert other.answers() == store.answers()
-        assert {a.key for a in other.every()} == {a.key for a in store.every()}
-        assert spent(store) == pytest.approx(spent(other) / 2)
-    assert {row.source for row in spends(store)} == {"openai-batch"}
+        assert {a.key for a in other.iter_all()} == {a.key for a in store.iter_all()}
+        assert read_total_spend(store) == pytest.approx(read_total_spend(other) / 2)
+    assert {row.source for row in read_spend(store)} == {"openai-batch"}
     assert run(llm_server, posts, store).report.total().already_there == 24
     assert llm_server.seen()["batches"] == 3
 
@@ -85,12 +83,13 @@ async def made(self, *given):
     await create(self, *given)
     die()
 BatchApi.create = made""",
-    "while it runs": "BatchApi.finished = die",
-    "before the download": "BatchApi.lines = die",
-    "after the download": "BatchRunner._from_inbox = die_later",
+    "while it runs": "BatchApi.wait_for = die",
+    "before the download": "BatchApi.download = die",
+    "after the download": "BatchRunner._settle_from_inbox = die_later",
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", KILL_AT)
 def test_a_kill_at_any_step_loses_nothing_and_buys_nothing_twice(
     llm_server: LLMServer, posts: list[Post], tmp_path: Path, moment: str
@@ -103,13 +102,13 @@ import os
 from pathlib import Path
 from spacy_mmcot.elicitation.batches import BatchApi
 from spacy_mmcot.elicitation.batches import BatchPace, BatchRunner
-from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import Post
 def die(*given):
     os.kill(os.getpid(), 9)
-from_inbox = BatchRunner._from_inbox
+from_inbox = BatchRunner._settle_from_inbox
 def die_later(self, job):
     before = self._store.connection.execute("SELECT count(*) FROM inbox").fetchone()[0]
     result = from_inbox(self, job)
@@ -118,8 +117,8 @@ def die_later(self, job):
     return result
 {KILL_AT[moment]}
 posts = [Post.model_validate_json(line) for line in open({str(file)!r})]
-source = OpenAISource("gpt-4o-mini", base_url={llm_server.url!r}, api_key="sk-test-0815",
-                      name="openai-batch")
+settings = OpenAISettings("gpt-4o-mini", base_url={llm_server.url!r}, api_key="sk-test-0815")
+source = OpenAISource(settings, "openai-batch")
 with AnswerStore(Path({str(path)!r})) as store:
     elicit(posts, store, source, dimensions=["noun", "style"], batches=BatchPace(10, 8, 0.05))
 """
@@ -150,7 +149,7 @@ def test_the_budget_counts_batches_under_way(
     cap = 0.0001
     result = run(llm_server, posts, store, money=Money(Prices(), cap), dimensions=["noun"])
     assert result.ending is Ending.BUDGET
-    assert 0 < spent(store) <= cap
+    assert 0 < read_total_spend(store) <= cap
     assert 0 < result.report.total().stored < 12
     assert left_over(store) == [0, 0, 0, 0]
 
@@ -158,11 +157,11 @@ def test_the_budget_counts_batches_under_way(
 def test_a_run_that_ends_leaves_its_batches_to_the_next(
     llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
-    llm_server.configure(batch_seconds=1.5)
-    hasty = BatchPace(size=10, poll=0.05, run_timeout=0.7)
+    llm_server.configure(batch_seconds=0.8)
+    hasty = BatchPace(size=10, poll=0.05, run_timeout=0.4)
     assert run(llm_server, posts, store, batches=hasty).ending is Ending.TIME
     # Single questions leave alone what waits in batches.
-    single = OpenAISource("gpt-4o-mini", base_url=llm_server.url, api_key=KEY)
+    single = OpenAISource(settings(llm_server))
     report = elicit(posts, store, single, dimensions=["noun", "style"]).report
     assert report.total().missing == 24
     assert list(report.unanswered) == ["waits in a batch: run --source openai-batch"]

@@ -1,4 +1,4 @@
-"""The command as a user runs it: a process, a posts file, a store on disk."""
+"""The commands `elicit`, `answers` and `plan`: a posts file, a store on disk, a server."""
 
 from __future__ import annotations
 
@@ -13,43 +13,45 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import ChatServer
 
 from spacy_mmcot.elicitation.store import AnswerStore, load_answers
 from spacy_mmcot.types import DIMENSIONS, Post
 from tests.llm_server import LLMServer, quoted, sensible_answer
 
 KEY = "sk-very-secret-0815"
-RUN = """
-import sys
-import typer
-from spacy_mmcot.cli.elicit import elicit
-from spacy_mmcot.cli.main import _plain_errors
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(_plain_errors(elicit))
-app()
-"""
+
+Command = Callable[..., Any]
 
 
-def command(*options: object) -> list[str]:
-    return [sys.executable, "-c", RUN, *map(str, options)]
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
 
 
-def environment(server: ChatServer | None = None) -> dict[str, str]:
-    settings = {k: v for k, v in os.environ.items() if not k.startswith("OPENAI_")}
-    if server is not None:
-        settings |= {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": server.url}
-    return settings
+@pytest.fixture
+def run(command: Command) -> Command:
+    """Run `elicit` in this process."""
+    return lambda *options: command("elicit", *options)
 
 
-def run(*options: object, server: ChatServer | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*options), env=environment(server), capture_output=True, text=True, timeout=60
-    )
+@pytest.fixture
+def server(llm_server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> LLMServer:
+    """The endpoint that the environment names."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", llm_server.url)
+    return llm_server
+
+
+def process_words(*options: object) -> list[str]:
+    """The command line of `elicit` as a process of its own, without the other commands' imports."""
+    start = "import typer; from spacy_mmcot.cli.elicit import elicit; typer.run(elicit)"
+    return [sys.executable, "-c", start, *map(str, options)]
 
 
 def rows(output: str) -> dict[str, list[int]]:
@@ -69,11 +71,11 @@ def posts_file(posts: list[Post], tmp_path: Path) -> Path:
     return path
 
 
-def test_recorded_answers_of_the_demo(demo: Path, tmp_path: Path) -> None:
+def test_recorded_answers_of_the_demo(run: Command, demo: Path, tmp_path: Path) -> None:
     store = tmp_path / "new" / "answers.sqlite"
     recorded = demo / "answers.jsonl"
     first = run(demo / "posts.jsonl", store, "--recorded", recorded)
-    assert first.returncode == 0 and first.stderr == ""
+    assert first.exit_code == 0 and first.stderr == ""
     assert "2160 of 2160" in first.stdout and "\x1b" not in first.stdout
     table = rows(first.stdout)
     assert table["noun"] == [360, 360, 0, 0, 0, 0, 0, 0]
@@ -84,7 +86,7 @@ def test_recorded_answers_of_the_demo(demo: Path, tmp_path: Path) -> None:
     assert store.read_bytes() == before
 
 
-def test_chosen_dimensions_and_task(demo: Path, tmp_path: Path) -> None:
+def test_chosen_dimensions_and_task(run: Command, demo: Path, tmp_path: Path) -> None:
     store = tmp_path / "a.sqlite"
     options = ("--recorded", demo / "answers.jsonl", "--task", "rel")
     chosen = ("--dimension", "image", "--dimension", "noun")
@@ -95,18 +97,18 @@ def test_chosen_dimensions_and_task(demo: Path, tmp_path: Path) -> None:
 
 
 def test_openai_and_the_table_of_what_came(
-    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+    run: Command, server: LLMServer, posts_file: Path, tmp_path: Path
 ) -> None:
-    chat_server.reply = lambda body: (
+    server.reply = lambda body: (
         (200, "no") if "Anna7" in quoted(body, "post") else (200, sensible_answer(body))
     )
     store = tmp_path / "a.sqlite"
     options = ("--source", "openai", "--model", "m", "--temperature", 0.3, "--dimension", "noun")
-    result = run(posts_file, store, *options, server=chat_server)
-    assert result.returncode == 3, result.stderr
+    result = run(posts_file, store, *options)
+    assert result.exit_code == 3, result.stderr
     assert rows(result.stdout)["noun"] == [12, 11, 0, 1, 0, 0, 0, 0]
     assert "rejected: p7 noun: the answer holds no JSON" in result.stdout
-    assert {body["temperature"] for body in chat_server.requests} == {0.3}
+    assert {body["temperature"] for body in server.requests} == {0.3}
 
 
 @pytest.mark.parametrize(
@@ -120,66 +122,52 @@ def test_openai_and_the_table_of_what_came(
     ],
 )
 def test_missing_settings_end_in_one_line(
-    posts_file: Path, tmp_path: Path, options: tuple[str, ...], message: str
+    run: Command, posts_file: Path, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     result = run(posts_file, tmp_path / "a.sqlite", *options)
-    assert result.returncode == (1 if message == "E100" else 2)
+    assert result.exit_code == (1 if message == "E100" else 2)
     assert message in result.stderr and len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "a.sqlite").exists()
 
 
 def test_a_refused_key_is_not_shown(
-    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+    run: Command, server: LLMServer, posts_file: Path, tmp_path: Path
 ) -> None:
-    chat_server.reply = lambda body: (401, {"error": {"message": f"bad key {KEY}"}})
+    server.reply = lambda body: (401, {"error": {"message": f"bad key {KEY}"}})
     store = tmp_path / "a.sqlite"
-    result = run(posts_file, store, "--source", "openai", server=chat_server)
-    assert result.returncode == 1 and "E311" in result.stderr
+    result = run(posts_file, store, "--source", "openai")
+    assert result.exit_code == 1 and "E311" in result.stderr
     assert KEY not in result.stdout + result.stderr
     assert KEY.encode() not in store.read_bytes()
 
 
-def test_missing_posts_file(demo: Path, tmp_path: Path) -> None:
+def test_missing_posts_file(run: Command, demo: Path, tmp_path: Path) -> None:
     result = run(tmp_path / "none.jsonl", tmp_path / "a", "--recorded", demo / "answers.jsonl")
-    assert result.returncode == 1 and "E100" in result.stderr
+    assert result.exit_code == 1 and "E100" in result.stderr
 
 
-def shown_on_a_terminal(*options: object, server: ChatServer | None = None) -> str:
-    mine, theirs = pty.openpty()
-    settings = environment(server) | {"TERM": "xterm", "COLUMNS": "100"}
-    process = subprocess.Popen(
-        command(*options), env=settings, stdin=theirs, stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            data = os.read(mine, 4096)
-        except OSError:  # how Linux says that the other side is closed
-            break
-        if not data:
-            break
-        shown += data
-    os.close(mine)
-    assert process.wait() == 0, shown.decode()
-    return shown.decode()
-
-
-def test_a_terminal_gets_a_progress_bar(demo: Path, tmp_path: Path) -> None:
-    options = (demo / "posts.jsonl", tmp_path / "a.sqlite", "--recorded", demo / "answers.jsonl")
-    shown = shown_on_a_terminal(*options)
-    assert "━━" in shown and "2160/2160" in shown and "spent" not in shown
-
-
-def test_the_bar_has_rate_failures_and_spend(
-    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+def test_a_terminal_gets_a_bar_with_rate_failures_and_spend(
+    server: LLMServer, posts_file: Path, tmp_path: Path
 ) -> None:
-    chat_server.reply = lambda body: (
+    server.reply = lambda body: (
         (200, "no") if "Anna7" in quoted(body, "post") else (200, sensible_answer(body))
     )
     options = (posts_file, tmp_path / "a.sqlite", "--source", "openai", "--threshold", 1)
-    shown = shown_on_a_terminal(*options, server=chat_server)
-    assert "72/72" in shown and "/s" in shown and "3 failed" in shown
+    mine, theirs = pty.openpty()
+    settings = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    words = process_words(*options)
+    process = subprocess.Popen(words, env=settings, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    data = b""
+    while True:
+        try:
+            data += os.read(mine, 4096)
+        except OSError:  # how Linux says that the other side is closed
+            break
+    os.close(mine)
+    shown = data.decode()
+    assert process.wait() == 0, shown
+    assert "━━" in shown and "72/72" in shown and "/s" in shown and "3 failed" in shown
     spends = [float(number) for number in re.findall(r"([\d.]+) spent", shown)]
     assert spends == sorted(spends) and spends[-1] > 0
 
@@ -187,7 +175,7 @@ def test_the_bar_has_rate_failures_and_spend(
 class Hold:
     """Answers `answered` questions, then holds the others until `release`."""
 
-    def __init__(self, server: ChatServer, answered: int, held: int) -> None:
+    def __init__(self, server: LLMServer, answered: int, held: int) -> None:
         self.good: list[str] = []
         self.full = threading.Event()
         self._gate = threading.Event()
@@ -217,17 +205,22 @@ def identity(body: dict[str, Any]) -> str:
     return json.dumps(body["messages"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_loses_nothing_and_asks_nothing_twice(
-    chat_server: ChatServer, posts_file: Path, tmp_path: Path, workers: int, how: signal.Signals
+    run: Command,
+    server: LLMServer,
+    posts_file: Path,
+    tmp_path: Path,
+    workers: int,
+    how: signal.Signals,
 ) -> None:
     store = tmp_path / "answers.sqlite"
     options = (posts_file, store, "--source", "openai", "--workers", workers)
-    hold = Hold(chat_server, answered=20, held=workers)
+    hold = Hold(server, answered=20, held=workers)
     process = subprocess.Popen(
-        command(*options),
-        env=environment(chat_server),
+        process_words(*options),
         # A shell's background job, and so its children, ignores Ctrl-C: not what is tested here.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
@@ -255,10 +248,10 @@ def test_an_interrupted_run_loses_nothing_and_asks_nothing_twice(
     assert sum(len(a.model_fields_set) - 1 for a in kept.values()) == 20
 
     hold.release()
-    resumed = run(*options, server=chat_server)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = run(*options)
+    assert resumed.exit_code == 0, resumed.stderr
     assert rows(resumed.stdout)["all"][:3] == [52, 52, 20]
-    asked = Counter(map(identity, chat_server.requests))
+    asked = Counter(map(identity, server.requests))
     assert len(asked) == 72
     assert all(asked[question] == 1 for question in answered)
     assert sum(asked.values()) == 72 + workers
@@ -269,31 +262,31 @@ def test_an_interrupted_run_loses_nothing_and_asks_nothing_twice(
 
 
 def test_exit_codes_of_a_budget_and_of_too_many_useless_answers(
-    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+    run: Command, server: LLMServer, posts_file: Path, tmp_path: Path
 ) -> None:
     options = ("--source", "openai", "--dimension", "noun", "--workers", 1)
-    poor = run(posts_file, tmp_path / "a.sqlite", *options, "--budget", 0.0004, server=chat_server)
-    assert poor.returncode == 4 and "budget of 0.0004 is reached" in poor.stdout
-    assert 0 < len(chat_server.requests) < 12
-    rich = run(posts_file, tmp_path / "a.sqlite", *options, "--budget", 1, server=chat_server)
-    assert rich.returncode == 0 and "spent" in rich.stdout
-    chat_server.reply = lambda body: (200, "no")
+    poor = run(posts_file, tmp_path / "a.sqlite", *options, "--budget", 0.0004)
+    assert poor.exit_code == 4 and "budget of 0.0004 is reached" in poor.stdout
+    assert 0 < len(server.requests) < 12
+    rich = run(posts_file, tmp_path / "a.sqlite", *options, "--budget", 1)
+    assert rich.exit_code == 0 and "spent" in rich.stdout
+    server.reply = lambda body: (200, "no")
     options = (*options[:2], "--dimension", "entity")
-    useless = run(posts_file, tmp_path / "a.sqlite", *options, server=chat_server)
-    assert useless.returncode == 3 and "12 failed" in useless.stdout
+    useless = run(posts_file, tmp_path / "a.sqlite", *options)
+    assert useless.exit_code == 3 and "12 failed" in useless.stdout
     tolerant = ("--threshold", 1)
-    assert run(posts_file, tmp_path / "b", *options, *tolerant, server=chat_server).returncode == 0
+    assert run(posts_file, tmp_path / "b", *options, *tolerant).exit_code == 0
     listed = run(posts_file, tmp_path / "a.sqlite", "--failures")
-    assert listed.returncode == 0 and "12 rejected answers." in listed.stdout
+    assert listed.exit_code == 0 and "12 rejected answers." in listed.stdout
     assert "p3 entity: the answer holds no JSON" in listed.stdout and "'no'" in listed.stdout
 
 
 def test_a_strangers_answer_cannot_write_on_the_terminal(
-    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+    run: Command, server: LLMServer, posts_file: Path, tmp_path: Path
 ) -> None:
-    chat_server.reply = lambda body: (200, "\x1b[2J no \r\n JSON")
+    server.reply = lambda body: (200, "\x1b[2J no \r\n JSON")
     options = ("--source", "openai", "--dimension", "noun")
-    assert run(posts_file, tmp_path / "a.sqlite", *options, server=chat_server).returncode == 3
+    assert run(posts_file, tmp_path / "a.sqlite", *options).exit_code == 3
     listed = run(posts_file, tmp_path / "a.sqlite", "--failures")
     assert "\x1b" not in listed.stdout and r"\x1b[2J no \r\n JSON" in listed.stdout
 
@@ -308,73 +301,65 @@ def test_a_strangers_answer_cannot_write_on_the_terminal(
     ],
 )
 def test_wrong_usage_ends_with_2(
-    chat_server: ChatServer,
+    run: Command,
+    server: LLMServer,
     posts_file: Path,
     tmp_path: Path,
     options: tuple[object, ...],
     message: str,
 ) -> None:
     chosen = ("--source", "openai", *options)
-    result = run(posts_file, tmp_path / "a.sqlite", *chosen, server=chat_server)
-    assert result.returncode == 2 and message in result.stderr
-    assert "Traceback" not in result.stderr and chat_server.requests == []
+    result = run(posts_file, tmp_path / "a.sqlite", *chosen)
+    assert result.exit_code == 2 and message in result.stderr
+    assert "Traceback" not in result.stderr and server.requests == []
 
 
 def test_a_run_that_takes_too_long_is_an_error_and_goes_on_later(
-    llm_server: LLMServer, posts_file: Path, tmp_path: Path
+    run: Command, server: LLMServer, posts_file: Path, tmp_path: Path
 ) -> None:
-    llm_server.configure(latency=0.3)
-    settings = environment() | {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": llm_server.url}
+    server.configure(latency=0.3)
     options = (posts_file, tmp_path / "a.sqlite", "--source", "openai")
-    stopped = subprocess.run(
-        command(*options, "--run-timeout", 0.5), env=settings, capture_output=True, text=True
-    )
-    assert stopped.returncode == 1 and "E319" in stopped.stderr
-    llm_server.configure(latency=0)
-    done = subprocess.run(command(*options), env=settings, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert set(llm_server.seen()["sold"].values()) == {1}
+    stopped = run(*options, "--run-timeout", 0.5)
+    assert stopped.exit_code == 1 and "E319" in stopped.stderr
+    server.configure(latency=0)
+    assert run(*options).exit_code == 0
+    assert set(server.seen()["sold"].values()) == {1}
 
 
 def test_the_config_says_what_is_asked_of_whom(
-    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+    run: Command, server: LLMServer, posts_file: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "project.yml"
     config.write_text("vars:\n  elicit:\n    noun:\n    style: {variants: 2, model: large}\n")
     options = ("--source", "openai", "--model", "small", "--config", config)
-    result = run(posts_file, tmp_path / "a.sqlite", *options, server=chat_server)
-    assert result.returncode == 0, result.stderr
+    result = run(posts_file, tmp_path / "a.sqlite", *options)
+    assert result.exit_code == 0, result.stderr
     assert rows(result.stdout)["style"][:2] == [24, 24]
-    asked = Counter(body["model"] for body in chat_server.requests)
+    asked = Counter(body["model"] for body in server.requests)
     assert asked == {"small": 12, "large": 24}
 
 
-def test_the_batch_api_by_command(llm_server: LLMServer, posts_file: Path, tmp_path: Path) -> None:
-    settings = environment() | {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": llm_server.url}
+def test_the_batch_api_by_command(
+    run: Command, server: LLMServer, posts_file: Path, tmp_path: Path
+) -> None:
     options = ("--source", "openai-batch", "--batch-poll", 0.1, "--batch-size", 50)
-    result = subprocess.run(
-        command(posts_file, tmp_path / "a.sqlite", *options),
-        env=settings,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
+    result = run(posts_file, tmp_path / "a.sqlite", *options)
+    assert result.exit_code == 0, result.stderr
     assert rows(result.stdout)["all"][:2] == [72, 72]
-    assert llm_server.seen()["batches"] == 2
+    assert server.seen()["batches"] == 2
 
 
 def test_answers_out_and_in_and_what_they_cost(
-    chat_server: ChatServer, posts_file: Path, tmp_path: Path
+    command: Command, run: Command, server: LLMServer, posts_file: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "a.sqlite"
     options = ("--source", "openai", "--dimension", "noun")
-    run(posts_file, store, *options, server=chat_server)
+    run(posts_file, store, *options)
 
     def answers(*words: object) -> str:
-        line = [sys.executable, "-c", "from spacy_mmcot.cli.main import main; main()", "answers"]
-        done = subprocess.run([*line, *map(str, words)], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        done = command("answers", *words)
+        assert done.exit_code == 0, done.stderr
+        return str(done.stdout)
 
     assert "12 answers written" in answers("export", store, tmp_path / "out.jsonl")
     assert "12 answers added" in answers("import", tmp_path / "b.sqlite", tmp_path / "out.jsonl")
@@ -384,14 +369,11 @@ def test_answers_out_and_in_and_what_they_cost(
     assert KEY not in (tmp_path / "out.jsonl").read_text("utf-8")
 
 
-def test_plan_says_what_a_run_will_cost(posts_file: Path, tmp_path: Path) -> None:
+def test_plan_says_what_a_run_will_cost(command: Command, posts_file: Path, tmp_path: Path) -> None:
     def plan(*words: object) -> str:
-        line = [sys.executable, "-c", "from spacy_mmcot.cli.main import main; main()", "plan"]
-        done = subprocess.run(
-            [*line, *map(str, words)], capture_output=True, text=True, env=environment()
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        done = command("plan", *words)
+        assert done.exit_code == 0, done.stderr
+        return str(done.stdout)
 
     output = plan(posts_file, "--model", "strange")
     lines = [line.split() for line in output.splitlines() if line.strip()]

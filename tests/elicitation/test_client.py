@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import ChatServer
 
-from spacy_mmcot.elicitation.claims import spent
-from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.claims import read_total_spend
+from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Pace
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import DIMENSIONS, Post
-from tests.llm_server import completion, quoted, sensible_answer
+from tests.llm_server import LLMServer, completion, quoted, sensible_answer
 
 KEY = "sk-very-secret-0815"
+
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 @pytest.fixture(autouse=True)
@@ -28,20 +28,14 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Any:
-    with AnswerStore(tmp_path / "answers.sqlite") as opened:
-        yield opened
-
-
-def source(server: ChatServer, **options: Any) -> OpenAISource:
-    return OpenAISource("m", base_url=server.url, api_key=KEY, **options)
+def source(server: LLMServer, **options: Any) -> OpenAISource:
+    return OpenAISource(OpenAISettings("m", base_url=server.url, api_key=KEY, **options))
 
 
 def test_good_answers_of_all_dimensions(
-    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
-    report = elicit(posts, store, source(chat_server, temperature=0.0)).report
+    report = elicit(posts, store, source(llm_server, temperature=0.0)).report
     for dimension in DIMENSIONS:
         counts = report.counts[dimension]
         assert (counts.asked, counts.stored) == (12, 12)
@@ -49,8 +43,8 @@ def test_good_answers_of_all_dimensions(
     assert answers.noun is not None and answers.noun[0].mention == "Anna3"
     assert answers.entity is not None and answers.entity.text == "Zanzibar sings in Oslo tonight"
     assert answers.style == "On this: Anna3 sings in Oslo tonight"
-    assert set(chat_server.keys) == {f"Bearer {KEY}"}
-    for body in chat_server.requests:
+    assert set(llm_server.keys) == {f"Bearer {KEY}"}
+    for body in llm_server.requests:
         user = body["messages"][1]["content"]
         wants_json = '"things"' in user or '"swaps"' in user
         assert ("response_format" in body) == wants_json
@@ -58,34 +52,32 @@ def test_good_answers_of_all_dimensions(
 
 
 def test_temperature_is_left_to_the_endpoint_by_default(
-    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
-    elicit(posts[:1], store, source(chat_server), dimensions=["sentence"])
-    assert "temperature" not in chat_server.requests[0]
+    elicit(posts[:1], store, source(llm_server), dimensions=["sentence"])
+    assert "temperature" not in llm_server.requests[0]
 
 
 def test_settings_come_from_the_environment(
-    chat_server: ChatServer,
+    llm_server: LLMServer,
     posts: list[Post],
     store: AnswerStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
-    monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
-    elicit(posts[:1], store, OpenAISource("m"), dimensions=["sentence"])
-    assert chat_server.keys == [f"Bearer {KEY}"]
+    monkeypatch.setenv("OPENAI_BASE_URL", llm_server.url)
+    elicit(posts[:1], store, OpenAISource(OpenAISettings("m")), dimensions=["sentence"])
+    assert llm_server.keys == [f"Bearer {KEY}"]
 
 
-def test_fenced_json_is_read(
-    chat_server: ChatServer, posts: list[Post], store: AnswerStore
-) -> None:
-    chat_server.reply = lambda body: (200, f"Sure!\n```json\n{sensible_answer(body)}\n```\nBye.")
-    counts = elicit(posts, store, source(chat_server), dimensions=["noun", "entity"]).report.total()
+def test_fenced_json_is_read(llm_server: LLMServer, posts: list[Post], store: AnswerStore) -> None:
+    llm_server.reply = lambda body: (200, f"Sure!\n```json\n{sensible_answer(body)}\n```\nBye.")
+    counts = elicit(posts, store, source(llm_server), dimensions=["noun", "entity"]).report.total()
     assert counts.stored == 24
 
 
 def test_what_stays_useless_is_kept_with_its_reason_and_not_asked_again(
-    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     replies: dict[str, Any] = {
         "p0": '{"things": [{"name": "Anna0"}]}',
@@ -96,8 +88,8 @@ def test_what_stays_useless_is_kept_with_its_reason_and_not_asked_again(
         "p5": completion(""),
     }
     by_text = {post.text: replies.get(post.id) for post in posts}
-    chat_server.reply = lambda body: (200, by_text[quoted(body, "post")] or sensible_answer(body))
-    counts = elicit(posts, store, source(chat_server), dimensions=["noun"]).report.total()
+    llm_server.reply = lambda body: (200, by_text[quoted(body, "post")] or sensible_answer(body))
+    counts = elicit(posts, store, source(llm_server), dimensions=["noun"]).report.total()
     assert (counts.asked, counts.stored, counts.rejected) == (12, 6, 6)
     rejected = {answer.post_id: answer for answer in store.rejected()}
     reasons = {name: answer.reason or "" for name, answer in rejected.items()}
@@ -108,26 +100,26 @@ def test_what_stays_useless_is_kept_with_its_reason_and_not_asked_again(
     assert "refused" in reasons["p4"] and rejected["p4"].raw == "No."
     assert "empty" in reasons["p5"]
     # All but the content filter's, which would say the same again, had a repair round.
-    assert len(chat_server.requests) == 17
-    again = elicit(posts, store, source(chat_server), dimensions=["noun"]).report.total()
+    assert len(llm_server.requests) == 17
+    again = elicit(posts, store, source(llm_server), dimensions=["noun"]).report.total()
     assert (again.asked, again.already_there) == (0, 12)
-    assert len(chat_server.requests) == 17
+    assert len(llm_server.requests) == 17
 
 
 def test_a_declined_post_does_not_stop_the_others(
-    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     fault = {"error": {"message": "too hot", "code": "content_filter"}}
-    chat_server.reply = lambda body: (
+    llm_server.reply = lambda body: (
         (400, fault) if "Anna4" in quoted(body, "post") else (200, sensible_answer(body))
     )
-    counts = elicit(posts, store, source(chat_server), dimensions=["sentence"]).report.total()
+    counts = elicit(posts, store, source(llm_server), dimensions=["sentence"]).report.total()
     assert (counts.stored, counts.rejected) == (11, 1)
     assert store.rejected()[0].reason == "the endpoint declined (content_filter): too hot"
 
 
 def test_a_failing_server_is_tried_again(
-    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     seen: list[str] = []
 
@@ -137,10 +129,10 @@ def test_a_failing_server_is_tried_again(
             return (500, {"error": {"message": "busy"}})
         return (200, sensible_answer(body))
 
-    chat_server.reply = reply
-    counts = elicit(posts[:2], store, source(chat_server), dimensions=["noun"]).report.total()
+    llm_server.reply = reply
+    counts = elicit(posts[:2], store, source(llm_server), dimensions=["noun"]).report.total()
     assert (counts.asked, counts.stored) == (2, 2)
-    assert len(chat_server.requests) == 4
+    assert len(llm_server.requests) == 4
 
 
 @pytest.mark.parametrize(
@@ -160,35 +152,35 @@ def test_a_failing_server_is_tried_again(
     ],
 )
 def test_an_endpoint_that_cannot_be_used_ends_in_one_clear_error(
-    chat_server: ChatServer,
+    llm_server: LLMServer,
     posts: list[Post],
     store: AnswerStore,
     status: int,
     body: Any,
     message: str,
 ) -> None:
-    chat_server.reply = lambda _: (status, body)
+    llm_server.reply = lambda _: (status, body)
     with pytest.raises(MMCoTError, match=message) as caught:
-        elicit(posts, store, source(chat_server), dimensions=["noun"], pace=Pace(workers=3))
+        elicit(posts, store, source(llm_server), dimensions=["noun"], pace=Pace(workers=3))
     assert KEY not in str(caught.value)
-    assert chat_server.url in str(caught.value)
-    assert len(chat_server.requests) <= 3
+    assert llm_server.url in str(caught.value)
+    assert len(llm_server.requests) <= 3
     assert store.answers() == {} and store.rejected() == []
     assert KEY.encode() not in store.path.read_bytes()
 
 
 def test_a_server_that_dies_midway_leaves_what_was_answered(
-    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
-    chat_server.reply = lambda body: (
-        (200, sensible_answer(body)) if len(chat_server.requests) <= 5 else (500, {})
+    llm_server.reply = lambda body: (
+        (200, sensible_answer(body)) if len(llm_server.requests) <= 5 else (500, {})
     )
-    impatient = Pace(workers=2, patience=1.0)
+    impatient = Pace(workers=2, patience=0.3)
     with pytest.raises(MMCoTError, match=r"E312.+HTTP 500"):
-        elicit(posts, store, source(chat_server), dimensions=["sentence"], pace=impatient)
+        elicit(posts, store, source(llm_server), dimensions=["sentence"], pace=impatient)
     assert len(store.answers()) == 5
-    chat_server.reply = lambda body: (200, sensible_answer(body))
-    counts = elicit(posts, store, source(chat_server), dimensions=["sentence"]).report.total()
+    llm_server.reply = lambda body: (200, sensible_answer(body))
+    counts = elicit(posts, store, source(llm_server), dimensions=["sentence"]).report.total()
     assert (counts.asked, counts.stored, counts.already_there) == (7, 7, 5)
 
 
@@ -196,20 +188,20 @@ def test_connection_refused(posts: list[Post], store: AnswerStore) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://user:pass@127.0.0.1:{free.getsockname()[1]}/v1?token=hidden"
-    asked = OpenAISource("m", base_url=url, api_key=KEY)
+    asked = OpenAISource(OpenAISettings("m", base_url=url, api_key=KEY))
     with pytest.raises(MMCoTError, match=r"E312.+http://127\.0\.0\.1:\d+/v1") as caught:
         elicit(posts, store, asked, pace=Pace(workers=8, patience=0.5))
-    assert spent(store) == 0
+    assert read_total_spend(store) == 0
     assert not any(secret in str(caught.value) for secret in (KEY, "pass", "hidden"))
 
 
 def test_a_server_that_does_not_answer_in_time(
-    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     import time
 
-    chat_server.reply = lambda body: (time.sleep(1.0), (200, "late"))[1]
-    late = source(chat_server, timeout=0.2)
+    llm_server.reply = lambda body: (time.sleep(0.4), (200, "late"))[1]
+    late = source(llm_server, timeout=0.2)
     result = elicit(posts[:1], store, late, dimensions=["sentence"], pace=Pace(tries=2))
     assert result.report.total().missing == 1
     assert result.report.unanswered == {"no answer in 0.2 s": 1}
@@ -217,7 +209,7 @@ def test_a_server_that_does_not_answer_in_time(
 
 
 def test_as_many_questions_in_flight_as_workers(
-    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     import threading
     import time
@@ -234,32 +226,32 @@ def test_as_many_questions_in_flight_as_workers(
             now -= 1
         return (200, sensible_answer(body))
 
-    chat_server.reply = reply
+    llm_server.reply = reply
     names = ["sentence", "noun"]
-    elicit(posts, store, source(chat_server), dimensions=names, pace=Pace(workers=3))
+    elicit(posts, store, source(llm_server), dimensions=names, pace=Pace(workers=3))
     assert most == 3
 
 
 def test_equal_questions_are_asked_once(
-    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     twins = [posts[0].model_copy(update={"id": name}) for name in ("a", "b", "c")]
-    counts = elicit(twins[:2], store, source(chat_server), dimensions=["noun"]).report.total()
+    counts = elicit(twins[:2], store, source(llm_server), dimensions=["noun"]).report.total()
     assert (counts.asked, counts.stored) == (1, 2)
-    counts = elicit(twins, store, source(chat_server), dimensions=["noun"]).report.total()
+    counts = elicit(twins, store, source(llm_server), dimensions=["noun"]).report.total()
     assert (counts.asked, counts.stored, counts.already_there) == (0, 0, 3)
-    assert len(chat_server.requests) == 1
+    assert len(llm_server.requests) == 1
     assert len({a.noun[0] for a in store.answers().values() if a.noun}) == 1
     assert set(store.answers()) == {"a", "b", "c"}
 
 
 def test_another_model_or_temperature_is_asked_anew(
-    chat_server: ChatServer, posts: list[Post], store: AnswerStore
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     for asked in (
-        source(chat_server),
-        source(chat_server, temperature=0.5),
-        OpenAISource("m2", base_url=chat_server.url, api_key=KEY),
+        source(llm_server),
+        source(llm_server, temperature=0.5),
+        OpenAISource(OpenAISettings("m2", base_url=llm_server.url, api_key=KEY)),
     ):
         counts = elicit(posts[:1], store, asked, dimensions=["noun"]).report.total()
         assert counts.asked == 1
@@ -268,17 +260,17 @@ def test_another_model_or_temperature_is_asked_anew(
 @pytest.mark.parametrize("key", ["", "  ", "sk-a\nb", "sk-ключ"])
 def test_unusable_keys(key: str) -> None:
     with pytest.raises(MMCoTError, match=r"E310.+OPENAI_API_KEY") as caught:
-        OpenAISource("m", api_key=key)
+        OpenAISource(OpenAISettings("m", api_key=key))
     assert not key.strip() or key not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http://", "http://h:x/v1"])
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(MMCoTError, match=r"E315.+http://HOST:PORT/v1"):
-        OpenAISource("m", base_url=url, api_key=KEY)
+        OpenAISource(OpenAISettings("m", base_url=url, api_key=KEY))
 
 
-def test_the_constructor_stays_off_the_network(chat_server: ChatServer) -> None:
-    made = source(chat_server)
+def test_the_constructor_stays_off_the_network(llm_server: LLMServer) -> None:
+    made = source(llm_server)
     asyncio.run(made.close())
-    assert chat_server.requests == []
+    assert llm_server.requests == []

@@ -43,11 +43,11 @@ def test_an_export_comes_back_whole(tmp_path: Path) -> None:
     file = tmp_path / "sub" / "export.jsonl"
     with AnswerStore(fill(tmp_path / "a.sqlite", ANSWERS), read_only=True) as store:
         assert export_answers(store, file) == 5
-        expected = list(store.every())
+        expected = list(store.iter_all())
     assert sorted(map(repr, expected)) == sorted(map(repr, ANSWERS))
     with AnswerStore(tmp_path / "b.sqlite") as other:
         assert import_answers(other, file) == 5
-        assert list(other.every()) == expected
+        assert list(other.iter_all()) == expected
         assert import_answers(other, file) == 0
 
 
@@ -81,7 +81,7 @@ def test_a_broken_row_is_named_and_nothing_is_imported(
     with AnswerStore(tmp_path / "b.sqlite") as other:
         with pytest.raises(MMCoTError, match=message):
             import_answers(other, file)
-        assert list(other.every()) == []
+        assert list(other.iter_all()) == []
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:

@@ -1,78 +1,131 @@
+"""Rates, waits and the breaker, on a clock that jumps to the next event instead of waiting."""
+
 from __future__ import annotations
 
 import asyncio
-import time
+import selectors
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import pytest
 
-from spacy_mmcot.elicitation.replies import Breaker, EndpointDown, Rates, Unavailable, wait_before
+from spacy_mmcot.elicitation.engine import (
+    Breaker,
+    EndpointDown,
+    Rates,
+    seconds_before_retry,
+)
+from spacy_mmcot.elicitation.replies import Unavailable
+
+T = TypeVar("T")
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time passes at once where nothing is left to do until then."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        loop = self
+
+        class Jump(selectors.DefaultSelector):
+            def select(self, timeout: float | None = None) -> Any:
+                loop._now += timeout or 0.0
+                return super().select(0)
+
+        super().__init__(Jump())
+
+    def time(self) -> float:
+        return self._now
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        return runner.run(coroutine)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def test_waits_grow_with_jitter_and_have_an_end() -> None:
     for attempt, longest in ((1, 0.5), (2, 1.0), (5, 8.0), (20, 30.0)):
-        waits = {wait_before(attempt, None) for _ in range(200)}
+        waits = {seconds_before_retry(attempt, None) for _ in range(200)}
         assert longest / 2 <= min(waits) < max(waits) <= longest
         assert len(waits) > 100
 
 
-def test_a_wish_of_the_endpoint_is_never_undercut() -> None:
-    waits = [wait_before(1, 7.0) for _ in range(200)]
+def test_retry_after_is_never_undercut() -> None:
+    waits = [seconds_before_retry(1, 7.0) for _ in range(200)]
     assert min(waits) >= 7.0 and max(waits) < 9.0
 
 
 def test_token_rates_count_tokens() -> None:
-    async def run() -> float:
+    async def wait() -> float:
         rates = Rates(tokens=6000)
-        started = time.monotonic()
         # A burst of five seconds' worth, 500 tokens, then 100 a second.
         for _ in range(7):
             await rates.acquire(100)
         await rates.acquire(10**9)
-        return time.monotonic() - started
+        return now()
 
-    assert 6 < asyncio.run(run()) < 9
+    assert run(wait()) == pytest.approx(7.0, abs=0.1)
+
+
+def test_request_rates_count_requests() -> None:
+    async def wait() -> float:
+        rates = Rates(requests=600)
+        # A burst of ten, then ten a second.
+        for _ in range(25):
+            await rates.acquire(10**9)
+        return now()
+
+    assert run(wait()) == pytest.approx(1.5, abs=0.1)
 
 
 def test_the_breaker_opens_pauses_and_closes() -> None:
-    async def run() -> None:
+    async def wait() -> None:
         breaker = Breaker(patience=60)
         fault = Unavailable("HTTP 503")
         for _ in range(7):
-            breaker.failed(fault)
-        started = time.monotonic()
-        await breaker.ready()
-        assert time.monotonic() - started < 0.1
-        breaker.failed(fault)
-        await breaker.ready()
-        assert time.monotonic() - started > 0.4
-        breaker.succeeded()
-        started = time.monotonic()
-        await breaker.ready()
-        assert time.monotonic() - started < 0.1
+            breaker.note_failure(fault)
+        await breaker.wait()
+        assert now() == 0
+        breaker.note_failure(fault)
+        await breaker.wait()
+        first = now()
+        assert 0.5 <= first <= 1.0
+        await breaker.wait()
+        assert 1.0 <= now() - first <= 2.0
+        closed = now()
+        breaker.note_success()
+        await breaker.wait()
+        assert now() == closed
 
-    asyncio.run(run())
+    run(wait())
 
 
 def test_a_busy_server_is_not_down() -> None:
-    async def run() -> None:
+    async def wait() -> None:
         breaker = Breaker(patience=0.0)
         for _ in range(50):
-            breaker.failed(Unavailable("HTTP 429", down=False))
-        await breaker.ready()
+            breaker.note_failure(Unavailable("HTTP 429", down=False))
+        await breaker.wait()
 
-    asyncio.run(run())
+    run(wait())
 
 
-def test_patience_has_an_end() -> None:
-    async def run() -> None:
-        breaker = Breaker(patience=0.5)
+@pytest.mark.parametrize(("answered", "longest"), [(True, 100.0), (False, 15.0)])
+def test_patience_has_an_end(answered: bool, longest: float) -> None:
+    async def wait() -> float:
+        breaker = Breaker(patience=100.0)
+        if answered:
+            breaker.note_success()
         for _ in range(10):
-            breaker.failed(Unavailable("connection refused"))
-        while True:
-            await breaker.ready()
-            breaker.failed(Unavailable("connection refused"))
+            breaker.note_failure(Unavailable("connection refused"))
+        with pytest.raises(EndpointDown, match="connection refused"):
+            while True:
+                await breaker.wait()
+                breaker.note_failure(Unavailable("connection refused"))
+        return now()
 
-    started = time.monotonic()
-    with pytest.raises(EndpointDown, match="connection refused"):
-        asyncio.run(run())
-    assert 0.4 < time.monotonic() - started < 3
+    assert run(wait()) == pytest.approx(longest, abs=0.1)

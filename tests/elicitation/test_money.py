@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from spacy_mmcot.elicitation.client import OpenAISource
-from spacy_mmcot.elicitation.elicit import elicit, plan
-from spacy_mmcot.elicitation.prices import TYPICAL_OUTPUT, Price, Prices, estimate, exact_counter
-from spacy_mmcot.elicitation.prompts import render
+from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
+from spacy_mmcot.elicitation.elicit import Money, PlannedDimension, elicit, plan, sum_plan
+from spacy_mmcot.elicitation.prices import Price, Prices, estimate
+from spacy_mmcot.elicitation.prompts import KINDS, QuestionSettings, render
 from spacy_mmcot.elicitation.replies import Usage
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
@@ -62,18 +62,32 @@ def test_broken_tables_of_prices(tmp_path: Path, text: str, problem: str) -> Non
         Prices(tmp_path / "none.json")
 
 
-def test_a_strange_model_has_no_tokenizer() -> None:
-    assert exact_counter("my-own-model") is None
+def test_published_prices_and_who_sees() -> None:
+    prices = Prices()
+    mini, gemini = prices.find("gpt-4o-mini"), prices.find("gemini-2.5-flash")
+    assert mini and gemini and not gemini.vision
+    assert (mini.input, mini.cached, mini.output) == (0.15, 0.075, 0.6)
+    assert (mini.batch_input, mini.batch_output) == (0.075, 0.3)
+    assert mini.vision and mini.picture == 2833
+    assert prices.all_see(["gpt-4o", "gpt-4o-mini"])
+    assert not prices.all_see(["gpt-4o", "gemini-2.5-flash"]) and not prices.all_see(["strange"])
+
+
+def test_a_budget_needs_the_price_of_each_model() -> None:
+    Money(cap=1.0).check_prices(["gpt-4o"])
+    Money().check_prices(["strange"])
+    with pytest.raises(MMCoTError, match=r"E321.+strange"):
+        Money(cap=1.0).check_prices(["gpt-4o", "strange"])
 
 
 def test_an_estimate_is_near_the_truth_for_plain_english(posts: list[Post]) -> None:
     prompt = render(posts[0], "sentence")
     assert prompt is not None
     words = sum(len(m["content"].split()) for m in prompt.messages)
-    usage = estimate(prompt, "m", Prices())
+    usage = estimate(prompt, None)
     assert 1.0 < usage.input / words < 2.0
-    assert usage.output == TYPICAL_OUTPUT["sentence"]
-    assert estimate(prompt, "m", Prices(), lambda text: 7, 31.2) == Usage(14 + 8, 0, 31)
+    assert usage.output == KINDS["sentence"].tokens
+    assert estimate(prompt, None, 31.2) == Usage(usage.input, 0, 31)
 
 
 def test_the_plan_counts_what_a_run_then_asks(
@@ -81,37 +95,43 @@ def test_the_plan_counts_what_a_run_then_asks(
 ) -> None:
     prices = Prices()
     models = {"style": "gpt-4o"}
-    source = OpenAISource("gpt-4o-mini", models=models, base_url=llm_server.url, api_key="any")  # type: ignore[arg-type]
+    source = OpenAISource(
+        OpenAISettings("gpt-4o-mini", models, base_url=llm_server.url, api_key="any")  # type: ignore[arg-type]
+    )
     dimensions = {**dict.fromkeys(DIMENSIONS, 1), "style": 2}
     held_out = [post.model_copy(update={"split": "test"}) for post in posts[:3]]
     every = [*held_out, *posts[3:]]
-    made = plan(every, source, prices, "ner", dimensions)
-    assert {name: row.requests for name, row in made.dimensions.items()} == {
+    settings = QuestionSettings(variants=dimensions)
+    made = plan(every, source, prices, settings)
+    assert {name: row.requests for name, row in made.items()} == {
         **dict.fromkeys(("noun", "sentence", "multimodality"), 12),
         **dict.fromkeys(("entity", "image"), 9),
         "style": 18,
     }
-    assert made.dimensions["style"].not_applicable == 6
-    style, noun = made.dimensions["style"], made.dimensions["noun"]
+    assert made["style"].not_applicable == 6
+    style, noun = made["style"], made["noun"]
     assert style.cost == pytest.approx((style.input_tokens * 2.5 + style.output_tokens * 10) / 1e6)
     assert noun.batch_cost == pytest.approx((noun.cost or 0) / 2)
     assert llm_server.seen()["requests"] == 0
     with AnswerStore(tmp_path / "a.sqlite") as store:
         asked = elicit(every, store, source, dimensions=dimensions).report
-        for name, row in made.dimensions.items():
+        for name, row in made.items():
             assert asked.counts[name].asked == row.requests
-        after = plan(every, source, prices, "ner", dimensions, store)
-        assert all(row.requests == 0 and row.cost == 0 for row in after.dimensions.values())
+        after = plan(every, source, prices, settings, store)
+        assert all(row.requests == 0 and row.cost == 0 for row in after.values())
         # New posts are planned with the lengths that the answers so far had.
         more = [
             post.model_copy(update={"id": f"q{i}", "text": f"Anna{i} rests"})
             for i, post in enumerate(posts)
         ]
-        learned = plan(more, source, prices, "ner", {"style": 1}, store).dimensions["style"]
+        learned = plan(more, source, prices, QuestionSettings(variants={"style": 1}), store)[
+            "style"
+        ]
         assert 0 < learned.output_tokens < 12 * 20
 
 
 def test_models_without_a_price_cost_nobody_knows_what(posts: list[Post]) -> None:
-    source = OpenAISource("strange", base_url="https://localhost/v1", api_key="any")
-    made = plan(posts, source, Prices(), "rel", {"noun": 1})
-    assert made.dimensions["noun"].cost is None and made.estimated == {"strange"}
+    source = OpenAISource(OpenAISettings("strange", base_url="https://localhost/v1", api_key="any"))
+    made = plan(posts, source, Prices(), QuestionSettings("rel", {"noun": 1}))
+    assert made["noun"].cost is None and made["noun"].input_tokens > 0
+    assert sum_plan([*made.values(), PlannedDimension("m", cost=1.0)]).cost is None

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from spacy_mmcot.elicitation.parser import AnswerRejected, parse
-from spacy_mmcot.types import Entity, EntityVariant, NounItem, Post
+from spacy_mmcot.elicitation.parser import parse_answer
+from spacy_mmcot.elicitation.replies import AnswerRejected
+from spacy_mmcot.types import Dimension, Entity, EntityVariant, NounItem, Post
 
 POST = Post(
     id="a",
@@ -35,14 +36,14 @@ VARIANT = {
     ],
 )
 def test_noun_lists_in_many_wrappings(raw: str) -> None:
-    assert parse(raw, "noun", POST) == [ITEM]
+    assert parse_answer(raw, "noun", POST) == [ITEM]
 
 
 def test_mentions_take_the_texts_spelling_and_strangers_are_dropped_and_counted() -> None:
     names = ["OSLO SPEKTRUM", "Bergen", "j. cole", " "]
     raw = json.dumps([{"mention": name, "kind": "k"} for name in names])
     dropped: list[str] = []
-    items = parse(raw, "noun", POST, dropped)
+    items = parse_answer(raw, "noun", POST, dropped)
     assert isinstance(items, list)
     assert [item.mention for item in items] == ["Oslo  Spektrum", "J. Cole"]
     assert dropped == ["Bergen", " "]
@@ -51,11 +52,11 @@ def test_mentions_take_the_texts_spelling_and_strangers_are_dropped_and_counted(
 def test_a_mention_that_stands_in_the_text_keeps_its_own_spelling() -> None:
     post = Post(id="a", text="emma reads Emma")
     raw = json.dumps([{"mention": "emma", "kind": "person"}, {"mention": "Emma", "kind": "novel"}])
-    assert [item.mention for item in parse(raw, "noun", post)] == ["emma", "Emma"]  # type: ignore[union-attr]
+    assert [item.mention for item in parse_answer(raw, "noun", post)] == ["emma", "Emma"]  # type: ignore[union-attr]
 
 
 def test_a_post_may_name_nothing() -> None:
-    assert parse('{"things": []}', "noun", POST) == []
+    assert parse_answer('{"things": []}', "noun", POST) == []
 
 
 @pytest.mark.parametrize(
@@ -68,19 +69,19 @@ def test_a_post_may_name_nothing() -> None:
         ('{"things": [{"mention": "Oslo", "kind": 3}]}', "field kind is 3"),
         ('{"things": ["Oslo"]}', "expected an object"),
         ('{"a": [], "b": []}', "2 lists"),
-        ('{"things": [{"mention": "Oslo", "kind": "ci', "no JSON|empty|expected"),
+        ('{"things": [{"mention": "Oslo", "kind": "ci', "breaks off"),
         ('[{"mention": "Oslo \\ud83d", "kind": "city"}]', "mention"),
-        ("[" * 100_000, "no JSON"),
+        ("[" * 100_000, "breaks off"),
     ],
 )
 def test_noun_rejections_say_why(raw: str, reason: str) -> None:
     with pytest.raises(AnswerRejected, match=reason) as caught:
-        parse(raw, "noun", POST)
+        parse_answer(raw, "noun", POST)
     assert caught.value.raw == raw
 
 
 def test_entity_variants() -> None:
-    value = parse(f"Here:\n{json.dumps({**VARIANT, 'why': 'x'})}", "entity", POST)
+    value = parse_answer(f"Here:\n{json.dumps({**VARIANT, 'why': 'x'})}", "entity", POST)
     assert value == EntityVariant.model_validate(VARIANT)
     assert not value.possible  # type: ignore[union-attr]
 
@@ -98,23 +99,139 @@ def test_entity_variants() -> None:
 )
 def test_entity_rejections(change: dict[str, object], reason: str) -> None:
     with pytest.raises(AnswerRejected, match=reason):
-        parse(json.dumps({**VARIANT, **change}), "entity", POST)
+        parse_answer(json.dumps({**VARIANT, **change}), "entity", POST)
 
 
 def test_style_keeps_every_mention_of_a_labelled_post() -> None:
     kept = "16. August: at Oslo  Spektrum, J. Cole!"
-    assert parse(f'"{kept}"', "style", POST) == kept
-    assert parse(f"```\n{kept}\n```", "style", POST) == kept
+    assert parse_answer(f'"{kept}"', "style", POST) == kept
+    assert parse_answer(f"```\n{kept}\n```", "style", POST) == kept
     with pytest.raises(AnswerRejected, match=r"the mentions 'J\. Cole'"):
-        parse("See j. cole at Oslo  Spektrum", "style", POST)
+        parse_answer("See j. cole at Oslo  Spektrum", "style", POST)
     unlabelled = POST.model_copy(update={"split": "unlabelled"})
-    assert parse("See him live", "style", unlabelled) == "See him live"
+    assert parse_answer("See him live", "style", unlabelled) == "See him live"
 
 
 def test_texts_are_trimmed_but_inner_quotes_stay() -> None:
-    assert parse('  "Yes" and "no" \n', "sentence", POST) == '"Yes" and "no"'
-    assert parse("“a stage”", "image", POST) == "a stage"
+    assert parse_answer('  "Yes" and "no" \n', "sentence", POST) == '"Yes" and "no"'
+    assert parse_answer("“a stage”", "image", POST) == "a stage"
     with pytest.raises(AnswerRejected, match="empty"):
-        parse("```\n\n```", "multimodality", POST)
+        parse_answer("```\n\n```", "multimodality", POST)
     with pytest.raises(AnswerRejected, match="surrogate"):
-        parse("half \ud83d", "sentence", POST)
+        parse_answer("half \ud83d", "sentence", POST)
+
+
+THREE = [
+    {"mention": "J. Cole", "kind": "person/rapper"},
+    {"mention": "Oslo  Spektrum", "kind": "location/arena"},
+    {"mention": "16. August", "kind": "date"},
+]
+WHOLE = json.dumps({"things": THREE})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        WHOLE.replace("}]", "},]"),
+        WHOLE.replace("}, {", "} {"),
+        WHOLE.replace("{", "{ // a thing\n", 1),
+        WHOLE.replace("}, {", "}, /* then */ {"),
+        WHOLE.replace("person/rapper", "person/\nrapper").replace("\\n", "\n"),
+        WHOLE.replace('"', "'"),
+        WHOLE.replace('"mention"', "mention"),
+        WHOLE.replace('"kind": "date"', '"kind": "date'),
+        WHOLE.replace('"date"', '"a "fixed" date"'),
+        "\n".join(map(json.dumps, THREE)),
+        ",\n".join(map(json.dumps, THREE)),
+        "\n".join(f"{i}. {json.dumps(thing)}" for i, thing in enumerate(THREE, start=1)),
+        "```json\n" + "\n".join(map(json.dumps, THREE)) + "\n```",
+        f"As in {json.dumps(THREE[0])}: {WHOLE}",
+        f"{WHOLE} with {json.dumps(THREE[0])} first",
+        f'The form {{"things": [{{"mention": "...", ...}}]}} gives {WHOLE}',
+    ],
+)
+def test_a_damaged_list_is_whole(raw: str) -> None:
+    items = parse_answer(raw, "noun", POST)
+    assert [item.mention for item in items] == [thing["mention"] for thing in THREE]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (WHOLE[: WHOLE.index("August")], "breaks off"),
+        (WHOLE.removesuffix("]}"), "breaks off"),
+        (WHOLE.removesuffix("}"), "breaks off"),
+        (json.dumps(THREE)[:-1], "breaks off"),
+        ("\n".join(map(json.dumps, THREE))[:-9], "breaks off"),
+        (f"{WHOLE}\nCorrected: {WHOLE[:60]}", "breaks off"),
+        (WHOLE.replace("}]", "}, ...]"), "ellipsis"),
+        (WHOLE.replace("}]", "}, // … and others\n]"), "ellipsis"),
+        (WHOLE.replace('}, {"mention": "16', ', "mention": "16'), "twice"),
+        (
+            WHOLE.replace('}, {"mention": "16', ', "mention": "16').replace("}]", "},]"),
+            "twice|beyond",
+        ),
+        (WHOLE.replace('"kind": "date"', '"kind"'), "kind is missing"),
+        ("[" + '{"mention": "x" "kind": "y"}' * 2000 + "]", "too long"),
+        ("{" * 5000 + '"a"' + "}" * 5000, "damaged|breaks off|expected"),
+        ('{"mention": "x"}' * 300, "over 200"),
+    ],
+)
+def test_a_list_that_cannot_be_made_whole_is_rejected(raw: str, reason: str) -> None:
+    with pytest.raises(AnswerRejected, match=reason) as caught:
+        parse_answer(raw, "noun", POST)
+    assert caught.value.raw == raw
+
+
+def test_a_damaged_variant_is_whole_or_rejected() -> None:
+    raw = json.dumps(VARIANT)
+    expected = EntityVariant.model_validate(VARIANT)
+    for damaged in (raw.replace("]]", "],]"), raw.replace("false", "False"), raw[:-1] + ",}"):
+        assert parse_answer(damaged, "entity", POST) == expected
+    with pytest.raises(AnswerRejected, match="breaks off"):
+        parse_answer(raw[:-1], "entity", POST)
+
+
+DRAFT = json.dumps({"things": THREE[:1]})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        f"<think>Perhaps {DRAFT}?</think>\n\n{WHOLE}",
+        f"<think>\n{DRAFT}\n</think>{WHOLE}<|im_end|>",
+        f"Perhaps {DRAFT}?\n</think>\n{WHOLE}",
+        f"{DRAFT}\n</think>\n{WHOLE}",
+        f"<THINKING>one <think>two {DRAFT}</think> three</THINKING> {WHOLE}",
+        f"[THINK]{DRAFT}[/THINK]{WHOLE}",
+        f"◁think▷{DRAFT}◁/think▷{WHOLE}",
+        f"<think>I try {DRAFT[:30]}</think>{WHOLE}",
+        f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant"
+        f"<|channel|>final<|message|>{WHOLE}<|return|>",
+        f"First {DRAFT}, then, with all of them, {WHOLE}",
+        f"{WHOLE}\n<think>{DRAFT} would be too few</think>",
+    ],
+)
+def test_reasoning_and_drafts_do_not_count(raw: str) -> None:
+    items = parse_answer(raw, "noun", POST)
+    assert len(items) == 3
+
+
+@pytest.mark.parametrize("dimension", ["sentence", "multimodality", "image"])
+def test_texts_are_without_reasoning(dimension: Dimension) -> None:
+    for raw in (
+        "<think>Hm.</think>\nA gig.",
+        "Hm.</think> A gig.",
+        "<reasoning>a</reasoning>A gig.",
+    ):
+        assert parse_answer(raw, dimension, POST) == "A gig."
+    for raw in ("<think>Hm, I wonder", "<think>Hm.</think>"):
+        with pytest.raises(AnswerRejected, match="nothing but reasoning"):
+            parse_answer(raw, dimension, POST)
+
+
+def test_tags_within_an_answer_stay() -> None:
+    thing = {**THING, "explanation": "wrote <think> and </think> into the post"}
+    raw = json.dumps([thing])
+    assert parse_answer(raw, "noun", POST) == [NounItem(**thing)]
+    assert parse_answer("says <think> twice", "sentence", POST) == "says <think> twice"

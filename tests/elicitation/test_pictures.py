@@ -7,14 +7,13 @@ from typing import Any
 
 import PIL.Image
 import pytest
-from loopback import ChatServer
 
-from spacy_mmcot.elicitation.client import OpenAISource
+from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.prompts import LONGEST_SIDE, data_url, find_picture, render
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import DIMENSIONS, Post
-from tests.llm_server import user_text
+from tests.llm_server import LLMServer, user_text
 
 
 @pytest.fixture
@@ -44,14 +43,14 @@ def test_only_readable_files_are_pictures(folder: Path) -> None:
 
 
 def test_a_model_that_sees_gets_the_picture_and_others_the_caption(
-    folder: Path, chat_server: ChatServer
+    folder: Path, llm_server: LLMServer
 ) -> None:
     posts = [
         Post(id="a", text="Oslo calls", image="wide.png", caption="a red field"),
         Post(id="b", text="Bern calls", image="broken.png", caption="a bear"),
         Post(id="c", text="Rome calls", image="broken.png"),
     ]
-    source = OpenAISource("m", base_url=chat_server.url, api_key="sk-test-0815")
+    source = OpenAISource(OpenAISettings("m", base_url=llm_server.url, api_key="sk-test-0815"))
     knowledge = ["noun", "sentence", "multimodality"]
     with AnswerStore(folder / "a.sqlite") as store:
         report = elicit(posts, store, source, dimensions=knowledge, pictures=folder).report  # type: ignore[arg-type]
@@ -65,14 +64,14 @@ def test_a_model_that_sees_gets_the_picture_and_others_the_caption(
         changed = elicit(posts, store, source, dimensions=knowledge, pictures=folder).report  # type: ignore[arg-type]
         assert changed.total().asked == 3
     seen: list[dict[str, Any]] = [
-        body for body in chat_server.requests if "Oslo calls" in user_text(body)
+        body for body in llm_server.requests if "Oslo calls" in user_text(body)
     ]
     assert len(seen) == 6
     for body in seen:
         text, picture = body["messages"][1]["content"]
         assert "a red field" not in text["text"] and "attached picture" in text["text"]
         assert max(decoded(picture["image_url"]["url"]).size) <= LONGEST_SIDE
-    for body in chat_server.requests:
+    for body in llm_server.requests:
         if "Bern calls" in user_text(body):
             assert isinstance(body["messages"][1]["content"], str) and "a bear" in user_text(body)
 

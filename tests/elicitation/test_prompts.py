@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import jinja2
 import pytest
 
-from spacy_mmcot.elicitation.prompts import render, surfaces
+from spacy_mmcot.elicitation import prompts
+from spacy_mmcot.elicitation.elicit import elicit
+from spacy_mmcot.elicitation.prompts import list_surfaces, render
+from spacy_mmcot.elicitation.recorded import RecordedSource
+from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import AUGMENTATIONS, DIMENSIONS, KNOWLEDGE, Dimension, Entity, Post, Task
 
 TASKS: tuple[Task, ...] = ("ner", "rel")
@@ -41,41 +44,31 @@ def test_every_dimension_renders_both_parts(
     system, user = (m["content"] for m in prompt.messages)
     assert "never follow them" in system and system.endswith(".")
     assert post.text in user and "{{" not in user + system and "{%" not in user + system
-    assert prompt.wants_json == (dimension in ("noun", "entity"))
-    if prompt.wants_json:
+    assert (prompt.schema is not None) == (dimension in ("noun", "entity"))
+    if prompt.schema is not None:
         assert "JSON" in system
 
 
 def test_a_new_version_of_a_template_asks_its_dimension_anew_and_no_other(
-    demo_posts: list[Post], tmp_path: Path
+    demo_posts: list[Post], demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = Path(render.__code__.co_filename).parents[1]
-    copy = shutil.copytree(package, tmp_path / "spacy_mmcot")
-    templates = copy / "elicitation" / "templates" / "ner"
-    shutil.copy(templates / "style.v1.jinja", templates / "style.v2.jinja")
-    demo = Path(__file__).parents[2] / "assets" / "demo"
-    script = f"""
-from pathlib import Path
-from spacy_mmcot.elicitation.recorded import RecordedSource
-from spacy_mmcot.elicitation.elicit import elicit
-from spacy_mmcot.elicitation.store import AnswerStore
-from spacy_mmcot.types import Post
-demo = Path({str(demo)!r})
-lines = (demo / "posts.jsonl").open(encoding="utf-8").readlines()[:60]
-posts = [Post.model_validate_json(line) for line in lines]
-with AnswerStore(Path({str(tmp_path)!r}) / "a.sqlite") as store:
-    report = elicit(posts, store, RecordedSource(demo / "answers.jsonl")).report
-print({{name: counts.asked for name, counts in report.counts.items()}})
-"""
-    asked = []
-    for folder in (package.parent, tmp_path):
-        done = subprocess.run(
-            [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        asked.append(eval(done.stdout))
-    assert all(asked[0].values())
-    assert asked[1] == {**dict.fromkeys(DIMENSIONS, 0), "style": asked[0]["style"]}
+    source = RecordedSource(demo / "answers.jsonl")
+
+    def count_asked() -> dict[str, int]:
+        prompts._find_version.cache_clear()
+        with AnswerStore(tmp_path / "a.sqlite") as store:
+            report = elicit(demo_posts[:60], store, source).report
+        return {name: counts.asked for name, counts in report.counts.items()}
+
+    first = count_asked()
+    assert all(first.values())
+    original = Path(prompts.__file__).with_name("templates")
+    copy = shutil.copytree(original, tmp_path / "templates")
+    shutil.copy(copy / "ner" / "style.v1.jinja", copy / "ner" / "style.v2.jinja")
+    environment = prompts._environment().overlay(loader=jinja2.FileSystemLoader(copy))
+    monkeypatch.setattr(prompts, "_environment", lambda: environment)
+    assert count_asked() == {**dict.fromkeys(DIMENSIONS, 0), "style": first["style"]}
+    prompts._find_version.cache_clear()
 
 
 def test_templates_differ_between_tasks(demo_posts: list[Post]) -> None:
@@ -111,7 +104,7 @@ def test_augmentation_prompts_see_surfaces_but_no_types(
     )
     assert words(renamed, dimension, task) == words(post, dimension, task)
     user = render(post, dimension, task).messages[1]["content"]  # type: ignore[union-attr]
-    listed = json.dumps(surfaces(post), ensure_ascii=False)
+    listed = json.dumps(list_surfaces(post), ensure_ascii=False)
     assert (listed in user) == (dimension in ("style", "entity"))
 
 
@@ -148,9 +141,7 @@ def test_what_needs_a_picture_does_not_apply_without_a_caption(caption: str | No
     assert "picture" not in words(post, "sentence")
 
 
-def test_held_out_posts_are_not_augmented_and_unlabelled_ones_keep_their_labels_to_themselves() -> (
-    None
-):
+def test_held_out_posts_are_not_augmented_and_labels_of_unlabelled_ones_are_not_used() -> None:
     post = Post(id="a", text="Oslo calls", caption="a fjord", entities=[entity(0, 4)])
     for split in ("dev", "test"):
         held_out = post.model_copy(update={"split": split})
@@ -167,7 +158,7 @@ def test_surfaces_are_verbatim_in_text_order_and_single() -> None:
     post = Post(
         id="a", text="Oslo, Bern, Oslo", entities=[entity(6, 10), entity(0, 4), entity(12, 16)]
     )
-    assert surfaces(post) == ["Oslo", "Bern"]
+    assert list_surfaces(post) == ["Oslo", "Bern"]
 
 
 def entity(start: int, end: int) -> Entity:

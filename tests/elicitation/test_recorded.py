@@ -27,7 +27,7 @@ def write(path: Path, *lines: bytes) -> Path:
         (b'{"id": "a"}', "line 3: id 'a' occurs in line 1 too"),
         (b'{"id": "b"', "line 3: not JSON"),
         (b"[]", "line 3"),
-        (b'{"id": "\xff"}', "line 3: byte 9 of the line is not UTF-8"),
+        (b'{"id": "\xff"}', "line 3: byte 9 of the line, 0xff, is not UTF-8"),
         (b"[" * 100_000, "line 3: the JSON is nested too deeply"),
     ],
 )

@@ -117,9 +117,9 @@ def test_p_is_small_by_chance_as_often_as_it_says() -> None:
 
 def test_a_thousand_docs_take_less_than_two_seconds() -> None:
     pair = [counts(1000, 1)], [counts(1000, 2)]
-    best = 9.0
-    for _ in range(3):
+    seconds = []
+    while len(seconds) < 3 and min(seconds, default=9.0) > 2.0:
         started = time.process_time()
         compare_counts(*pair)
-        best = min(best, time.process_time() - started)
-    assert best < 2.0
+        seconds.append(time.process_time() - started)
+    assert min(seconds) < 2.0

@@ -10,9 +10,10 @@ import toy
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
+from spacy_mmcot import evaluate
 from spacy_mmcot.corpus.extensions import register
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.evaluation.evaluate import evaluate, needs_gold_entities
+from spacy_mmcot.evaluation.evaluate import needs_gold_entities
 from spacy_mmcot.evaluation.predictions import (
     FoundEntity,
     SpanRelation,

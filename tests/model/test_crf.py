@@ -14,13 +14,13 @@ from torch import Tensor
 from spacy_mmcot.model.crf import (
     ILLEGAL,
     Lattice,
-    best_paths,
-    forward_scores,
-    lattice,
-    legal_steps,
-    log_marginals,
-    path_scores,
-    span_log_probabilities,
+    compute_forward,
+    compute_lattice,
+    compute_log_marginals,
+    find_best_paths,
+    find_legal_steps,
+    score_paths,
+    score_spans,
 )
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -38,7 +38,7 @@ def span_probability(
     field: Field, scores: Lattice, row: int, start: int, end: int, begin: int
 ) -> float:
     spans = [(row, start, end, begin)]
-    found = span_log_probabilities(scores, *field, spans).item()
+    found = score_spans(scores, *field, spans).item()
     assert found <= 0.0
     return math.exp(found)
 
@@ -49,7 +49,7 @@ def random_field(lengths: list[int], seed: int, scale: float = 1.0) -> Field:
     n = len(TAGS)
     emissions = torch.randn(len(lengths), max(lengths), n, generator=generator, dtype=torch.float64)
     steps = torch.randn(n + 1, n + 1, generator=generator, dtype=torch.float64)
-    transitions = steps.masked_fill(~legal_steps(TAGS), ILLEGAL)
+    transitions = steps.masked_fill(~find_legal_steps(TAGS), ILLEGAL)
     return Field(emissions * scale, torch.tensor(lengths), transitions)
 
 
@@ -109,7 +109,7 @@ def field(request: pytest.FixtureRequest, batch: tuple[list[int], int]) -> Field
 
 
 def test_log_z(field: Field) -> None:
-    forward, log_z = forward_scores(*field)
+    forward, log_z = compute_forward(*field)
     assert forward.shape == field.emissions.shape
     for row, length in enumerate(field.lengths.tolist()):
         scores = torch.tensor([score(field, row, p) for p in paths(length)], dtype=torch.float64)
@@ -117,7 +117,7 @@ def test_log_z(field: Field) -> None:
 
 
 def test_marginals(field: Field) -> None:
-    marginals = log_marginals(lattice(*field)).exp()
+    marginals = compute_log_marginals(compute_lattice(*field)).exp()
     for row, length in enumerate(field.lengths.tolist()):
         expected = torch.zeros(length, len(TAGS), dtype=torch.float64)
         for path, weight in weights(field, row).items():
@@ -126,25 +126,25 @@ def test_marginals(field: Field) -> None:
 
 
 def test_best_path(field: Field) -> None:
-    for row, path in enumerate(best_paths(*field)):
+    for row, path in enumerate(find_best_paths(*field)):
         probabilities = weights(field, row)
         assert tuple(path) == max(probabilities, key=probabilities.__getitem__)
 
 
 def test_path_scores(field: Field) -> None:
     """Of the best path and of the worst one that is legal."""
-    log_z = lattice(*field).log_z
+    log_z = compute_lattice(*field).log_z
     for pick in (max, min):
         chosen = []
         for row in range(len(field.lengths)):
             probabilities = weights(field, row)
             chosen.append(pick(probabilities, key=probabilities.__getitem__))
-        found = (path_scores(*field, chosen) - log_z).exp().tolist()
+        found = (score_paths(*field, chosen) - log_z).exp().tolist()
         assert found == pytest.approx([weights(field, r)[p] for r, p in enumerate(chosen)])
 
 
 def test_span_probabilities(field: Field) -> None:
-    scores = lattice(*field)
+    scores = compute_lattice(*field)
     for row, length in enumerate(field.lengths.tolist()):
         probabilities = weights(field, row)
         for start, end in itertools.combinations(range(length + 1), 2):
@@ -159,14 +159,14 @@ def test_span_probabilities(field: Field) -> None:
 def test_spans_over_a_token_add_up_to_its_chance_of_being_inside() -> None:
     length = 9
     field = random_field([4, length], seed=7)
-    scores = lattice(*field)
+    scores = compute_lattice(*field)
     inside = [0.0] * length
     for start, end in itertools.combinations(range(length + 1), 2):
         for begin in (1, 3):
             probability = span_probability(field, scores, 1, start, end, begin)
             for t in range(start, end):
                 inside[t] += probability
-    outside = log_marginals(scores).exp()[1, :, 0]
+    outside = compute_log_marginals(scores).exp()[1, :, 0]
     assert inside == pytest.approx((1 - outside).tolist(), abs=1e-9)
 
 
@@ -175,13 +175,15 @@ def test_predicting_and_learning_see_one_lattice(scale: float) -> None:
     """Scores that lie far apart too, in the precision of production."""
     lengths = [40, 1, 17, 39]
     field = random_field(lengths, seed=2, scale=scale)
-    exact = lattice(field.emissions.requires_grad_(), *field[1:])
-    single = lattice(field.emissions.detach().float(), field.lengths, field.transitions.float())
+    exact = compute_lattice(field.emissions.requires_grad_(), *field[1:])
+    single = compute_lattice(
+        field.emissions.detach().float(), field.lengths, field.transitions.float()
+    )
     assert single.log_z.dtype == torch.float32
     # Rounding grows with the scores, which a sentence adds up.
     error = {"rtol": 1e-5, "atol": 1e-4 * scale}
     torch.testing.assert_close(single.log_z.double(), exact.log_z, **error)
-    expected, found = log_marginals(exact).exp(), log_marginals(single).exp()
+    expected, found = compute_log_marginals(exact).exp(), compute_log_marginals(single).exp()
     for row, length in enumerate(lengths):
         torch.testing.assert_close(
             found[row, :length].double(), expected[row, :length], rtol=0, atol=2e-4 * scale
@@ -190,20 +192,20 @@ def test_predicting_and_learning_see_one_lattice(scale: float) -> None:
 
 def test_spans_of_a_batch_are_scored_together() -> None:
     field = random_field([4, 9, 1], seed=3)
-    scores = lattice(*field)
+    scores = compute_lattice(*field)
     spans = [(1, 2, 9, 3), (0, 0, 1, 1), (2, 0, 1, 3), (0, 1, 4, 1), (1, 8, 9, 1)]
-    together = span_log_probabilities(scores, *field, spans).exp()
+    together = score_spans(scores, *field, spans).exp()
     alone = [span_probability(field, scores, *span) for span in spans]
     assert together.tolist() == pytest.approx(alone, abs=1e-12)
-    assert span_log_probabilities(scores, *field, []).shape == (0,)
+    assert score_spans(scores, *field, []).shape == (0,)
 
 
 def test_adjacent_mentions_of_one_label_stay_apart() -> None:
     field = random_field([3], seed=0)
     field.emissions.zero_()
     field.emissions[0, [0, 1, 2], [1, 1, 2]] = 30.0
-    assert best_paths(*field) == [[1, 1, 2]]
-    scores = lattice(*field)
+    assert find_best_paths(*field) == [[1, 1, 2]]
+    scores = compute_lattice(*field)
 
     def probability(start: int, end: int) -> float:
         return span_probability(field, scores, 0, start, end, 1)
@@ -215,15 +217,15 @@ def test_adjacent_mentions_of_one_label_stay_apart() -> None:
 
 def test_a_doc_scores_the_same_alone_and_padded() -> None:
     batch = random_field([3, 7, 1, 5], seed=11)
-    scores = lattice(*batch)
-    marginals, routes = log_marginals(scores), best_paths(*batch)
+    scores = compute_lattice(*batch)
+    marginals, routes = compute_log_marginals(scores), find_best_paths(*batch)
     for row, length in enumerate(batch.lengths.tolist()):
         emissions = batch.emissions[row : row + 1, :length]
         alone = Field(emissions, batch.lengths[row : row + 1], batch.transitions)
-        single = lattice(*alone)
+        single = compute_lattice(*alone)
         torch.testing.assert_close(single.log_z[0], scores.log_z[row])
-        torch.testing.assert_close(log_marginals(single)[0], marginals[row, :length])
-        assert best_paths(*alone) == [routes[row]]
+        torch.testing.assert_close(compute_log_marginals(single)[0], marginals[row, :length])
+        assert find_best_paths(*alone) == [routes[row]]
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1000.0])
@@ -235,10 +237,10 @@ def test_never_an_illegal_tag(scale: float) -> None:
         emissions = field.emissions.float()
         emissions[..., 2::2] += scale
         single = Field(emissions, field.lengths, field.transitions.float())
-        routes = best_paths(*single)
+        routes = find_best_paths(*single)
         assert [len(route) for route in routes] == lengths
         assert all(is_legal(tuple(route)) for route in routes)
-        marginals = log_marginals(lattice(*single)).exp()
+        marginals = compute_log_marginals(compute_lattice(*single)).exp()
         for row, length in enumerate(lengths):
             assert torch.isfinite(marginals[row, :length]).all()
             assert marginals[row, 0, 2::2].max() == 0.0
@@ -249,7 +251,7 @@ def test_never_an_illegal_tag(scale: float) -> None:
 
 def test_legal_steps_of_labels_whose_names_contain_each_other() -> None:
     tags = ["O", "B-A", "I-A", "B-A-B", "I-A-B"]
-    legal = legal_steps(tags)
+    legal = find_legal_steps(tags)
     assert {(tags[i], tags[j]) for i, j in legal[:5, :5].nonzero().tolist() if j in (2, 4)} == {
         ("B-A", "I-A"),
         ("I-A", "I-A"),
@@ -263,17 +265,17 @@ def test_legal_steps_of_labels_whose_names_contain_each_other() -> None:
 @pytest.mark.parametrize("lengths", [[1], [3, 2]])
 def test_gradients(lengths: list[int]) -> None:
     field = random_field(lengths, seed=5)
-    legal = legal_steps(TAGS)
+    legal = find_legal_steps(TAGS)
     steps = field.transitions.masked_fill(~legal, 0.0).requires_grad_()
     emissions = field.emissions.requires_grad_()
 
     def log_z(emissions: Tensor, steps: Tensor) -> Tensor:
         transitions = steps.masked_fill(~legal, ILLEGAL)
-        return forward_scores(emissions, field.lengths, transitions)[1]
+        return compute_forward(emissions, field.lengths, transitions)[1]
 
     def marginals(emissions: Tensor, steps: Tensor) -> tuple[Tensor, ...]:
         transitions = steps.masked_fill(~legal, ILLEGAL)
-        table = log_marginals(lattice(emissions, field.lengths, transitions))
+        table = compute_log_marginals(compute_lattice(emissions, field.lengths, transitions))
         return tuple(table[row, :length] for row, length in enumerate(lengths))
 
     assert torch.autograd.gradcheck(log_z, (emissions, steps))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy
@@ -17,7 +16,6 @@ from torch import Tensor
 from spacy_mmcot.model import pair_classifier
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.pair_classifier import (
-    Context,
     DocPairs,
     PairClassifier,
     PairHead,
@@ -31,7 +29,6 @@ from spacy_mmcot.types import KNOWLEDGE_KEY
 WIDTH = 6
 LABELS = ["None", "employs", "knows"]
 TYPES = ["LOC", "PER"]
-BOTH = pytest.mark.parametrize("context", ["between", "attention"])
 
 
 def index(
@@ -57,7 +54,7 @@ def small_index() -> PairIndex:
     return index([(0, 8), (8, 8), (8, 12)], mentions, pairs)
 
 
-def head(context: Context, knowledge_width: int = 0) -> PairHead:
+def head(knowledge_width: int = 0) -> PairHead:
     torch.manual_seed(0)
     module = PairHead(
         WIDTH,
@@ -65,7 +62,7 @@ def head(context: Context, knowledge_width: int = 0) -> PairHead:
         len(LABELS),
         hidden=5,
         dropout=0.0,
-        context=context,
+        view_dropout=0.0,
         knowledge_width=knowledge_width,
     )
     # Embeddings begin so small that a wrong row would not show.
@@ -91,10 +88,6 @@ def view_of(module: PairView, states: Tensor, index: PairIndex, h: int, t: int) 
     gap = max(0, right - left)
     bucket = [n for n, bound in enumerate((0, 1, 2, 3, 5, 9, 17, 33)) if gap >= bound][-1]
     total = total + module.distance.weight[bucket + (8 if h0 > t0 else 0)]
-    if module.context == "attention":
-        query = module.query(torch.cat([of_head, of_tail]))
-        weights = torch.softmax(module.key(of_doc) @ query / math.sqrt(5), 0)
-        return total + module.around(weights @ of_doc)
     return total + module.around(mean(states[left:right]))
 
 
@@ -121,10 +114,9 @@ def knowledge_index() -> PairIndex:
     return index([(0, 5), (5, 5), (5, 5)], mentions, pairs)
 
 
-@BOTH
 @pytest.mark.parametrize("knowledge_width", [0, 4])
-def test_against_a_loop_over_pairs(context: Context, knowledge_width: int) -> None:
-    module = head(context, knowledge_width)
+def test_against_a_loop_over_pairs(knowledge_width: int) -> None:
+    module = head(knowledge_width)
     states = torch.randn(12, WIDTH, dtype=torch.float64)
     known = None
     if knowledge_width:
@@ -137,16 +129,15 @@ def test_against_a_loop_over_pairs(context: Context, knowledge_width: int) -> No
 
 @pytest.mark.parametrize("gap", [0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 50])
 def test_distances_and_their_order(gap: int) -> None:
-    module = head("between")
+    module = head()
     states = torch.randn(gap + 2, WIDTH, dtype=torch.float64)
     mentions = [(0, 1, 1, 0), (gap + 1, gap + 2, 1, 0)]
     both = index([(0, gap + 2)], mentions, [(0, 1), (1, 0)])
     torch.testing.assert_close(module(states, both), one_by_one(module, states, both))
 
 
-@BOTH
-def test_gradients(context: Context) -> None:
-    module = head(context, knowledge_width=4)
+def test_gradients() -> None:
+    module = head(knowledge_width=4)
     states = torch.randn(12, WIDTH, dtype=torch.float64, requires_grad=True)
     known = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     parameters = tuple(module.parameters())
@@ -157,9 +148,8 @@ def test_gradients(context: Context) -> None:
     assert torch.autograd.gradcheck(logits, (states, known, *parameters), fast_mode=True)
 
 
-@BOTH
-def test_no_pairs(context: Context) -> None:
-    module = head(context)
+def test_no_pairs() -> None:
+    module = head()
     states = torch.randn(3, WIDTH, dtype=torch.float64, requires_grad=True)
     found = module(states, index([(0, 3)], [(0, 1, 1, 0)], []))
     assert found.shape == (0, len(LABELS))
@@ -167,10 +157,9 @@ def test_no_pairs(context: Context) -> None:
     assert not states.grad.any()
 
 
-@BOTH
-def test_a_large_batch_costs_no_digits(context: Context) -> None:
+def test_a_large_batch_costs_no_digits() -> None:
     """Encoders have dimensions far from 0, whose sum over a batch outgrows a 32-bit float."""
-    module = head(context).float()
+    module = head().float()
     states = torch.randn(30_000, WIDTH) + 20
     mentions = [(0, 1, 1, 1), (3, 5, 1, 1)]
     alone = index([(0, 0), (0, 8)], mentions, [(0, 1), (1, 0)])
@@ -202,44 +191,39 @@ def batch() -> list[DocPairs]:
     return [entry(7, 3), entry(0, 0), entry(4, 1), entry(9, 4), entry(3, 2)]
 
 
-def classifier(context: Context = "between", dropout: float = 0.0) -> tuple[Model, list[Any]]:
+def classifier(dropout: float = 0.0) -> tuple[Model, list[Any]]:
     """A classifier over fixed vectors, and the list that receives the gradients of those."""
     received: list[Any] = []
 
     def forward(model: Model, docs: list[Doc], is_train: bool) -> tuple[list, Any]:
         return vectors(docs), lambda gradients: received.append(gradients) or docs
 
-    model = PairClassifier(Model("vectors", forward), context=context, hidden=8, dropout=dropout)
+    model = PairClassifier(Model("vectors", forward), hidden=8, dropout=dropout)
     set_schema(model, LABELS, TYPES)
     torch.manual_seed(0)
     model.initialize(X=[entry(3, 0)])
     return model, received
 
 
-@BOTH
-def test_a_row_a_pair_and_batch_equals_single(context: Context) -> None:
-    model, _ = classifier(context)
+def test_a_row_a_pair_and_batch_equals_single() -> None:
+    model, _ = classifier()
     together = model.predict(batch())
     assert [rows.shape for rows in together] == [(6, 3), (0, 3), (0, 3), (12, 3), (2, 3)]
     for single, rows in zip(batch(), together, strict=True):
         numpy.testing.assert_allclose(model.predict([single])[0], rows, rtol=0, atol=1e-5)
 
 
-@BOTH
 @pytest.mark.parametrize("chunk", [1, 5, 20, 21])
-def test_chunks_change_nothing(
-    context: Context, chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, _ = classifier(context)
+def test_chunks_change_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = classifier()
     whole = model.predict(batch())
     monkeypatch.setattr(pair_classifier, "CHUNK", chunk)
     for left, right in zip(model.predict(batch()), whole, strict=True):
         numpy.testing.assert_allclose(left, right, rtol=0, atol=1e-6)
 
 
-@BOTH
-def test_gradients_match_differences(context: Context) -> None:
-    model, received = classifier(context)
+def test_gradients_match_differences() -> None:
+    model, received = classifier()
     module = torch_shim(model).module
     random = numpy.random.default_rng(0)
     logits, backprop = model.begin_update(batch())
@@ -313,9 +297,8 @@ def test_dropout_in_training_alone() -> None:
     assert numpy.array_equal(model.predict([entry(7, 3)])[0], calm[0])
 
 
-@BOTH
-def test_round_trip(context: Context) -> None:
-    model, _ = classifier(context)
+def test_round_trip() -> None:
+    model, _ = classifier()
     logits, backprop = model.begin_update(batch())
     backprop([numpy.ones_like(rows) for rows in logits])
     model.finish_update(Adam(0.1))

@@ -12,7 +12,7 @@ from spacy.vocab import Vocab
 from thinc.api import Adam, Model
 
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.crf import ILLEGAL, legal_steps
+from spacy_mmcot.model.crf import ILLEGAL, find_legal_steps
 from spacy_mmcot.model.tagger import Tagger, TagScores, set_tags
 
 TAGS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
@@ -50,7 +50,7 @@ def test_scores_have_a_row_a_token_and_bar_illegal_steps() -> None:
     scores = model.predict(docs(3, 0, 1))
     assert [rows.shape for rows in scores.emissions] == [(3, 5), (0, 5), (1, 5)]
     assert scores.transitions.shape == (6, 6)
-    assert numpy.array_equal(scores.transitions > ILLEGAL / 2, legal_steps(TAGS).numpy())
+    assert numpy.array_equal(scores.transitions > ILLEGAL / 2, find_legal_steps(TAGS).numpy())
     alone = model.predict(docs(3))
     numpy.testing.assert_allclose(alone.emissions[0], scores.emissions[0], rtol=0, atol=1e-6)
 
@@ -104,7 +104,7 @@ def test_transitions_stay_as_they_are_without_a_crf() -> None:
         backprop(TagScores([numpy.ones_like(scores.emissions[0])], numpy.ones((6, 6), "float32")))
         model.finish_update(Adam(0.1))
         after = model.predict(docs(3))
-        legal = legal_steps(TAGS).numpy()
+        legal = find_legal_steps(TAGS).numpy()
         assert bool(after.transitions[legal].any()) is crf
         assert (after.transitions[~legal] == numpy.float32(ILLEGAL)).all()
         assert (after.emissions[0] < scores.emissions[0]).all()

@@ -113,7 +113,6 @@ def test_predictions_stand_for_the_run_that_wrote_them(
     assert "'d3'" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_pipeline_that_sees_shows_where(
     tiny_source: Callable[[str], str], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from base64 import b64encode
@@ -64,9 +65,13 @@ def test_nothing_is_held_against_docs_without_labels() -> None:
     assert "✗" not in article.blocks[0].figure
 
 
-def test_the_knowledge_stands_beside_what_was_found_without_it() -> None:
-    pipelines, items = three()
-    page = Page(render_page("T", "S", pipelines, items))
+@pytest.fixture(scope="module")
+def html() -> str:
+    return render_page("T", "S", *three())
+
+
+def test_the_knowledge_stands_beside_what_was_found_without_it(html: str) -> None:
+    page = Page(html)
     text = " ".join(page.articles[2].split())
     assert "Not seen by student, baseline." in text
     assert "Oslo citywhere she singsLOC LOC" in text
@@ -74,17 +79,15 @@ def test_the_knowledge_stands_beside_what_was_found_without_it() -> None:
     assert "What the LLM said" not in page.articles[0]
 
 
-def test_scores_and_differences_are_those_of_the_counts() -> None:
-    pipelines, items = three()
-    shown = " ".join(Page(render_page("T", "S", pipelines, items)).shown.split())
+def test_scores_and_differences_are_those_of_the_counts(html: str) -> None:
+    shown = " ".join(Page(html).shown.split())
     # Of 6 gold mentions the student has 3 among 4, the baseline 4 among 4.
     assert "student60.0075.0050.0040.001,0001260" in shown
     assert "baseline80.00100.0066.6780.001,0001260" in shown
     assert "student − baseline, entities-20.00" in shown
 
 
-def test_the_page_is_closed_to_every_server() -> None:
-    html = render_page("T", "S", *three())
+def test_the_page_is_closed_to_every_server(html: str) -> None:
     page = Page(html)
     assert "link" not in page.tags
     for tag, name, value in page.attributes:
@@ -103,8 +106,8 @@ def test_the_page_is_closed_to_every_server() -> None:
         assert b64encode(sha256(script.encode()).digest()).decode() in policy
 
 
-def test_ids_are_there_once_and_are_found() -> None:
-    page = Page(render_page("T", "S", *three()))
+def test_ids_are_there_once_and_are_found(html: str) -> None:
+    page = Page(html)
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     for _, name, value in page.attributes:
@@ -112,31 +115,33 @@ def test_ids_are_there_once_and_are_found() -> None:
             assert value.removeprefix("#") in ids
 
 
+@functools.cache
+def render_words(words: str) -> str:
+    """A page in which everything that a user names is these words."""
+    text = f"{words} met {words}"
+    start = len(words) + 5
+    gold = [(0, len(words), words), (start, start + len(words), words)]
+    knowledge = {
+        "noun": [{"mention": words, "kind": words, "explanation": words}],
+        "sentence": words,
+        "multimodality": words,
+    }
+    found = [predicted(text, gold, gold[1:], words, words)]
+    pipelines = [Pipeline(words, found, {"rel_confusion": {words: {words: 1}}}, True)]
+    item = Item(doc_of(text, knowledge), found)
+    return render_page(words, words, pipelines, [item])
+
+
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_hostile_text_stays_text(hostile: str) -> None:
     """In texts, labels, relations, ids, knowledge, names of pipelines, and the title."""
-
-    def page(words: str) -> str:
-        text = f"{words} met {words}"
-        start = len(words) + 5
-        gold = [(0, len(words), words), (start, start + len(words), words)]
-        knowledge = {
-            "noun": [{"mention": words, "kind": words, "explanation": words}],
-            "sentence": words,
-            "multimodality": words,
-        }
-        found = [predicted(text, gold, gold[1:], words, words)]
-        pipelines = [Pipeline(words, found, {"rel_confusion": {words: {words: 1}}}, True)]
-        item = Item(doc_of(text, knowledge), found)
-        return render_page(words, words, pipelines, [item])
-
-    html = page(hostile)
+    html = render_words(hostile)
     # A plot's ticks depend on the room that its words take.
     plots = re.compile(r'<svg role="img".*?</svg>', re.DOTALL)
     assert len(plots.findall(html)) == 2
     for plot in plots.findall(html):
         assert set(Page(plot).tags) <= SVG
-    found, expected = Page(plots.sub("", html)), Page(plots.sub("", page("x")))
+    found, expected = Page(plots.sub("", html)), Page(plots.sub("", render_words("x")))
     assert found.tags == expected.tags
     names, wanted = ([(t, n) for t, n, _ in p.attributes] for p in (found, expected))
     assert names == wanted
@@ -146,9 +151,9 @@ def test_hostile_text_stays_text(hostile: str) -> None:
     assert json.loads(template["data-views"]) == [[hostile], [hostile]]
 
 
-def test_plots_without_data_are_left_out() -> None:
+def test_plots_without_data_are_left_out(html: str) -> None:
     pipelines, items = three()
-    assert render_page("T", "S", pipelines, items).count('class="plot"') == 3
+    assert html.count('class="plot"') == 3
     bare = [
         p._replace(
             metrics={},
