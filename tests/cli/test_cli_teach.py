@@ -13,9 +13,8 @@ from click.testing import Result
 from spacy.tokens import Doc, DocBin
 
 from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_tags
-from spacy_mmcot.production.engines import Maker, in_process
+from spacy_mmcot.production.engines import WorkFactory, run_here
 from spacy_mmcot.production.job import Outcome
-from spacy_mmcot.production.pipelines import load_pipeline
 from spacy_mmcot.production.tables import Chunk
 from spacy_mmcot.production.teaching import TeachRequest, teach_files
 from spacy_mmcot.types import ID_KEY, KNOWLEDGE_KEY, PROMPT_TARGET_KEY
@@ -153,18 +152,18 @@ def test_a_stopped_job_goes_on(model: Path, toy_data: Path, tmp_path: Path) -> N
     request = TeachRequest([str(model)], [toy_data], tmp_path / "taught.spacy", chunk=2)
     done: list[int] = []
 
-    def engine(make: Maker, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
-        for outcome in in_process(make, chunks):
+    def engine(load: WorkFactory, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
+        for outcome in run_here(load, chunks):
             done.append(outcome.number)
             yield outcome
             if len(done) == 2:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        teach_files(request, load_pipeline, engine)
+        teach_files(request, engine)
     assert done == [0, 1]
     assert not request.output.exists()
-    result = teach_files(request, load_pipeline, engine)
+    result = teach_files(request, engine)
     assert done == [0, 1, 2, 3]
     assert result.docs == len(toy.texts())
     assert [doc.text for doc in read(request.output)] == toy.texts()
