@@ -93,7 +93,9 @@ def predict_soft_labels(
             _set_gold_mentions(docs, copies)
             relations = component.predict_soft_relations(copies)
         if i < teaching[-1]:
-            copies = list(component.pipe(copies))
+            # A component that is a function has no pipe.
+            piped = component.pipe(copies) if hasattr(component, "pipe") else map(component, copies)
+            copies = list(piped)
     return [Prediction(*pair) for pair in zip(tags, relations, strict=True)]
 
 

@@ -32,6 +32,8 @@ from .tables import (
     BrokenRow,
     Chunk,
     ColumnNames,
+    Columns,
+    FoundRow,
     Row,
     TableFormat,
     add_kind,
@@ -159,10 +161,10 @@ def extract_findings(doc: Doc) -> dict[str, Any]:
 
 def _survey(
     files: Sequence[Path], settings: AnnotateSettings, target: TableFormat
-) -> tuple[list[Chunk], dict[str, Any]]:
+) -> tuple[list[Chunk], Columns]:
     """The chunks of all files, numbered through, and the kinds of their columns."""
     chunks: list[Chunk] = []
-    columns: dict[str, Any] = {}
+    columns: Columns = {}
     for path in files:
         format = settings.input_format or detect_format(path)
         needs_columns = target in ("csv", "parquet")
@@ -190,7 +192,7 @@ class Annotator:
     Rejected is a row that cannot be read, that has no text, or that makes the pipeline fail. The
     other rows of its batch are not affected.
 
-    columns: column -> kind of the output, for the formats with a header.
+    columns: those that the output carries over, for the formats with a header.
     """
 
     def __init__(
@@ -198,7 +200,7 @@ class Annotator:
         source: str,
         layout: Layout,
         format: TableFormat,
-        columns: dict[str, Any],
+        columns: Columns,
         settings: AnnotateSettings,
     ) -> None:
         """Raises MMCoTError where the pipeline cannot be loaded."""
@@ -211,28 +213,28 @@ class Annotator:
         self._nlp("Anna sings in Oslo.")
 
     def __call__(self, chunk: Chunk) -> Outcome:
-        output = load_format(self.format).Writer(self.columns, self.names)
         rejects = _Rejects(chunk.path, self.names)
-        rows = load_format(chunk.format).read(chunk, self.names)
-        n_rows = 0
-        # Without the zone the vocabulary keeps every new word for as long as the process lives.
-        with self._nlp.memory_zone():
-            for batch in minibatch(rows, self.settings.batch_size):
-                n_rows += len(batch)
-                tasks = [t for row in batch if (t := self._prepare(row, chunk, rejects))]
-                for row, doc in self._run(tasks, rejects):
-                    found = extract_findings(doc).values()
-                    output.add(row.values, dict(zip(self.names.added, found, strict=True)), doc)
-        trim_heap()
-        # Before the part, which says that the chunk is done.
-        path = self.layout.rejects_part(chunk.number)
-        path.unlink(missing_ok=True)
-        if rejects.lines:
-            with replace_file(path) as temporary:
-                temporary.write_text("".join(rejects.lines), "utf-8")
+        rejects_part = self.layout.rejects_part(chunk.number)
         with replace_file(self.layout.part(chunk.number)) as temporary:
-            output.save(temporary)
-        return Outcome(chunk.number, n_rows, len(rejects.lines))
+            # Without the zone the vocabulary keeps every new word for as long as the process lives.
+            with self._nlp.memory_zone():
+                rows = self._annotate(chunk, rejects)
+                load_format(self.format).write(temporary, rows, self.columns, self.names)
+            # Before the part takes its name, which says that the chunk is done.
+            rejects_part.unlink(missing_ok=True)
+            if rejects.lines:
+                with replace_file(rejects_part) as other:
+                    other.write_text("".join(rejects.lines), "utf-8")
+        trim_heap()
+        return Outcome(chunk.number, chunk.rows, len(rejects.lines))
+
+    def _annotate(self, chunk: Chunk, rejects: _Rejects) -> Iterator[FoundRow]:
+        rows = load_format(chunk.format).read(chunk, self.names)
+        for batch in minibatch(rows, self.settings.batch_size):
+            tasks = [task for row in batch if (task := self._prepare(row, chunk, rejects))]
+            for row, doc in self._run(tasks, rejects):
+                found = extract_findings(doc).values()
+                yield FoundRow(row.values, dict(zip(self.names.added, found, strict=True)), doc)
 
     def _prepare(self, row: Row | BrokenRow, chunk: Chunk, rejects: _Rejects) -> _Task | None:
         if isinstance(row, BrokenRow):

@@ -7,18 +7,24 @@ other value is JSON in a cell.
 from __future__ import annotations
 
 import csv
-import io
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import Errors, MMCoTError, located, shown
 from ..files import open_file
-from .tables import BrokenRow, Chunk, ColumnNames, Row, Survey, split_places, to_json
-
-if TYPE_CHECKING:
-    from spacy.tokens import Doc
+from .tables import (
+    BrokenRow,
+    Chunk,
+    ColumnNames,
+    Columns,
+    FoundRow,
+    Row,
+    Survey,
+    split_places,
+    to_json,
+)
 
 # Characters. A quote that is never closed takes what follows into its cell, up to this limit.
 _MAX_CELL = 1 << 24
@@ -90,25 +96,18 @@ def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]:
                 yield Row(line, {name: cell or None for name, cell in values})
 
 
-class Writer:
-    def __init__(self, columns: Mapping[str, Any], names: ColumnNames) -> None:
-        self._columns = [*columns, *names.added]
-        self._text = io.StringIO(newline="")
-        self._csv = csv.writer(self._text, lineterminator="\n")
-        self._csv.writerow(self._columns)
-
-    def add(self, values: dict[str, Any], added: dict[str, Any], doc: Doc) -> None:
-        row = values | added
-        self._csv.writerow([_cell(row.get(name)) for name in self._columns])
-
-    def save(self, path: Path) -> None:
-        path.write_bytes(self._text.getvalue().encode("utf-8"))
+def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
+    header = [*columns, *names.added]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for row in rows:
+            cells = row.values | row.added
+            writer.writerow([_cell(cells.get(name)) for name in header])
 
 
-def join(
-    parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: ColumnNames
-) -> None:
-    Writer(columns, names).save(output)
+def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
+    write(output, (), columns, names)
     header = output.stat().st_size
     with output.open("ab") as file:
         for part in parts:

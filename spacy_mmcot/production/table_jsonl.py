@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import BinaryIO
 
 from ..errors import shown
 from ..files import open_file, parse_json
@@ -14,6 +14,8 @@ from .tables import (
     BrokenRow,
     Chunk,
     ColumnNames,
+    Columns,
+    FoundRow,
     Row,
     Survey,
     add_kind,
@@ -22,14 +24,11 @@ from .tables import (
     to_json,
 )
 
-if TYPE_CHECKING:
-    from spacy.tokens import Doc
-
 _BOM = b"\xef\xbb\xbf"
 
 
 def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
-    kinds: dict[str, Any] = {}
+    kinds: Columns = {}
 
     def iter_places() -> Iterator[tuple[int, int]]:
         for offset, line, raw in _iter_lines(file):
@@ -49,20 +48,12 @@ def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]:
             yield _parse(line, raw)
 
 
-class Writer:
-    def __init__(self, columns: Mapping[str, Any], names: ColumnNames) -> None:
-        self._lines: list[str] = []
-
-    def add(self, values: dict[str, Any], added: dict[str, Any], doc: Doc) -> None:
-        self._lines.append(to_json(values | added) + "\n")
-
-    def save(self, path: Path) -> None:
-        path.write_text("".join(self._lines), "utf-8", newline="\n")
+def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(to_json(row.values | row.added) + "\n" for row in rows)
 
 
-def join(
-    parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: ColumnNames
-) -> None:
+def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
     with output.open("wb") as file:
         for part in parts:
             with part.open("rb") as source:

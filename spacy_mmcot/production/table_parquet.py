@@ -3,20 +3,27 @@ get the nearest one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import Errors, MMCoTError, first_line
 from ..files import catch_read_errors
-from .tables import BrokenRow, Chunk, ColumnNames, Row, Survey, split_count, to_json
-
-if TYPE_CHECKING:
-    from spacy.tokens import Doc
+from .tables import (
+    BrokenRow,
+    Chunk,
+    ColumnNames,
+    Columns,
+    FoundRow,
+    Row,
+    Survey,
+    split_count,
+    to_json,
+)
 
 _TYPES = {
     None: pa.string(),
@@ -71,35 +78,21 @@ def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]:
             yield Row(number, values)
 
 
-class Writer:
-    def __init__(self, columns: Mapping[str, Any], names: ColumnNames) -> None:
-        self._columns = columns
-        self._names = names
-        self._schema = _schema(columns, names)
-        self._rows: list[dict[str, Any]] = []
-
-    def add(self, values: dict[str, Any], added: dict[str, Any], doc: Doc) -> None:
-        self._rows.append(values | added)
-
-    def save(self, path: Path) -> None:
-        arrays = [
-            _array([row.get(name) for row in self._rows], kind)
-            for name, kind in self._columns.items()
-        ]
-        for name, type in zip(self._names.added, _ADDED, strict=True):
-            arrays.append(pa.array([row[name] for row in self._rows], type))
-        pq.write_table(pa.table(arrays, schema=self._schema), path)
+def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
+    values = [row.values | row.added for row in rows]
+    arrays = [_array([row.get(name) for row in values], kind) for name, kind in columns.items()]
+    for name, type in zip(names.added, _ADDED, strict=True):
+        arrays.append(pa.array([row[name] for row in values], type))
+    pq.write_table(pa.table(arrays, schema=_schema(columns, names)), path)
 
 
-def join(
-    parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: ColumnNames
-) -> None:
+def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
     with pq.ParquetWriter(output, _schema(columns, names)) as writer:
         for part in parts:
             writer.write_table(pq.read_table(part, partitioning=None))
 
 
-def _schema(columns: Mapping[str, Any], names: ColumnNames) -> pa.Schema:
+def _schema(columns: Columns, names: ColumnNames) -> pa.Schema:
     carried = [(name, _type(kind)) for name, kind in columns.items()]
     return pa.schema([*carried, *zip(names.added, _ADDED, strict=True)])
 

@@ -4,7 +4,7 @@ corpus should be a folder of files."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from .tables import (
     BrokenRow,
     Chunk,
     ColumnNames,
+    Columns,
+    FoundRow,
     Row,
     Survey,
     add_kind,
@@ -45,7 +47,7 @@ _LISTS = ("tokens", "spaces", "cats", "span_groups", "flags", "user_data")
 
 def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
     docbin = _docbin(path)
-    kinds: dict[str, Any] = {}
+    kinds: Columns = {}
     if columns:
         for doc in docbin.get_docs(Vocab()):
             for name, value in _values(doc, names).items():
@@ -84,28 +86,21 @@ def _is_annotation(key: Any) -> bool:
     return of_span or key in _FOUND
 
 
-class Writer:
-    def __init__(self, columns: Mapping[str, Any], names: ColumnNames) -> None:
-        self._names = names
-        self._docbin = DocBin(store_user_data=True)
-
-    def add(self, values: dict[str, Any], added: dict[str, Any], doc: Doc) -> None:
-        own = (self._names.text, self._names.id, self._names.image)
+def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
+    docbin = DocBin(store_user_data=True)
+    own = (names.text, names.id, names.image)
+    for values, _, doc in rows:
+        data: dict[Any, Any] = doc.user_data
         others = {name: to_plain(value) for name, value in values.items() if name not in own}
         if others:
-            doc.user_data[ROW_KEY] = others
+            data[ROW_KEY] = others
         # The encoder's output would make the file many times as large.
-        data: dict[Any, Any] = doc.user_data
         data.pop(("._.", "trf_data", None, None), None)
-        self._docbin.add(doc)
-
-    def save(self, path: Path) -> None:
-        path.write_bytes(self._docbin.to_bytes())
+        docbin.add(doc)
+    path.write_bytes(docbin.to_bytes())
 
 
-def join(
-    parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: ColumnNames
-) -> None:
+def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
     whole = DocBin(store_user_data=True)
     for part in parts:
         whole.merge(DocBin(store_user_data=True).from_bytes(part.read_bytes()))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 TableFormat = Literal["jsonl", "csv", "parquet", "spacy"]
 FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
+# name -> kind
+Columns = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -94,23 +96,20 @@ class Survey(NamedTuple):
     """What is known of a file before its rows are annotated.
 
     chunks: (position, first_row, rows) of each chunk.
-    columns: name -> kind; may be empty where the format has no header and nobody asked.
+    columns: may be empty where the format has no header and nobody asked.
     """
 
     chunks: list[tuple[int, int, int]]
-    columns: dict[str, Any]
+    columns: Columns
 
 
-class TableWriter(Protocol):
-    """Collects the annotated rows of a chunk and writes them to a file."""
+class FoundRow(NamedTuple):
+    """An annotated row: the columns that it had, the added columns, and the Doc with the same
+    annotation. A format writes of these what belongs in its files."""
 
-    def __init__(self, columns: Mapping[str, Any], names: ColumnNames) -> None: ...
-
-    def add(self, values: dict[str, Any], added: dict[str, Any], doc: Doc) -> None:
-        """values: the row's columns; added: the columns of what was found; doc: the annotated Doc.
-        A format keeps of these what belongs in its files."""
-
-    def save(self, path: Path) -> None: ...
+    values: dict[str, Any]
+    added: dict[str, Any]
+    doc: Doc
 
 
 class Table(Protocol):
@@ -119,17 +118,20 @@ class Table(Protocol):
     survey: cuts a file into chunks of `rows` rows. Where `columns` is true and the file has no
         header, it reads every row to learn the columns.
     read: yields a chunk's rows in order, as many as the survey counted, broken ones included.
+    write: writes a file. Takes one row after the other and keeps no Doc.
     join: writes one file from parts, in their order.
     """
-
-    Writer: type[TableWriter]
 
     def survey(self, path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey: ...
 
     def read(self, chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]: ...
 
+    def write(
+        self, path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames
+    ) -> None: ...
+
     def join(
-        self, parts: Sequence[Path], output: Path, columns: Mapping[str, Any], names: ColumnNames
+        self, parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames
     ) -> None: ...
 
 
@@ -205,7 +207,7 @@ def kind_of(value: Any) -> str | None:
     return "json"
 
 
-def add_kind(columns: dict[str, Any], name: str, kind: Any) -> None:
+def add_kind(columns: Columns, name: str, kind: Any) -> None:
     """Widen the kind of a column so that it can hold values of another kind too. Raises MMCoTError
     for too many columns, as in a table whose keys are ids."""
     known = columns.setdefault(name, kind)

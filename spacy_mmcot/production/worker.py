@@ -7,8 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -105,15 +104,10 @@ class PipelineWorker(Generic[T]):
             self._queue.put(None)
         self._thread.join()
 
-    def __enter__(self) -> PipelineWorker[T]:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _serve(self) -> None:

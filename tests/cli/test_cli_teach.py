@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy
@@ -13,6 +13,10 @@ from click.testing import Result
 from spacy.tokens import Doc, DocBin
 
 from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_tags
+from spacy_mmcot.production.engines import WorkFactory, run_here
+from spacy_mmcot.production.job import Outcome
+from spacy_mmcot.production.tables import Chunk
+from spacy_mmcot.production.teaching import TeachRequest, teach_files
 from spacy_mmcot.types import ID_KEY, KNOWLEDGE_KEY, PROMPT_TARGET_KEY
 
 Command = Callable[..., Result]
@@ -142,6 +146,30 @@ def test_output_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     fails("E103", "teach", model, toy_data, "-o", tmp_path / "file" / "taught.spacy")
+
+
+def test_a_stopped_job_goes_on(model: Path, toy_data: Path, tmp_path: Path) -> None:
+    request = TeachRequest([str(model)], [toy_data], tmp_path / "taught.spacy", chunk=2)
+    done: list[int] = []
+
+    def engine(load: WorkFactory, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
+        for outcome in run_here(load, chunks):
+            done.append(outcome.number)
+            yield outcome
+            if len(done) == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teach_files(request, engine)
+    assert done == [0, 1]
+    assert not request.output.exists()
+    result = teach_files(request, engine)
+    assert done == [0, 1, 2, 3]
+    assert result.docs == len(toy.texts())
+    assert [doc.text for doc in read(request.output)] == toy.texts()
+    assert all(get_soft_tags(doc) for doc in read(request.output))
+    # Nothing of the job is left beside the output.
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "taught.spacy"}
 
 
 def test_several_teachers(

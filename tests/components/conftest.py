@@ -1,15 +1,25 @@
+"""Pipelines that are fitted to the toy corpora, once a test run. Tests share the fixtures that are
+pipelines and leave them as they are; a test that changes one loads its own from the folder."""
+
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import spacy
 import toy
 import toy_rel
+from click.testing import CliRunner
+from spacy.cli import app
 from spacy.language import Language
+from typer.main import get_command
 
 ENCODERS = ("cnn", "transformer")
+
+Blank = Callable[[str], Language]
+Folder = Callable[[str], Path]
+SharedFolder = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +28,8 @@ def bert(toy_bert: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def blank(bert: Path) -> Callable[[str], Language]:
-    """An uninitialised pipeline of one of ENCODERS."""
+def blank(bert: Path) -> Blank:
+    """An uninitialised pipeline with mmcot_ner on one of ENCODERS."""
 
     def make(encoder: str) -> Language:
         if encoder == "cnn":
@@ -30,35 +40,32 @@ def blank(bert: Path) -> Callable[[str], Language]:
 
 
 @pytest.fixture(scope="session")
-def trained_bytes(blank: Callable[[str], Language]) -> dict[str, bytes]:
-    """What a pipeline of each encoder saves once it is fitted to the toy corpus."""
-    saved = {}
-    for encoder in ENCODERS:
+def ner_folder(shared_folder: SharedFolder, blank: Blank) -> Folder:
+    """Where the fitted pipeline of an encoder is."""
+
+    def fit(encoder: str, folder: Path) -> None:
         nlp = blank(encoder)
         data = toy.examples(nlp)
         toy.fix_random_seed(0)
-        nlp.initialize(lambda data=data: data)
+        nlp.initialize(lambda: data)
         toy.fit(nlp, data, steps=20 if encoder == "cnn" else 60, rate=0.005)
-        saved[encoder] = nlp.to_bytes()
-    return saved
+        nlp.to_disk(folder)
+
+    return lambda encoder: shared_folder(f"ner-{encoder}", lambda folder: fit(encoder, folder))
 
 
-@pytest.fixture(params=ENCODERS)
-def trained(
-    request: pytest.FixtureRequest,
-    blank: Callable[[str], Language],
-    trained_bytes: dict[str, bytes],
-) -> Language:
-    return blank(request.param).from_bytes(trained_bytes[request.param])
-
-
-@pytest.fixture
-def trained_cnn(blank: Callable[[str], Language], trained_bytes: dict[str, bytes]) -> Language:
-    return blank("cnn").from_bytes(trained_bytes["cnn"])
+@pytest.fixture(scope="session", params=ENCODERS)
+def trained(request: pytest.FixtureRequest, ner_folder: Folder) -> Language:
+    return spacy.load(ner_folder(request.param))
 
 
 @pytest.fixture(scope="session")
-def blank_rel(bert: Path) -> Callable[[str], Language]:
+def trained_cnn(ner_folder: Folder) -> Language:
+    return spacy.load(ner_folder("cnn"))
+
+
+@pytest.fixture(scope="session")
+def blank_rel(bert: Path) -> Blank:
     """An uninitialised pipeline with mmcot_rel: behind a ruler, or on a transformer that it shares
     with mmcot_ner."""
 
@@ -71,33 +78,38 @@ def blank_rel(bert: Path) -> Callable[[str], Language]:
 
 
 @pytest.fixture(scope="session")
-def trained_rel_bytes(blank_rel: Callable[[str], Language]) -> Callable[[str], bytes]:
-    """What a pipeline of one of ENCODERS saves once it is fitted to the toy relations."""
+def rel_folder(shared_folder: SharedFolder, blank_rel: Blank) -> Folder:
+    """Where the fitted pipeline of an encoder is."""
 
-    @functools.cache
-    def fit(encoder: str) -> bytes:
+    def fit(encoder: str, folder: Path) -> None:
         nlp = blank_rel(encoder)
         data = toy_rel.examples(nlp)
         toy.fix_random_seed(0)
         nlp.initialize(lambda: data)
         steps, rate = (20, 0.01) if encoder == "cnn" else (130, 0.003)
         toy.fit(nlp, data, steps=steps, rate=rate)
-        return nlp.to_bytes()
+        nlp.to_disk(folder)
 
-    return fit
+    return lambda encoder: shared_folder(f"rel-{encoder}", lambda folder: fit(encoder, folder))
 
 
-@pytest.fixture(params=ENCODERS)
-def trained_rel(
-    request: pytest.FixtureRequest,
-    blank_rel: Callable[[str], Language],
-    trained_rel_bytes: Callable[[str], bytes],
-) -> Language:
-    return blank_rel(request.param).from_bytes(trained_rel_bytes(request.param))
+@pytest.fixture(scope="session", params=ENCODERS)
+def trained_rel(request: pytest.FixtureRequest, rel_folder: Folder) -> Language:
+    return spacy.load(rel_folder(request.param))
+
+
+@pytest.fixture(scope="session")
+def trained_rel_cnn(rel_folder: Folder) -> Language:
+    return spacy.load(rel_folder("cnn"))
 
 
 @pytest.fixture
-def trained_rel_cnn(
-    blank_rel: Callable[[str], Language], trained_rel_bytes: Callable[[str], bytes]
-) -> Language:
-    return blank_rel("cnn").from_bytes(trained_rel_bytes("cnn"))
+def run_spacy(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command of `python -m spacy` in this process. Returns what it printed."""
+
+    def run(*arguments: object) -> str:
+        result = CliRunner().invoke(get_command(app), list(map(str, arguments)))
+        assert result.exit_code == 0, (result.output, result.exception)
+        return result.output + capfd.readouterr().out
+
+    return run

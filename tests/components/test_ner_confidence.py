@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import numpy
 import pytest
@@ -12,8 +11,7 @@ import toy
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 
-from spacy_mmcot.components.ner import MMCoTNER, _pad_batches
-from spacy_mmcot.model.crf import find_best_paths, score_paths
+from spacy_mmcot.components.ner import MMCoTNER
 
 SHORT = ("Eve Li", "Eve Li in Oslo", "nobody", "Bo met Anna", "so be it")
 
@@ -126,23 +124,3 @@ def test_entities_set_before_do_not_count_in_it(trained_cnn: Language) -> None:
     doc.set_ents([Span(doc, 0, 3, label="PHRASE")])
     alone = trained_cnn(text)
     assert trained_cnn(doc)._.mmcot_confidence == alone._.mmcot_confidence
-
-
-def test_it_costs_next_to_nothing(trained_cnn: Language) -> None:
-    """Of what mmcot_ner takes for a batch, the paths' scores are a small share."""
-    component = component_of(trained_cnn)
-    docs = [trained_cnn.make_doc(text) for text in toy.texts() * 40]
-    arrays, transitions = component._score_tags(docs)
-    ((_, emissions, lengths),) = _pad_batches(arrays)
-    field = (emissions, lengths, transitions)
-    paths = find_best_paths(*field)
-
-    def seconds(function: object, *arguments: object) -> float:
-        times = []
-        for _ in range(7):
-            started = time.perf_counter()
-            function(*arguments)  # type: ignore[operator]
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    assert seconds(score_paths, *field, paths) < 0.1 * seconds(component.predict, docs)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -14,6 +13,7 @@ import toy
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
+from spacy.training.initialize import init_nlp
 
 from spacy_mmcot.distillation.soft_labels import set_soft_labels
 from spacy_mmcot.errors import MMCoTError
@@ -118,12 +118,6 @@ def test_two_components_of_different_names() -> None:
     assert set(losses) == {"mmcot_ner", "products"}
 
 
-def _spacy(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "spacy", *map(str, command)], capture_output=True, text=True
-    )
-
-
 def write_config(nlp: Language, path: Path, train: Path) -> None:
     config = nlp.config.copy()
     corpus = {"@readers": "spacy_mmcot.Corpus.v1", "path": str(train)}
@@ -131,14 +125,14 @@ def write_config(nlp: Language, path: Path, train: Path) -> None:
     config.to_disk(path)
 
 
-@pytest.mark.slow
-def test_init_labels_writes_them_and_a_config_reads_them(tmp_path: Path) -> None:
+def test_init_labels_writes_them_and_a_config_reads_them(
+    run_spacy: Callable[..., str], tmp_path: Path
+) -> None:
     nlp = toy.pipeline()
     train = tmp_path / "train.spacy"
     DocBin(docs=[eg.reference for eg in toy.examples(nlp)]).to_disk(train)
     write_config(nlp, tmp_path / "config.cfg", train)
-    done = _spacy("init", "labels", tmp_path / "config.cfg", tmp_path / "labels")
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_spacy("init", "labels", tmp_path / "config.cfg", tmp_path / "labels")
     saved = tmp_path / "labels" / "mmcot_ner.json"
     assert json.loads(saved.read_text("utf-8")) == list(toy.LABELS)
 
@@ -146,8 +140,6 @@ def test_init_labels_writes_them_and_a_config_reads_them(tmp_path: Path) -> None
     labels = {"@readers": "spacy.read_labels.v1", "path": str(saved)}
     other = spacy.util.load_config(tmp_path / "config.cfg")
     other["initialize"]["components"] = {"mmcot_ner": {"labels": labels}}
-    from spacy.training.initialize import init_nlp
-
     made = init_nlp(other)
     assert made.get_pipe("mmcot_ner").labels == ("LOC", "MISC", "PER")
 

@@ -134,9 +134,12 @@ def test_order_is_kept(trained_rel: Language) -> None:
     assert toy_rel.found(docs) == [toy_rel.gold()[i] for i in order]
 
 
-def test_relations_of_a_doc_stand_in_the_order_of_their_heads(trained_rel_cnn: Language) -> None:
-    trained_rel_cnn.get_pipe("mmcot_rel").cfg["threshold"] = 0.0
-    doc = trained_rel_cnn("Anna and Bo saw Oslo tonight")
+def test_relations_of_a_doc_are_in_the_order_of_their_heads(
+    rel_folder: Callable[[str], Path],
+) -> None:
+    nlp = spacy.load(rel_folder("cnn"))
+    toy_rel.component(nlp).cfg["threshold"] = 0.0
+    doc = nlp("Anna and Bo saw Oslo tonight")
     places = [(h.start, t.start) for h, t, _, _ in doc._.mmcot_rel]
     assert len(places) == 6
     assert places == sorted(places)
@@ -266,8 +269,8 @@ def test_relations_set_before_are_kept(trained_rel_cnn: Language) -> None:
     assert toy_rel.names(doc) == [("Bo", "Anna", "knows"), ("Anna", "Bo", "employs")]
 
 
-def test_overwrite_replaces_relations(trained_rel_bytes: Callable[[str], bytes]) -> None:
-    nlp = toy_rel.pipeline(overwrite=True).from_bytes(trained_rel_bytes("cnn"))
+def test_overwrite_replaces_relations(rel_folder: Callable[[str], Path]) -> None:
+    nlp = toy_rel.pipeline(overwrite=True).from_disk(rel_folder("cnn"))
     doc = nlp.make_doc("Anna employs Bo")
     anna, bo = Span(doc, 0, 1, label="PER"), Span(doc, 2, 3, label="PER")
     doc.set_ents([anna, bo])
@@ -294,15 +297,14 @@ def test_long_docs(trained_rel: Language) -> None:
     doc = trained_rel(" . ".join(toy_rel.texts() * 2))
     assert len(doc) > 200
     ents = set(doc.ents)
+    assert len(doc._.mmcot_rel) > 10
     for head, tail, label, score in doc._.mmcot_rel:
         assert {head, tail} <= ents and head != tail
         assert label in toy_rel.LABELS and 0 < score <= 1
 
 
-def test_ner_and_rel_share_one_encoder_pass(
-    blank_rel: Callable[[str], Language], trained_rel_bytes: Callable[[str], bytes]
-) -> None:
-    nlp = blank_rel("transformer").from_bytes(trained_rel_bytes("transformer"))
+def test_ner_and_rel_share_one_encoder_pass(rel_folder: Callable[[str], Path]) -> None:
+    nlp = spacy.load(rel_folder("transformer"))
     module = torch_shim(nlp.get_pipe("transformer").model).module
     passes: list[int] = []
     module.register_forward_hook(lambda *_: passes.append(1))
@@ -327,11 +329,9 @@ def test_ner_and_rel_share_one_encoder_pass(
     assert passes_of(lambda: toy_rel.component(nlp).predict(docs)) == 0
 
 
-def test_an_encoder_that_has_not_run_is_an_error(
-    blank_rel: Callable[[str], Language], trained_rel_bytes: Callable[[str], bytes]
-) -> None:
+def test_an_encoder_that_has_not_run_is_an_error(rel_folder: Callable[[str], Path]) -> None:
     """spacy-transformers would hand on zeros, and the predictions would be noise."""
-    nlp = blank_rel("transformer").from_bytes(trained_rel_bytes("transformer"))
+    nlp = spacy.load(rel_folder("transformer"))
     doc = toy_rel.annotated(nlp, "Bo works for Anna in Rome", ["Bo", "Anna", "Rome"], None)
     for factory in ("mmcot_ner", "mmcot_rel"):
         for name in nlp.pipe_names:

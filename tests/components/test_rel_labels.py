@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -206,29 +205,21 @@ def test_threshold() -> None:
     assert toy_rel.component(toy_rel.pipeline(threshold=0.25)).cfg["threshold"] == 0.25
 
 
-def _spacy(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "spacy", *map(str, command)], capture_output=True, text=True
-    )
-
-
 def write_corpus(nlp: Language, path: Path) -> Path:
     DocBin(docs=toy_rel.references(nlp), store_user_data=True).to_disk(path)
     return path
 
 
-@pytest.mark.slow
-def test_find_threshold(tmp_path: Path) -> None:
+def test_find_threshold(run_spacy: Callable[..., str], tmp_path: Path) -> None:
     nlp = toy_rel.fitted(steps=8)
     nlp.to_disk(tmp_path / "model")
     data = write_corpus(nlp, tmp_path / "dev.spacy")
-    done = _spacy(
+    output = run_spacy(
         *("find-threshold", tmp_path / "model", data, "mmcot_rel", "threshold", "rel_f"),
         *("--n_trials", 5),
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Best threshold" in done.stdout
-    rows = re.findall(r"^([\d.]+) +([\d.]+) *$", done.stdout, re.MULTILINE)
+    assert "Best threshold" in output
+    rows = re.findall(r"^([\d.]+) +([\d.]+) *$", output, re.MULTILINE)
     scores = {float(threshold): float(score) for threshold, score in rows}
     assert set(scores) == {0.0, 0.25, 0.5, 0.75, 1.0}
     component = toy_rel.component(nlp)
@@ -250,13 +241,13 @@ def write_config(
     return path
 
 
-@pytest.mark.slow
-def test_init_labels_writes_them_and_a_config_reads_them(tmp_path: Path) -> None:
+def test_init_labels_writes_them_and_a_config_reads_them(
+    run_spacy: Callable[..., str], tmp_path: Path
+) -> None:
     nlp = toy_rel.pipeline(legal="learned")
     train = write_corpus(nlp, tmp_path / "train.spacy")
     config = write_config(nlp, tmp_path / "config.cfg", train)
-    done = _spacy("init", "labels", config, tmp_path / "labels")
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_spacy("init", "labels", config, tmp_path / "labels")
     path = tmp_path / "labels" / "mmcot_rel.json"
     saved = json.loads(path.read_text("utf-8"))
     assert (saved["labels"], saved["types"]) == (ALL, ["LOC", "PER"])
@@ -273,8 +264,9 @@ def test_init_labels_writes_them_and_a_config_reads_them(tmp_path: Path) -> None
     assert component.labels == toy_rel.LABELS
 
 
-@pytest.mark.slow
-def test_train_on_found_mentions_end_to_end(bert: Path, tmp_path: Path) -> None:
+def test_train_on_found_mentions_end_to_end(
+    run_spacy: Callable[..., str], bert: Path, tmp_path: Path
+) -> None:
     """`spacy train` with mmcot_ner annotating what mmcot_rel learns from. The transformer must
     annotate too: a listener that predicts during training reads what stands on the Doc."""
     nlp = toy_rel.transformer_pipeline(bert)
@@ -287,9 +279,8 @@ def test_train_on_found_mentions_end_to_end(bert: Path, tmp_path: Path) -> None:
         "optimizer": {"@optimizers": "Adam.v1", "learn_rate": 0.003},
     }
     config = write_config(nlp, tmp_path / "config.cfg", train, settings)
-    done = _spacy("train", config, "--output", tmp_path / "out")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "REL_F" in done.stdout and "REL_E2E_F" in done.stdout
+    output = run_spacy("train", config, "--output", tmp_path / "out")
+    assert "REL_F" in output and "REL_E2E_F" in output
     loaded = spacy.load(tmp_path / "out" / "model-best")
     result = loaded.evaluate(toy_rel.examples(loaded))
     assert result["ents_f"] > 0.9

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
+import spacy
 import torch
 import toy
 import toy_rel
@@ -161,6 +162,23 @@ def test_pairs_that_nobody_judged_teach_nothing() -> None:
     found = judged(target(nlp, predicted, reference))
     assert len(found) == 2 + 6
     assert all("works" in pair for pair in found if pair not in expected)
+
+
+def test_a_gold_relation_outside_the_listed_pairs_is_learned_and_scored(
+    trained_rel_cnn: Language,
+) -> None:
+    """A relation's own pair was judged, listed or not: for training, candidates and scores."""
+    nlp = toy_rel.initialised()
+    reference = bo_works_for_anna(nlp)
+    bo, _, rome = reference.ents
+    set_pairs(reference, [(bo, rome)])
+    expected = {("Anna", "Bo"): 3, ("Bo", "Rome"): 0}
+    found = toy_rel.with_entities(nlp, reference)
+    for predicted in (nlp.make_doc(reference.text), found):
+        assert judged(target(nlp, predicted, reference)) == expected
+    scores = trained_rel_cnn.evaluate([Example(nlp.make_doc(reference.text), reference)])
+    assert scores["rel_confusion"] == {"employs": {"employs": 1}, "None": {"None": 1}}
+    assert (scores["rel_f"], scores["rel_e2e_f"]) == (1.0, 1.0)
 
 
 def test_docs_without_relation_annotation_change_nothing() -> None:
@@ -335,7 +353,7 @@ def test_prior_strength_makes_up_for_frequencies(strength: float, expected: floa
 def test_gradient_against_finite_differences(strength: float, legal: Any) -> None:
     nlp = toy_rel.initialised(prior_strength=strength, negatives=None, legal=legal)
     component = toy_rel.component(nlp)
-    data = [*toy_rel.examples(nlp)[2:5], *taught(nlp, sharpness=0.6)[5:7]]
+    data = [*toy_rel.examples(nlp)[2:4], toy_rel.examples(nlp)[5], taught(nlp, sharpness=0.6)[6]]
     data.append(Example(Doc(nlp.vocab), Doc(nlp.vocab)))
     batch = component.build_targets(data)
     generator = numpy.random.default_rng(0)
@@ -363,10 +381,9 @@ def test_the_encoder_learns_too() -> None:
     assert not numpy.allclose(before, tok2vec.predict([doc])[0])
 
 
-def test_score_gives_both_protocols() -> None:
-    """A ruler that misses a name: end to end its relations are lost, on gold mentions not."""
-    nlp = toy_rel.fitted()
-    nlp.remove_pipe("entity_ruler")
+def test_score_gives_both_protocols(rel_folder: Callable[[str], Path]) -> None:
+    """A pipeline that finds no mention: end to end relations are lost, on gold mentions not."""
+    nlp = spacy.load(rel_folder("cnn"), exclude=["entity_ruler"])
     data = toy_rel.examples(nlp)
     result = nlp.evaluate(data)
     assert (result["rel_f"], result["rel_e2e_f"]) == (1.0, 0.0)
@@ -376,8 +393,8 @@ def test_score_gives_both_protocols() -> None:
     assert 0 < nlp.evaluate(wrong)["rel_f"] < 1
 
 
-def test_scores_count_judged_pairs_alone() -> None:
-    nlp = toy_rel.fitted()
+def test_scores_count_judged_pairs_alone(trained_rel_cnn: Language) -> None:
+    nlp = trained_rel_cnn
     reference = toy_rel.annotated(nlp, "Anna employs Bo", ["Anna", "Bo"], [])
     anna, bo = reference.ents
     eg = Example(nlp.make_doc(reference.text), reference)
@@ -388,21 +405,23 @@ def test_scores_count_judged_pairs_alone() -> None:
 
 
 def test_evaluation_without_a_scorer() -> None:
-    nlp = toy_rel.fitted(steps=1, scorer=None)
+    nlp = toy_rel.initialised(scorer=None)
     result = nlp.evaluate(toy_rel.examples(nlp))
     assert not [key for key in result if key.startswith("rel")]
     assert result["ents_f"] == 1.0
 
 
-def test_unlabelled_data_scores_none() -> None:
-    nlp = toy_rel.fitted(steps=1)
+def test_unlabelled_data_scores_none(trained_rel_cnn: Language) -> None:
+    nlp = trained_rel_cnn
     docs: Iterable[Doc] = [nlp.make_doc(text) for text in toy_rel.texts()]
     result = nlp.evaluate([Example(nlp.make_doc(doc.text), doc) for doc in docs])
     assert (result["rel_f"], result["rel_e2e_f"]) == (None, None)
 
 
-def test_gold_mentions_are_scored_in_the_tokens_of_the_reference() -> None:
-    nlp = toy_rel.fitted()
+def test_gold_mentions_are_scored_in_the_tokens_of_the_reference(
+    trained_rel_cnn: Language,
+) -> None:
+    nlp = trained_rel_cnn
     data = toy_rel.examples(nlp)
     predictions = toy_rel.component(nlp).predict_on_gold_mentions(data)
     for eg, found in zip(data, predictions, strict=True):

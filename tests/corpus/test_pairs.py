@@ -156,6 +156,11 @@ def test_the_reader_gives_mentions_where_asked(nlp: Language, tmp_path: Path) ->
         assert texts(get_pairs(predicted)) == PAIRS
         assert RELATIONS_KEY not in predicted.user_data
     assert not open_one.predicted.has_annotation("ENT_IOB")
+    labelled.reference.user_data[PAIRS_KEY] = []
+    write_docs(tmp_path / "train.spacy", [labelled.reference])
+    (example,) = Corpus(tmp_path, gold_entities=True)(nlp)
+    assert texts(get_pairs(example.predicted)) == [("Anna", "Oslo")]  # that of its relation
+    write_docs(tmp_path / "train.spacy", docs)
     for example in Corpus(tmp_path)(nlp):
         assert not example.predicted.ents
         assert PAIRS_KEY not in example.predicted.user_data

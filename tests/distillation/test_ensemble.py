@@ -48,7 +48,7 @@ def folders(bert_source: str, tmp_path_factory: pytest.TempPathFactory) -> list[
     return folders
 
 
-@pytest.fixture()
+@pytest.fixture(scope="module")
 def teachers(folders: list[Path]) -> list[Language]:
     first = spacy.load(folders[0])
     return [first, *(spacy.load(folder, vocab=first.vocab) for folder in folders[1:])]

@@ -17,9 +17,11 @@ from spacy_mmcot.corpus.extensions import set_pairs
 from spacy_mmcot.distillation.prompt_targets import KnowledgeEncoder, set_prompt_targets
 from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_relations, get_soft_tags
 from spacy_mmcot.distillation.teach import teach
+from spacy_mmcot.docs import get_image
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import (
     ID_KEY,
+    IMAGE_KEY,
     KNOWLEDGE_KEY,
     PROMPT_TARGET_KEY,
     RELATIONS_KEY,
@@ -144,6 +146,26 @@ def test_taught_docs_survive_a_docbin(teacher: Language) -> None:
     for doc, twin in zip(docs, loaded.get_docs(teacher.vocab), strict=True):
         assert numpy.array_equal(get_soft_labels(doc, tags), get_soft_labels(twin, tags))
         assert [t.ent_iob_ for t in doc] == [t.ent_iob_ for t in twin]
+
+
+def test_pictures_are_hidden_where_asked_and_stay_on_the_docs(teacher: Language) -> None:
+    seen: list[bool] = []
+
+    @Language.component("note_picture")
+    def note_picture(doc: Doc) -> Doc:
+        seen.append(get_image(doc) is not None)
+        return doc
+
+    teacher.add_pipe("note_picture", first=True)
+    try:
+        for pictures in (True, False):
+            doc = teacher.make_doc("Oslo")
+            doc.user_data[IMAGE_KEY] = "oslo.png"
+            (taught,) = teach(teacher, [doc], pictures=pictures)
+            assert get_image(taught) == "oslo.png"
+    finally:
+        teacher.remove_pipe("note_picture")
+    assert seen == [True, False]
 
 
 def test_gold_labels_do_not_leak_into_what_is_taught(teacher: Language) -> None:
