@@ -54,7 +54,7 @@ def small_index() -> PairIndex:
     return index([(0, 8), (8, 8), (8, 12)], mentions, pairs)
 
 
-def head(knowledge_width: int = 0) -> PairHead:
+def head(knowledge_width: int = 0, conclusions: bool = False) -> PairHead:
     torch.manual_seed(0)
     module = PairHead(
         WIDTH,
@@ -63,6 +63,7 @@ def head(knowledge_width: int = 0) -> PairHead:
         hidden=5,
         dropout=0.0,
         view_dropout=0.0,
+        conclusions=conclusions,
         knowledge_width=knowledge_width,
     )
     # Embeddings begin so small that a wrong row would not show.
@@ -322,6 +323,19 @@ def test_initializing_again_starts_from_scratch_with_another_schema() -> None:
     set_schema(model, [*LABELS, "sees"], [*TYPES, "NEW"])
     model.initialize(X=[entry(3, 0)])
     assert model.predict([entry(7, 3)])[0].shape == (6, 4)
+
+
+def test_tags_of_a_pair_move_its_logits_alone() -> None:
+    module, where = head(conclusions=True), small_index()
+    assert module.tags is not None
+    module.tags.weight.data[0] = 0.0  # no tag
+    states = torch.randn(12, WIDTH, dtype=torch.double)
+    tags = torch.zeros(len(where.pairs), 6, dtype=torch.long)
+    plain = module(states, where)
+    torch.testing.assert_close(module(states, where, None, tags), plain)
+    tags[2, 1:3] = torch.tensor([5, 9])
+    changed = (module(states, where, None, tags) - plain).abs().sum(1) > 1e-9
+    assert changed.tolist() == [False, False, True, False, False, False, False]
 
 
 PAIRS = numpy.array([[0, 1]])
