@@ -411,6 +411,10 @@ class Errors:
         "labelled data to take them from with --names, or choose other changes with --change."
     )
     E718 = "[E718] --rate is {received}. Allowed: a number from 0 to 1."
+    E719 = (
+        "[E719] {path} holds no run of the plan {plan}. Run it first: python -m research run "
+        "research/plans/{plan}.yaml CORPUS."
+    )
     E712 = (
         "[E712] --lang {lang}: spaCy has no such language ({reason}). Name one that it has, "
         "such as en, or xx for several languages at once."
