@@ -1,6 +1,4 @@
-"""What annotating costs as the number of documents grows: `annotate` as users run it, a process of
-its own for each size.
-"""
+"""What `annotate` costs as the number of documents grows, one process per size."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from typing import Any
 
 from spacy_mmcot.errors import Errors, MMCoTError
 
-from .memory import peak_mb_of
+from .memory import get_peak_mb
 
 _NAMES = ("Anna", "Ben Okri", "Carla Diaz", "Dmitri", "Eve Li", "Farid", "Ingrid Moen", "Tomas")
 _PLACES = ("Oslo", "Lagos", "New York", "Lima", "Rome", "the Harbour Museum", "Anfield")
@@ -30,7 +28,7 @@ _FRAMES = (
 )
 
 
-def made_texts(count: int) -> Iterator[str]:
+def make_texts(count: int) -> Iterator[str]:
     """Short posts. Each holds a word that no other has, as real ones do, so that what grows with
     the vocabulary shows."""
     draw = random.Random(0)
@@ -40,7 +38,7 @@ def made_texts(count: int) -> Iterator[str]:
         yield frame.format(a=a, b=b, x=draw.choice(_PLACES), tag=f"u{number}")
 
 
-def growth(
+def measure_growth(
     pipeline: str, sizes: Sequence[int], workers: int = 1, batch_size: int = 256
 ) -> dict[str, Any]:
     """For each number of docs: docs_per_second, loading included, peak_mb of the largest process,
@@ -56,7 +54,7 @@ def growth(
         for size in sizes:
             source = Path(folder) / f"{size}.jsonl"
             with source.open("w", encoding="utf-8") as file:
-                for number, text in enumerate(made_texts(size)):
+                for number, text in enumerate(make_texts(size)):
                     file.write(json.dumps({"id": number, "text": text}) + "\n")
             output = Path(folder) / f"{size}.annotated.jsonl"
             options = ("--workers", workers, "--batch-size", batch_size)
@@ -80,10 +78,10 @@ def _run(pipeline: str, source: Path, output: Path, *options: object) -> tuple[f
         [sys.executable, "-m", "spacy", "mmcot", "annotate", *map(str, words)],
         stdout=subprocess.DEVNULL,
     )
-    # wait4 tells what this process took, and those that it waited for; getrusage would tell the
-    # most of all runs so far.
+    # wait4 gives the usage of this process and its children; getrusage would give the maximum over
+    # all runs so far.
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise MMCoTError(Errors.E752.format(status=process.returncode))
-    return time.perf_counter() - started, peak_mb_of(usage)
+    return time.perf_counter() - started, get_peak_mb(usage)

@@ -1,4 +1,4 @@
-"""What a process pays before its first document is done."""
+"""How long a new process takes until its first document."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 
 from spacy_mmcot.errors import Errors, MMCoTError
 
-# Each step in its own words, as a user's program would take it; the time of the interpreter itself
-# is left out.
+# The steps of a user's program; the start of the interpreter is left out.
 _PROGRAM = """
 import json, sys, time
 
@@ -33,7 +32,7 @@ print(json.dumps(figures))
 _TEXT = "Great night at Anfield with Sofia Marchetti, Liverpool was loud"
 
 
-def cold_start(pipeline: str, rounds: int = 3) -> dict[str, Any]:
+def measure_cold_start(pipeline: str, rounds: int = 3) -> dict[str, Any]:
     """Seconds, by the clock and of the processor, that a fresh process spends on each step from
     its first import to its second document; medians over `rounds` processes. `load` holds the
     imports that a pipeline brings: torch and transformers above all.

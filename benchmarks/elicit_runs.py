@@ -17,7 +17,7 @@ from spacy_mmcot.elicitation.engine import Pace
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import Dimension, Entity, Post
 
-from .memory import own_peak_mb
+from .memory import read_own_peak_mb
 
 KEY = "sk-benchmark-0815"
 MODEL = "gpt-4o-mini"
@@ -88,7 +88,7 @@ def main() -> None:
     figures = {
         "seconds": seconds,
         "cpu_seconds": cpu,
-        "peak_mb": own_peak_mb(),
+        "peak_mb": read_own_peak_mb(),
         "asked": total.asked,
         "stored": total.stored + total.already_there,
         "rejected": total.rejected,

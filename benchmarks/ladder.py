@@ -1,4 +1,4 @@
-"""How fast pipelines are beside each other."""
+"""How fast several pipelines are, side by side."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from spacy.language import Language
 from spacy.util import minibatch
 
-from .pipe import piped, take_turns
+from .pipe import make_contender, take_turns
 
 
-def side_by_side(
+def measure_side_by_side(
     pipelines: Mapping[str, Language], texts: Sequence[str], rounds: int = 5, batch_size: int = 256
 ) -> dict[str, dict[str, Any]]:
     """Words/s of each pipeline over the same texts, and how many times the first one's that is.
@@ -24,7 +24,7 @@ def side_by_side(
     first = pipelines[names[0]]
     words = sum(len(doc) for doc in map(first.make_doc, texts))
     batches = [list(batch) for batch in minibatch(texts, batch_size)]
-    contenders = {name: piped(nlp, batches, batch_size) for name, nlp in pipelines.items()}
+    contenders = {name: make_contender(nlp, batches, batch_size) for name, nlp in pipelines.items()}
     seconds = take_turns(contenders, len(batches), rounds)
     middle = {name: median(spent.sum(axis=1).tolist()) for name, spent in seconds.items()}
     return {

@@ -1,7 +1,4 @@
-"""The most memory that a process ever held.
-
-The most memory that a pipeline takes, in a process that does nothing else.
-"""
+"""Peak memory: of this process, and of a pipeline in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,21 +12,21 @@ from pathlib import Path
 _STATUS = Path("/proc/self/status")
 
 
-def own_peak_mb() -> float:
+def read_own_peak_mb() -> float:
     """Of this process, in units of 1024 * 1024 bytes."""
     if _STATUS.exists():
         # Linux hands a child the ru_maxrss of the process that started it.
         rows = _STATUS.read_text("ascii").splitlines()
         return int(next(row for row in rows if row.startswith("VmHWM:")).split()[1]) / 1024
-    return peak_mb_of(resource.getrusage(resource.RUSAGE_SELF))
+    return get_peak_mb(resource.getrusage(resource.RUSAGE_SELF))
 
 
-def peak_mb_of(usage: resource.struct_rusage) -> float:
-    """As the system tells it, in the same units."""
+def get_peak_mb(usage: resource.struct_rusage) -> float:
+    """The peak that the system reports, in units of 1024 * 1024 bytes."""
     return usage.ru_maxrss / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
-def peak_mb(pipeline: str, texts: Sequence[str]) -> float:
+def measure_peak_mb(pipeline: str, texts: Sequence[str]) -> float:
     """Megabytes that loading the pipeline and running it over the texts takes at most, Python and
     all libraries included. pipeline: a folder or a package."""
     done = subprocess.run(
@@ -49,7 +46,7 @@ def _measure() -> None:
     texts = json.loads(sys.stdin.read())
     for _ in spacy.load(sys.argv[1]).pipe(texts):
         pass
-    print(round(own_peak_mb(), 1))
+    print(round(read_own_peak_mb(), 1))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,7 @@
-"""Contenders that take turns batch by batch, so that whatever else the machine does meets all
-alike.
+"""What a pipeline costs in `nlp.pipe`, and what it is compared with: its own encoder alone, spaCy's
+stock components on that encoder, and a GLiNER of the small size.
 
-A GLiNER of its small size as a contender. Its weights are random, which costs the same time.
-
-What a pipeline's speed is measured against: its own encoder by itself, and spaCy's stock
-components on that encoder.
-
-What a pipeline costs in `nlp.pipe`, beside what it could be compared with.
+The contenders take turns batch by batch, so that other load on the machine affects all alike.
 """
 
 from __future__ import annotations
@@ -55,7 +50,7 @@ def take_turns(
     return seconds
 
 
-def piped(
+def make_contender(
     nlp: Language, batches: Sequence[list[str]], size: int, disable: Sequence[str] = ()
 ) -> Contender:
     """A pipeline over batches of texts, `size` of them at once, without some of its components."""
@@ -96,7 +91,7 @@ def has_gliner() -> bool:
     return importlib.util.find_spec("gliner") is not None
 
 
-def gliner(
+def make_gliner(
     module: PromptedEncoder, labels: Sequence[str], batches: Sequence[list[str]], size: int
 ) -> Contender:
     """Finds entities of the labels in batches of texts, `size` of them at once. The texts are cut
@@ -135,19 +130,21 @@ STOCK_CONFIG: dict[str, Any] = {
 }
 
 
-def encoder_of(nlp: Language) -> PromptedEncoder | None:
+def find_encoder(nlp: Language) -> PromptedEncoder | None:
     """The torch encoder of a pipeline, None where it has none with layers of its own."""
     found = (find_torch_encoder(component) for _, component in nlp.pipeline)
     return next((module for module in found if module is not None), None)
 
 
-def entity_labels(nlp: Language) -> Sequence[str]:
+def get_entity_labels(nlp: Language) -> Sequence[str]:
     """The labels of the first component that has some."""
     named = (getattr(component, "labels", ()) for _, component in nlp.pipeline)
     return next(filter(None, named), ("ENTITY",))
 
 
-def bare_encoder(module: PromptedEncoder, docs: Iterable[Doc], parts: int) -> Callable[[int], None]:
+def make_encoder_contender(
+    module: PromptedEncoder, docs: Iterable[Doc], parts: int
+) -> Callable[[int], None]:
     """Runs the encoder over the Docs' word pieces, in `parts` that together are all of them:
     sorted by length over all Docs, tokenized and padded beforehand. What no pipeline on this
     encoder can be expected to beat."""
@@ -160,9 +157,7 @@ def bare_encoder(module: PromptedEncoder, docs: Iterable[Doc], parts: int) -> Ca
             rows.append([*pieces.prefix, *flat[start : start + limit], *pieces.suffix])
     rows.sort(key=len)
     padding = pieces.pad_id
-    batches = [
-        _padded(rows[i : i + LIMIT_BATCH], padding) for i in range(0, len(rows), LIMIT_BATCH)
-    ]
+    batches = [_pad(rows[i : i + LIMIT_BATCH], padding) for i in range(0, len(rows), LIMIT_BATCH)]
 
     def run(number: int) -> None:
         module.eval()
@@ -173,14 +168,14 @@ def bare_encoder(module: PromptedEncoder, docs: Iterable[Doc], parts: int) -> Ca
     return run
 
 
-def _padded(rows: Sequence[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad(rows: Sequence[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
     tensors = [torch.tensor(row) for row in rows]
     ids = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=padding)
     lengths = torch.tensor([len(row) for row in rows])
     return ids, (torch.arange(ids.shape[1]) < lengths.unsqueeze(1)).long()
 
 
-def stock_pipeline(nlp: Language, module: PromptedEncoder) -> Language:
+def make_stock_pipeline(nlp: Language, module: PromptedEncoder) -> Language:
     """spaCy's `transformer` and `ner` on the same encoder weights, with as many entity labels as
     `nlp` has; the parser's own weights are untrained, which costs the same time."""
     stock = spacy.blank(nlp.meta["lang"])
@@ -193,7 +188,7 @@ def stock_pipeline(nlp: Language, module: PromptedEncoder) -> Language:
         text = "stock"
         examples = [
             Example.from_dict(stock.make_doc(text), {"entities": [(0, len(text), label)]})
-            for label in entity_labels(nlp)
+            for label in get_entity_labels(nlp)
         ]
         stock.initialize(lambda: examples)
     return stock
@@ -202,7 +197,7 @@ def stock_pipeline(nlp: Language, module: PromptedEncoder) -> Language:
 LATENCY_TEXTS = 200
 
 
-def pipe_figures(
+def measure_pipe(
     nlp: Language,
     texts: Sequence[str],
     rounds: int = 5,
@@ -219,18 +214,22 @@ def pipe_figures(
     of single texts, in milliseconds.
     """
     batches = [list(batch) for batch in minibatch(texts, batch_size)]
-    contenders: dict[str, Contender] = {"whole": piped(nlp, batches, batch_size)}
-    for name in _leaves(nlp):
-        contenders[f"without_{name}"] = piped(nlp, batches, batch_size, [name])
-    encoder = encoder_of(nlp)
+    contenders: dict[str, Contender] = {"whole": make_contender(nlp, batches, batch_size)}
+    for name in _find_leaves(nlp):
+        contenders[f"without_{name}"] = make_contender(nlp, batches, batch_size, [name])
+    encoder = find_encoder(nlp)
     if encoder is not None:
-        contenders["limit"] = bare_encoder(encoder, map(nlp.make_doc, texts), len(batches))
-        stock = stock_pipeline(nlp, encoder)
-        contenders["spacy_trf_ner"] = piped(stock, batches, batch_size)
+        contenders["limit"] = make_encoder_contender(
+            encoder, map(nlp.make_doc, texts), len(batches)
+        )
+        stock = make_stock_pipeline(nlp, encoder)
+        contenders["spacy_trf_ner"] = make_contender(stock, batches, batch_size)
         if has_gliner():
-            contenders["gliner_small"] = gliner(encoder, entity_labels(nlp), batches, batch_size)
+            contenders["gliner_small"] = make_gliner(
+                encoder, get_entity_labels(nlp), batches, batch_size
+            )
     if exported is not None:
-        contenders["exported"] = piped(exported, batches, batch_size)
+        contenders["exported"] = make_contender(exported, batches, batch_size)
     words = sum(len(doc) for doc in map(nlp.make_doc, texts))
     seconds = take_turns(contenders, len(batches), rounds)
     speed = {
@@ -252,13 +251,15 @@ def pipe_figures(
         **{name: round(value, 3) for name, value in ratios.items()},
     }
     named = {"": nlp} if exported is None else {"": nlp, "_exported": exported}
-    for name, values in latencies(named, texts[:LATENCY_TEXTS]).items():
+    for name, values in measure_latencies(named, texts[:LATENCY_TEXTS]).items():
         for share, value in zip((50, 95, 99), numpy.percentile(values, (50, 95, 99)), strict=True):
             figures[f"latency_ms_p{share}{name}"] = round(1000 * float(value), 2)
     return figures
 
 
-def latencies(pipelines: Mapping[str, Language], texts: Sequence[str]) -> dict[str, list[float]]:
+def measure_latencies(
+    pipelines: Mapping[str, Language], texts: Sequence[str]
+) -> dict[str, list[float]]:
     """Seconds that each pipeline takes for each text by itself."""
     seconds: dict[str, list[float]] = {name: [] for name in pipelines}
     for text in texts:
@@ -269,7 +270,7 @@ def latencies(pipelines: Mapping[str, Language], texts: Sequence[str]) -> dict[s
     return seconds
 
 
-def _leaves(nlp: Language) -> list[str]:
+def _find_leaves(nlp: Language) -> list[str]:
     """The components whose attributes no later component says it needs, and that hand on no
     encoder states."""
     leaves = []

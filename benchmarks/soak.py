@@ -1,4 +1,4 @@
-"""Whether a pipeline that runs for long stays as small and as fast as it began."""
+"""Memory and speed of a pipeline that runs for long."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Sample(NamedTuple):
     strings: int  # in the vocab's StringStore
 
 
-def soak(
+def measure_soak(
     nlp: Language,
     docs: int,
     *,
@@ -45,21 +45,21 @@ def soak(
     batch_size: int = 64,
     zones: bool = True,
     seed: int = 0,
-    seen: Callable[[Sample], None] | None = None,
+    show: Callable[[Sample], None] | None = None,
 ) -> dict[str, Any]:
     """Stream `docs` short texts, each with words that no text before had, through `nlp.pipe` in
-    memory zones of `zone` texts, and look at the process every `every` docs.
+    memory zones of `zone` texts, and take a sample every `every` docs.
 
     zones: without them, what spaCy keeps of each new word stays.
-    seen: told of each sample as it is taken.
+    show: called with each sample as it is taken.
 
     The result's `rss_growth_mb_per_100k` is the slope of a line fitted to the samples of the last
     four fifths: in the first, caches fill and the allocator settles. Raises MMCoTError where the
-    operating system does not tell a process its resident memory in /proc.
+    operating system has no /proc/self/statm.
     """
     limit_compiled_products()
-    texts = fresh_texts(seed)
-    samples = [Sample(0, resident_mb(), 0.0, len(nlp.vocab.strings))]
+    texts = make_texts(seed)
+    samples = [Sample(0, read_resident_mb(), 0.0, len(nlp.vocab.strings))]
     done, entities = 0, 0
     while done < docs:
         started, first = time.perf_counter(), done
@@ -77,13 +77,13 @@ def soak(
         # collector is no growth.
         gc.collect()
         rate = (done - first) / seconds
-        samples.append(Sample(done, resident_mb(), rate, len(nlp.vocab.strings)))
-        if seen is not None:
-            seen(samples[-1])
+        samples.append(Sample(done, read_resident_mb(), rate, len(nlp.vocab.strings)))
+        if show is not None:
+            show(samples[-1])
     return {**_figures(samples), "entities": entities, "samples": [s._asdict() for s in samples]}
 
 
-def fresh_texts(seed: int = 0) -> Iterator[str]:
+def make_texts(seed: int = 0) -> Iterator[str]:
     """Texts of 5 to 30 words without end; of each, a quarter of the words, and at least one, never
     came before: names, tags and addresses as social media has them."""
     rng = random.Random(seed)
@@ -93,14 +93,14 @@ def fresh_texts(seed: int = 0) -> Iterator[str]:
         words = [rng.choice(common) for _ in range(rng.randint(5, 30))]
         for i in rng.sample(range(len(words)), max(1, len(words) // 4)):
             number += 1
-            name = "".join(rng.choices(_LETTERS, k=3)) + _spelt(number)
+            name = "".join(rng.choices(_LETTERS, k=3)) + _spell(number)
             words[i] = rng.choice(
                 (name.title(), f"#{name}", f"@{name}", name, f"http://{name}.example/{number}")
             )
         yield " ".join(words)
 
 
-def resident_mb() -> float:
+def read_resident_mb() -> float:
     """What the process holds in memory now, in units of 1,000,000 bytes. Raises MMCoTError."""
     try:
         return int(_STATM.read_text().split()[1]) * _PAGE / 1e6
@@ -108,7 +108,7 @@ def resident_mb() -> float:
         raise MMCoTError(Errors.E770.format(path=_STATM, reason=error.strerror)) from None
 
 
-def sparkline(values: list[float]) -> str:
+def draw_sparkline(values: list[float]) -> str:
     """The values as bars, the lowest of them the shortest bar; at most 60, means of neighbours."""
     parts = numpy.array_split(values, min(len(values), 60))
     means = numpy.array([part.mean() for part in parts])
@@ -142,7 +142,7 @@ def _mean_rate(samples: list[Sample]) -> float:
     return float(numpy.mean([s.docs_per_second for s in samples]))
 
 
-def _spelt(number: int) -> str:
+def _spell(number: int) -> str:
     """A number in letters: digits would make the tokenizer's work other than names do."""
     letters = ""
     while number:

@@ -1,7 +1,8 @@
-"""`experiment`: a plan of trainings over seeds, each result a line of results.jsonl."""
+"""`python -m research COMMAND`: the studies' plans, corpora and figures."""
 
 from __future__ import annotations
 
+import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,28 +16,30 @@ from .perturb import perturb_files
 if TYPE_CHECKING:
     from .plan import Plan
 
+app = typer.Typer(help="Studies: trainings over seeds, and their results.", no_args_is_help=True)
 
-app = typer.Typer(help="Plans of trainings over seeds, and their results.", no_args_is_help=True)
+ResultsFile = Annotated[Path, typer.Option(help="File with one line per finished run")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures here")]
+FOLDER = Path(__file__).resolve().parent
+RESULTS = FOLDER / "results.jsonl"
 
 
 def run(
     plan: Annotated[Path, typer.Argument(help="YAML file, see research/plans")],
-    corpus: Annotated[Path, typer.Argument(help="Folder that `convert` wrote")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for models")] = Path(
-        "research/models"
+    corpus: Annotated[Path, typer.Argument(help="Folder of .spacy files")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for models")] = (
+        FOLDER / "models"
     ),
-    results: Annotated[Path, typer.Option(help="One line a finished run")] = Path(
-        "research/results.jsonl"
-    ),
+    results: ResultsFile = RESULTS,
     only: Annotated[
         list[str] | None, typer.Option(help="Runs of the plan, all by default; repeatable")
     ] = None,
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Repeatable")] = None,
     keep_models: Annotated[
-        bool, typer.Option(help="Have each run's pipeline in the end, even of runs that are done")
+        bool, typer.Option(help="Have each run's pipeline in the end, even of finished runs")
     ] = False,
 ) -> None:
-    """Run PLAN on CORPUS: what results.jsonl has is not run again, so a stopped plan goes on."""
+    """Run PLAN on CORPUS. Runs that RESULTS has are not repeated, so a stopped plan goes on."""
     from .plan import read_plan
     from .results import read_results
     from .run import Runner
@@ -45,10 +48,10 @@ def run(
     runner = Runner(todo, corpus, output, results, keep_models=keep_models)
     for name, seed in todo.order(only or None, seeds or None):
         runner.run(name, seed)
-    show(read_results(results, todo.name))
+    print_results(read_results(results, todo.name))
 
 
-def show(results: list[dict[str, Any]]) -> None:
+def print_results(results: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
     from .results import SCORES, by_data, summary
@@ -60,13 +63,70 @@ def show(results: list[dict[str, Any]]) -> None:
                 Console().print(table)
 
 
+def figures() -> None:
+    """Write the tables of README.md and research/RESULTS.md from metrics and results."""
+    from .figures import write_figures
+
+    write_figures()
+
+
+def ladder(
+    speeds: Annotated[
+        Path | None, typer.Argument(help="What `python -m benchmarks ladder --json` wrote")
+    ] = None,
+    plan: Annotated[str, typer.Option(help="Name of the plan")] = "ladder",
+    results: ResultsFile = RESULTS,
+) -> None:
+    """Print the students of a plan as a Markdown table: F1, words/s and MB."""
+    from spacy_mmcot.errors import Errors, MMCoTError
+
+    from .figures import format_markdown
+    from .ladder import make_ladder
+    from .results import read_results
+
+    lines = read_results(results, plan)
+    if not lines:
+        raise MMCoTError(Errors.E719.format(path=results, plan=plan))
+    given = None if speeds is None else json_module.loads(speeds.read_text(encoding="utf-8"))
+    header, *rows = make_ladder(lines, given)
+    print("\n".join(format_markdown([header, ["---"] * len(header), *rows])))
+
+
+def pictures(
+    pipeline: Annotated[Path, typer.Argument(help="The demo's student")],
+    corpus: Annotated[Path, typer.Argument(help="Folder of its train, dev and test .spacy files")],
+    synthetic: Annotated[Path, typer.Argument(help="Results of the plan pictures_synthetic")],
+    json: JsonFile = None,
+) -> None:
+    """What pictures are worth: real ones, other posts', black ones and none."""
+    from spacy_mmcot.files import write_json
+
+    from .pictures import measure_pictures, show_pictures
+
+    measured = measure_pictures(pipeline, corpus, synthetic)
+    show_pictures(measured)
+    if json is not None:
+        write_json(json, measured)
+
+
+def picture_set(
+    folder: Annotated[Path, typer.Argument(help="Gets posts.jsonl and pictures/*.png")],
+    seed: Annotated[int, typer.Option(help="Of all that is drawn")] = 1,
+    posts: Annotated[int, typer.Option(min=10, help="An even number")] = 400,
+) -> None:
+    """Write a corpus in which the picture alone tells whether a name is a person or a place."""
+    from .picture_set import write_picture_set
+
+    if posts % 2:
+        raise typer.BadParameter(f"{posts} is not even", param_hint="--posts")
+    print(f"{posts} posts -> {write_picture_set(folder, seed=seed, posts=posts)}")
+
+
 def page(
     output: Annotated[Path, typer.Argument(help="HTML file to write")],
-    results: Annotated[Path, typer.Option(help="One line a finished run")] = Path(
-        "research/results.jsonl"
-    ),
+    results: ResultsFile = RESULTS,
 ) -> None:
-    """Write all experiments' runs as a page that needs no network."""
+    """Write the runs of all plans as a page that needs no network."""
     from spacy_mmcot.files import replace_file
 
     from .page import render_page
@@ -78,9 +138,8 @@ def page(
     print(f"✔ {output}")
 
 
-app.command("run")(plain_errors(run))
-app.command("convert")(plain_errors(convert))
-app.command("page")(plain_errors(page))
+for _function in (run, convert, page, figures, ladder, pictures, picture_set):
+    app.command(_function.__name__.replace("_", "-"))(plain_errors(_function))
 app.command("perturb")(plain_errors(perturb_files))
 
 if __name__ == "__main__":

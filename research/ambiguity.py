@@ -14,7 +14,7 @@ from spacy_mmcot.evaluation.predictions import Predicted
 from spacy_mmcot.evaluation.scores import score_names
 
 
-def ambiguous_surfaces(docs: Iterable[Doc]) -> set[str]:
+def find_ambiguous_surfaces(docs: Iterable[Doc]) -> set[str]:
     """The case-folded texts of entities that carry more than one label over the Docs."""
     labels: dict[str, set[str]] = defaultdict(set)
     for doc in docs:
@@ -23,7 +23,7 @@ def ambiguous_surfaces(docs: Iterable[Doc]) -> set[str]:
     return {surface for surface, found in labels.items() if len(found) > 1}
 
 
-def ambiguous_scores(predictions: Iterable[Predicted], surfaces: set[str]) -> dict[str, Any]:
+def score_ambiguous(predictions: Iterable[Predicted], surfaces: set[str]) -> dict[str, Any]:
     """Strict scores over the mentions of these surfaces, gold and predicted ones: `ambiguous_p`,
     `ambiguous_r` and `ambiguous_f`, None where gold has no such mention, and `ambiguous_n`, how
     many it has. Docs without entity annotation do not count."""

@@ -1,16 +1,12 @@
 """A corpus in which the picture alone tells whether a name is a person or a place.
 
-    python research/picture_set.py FOLDER --seed 1 --posts 400
-
-writes FOLDER/posts.jsonl and FOLDER/pictures/*.png. Every sentence appears as often with a picture
-of a person (PER) as with one of a landscape (LOC), in each split, so that text alone is right half
-of the time; and since both kinds of picture draw from the same colours and are brought to a mean
-colour that chance picks, so is their mean colour.
+Every sentence appears as often with a picture of a person (PER) as with one of a landscape (LOC)
+in each split, so text alone is right half of the time. Both kinds of picture are drawn in the same
+colours and shifted to a random mean colour, so the mean colour is right half of the time too.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import random
 from collections.abc import Iterator
@@ -190,24 +186,3 @@ def _darker(colour: Colour) -> Colour:
 
 def _lighter(colour: Colour) -> Colour:
     return tuple(255 - (255 - value) // 3 for value in colour)  # type: ignore[return-value]
-
-
-def _even(text: str) -> int:
-    number = int(text)
-    if number < 10 or number % 2:
-        raise argparse.ArgumentTypeError(f"{number} is no even number of at least 10")
-    return number
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write a corpus whose pictures decide.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--posts", type=_even, default=400, help="an even number, 10 at least")
-    arguments = parser.parse_args()
-    path = write_picture_set(arguments.folder, seed=arguments.seed, posts=arguments.posts)
-    print(f"{arguments.posts} posts -> {path}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,24 +1,17 @@
-"""What pictures are worth: the demo student on its test posts with real, other posts', black and
-no pictures, and the synthetic corpus in which the picture alone decides. Writes one JSON file.
+"""What pictures are worth to the demo's student, and where the picture alone decides."""
 
-python research/pictures.py training/student/model-best corpus/demo/gold \
-    metrics/pictures_synthetic.jsonl metrics/pictures.json
-"""
+from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from research.ambiguity import ambiguous_scores, ambiguous_surfaces
-from research.results import read_results
-from spacy_mmcot.corpus.reader import Corpus
-from spacy_mmcot.evaluation.evaluate import run_pipeline
-from spacy_mmcot.files import write_json
-from spacy_mmcot.production.pipelines import load_pipeline
 from spacy_mmcot.types import Pictures
+
+from .results import read_results
+from .steps import evaluate_pipeline
 
 # How the test posts' pictures are read, and what the figure is called.
 WAYS: dict[Pictures, str] = {
@@ -29,31 +22,25 @@ WAYS: dict[Pictures, str] = {
 }
 
 
-def main(pipeline: str, corpus: Path, synthetic: Path, output: Path) -> None:
-    run = read_results(synthetic, "pictures_synthetic")[-1]
+def measure_pictures(model: Path, corpus: Path, results: Path) -> dict[str, Any]:
+    """Strict entity F1 of the pipeline on corpus/test.spacy with real, other posts', black and no
+    pictures, over all mentions and over ambiguous names, and of the last run of the plan
+    `pictures_synthetic` in `results` with and without pictures."""
+    run = read_results(results, "pictures_synthetic")[-1]
     figures: dict[str, Any] = {
         "synthetic_with": run["metrics"]["ents_f"],
         "synthetic_without": run["other_pictures"]["none"]["ents_f"],
     }
-    nlp = load_pipeline(pipeline)
-    labelled = [
-        eg.reference
-        for split in ("train", "unlabelled", "dev", "test")
-        for eg in Corpus(corpus / f"{split}.spacy")(nlp)
-    ]
-    ambiguous = ambiguous_surfaces(labelled)
+    others = [corpus / f"{split}.spacy" for split in ("train", "unlabelled", "dev")]
     for way, name in WAYS.items():
-        examples = list(Corpus(corpus / "test.spacy", pictures=way)(nlp))
-        metrics, found = run_pipeline(nlp, examples)
+        metrics = evaluate_pipeline(model, corpus / "test.spacy", pictures=way, ambiguous=others)
         figures[name] = metrics["ents_f"]
-        scores = ambiguous_scores(found, ambiguous)
-        figures[f"{name}_ambiguous"] = scores["ambiguous_f"]
-        figures["demo_ambiguous_n"] = scores["ambiguous_n"]
-    write_json(output, figures)
-    show(figures)
+        figures[f"{name}_ambiguous"] = metrics["ambiguous_f"]
+        figures["demo_ambiguous_n"] = metrics["ambiguous_n"]
+    return figures
 
 
-def show(figures: dict[str, Any]) -> None:
+def show_pictures(figures: dict[str, Any]) -> None:
     title = f"Pictures, entity F1 ({figures['demo_ambiguous_n']} mentions are ambiguous names)"
     table = Table("", "all", "ambiguous", title=title)
     for way, name in WAYS.items():
@@ -63,8 +50,3 @@ def show(figures: dict[str, Any]) -> None:
         score = figures[f"synthetic_{name}"]
         table.add_row(f"synthetic test, {name} pictures", f"{100 * score:.2f}", "")
     Console().print(table)
-
-
-if __name__ == "__main__":
-    pipeline, *paths = sys.argv[1:]
-    main(pipeline, *map(Path, paths))

@@ -1,7 +1,4 @@
-"""Results files, one finished run of an experiment a line, and the scores over their seeds.
-
-Adding to a results file, and the tables over it: every figure comes from a finished run.
-"""
+"""Results files, one finished run of a plan a line, and the scores over their seeds."""
 
 from __future__ import annotations
 
@@ -17,7 +14,12 @@ from spacy_mmcot.files import iter_lines
 if TYPE_CHECKING:
     from rich.table import Table
 
-_FIELDS = {"experiment", "run", "seed", "evaluated_on", "metrics", "also_on"}
+# Of a line: a reader of results refuses lines of another one.
+SCHEMA = 1
+_FIELDS = {"schema", "experiment", "run", "seed", "evaluated_on", "metrics"} | {
+    "also_on",
+    "other_pictures",
+}
 _WITH = {
     "none": "no pictures",
     "real": "real pictures",
@@ -36,7 +38,7 @@ def read_all_results(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The lines of a results file by experiment, in the order in which these first finished a run.
     A line cut off by a kill is left out.
 
-    Raises MMCoTError for a line that is no result.
+    Raises MMCoTError for a line that is no result, or one of another schema.
     """
     if not path.is_file():
         return {}
@@ -46,9 +48,10 @@ def read_all_results(path: Path) -> dict[str, list[dict[str, Any]]]:
             line = json.loads(raw)
         except ValueError:
             continue
-        if not isinstance(line, dict) or not line.keys() >= _FIELDS:
-            expected = f"an object with {', '.join(sorted(_FIELDS))}"
-            cure = "Name a file that `experiment` wrote."
+        fits = isinstance(line, dict) and line.keys() >= _FIELDS and line["schema"] == SCHEMA
+        if not fits:
+            expected = f"an object of schema {SCHEMA} with {', '.join(sorted(_FIELDS))}"
+            cure = "Name a file that `python -m research run` wrote."
             raise located(path, number, "not a result", expected, cure)
         found.setdefault(line["experiment"], []).append(line)
     return found
@@ -67,7 +70,7 @@ def by_data(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     for line in results:
         own = found.setdefault(line["evaluated_on"], [])
         own.append(line)
-        for way, metrics in line.get("other_pictures", {}).items():
+        for way, metrics in line["other_pictures"].items():
             own.append({**line, "run": f"{line['run']}, {_WITH[way]}", "metrics": metrics})
     for line in results:
         for part, metrics in line["also_on"].items():

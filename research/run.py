@@ -1,7 +1,4 @@
-"""The software that a run's figures come from.
-
-Runs of a plan: `spacy train`, `teach` and `evaluate`, each a process of its own.
-"""
+"""Runs of a plan: train, label softly, evaluate, and one line of results for each."""
 
 from __future__ import annotations
 
@@ -11,8 +8,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
-import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,22 +15,19 @@ from typing import Any
 
 from filelock import FileLock
 from spacy.util import load_config
-from spacy.vocab import Vocab
 
-from spacy_mmcot.corpus.docbin import read_all
 from spacy_mmcot.errors import Errors, MMCoTError
-from spacy_mmcot.evaluation.predictions import read_predictions
-from spacy_mmcot.types import Pictures
 
-from .ambiguity import ambiguous_scores, ambiguous_surfaces
+from . import steps
 from .plan import Plan, Run
-from .results import append_result, read_all_results
+from .results import SCHEMA, append_result, read_all_results
 
+ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("spacy-mmcot", "spacy", "spacy-transformers", "thinc", "torch", "transformers")
 
 
 @functools.cache
-def versions() -> dict[str, str]:
+def get_versions() -> dict[str, str]:
     """Python's version and those of the packages that training depends on, as far as installed."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -46,25 +38,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-# Settings that change nothing at these values: whether a config spells them out or leaves them
-# out, the run is the same, so that the results of a time before a setting existed still count.
-_OFF: dict[str, Any] = {"vision": None, "pictures": "none", "segment_grains": None, "layers": None}
-_PACE = 64  # the nlp.batch_size that runs are identified with, whatever theirs is
-_VISION_ONLY = {"visual_prompts", "picture_dropout", "picture_swap", "picture_matching"}
-
-
 class Runner:
-    """Runs what `results` does not hold yet. The lines of a results file stay valid as long as
-    the run's settings (its config resolved with all overrides), the bytes of its corpus files and
-    what is measured are the same. Where only the last differs, a pipeline that was kept is
-    evaluated again, not trained. Plans that share a folder and a results file share what is the
-    same in them: a pipeline that is there, or scores.
+    """Runs what `results` does not hold yet.
+
+    A training is identified by its settings (the config resolved with all overrides), the bytes of
+    its corpus files and its teachers; a line of results by the training and by what is measured.
+    While these are the same, nothing is trained or measured again, also across plans that share a
+    folder of models and a results file. Where only the measurement differs, a pipeline that is
+    still there is evaluated again.
 
     keep_models: have the pipelines of all runs in the end, also of those whose scores are known.
-    Without it a pipeline goes once it is scored, unless another run of the plan needs it.
+    Without it a pipeline is deleted after its evaluation, unless it is a teacher of the plan.
 
-    What a run found stays beside its pipeline's folder, as NAME-SEED.predictions.jsonl: `compare`
-    reads these files."""
+    What a run predicted stays beside its pipeline's folder, as NAME-SEED.predictions.jsonl, for
+    `spacy-mmcot compare`.
+    """
 
     def __init__(
         self, plan: Plan, corpus: Path, output: Path, results: Path, *, keep_models: bool = False
@@ -77,105 +65,137 @@ class Runner:
         self._teachers = {run.teacher for run in plan.runs.values()}
 
     def run(self, name: str, seed: int) -> None:
-        run = self.plan.runs[name]
-        measured = self._measured(run, self._identity(name, seed))
-        known = self._known(measured)
+        """Raises MMCoTError for a missing file, a config that cannot be resolved, and a step that
+        fails."""
+        identity = self._identify_line(name, seed)
+        every = read_all_results(self.results).values()
+        known = [line for lines in every for line in lines if line.get("identity") == identity]
         if self.keep_models:
-            self._trained(name, seed)
+            self._get_model(name, seed)
         if any(line["experiment"] == self.plan.name for line in known):
             return
-        line = self._of_another_plan(name, known)
-        if line is None:
-            line = self._line(name, seed, measured, self._trained(name, seed))
+        if known:
+            line = {**known[0], "experiment": self.plan.name, "run": name}
+        else:
+            line = self._measure(name, seed, identity)
         append_result(self.results, line)
         if name not in self._teachers and not self.keep_models:
             shutil.rmtree(self._folder(name, seed), ignore_errors=True)
 
-    def _known(self, measured: str) -> list[dict[str, Any]]:
-        """What the results hold about the same training, measured the same way, in any plan."""
-        plans = read_all_results(self.results).values()
-        return [line for lines in plans for line in lines if line.get("identity") == measured]
-
-    def _of_another_plan(self, name: str, known: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """A line for this run from one that another plan wrote. Where the run names further files
-        of its own, it is scored anew."""
+    def _identify_training(self, name: str, seed: int) -> str:
         run = self.plan.runs[name]
-        if run.also_on:
-            return None
-        scored = self.plan.scored(run)
-        for line in known:
-            if line["evaluated_on"] == scored:
-                return {**line, "experiment": self.plan.name, "run": name}
-        return None
+        settings = [
+            run.model_dump(include={"train", "knowledge", "prompt_length"}),
+            resolve_config(run.config, self._overrides(run, seed)),
+            [_digest(self._file(part)) for part in (*run.train, self.plan.scored(run))],
+            [self._identify_training(*teacher) for teacher in run.teachers(seed)],
+        ]
+        return _hash_json(settings)
 
-    def _trained(self, name: str, seed: int) -> Path:
-        """The run's pipeline: the one that is there, or a copy of another plan's, or a new one.
-        Its teachers come first, where they are missing. What another process is just training is
-        waited for."""
+    def _identify_line(self, name: str, seed: int) -> str:
         run = self.plan.runs[name]
-        identity = self._identity(name, seed)
+        measured = [
+            self._identify_training(name, seed),
+            self.plan.scored(run),
+            run.pictures,
+            [_digest(self._file(part)) for part in self.plan.ambiguous],
+            # With their names, which the scores stand under.
+            [[self._part(path), _digest(path)] for path in self._further_files(run)],
+        ]
+        return _hash_json(measured)
+
+    def _get_model(self, name: str, seed: int) -> Path:
+        """The run's pipeline: the one that is there, a copy of another plan's, or a new one,
+        trained after its teachers. Waits for another process that is training the same."""
+        run = self.plan.runs[name]
+        identity = self._identify_training(name, seed)
         folder = self._folder(name, seed)
         model, trained = folder / "model-best", folder / "trained"
         self.output.mkdir(parents=True, exist_ok=True)
         with FileLock(self.output.parent / f".{identity}.lock"):
-            if _identity_in(trained) == identity:
+            if _read_identity(trained) == identity:
                 return model
             print(f"── {self.plan.name}: {name}, seed {seed}", flush=True)
             shutil.rmtree(folder, ignore_errors=True)
-            if not self._copied(identity, folder):
+            if not self._copy_model(identity, folder):
                 folder.mkdir(parents=True)
                 files = list(map(self._file, run.train))
                 if run.teacher is not None:
-                    files = [self._taught(run, seed, files)]
-                self._train(run, seed, _folder_of(files, folder / "corpus"), folder)
+                    files = [self._label_softly(run, seed, files)]
+                overrides = {
+                    **self._overrides(run, seed),
+                    "paths.train": str(link_files(files, folder / "corpus")),
+                    "paths.dev": str(self._file(self.plan.scored(run))),
+                }
+                steps.train_pipeline(ROOT / run.config, folder, overrides)
             trained.write_text(identity, encoding="utf-8")
         return model
 
-    def _copied(self, identity: str, folder: Path) -> bool:
-        """Whether another plan had trained the same, whose pipeline `folder` now has."""
+    def _copy_model(self, identity: str, folder: Path) -> bool:
+        """Whether another plan had trained the same; then `folder` has its pipeline."""
         for trained in sorted(self.output.parent.glob("*/*/trained")):
-            if _identity_in(trained) != identity:
+            if _read_identity(trained) != identity:
                 continue
             try:
-                # Links to the files: no second copy on disk, and the one outlives the other.
+                # Hard links: no second copy on disk, and either can be deleted.
                 shutil.copytree(
                     trained.parent / "model-best", folder / "model-best", copy_function=os.link
                 )
-            except OSError:  # Another process is just taking it away.
+            except OSError:  # Another process is deleting it.
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             return True
         return False
 
-    def _line(self, name: str, seed: int, measured: str, model: Path) -> dict[str, Any]:
-        """What is kept of a trained run: its scores, and all that they depend on."""
+    def _label_softly(self, run: Run, seed: int, files: list[Path]) -> Path:
+        """The files with the teachers' soft labels, shared by all students of these teachers."""
+        # One file serves all: a student without regression ignores the targets.
+        length = max(r.prompt_length for r in self.plan.runs.values() if r.teacher == run.teacher)
+        models = [self._get_model(*teacher) for teacher in run.teachers(seed)]
+        digest = _hash_json([[_digest(file) for file in files], length, *map(str, models)])
+        labelled = models[0].parent / f"labelled-{digest}.spacy"
+        if not labelled.is_file():
+            steps.label_softly(models, files, labelled, length)
+        return labelled
+
+    def _measure(self, name: str, seed: int, identity: str) -> dict[str, Any]:
+        """The line of a run: its scores, and all that they depend on."""
         run = self.plan.runs[name]
+        model = self._get_model(name, seed)
         own = self._file(self.plan.scored(run))
-        further = [*map(self._file, self.plan.scored_too(run)), *map(_user_path, run.also_on)]
         first, *others = run.pictures
         started = time.perf_counter()
         predictions = model.parent.with_name(f"{model.parent.name}.predictions.jsonl")
-        metrics = self._evaluate(run, model, own, first, predictions)
-        also = {self._part(path): self._evaluate(run, model, path, first) for path in further}
-        other_pictures = {way: self._evaluate(run, model, own, way) for way in others}
+        evaluate = functools.partial(
+            steps.evaluate_pipeline,
+            model,
+            knowledge=run.knowledge,
+            ambiguous=[self._file(part) for part in self.plan.ambiguous],
+        )
+        metrics = evaluate(own, pictures=first, predictions=predictions)
+        also_on = {
+            self._part(path): evaluate(path, pictures=first) for path in self._further_files(run)
+        }
+        other_pictures = {way: evaluate(own, pictures=way) for way in others}
         seconds = time.perf_counter() - started
         parts = dict.fromkeys((*run.train, self.plan.scored(run), *self.plan.scored_too(run)))
         training = metrics.get("training") or {}
         return {
+            "schema": SCHEMA,
             "experiment": self.plan.name,
             "run": name,
             "seed": seed,
-            "identity": measured,
+            "identity": identity,
             "evaluated_on": self.plan.scored(run),
             "description": run.model_dump(exclude_defaults=True),
             "overrides": self.plan.overrides,
-            "config": _resolved(run.config, self._overrides(run, seed)),
+            "config": resolve_config(run.config, self._overrides(run, seed)),
             "data": {part: _digest(self._file(part)) for part in parts},
-            "versions": versions(),
+            "versions": get_versions(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "seconds": {"train": training.get("seconds"), "evaluate": round(seconds, 2)},
             "metrics": metrics,
-            "also_on": also,
+            "also_on": also_on,
             "other_pictures": other_pictures,
         }
 
@@ -185,8 +205,12 @@ class Runner:
     def _file(self, part: str) -> Path:
         return self.corpus / f"{part}.spacy"
 
+    def _further_files(self, run: Run) -> list[Path]:
+        own = map(self._file, self.plan.scored_too(run))
+        return [*own, *(Path(path).expanduser() for path in run.also_on)]
+
     def _part(self, file: Path) -> str:
-        """What a file is called in results: a part of the corpus, or its path where it is none."""
+        """A file's name in the results: a part of the corpus, or its path outside of it."""
         try:
             return file.resolve().relative_to(self.corpus.resolve()).with_suffix("").as_posix()
         except ValueError:
@@ -195,160 +219,55 @@ class Runner:
     def _overrides(self, run: Run, seed: int) -> dict[str, Any]:
         return {**self.plan.overrides, **run.overrides, "system.seed": seed}
 
-    def _measured(self, run: Run, identity: str) -> str:
-        """The identity of a results line: of the training, and of what is measured beyond plain
-        scores on text."""
-        parts = [identity]
-        if run.pictures != ["none"]:
-            parts.append("-".join(run.pictures))
-        if self.plan.ambiguous:
-            files = b"".join(_content(self._file(part)) for part in self.plan.ambiguous)
-            parts.append(f"ambiguous-{hashlib.sha256(files).hexdigest()[:8]}")
-        if further := self.plan.scored_too(run):
-            # With their names, which the scores stand under.
-            named = [[part, _digest(self._file(part))] for part in further]
-            parts.append(f"also-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:8]}")
-        return "+".join(parts)
 
-    def _identity(self, name: str, seed: int) -> str:
-        run = self.plan.runs[name]
-        digest = hashlib.sha256()
-        settings = [
-            run.model_dump(include={"train", "knowledge", "prompt_length"}),
-            _without_pace(_resolved(run.config, self._overrides(run, seed))),
-        ]
-        digest.update(json.dumps(settings, sort_keys=True).encode())
-        for part in (*run.train, self.plan.scored(run)):
-            digest.update(_content(self._file(part)))
-        for teacher in run.teachers(seed):
-            digest.update(self._identity(*teacher).encode())
-        return digest.hexdigest()[:16]
-
-    def _taught(self, run: Run, seed: int, files: list[Path]) -> Path:
-        """The teacher's view of the files, shared by all students of the same teachers."""
-        # One file serves all: a student without regression leaves the targets alone.
-        length = max(r.prompt_length for r in self.plan.runs.values() if r.teacher == run.teacher)
-        digest = hashlib.sha256(b"".join(map(_content, files))).hexdigest()[:16]
-        folder, *others = (self._trained(*teacher).parent for teacher in run.teachers(seed))
-        known = "".join(f"-{other.name}" for other in others)
-        taught = folder / f"taught-{digest}-{length}{known}.spacy"
-        if not taught.is_file():
-            options: list[object] = ["--prompt-length", length] if length else []
-            for other in others:
-                options += ["--with", other / "model-best"]
-            _call("mmcot", "teach", folder / "model-best", *files, "--output", taught, *options)
-        return taught
-
-    def _train(self, run: Run, seed: int, corpus: Path, folder: Path) -> None:
-        overrides = {
-            "paths.train": corpus,
-            "paths.dev": self._file(self.plan.scored(run)),
-            "system.seed": seed,
-            **self.plan.overrides,
-            **run.overrides,
-        }
-        flat = [str(item) for key, v in overrides.items() for item in (f"--{key}", _as_json(v))]
-        _call("train", run.config, "--output", folder, *flat)
-
-    def _evaluate(
-        self,
-        run: Run,
-        model: Path,
-        data: Path,
-        pictures: Pictures,
-        predictions: Path | None = None,
-    ) -> Any:
-        output = model.parent / "metrics.json"
-        predictions = predictions or model.parent / "predictions.jsonl"
-        options = ["--output", output, "--pictures", pictures, "--predictions", predictions]
-        if run.knowledge:
-            options.append("--knowledge")
-        _call("mmcot", "evaluate", model, data, *options)
-        metrics = json.loads(output.read_text(encoding="utf-8"))
-        if self.plan.ambiguous:
-            files = [data, *map(self._file, self.plan.ambiguous)]
-            surfaces = ambiguous_surfaces(doc for file in files for doc in read_all(file, Vocab()))
-            metrics.update(ambiguous_scores(read_predictions(predictions), surfaces))
-        return metrics
-
-
-def _call(*command: object) -> None:
-    full = [sys.executable, "-m", "spacy", *map(str, command)]
-    if subprocess.run(full).returncode:
-        raise MMCoTError(Errors.E704.format(command=" ".join(full[1:])))
-
-
-def _resolved(path: str, overrides: dict[str, Any]) -> dict[str, Any]:
+def resolve_config(path: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """A config as `spacy train` reads it, without the paths and without components that are not
-    in the pipeline: what a run is, not where."""
-    if not Path(path).is_file():
+    in the pipeline.
+
+    path: from the repository's root, or absolute. Raises MMCoTError for a missing file and for an
+    override of a section that does not exist.
+    """
+    file = ROOT / path
+    if not file.is_file():
         raise MMCoTError(Errors.E100.format(path=path))
     try:
-        config = load_config(path, overrides=overrides, interpolate=True)
+        config = load_config(file, overrides=overrides, interpolate=True)
     except ValueError as error:
-        raise MMCoTError(
-            Errors.E707.format(path=path, reason=" ".join(str(error).split()))
-        ) from error
+        reason = " ".join(str(error).split())
+        raise MMCoTError(Errors.E707.format(path=path, reason=reason)) from error
     used = config.get("nlp", {}).get("pipeline", ())
     components = config.get("components", {})
-    return _without_off(
-        {
-            **{name: section for name, section in config.items() if name != "paths"},
-            "components": {name: components[name] for name in components if name in used},
-        }
-    )
-
-
-def _without_pace(config: dict[str, Any]) -> dict[str, Any]:
-    """A config at the pace that the first runs were identified with: how many Docs a pipeline reads
-    at once decides how fast it is, not what it learns."""
-    nlp = config.get("nlp", {})
-    return {**config, "nlp": {**nlp, "batch_size": _PACE}} if "batch_size" in nlp else config
-
-
-def _without_off(section: dict[str, Any]) -> dict[str, Any]:
-    kept = {
-        name: _without_off(value) if isinstance(value, dict) else value
-        for name, value in section.items()
-        if not (name in _OFF and value == _OFF[name])
+    return {
+        **{name: section for name, section in config.items() if name != "paths"},
+        "components": {name: components[name] for name in components if name in used},
     }
-    return kept if "vision" in kept else {n: v for n, v in kept.items() if n not in _VISION_ONLY}
 
 
-def _as_json(value: Any) -> Any:
-    """An override's value as spaCy's command line reads it back."""
-    return value if isinstance(value, str | Path) else json.dumps(value)
+def link_files(files: list[Path], folder: Path) -> Path:
+    """Fill a new folder with links to the files. The reader takes them in order of name."""
+    folder.mkdir()
+    for number, file in enumerate(files):
+        link = folder / file.name
+        if link.is_symlink():  # "a/train" and "b/train" of one run
+            link = folder / f"{file.stem}-{number}{file.suffix}"
+        link.symlink_to(file.resolve())
+    return folder
 
 
-def _identity_in(trained: Path) -> str | None:
+def _read_identity(trained: Path) -> str | None:
     try:
         return trained.read_text(encoding="utf-8")
     except OSError:
         return None
 
 
-def _content(path: Path) -> bytes:
+def _digest(path: Path) -> str:
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError:
         raise MMCoTError(Errors.E100.format(path=path)) from None
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(_content(path)).hexdigest()[:16]
-
-
-def _user_path(path: str) -> Path:
-    return Path(path).expanduser()
-
-
-def _folder_of(files: list[Path], folder: Path) -> Path:
-    """A folder of links to the files. The reader takes them in order of name, which a file keeps
-    where no other has it, so that the order of old runs stays."""
-    folder.mkdir()
-    for number, file in enumerate(files):
-        link = folder / file.name
-        if link.is_symlink():
-            link = folder / f"{file.stem}-{number}{file.suffix}"
-        link.symlink_to(file.resolve())
-    return folder
+def _hash_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

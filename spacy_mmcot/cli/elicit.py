@@ -134,19 +134,18 @@ def elicit(
             raise UsageError(str(error)) from None
         models = map(answerer.model_for, variants)
         shown = money.prices.all_see(models) if vision is None else vision
+    batches = BatchPace(batch_size, tries, batch_poll, run_timeout)
     rows = PostsFile(posts)
     # A broken row is an error before the first question, not after the last good row.
     total = sum(1 for _ in rows) * sum(variants.values())
     with AnswerStore(store) as opened:
         try:
-            with _make_progress(total, answerer.paid) as show:
+            with _show_progress(total, answerer.paid) as show:
                 result = ask(
                     *(rows, opened, answerer, task, variants),
                     pace=Pace(workers, rpm, tpm, tries, patience, run_timeout),
                     money=money,
-                    batches=BatchPace(batch_size, tries, batch_poll, run_timeout)
-                    if source == "openai-batch"
-                    else None,
+                    batches=batches if source == "openai-batch" else None,
                     pictures=posts.parent if shown else None,
                     on_progress=show,
                 )
@@ -171,37 +170,13 @@ def _stop(store: Path) -> None:
 
 
 @contextmanager
-def _make_progress(total: int, priced: bool) -> Iterator[ShowProgress]:
-    """Shows questions done of `total`, rate, time left, failures, and spend where it is `priced`: a
-    bar on a terminal, plain lines elsewhere."""
-    if not sys.stdout.isatty():
-        yield _make_lines(total, priced)
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+def _show_progress(total: int, priced: bool) -> Iterator[ShowProgress]:
+    """Shows questions done of `total`, rate, failures, time left, and spend where it is `priced`: a
+    bar on a terminal, lines elsewhere."""
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    details = TextColumn("{task.fields[details]}")
-    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, details) as bar:
-        task, failed = bar.add_task("", total=total, details=""), 0
-
-        def show(settled: int, failures: int, cost: float) -> None:
-            nonlocal failed
-            failed += failures
-            details = f"{bar.tasks[0].speed or 0:.1f}/s, {failed} failed"
-            details += f", {cost:.4f} spent" if priced else ""
-            bar.update(task, advance=settled, details=details)
-
-        yield show
-
-
-def _make_lines(total: int, priced: bool) -> ShowProgress:
+    bar = Progress(BarColumn(), TextColumn("{task.description}"), disable=not sys.stdout.isatty())
+    task = bar.add_task("", total=total)
     done = failed = 0
     started = shown = time.monotonic()
 
@@ -209,16 +184,18 @@ def _make_lines(total: int, priced: bool) -> ShowProgress:
         nonlocal done, failed, shown
         tenths, done, failed = done * 10 // total, done + settled, failed + failures
         now = time.monotonic()
-        if done * 10 // total == tenths and now - shown < _SECONDS_BETWEEN_LINES:
-            return
-        shown = now
         rate = done / max(now - started, 1e-9)
         line = f"{done} of {total}, {rate:.1f}/s, {failed} failed"
-        if done < total:
-            line += f", {(total - done) / rate:.0f} s left"
-        print(line + (f", {cost:.4f} spent" if priced else ""), flush=True)
+        line += f", {(total - done) / rate:.0f} s left" if done < total else ""
+        line += f", {cost:.4f} spent" if priced else ""
+        if not bar.disable:
+            bar.update(task, completed=done, description=line)
+        elif done * 10 // total > tenths or now - shown > _SECONDS_BETWEEN_LINES:
+            shown = now
+            print(line, flush=True)
 
-    return show
+    with bar:
+        yield show
 
 
 def _list_failures(store: AnswerStore) -> None:

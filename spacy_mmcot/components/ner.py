@@ -97,7 +97,7 @@ class MMCoTNER(DistilledPipe):
     soft_weight: weight of the loss against soft labels (see `teach`) beside the gold loss. Docs
         without soft labels learn from gold alone, docs without annotation from soft labels alone.
         The gold loss is a mean over labelled tokens only, so where most posts are unlabelled a
-        weight of 1 lets a few gold posts outweigh the teacher (research/EXPERIMENTS.md).
+        weight of 1 lets a few gold posts outweigh the teacher (research/README.md).
     """
 
     def __init__(

@@ -48,7 +48,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class BatchPace:
-    """Requests in one batch, tries of one call, and seconds between looks at a batch."""
+    """Requests in one batch, tries of one call, seconds between checks of a batch, and seconds that
+    the whole run may take."""
 
     size: int = 10_000
     tries: int = 8
@@ -83,11 +84,11 @@ class BatchRunner:
         self._refused: MMCoTError | None = None
         # Questions whose response format the endpoint does not have.
         self._format_refused: dict[str, FormatRefused] = {}
-        self._models_lowered: set[str] = set()
+        self._models_changed: set[str] = set()
 
     def run(self, posts: Iterable[Post]) -> Ending:
         """Collect what earlier runs have in batches, then ask the rest, until nothing is left.
-        Raises like Engine.run; batches that are under way go on without us."""
+        Raises like Engine.run; batches that are under way go on at the endpoint."""
         try:
             asyncio.run(self._run(posts))
         except TimeoutError:
@@ -104,13 +105,13 @@ class BatchRunner:
             await self._api.close()
 
     async def _run_rounds(self, posts: Iterable[Post]) -> None:
-        fruitless, first = 0, True
+        empty_rounds, first = 0, True
         while True:
             arrived = await self._collect()
             if self._refused is not None:
                 raise self._refused
-            fruitless = 0 if arrived or first else fruitless + 1
-            if fruitless >= _MOST_EMPTY_ROUNDS:
+            empty_rounds = 0 if arrived or first else empty_rounds + 1
+            if empty_rounds >= _MOST_EMPTY_ROUNDS:
                 self._elicitation.miss_deferred("batches come back without answers")
                 return
             await self._run_pass(posts, first)
@@ -125,7 +126,7 @@ class BatchRunner:
     # Questions out.
 
     async def _run_pass(self, posts: Iterable[Post], first: bool) -> None:
-        self._models_lowered.clear()
+        self._models_changed.clear()
         for job in self._elicitation.pending(posts, deferred=not first):
             if job is None:
                 await asyncio.sleep(0)
@@ -139,12 +140,12 @@ class BatchRunner:
             await self._submit(model)
 
     def _use_plainer_format(self, job: Job) -> None:
-        """One format lower, once for all the questions of a model that were refused together."""
+        """One plainer format for all the questions of a model that were refused together."""
         fault = self._format_refused.pop(job.key)
         if "response_format" in self._source.body(job.prompt):
             model = self._source.model_for(job.prompt.dimension)
-            if model not in self._models_lowered:
-                self._models_lowered.add(model)
+            if model not in self._models_changed:
+                self._models_changed.add(model)
                 self._source.use_plainer_format(job.prompt, fault)
 
     def _claim(self, job: Job) -> bool:

@@ -20,8 +20,8 @@ _SET_ASIDE = "(SELECT total(cost) FROM claims)"
 
 
 class Claim(Enum):
-    """How a claim went: `made`, or `held` by another run, or `answered` meanwhile, or `wait`
-    while questions in flight have the money set aside, or `poor`: the budget cannot pay it."""
+    """The result of a claim: `made`; `held` by another run; `answered` meanwhile; `wait`, while
+    money is set aside for questions in flight; or `poor`: the budget cannot pay it."""
 
     MADE = "made"
     HELD = "held"
@@ -32,8 +32,8 @@ class Claim(Enum):
 
 @dataclass
 class Claims:
-    """The claims of one run, `owner`, which live for `seconds` unless released, or for as long as
-    the process does, whatever ends first. `cap` is the budget that all the store's spend and
+    """The claims of one run, `owner`, which last `seconds`, or until they are released or the
+    process ends. `cap` is the budget that all the store's spend and
     claims keep to, None for none."""
 
     store: AnswerStore
@@ -85,14 +85,14 @@ class Claims:
         return bool(self.store.fetch(query, time.time()))
 
     def release(self, key: str) -> None:
-        """Let go of a claim, in the store's transaction if it is in one."""
+        """Drop a claim, in the store's transaction if it is in one."""
         self.store.write("DELETE FROM claims WHERE key = ? AND owner = ?", key, self.owner)
 
     def release_all(self) -> None:
         self.store.write("DELETE FROM claims WHERE owner = ?", self.owner)
 
     def _release_dead(self) -> None:
-        """Claims of the dead would keep money aside for good."""
+        """Claims of processes that ended would keep money set aside for ever."""
         rows = self.store.fetch("SELECT key, host, pid, expires FROM claims")
         dead = [key for key, *holder in rows if self._is_dead(*holder)]
         if dead:

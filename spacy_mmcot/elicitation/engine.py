@@ -65,8 +65,8 @@ class Ending(Enum):
 
 
 class Engine:
-    """Runs an elicitation once. Ctrl-C, the budget and the time limit let the questions in flight
-    come to their end and leave the others to a later run; a second Ctrl-C lets nothing."""
+    """Runs an elicitation once. After Ctrl-C, and at the budget or the time limit, no question is
+    sent any more and those in flight are waited for; a second Ctrl-C ends the run at once."""
 
     def __init__(self, elicitation: Elicitation, pace: Pace | None = None) -> None:
         self._elicitation = elicitation
@@ -111,7 +111,7 @@ class Engine:
         pause = _POLL
         while self._elicitation.deferred and not self._stopping.is_set():
             await self._sleep(pause)
-            # Each look goes through all posts.
+            # Each pass goes through all posts.
             pause = min(2 * pause, _LONGEST_POLL)
             if self._elicitation.claims and self._elicitation.claims.in_batches():
                 self._elicitation.miss_deferred("waits in a batch: run --source openai-batch")
@@ -125,7 +125,7 @@ class Engine:
         ends: list[asyncio.Future[Any]] = [everyone, stopped]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            # Money that is spent already buys its answers; everything else ends soon.
+            # At the budget, answers that are paid for are waited for; other endings are quick.
             grace = None if self._ending is Ending.BUDGET else _GRACE
             await asyncio.wait([everyone], timeout=grace)
         finally:
@@ -139,7 +139,7 @@ class Engine:
 
     async def _work(self, jobs: Iterator[Job | None]) -> None:
         for job in jobs:
-            # Lets an interrupt and the other workers in where nothing else waits.
+            # Lets an interrupt and the other workers run where nothing else waits.
             await asyncio.sleep(0)
             if job is None:
                 continue
@@ -160,7 +160,8 @@ class Engine:
                 return
 
     async def _claim(self, job: Job) -> bool:
-        """Whether this run is to ask the question; if not, it is dealt with, or the run stops."""
+        """Whether this run is to ask the question; if not, it is settled or put off, or the run
+        stops."""
         claims = self._elicitation.claims
         if claims is None:
             return True
@@ -202,8 +203,8 @@ class Engine:
                 job = None if reply is None else self._elicitation.settle(job, reply)
 
     async def _get_answer(self, job: Job) -> Reply | None:
-        """The answer, after as many tries as it takes; None where the job has come to its end
-        without one."""
+        """The answer, after as many tries as it takes; None where there is none and the job is
+        settled."""
         source, fault = self._elicitation.source, None
         for attempt in range(self._pace.tries):
             if fault is not None:

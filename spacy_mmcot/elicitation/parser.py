@@ -32,6 +32,7 @@ _CLOSING = rf"[<\[◁]\s*/\s*{_REASONING}\s*[>\]▷]"
 _REASONED = re.compile(rf"{_OPENING}(?:(?!{_OPENING}).)*?{_CLOSING}", re.DOTALL | re.IGNORECASE)
 _BEFORE_END = re.compile(rf"\A.*{_CLOSING}", re.DOTALL | re.IGNORECASE)
 _UNFINISHED = re.compile(rf"\A\s*{_OPENING}.*\Z", re.DOTALL | re.IGNORECASE)
+_DEEPEST_NESTING = 3
 # How gpt-oss marks its answer where a server leaves its channels in the text.
 _CHANNEL = re.compile(r"\A.*<\|channel\|>final<\|message\|>", re.DOTALL)
 _END_TOKEN = re.compile(r"(?:<\|(?:return|end|im_end|eot_id)\|>|</s>)\s*\Z")
@@ -76,9 +77,8 @@ def _cut_reasoning(raw: str) -> str:
         # Tags inside its strings are the answer's own.
         return raw
     text = _END_TOKEN.sub("", _CHANNEL.sub("", raw))
-    count = 1
-    while count:  # from the innermost outwards
-        text, count = _REASONED.subn("", text)
+    for _ in range(_DEEPEST_NESTING):  # from the innermost outwards
+        text = _REASONED.sub("", text)
     return _UNFINISHED.sub("", _BEFORE_END.sub("", text))
 
 
@@ -113,7 +113,7 @@ def _read_things(text: str) -> list[NounItem]:
 def _spelling_in(text: str, mention: str) -> str | None:
     # LLMs write "#FilmWeek" for the tokens "# FilmWeek", and the other way round.
     letters = "".join(mention.split()).lstrip("#@")
-    if not letters:
+    if not letters or len(letters) > len(text):
         return None
     # The exact spelling first: "emma" and "Emma" of one text may be two things.
     if mention in text:

@@ -23,8 +23,8 @@ from .store import AnswerStore, StoredAnswer, answer_key
 
 @dataclass
 class Counts:
-    """Outcomes of one dimension. `asked` counts questions sent; each post ends in exactly one of
-    `stored`, `already_there`, `rejected`, `missing` and `not_applicable`; posts with the very same
+    """Outcomes of one dimension. `asked` counts questions sent; each post is counted in exactly one
+    of `stored`, `already_there`, `rejected`, `missing` and `not_applicable`; posts with the same
     question share one answer. `repaired` counts stored answers that took a second round,
     `dropped_mentions` things that are not in their post."""
 
@@ -84,11 +84,11 @@ class Source(Protocol):
 
     async def ask(self, prompt: Prompt) -> Reply | None:
         """The answer, or None where the source has none. Raises AnswerRejected for an answer that
-        is of no use, Unavailable where another try may help, MMCoTError where none will."""
+        cannot be used, Unavailable where another try may help, MMCoTError where none will."""
         ...
 
     async def close(self) -> None:
-        """Let go of connections; a later `ask` may open them again."""
+        """Close connections; a later `ask` may open them again."""
         ...
 
 
@@ -139,7 +139,7 @@ class Elicitation:
 
     def pending(self, posts: Iterable[Post], deferred: bool = False) -> Iterator[Job | None]:
         """The questions that the store cannot answer yet, made one by one as they are taken, and
-        now and then None, so that a long way past what is there does not block the event loop.
+        now and then None, so that many settled questions in a row do not block the event loop.
         `deferred` takes up those that were deferred before, and no others."""
         chosen, self.deferred = self.deferred if deferred else None, set()
         passed = 0
@@ -213,7 +213,7 @@ class Elicitation:
         return None
 
     def reject(self, job: Job, rejected: AnswerRejected) -> Job | None:
-        """Keep an answer of no use, or ask for a better one: see `settle`."""
+        """Keep an answer that cannot be used, or ask for a better one: see `settle`."""
         if self.ledger is not None and not job.repairing and not rejected.final:
             with self.store.transaction():
                 self.store.put_attempt(job.key, rejected.raw, rejected.reason)

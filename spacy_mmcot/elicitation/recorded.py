@@ -35,8 +35,8 @@ class RecordedSource:
         return ""
 
     def parameters(self, prompt: Prompt) -> dict[str, object]:
-        # A recorded answer belongs to its post, not to the prompt's words, and one that was
-        # corrected in the file is another answer.
+        # A recorded answer belongs to its post, whatever the prompt, and one that was corrected in
+        # the file is another answer.
         answer = self._find(prompt)
         digest = None if answer is None else hashlib.sha256(answer.encode()).hexdigest()
         return {"post": prompt.post_id, "answer": digest}

@@ -23,7 +23,6 @@ from ..errors import Errors, MMCoTError, explain
 from ..files import iter_lines, replace_file
 from ..types import DIMENSIONS, KNOWLEDGE, Answers, Dimension, Task, Text
 from .database import Database
-from .parser import AnswerValue
 from .prompts import Prompt
 from .recorded import read_answers, read_record
 
@@ -33,19 +32,25 @@ _COLUMNS = "key, post_id, task, dimension, template, source, model, raw, value, 
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """One row of the store. `value` is None where the answer was rejected for `reason`."""
+    """One row of the store, and one line of an export. `value`, an AnswerValue, is None where the
+    answer was rejected for `reason`."""
 
-    key: str
-    post_id: str
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
+    key: Text
+    post_id: Text
     task: Task
     dimension: Dimension
-    template: str
-    source: str
+    template: Text
+    source: Text
     model: str
     raw: str
-    value: AnswerValue | None = None
+    value: Any = None
     reason: str | None = None
-    variant: int = 0
+    variant: pydantic.NonNegativeInt = 0
+
+
+_EXPORTED = pydantic.TypeAdapter(StoredAnswer)
 
 
 class Known(NamedTuple):
@@ -85,7 +90,7 @@ class AnswerStore(Database):
         )
 
     def known(self, key: str, post_id: str) -> Known:
-        """What the store has about a question of a post's, in one look."""
+        """What the store has about a question about a post."""
         (row,) = self.fetch(
             "SELECT EXISTS (SELECT 1 FROM answers WHERE key = ? AND post_id = ?), "
             "EXISTS (SELECT 1 FROM answers WHERE key = ?), "
@@ -104,8 +109,8 @@ class AnswerStore(Database):
         )
 
     def renew(self, key: str, post_id: str) -> bool:
-        """Let this answer stand again where a later one to the same post and dimension, by
-        another model or prompt, has taken its place."""
+        """Make this answer count again where a later one to the same post and dimension, by
+        another model or prompt, has replaced it."""
         later = self.fetch(
             "SELECT 1 FROM answers a JOIN answers b USING (task, post_id, dimension, variant) "
             "WHERE a.key = ? AND a.post_id = ? AND b.seq > a.seq LIMIT 1",
@@ -132,7 +137,7 @@ class AnswerStore(Database):
 
     def answers(self, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
         """The good answers by post id, in the order of the ids; of several to the same post and
-        dimension, the last. `variant` picks among several rewritings of a post."""
+        dimension, the last. `variant` picks among several augmentations of a post."""
         values: dict[str, dict[str, Any]] = {}
         for post_id, dimension, value in self.fetch(
             "SELECT post_id, dimension, value FROM answers "
@@ -180,7 +185,7 @@ class AnswerStore(Database):
 
 def load_answers(path: Path, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
     """Answers by post id, from a recorded file (`.jsonl`, whatever the task) or else a store.
-    `variant` picks among several rewritings of a post.
+    `variant` picks among several augmentations of a post.
 
     Raises MMCoTError where the file cannot be read; in a recorded file it names the line.
     """
@@ -196,34 +201,6 @@ def _replace_surrogates(text: str | None) -> str | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-class ExportedAnswer(pydantic.BaseModel):
-    """One line of an export: an answer, good or rejected, and what was asked."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-    key: Text
-    post_id: Text
-    task: Task
-    dimension: Dimension
-    template: Text
-    source: Text
-    model: str
-    raw: str
-    value: Any = None
-    reason: str | None = None
-    variant: pydantic.NonNegativeInt = 0
-
-
-def _parse_exported(row: Any) -> StoredAnswer:
-    """Raises ValidationError, also where the value is none of the dimension's."""
-    exported = ExportedAnswer.model_validate(row)
-    fields = dict(exported)
-    if exported.value is not None:
-        named = {"id": exported.post_id, exported.dimension: exported.value}
-        fields["value"] = getattr(Answers.model_validate(named), exported.dimension)
-    return StoredAnswer(**fields)
 
 
 def export_answers(store: AnswerStore, path: Path) -> int:
@@ -248,3 +225,12 @@ def import_answers(store: AnswerStore, path: Path) -> int:
                 answer = read_record(_parse_exported, path, number, line, "one answer of an export")
                 added += store.put(answer)
     return added
+
+
+def _parse_exported(row: Any) -> StoredAnswer:
+    """Raises ValidationError, also where the value is none of the dimension's."""
+    answer = _EXPORTED.validate_python(row)
+    if answer.value is None:
+        return answer
+    answers = Answers.model_validate({"id": answer.post_id, answer.dimension: answer.value})
+    return replace(answer, value=getattr(answers, answer.dimension))

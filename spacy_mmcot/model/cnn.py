@@ -167,7 +167,7 @@ class NumpyProducts(NumpyOps):
     """NumpyOps whose matrix products are numpy's instead of those of thinc's BLIS.
 
     A CNN spends nearly all its time in them, and BLIS uses a generic kernel on processors that it
-    does not know: there numpy was three times as fast (research/LADDER.md).
+    does not know: there numpy was three times as fast (research/README.md).
     """
 
     def gemm(

@@ -13,7 +13,7 @@ from spacy.language import Language
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.soak import fresh_texts, resident_mb, soak, sparkline
+from benchmarks.soak import draw_sparkline, make_texts, measure_soak, read_resident_mb
 from spacy_mmcot.model import wordpieces
 from spacy_mmcot.production.pipelines import trim_heap
 
@@ -25,18 +25,18 @@ def nlp(toy_transformer_model: Path) -> Language:
 
 def test_every_text_brings_words_that_none_had_before() -> None:
     seen: set[str] = set()
-    for text in islice(fresh_texts(), 2000):
+    for text in islice(make_texts(), 2000):
         words = set(text.split())
         assert len(words - seen) >= max(1, len(text.split()) // 4) - 1
         seen |= words
-    assert list(islice(fresh_texts(1), 3)) == list(islice(fresh_texts(1), 3))
+    assert list(islice(make_texts(1), 3)) == list(islice(make_texts(1), 3))
 
 
 @pytest.mark.slow
 def test_memory_stays_flat_over_a_long_run(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     # Full from early on, as in a long run; a cache that still fills would look like growth.
     monkeypatch.setattr(wordpieces, "MAX_CACHED_WORDS", 2000)
-    figures = soak(nlp, 4000, every=500, zone=250)
+    figures = measure_soak(nlp, 4000, every=500, zone=250)
     assert figures["docs"] == 4000
     assert figures["strings_end"] == figures["strings_start"]
     # A text's states alone are some 8 kB here: kept, they would be 16 MB in the second half.
@@ -49,12 +49,12 @@ def test_what_stays_shows(nlp: Language) -> None:
     # What other tests have freed would be used first.
     gc.collect()
     trim_heap()
-    before = resident_mb()
-    kept = list(nlp.pipe(islice(fresh_texts(), 1000)))
-    assert resident_mb() - before > 2
+    before = read_resident_mb()
+    kept = list(nlp.pipe(islice(make_texts(), 1000)))
+    assert read_resident_mb() - before > 2
     del kept
     gc.collect()
-    figures = soak(nlp, 200, every=100, zones=False, seed=1)
+    figures = measure_soak(nlp, 200, every=100, zones=False, seed=1)
     assert figures["strings_end"] > figures["strings_start"] + 200
 
 
@@ -78,8 +78,8 @@ def test_the_command_prints_a_curve_and_writes_its_samples(
 
 
 def test_a_curve_of_many_values_keeps_its_shape() -> None:
-    assert sparkline([0.0, 7.0, 3.0]) == "▁█▄"
-    assert sparkline([5.0]) == "▁"
-    rising = sparkline([float(i) for i in range(600)])
+    assert draw_sparkline([0.0, 7.0, 3.0]) == "▁█▄"
+    assert draw_sparkline([5.0]) == "▁"
+    rising = draw_sparkline([float(i) for i in range(600)])
     assert (len(rising), rising[0], rising[-1]) == (60, "▁", "█")
     assert list(rising) == sorted(rising)

@@ -167,7 +167,7 @@ def test_a_terminal_gets_a_bar_with_rate_failures_and_spend(
     os.close(mine)
     shown = data.decode()
     assert process.wait() == 0, shown
-    assert "━━" in shown and "72/72" in shown and "/s" in shown and "3 failed" in shown
+    assert "━━" in shown and "72 of 72" in shown and "/s" in shown and "3 failed" in shown
     spends = [float(number) for number in re.findall(r"([\d.]+) spent", shown)]
     assert spends == sorted(spends) and spends[-1] > 0
 

@@ -9,7 +9,7 @@ import pytest
 import spacy
 from spacy.language import Language
 
-from benchmarks.soak import fresh_texts
+from benchmarks.soak import make_texts
 from spacy_mmcot.model import wordpieces
 
 
@@ -19,7 +19,7 @@ def nlp(toy_transformer_model: Path) -> Language:
 
 
 def test_a_zone_leaves_no_word_behind_and_the_next_finds_the_same(nlp: Language) -> None:
-    texts = list(islice(fresh_texts(), 50))
+    texts = list(islice(make_texts(), 50))
     strings = len(nlp.vocab.strings)
     found = []
     for _ in range(2):
@@ -35,6 +35,6 @@ def test_the_cache_of_word_pieces_is_bounded(
 ) -> None:
     monkeypatch.setattr(wordpieces, "MAX_CACHED_WORDS", 100)
     pieces = nlp.get_pipe("transformer").model.shims[0].module.pieces  # type: ignore[attr-defined]
-    for text in islice(fresh_texts(), 200):
+    for text in islice(make_texts(), 200):
         nlp(text)
         assert len(pieces._cache) <= 100 + len(text.split()) * 6

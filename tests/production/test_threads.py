@@ -17,7 +17,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import ignore_error
 
-from benchmarks.soak import fresh_texts
+from benchmarks.soak import make_texts
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model import wordpieces
 from spacy_mmcot.production.worker import Busy, PipelineWorker
@@ -37,7 +37,7 @@ def nlp(toy_transformer_model: Path) -> Language:
 @pytest.fixture
 def texts() -> list[str]:
     """Of one word to some hundreds, known names and new words mixed."""
-    fresh = list(islice(fresh_texts(), 100))
+    fresh = list(islice(make_texts(), 100))
     known = toy.texts()
     return [
         known[i % len(known)] + " " + " ".join(fresh[i : i + (i % 7) * 3])

@@ -8,7 +8,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from research.ambiguity import ambiguous_scores, ambiguous_surfaces
+from research.ambiguity import find_ambiguous_surfaces, score_ambiguous
 from spacy_mmcot.evaluation.predictions import collect_predictions
 from spacy_mmcot.evaluation.scorers import score_entities
 
@@ -27,14 +27,14 @@ def test_scores_count_gold_and_predicted_mentions_of_the_names() -> None:
     unlabelled = Example(labelled(nlp, "Jordan", (0, 1, "PER")), nlp.make_doc("Jordan"))
     examples = [Example(predicted, gold), unlabelled]
     records = collect_predictions(examples)
-    surfaces = ambiguous_surfaces([gold, predicted])
+    surfaces = find_ambiguous_surfaces([gold, predicted])
     assert surfaces == {"jordan"}
     # Gold: jordan; predicted: jordan with another label, and Jordan where gold has a longer name.
-    scores = ambiguous_scores(records, surfaces)
+    scores = score_ambiguous(records, surfaces)
     assert scores == {"ambiguous_p": 0, "ambiguous_r": 0, "ambiguous_f": 0, "ambiguous_n": 1}
     # Over all names they are the strict scores.
     every = {ent.text.lower() for doc in (gold, predicted) for ent in doc.ents}
-    scores, strict = ambiguous_scores(records, every), score_entities(examples)
+    scores, strict = score_ambiguous(records, every), score_entities(examples)
     assert [scores[f"ambiguous_{key}"] for key in "prf"] == pytest.approx(
         [strict[f"ents_{key}"] for key in "prf"]
     )
@@ -43,5 +43,5 @@ def test_scores_count_gold_and_predicted_mentions_of_the_names() -> None:
 def test_no_ambiguous_name() -> None:
     doc = labelled(spacy.blank("en"), "Oslo at last", (0, 1, "LOC"))
     records = collect_predictions([Example(doc, doc)])
-    scores = ambiguous_scores(records, ambiguous_surfaces([doc, doc]))
+    scores = score_ambiguous(records, find_ambiguous_surfaces([doc, doc]))
     assert scores == {**dict.fromkeys(f"ambiguous_{key}" for key in "prf"), "ambiguous_n": 0}

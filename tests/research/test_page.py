@@ -18,6 +18,7 @@ from research.results import append_result
 def make_runs(experiment: str, scores: dict[str, list[float]]) -> list[dict[str, Any]]:
     return [
         {
+            "schema": 1,
             "experiment": experiment,
             "run": run,
             "seed": seed,
@@ -25,6 +26,7 @@ def make_runs(experiment: str, scores: dict[str, list[float]]) -> list[dict[str,
             "description": {"knowledge": run.startswith("teacher")},
             "metrics": {"ents_f": score, "training": {"seconds": 30.0, "steps": 10}},
             "also_on": {},
+            "other_pictures": {},
         }
         for run, values in scores.items()
         for seed, score in enumerate(values, start=1)

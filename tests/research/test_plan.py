@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 
 from research.plan import Plan, read_plan
+from research.run import resolve_config
 from spacy_mmcot.errors import MMCoTError
 
 REPOSITORY = Path(__file__).parents[2]
-PLANS = sorted((REPOSITORY / "configs" / "experiments").glob("*.yaml"))
+PLANS = sorted((REPOSITORY / "research" / "plans").glob("*.yaml"))
 
 PLAN = """
 name: small
 seeds: [1, 2]
 runs:
   student: {config: student.cfg, train: [train, unlabelled], teacher: teacher}
-  baseline: {config: baseline.cfg, train: [train]}
+  baseline: {config: gold.cfg, train: [train]}
   teacher: {config: teacher.cfg, train: [train], knowledge: true}
   late: {config: student.cfg, train: [train], teacher: baseline, seeds: [3]}
 """
@@ -106,7 +107,8 @@ def test_the_plans_of_the_project(path: Path) -> None:
     plan = read_plan(path)
     assert list(plan.order())
     for run in plan.runs.values():
-        assert (REPOSITORY / run.config).is_file()
+        # Every override names a setting of the run's config.
+        resolve_config(run.config, {**plan.overrides, **run.overrides})
 
 
 def test_there_are_plans() -> None:

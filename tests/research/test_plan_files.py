@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from research.plan import Plan, Run, read_plan
-from research.run import _resolved
+from research.run import resolve_config
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -19,11 +19,11 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan_of(name: str) -> Plan:
-    return read_plan(REPOSITORY / "configs" / "experiments" / f"{name}.yaml")
+    return read_plan(REPOSITORY / "research" / "plans" / f"{name}.yaml")
 
 
 def settings(plan: Plan, run: Run) -> dict[str, Any]:
-    return _resolved(run.config, {**plan.overrides, **run.overrides})
+    return resolve_config(run.config, {**plan.overrides, **run.overrides})
 
 
 def steps(plan: Plan, run: Run) -> tuple[int, int, int]:

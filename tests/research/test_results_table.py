@@ -7,16 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from research.results import append_result, by_data, read_results, summary
+from spacy_mmcot.errors import MMCoTError
 
 
 def line(run: str, seed: int, f: float, experiment: str = "small") -> dict[str, Any]:
     metrics = {"ents_f": f, "training": {"steps": 20, "seconds": 2.0 + seed}}
     return {
         **{"experiment": experiment, "run": run, "seed": seed, "metrics": metrics},
-        **{"evaluated_on": "dev", "also_on": {}},
+        **{"schema": 1, "evaluated_on": "dev", "also_on": {}, "other_pictures": {}},
     }
 
 
@@ -40,6 +42,14 @@ def test_a_line_cut_off_by_a_kill_costs_that_line_alone(tmp_path: Path) -> None:
     append_result(path, line("c", 1, 0.7))
     append_result(path, line("d", 1, 0.8))
     assert [row["run"] for row in read_results(path, "small")] == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("schema", [None, 0, 2])
+def test_lines_of_another_schema_are_refused(schema: int | None, tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    append_result(path, {**line("a", 1, 0.5), "schema": schema})
+    with pytest.raises(MMCoTError, match=r"results\.jsonl.*schema 1"):
+        read_results(path, "small")
 
 
 def test_a_last_line_without_its_line_end_counts(tmp_path: Path) -> None:

@@ -1,25 +1,24 @@
-"""The ladder of students: its plan, its pipelines beside each other, its table."""
+"""The ladder of students: its plan and its table."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import toy
+from click.testing import Result
+from typer.testing import CliRunner
 
-from benchmarks.ladder import side_by_side
+from research.__main__ import app
 from research.plan import read_plan
 from research.results import append_result
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_every_student_of_the_plan_learns_from_the_same_posts_of_one_teacher() -> None:
-    plan = read_plan(REPOSITORY / "configs" / "experiments" / "ladder.yaml")
+    plan = read_plan(REPOSITORY / "research" / "plans" / "ladder.yaml")
     students = [run for run in plan.runs.values() if run.teacher]
     assert len(students) == 3
     assert {run.teacher for run in students} == {"teacher"}
@@ -27,22 +26,11 @@ def test_every_student_of_the_plan_learns_from_the_same_posts_of_one_teacher() -
     assert all((REPOSITORY / run.config).is_file() for run in plan.runs.values())
 
 
-def test_pipelines_side_by_side() -> None:
-    slow, fast = toy.initialised(), toy.pipeline()
-    fast.remove_pipe("mmcot_ner")
-    figures = side_by_side({"slow": slow, "fast": fast}, toy.texts() * 20, rounds=3, batch_size=8)
-    assert list(figures) == ["slow", "fast"]
-    assert figures["slow"]["times"] == 1
-    # One of them does nothing but tokenize.
-    assert figures["fast"]["times"] > 2
-    assert figures["fast"]["words_per_second"] > 2 * figures["slow"]["words_per_second"]
-
-
 def result(run: str, seed: int, f: float, speed: int, **description: Any) -> dict[str, Any]:
     metrics = {"ents_f": f, "words_per_second": speed, "model_mb": 10.0 + seed, "training": None}
     return {
-        **{"experiment": "ladder", "run": run, "seed": seed, "evaluated_on": "dev"},
-        **{"metrics": metrics, "also_on": {}, "description": description},
+        **{"schema": 1, "experiment": "ladder", "run": run, "seed": seed, "evaluated_on": "dev"},
+        **{"metrics": metrics, "also_on": {}, "other_pictures": {}, "description": description},
     }
 
 
@@ -62,9 +50,9 @@ def results(tmp_path: Path) -> Path:
     return path
 
 
-def table(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, REPOSITORY / "scripts" / "ladder.py", *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+def table(results: Path, *arguments: object) -> Result:
+    words = ["ladder", *arguments, "--results", results]
+    return CliRunner().invoke(app, list(map(str, words)))
 
 
 def cells(text: str) -> list[list[str]]:
@@ -73,7 +61,7 @@ def cells(text: str) -> list[list[str]]:
 
 def test_the_table_of_what_each_run_measured_itself(results: Path) -> None:
     done = table(results)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     assert cells(done.stdout)[2:] == [
         ["minilm", "80.50", "1, 2", "2,200", "1.0", "11.5"],
         ["cnn", "76.50", "1", "19,800", "9.0", "11.0"],
@@ -92,4 +80,4 @@ def test_the_table_of_speeds_side_by_side(results: Path, tmp_path: Path) -> None
 
 def test_no_run_of_the_plan(results: Path) -> None:
     done = table(results, "--plan", "nothing")
-    assert done.returncode == 2 and "holds no run of the plan nothing" in done.stderr
+    assert done.exit_code == 1 and "holds no run of the plan nothing" in done.stderr

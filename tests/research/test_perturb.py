@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,23 @@ import spacy
 from click.testing import Result
 from spacy.language import Language
 from spacy.tokens import Doc, Span
+from typer.testing import CliRunner
 
+from research.__main__ import app
 from research.perturb import perturb, unseen_names
 from spacy_mmcot.corpus.docbin import read_docs, write_docs
 from spacy_mmcot.corpus.extensions import get_pairs, register, set_pairs
 from spacy_mmcot.types import CHANGES, ID_KEY, Change, Relation
 
-Command = Callable[..., Result]
+
+@pytest.fixture(scope="module")
+def nlp() -> Language:
+    return spacy.blank("en")
+
+
+def run_perturb(*arguments: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, ["perturb", *arguments])))
+
 
 NAMES = {"PER": [("Ada", "Moen"), ("Zed",)], "LOC": [("Port", "Blue", "Bay"), ("Ulm",)]}
 PIECES = [
@@ -230,11 +239,9 @@ def names(nlp: Language, tmp_path: Path) -> Path:
     return tmp_path / "names.spacy"
 
 
-def test_the_command_writes_a_file_for_each_change(
-    command: Command, data: Path, names: Path, tmp_path: Path
-) -> None:
+def test_the_command_writes_a_file_for_each_change(data: Path, names: Path, tmp_path: Path) -> None:
     def contents(folder: str, *options: object) -> dict[str, bytes]:
-        done = command("perturb", data, "-o", tmp_path / folder, "--names", names, *options)
+        done = run_perturb(data, "-o", tmp_path / folder, "--names", names, *options)
         assert done.exit_code == 0, done.output
         return {path.stem: path.read_bytes() for path in (tmp_path / folder).iterdir()}
 
@@ -247,9 +254,7 @@ def test_the_command_writes_a_file_for_each_change(
     assert contents("four", "--seed", 2)["emoji"] != found["emoji"]
 
 
-def test_what_the_command_refuses(
-    command: Command, data: Path, names: Path, nlp: Language, tmp_path: Path
-) -> None:
+def test_what_the_command_refuses(data: Path, names: Path, nlp: Language, tmp_path: Path) -> None:
     write_docs(tmp_path / "bare.spacy", [nlp.make_doc("Anna sings")])
     seen = labelled(nlp, "We saw Ulm")
     write_docs(tmp_path / "seen.spacy", [seen])
@@ -262,7 +267,7 @@ def test_what_the_command_refuses(
         ("E218", 1, (data, "--names", names, "--unseen-in", tmp_path / "seen.spacy")),
     ]
     for code, status, arguments in cases:
-        done = command("perturb", *arguments, "-o", tmp_path / "out")
+        done = run_perturb(*arguments, "-o", tmp_path / "out")
         assert done.exit_code == status, (code, done.output)
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"✘ [{code}] ")

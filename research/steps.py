@@ -1,0 +1,77 @@
+"""The steps of a run, in this process: each does what the command of the same purpose does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spacy_mmcot.errors import Errors, MMCoTError
+from spacy_mmcot.types import Pictures
+
+from .ambiguity import find_ambiguous_surfaces, score_ambiguous
+
+
+def train_pipeline(config: Path, output: Path, overrides: dict[str, Any]) -> None:
+    """`spacy train`: writes output/model-best. Raises MMCoTError where it fails."""
+    from spacy.cli.train import train
+
+    try:
+        train(config, output, overrides=overrides)
+    except SystemExit:  # spaCy has said why.
+        raise MMCoTError(Errors.E704.format(command=f"train {config}")) from None
+
+
+def label_softly(
+    teachers: Sequence[Path], files: Sequence[Path], output: Path, prompt_length: int = 0
+) -> None:
+    """`spacy-mmcot teach`: writes the files' Docs with the mean of the teachers' distributions and,
+    for a prompt_length above 0, prompt targets of the first teacher's encoder."""
+    from spacy_mmcot import read_docs, teach, write_docs
+    from spacy_mmcot.distillation.prompt_targets import KnowledgeEncoder, set_prompt_targets
+    from spacy_mmcot.production.pipelines import load_pipeline
+
+    first = load_pipeline(teachers[0])
+    pipelines = [first, *(load_pipeline(other, first.vocab) for other in teachers[1:])]
+    docs = list(teach(pipelines, (doc for file in files for doc in read_docs(file, first.vocab))))
+    if prompt_length:
+        source = first.config["components"]["transformer"]["model"]["source"]
+        set_prompt_targets(docs, KnowledgeEncoder(source, prompt_length))
+    write_docs(output, docs)
+
+
+def evaluate_pipeline(
+    model: Path,
+    data: Path,
+    *,
+    knowledge: bool = False,
+    pictures: Pictures = "none",
+    ambiguous: Sequence[Path] = (),
+    predictions: Path | None = None,
+) -> dict[str, Any]:
+    """`spacy-mmcot evaluate`: the metrics of a pipeline on a file.
+
+    ambiguous: labelled files that say, with `data`, which names are ambiguous; empty for no scores
+    of these. predictions: where to write what the pipeline found.
+    """
+    from spacy_mmcot import evaluate, read_docs
+    from spacy_mmcot.evaluation.predictions import read_predictions
+    from spacy_mmcot.production.pipelines import load_pipeline
+
+    nlp = load_pipeline(model)
+    with tempfile.TemporaryDirectory() as folder:
+        found = predictions or Path(folder) / "predictions.jsonl"
+        metrics = evaluate(
+            nlp,
+            read_docs(data, nlp.vocab),
+            knowledge=knowledge,
+            pictures=pictures,
+            predictions=found,
+            source=data,
+        )
+        if ambiguous:
+            docs = (doc for path in (data, *ambiguous) for doc in read_docs(path, nlp.vocab))
+            surfaces = find_ambiguous_surfaces(docs)
+            metrics |= score_ambiguous(read_predictions(found), surfaces)
+    return metrics
