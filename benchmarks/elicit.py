@@ -18,7 +18,7 @@ import openai
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Pace
-from spacy_mmcot.elicitation.prompts import render
+from spacy_mmcot.elicitation.prompts import QuestionSettings, render
 from spacy_mmcot.elicitation.store import AnswerStore, answer_key
 from spacy_mmcot.types import DIMENSIONS
 from tests.llm_server import LLMServer, question_id
@@ -180,7 +180,9 @@ def _ours(url: str, requests: int) -> float:
     with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite") as store:
         started = time.perf_counter()
         pace = Pace(workers=_PEER_WORKERS)
-        elicit(MadePosts(requests), store, source, dimensions=["sentence"], pace=pace)
+        elicit(
+            MadePosts(requests), store, source, settings=QuestionSettings.of("sentence"), pace=pace
+        )
         return time.perf_counter() - started
 
 

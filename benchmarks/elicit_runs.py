@@ -14,6 +14,7 @@ from typing import Any
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import Money, elicit
 from spacy_mmcot.elicitation.engine import Pace
+from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import Dimension, Entity, Post
 
@@ -79,7 +80,7 @@ def main() -> None:
             MadePosts(given.posts),
             store,
             source,
-            dimensions=names[: given.dimensions],
+            settings=QuestionSettings.of(*names[: given.dimensions]),
             pace=Pace(workers=given.workers),
             money=money,
         )

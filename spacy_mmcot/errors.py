@@ -185,6 +185,18 @@ class Errors:
         "[E322] {path}: the elicit block is no configuration: {problem}. Expected: {expected}. See "
         "docs/ELICITATION.md for the form."
     )
+    E323 = (
+        "[E323] {path}: not a prompt template that can be used: {problem}. Name it like the "
+        "package's own, such as ner/noun.v3.jinja or conclusion.v2.jinja, with a block `user`."
+    )
+    E324 = (
+        "[E324] The question `conclusion` needs a label scheme. Name one with --scheme (write it "
+        "with spacy-mmcot scheme), or leave the conclusion out."
+    )
+    E325 = (
+        "[E325] {url} did not define the labels: {reason}. Run the command again, or without --ask "
+        "and write the definitions yourself."
+    )
 
     E400 = (
         "[E400] Encoder source {source!r}: no Python package {name!r} is installed. Install it "

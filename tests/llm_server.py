@@ -55,7 +55,18 @@ def sensible_answer(body: dict[str, Any]) -> str:
     if '"things"' in user:
         word = post.split()[0]
         return json.dumps({"things": [{"mention": word, "kind": "word", "explanation": "first"}]})
+    if '"sure"' in user:
+        labels = labels_asked(body)
+        entity = {"mention": post.split()[0], "label": labels["entities"][0], "sure": "high"}
+        return json.dumps({"reasoning": "The first word.", "entities": [entity], "relations": []})
     return f"On this: {post}"
+
+
+def labels_asked(body: dict[str, Any]) -> dict[str, list[str]]:
+    """The labels of entities and relations that the asked schema allows."""
+    asked = body["response_format"]["json_schema"]["schema"]["properties"]
+    items = {name: asked[name]["items"]["properties"] for name in asked if name != "reasoning"}
+    return {name: fields["label"]["enum"] for name, fields in items.items()}
 
 
 def completion(text: str | None, finish_reason: str = "stop", **message: Any) -> dict[str, Any]:

@@ -18,10 +18,13 @@ from .plan import (
     ModelOption,
     PostsFile,
     PricesOption,
+    SchemeOption,
     TaskOption,
     TemperatureOption,
+    TemplatesOption,
     VisionOption,
     choose_dimensions,
+    make_questions,
     print_table,
 )
 
@@ -62,6 +65,8 @@ def elicit(
         bool,
         typer.Option("--insecure", help="Allow an endpoint that is neither https nor loopback."),
     ] = False,
+    scheme: SchemeOption = None,
+    templates: TemplatesOption = None,
     temperature: TemperatureOption = None,
     workers: Annotated[int, typer.Option(min=1, max=1000, help="Questions in flight.")] = 8,
     rpm: Annotated[float | None, typer.Option(min=0.1, help="Most requests a minute.")] = None,
@@ -136,17 +141,18 @@ def elicit(
         shown = money.prices.all_see(models) if vision is None else vision
     batches = BatchPace(batch_size, tries, batch_poll, run_timeout)
     rows = PostsFile(posts)
+    named = bool(config or dimension)
+    questions = make_questions(chosen, task, rows, scheme, templates, shown=shown, named=named)
     # A broken row is an error before the first question, not after the last good row.
-    total = sum(1 for _ in rows) * sum(variants.values())
+    total = sum(1 for _ in rows) * len(questions.list_questions())
     with AnswerStore(store) as opened:
         try:
             with _show_progress(total, answerer.paid) as show:
                 result = ask(
-                    *(rows, opened, answerer, task, variants),
+                    *(rows, opened, answerer, questions),
                     pace=Pace(workers, rpm, tpm, tries, patience, run_timeout),
                     money=money,
                     batches=batches if source == "openai-batch" else None,
-                    pictures=posts.parent if shown else None,
                     on_progress=show,
                 )
         except KeyboardInterrupt:
@@ -214,7 +220,7 @@ def _print_summary(result: Result, store: AnswerStore, paid: bool) -> None:
     from ..elicitation.questions import Counts
 
     report, total = result.report, result.report.total()
-    short = {"already_there": "there", "not_applicable": "n/a", "dropped_mentions": "dropped"}
+    short = {"already_there": "there", "not_applicable": "n/a"}
     print_table(
         ["dimension", *(short.get(field.name, field.name) for field in fields(Counts))],
         [(name, *astuple(counts)) for name, counts in report.counts.items()],
@@ -225,8 +231,8 @@ def _print_summary(result: Result, store: AnswerStore, paid: bool) -> None:
         print(f"rejected: {answer.post_id} {answer.dimension}: {answer.reason}")
     for reason, count in report.unanswered.most_common(_SHOWN):
         print(f"unanswered: {count}: {reason}")
-    if total.dropped_mentions:
-        print("dropped: things of noun lists that their posts do not name")
+    for what, count in report.dropped.most_common(_SHOWN):
+        print(f"dropped: {count}: {what}")
     if report.captions_only:
         print(f"captions only: {report.captions_only} posts whose picture could not be read")
     if paid:

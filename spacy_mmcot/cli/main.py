@@ -27,6 +27,7 @@ from .evaluate import evaluate
 from .export import export
 from .plan import plan
 from .report import report
+from .scheme import scheme
 from .teach import teach
 
 app = typer.Typer(
@@ -68,7 +69,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _command in (
-    *(convert, plan, elicit, augment, teach, calibrate, evaluate),
+    *(scheme, convert, plan, elicit, augment, teach, calibrate, evaluate),
     *(compare, cascade, report, annotate, export),
 ):
     app.command(_command.__name__)(plain_errors(_command))

@@ -14,6 +14,7 @@ from ..types import DIMENSIONS, Post, Task
 
 if TYPE_CHECKING:
     from ..elicitation.elicit import ElicitConfig
+    from ..elicitation.prompts import QuestionSettings
 
 # typer takes enums for options that repeat, not Literals.
 DimensionChoice = Enum(  # type: ignore[misc]
@@ -35,6 +36,13 @@ DimensionOption = Annotated[
 VisionOption = Annotated[
     bool | None,
     typer.Option(help="Show the model the posts' pictures. Default: from the price table."),
+]
+SchemeOption = Annotated[
+    Path | None,
+    typer.Option(help="scheme.yml: what the texts are, and the labels of the conclusion."),
+]
+TemplatesOption = Annotated[
+    Path | None, typer.Option(help="Folder of your own prompt templates, which go first.")
 ]
 TemperatureOption = Annotated[
     float | None, typer.Option(min=0.0, max=2.0, help="Default: the endpoint's own.")
@@ -63,6 +71,41 @@ def choose_dimensions(config: Path | None, dimension: list[DimensionChoice] | No
 
     found = ElicitConfig() if config is None else read_config(config)
     return found.only({choice.value for choice in dimension}) if dimension else found
+
+
+def make_questions(
+    chosen: ElicitConfig,
+    task: Task,
+    posts: PostsFile,
+    scheme: Path | None,
+    templates: Path | None,
+    *,
+    shown: bool,
+    named: bool,
+) -> QuestionSettings:
+    """What is asked. shown: whether the model sees the posts' pictures. named: whether the
+    dimensions are the user's own choice; without a scheme no conclusion is asked by default."""
+    from ..elicitation.conclusion import Examples
+    from ..elicitation.prompts import QuestionSettings, check_templates
+    from ..errors import Errors, UsageError
+    from ..scheme import check_labels, read_scheme
+
+    variants = dict(chosen.variants())
+    if templates is not None:
+        check_templates(templates)
+    known = examples = None
+    if scheme is not None:
+        known = read_scheme(scheme)
+        check_labels(known, posts, scheme)
+        examples = Examples(known, posts)
+    elif "conclusion" in variants:
+        if named:
+            raise UsageError(Errors.E324)
+        del variants["conclusion"]
+    pictures = posts.path.parent if shown else None
+    return QuestionSettings(
+        task, variants, pictures, known, examples, tuple(chosen.after()), templates
+    )
 
 
 def print_table(
@@ -104,6 +147,8 @@ def plan(
     task: TaskOption = "ner",
     dimension: DimensionOption = None,
     vision: VisionOption = None,
+    scheme: SchemeOption = None,
+    templates: TemplatesOption = None,
     temperature: TemperatureOption = None,
     prices: PricesOption = None,
 ) -> None:
@@ -115,7 +160,6 @@ def plan(
     from ..elicitation.elicit import plan as make_plan
     from ..elicitation.elicit import sum_plan
     from ..elicitation.prices import Prices
-    from ..elicitation.prompts import QuestionSettings
     from ..elicitation.store import AnswerStore
 
     chosen, known = choose_dimensions(config, dimension), Prices(prices)
@@ -124,18 +168,32 @@ def plan(
     settings = OpenAISettings(model, chosen.models(), url, key, temperature=temperature)
     source = OpenAISource(settings)
     shown = known.all_see(map(source.model_for, chosen.dimensions)) if vision is None else vision
-    questions = QuestionSettings(task, chosen.variants(), posts.parent if shown else None)
+    rows = PostsFile(posts)
+    named = bool(config or dimension)
+    questions = make_questions(chosen, task, rows, scheme, templates, shown=shown, named=named)
     opened = store is not None and store.exists()
     with AnswerStore(store, read_only=True) if store and opened else nullcontext() as answers:
-        planned = make_plan(PostsFile(posts), source, known, questions, answers)
+        planned = make_plan(rows, source, known, questions, answers)
     total = sum_plan(planned.values())
-    headings = ("dimension", "model", "requests", "there", "n/a", "input", "output", "cost")
+    headings = (
+        "dimension",
+        "model",
+        "requests",
+        "there",
+        "n/a",
+        "input",
+        "cached",
+        "output",
+        "cost",
+    )
     print_table(
         (*headings, "batch"),
         [(name, *astuple(row)) for name, row in planned.items()],
         ("all", *astuple(total)),
         names=2,
     )
-    print("Input tokens are estimated from the length of the texts.")
+    print("Input tokens are estimated from the length of the texts; cached ones are among them.")
+    if "conclusion" in planned and planned["conclusion"].requests and opened:
+        print("Conclusions are asked anew where the scheme or the examples have changed.")
     if total.cost is None:
         print("Some models have no price: name a table with --prices.")

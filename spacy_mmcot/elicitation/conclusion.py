@@ -56,9 +56,9 @@ class Examples:
         # Twice as many as are shown: the second half stands in where one of the first may not.
         self._ordered = _cover(list(labelled.values()), scheme, 2 * scheme.examples)
 
-    def shown_to(self, post: Post) -> list[Post]:
+    def shown_to(self, post: Post | None) -> list[Post]:
         """At most `scheme.examples` posts, none of them with the post's text."""
-        own = text_key(post)
+        own = None if post is None else text_key(post)
         shown = self._ordered[: self.scheme.examples]
         if any(text_key(example) == own for example in shown):
             shown = [p for p in self._ordered if text_key(p) != own][: self.scheme.examples]

@@ -3,10 +3,11 @@ cost, and the run itself."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,24 +16,29 @@ import srsly
 
 from ..errors import Errors, MMCoTError, explain, first_line
 from ..files import read_bytes
-from ..types import AUGMENTATIONS, DIMENSIONS, Dimension, Post, Task
+from ..scheme import Scheme
+from ..types import AUGMENTATIONS, DIMENSIONS, Dimension, Knowledge, Post
 from .batches import BatchPace, BatchRunner
 from .claims import Claims, Ledger, read_mean_output
 from .client import OpenAISource
 from .engine import Ending, Engine, Pace
-from .prices import Prices, estimate
-from .prompts import QuestionSettings
+from .parser import read_definitions
+from .prices import Prices, count_cached, estimate
+from .prompts import QuestionSettings, render_scheme
 from .questions import Elicitation, Report, Source
+from .replies import AnswerRejected, Reply, Unavailable
 from .store import AnswerStore, answer_key
 
 
 class Ask(pydantic.BaseModel):
-    """One dimension: how many variants (augmentations only), and which model if not the run's."""
+    """One dimension: how many variants (of augmentations and the conclusion), which model if not
+    the run's, and the dimensions whose answers are handed on (to the conclusion)."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     variants: int = pydantic.Field(default=1, ge=1, le=20)
     model: str | None = pydantic.Field(default=None, min_length=1)
+    after: list[Knowledge] = []
 
 
 class ElicitConfig(pydantic.BaseModel):
@@ -50,12 +56,21 @@ class ElicitConfig(pydantic.BaseModel):
         if not asks:
             raise ValueError("no dimension is named")
         for name, ask in asks.items():
-            if ask.variants > 1 and name not in AUGMENTATIONS:
+            if ask.variants > 1 and name not in (*AUGMENTATIONS, "conclusion"):
                 raise ValueError(f"{name} has {ask.variants} variants, but it is knowledge")
+            if ask.after and name != "conclusion":
+                raise ValueError(f"{name} is asked after others, but only the conclusion can be")
+            if "conclusion" in ask.after:
+                raise ValueError("the conclusion is asked after itself")
         return {name: asks[name] for name in DIMENSIONS if name in asks}
 
     def variants(self) -> Mapping[Dimension, int]:
         return {name: ask.variants for name, ask in self.dimensions.items()}
+
+    def after(self) -> list[Dimension]:
+        """The dimensions whose answers are handed on to the conclusion."""
+        asked = self.dimensions.get("conclusion")
+        return list(asked.after) if asked is not None else []
 
     def models(self) -> Mapping[Dimension, str]:
         return {name: ask.model for name, ask in self.dimensions.items() if ask.model}
@@ -100,6 +115,7 @@ class PlannedDimension:
     there: int = 0
     not_applicable: int = 0
     input_tokens: int = 0
+    cached_tokens: int = 0
     output_tokens: int = 0
     cost: float | None = 0.0
     batch_cost: float | None = 0.0
@@ -113,6 +129,7 @@ def sum_plan(planned: Iterable[PlannedDimension]) -> PlannedDimension:
         total.there += row.there
         total.not_applicable += row.not_applicable
         total.input_tokens += row.input_tokens
+        total.cached_tokens += row.cached_tokens
         total.output_tokens += row.output_tokens
         total.cost = _add(total.cost, row.cost)
         total.batch_cost = _add(total.batch_cost, row.batch_cost)
@@ -132,7 +149,8 @@ def plan(
 ) -> dict[Dimension, PlannedDimension]:
     """Count what `elicit` would ask. A repair round, which few answers take, is not counted.
 
-    Input tokens are estimated from the length of the texts. Output tokens are the mean of what the
+    Input tokens are estimated from the length of the texts; those of a long beginning that an
+    earlier prompt has too count as cached, as endpoints do. Output tokens are the mean of what the
     store's ledger has of a model and dimension, or else typical figures.
     """
     planned = {name: PlannedDimension(source.model_for(name)) for name in settings.variants}
@@ -142,10 +160,14 @@ def plan(
             row.cost = row.batch_cost = None
     outputs = {} if store is None else read_mean_output(store)
     asked: set[str] = set()
+    beginnings: set[str] = set()
     for post in posts:
         for dimension, variant in settings.list_questions():
             row = planned[dimension]
-            prompt = settings.render(post, dimension, variant)
+            earlier = None
+            if dimension == "conclusion" and settings.after and store is not None:
+                earlier = store.texts(settings.task, post.id, settings.after)
+            prompt = settings.render(post, dimension, variant, earlier)
             if prompt is None:
                 row.not_applicable += 1
                 continue
@@ -157,6 +179,11 @@ def plan(
             asked.add(key)
             price = found[row.model]
             usage = estimate(prompt, price, outputs.get((row.model, dimension)))
+            beginning = prompt.messages[0]["content"]
+            if beginning in beginnings:
+                usage = replace(usage, cached=count_cached(beginning))
+            beginnings.add(beginning)
+            row.cached_tokens += usage.cached
             row.requests += 1
             row.input_tokens += usage.input
             row.output_tokens += usage.output
@@ -197,21 +224,18 @@ def elicit(
     posts: Iterable[Post],
     store: AnswerStore,
     source: Source,
-    task: Task = "ner",
-    dimensions: Mapping[Dimension, int] | Iterable[Dimension] = DIMENSIONS,
+    settings: QuestionSettings | None = None,
     *,
     pace: Pace | None = None,
     money: Money | None = None,
     batches: BatchPace | None = None,
-    pictures: Path | None = None,
     on_progress: Progress = lambda settled, failed, cost: None,
 ) -> Result:
     """Ask `source` what `store` does not know yet about `posts`, which may be iterated repeatedly.
 
-    `dimensions` may say how many variants of each are wanted; `batches` asks by the Batch API
-    instead of one by one; `pictures` is the folder of the posts' pictures for a model that sees.
-    Whatever ends the run, each answer that arrived is in the store. Raises MMCoTError where the
-    source fails for good.
+    `settings` says what is asked; `batches` asks by the Batch API instead of one by one. Whatever
+    ends the run, each answer that arrived is in the store. Raises MMCoTError where the source fails
+    for good.
     """
     pace, money = pace or Pace(), money or Money()
     claims, ledger = None, None
@@ -219,23 +243,53 @@ def elicit(
         run = make_run_name()
         claims = Claims(store, run, pace.claim_seconds(), money.cap)
         ledger = Ledger(store, money.prices, run, source.name, batch=batches is not None)
-    elicitation = Elicitation(
-        store,
-        source,
-        QuestionSettings.of(task, dimensions, pictures),
-        claims=claims,
-        ledger=ledger,
-        on_settled=lambda settled, failed: on_progress(
-            settled, failed, ledger.cost if ledger else 0.0
-        ),
-    )
-    if batches is not None and isinstance(source, OpenAISource) and claims is not None:
-        ending = BatchRunner(elicitation, source, claims, batches).run(posts)
-    else:
-        ending = Engine(elicitation, pace).run(posts)
-    return Result(elicitation.report, ending, ledger.cost if ledger else 0.0)
+    report, ending = Report(), Ending.DONE
+    for stage in (settings or QuestionSettings()).in_stages():
+        elicitation = Elicitation(
+            store,
+            source,
+            stage,
+            claims=claims,
+            ledger=ledger,
+            on_settled=lambda settled, failed: on_progress(
+                settled, failed, ledger.cost if ledger else 0.0
+            ),
+        )
+        if batches is not None and isinstance(source, OpenAISource) and claims is not None:
+            ending = BatchRunner(elicitation, source, claims, batches).run(posts)
+        else:
+            ending = Engine(elicitation, pace).run(posts)
+        report.add(elicitation.report)
+        if ending is not Ending.DONE:
+            break
+    return Result(report, ending, ledger.cost if ledger else 0.0)
 
 
 def make_run_name() -> str:
     """Names sort by the time of the run's start (UTC)."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+
+
+def define_labels(draft: Scheme, source: Source, posts: Iterable[Post]) -> Scheme:
+    """The scheme with definitions that the source writes, from its typical mentions and labelled
+    posts. Raises MMCoTError where the source gives none."""
+    prompt = render_scheme(draft, posts)
+    labels = [*draft.entities, *draft.relations]
+
+    async def ask() -> Reply | None:
+        try:
+            return await source.ask(prompt)
+        finally:
+            await source.close()
+
+    try:
+        reply = asyncio.run(ask())
+        definitions = read_definitions("" if reply is None else reply.text, labels)
+    except (AnswerRejected, Unavailable) as error:
+        raise MMCoTError(Errors.E325.format(url=source.url, reason=error)) from None
+    relations = {
+        label: relation.model_copy(update={"definition": definitions[label]})
+        for label, relation in draft.relations.items()
+    }
+    entities = {label: definitions[label] for label in draft.entities}
+    return draft.model_copy(update={"entities": entities, "relations": relations})

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import json_repair
 from pydantic import BaseModel, ValidationError
 
 from ..errors import explain
-from ..types import Dimension, EntityVariant, NounItem, Post
+from ..scheme import Scheme
+from ..types import Conclusion, Dimension, EntityVariant, NounItem, Post
+from .conclusion import read_conclusion
 from .prompts import list_surfaces
 from .replies import AnswerRejected
 
-AnswerValue = list[NounItem] | str | EntityVariant
+AnswerValue = list[NounItem] | str | EntityVariant | Conclusion
 Item = TypeVar("Item", bound=BaseModel)
 Value = TypeVar("Value")
 
@@ -52,13 +54,18 @@ _LONGEST_REPAIR = 20_000
 
 
 def parse_answer(
-    raw: str, dimension: Dimension, post: Post, dropped: list[str] | None = None
+    raw: str,
+    dimension: Dimension,
+    post: Post,
+    dropped: list[str] | None = None,
+    scheme: Scheme | None = None,
 ) -> AnswerValue:
     """The value that `raw` holds for the field `dimension` of `Answers`.
 
     Mentions of a noun list that are not in the post's text, whatever their case, are left out and
-    added to `dropped`; the others are spelt as the text has them. Raises AnswerRejected where the
-    answer is empty, has another form, or does not keep to the post's mentions.
+    added to `dropped`; the others are spelt as the text has them. For a conclusion see
+    `read_conclusion`. Raises AnswerRejected where the answer is empty, has another form, or does
+    not keep to the post's mentions.
     """
     try:
         answer = _cut_reasoning(raw)
@@ -66,7 +73,10 @@ def parse_answer(
             raise AnswerRejected(
                 "the answer holds nothing but reasoning" if raw.strip() else "the answer is empty"
             )
-        return _READERS[dimension](answer, post, [] if dropped is None else dropped)
+        dropped = [] if dropped is None else dropped
+        if dimension == "conclusion":
+            return _read_conclusion(answer, post, scheme, dropped)
+        return _READERS[dimension](answer, post, dropped)
     except AnswerRejected as rejected:
         rejected.raw = raw
         raise
@@ -95,7 +105,7 @@ def _read_noun(text: str, post: Post, dropped: list[str]) -> list[NounItem]:
     for item in _read_things(text):
         spelling = _spelling_in(post.text, item.mention)
         if spelling is None:
-            dropped.append(item.mention)
+            dropped.append(f"the mention {item.mention!r} is not in the text")
         else:
             items.append(item.model_copy(update={"mention": spelling}))
     return items
@@ -130,6 +140,32 @@ def _noun_items(value: Any) -> list[NounItem]:
             raise AnswerRejected(f"an object with {len(lists)} lists, expected one list of things")
         value = lists[0]
     return [_validate(NounItem, row) for row in value]
+
+
+def _read_conclusion(
+    text: str, post: Post, scheme: Scheme | None, dropped: list[str]
+) -> Conclusion:
+    def read(value: Any) -> tuple[Conclusion, list[str]]:
+        left_out: list[str] = []
+        return read_conclusion(value, post, scheme, left_out), left_out
+
+    conclusion, left_out = _last_fitting(_find_json(text), read)
+    dropped.extend(left_out)
+    return conclusion
+
+
+def read_definitions(text: str, labels: Collection[str]) -> dict[str, str]:
+    """{label: definition} of an answer to the question what labels mean. Raises AnswerRejected
+    where one of the labels has no definition."""
+
+    def read(value: Any) -> dict[str, str]:
+        found = value if isinstance(value, dict) else {}
+        missing = [x for x in labels if not isinstance(found.get(x), str) or not found[x].strip()]
+        if missing:
+            raise AnswerRejected(f"no definition of {', '.join(missing)}")
+        return {label: " ".join(found[label].split()) for label in labels}
+
+    return _last_fitting(_find_json(_cut_reasoning(text)), read)
 
 
 def _read_entity(text: str, post: Post, dropped: list[str]) -> EntityVariant:

@@ -133,6 +133,7 @@ def _find_published(model: str) -> Price | None:
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
 _TOKENS_PER_PICTURE = 300
+_FEWEST_CACHED_TOKENS = 1024  # shorter beginnings are not cached
 
 
 def estimate(prompt: Prompt, price: Price | None, output: float | None = None) -> Usage:
@@ -143,3 +144,9 @@ def estimate(prompt: Prompt, price: Price | None, output: float | None = None) -
     if prompt.picture is not None:
         tokens += _TOKENS_PER_PICTURE if price is None else price.picture
     return Usage(tokens, 0, KINDS[prompt.dimension].tokens if output is None else round(output))
+
+
+def count_cached(beginning: str) -> int:
+    """The tokens of a prompt's beginning that an endpoint caches, 0 where it is too short."""
+    tokens = len(beginning.encode("utf-8", "replace")) // _BYTES_PER_TOKEN
+    return tokens if tokens >= _FEWEST_CACHED_TOKENS else 0

@@ -2,7 +2,9 @@
 post's picture for models that see.
 
 A template knows only what `render` hands to it. Knowledge templates get the text and the picture or
-its caption; augmentations get the mentions' surfaces too; labels and relations reach none of them.
+its caption; augmentations get the mentions' surfaces too. Labels and relations reach none of them:
+the conclusion's shows the scheme and other posts with theirs. What the texts are, and in which
+language, the scheme says.
 Of several versions of a template the newest is used, so a new file asks its dimension anew and
 leaves the others alone.
 """
@@ -13,6 +15,7 @@ import base64
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +23,12 @@ from typing import Any, TypedDict
 
 import jinja2
 
+from ..errors import Errors, MMCoTError, first_line
 from ..pictures.decode import open_picture, small_jpeg
 from ..pictures.read import BadPicture, PicturePolicy, digest, read_picture
-from ..types import AUGMENTATIONS, DIMENSIONS, Dimension, Post, Task
+from ..scheme import RelationLabel, Scheme
+from ..types import AUGMENTATIONS, DIMENSIONS, NO_RELATION, Dimension, Entity, Post, Task
+from .conclusion import Examples, asked_pairs, conclusion_schema, example_answer
 from .replies import AnswerRejected
 
 _TEXT = {"type": "string"}
@@ -63,6 +69,7 @@ KINDS: dict[Dimension, Kind] = {
     ),
     "sentence": Kind(90, sees_picture=True),
     "multimodality": Kind(80, sees_picture=True, needs_picture=True),
+    "conclusion": Kind(200, sees_picture=True),  # its schema depends on the scheme
     "style": Kind(50),
     "entity": Kind(
         100,
@@ -73,36 +80,116 @@ KINDS: dict[Dimension, Kind] = {
 }
 
 
+# What can be asked without a scheme.
+_PLAIN = tuple(name for name in DIMENSIONS if name != "conclusion")
+
+
 @dataclass(frozen=True)
 class QuestionSettings:
     """What is asked about each post: prompts of which task, how many variants of each dimension
-    (one of a dimension of knowledge, whatever it says), and the folder that the posts' picture
-    paths start from, for a model that sees."""
+    (one of a dimension of knowledge but the conclusion, whatever it says), and the folder that the
+    posts' picture paths start from, for a model that sees.
+
+    scheme: what the texts are, and what a conclusion is asked with; no conclusion is asked without.
+    examples: labelled posts that its prompts show.
+    after: the dimensions whose answers are handed on to the conclusion.
+    templates: a folder whose templates go before the package's, see `check_templates`.
+    """
 
     task: Task = "ner"
-    variants: Mapping[Dimension, int] = field(default_factory=lambda: dict.fromkeys(DIMENSIONS, 1))
+    variants: Mapping[Dimension, int] = field(default_factory=lambda: dict.fromkeys(_PLAIN, 1))
     pictures: Path | None = None
+    scheme: Scheme | None = None
+    examples: Examples | None = None
+    after: Sequence[Dimension] = ()
+    templates: Path | None = None
 
     @classmethod
-    def of(
-        cls,
-        task: Task,
-        dimensions: Mapping[Dimension, int] | Iterable[Dimension],
-        pictures: Path | None = None,
-    ) -> QuestionSettings:
-        """From dimensions with or without numbers of variants."""
-        if not isinstance(dimensions, Mapping):
-            dimensions = dict.fromkeys(dimensions, 1)
-        return cls(task, dimensions, pictures)
+    def of(cls, *dimensions: Dimension) -> QuestionSettings:
+        """One question of each dimension about every post."""
+        return cls(variants=dict.fromkeys(dimensions, 1))
+
+    def in_stages(self) -> list[QuestionSettings]:
+        """The same questions, in parts of which each needs the answers to those before it."""
+        parts: list[dict[Dimension, int]] = [dict(self.variants)]
+        if self.after and "conclusion" in parts[0]:
+            parts.append({"conclusion": parts[0].pop("conclusion")})
+        return [replace(self, variants=part) for part in parts if part]
 
     def list_questions(self) -> list[tuple[Dimension, int]]:
         """Dimension and variant of each question about a post."""
         return [(name, i) for name, count in self.variants.items() for i in range(count)]
 
-    def render(self, post: Post, dimension: Dimension, variant: int) -> Prompt | None:
-        """See the function `render`."""
-        return render(post, dimension, self.task, variant=variant, pictures=self.pictures)
+    def render(
+        self,
+        post: Post,
+        dimension: Dimension,
+        variant: int = 0,
+        earlier: Mapping[Dimension, str] | None = None,
+    ) -> Prompt | None:
+        """The prompt, or None where the dimension does not apply to the post: `multimodality` and
+        `image` need a picture, `entity` needs mentions, `conclusion` a scheme, and held-out posts
+        are not augmented.
 
+        A model that does not see, and one that does where the picture is not there, has the
+        caption. earlier: answers to hand on to the conclusion.
+        """
+        kind, picture = KINDS[dimension], None
+        if self.pictures is not None and kind.sees_picture:
+            picture = find_picture(post.image, self.pictures)
+        caption = (post.caption or "").strip() if picture is None else ""
+        if kind.needs_picture and not caption and picture is None:
+            return None
+        parts = {"post": post.text, "caption": caption}
+        context: dict[str, object] = {"variant": variant, "picture": picture is not None}
+        scheme, schema = self.scheme, kind.schema
+        context["texts"] = "texts" if scheme is None else f"{scheme.domain} in {scheme.language}"
+        name = f"{self.task}/{dimension}"
+        if dimension in AUGMENTATIONS:
+            # A variant of a dev or test post could only leak into training.
+            if post.split in ("dev", "test"):
+                return None
+            mentions = list_surfaces(post)
+            if kind.needs_mentions and not mentions:
+                return None
+            parts["mentions"] = json.dumps(mentions, ensure_ascii=False) if mentions else ""
+        elif dimension == "conclusion":
+            if scheme is None:
+                return None
+            name = dimension
+            pairs = asked_pairs(post) if scheme.relations else None
+            if pairs is not None:
+                parts["pairs"] = json.dumps(pairs, ensure_ascii=False)
+            schema = conclusion_schema(scheme, pairs is not None)
+            context |= self._show_scheme(scheme, post, pairs is not None)
+            texts = {name: text for name, text in (earlier or {}).items() if text}
+            context["earlier"] = {
+                name: _delimit({name: text})[name] for name, text in texts.items()
+            }
+        name = f"{name}.{_find_version(self.templates, name)}"
+        messages = _render_messages(name, {**_delimit(parts), **context}, self.templates)
+        return Prompt(name, messages, dimension, post.id, variant, picture, schema)
+
+    def _show_scheme(self, scheme: Scheme, post: Post, pairs: bool) -> dict[str, object]:
+        """What the conclusion's template says of labels and examples. pairs: whether the post's
+        pairs are given."""
+        examples = []
+        for example in self.examples.shown_to(post) if self.examples is not None else ():
+            parts = {"post": example.text, "caption": (example.caption or "").strip()}
+            given = asked_pairs(example) if pairs else None
+            parts["pairs"] = "" if given is None else json.dumps(given, ensure_ascii=False)
+            examples.append({**_delimit(parts), "answer": example_answer(example, scheme, pairs)})
+        return {
+            "scheme": scheme,
+            "asks_entities": not pairs,
+            "asks_relations": bool(scheme.relations),
+            "asks_pairs": pairs,
+            "no_relation": NO_RELATION,
+            "examples": examples,
+        }
+
+
+_TEMPLATE_NAME = re.compile(r"\.v[0-9]+\.jinja$")
 
 # Pixels of the longer side. Endpoints scale to about this for their cheap level of detail.
 LONGEST_SIDE = 512
@@ -192,31 +279,28 @@ def render(
     variant: int = 0,
     pictures: Path | None = None,
 ) -> Prompt | None:
-    """The prompt, or None where the dimension does not apply to the post: `multimodality` and
-    `image` need a picture, `entity` needs mentions, and held-out posts are not augmented.
+    """One prompt with settings of its own, see `QuestionSettings.render`."""
+    settings = QuestionSettings(task, {dimension: variant + 1}, pictures)
+    return settings.render(post, dimension, variant)
 
-    `pictures` is the folder that the posts' picture paths start from, for a model that sees; other
-    models, and posts whose picture is not there, have the caption.
-    """
-    kind, picture = KINDS[dimension], None
-    if pictures is not None and kind.sees_picture:
-        picture = find_picture(post.image, pictures)
-    caption = (post.caption or "").strip() if picture is None else ""
-    if kind.needs_picture and not caption and picture is None:
-        return None
-    parts = {"post": post.text, "caption": caption}
-    if dimension in AUGMENTATIONS:
-        # A variant of a dev or test post could only leak into training.
-        if post.split in ("dev", "test"):
-            return None
-        mentions = list_surfaces(post)
-        if kind.needs_mentions and not mentions:
-            return None
-        parts["mentions"] = json.dumps(mentions, ensure_ascii=False) if mentions else ""
-    name = f"{task}/{dimension}.{_find_version(task, dimension)}"
-    extras = {"variant": variant, "picture": picture is not None}
-    messages = _render_messages(name, {**_delimit(parts), **extras})
-    return Prompt(name, messages, dimension, post.id, variant, picture, kind.schema)
+
+def render_scheme(scheme: Scheme, posts: Iterable[Post]) -> Prompt:
+    """The question what the labels of a drafted scheme mean, with labelled posts as examples."""
+    relations = {name: relation.definition for name, relation in scheme.relations.items()}
+    labels = {**scheme.entities, **relations}
+    examples = [
+        {**_delimit({"post": post.text}), "answer": example_answer(post, scheme, False)}
+        for post in Examples(scheme, posts).shown_to(None)
+    ]
+    context = {
+        "texts": f"{scheme.domain} in {scheme.language}",
+        "labels": json.dumps(labels, ensure_ascii=False, indent=1),
+        "examples": examples,
+    }
+    name = f"scheme.{_find_version(None, 'scheme')}"
+    text = {"type": "string"}
+    schema = _object(**{label: text for label in labels})
+    return Prompt(name, _render_messages(name, context), "conclusion", "scheme", 0, None, schema)
 
 
 def render_repair(prompt: Prompt, raw: str, reason: str) -> Prompt:
@@ -228,8 +312,10 @@ def render_repair(prompt: Prompt, raw: str, reason: str) -> Prompt:
     return replace(prompt, messages=[*prompt.messages, *said, *asked])
 
 
-def _render_messages(name: str, context: Mapping[str, object]) -> list[Message]:
-    template = _environment().get_template(f"{name}.jinja")
+def _render_messages(
+    name: str, context: Mapping[str, object], templates: Path | None = None
+) -> list[Message]:
+    template = _environment(templates).get_template(f"{name}.jinja")
     rendered = template.new_context(dict(context))
     return [
         {"role": role, "content": "".join(template.blocks[role](rendered)).strip()}
@@ -239,11 +325,50 @@ def _render_messages(name: str, context: Mapping[str, object]) -> list[Message]:
 
 
 @functools.cache
-def _find_version(task: Task, dimension: Dimension) -> str:
+def _find_version(templates: Path | None, name: str) -> str:
     """The newest version that there is a file of."""
-    prefix = f"{task}/{dimension}.v"
-    names = [name for name in _environment().list_templates() if name.startswith(prefix)]
-    return f"v{max(int(name[len(prefix) :].split('.')[0]) for name in names)}"
+    prefix = f"{name}.v"
+    found = [file for file in _environment(templates).list_templates() if file.startswith(prefix)]
+    return f"v{max(int(file[len(prefix) :].split('.')[0]) for file in found)}"
+
+
+def check_templates(folder: Path) -> None:
+    """Raises MMCoTError where a file of a user's templates folder has no name of a template
+    (TASK/DIMENSION.vN.jinja, conclusion.vN.jinja, or a part that the package's include), cannot be
+    read, has no block `user`, or uses a variable that no template gets."""
+    environment, package = _environment(folder), _environment(None)
+    known = {_TEMPLATE_NAME.sub("", name) for name in package.list_templates()}
+    example = Scheme(
+        entities={"X": "x"},
+        relations={"r": RelationLabel(definition="x", head=["X"], tail=["X"])},
+    )
+    post = Post(
+        id="1",
+        text="x y",
+        entities=[Entity(start=0, end=1, label="X"), Entity(start=2, end=3, label="X")],
+        relations=[],
+        caption="x",
+    )
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        raise MMCoTError(Errors.E323.format(path=folder, problem="the folder has no template"))
+    for path in files:
+        name = path.relative_to(folder).as_posix()
+        if _TEMPLATE_NAME.sub("", name) not in known or not _TEMPLATE_NAME.search(name):
+            problem = "no template has this name"
+            raise MMCoTError(Errors.E323.format(path=path, problem=problem))
+        try:
+            template = environment.get_template(name)
+            kind = path.name.split(".")[0]
+            if kind in DIMENSIONS and "user" not in template.blocks:
+                raise MMCoTError(Errors.E323.format(path=path, problem="it has no block `user`"))
+            if kind in DIMENSIONS:
+                task: Task = "rel" if name.startswith("rel/") else "ner"
+                settings = QuestionSettings(task, scheme=example, templates=folder)
+                settings.render(post, kind)
+        except (jinja2.TemplateError, UnicodeDecodeError) as error:
+            problem = first_line(error)
+            raise MMCoTError(Errors.E323.format(path=path, problem=problem)) from None
 
 
 def list_surfaces(post: Post) -> list[str]:
@@ -266,9 +391,11 @@ def _delimit(parts: Mapping[str, str]) -> dict[str, str]:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def _environment(templates: Path | None) -> jinja2.Environment:
+    package = jinja2.PackageLoader("spacy_mmcot.elicitation")
+    folders = [] if templates is None else [jinja2.FileSystemLoader(templates)]
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("spacy_mmcot.elicitation"),
+        loader=jinja2.ChoiceLoader([*folders, package]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

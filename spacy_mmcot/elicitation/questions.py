@@ -26,7 +26,8 @@ class Counts:
     """Outcomes of one dimension. `asked` counts questions sent; each post is counted in exactly one
     of `stored`, `already_there`, `rejected`, `missing` and `not_applicable`; posts with the same
     question share one answer. `repaired` counts stored answers that took a second round,
-    `dropped_mentions` things that are not in their post."""
+    `dropped` items that were left out of answers: mentions that are not in their post, labels that
+    are not in the scheme, relations between mentions that were not listed."""
 
     asked: int = 0
     stored: int = 0
@@ -34,18 +35,27 @@ class Counts:
     rejected: int = 0
     missing: int = 0
     not_applicable: int = 0
-    dropped_mentions: int = 0
+    dropped: int = 0
     repaired: int = 0
 
 
 @dataclass
 class Report:
     """What an elicitation did, by dimension. `unanswered` counts why questions stayed without an
-    answer, `captions_only` the posts whose picture a model that sees was not shown."""
+    answer, `captions_only` the posts whose picture a model that sees was not shown, `dropped` what
+    was left out of answers."""
 
     counts: dict[Dimension, Counts] = field(default_factory=dict)
     unanswered: Counter[str] = field(default_factory=Counter)
     captions_only: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Report) -> None:
+        """The same, with what another stage did."""
+        self.counts |= other.counts
+        self.unanswered += other.unanswered
+        self.dropped += other.dropped
+        self.captions_only = max(self.captions_only, other.captions_only)
 
     def total(self) -> Counts:
         every = self.counts.values()
@@ -160,7 +170,10 @@ class Elicitation:
 
     def _make_job(self, post: Post, dimension: Dimension, variant: int) -> Job | None:
         counts = self.report.counts[dimension]
-        prompt = self._settings.render(post, dimension, variant)
+        earlier = None
+        if dimension == "conclusion" and self._settings.after:
+            earlier = self.store.texts(self._settings.task, post.id, self._settings.after)
+        prompt = self._settings.render(post, dimension, variant, earlier)
         if prompt is None:
             counts.not_applicable += 1
             self._on_settled(1, 0)
@@ -201,12 +214,14 @@ class Elicitation:
         none. Returns the job of the repair round where one is due."""
         dropped: list[str] = []
         try:
-            value = parse_answer(reply.text, job.prompt.dimension, job.post, dropped)
+            dimension = job.prompt.dimension
+            value = parse_answer(reply.text, dimension, job.post, dropped, self._settings.scheme)
         except AnswerRejected as rejected:
             rejected.usage = reply.usage
             return self.reject(job, rejected)
         counts = self.report.counts[job.prompt.dimension]
-        counts.dropped_mentions += len(dropped)
+        counts.dropped += len(dropped)
+        self.report.dropped.update(dropped)
         kept = self._keep(job, reply.usage, reply.text, value)
         counts.stored += kept
         counts.repaired += kept if job.repairing else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from pydantic_core import to_json
 from ..errors import Errors, MMCoTError, explain
 from ..files import iter_lines, replace_file
 from ..types import DIMENSIONS, KNOWLEDGE, Answers, Dimension, Task, Text
+from .conclusion import merge_conclusions
 from .database import Database
 from .prompts import Prompt
 from .recorded import read_answers, read_record
@@ -70,6 +71,8 @@ def answer_key(prompt: Prompt, model: str, parameters: Mapping[str, object]) -> 
     if prompt.schema is not None:
         # Which of its formats an endpoint grants is found out later; what is wanted is known.
         asked.append(prompt.schema)
+    if prompt.dimension == "conclusion" and prompt.variant:
+        asked.append(prompt.variant)  # the same words, asked once more
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode("ascii")).hexdigest()
 
 
@@ -137,16 +140,38 @@ class AnswerStore(Database):
 
     def answers(self, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
         """The good answers by post id, in the order of the ids; of several to the same post and
-        dimension, the last. `variant` picks among several augmentations of a post."""
-        values: dict[str, dict[str, Any]] = {}
-        for post_id, dimension, value in self.fetch(
-            "SELECT post_id, dimension, value FROM answers "
-            "WHERE task = ? AND status = 'ok' AND (variant = ? OR dimension IN (?, ?, ?)) "
+        dimension, the last. `variant` picks among several augmentations of a post; several
+        conclusions vote."""
+        values: dict[str, dict[str, dict[int, Any]]] = {}
+        for post_id, dimension, number, value in self.fetch(
+            "SELECT post_id, dimension, variant, value FROM answers "
+            "WHERE task = ? AND status = 'ok' AND (variant = ? OR dimension IN (?, ?, ?, ?)) "
             "ORDER BY post_id, seq",
             *(task, variant, *KNOWLEDGE),
         ):
-            values.setdefault(post_id, {})[dimension] = self._load_value(post_id, dimension, value)
-        return {i: Answers.model_validate({"id": i, **by_name}) for i, by_name in values.items()}
+            loaded = self._load_value(post_id, dimension, value)
+            values.setdefault(post_id, {}).setdefault(dimension, {})[number] = loaded
+        answers = {}
+        for post_id, by_name in values.items():
+            found = {name: list(each.values())[-1] for name, each in by_name.items()}
+            if "conclusion" in by_name:
+                found["conclusion"] = merge_conclusions(list(by_name["conclusion"].values()))
+            answers[post_id] = Answers.model_validate({"id": post_id, **found})
+        return answers
+
+    def texts(
+        self, task: Task, post_id: str, dimensions: Sequence[Dimension]
+    ) -> dict[Dimension, str]:
+        """The good answers to one post as texts, in the order of the dimensions."""
+        rows = self.fetch(
+            "SELECT dimension, value FROM answers WHERE task = ? AND post_id = ? "
+            "AND status = 'ok' AND variant = 0 ORDER BY seq",
+            *(task, post_id),
+        )
+        known = {
+            dimension: self._load_value(post_id, dimension, value) for dimension, value in rows
+        }
+        return {name: _as_text(known[name]) for name in dimensions if name in known}
 
     def rejected(self) -> list[StoredAnswer]:
         """The answers that could not be used, with their reasons, oldest first."""
@@ -193,6 +218,12 @@ def load_answers(path: Path, task: Task = "ner", variant: int = 0) -> dict[str, 
         return read_answers(path) if variant == 0 else {}
     with AnswerStore(path, read_only=True) as store:
         return store.answers(task, variant)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list):
+        return "\n".join(f"{item.mention}: {item.kind}. {item.explanation}" for item in value)
+    return str(value)
 
 
 def _replace_surrogates(text: str | None) -> str | None:

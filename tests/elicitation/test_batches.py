@@ -15,6 +15,7 @@ from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import Money, Result, elicit
 from spacy_mmcot.elicitation.engine import Ending
 from spacy_mmcot.elicitation.prices import Prices
+from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Post
@@ -33,10 +34,10 @@ def source(server: LLMServer) -> OpenAISource:
 
 
 def run(server: LLMServer, posts: list[Post], store: AnswerStore, **options: Any) -> Result:
-    dimensions = options.pop("dimensions", ["noun", "style"])
+    settings = options.pop("settings", QuestionSettings.of("noun", "style"))
     pace = options.pop("batches", PACE)
     asked = source(server)
-    return elicit(posts, store, asked, dimensions=dimensions, batches=pace, **options)
+    return elicit(posts, store, asked, settings=settings, batches=pace, **options)
 
 
 def left_over(store: AnswerStore) -> list[int]:
@@ -55,7 +56,7 @@ def test_batches_bring_what_single_questions_bring(
     assert left_over(store) == [0, 0, 0, 0]
     with AnswerStore(tmp_path / "other.sqlite") as other:
         single = OpenAISource(settings(llm_server))
-        elicit(posts, other, single, dimensions=["noun", "style"])
+        elicit(posts, other, single, settings=QuestionSettings.of("noun", "style"))
         assert other.answers() == store.answers()
         assert {a.key for a in other.iter_all()} == {a.key for a in store.iter_all()}
         assert read_total_spend(store) == pytest.approx(read_total_spend(other) / 2)
@@ -120,7 +121,8 @@ posts = [Post.model_validate_json(line) for line in open({str(file)!r})]
 settings = OpenAISettings("gpt-4o-mini", base_url={llm_server.url!r}, api_key="sk-test-0815")
 source = OpenAISource(settings, "openai-batch")
 with AnswerStore(Path({str(path)!r})) as store:
-    elicit(posts, store, source, dimensions=["noun", "style"], batches=BatchPace(10, 8, 0.05))
+    asked = QuestionSettings.of("noun", "style")
+    elicit(posts, store, source, asked, batches=BatchPace(10, 8, 0.05))
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
     with AnswerStore(path) as store:
@@ -147,7 +149,9 @@ def test_the_budget_counts_batches_under_way(
     llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     cap = 0.0001
-    result = run(llm_server, posts, store, money=Money(Prices(), cap), dimensions=["noun"])
+    result = run(
+        llm_server, posts, store, money=Money(Prices(), cap), settings=QuestionSettings.of("noun")
+    )
     assert result.ending is Ending.BUDGET
     assert 0 < read_total_spend(store) <= cap
     assert 0 < result.report.total().stored < 12
@@ -162,7 +166,7 @@ def test_a_run_that_ends_leaves_its_batches_to_the_next(
     assert run(llm_server, posts, store, batches=hasty).ending is Ending.TIME
     # Single questions leave alone what waits in batches.
     single = OpenAISource(settings(llm_server))
-    report = elicit(posts, store, single, dimensions=["noun", "style"]).report
+    report = elicit(posts, store, single, settings=QuestionSettings.of("noun", "style")).report
     assert report.total().missing == 24
     assert list(report.unanswered) == ["waits in a batch: run --source openai-batch"]
     assert run(llm_server, posts, store).report.total().stored == 24

@@ -12,6 +12,7 @@ from spacy_mmcot.elicitation.claims import read_total_spend
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Pace
+from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import DIMENSIONS, Post
@@ -36,8 +37,8 @@ def test_good_answers_of_all_dimensions(
     llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     report = elicit(posts, store, source(llm_server, temperature=0.0)).report
-    for dimension in DIMENSIONS:
-        counts = report.counts[dimension]
+    assert list(report.counts) == [name for name in DIMENSIONS if name != "conclusion"]
+    for counts in report.counts.values():
         assert (counts.asked, counts.stored) == (12, 12)
     answers = store.answers()["p3"]
     assert answers.noun is not None and answers.noun[0].mention == "Anna3"
@@ -54,7 +55,7 @@ def test_good_answers_of_all_dimensions(
 def test_temperature_is_left_to_the_endpoint_by_default(
     llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
-    elicit(posts[:1], store, source(llm_server), dimensions=["sentence"])
+    elicit(posts[:1], store, source(llm_server), settings=QuestionSettings.of("sentence"))
     assert "temperature" not in llm_server.requests[0]
 
 
@@ -66,13 +67,20 @@ def test_settings_come_from_the_environment(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
     monkeypatch.setenv("OPENAI_BASE_URL", llm_server.url)
-    elicit(posts[:1], store, OpenAISource(OpenAISettings("m")), dimensions=["sentence"])
+    elicit(
+        posts[:1],
+        store,
+        OpenAISource(OpenAISettings("m")),
+        settings=QuestionSettings.of("sentence"),
+    )
     assert llm_server.keys == [f"Bearer {KEY}"]
 
 
 def test_fenced_json_is_read(llm_server: LLMServer, posts: list[Post], store: AnswerStore) -> None:
     llm_server.reply = lambda body: (200, f"Sure!\n```json\n{sensible_answer(body)}\n```\nBye.")
-    counts = elicit(posts, store, source(llm_server), dimensions=["noun", "entity"]).report.total()
+    counts = elicit(
+        posts, store, source(llm_server), settings=QuestionSettings.of("noun", "entity")
+    ).report.total()
     assert counts.stored == 24
 
 
@@ -89,7 +97,9 @@ def test_what_stays_useless_is_kept_with_its_reason_and_not_asked_again(
     }
     by_text = {post.text: replies.get(post.id) for post in posts}
     llm_server.reply = lambda body: (200, by_text[quoted(body, "post")] or sensible_answer(body))
-    counts = elicit(posts, store, source(llm_server), dimensions=["noun"]).report.total()
+    counts = elicit(
+        posts, store, source(llm_server), settings=QuestionSettings.of("noun")
+    ).report.total()
     assert (counts.asked, counts.stored, counts.rejected) == (12, 6, 6)
     rejected = {answer.post_id: answer for answer in store.rejected()}
     reasons = {name: answer.reason or "" for name, answer in rejected.items()}
@@ -101,7 +111,9 @@ def test_what_stays_useless_is_kept_with_its_reason_and_not_asked_again(
     assert "empty" in reasons["p5"]
     # All but the content filter's, which would say the same again, had a repair round.
     assert len(llm_server.requests) == 17
-    again = elicit(posts, store, source(llm_server), dimensions=["noun"]).report.total()
+    again = elicit(
+        posts, store, source(llm_server), settings=QuestionSettings.of("noun")
+    ).report.total()
     assert (again.asked, again.already_there) == (0, 12)
     assert len(llm_server.requests) == 17
 
@@ -113,7 +125,9 @@ def test_a_declined_post_does_not_stop_the_others(
     llm_server.reply = lambda body: (
         (400, fault) if "Anna4" in quoted(body, "post") else (200, sensible_answer(body))
     )
-    counts = elicit(posts, store, source(llm_server), dimensions=["sentence"]).report.total()
+    counts = elicit(
+        posts, store, source(llm_server), settings=QuestionSettings.of("sentence")
+    ).report.total()
     assert (counts.stored, counts.rejected) == (11, 1)
     assert store.rejected()[0].reason == "the endpoint declined (content_filter): too hot"
 
@@ -130,7 +144,9 @@ def test_a_failing_server_is_tried_again(
         return (200, sensible_answer(body))
 
     llm_server.reply = reply
-    counts = elicit(posts[:2], store, source(llm_server), dimensions=["noun"]).report.total()
+    counts = elicit(
+        posts[:2], store, source(llm_server), settings=QuestionSettings.of("noun")
+    ).report.total()
     assert (counts.asked, counts.stored) == (2, 2)
     assert len(llm_server.requests) == 4
 
@@ -161,7 +177,13 @@ def test_an_endpoint_that_cannot_be_used_ends_in_one_clear_error(
 ) -> None:
     llm_server.reply = lambda _: (status, body)
     with pytest.raises(MMCoTError, match=message) as caught:
-        elicit(posts, store, source(llm_server), dimensions=["noun"], pace=Pace(workers=3))
+        elicit(
+            posts,
+            store,
+            source(llm_server),
+            settings=QuestionSettings.of("noun"),
+            pace=Pace(workers=3),
+        )
     assert KEY not in str(caught.value)
     assert llm_server.url in str(caught.value)
     assert len(llm_server.requests) <= 3
@@ -177,10 +199,18 @@ def test_a_server_that_dies_midway_leaves_what_was_answered(
     )
     impatient = Pace(workers=2, patience=0.3)
     with pytest.raises(MMCoTError, match=r"E312.+HTTP 500"):
-        elicit(posts, store, source(llm_server), dimensions=["sentence"], pace=impatient)
+        elicit(
+            posts,
+            store,
+            source(llm_server),
+            settings=QuestionSettings.of("sentence"),
+            pace=impatient,
+        )
     assert len(store.answers()) == 5
     llm_server.reply = lambda body: (200, sensible_answer(body))
-    counts = elicit(posts, store, source(llm_server), dimensions=["sentence"]).report.total()
+    counts = elicit(
+        posts, store, source(llm_server), settings=QuestionSettings.of("sentence")
+    ).report.total()
     assert (counts.asked, counts.stored, counts.already_there) == (7, 7, 5)
 
 
@@ -202,7 +232,9 @@ def test_a_server_that_does_not_answer_in_time(
 
     llm_server.reply = lambda body: (time.sleep(0.4), (200, "late"))[1]
     late = source(llm_server, timeout=0.2)
-    result = elicit(posts[:1], store, late, dimensions=["sentence"], pace=Pace(tries=2))
+    result = elicit(
+        posts[:1], store, late, settings=QuestionSettings.of("sentence"), pace=Pace(tries=2)
+    )
     assert result.report.total().missing == 1
     assert result.report.unanswered == {"no answer in 0.2 s": 1}
     assert store.answers() == {} and store.rejected() == []
@@ -228,7 +260,9 @@ def test_as_many_questions_in_flight_as_workers(
 
     llm_server.reply = reply
     names = ["sentence", "noun"]
-    elicit(posts, store, source(llm_server), dimensions=names, pace=Pace(workers=3))
+    elicit(
+        posts, store, source(llm_server), settings=QuestionSettings.of(*names), pace=Pace(workers=3)
+    )
     assert most == 3
 
 
@@ -236,9 +270,13 @@ def test_equal_questions_are_asked_once(
     llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     twins = [posts[0].model_copy(update={"id": name}) for name in ("a", "b", "c")]
-    counts = elicit(twins[:2], store, source(llm_server), dimensions=["noun"]).report.total()
+    counts = elicit(
+        twins[:2], store, source(llm_server), settings=QuestionSettings.of("noun")
+    ).report.total()
     assert (counts.asked, counts.stored) == (1, 2)
-    counts = elicit(twins, store, source(llm_server), dimensions=["noun"]).report.total()
+    counts = elicit(
+        twins, store, source(llm_server), settings=QuestionSettings.of("noun")
+    ).report.total()
     assert (counts.asked, counts.stored, counts.already_there) == (0, 0, 3)
     assert len(llm_server.requests) == 1
     assert len({a.noun[0] for a in store.answers().values() if a.noun}) == 1
@@ -253,7 +291,9 @@ def test_another_model_or_temperature_is_asked_anew(
         source(llm_server, temperature=0.5),
         OpenAISource(OpenAISettings("m2", base_url=llm_server.url, api_key=KEY)),
     ):
-        counts = elicit(posts[:1], store, asked, dimensions=["noun"]).report.total()
+        counts = elicit(
+            posts[:1], store, asked, settings=QuestionSettings.of("noun")
+        ).report.total()
         assert counts.asked == 1
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spacy_mmcot.elicitation import prompts
+from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.conclusion import (
     Examples,
     conclusion_schema,
@@ -14,10 +17,14 @@ from spacy_mmcot.elicitation.conclusion import (
     read_conclusion,
     text_key,
 )
+from spacy_mmcot.elicitation.elicit import define_labels, elicit
+from spacy_mmcot.elicitation.prompts import QuestionSettings, check_templates
 from spacy_mmcot.elicitation.replies import AnswerRejected
+from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.scheme import RelationLabel, Scheme
+from spacy_mmcot.scheme import RelationLabel, Scheme, draft_scheme
 from spacy_mmcot.types import Conclusion, Entity, Post, PostRelation
+from tests.llm_server import LLMServer, labels_asked, quoted, user_text
 
 ENTITIES = Scheme(entities={"PER": "people", "LOC": "places"}, examples=2)
 BOTH = Scheme(
@@ -177,3 +184,140 @@ def test_several_answers_vote_and_agreement_is_the_sureness() -> None:
     ]
     assert merge_conclusions(answers[:1]) == answers[0]
     assert merge_conclusions([]) is None
+
+
+GERMAN = Scheme(
+    language="German",
+    domain="support tickets",
+    entities={"PRODUKT": "devices and programs", "ORT": "places"},
+    guidelines="Articles are not part of a mention.",
+    examples=2,
+)
+TICKETS = [
+    labelled("Der Drucker in Bern druckt nicht", ("Drucker", "PRODUKT"), ("Bern", "ORT")),
+    labelled("Outlook startet nicht", ("Outlook", "PRODUKT")),
+    labelled("outlook startet nicht!", ("outlook", "PRODUKT")),
+    labelled("Danke, alles gut"),
+    Post(id="alt", text="Wlan in Genf langsam", split="unlabelled"),
+    Post(id="neu", text="Teams in Genf hängt", split="unlabelled"),
+]
+
+
+def conclude(
+    server: LLMServer, store: AnswerStore, posts: list[Post], **settings: Any
+) -> list[dict[str, Any]]:
+    """Asks for conclusions; returns the requests."""
+    server.requests.clear()
+    scheme = settings.pop("scheme", GERMAN)
+    asked = QuestionSettings(
+        variants=settings.pop("variants", {"conclusion": 1}),
+        scheme=scheme,
+        examples=Examples(scheme, posts),
+        **settings,
+    )
+    source = OpenAISource(OpenAISettings("m", base_url=server.url, api_key="sk-test-0815"))
+    elicit(posts, store, source, asked)
+    return list(server.requests)
+
+
+def system(body: dict[str, Any]) -> str:
+    return body["messages"][0]["content"]
+
+
+def test_the_scheme_is_what_the_model_reads(llm_server: LLMServer, store: AnswerStore) -> None:
+    requests = conclude(llm_server, store, TICKETS)
+    body = next(b for b in requests if quoted(b, "post") == TICKETS[-1].text)
+    for words in ("support tickets in German", "PRODUKT: devices", "ORT: places", "Articles"):
+        assert words in system(body)
+    assert "social media" not in json.dumps(requests)
+    assert labels_asked(body) == {"entities": ["PRODUKT", "ORT"]}
+    found = store.answers()["neu"].conclusion
+    assert found and found.entities
+    assert (found.entities[0].mention, found.entities[0].start) == ("Teams", 0)
+
+
+def test_no_text_meets_its_own_labels(llm_server: LLMServer, store: AnswerStore) -> None:
+    requests = conclude(llm_server, store, TICKETS)
+    assert len(requests) == len(TICKETS)
+    shown = 0
+    for body in requests:
+        post = next(p for p in TICKETS if p.text == quoted(body, "post"))
+        examples = [p for p in TICKETS if f"\n{p.text}\n" in system(body)]
+        shown += len(examples)
+        assert all(text_key(p) != text_key(post) for p in examples)
+        for entity in post.entities or ():
+            own = json.dumps(post.text[entity.start : entity.end], ensure_ascii=False)
+            assert own.lower() not in system(body).lower()
+    assert shown >= len(TICKETS)
+    unlabelled = [post.text for post in TICKETS[-2:]]
+    usual = {system(b) for b in requests if quoted(b, "post") in unlabelled}
+    assert len(usual) == 1, "an endpoint can cache the beginning"
+
+
+def test_a_changed_scheme_asks_conclusions_anew_and_nothing_else(
+    llm_server: LLMServer, store: AnswerStore
+) -> None:
+    both = {"noun": 1, "conclusion": 1}
+    assert len(conclude(llm_server, store, TICKETS, variants=both)) == 2 * len(TICKETS)
+    assert conclude(llm_server, store, TICKETS, variants=both) == []
+    changed = GERMAN.model_copy(update={"guidelines": "Articles are part of a mention."})
+    again = conclude(llm_server, store, TICKETS, variants=both, scheme=changed)
+    assert len(again) == len(TICKETS) and all('"sure"' in user_text(b) for b in again)
+
+
+def test_earlier_answers_are_handed_on(llm_server: LLMServer, store: AnswerStore) -> None:
+    variants = {"conclusion": 1, "noun": 1, "sentence": 1}
+    requests = conclude(llm_server, store, TICKETS, variants=variants, after=("noun", "sentence"))
+    asked = [b for b in requests if '"sure"' in user_text(b)]
+    assert len(asked) == len(TICKETS)
+    for body in asked:
+        post = quoted(body, "post")
+        assert quoted(body, "sentence") == f"On this: {post}"
+        assert quoted(body, "noun").startswith(f"{post.split()[0]}: word")
+
+
+def test_variants_are_asked_and_kept_each(llm_server: LLMServer, store: AnswerStore) -> None:
+    requests = conclude(llm_server, store, TICKETS, variants={"conclusion": 3})
+    assert len(requests) == 3 * len(TICKETS)
+    merged = store.answers()["neu"].conclusion
+    assert merged and merged.entities and merged.entities[0].sure == "high"
+
+
+def test_a_users_templates_go_first_and_are_checked(
+    llm_server: LLMServer, store: AnswerStore, tmp_path: Path
+) -> None:
+    folder = tmp_path / "templates"
+    (folder / "ner").mkdir(parents=True)
+    own = folder / "ner" / "sentence.v9.jinja"
+    own.write_text("{% block user %}Kurz: {{ post }}{% endblock %}", encoding="utf-8")
+    check_templates(folder)
+    requests = conclude(llm_server, store, TICKETS[:1], variants={"sentence": 1}, templates=folder)
+    assert user_text(requests[0]).startswith("Kurz: <post-")
+    for name, text, problem in (
+        ("ner/sentence.v9.jinja", "{% block user %}{{ nobody }}{% endblock %}", "nobody"),
+        ("ner/sentence.v9.jinja", "{% block system %}x{% endblock %}", "block `user`"),
+        ("ner/sentence.v9.jinja", "{% block user %}{{ post {% endblock %}", "expected"),
+        ("ner/sentence.jinja", "x", "name"),
+        ("ner/sentense.v1.jinja", "x", "name"),
+    ):
+        broken = folder / name
+        broken.write_text(text, encoding="utf-8")
+        prompts._environment.cache_clear()
+        with pytest.raises(MMCoTError) as error:
+            check_templates(folder)
+        assert problem in str(error.value) and broken.name in str(error.value)
+        broken.unlink()
+
+
+def test_definitions_are_written_by_the_model(llm_server: LLMServer) -> None:
+    draft = draft_scheme(TICKETS).model_copy(update={"domain": "support tickets"})
+    llm_server.reply = lambda body: (
+        200,
+        json.dumps({"PRODUKT": "what breaks", "ORT": "where it breaks"}),
+    )
+    settings = OpenAISettings("m", base_url=llm_server.url, api_key="sk-test-0815")
+    defined = define_labels(draft, OpenAISource(settings), TICKETS)
+    assert defined.entities == {"ORT": "where it breaks", "PRODUKT": "what breaks"}
+    llm_server.reply = lambda body: (200, json.dumps({"PRODUKT": "what breaks"}))
+    with pytest.raises(MMCoTError, match="ORT"):
+        define_labels(draft, OpenAISource(settings), TICKETS)

@@ -18,6 +18,7 @@ from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import Money, elicit
 from spacy_mmcot.elicitation.engine import Ending, Pace
 from spacy_mmcot.elicitation.prices import Prices
+from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Post
@@ -39,7 +40,7 @@ def test_each_fault_is_overcome(
     llm_server.configure(rate=0.4, kinds=[fault], seed=3)
     pace = Pace(workers=12, tries=30)
     asked = source(llm_server, timeout=0.25)
-    result = elicit(posts, store, asked, dimensions=["noun", "style"], pace=pace)
+    result = elicit(posts, store, asked, settings=QuestionSettings.of("noun", "style"), pace=pace)
     total = result.report.total()
     seen = llm_server.seen()
     assert (total.stored, total.rejected, total.missing) == (24, 0, 0)
@@ -59,7 +60,7 @@ def test_retry_after_is_honoured(
 
     llm_server.reply = reply
     llm_server.headers = {"Retry-After-Ms": "500"}
-    result = elicit(posts[:1], store, source(llm_server), dimensions=["sentence"])
+    result = elicit(posts[:1], store, source(llm_server), settings=QuestionSettings.of("sentence"))
     assert result.report.total().stored == 1
     assert 0.5 <= times[1] - times[0] < 1.5
 
@@ -70,7 +71,7 @@ def test_retry_after_may_be_a_date(
     llm_server.reply = lambda body: (429, {"error": {"message": "busy"}})
     llm_server.headers = {"Retry-After": formatdate(time.time() + 7200, usegmt=True)}
     with pytest.raises(MMCoTError, match=r"E316.+wait (7200|7199) s"):
-        elicit(posts, store, source(llm_server), dimensions=["sentence"])
+        elicit(posts, store, source(llm_server), settings=QuestionSettings.of("sentence"))
 
 
 def test_a_wish_to_wait_for_hours_ends_the_run(
@@ -79,7 +80,7 @@ def test_a_wish_to_wait_for_hours_ends_the_run(
     llm_server.reply = lambda body: (429, {"error": {"message": "daily quota"}})
     llm_server.headers = {"Retry-After": "3600"}
     with pytest.raises(MMCoTError, match=r"E316.+wait 3600 s.+120 s"):
-        elicit(posts, store, source(llm_server), dimensions=["sentence"])
+        elicit(posts, store, source(llm_server), settings=QuestionSettings.of("sentence"))
 
 
 def test_the_breaker_spares_a_server_that_is_down_and_finds_it_back(
@@ -142,8 +143,8 @@ def test_the_ledger_books_what_the_endpoint_counts_by_run_model_and_dimension(
     llm_server.reply = lambda body: (200, completion(sensible_answer(body)) | {"usage": usage})
     models = {"style": "gpt-4o"}
     asked = source(llm_server, models=models)  # type: ignore[arg-type]
-    elicit(posts, store, asked, dimensions=["noun", "style"])
-    elicit(posts, store, asked, dimensions=["sentence"])
+    elicit(posts, store, asked, settings=QuestionSettings.of("noun", "style"))
+    elicit(posts, store, asked, settings=QuestionSettings.of("sentence"))
     rows = {(row.model, row.dimension): row for row in read_spend(store)}
     assert set(rows) == {
         ("gpt-4o-mini", "noun"),
@@ -165,7 +166,11 @@ def test_what_may_have_been_charged_is_booked_as_unconfirmed(
     half = json.dumps(completion("On this"))[:100].encode()
     llm_server.reply = lambda body: (200, half)
     result = elicit(
-        posts[:1], store, source(llm_server), dimensions=["sentence"], pace=Pace(tries=2)
+        posts[:1],
+        store,
+        source(llm_server),
+        settings=QuestionSettings.of("sentence"),
+        pace=Pace(tries=2),
     )
     assert result.report.total().missing == 1
     (row,) = read_spend(store)
@@ -184,7 +189,7 @@ def test_a_repair_round_shows_the_error_and_is_paid_for_once(
     llm_server.reply = lambda body: (
         (200, bad) if len(body["messages"]) == 2 else (200, sensible_answer(body))
     )
-    result = elicit(posts[:1], store, source(llm_server), dimensions=["noun"])
+    result = elicit(posts[:1], store, source(llm_server), settings=QuestionSettings.of("noun"))
     assert (result.report.total().stored, result.report.total().repaired) == (1, 1)
     first, second = llm_server.requests
     assert second["messages"][:2] == first["messages"]
@@ -213,7 +218,7 @@ class Dies(OpenAISource):
             os.kill(os.getpid(), 9)
         return await super().ask(prompt)
 source = Dies(OpenAISettings("m", base_url={llm_server.url!r}, api_key="sk-test-0815"))
-elicit([post], AnswerStore(Path({str(path)!r})), source, dimensions=["noun"])
+elicit([post], AnswerStore(Path({str(path)!r})), source, settings=QuestionSettings.of("noun"))
 """
     llm_server.reply = lambda body: (
         (200, "no JSON here") if len(body["messages"]) == 2 else (200, sensible_answer(body))
@@ -221,7 +226,9 @@ elicit([post], AnswerStore(Path({str(path)!r})), source, dimensions=["noun"])
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
     assert len(llm_server.requests) == 1
     with AnswerStore(path) as store:
-        result = elicit(posts[:1], store, source(llm_server, "m"), dimensions=["noun"])
+        result = elicit(
+            posts[:1], store, source(llm_server, "m"), settings=QuestionSettings.of("noun")
+        )
         assert result.report.total().repaired == 1
         assert [len(body["messages"]) for body in llm_server.requests] == [2, 4]
         assert store.connection.execute("SELECT count(*) FROM attempts").fetchone() == (0,)
@@ -241,7 +248,9 @@ def test_the_run_timeout_keeps_what_is_in_flight(
 def test_rates_are_kept(llm_server: LLMServer, posts: list[Post], store: AnswerStore) -> None:
     pace = Pace(workers=20, requests_per_minute=1200)
     started = time.monotonic()
-    elicit(posts, store, source(llm_server), dimensions=["noun", "style"], pace=pace)
+    elicit(
+        posts, store, source(llm_server), settings=QuestionSettings.of("noun", "style"), pace=pace
+    )
     # Twenty a second after a burst of twenty.
     assert time.monotonic() - started > 0.19
 
@@ -287,19 +296,29 @@ def test_pieces_of_json_schema_support_are_found_out(
 
     llm_server.reply = reply
     asked = source(llm_server)
-    result = elicit(posts, store, asked, dimensions=["noun"], pace=Pace(workers=1))
+    result = elicit(posts, store, asked, settings=QuestionSettings.of("noun"), pace=Pace(workers=1))
     assert result.report.total().stored == 12
     formats = [body.get("response_format", {}).get("type") for body in llm_server.requests]
     assert formats == ["json_schema"] + ["json_object"] * 12
     # What is granted is no part of the question: nothing is asked again.
     llm_server.reply = lambda body: (200, sensible_answer(body))
-    assert elicit(posts, store, source(llm_server), dimensions=["noun"]).report.total().asked == 0
+    assert (
+        elicit(posts, store, source(llm_server), settings=QuestionSettings.of("noun"))
+        .report.total()
+        .asked
+        == 0
+    )
 
 
 def test_variants_are_questions_of_their_own(
     llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
-    result = elicit(posts, store, source(llm_server), dimensions={"noun": 1, "style": 3})
+    result = elicit(
+        posts,
+        store,
+        source(llm_server),
+        settings=QuestionSettings(variants={"noun": 1, "style": 3}),
+    )
     assert result.report.counts["style"].stored == 36
     for variant in range(3):
         answers = store.answers(variant=variant)

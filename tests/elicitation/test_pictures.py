@@ -10,9 +10,15 @@ import pytest
 
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
-from spacy_mmcot.elicitation.prompts import LONGEST_SIDE, data_url, find_picture, render
+from spacy_mmcot.elicitation.prompts import (
+    LONGEST_SIDE,
+    QuestionSettings,
+    data_url,
+    find_picture,
+    render,
+)
 from spacy_mmcot.elicitation.store import AnswerStore
-from spacy_mmcot.types import DIMENSIONS, Post
+from spacy_mmcot.types import DIMENSIONS, Dimension, Post
 from tests.llm_server import LLMServer, user_text
 
 
@@ -51,17 +57,18 @@ def test_a_model_that_sees_gets_the_picture_and_others_the_caption(
         Post(id="c", text="Rome calls", image="broken.png"),
     ]
     source = OpenAISource(OpenAISettings("m", base_url=llm_server.url, api_key="sk-test-0815"))
-    knowledge = ["noun", "sentence", "multimodality"]
+    knowledge: list[Dimension] = ["noun", "sentence", "multimodality"]
+    settings = QuestionSettings(variants=dict.fromkeys(knowledge, 1), pictures=folder)
     with AnswerStore(folder / "a.sqlite") as store:
-        report = elicit(posts, store, source, dimensions=knowledge, pictures=folder).report  # type: ignore[arg-type]
+        report = elicit(posts, store, source, settings).report
         assert report.total().stored == 8
         assert report.counts["multimodality"].not_applicable == 1
         assert report.captions_only == 2
-        again = elicit(posts, store, source, dimensions=knowledge, pictures=folder).report  # type: ignore[arg-type]
+        again = elicit(posts, store, source, settings).report
         assert again.total().asked == 0
         # Another picture under the old name is another question; the caption path is its own too.
         PIL.Image.new("RGB", (50, 50), (0, 0, 90)).save(folder / "wide.png")
-        changed = elicit(posts, store, source, dimensions=knowledge, pictures=folder).report  # type: ignore[arg-type]
+        changed = elicit(posts, store, source, settings).report
         assert changed.total().asked == 3
     seen: list[dict[str, Any]] = [
         body for body in llm_server.requests if "Oslo calls" in user_text(body)

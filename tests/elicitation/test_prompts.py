@@ -10,12 +10,15 @@ import pytest
 
 from spacy_mmcot.elicitation import prompts
 from spacy_mmcot.elicitation.elicit import elicit
-from spacy_mmcot.elicitation.prompts import list_surfaces, render
+from spacy_mmcot.elicitation.prompts import QuestionSettings, list_surfaces, render
 from spacy_mmcot.elicitation.recorded import RecordedSource
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import AUGMENTATIONS, DIMENSIONS, KNOWLEDGE, Dimension, Entity, Post, Task
 
 TASKS: tuple[Task, ...] = ("ner", "rel")
+# The conclusion has tests of its own.
+ASKED = [name for name in DIMENSIONS if name != "conclusion"]
+GRAINS = [name for name in KNOWLEDGE if name != "conclusion"]
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +34,14 @@ def words(post: Post, dimension: Dimension, task: Task = "ner") -> str:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("dimension", ASKED)
 def test_every_dimension_renders_both_parts(
     demo_posts: list[Post], task: Task, dimension: Dimension
 ) -> None:
     post = demo_posts[0]
     prompt = render(post, dimension, task)
     assert prompt is not None
-    assert prompt.template == f"{task}/{dimension}.v1"
+    assert prompt.template == f"{task}/{dimension}.v2"
     assert prompt.post_id == post.id and prompt.dimension == dimension
     assert [m["role"] for m in prompt.messages] == ["system", "user"]
     system, user = (m["content"] for m in prompt.messages)
@@ -57,27 +60,27 @@ def test_a_new_version_of_a_template_asks_its_dimension_anew_and_no_other(
     def count_asked() -> dict[str, int]:
         prompts._find_version.cache_clear()
         with AnswerStore(tmp_path / "a.sqlite") as store:
-            report = elicit(demo_posts[:60], store, source).report
+            report = elicit(demo_posts[:60], store, source, QuestionSettings.of(*ASKED)).report
         return {name: counts.asked for name, counts in report.counts.items()}
 
     first = count_asked()
     assert all(first.values())
     original = Path(prompts.__file__).with_name("templates")
     copy = shutil.copytree(original, tmp_path / "templates")
-    shutil.copy(copy / "ner" / "style.v1.jinja", copy / "ner" / "style.v2.jinja")
-    environment = prompts._environment().overlay(loader=jinja2.FileSystemLoader(copy))
-    monkeypatch.setattr(prompts, "_environment", lambda: environment)
-    assert count_asked() == {**dict.fromkeys(DIMENSIONS, 0), "style": first["style"]}
+    shutil.copy(copy / "ner" / "style.v2.jinja", copy / "ner" / "style.v3.jinja")
+    environment = prompts._environment(None).overlay(loader=jinja2.FileSystemLoader(copy))
+    monkeypatch.setattr(prompts, "_environment", lambda templates: environment)
+    assert count_asked() == {**dict.fromkeys(ASKED, 0), "style": first["style"]}
     prompts._find_version.cache_clear()
 
 
 def test_templates_differ_between_tasks(demo_posts: list[Post]) -> None:
-    for dimension in DIMENSIONS:
+    for dimension in ASKED:
         assert words(demo_posts[0], dimension, "ner") != words(demo_posts[0], dimension, "rel")
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("dimension", KNOWLEDGE)
+@pytest.mark.parametrize("dimension", GRAINS)
 def test_knowledge_prompts_are_blind_to_gold(
     demo_posts: list[Post], task: Task, dimension: Dimension
 ) -> None:
@@ -108,7 +111,7 @@ def test_augmentation_prompts_see_surfaces_but_no_types(
     assert (listed in user) == (dimension in ("style", "entity"))
 
 
-@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("dimension", ASKED)
 def test_a_post_cannot_close_its_fence(dimension: Dimension) -> None:
     first = Post(id="a", text="Oslo calls", caption="a fjord", entities=[entity(0, 4)])
     key = re.search(r"<post-(\w+)>", words(first, dimension))
@@ -145,10 +148,10 @@ def test_held_out_posts_are_not_augmented_and_labels_of_unlabelled_ones_are_not_
     post = Post(id="a", text="Oslo calls", caption="a fjord", entities=[entity(0, 4)])
     for split in ("dev", "test"):
         held_out = post.model_copy(update={"split": split})
-        assert {d for d in DIMENSIONS if render(held_out, d)} == set(KNOWLEDGE)
+        assert {d for d in DIMENSIONS if render(held_out, d)} == set(GRAINS)
     unlabelled = post.model_copy(update={"split": "unlabelled"})
     bare = unlabelled.model_copy(update={"entities": None})
-    for dimension in DIMENSIONS:
+    for dimension in ASKED:
         assert render(unlabelled, dimension) == render(bare, dimension)
     assert render(unlabelled, "entity") is None
     assert render(unlabelled, "style") is not None

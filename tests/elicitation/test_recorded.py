@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from spacy_mmcot.elicitation.elicit import elicit
+from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.recorded import RecordedSource, read_answers
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.types import DIMENSIONS, Post
+from spacy_mmcot.types import Post
 
 
 def write(path: Path, *lines: bytes) -> Path:
@@ -64,12 +65,12 @@ def test_the_demo_corpus_comes_through_whole(demo: Path, tmp_path: Path) -> None
         report = elicit(posts, store, RecordedSource(demo / "answers.jsonl")).report
         answers = store.answers()
     total = report.total()
-    assert total.rejected == total.missing == total.dropped_mentions == 0
+    assert total.rejected == total.missing == total.dropped == 0
     assert total.stored + total.not_applicable == 6 * 360
     for dimension in ("noun", "sentence", "multimodality"):
         assert report.counts[dimension].stored == 360  # type: ignore[index]
     for post in posts:
-        for dimension in DIMENSIONS:
+        for dimension in QuestionSettings().variants:
             value = getattr(answers[post.id], dimension)
             assert value in (None, getattr(recorded[post.id], dimension))
             assert (
@@ -89,12 +90,12 @@ def test_missing_answers_are_counted_and_asked_for_again(posts: list[Post], tmp_
     path = write(tmp_path / "a.jsonl", b'{"id": "p1", "sentence": "One."}')
     with AnswerStore(tmp_path / "a.sqlite") as store:
         counts = elicit(
-            posts[:3], store, RecordedSource(path), dimensions=["sentence"]
+            posts[:3], store, RecordedSource(path), settings=QuestionSettings.of("sentence")
         ).report.total()
         assert (counts.asked, counts.stored, counts.missing) == (3, 1, 2)
         write(path, b'{"id": "p1", "sentence": "One."}', b'{"id": "p0", "sentence": "Zero."}')
         counts = elicit(
-            posts[:3], store, RecordedSource(path), dimensions=["sentence"]
+            posts[:3], store, RecordedSource(path), settings=QuestionSettings.of("sentence")
         ).report.total()
         assert (counts.stored, counts.already_there, counts.missing) == (1, 1, 1)
         assert set(store.answers()) == {"p0", "p1"}
@@ -106,7 +107,9 @@ def test_posts_with_equal_text_keep_their_own_recorded_answers(tmp_path: Path) -
     )
     twins = [Post(id=i, text="the same words") for i in ("x", "y", "z")]
     with AnswerStore(tmp_path / "a.sqlite") as store:
-        counts = elicit(twins, store, RecordedSource(path), dimensions=["sentence"]).report.total()
+        counts = elicit(
+            twins, store, RecordedSource(path), settings=QuestionSettings.of("sentence")
+        ).report.total()
         assert (counts.stored, counts.missing) == (2, 1)
         assert {i: a.sentence for i, a in store.answers().items()} == {"x": "X.", "y": "Y."}
 
@@ -117,7 +120,7 @@ def test_a_corrected_file_replaces_the_answer_and_so_does_going_back(tmp_path: P
     with AnswerStore(tmp_path / "a.sqlite") as store:
         for text in ("First.", "Second.", "First."):
             write(path, json.dumps({"id": "x", "sentence": text}).encode())
-            elicit([post], store, RecordedSource(path), dimensions=["sentence"])
+            elicit([post], store, RecordedSource(path), settings=QuestionSettings.of("sentence"))
             assert store.answers()["x"].sentence == text
 
 
@@ -126,7 +129,9 @@ def test_a_recorded_answer_that_breaks_its_promise_is_rejected(
 ) -> None:
     path = write(tmp_path / "a.jsonl", b'{"id": "p0", "style": "somebody sings"}')
     with AnswerStore(tmp_path / "a.sqlite") as store:
-        counts = elicit(posts[:1], store, RecordedSource(path), dimensions=["style"]).report.total()
+        counts = elicit(
+            posts[:1], store, RecordedSource(path), settings=QuestionSettings.of("style")
+        ).report.total()
         assert counts.rejected == 1
         assert "'Anna0'" in (store.rejected()[0].reason or "")
         assert store.answers() == {}
