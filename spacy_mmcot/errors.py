@@ -324,8 +324,8 @@ class Errors:
         "was not initialised for: {labels}. Add it to the labels of initialize, or mend the data."
     )
     E604 = (
-        "[E604] {component} cannot be calibrated: no doc of the data has entity annotation. Name "
-        "labelled data that the pipeline was not trained on, such as the dev set."
+        "[E604] {component} cannot be calibrated: no doc of the data has entity annotation. "
+        "Give labelled data that the pipeline was not trained on, such as the dev set."
     )
     E740 = (
         "[E740] Parquet files need pyarrow, which is not installed. Install it with "
@@ -428,12 +428,13 @@ class Errors:
         "student={example}."
     )
     E727 = (
-        "[E727] There is nothing to report on. Name at least one trained pipeline with --pipeline "
-        "NAME=FOLDER, or what one has found with --predictions NAME=FILE.jsonl."
+        "[E727] Nothing to report on. Give at least one trained pipeline with --pipeline "
+        "NAME=FOLDER, or its predictions with --predictions NAME=FILE.jsonl."
     )
     E728 = (
-        "[E728] --with-knowledge {received!r} is none of the pipelines. Allowed: {allowed}. What "
-        "is read from predictions was found when they were written."
+        "[E728] --with-knowledge {received!r} is not one of the pipelines. Allowed: "
+        "{allowed}. Predictions files were written with or without knowledge and cannot be "
+        "changed here."
     )
     E713 = (
         "[E713] {path}: no doc has a picture, so there is nothing to measure. Name data whose "
@@ -449,13 +450,14 @@ class Errors:
         "wrote (training/student/model-best), or an installed pipeline package."
     )
     E701 = (
-        "[E701] {source} cannot be calibrated: it is no folder of a pipeline with mmcot_ner. Name "
-        "the folder that spaCy wrote (training/student/model-best), not a package."
+        "[E701] {source} cannot be calibrated: it is not the folder of a pipeline with "
+        "mmcot_ner. Give the folder that spaCy wrote (training/student/model-best), not a "
+        "package."
     )
     E705 = (
-        "[E705] {path}: no doc is labelled with what the pipeline finds ({pipeline}), entities or "
-        "relations, so there is nothing to score. Name labelled data, such as the dev or test "
-        "split."
+        "[E705] {path}: no doc is labelled with what the pipeline predicts ({pipeline}), "
+        "entities or relations, so there is nothing to score. Give labelled data, such as "
+        "the dev or test split."
     )
     E706 = "[E706] No run of the plan has the seed {seed}. Allowed: {allowed}."
     E702 = "[E702] {name!r} is no run of the plan. Allowed: {allowed}."
@@ -477,39 +479,39 @@ class Errors:
         "the cause and run the same command again; finished runs are kept."
     )
     E800 = (
-        "[E800] {path} holds other docs than {first}: {differences}. Write both anew with "
-        "`evaluate --predictions` on the same data."
+        "[E800] {path} and {first} are not about the same docs: {differences}. Write both "
+        "again with `evaluate --predictions` on the same data."
     )
     E801 = (
-        "[E801] The doc {id!r} has another {part} in {path} than in {first}. Write both anew with "
-        "`evaluate --predictions` on the same data."
+        "[E801] The doc {id!r} has a different {part} in {path} than in {first}. Write both "
+        "again with `evaluate --predictions` on the same data."
     )
     E802 = (
-        "[E802] {path}: there is nothing to compare: no doc is labelled with entities that every "
-        "pipeline finds itself, nor with relations that every one looks for. Name predictions on "
+        "[E802] {path}: there is nothing to compare: no doc is labelled with entities that "
+        "all pipelines predict, or with relations that all predict. Give predictions on "
         "labelled data."
     )
     E803 = (
-        "[E803] There are {baselines} baseline files and {students} student files. Name at least "
-        "one of each, and as many of the one as of the other: BASELINE STUDENT, and for further "
-        "seeds --baseline FILE --student FILE."
+        "[E803] There are {baselines} baseline files and {students} student files. Give the "
+        "same number of each: BASELINE STUDENT, and for further seeds --baseline FILE "
+        "--student FILE."
     )
-    E804 = "[E804] {options} were given together. Name one of them."
+    E804 = "[E804] {options} exclude each other. Give one of them."
     E805 = (
-        "[E805] {path}: no doc is labelled with entities, so no error can be counted. Name "
+        "[E805] {path}: no doc is labelled with entities, so no errors can be counted. Give "
         "predictions on labelled data, such as the dev split."
     )
     E806 = (
-        "[E806] {path}: the doc {id!r} has no confidence. Write the file anew with `evaluate "
-        "--predictions` and a pipeline with mmcot_ner."
+        "[E806] {path}: the doc {id!r} has no confidence. Write the file again with "
+        "`evaluate --predictions` and a pipeline with mmcot_ner."
     )
     E807 = (
-        "[E807] No threshold gives the F1 {target:.4f}: the best, {best:.4f}, has {threshold}. "
-        "Lower --target-f, or train or calibrate a better pipeline."
+        "[E807] No threshold gives the F1 {target:.4f}: the best is {best:.4f}, at "
+        "{threshold}. Lower --target-f, or train or calibrate a better pipeline."
     )
     E808 = (
-        "[E808] {path}: the docs number {first} and {second} (from 0) both have the id {id!r}. "
-        "Predictions need an id a doc: score the data in which it is there once."
+        "[E808] {path}: the docs number {first} and {second} (from 0) both have the id "
+        "{id!r}. Predictions need unique ids: remove the duplicate from the data."
     )
 
 
