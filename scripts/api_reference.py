@@ -47,9 +47,9 @@ PUBLIC = {
         "spacy_mmcot.types": [
             *("Post", "Entity", "PostRelation", "Answers", "NounItem", "EntityVariant")
         ],
-        "spacy_mmcot.corpus.rows": ["iter_records", "write_records"],
-        "spacy_mmcot.corpus.convert": ["to_doc"],
-        "spacy_mmcot.corpus.docbin": ["docbin_paths", "read_docs", "write_docs"],
+        "spacy_mmcot.corpus.posts": ["iter_records", "write_records"],
+        "spacy_mmcot.corpus.docs": ["make_doc"],
+        "spacy_mmcot.corpus.docbin": ["list_docbins", "read_docs", "write_docs"],
     },
     "Elicitation": {
         "spacy_mmcot.elicitation.elicit": ["elicit", "Money", "Result"],

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     # For type checkers and editors: the same names as in the table below.
     from .corpus.docbin import read_docs as read_docs
     from .corpus.docbin import write_docs as write_docs
+    from .corpus.docs import attach as attach
     from .corpus.extensions import Alignment as Alignment
-    from .corpus.extensions import attach as attach
     from .corpus.extensions import get_alignment as get_alignment
     from .corpus.extensions import get_pairs as get_pairs
     from .corpus.extensions import get_relations as get_relations
@@ -59,7 +59,7 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it.
 _MODULES = {
-    "attach": ".corpus.extensions",
+    "attach": ".corpus.docs",
     "register": ".corpus.extensions",
     "set_image": ".corpus.extensions",
     "get_relations": ".corpus.extensions",

@@ -83,7 +83,7 @@ class Errors:
         "spans of the same Doc."
     )
     E209 = (
-        "[E209] doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path or URL "
+        "[E209] doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path "
         "(text or pathlib.Path), a file's content (bytes), a PIL image, or None. Give one of these."
     )
     E210 = (

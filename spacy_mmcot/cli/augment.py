@@ -51,9 +51,9 @@ def augment(
     Labels follow their mentions into the new text; where that is not certain, no post is made.
     """
     from ..corpus.augment import augment as make
-    from ..corpus.formats import read_rows, relative_image
-    from ..corpus.posts import write_posts
-    from ..corpus.rows import Findings, write_records
+    from ..corpus.formats import make_image_relative, read_rows
+    from ..corpus.posts import write_posts, write_records
+    from ..corpus.rows import Findings
 
     findings = Findings(skip_invalid)
     names = {choice.value for choice in dimension} if dimension else {"style", "entity"}
@@ -61,9 +61,9 @@ def augment(
     old = [row.post for row in read_rows(posts, findings, set(), format="posts")]
     first, *others = _variants(answers, task)
     made, tallies = make(old, first, dimensions, others)
-    write_posts(output, (relative_image(new.post, output.parent) for new in made))
+    write_posts(output, (make_image_relative(new.post, output.parent) for new in made))
     write_records(answers_out, (new.answers for new in made if new.answers))
-    for line in findings.lines():
+    for line in findings.describe():
         print(line)
     _print_summary(tallies)
     print(f"{len(made)} new posts are in {output}, what is known about them in {answers_out}.")

@@ -20,8 +20,8 @@ from typing import Any, TypedDict
 
 import jinja2
 
-from ..pictures.decode import open_picture, small_jpeg
-from ..pictures.read import BadPicture, PicturePolicy, digest, read_picture
+from ..pictures.decode import make_thumbnail, open_picture
+from ..pictures.read import BadPicture, PicturePolicy, hash_picture, read_picture
 from ..types import AUGMENTATIONS, DIMENSIONS, Dimension, Post, Task
 from .replies import AnswerRejected
 
@@ -137,7 +137,7 @@ def _picture(path: Path, changed: int, size: int) -> Picture | None:
         open_picture(data, _POLICY)
     except BadPicture:
         return None
-    return Picture(path, digest(data))
+    return Picture(path, hash_picture(data))
 
 
 def data_url(picture: Picture) -> str:
@@ -145,7 +145,7 @@ def data_url(picture: Picture) -> str:
     AnswerRejected where it cannot be decoded."""
     try:
         data = read_picture(str(picture.path), _POLICY)
-        jpeg = small_jpeg(data, _POLICY, LONGEST_SIDE)
+        jpeg = make_thumbnail(data, _POLICY, LONGEST_SIDE)
     except BadPicture as error:
         reason = f"the picture {picture.path.name} {error}"
         raise AnswerRejected(reason, final=True) from None

@@ -24,11 +24,17 @@ from spacy.tokens import Doc
 from thinc.api import Model
 from torch import Tensor
 
-from ..docs import get_image
 from ..errors import Errors, MMCoTError, Warnings
 from ..files import replace_file
 from ..pictures.decode import decode_picture
-from ..pictures.read import BadPicture, PicturePolicy, digest, read_picture
+from ..pictures.read import (
+    BadPicture,
+    PicturePolicy,
+    get_image,
+    hash_picture,
+    is_address,
+    read_picture,
+)
 from ..types import ID_KEY
 
 Array = NDArray[Any]
@@ -264,7 +270,7 @@ def report_bad_picture(doc: Doc, problem: BadPicture, policy: PicturePolicy) -> 
 
 def _identify(value: str | bytes, policy: PicturePolicy) -> tuple[str, str | bytes]:
     """The picture's digest, and the path or content to read it from. Raises BadPicture."""
-    if isinstance(value, str) and "://" not in value:
+    if isinstance(value, str) and not is_address(value):
         try:
             status = Path(value).stat()
         except (OSError, ValueError):
@@ -273,10 +279,10 @@ def _identify(value: str | bytes, policy: PicturePolicy) -> tuple[str, str | byt
             identity = (status.st_mtime_ns, status.st_size, status.st_ino)
             return _file_digest(value, policy, *identity), value
     data = read_picture(value, policy)
-    return digest(data), data
+    return hash_picture(data), data
 
 
 @functools.lru_cache(maxsize=65536)
 def _file_digest(value: str, policy: PicturePolicy, changed: int, size: int, inode: int) -> str:
     """Reads a file once while it stays as it is: epochs ask again and again."""
-    return digest(read_picture(value, policy))
+    return hash_picture(read_picture(value, policy))

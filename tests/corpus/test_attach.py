@@ -136,4 +136,4 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines() == ["[]", "spacy_mmcot.corpus.extensions", "False"]
+    assert done.stdout.splitlines() == ["[]", "spacy_mmcot.corpus.docs", "False"]

@@ -159,7 +159,7 @@ def test_answers_about_other_posts_are_noticed(
     answers = jsonl("answers.jsonl", {"id": "other", "sentence": "What?"})
     result = command("convert", posts, "-o", tmp_path / "out", "--answers", answers)
     assert result.exit_code == 0, result.output
-    assert "answers files that speak of none of the posts: 1" in result.output
+    assert "answers files about none of the posts: 1" in result.output
 
 
 def test_later_answers_win(command: Command, jsonl: Jsonl, tmp_path: Path) -> None:

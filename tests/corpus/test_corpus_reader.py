@@ -9,8 +9,8 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import DocBin
 
-from spacy_mmcot.corpus.convert import to_doc
 from spacy_mmcot.corpus.docbin import write_docs
+from spacy_mmcot.corpus.docs import make_doc
 from spacy_mmcot.corpus.reader import Corpus
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import (
@@ -39,12 +39,12 @@ ANSWERS = Answers(id="a", noun=[NounItem(mention="Anna", kind="person")], senten
 @pytest.fixture
 def folder(tmp_path: Path, nlp: Language) -> Path:
     """Two files: a labelled document with all that stages add, and two unlabelled ones."""
-    doc = to_doc(nlp, POST, ANSWERS)
+    doc = make_doc(nlp, POST, ANSWERS)
     doc.user_data[SOFT_LABELS_KEY] = b"soft"
     doc.user_data[PROMPT_TARGET_KEY] = b"target"
     write_docs(tmp_path / "train.spacy", [doc])
     unlabelled = [
-        to_doc(nlp, POST.model_copy(update={"id": name, "split": "unlabelled"}), ANSWERS)
+        make_doc(nlp, POST.model_copy(update={"id": name, "split": "unlabelled"}), ANSWERS)
         for name in ("b", "c")
     ]
     write_docs(tmp_path / "unlabelled.spacy", unlabelled)
