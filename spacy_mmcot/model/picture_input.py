@@ -172,9 +172,7 @@ class DiskCache:
     def __init__(self, folder: Path, megabytes: float):
         self._folder = folder
         self._limit = int(megabytes * 1e6)
-        self._bytes: int | None = (
-            None  # None until the folder was read; written by other processes: not counted
-        )
+        self._room = 0  # bytes until the folder is looked through again
 
     def get(self, name: str) -> Array | None:
         path = self._folder / f"{name}.npy"
@@ -188,39 +186,31 @@ class DiskCache:
     def put(self, name: str, array: Array) -> None:
         if array.nbytes > self._limit:
             return
-        try:
+        with suppress(OSError, MMCoTError):
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{name}.npy"
             with replace_file(path, durable=False) as temporary, open(temporary, "wb") as file:
                 numpy.save(file, array, allow_pickle=False)
-            if self._bytes is None:
-                self._bytes = sum(size for _, size, _ in self._files())
-            else:
-                self._bytes += path.stat().st_size
-            if self._bytes > self._limit:
+            self._room -= array.nbytes
+            if self._room < 0:
                 self._evict()
-        except (OSError, MMCoTError):
-            return
-
-    def _files(self) -> list[tuple[float, int, Path]]:
-        files = []
-        for path in self._folder.glob("*.npy"):
-            try:
-                status = path.stat()
-            except OSError:
-                continue
-            files.append((status.st_mtime, status.st_size, path))
-        return files
 
     def _evict(self) -> None:
-        files = sorted(self._files())
-        self._bytes = sum(size for _, size, _ in files)
-        for _, size, path in files:
-            # Down to nine tenths, so that a full cache is not swept at every write.
-            if self._bytes <= 0.9 * self._limit:
-                break
-            path.unlink(missing_ok=True)
-            self._bytes -= size
+        """Keep to the limit. Deletes down to nine tenths, so that a full cache is not looked
+        through at every write."""
+        files = []
+        for path in self._folder.glob("*.npy"):
+            with suppress(OSError):  # another process deleted it
+                status = path.stat()
+                files.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in files)
+        if total > self._limit:
+            for _, size, path in sorted(files):
+                if total <= 0.9 * self._limit:
+                    break
+                path.unlink(missing_ok=True)
+                total -= size
+        self._room = self._limit - total
 
 
 class FoundPictures(NamedTuple):
