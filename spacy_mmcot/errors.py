@@ -252,17 +252,17 @@ class Errors:
         "exported from, and export that again."
     )
     E500 = (
-        "[E500] The soft labels on the training docs speak of the tags {unknown}, which the "
-        "component does not have: {allowed}. Initialise the student from data that holds the "
-        "teacher's labels, or teach again with a teacher of the same labels."
+        "[E500] The soft labels on the training docs have the labels {unknown}, which the "
+        "component does not have: {allowed}. Initialise the student from data with the teacher's labels, or "
+        "teach again with a teacher that has the student's labels."
     )
     E501 = (
         "[E501] The soft labels on a training doc cover {rows} tokens, but the doc has {tokens}. "
         "Run `spacy-mmcot teach` again on the docs as they are tokenized now."
     )
     E502 = (
-        "[E502] The pipeline has no component that can teach: {pipeline}. Name a trained teacher "
-        "pipeline with mmcot_ner in it."
+        "[E502] The pipeline has no component that predicts soft labels: {pipeline}. Name a "
+        "trained pipeline with mmcot_ner or mmcot_rel."
     )
     E503 = (
         "[E503] A prompt target on a training doc holds {found} numbers, but the prompt has "
@@ -274,8 +274,8 @@ class Errors:
         "{pipeline}. Name an encoder source with --knowledge-encoder."
     )
     E505 = (
-        "[E505] The teachers do not agree on their {what}: {first} against {other}. Teachers that "
-        "label together must be trained on data with the same labels."
+        "[E505] The teachers have different {what}: {first} and {other}. Train them on data with "
+        "the same labels."
     )
     E506 = (
         "[E506] {paths}: no doc has a conclusion. Elicit the question `conclusion` and convert the "
@@ -295,8 +295,8 @@ class Errors:
         "labels to initialize, or call add_label before nlp.initialize."
     )
     E601 = (
-        "[E601] {component} is initialised for the labels {labels} and cannot learn {label!r} "
-        "any more. Add labels before nlp.initialize, or initialise anew."
+        "[E601] {component} is initialised for the labels {labels}; {label!r} cannot be added "
+        "now. Add labels before nlp.initialize, or initialise again."
     )
     E602 = (
         "[E602] {component} is not initialised. Load a trained pipeline, or call nlp.initialize "
@@ -312,16 +312,16 @@ class Errors:
         "pipeline where no relations are wanted (--nlp.pipeline)."
     )
     E612 = (
-        "[E612] A mention of a training doc stands at the characters {start} to {end}, which its "
-        "text does not have: {text!r}. Convert, and teach, again from the texts as they are now."
+        "[E612] A soft relation on a training doc has a mention at the characters {start} to "
+        "{end}, which are outside its text: {text!r}. Convert and teach again from the current texts."
     )
     E613 = (
         "[E613] {component}: labels is {received}. Allowed: what `spacy init labels` writes for "
         "it, an object with labels, types, legal and log_prior."
     )
     E603 = (
-        "[E603] {component}: the training data holds the label {label!r}, which the component "
-        "was not initialised for: {labels}. Add it to the labels of initialize, or mend the data."
+        "[E603] {component}: the training data has the label {label!r}, which the component was "
+        "not initialised for: {labels}. Add it to the labels of initialize, or correct the data."
     )
     E604 = (
         "[E604] {component} cannot be calibrated: no doc of the data has entity annotation. "
