@@ -253,8 +253,8 @@ class Errors:
     )
     E500 = (
         "[E500] The soft labels on the training docs have the labels {unknown}, which the "
-        "component does not have: {allowed}. Initialise the student from data with the teacher's labels, or "
-        "teach again with a teacher that has the student's labels."
+        "component does not have: {allowed}. Initialise the student from data with the teacher's "
+        "labels, or teach again with a teacher that has the student's labels."
     )
     E501 = (
         "[E501] The soft labels on a training doc cover {rows} tokens, but the doc has {tokens}. "
@@ -313,7 +313,8 @@ class Errors:
     )
     E612 = (
         "[E612] A soft relation on a training doc has a mention at the characters {start} to "
-        "{end}, which are outside its text: {text!r}. Convert and teach again from the current texts."
+        "{end}, which are outside its text: {text!r}. Convert and teach again from the current "
+        "texts."
     )
     E613 = (
         "[E613] {component}: labels is {received}. Allowed: what `spacy init labels` writes for "
