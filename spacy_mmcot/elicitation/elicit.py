@@ -23,6 +23,7 @@ from .engine import Ending, Engine, Pace
 from .prices import Prices, estimate
 from .prompts import QuestionSettings
 from .questions import Elicitation, Report, Source
+from .replies import Usage
 from .store import AnswerStore, answer_key
 
 
@@ -101,26 +102,17 @@ class PlannedDimension:
     not_applicable: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
-    cost: float | None = 0.0
-    batch_cost: float | None = 0.0
+    cost: float | None = None
+    batch_cost: float | None = None
 
 
 def sum_plan(planned: Iterable[PlannedDimension]) -> PlannedDimension:
     """All dimensions together; without costs where one has none."""
-    total = PlannedDimension("")
-    for row in planned:
-        total.requests += row.requests
-        total.there += row.there
-        total.not_applicable += row.not_applicable
-        total.input_tokens += row.input_tokens
-        total.output_tokens += row.output_tokens
-        total.cost = _add(total.cost, row.cost)
-        total.batch_cost = _add(total.batch_cost, row.batch_cost)
+    total, rows = PlannedDimension("", cost=0.0, batch_cost=0.0), list(planned)
+    for name in list(vars(total))[1:]:
+        values = [getattr(row, name) for row in rows]
+        setattr(total, name, None if None in values else sum(values))
     return total
-
-
-def _add(left: float | None, right: float | None) -> float | None:
-    return None if left is None or right is None else left + right
 
 
 def plan(
@@ -137,9 +129,6 @@ def plan(
     """
     planned = {name: PlannedDimension(source.model_for(name)) for name in settings.variants}
     found = {row.model: prices.find(row.model) for row in planned.values()}
-    for row in planned.values():
-        if found[row.model] is None:
-            row.cost = row.batch_cost = None
     outputs = {} if store is None else read_mean_output(store)
     asked: set[str] = set()
     for post in posts:
@@ -155,14 +144,14 @@ def plan(
                 row.there += 1
                 continue
             asked.add(key)
-            price = found[row.model]
-            usage = estimate(prompt, price, outputs.get((row.model, dimension)))
+            usage = estimate(prompt, found[row.model], outputs.get((row.model, dimension)))
             row.requests += 1
             row.input_tokens += usage.input
             row.output_tokens += usage.output
-            if price is not None:
-                row.cost = _add(row.cost, price.cost(usage))
-                row.batch_cost = _add(row.batch_cost, price.cost(usage, batch=True))
+    for row in planned.values():
+        price, usage = found[row.model], Usage(row.input_tokens, 0, row.output_tokens)
+        if price is not None:
+            row.cost, row.batch_cost = price.cost(usage), price.cost(usage, batch=True)
     return planned
 
 
