@@ -15,9 +15,10 @@ from ..types import DIMENSIONS, Post, Task
 if TYPE_CHECKING:
     from ..elicitation.elicit import ElicitConfig
 
-# typer takes enums for options that repeat, not Literals.
+# typer takes enums for options that repeat, not Literals. No option names the scheme that a
+# conclusion is asked with.
 DimensionChoice = Enum(  # type: ignore[misc]
-    "DimensionChoice", {name: name for name in DIMENSIONS}, type=str
+    "DimensionChoice", {name: name for name in DIMENSIONS if name != "conclusion"}, type=str
 )
 
 ConfigOption = Annotated[

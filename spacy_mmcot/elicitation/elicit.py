@@ -15,13 +15,13 @@ import srsly
 
 from ..errors import Errors, MMCoTError, explain, first_line
 from ..files import read_bytes
-from ..types import AUGMENTATIONS, DIMENSIONS, Dimension, Post, Task
+from ..types import AUGMENTATIONS, Dimension, Post, Task
 from .batches import BatchPace, BatchRunner
 from .claims import Claims, Ledger, read_mean_output
 from .client import OpenAISource
 from .engine import Ending, Engine, Pace
 from .prices import Prices, estimate
-from .prompts import QuestionSettings
+from .prompts import KINDS, QuestionSettings
 from .questions import Elicitation, Report, Source
 from .replies import Usage
 from .store import AnswerStore, answer_key
@@ -42,7 +42,7 @@ class ElicitConfig(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     dimensions: dict[Dimension, Ask] = pydantic.Field(
-        default_factory=lambda: {name: Ask() for name in DIMENSIONS}
+        default_factory=lambda: {name: Ask() for name in KINDS}
     )
 
     @pydantic.field_validator("dimensions")
@@ -51,9 +51,11 @@ class ElicitConfig(pydantic.BaseModel):
         if not asks:
             raise ValueError("no dimension is named")
         for name, ask in asks.items():
+            if name not in KINDS:
+                raise ValueError(f"{name} has no prompts")
             if ask.variants > 1 and name not in AUGMENTATIONS:
                 raise ValueError(f"{name} has {ask.variants} variants, but it is knowledge")
-        return {name: asks[name] for name in DIMENSIONS if name in asks}
+        return {name: asks[name] for name in KINDS if name in asks}
 
     def variants(self) -> Mapping[Dimension, int]:
         return {name: ask.variants for name, ask in self.dimensions.items()}
@@ -63,7 +65,7 @@ class ElicitConfig(pydantic.BaseModel):
 
     def only(self, names: set[str]) -> ElicitConfig:
         """Restricted to the named dimensions; ones it does not have are asked plainly."""
-        asks = {name: self.dimensions.get(name, Ask()) for name in DIMENSIONS if name in names}
+        asks = {name: self.dimensions.get(name, Ask()) for name in KINDS if name in names}
         return ElicitConfig(dimensions=asks)
 
 
@@ -187,7 +189,7 @@ def elicit(
     store: AnswerStore,
     source: Source,
     task: Task = "ner",
-    dimensions: Mapping[Dimension, int] | Iterable[Dimension] = DIMENSIONS,
+    dimensions: Mapping[Dimension, int] | Iterable[Dimension] = tuple(KINDS),
     *,
     pace: Pace | None = None,
     money: Money | None = None,

@@ -22,7 +22,7 @@ import jinja2
 
 from ..pictures.decode import make_thumbnail, open_picture
 from ..pictures.read import BadPicture, PicturePolicy, hash_picture, read_picture
-from ..types import AUGMENTATIONS, DIMENSIONS, Dimension, Post, Task
+from ..types import AUGMENTATIONS, Dimension, Post, Task
 from .replies import AnswerRejected
 
 _TEXT = {"type": "string"}
@@ -80,7 +80,7 @@ class QuestionSettings:
     paths start from, for a model that sees."""
 
     task: Task = "ner"
-    variants: Mapping[Dimension, int] = field(default_factory=lambda: dict.fromkeys(DIMENSIONS, 1))
+    variants: Mapping[Dimension, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 1))
     pictures: Path | None = None
 
     @classmethod

@@ -141,9 +141,9 @@ class AnswerStore(Database):
         values: dict[str, dict[str, Any]] = {}
         for post_id, dimension, value in self.fetch(
             "SELECT post_id, dimension, value FROM answers "
-            "WHERE task = ? AND status = 'ok' AND (variant = ? OR dimension IN (?, ?, ?)) "
-            "ORDER BY post_id, seq",
-            *(task, variant, *KNOWLEDGE),
+            "WHERE task = ? AND status = 'ok' AND "
+            "(variant = ? OR dimension IN (SELECT value FROM json_each(?))) ORDER BY post_id, seq",
+            *(task, variant, json.dumps(KNOWLEDGE)),
         ):
             values.setdefault(post_id, {})[dimension] = self._load_value(post_id, dimension, value)
         return {i: Answers.model_validate({"id": i, **by_name}) for i, by_name in values.items()}

@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from spacy_mmcot.elicitation.prompts import KINDS
 from spacy_mmcot.elicitation.store import AnswerStore, load_answers
-from spacy_mmcot.types import DIMENSIONS, Post
+from spacy_mmcot.types import Post
 from tests.llm_server import LLMServer, quoted, sensible_answer
 
 KEY = "sk-very-secret-0815"
@@ -59,7 +60,7 @@ def rows(output: str) -> dict[str, list[int]]:
     table = {}
     for line in output.splitlines():
         words = line.split()
-        if words and words[0] in (*DIMENSIONS, "all") and words[1:] and words[1].isdigit():
+        if words and words[0] in (*KINDS, "all") and words[1:] and words[1].isdigit():
             table[words[0]] = [int(word) for word in words[1:]]
     return table
 
@@ -79,7 +80,7 @@ def test_recorded_answers_of_the_demo(run: Command, demo: Path, tmp_path: Path) 
     assert "2160 of 2160" in first.stdout and "\x1b" not in first.stdout
     table = rows(first.stdout)
     assert table["noun"] == [360, 360, 0, 0, 0, 0, 0, 0]
-    assert [name for name in table if name != "all"] == list(DIMENSIONS)
+    assert [name for name in table if name != "all"] == list(KINDS)
     before = store.read_bytes()
     second = run(demo / "posts.jsonl", store, "--recorded", recorded)
     assert rows(second.stdout)["all"][:3] == [0, 0, table["all"][1]]
@@ -377,8 +378,8 @@ def test_plan_says_what_a_run_will_cost(command: Command, posts_file: Path, tmp_
 
     output = plan(posts_file, "--model", "strange")
     lines = [line.split() for line in output.splitlines() if line.strip()]
-    table = {words[0]: words for words in lines if words[0] in DIMENSIONS}
-    assert set(table) == set(DIMENSIONS) and table["noun"][2:5] == ["12", "0", "0"]
+    table = {words[0]: words for words in lines if words[0] in KINDS}
+    assert set(table) == set(KINDS) and table["noun"][2:5] == ["12", "0", "0"]
     assert table["noun"][-2:] == ["?", "?"] and "name a table with --prices" in output
     prices = tmp_path / "prices.json"
     prices.write_text('{"strange": {"input": 1000000, "output": 0}}')

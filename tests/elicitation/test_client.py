@@ -12,9 +12,10 @@ from spacy_mmcot.elicitation.claims import read_total_spend
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Pace
+from spacy_mmcot.elicitation.prompts import KINDS
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.types import DIMENSIONS, Post
+from spacy_mmcot.types import Post
 from tests.llm_server import LLMServer, completion, quoted, sensible_answer
 
 KEY = "sk-very-secret-0815"
@@ -36,7 +37,7 @@ def test_good_answers_of_all_dimensions(
     llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     report = elicit(posts, store, source(llm_server, temperature=0.0)).report
-    for dimension in DIMENSIONS:
+    for dimension in KINDS:
         counts = report.counts[dimension]
         assert (counts.asked, counts.stored) == (12, 12)
     answers = store.answers()["p3"]

@@ -14,7 +14,7 @@ from spacy_mmcot.elicitation.prompts import KINDS, QuestionSettings, render
 from spacy_mmcot.elicitation.replies import Usage
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.types import DIMENSIONS, Post
+from spacy_mmcot.types import Post
 from tests.llm_server import LLMServer
 
 
@@ -98,7 +98,7 @@ def test_the_plan_counts_what_a_run_then_asks(
     source = OpenAISource(
         OpenAISettings("gpt-4o-mini", models, base_url=llm_server.url, api_key="any")  # type: ignore[arg-type]
     )
-    dimensions = {**dict.fromkeys(DIMENSIONS, 1), "style": 2}
+    dimensions = {**dict.fromkeys(KINDS, 1), "style": 2}
     held_out = [post.model_copy(update={"split": "test"}) for post in posts[:3]]
     every = [*held_out, *posts[3:]]
     settings = QuestionSettings(variants=dimensions)

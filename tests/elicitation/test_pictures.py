@@ -10,9 +10,9 @@ import pytest
 
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
-from spacy_mmcot.elicitation.prompts import LONGEST_SIDE, data_url, find_picture, render
+from spacy_mmcot.elicitation.prompts import KINDS, LONGEST_SIDE, data_url, find_picture, render
 from spacy_mmcot.elicitation.store import AnswerStore
-from spacy_mmcot.types import DIMENSIONS, Post
+from spacy_mmcot.types import Post
 from tests.llm_server import LLMServer, user_text
 
 
@@ -78,9 +78,9 @@ def test_a_model_that_sees_gets_the_picture_and_others_the_caption(
 
 def test_without_a_picture_and_a_caption_a_dimension_does_not_apply(folder: Path) -> None:
     seen = Post(id="a", text="Oslo calls", image="small.png")
-    applies = {d for d in DIMENSIONS if render(seen, d, pictures=folder)}
+    applies = {d for d in KINDS if render(seen, d, pictures=folder)}
     assert applies == {"noun", "sentence", "multimodality", "style", "image"}
-    assert {d for d in DIMENSIONS if render(seen, d)} == {"noun", "sentence", "style"}
+    assert {d for d in KINDS if render(seen, d)} == {"noun", "sentence", "style"}
 
 
 def test_the_demo_pictures_can_all_be_sent(demo: Path) -> None:

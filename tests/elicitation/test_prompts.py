@@ -10,11 +10,12 @@ import pytest
 
 from spacy_mmcot.elicitation import prompts
 from spacy_mmcot.elicitation.elicit import elicit
-from spacy_mmcot.elicitation.prompts import list_surfaces, render
+from spacy_mmcot.elicitation.prompts import KINDS, list_surfaces, render
 from spacy_mmcot.elicitation.recorded import RecordedSource
 from spacy_mmcot.elicitation.store import AnswerStore
-from spacy_mmcot.types import AUGMENTATIONS, DIMENSIONS, KNOWLEDGE, Dimension, Entity, Post, Task
+from spacy_mmcot.types import AUGMENTATIONS, Dimension, Entity, Post, Task
 
+KNOWLEDGE: tuple[Dimension, ...] = ("noun", "sentence", "multimodality")
 TASKS: tuple[Task, ...] = ("ner", "rel")
 
 
@@ -31,7 +32,7 @@ def words(post: Post, dimension: Dimension, task: Task = "ner") -> str:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("dimension", KINDS)
 def test_every_dimension_renders_both_parts(
     demo_posts: list[Post], task: Task, dimension: Dimension
 ) -> None:
@@ -67,12 +68,12 @@ def test_a_new_version_of_a_template_asks_its_dimension_anew_and_no_other(
     shutil.copy(copy / "ner" / "style.v1.jinja", copy / "ner" / "style.v2.jinja")
     environment = prompts._environment().overlay(loader=jinja2.FileSystemLoader(copy))
     monkeypatch.setattr(prompts, "_environment", lambda: environment)
-    assert count_asked() == {**dict.fromkeys(DIMENSIONS, 0), "style": first["style"]}
+    assert count_asked() == {**dict.fromkeys(KINDS, 0), "style": first["style"]}
     prompts._find_version.cache_clear()
 
 
 def test_templates_differ_between_tasks(demo_posts: list[Post]) -> None:
-    for dimension in DIMENSIONS:
+    for dimension in KINDS:
         assert words(demo_posts[0], dimension, "ner") != words(demo_posts[0], dimension, "rel")
 
 
@@ -108,7 +109,7 @@ def test_augmentation_prompts_see_surfaces_but_no_types(
     assert (listed in user) == (dimension in ("style", "entity"))
 
 
-@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("dimension", KINDS)
 def test_a_post_cannot_close_its_fence(dimension: Dimension) -> None:
     first = Post(id="a", text="Oslo calls", caption="a fjord", entities=[entity(0, 4)])
     key = re.search(r"<post-(\w+)>", words(first, dimension))
@@ -136,7 +137,7 @@ def test_a_caption_cannot_close_its_fence() -> None:
 @pytest.mark.parametrize("caption", [None, "", "  "])
 def test_what_needs_a_picture_does_not_apply_without_a_caption(caption: str | None) -> None:
     post = Post(id="a", text="Oslo", image="a.png", caption=caption, entities=[entity(0, 4)])
-    applies = {d for d in DIMENSIONS if render(post, d) is not None}
+    applies = {d for d in KINDS if render(post, d) is not None}
     assert applies == {"noun", "sentence", "style", "entity"}
     assert "picture" not in words(post, "sentence")
 
@@ -145,10 +146,10 @@ def test_held_out_posts_are_not_augmented_and_labels_of_unlabelled_ones_are_not_
     post = Post(id="a", text="Oslo calls", caption="a fjord", entities=[entity(0, 4)])
     for split in ("dev", "test"):
         held_out = post.model_copy(update={"split": split})
-        assert {d for d in DIMENSIONS if render(held_out, d)} == set(KNOWLEDGE)
+        assert {d for d in KINDS if render(held_out, d)} == set(KNOWLEDGE)
     unlabelled = post.model_copy(update={"split": "unlabelled"})
     bare = unlabelled.model_copy(update={"entities": None})
-    for dimension in DIMENSIONS:
+    for dimension in KINDS:
         assert render(unlabelled, dimension) == render(bare, dimension)
     assert render(unlabelled, "entity") is None
     assert render(unlabelled, "style") is not None

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from spacy_mmcot.elicitation.elicit import elicit
+from spacy_mmcot.elicitation.prompts import KINDS
 from spacy_mmcot.elicitation.recorded import RecordedSource, read_answers
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.types import DIMENSIONS, Post
+from spacy_mmcot.types import Post
 
 
 def write(path: Path, *lines: bytes) -> Path:
@@ -69,7 +70,7 @@ def test_the_demo_corpus_comes_through_whole(demo: Path, tmp_path: Path) -> None
     for dimension in ("noun", "sentence", "multimodality"):
         assert report.counts[dimension].stored == 360  # type: ignore[index]
     for post in posts:
-        for dimension in DIMENSIONS:
+        for dimension in KINDS:
             value = getattr(answers[post.id], dimension)
             assert value in (None, getattr(recorded[post.id], dimension))
             assert (
