@@ -68,7 +68,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     nlp = spacy.load(PIPELINE)
     with PipelineWorker(nlp, extract_findings, batch_size=BATCH_SIZE, waiting=WAITING) as worker:
         worker("The first document makes the pipeline ready.")
-        # What is loaded stays: Python's collector, which stops all threads, need not walk it again.
+        # Python's garbage collector stops all threads. What is loaded stays, so it need not look
+        # at that again.
         gc.collect()
         gc.freeze()
         app.state.worker = worker
