@@ -56,8 +56,9 @@ PUBLIC = {
         "spacy_mmcot.elicitation.questions": ["Source"],
         "spacy_mmcot.elicitation.prompts": ["Prompt"],
         "spacy_mmcot.elicitation.replies": ["Reply", "Usage", "AnswerRejected", "Unavailable"],
-        "spacy_mmcot.elicitation.store": ["AnswerStore", "load_answers"],
-        "spacy_mmcot.elicitation.recorded": ["RecordedSource", "read_answers"],
+        "spacy_mmcot.elicitation.store": [
+            *("AnswerStore", "load_answers", "RecordedSource", "read_answers"),
+        ],
     },
     "Distillation": {
         "spacy_mmcot.distillation.teach": ["teach"],

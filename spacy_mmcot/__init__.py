@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from .elicitation.elicit import elicit as elicit
     from .elicitation.prompts import Prompt as Prompt
     from .elicitation.questions import Source as Source
-    from .elicitation.recorded import RecordedSource as RecordedSource
     from .elicitation.replies import AnswerRejected as AnswerRejected
     from .elicitation.replies import Reply as Reply
     from .elicitation.replies import Unavailable as Unavailable
     from .elicitation.replies import Usage as Usage
     from .elicitation.store import AnswerStore as AnswerStore
+    from .elicitation.store import RecordedSource as RecordedSource
     from .elicitation.store import load_answers as load_answers
     from .errors import MMCoTError as MMCoTError
     from .errors import UsageError as UsageError
@@ -84,7 +84,7 @@ _MODULES = {
     "AnswerStore": ".elicitation.store",
     "load_answers": ".elicitation.store",
     "Source": ".elicitation.questions",
-    "RecordedSource": ".elicitation.recorded",
+    "RecordedSource": ".elicitation.store",
     "Prompt": ".elicitation.prompts",
     "Reply": ".elicitation.replies",
     "Usage": ".elicitation.replies",

@@ -11,8 +11,7 @@ import pytest
 from spacy_mmcot.elicitation import prompts
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.prompts import KINDS, list_surfaces, render
-from spacy_mmcot.elicitation.recorded import RecordedSource
-from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.elicitation.store import AnswerStore, RecordedSource
 from spacy_mmcot.types import AUGMENTATIONS, Dimension, Entity, Post, Task
 
 KNOWLEDGE: tuple[Dimension, ...] = ("noun", "sentence", "multimodality")
