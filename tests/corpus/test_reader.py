@@ -136,5 +136,5 @@ def test_spacy_debug_data_reads_it(
     overrides = {"paths.train": train, "paths.dev": train}
     # It exits with 1 where there are too few labelled docs for a label, as here.
     with pytest.raises(SystemExit):
-        debug_data(tmp_path / "config.cfg", config_overrides=overrides, ignore_warnings=True)
+        debug_data(tmp_path / "config.cfg", config_overrides=overrides, silent=False)
     assert "1 training docs" in capsys.readouterr().out
