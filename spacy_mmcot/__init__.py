@@ -39,11 +39,14 @@ if TYPE_CHECKING:
     from .errors import MMCoTError as MMCoTError
     from .errors import UsageError as UsageError
     from .evaluation.evaluate import evaluate as evaluate
+    from .model.picture_input import CacheSettings as CacheSettings
+    from .model.vision import make_vision_model as make_vision_model
     from .pictures.read import PicturePolicy as PicturePolicy
     from .production.annotate import AnnotateResult as AnnotateResult
     from .production.annotate import AnnotateSettings as AnnotateSettings
     from .production.annotate import annotate as annotate
     from .production.annotate import extract_findings as extract_findings
+    from .production.export import export as export
     from .production.tables import ColumnNames as ColumnNames
     from .production.worker import Busy as Busy
     from .production.worker import PipelineWorker as PipelineWorker
@@ -97,9 +100,12 @@ _MODULES = {
     "AnnotateResult": ".production.annotate",
     "ColumnNames": ".production.tables",
     "extract_findings": ".production.annotate",
+    "export": ".production.export",
     "PipelineWorker": ".production.worker",
     "Busy": ".production.worker",
     "PicturePolicy": ".pictures.read",
+    "CacheSettings": ".model.picture_input",
+    "make_vision_model": ".model.vision",
     "MMCoTError": ".errors",
     "UsageError": ".errors",
 }

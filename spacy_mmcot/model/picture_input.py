@@ -66,8 +66,12 @@ class PictureSettings:
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """Where prepared pictures are kept. folder: on disk, None for the user's cache folder;
-    disk_mb, memory_mb: most megabytes, 0 for none."""
+    """Where prepared pictures are cached, and how much of them.
+
+    folder: folder on disk; None for spacy-mmcot/pictures in the user's cache folder.
+    disk_mb: maximum size on disk, in megabytes; 0 for none.
+    memory_mb: maximum size in memory, in megabytes.
+    """
 
     folder: str | None
     disk_mb: float
