@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..types import AUGMENTATIONS, Augmentation, Task
+from .convert import print_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ..corpus.augment import Tally
     from ..types import Answers
@@ -43,7 +44,7 @@ def augment(
     ] = None,
     task: Annotated[Task, typer.Option(help="Which answers of a store.")] = "ner",
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Leave broken rows out and list them.")
+        bool, typer.Option("--skip-invalid", help="Leave invalid rows out and list them.")
     ] = False,
 ) -> None:
     """Make new training posts from the labelled ones and an LLM's rewritings of them.
@@ -82,23 +83,11 @@ def _variants(path: Path, task: Task) -> Iterator[Mapping[str, Answers]]:
 
 
 def _print_summary(tallies: Mapping[Augmentation, Tally]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("dimension", no_wrap=True)
-    for heading in ("made", "no answer", "impossible", "rejected"):
-        table.add_column(heading, justify="right")
+    counts: dict[str, Sequence[int]] = {}
     for name, tally in tallies.items():
-        counts = (
-            tally.made,
-            tally.unanswered,
-            tally.impossible,
-            sum(map(len, tally.rejected.values())),
-        )
-        table.add_row(name, *map(str, counts))
-    Console().print(table)
+        rejected = sum(map(len, tally.rejected.values()))
+        counts[name] = (tally.made, tally.unanswered, tally.impossible, rejected)
+    print_counts(["dimension", "made", "no answer", "impossible", "rejected"], counts)
     for name, tally in tallies.items():
         for reason, ids in tally.rejected.items():
             more = "" if len(ids) <= _SHOWN else ", ..."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -185,9 +185,6 @@ def _write_docs(
 
 def print_summary(rows: Sequence[Row], findings: Findings, *, keep_mentions: bool = False) -> None:
     """Print how many posts, entities... each split has, and the findings."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
 
     def is_hidden(row: Row) -> bool:
         return row.post.entities is None or row.post.split == "unlabelled"
@@ -211,16 +208,26 @@ def print_summary(rows: Sequence[Row], findings: Findings, *, keep_mentions: boo
     for heading in ("pairs", "caption", "picture"):
         if not any(map(columns[heading], rows)):
             del columns[heading]
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("split", no_wrap=True)
-    for heading in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name in SPLITS:
-        group = [row for row in rows if row.post.split == name]
-        if group:
-            table.add_row(name, *(str(sum(map(count, group))) for count in columns.values()))
-    table.add_section()
-    table.add_row("all", *(str(sum(map(count, rows))) for count in columns.values()))
-    Console().print(table)
+    groups = {name: [row for row in rows if row.post.split == name] for name in SPLITS}
+    counts = {
+        name: [sum(map(count, group)) for count in columns.values()]
+        for name, group in [*groups.items(), ("all", rows)]
+        if group
+    }
+    print_counts(["split", *columns], counts)
     for line in findings.describe():
         print(line)
+
+
+def print_counts(headings: Sequence[str], counts: Mapping[str, Iterable[int]]) -> None:
+    """Print a table of counts: a row of them for each name."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i else "left", no_wrap=True)
+    for name, row in counts.items():
+        table.add_row(name, *map(str, row))
+    Console().print(table)
