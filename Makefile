@@ -37,8 +37,9 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Two processes with one thread each: threads that wait for each other take several times as long.
-test test-slow coverage: export OMP_NUM_THREADS := 1
+# Processes with one thread each: beside other work, threads that wait for each other take several
+# times as long.
+test test-slow coverage demo: export OMP_NUM_THREADS := 1
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 25
 test: lint
 	$(PYTEST) -m "not slow"

@@ -44,12 +44,12 @@ def train(
     json: JsonFile = None,
 ) -> None:
     """Seconds of a student's epoch over those of the same epoch on gold labels alone."""
-    from spacy_mmcot.corpus.docbin import docbin_paths
+    from spacy_mmcot.corpus.docbin import list_docbins
     from spacy_mmcot.errors import Errors, MMCoTError
 
     from .train import measure_epochs
 
-    docbin_paths(taught)
+    list_docbins(taught)
     if not config.is_file():
         raise MMCoTError(Errors.E100.format(path=config))
     _report(measure_epochs(config, taught, limit, exclude or ()), json)
@@ -99,9 +99,8 @@ def pictures(
 ) -> None:
     """Words/s with and without the docs' pictures, and what a picture costs."""
     from spacy_mmcot import PicturePolicy
-    from spacy_mmcot.corpus.extensions import get_image
     from spacy_mmcot.errors import Errors, MMCoTError
-    from spacy_mmcot.pictures.read import read_picture
+    from spacy_mmcot.pictures.read import get_image, read_picture
     from spacy_mmcot.production.pipelines import load_pipeline
 
     from .pictures import initialize_student, measure_pictures
@@ -218,10 +217,10 @@ def cold_start(
 
 def _read_filled_docs(data: Path, vocab: Vocab, limit: int) -> list[Doc]:
     """Raises MMCoTError where there is none."""
-    from spacy_mmcot.corpus.docbin import read_all
+    from spacy_mmcot.corpus.docbin import read_all_docs
     from spacy_mmcot.errors import Errors, MMCoTError
 
-    docs = [doc for doc in read_all(data, vocab) if len(doc)][: limit or None]
+    docs = [doc for doc in read_all_docs(data, vocab) if len(doc)][: limit or None]
     if not docs:
         raise MMCoTError(Errors.E202.format(path=data))
     return docs

@@ -18,9 +18,8 @@ import openai
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Pace
-from spacy_mmcot.elicitation.prompts import QuestionSettings, render
+from spacy_mmcot.elicitation.prompts import KINDS, QuestionSettings, render
 from spacy_mmcot.elicitation.store import AnswerStore, answer_key
-from spacy_mmcot.types import DIMENSIONS
 from tests.llm_server import LLMServer, question_id
 
 from .elicit_runs import KEY, MODEL, MadePosts, finished, start
@@ -123,7 +122,7 @@ def _keys(posts: int) -> dict[str, str]:
     source = OpenAISource(OpenAISettings(MODEL, base_url="http://127.0.0.1/v1", api_key=KEY))
     keys = {}
     for post in MadePosts(posts):
-        for dimension in DIMENSIONS:
+        for dimension in KINDS:
             prompt = render(post, dimension)
             assert prompt is not None
             key = answer_key(prompt, MODEL, source.parameters(prompt))

@@ -64,11 +64,10 @@ def convert(
 
     `spacy-mmcot convert` makes Docs of the result.
     """
-    from spacy_mmcot.corpus.convert import labelled_fraction
-    from spacy_mmcot.corpus.formats import read_rows, relative_image
+    from spacy_mmcot.corpus.formats import make_image_relative, read_corpus
     from spacy_mmcot.corpus.mnre import join_rows
-    from spacy_mmcot.corpus.posts import write_posts
-    from spacy_mmcot.corpus.rows import Findings, write_records
+    from spacy_mmcot.corpus.posts import write_posts, write_records
+    from spacy_mmcot.corpus.rows import Findings, label_fraction
 
     from .side_files import (
         attach_conclusions,
@@ -80,12 +79,10 @@ def convert(
 
     findings = Findings(skip_invalid)
     chosen = None if format == "auto" else format
-    rows = list(
-        read_rows(input, findings, set(), format=chosen, split=split, repair_bio=repair_bio)
-    )
+    rows = read_corpus([input], findings, format=chosen, split=split, repair_bio=repair_bio)
     if fraction is not None:
         first = read_row_numbers(labelled, rows, findings) if labelled else []
-        rows = labelled_fraction(rows, fraction, seed, first)
+        rows = label_fraction(rows, fraction, seed, first)
     elif labelled:
         rows = split_rows(labelled, rows, findings)
     if knowledge:
@@ -97,7 +94,7 @@ def convert(
     rows = join_rows(rows, findings)
     if answers:
         rows = attach_answers(rows, [answers], task, findings)
-    write_posts(output, (relative_image(row.post, output.parent) for row in rows))
+    write_posts(output, (make_image_relative(row.post, output.parent) for row in rows))
     if answers_out:
         write_records(answers_out, (row.answers for row in rows if row.answers))
     print_summary(rows, findings)

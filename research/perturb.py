@@ -17,7 +17,6 @@ import typer
 from spacy.tokens import Doc, Span
 
 from spacy_mmcot.corpus.extensions import (
-    get_image,
     get_pairs,
     get_relations,
     set_image,
@@ -25,6 +24,7 @@ from spacy_mmcot.corpus.extensions import (
     set_relations,
 )
 from spacy_mmcot.errors import Errors, MMCoTError, UsageError
+from spacy_mmcot.pictures.read import get_image
 from spacy_mmcot.types import CHANGES, ID_KEY, RELATIONS_KEY, Change, Relation
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def perturb_files(
     about the posts as they were is left out."""
     from spacy.vocab import Vocab
 
-    from spacy_mmcot.corpus.docbin import SUFFIX, read_all, write_docs
+    from spacy_mmcot.corpus.docbin import SUFFIX, read_all_docs, write_docs
 
     if not 0 <= rate <= 1:
         raise UsageError(Errors.E718.format(received=rate))
@@ -296,7 +296,7 @@ def perturb_files(
     if "swap" in wanted and not names:
         raise UsageError(Errors.E717)
     vocab = Vocab()
-    docs = list(read_all(data, vocab))
+    docs = list(read_all_docs(data, vocab))
     if not any(doc.has_annotation("ENT_IOB") for doc in docs):
         raise MMCoTError(Errors.E217.format(path=data))
     pool = _names(docs, names or [], unseen_in or [], vocab) if "swap" in wanted else {}
@@ -315,10 +315,10 @@ def perturb_files(
 
 def _names(docs: list[Doc], names: list[Path], unseen_in: list[Path], vocab: Vocab) -> Names:
     """Raises MMCoTError where a label of the docs has no unseen name."""
-    from spacy_mmcot.corpus.docbin import read_all
+    from spacy_mmcot.corpus.docbin import read_all_docs
 
-    sources = [doc for path in names for doc in read_all(path, vocab)]
-    pool = unseen_names(sources, (doc for path in unseen_in for doc in read_all(path, vocab)))
+    sources = [doc for path in names for doc in read_all_docs(path, vocab)]
+    pool = unseen_names(sources, (doc for path in unseen_in for doc in read_all_docs(path, vocab)))
     missing = sorted({ent.label_ for doc in docs for ent in doc.ents} - pool.keys())
     if missing:
         count = sum(len(doc.ents) for doc in sources)

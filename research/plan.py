@@ -23,8 +23,8 @@ class Run(pydantic.BaseModel):
     pictures: the ways in which the plan's evaluation corpus is read, each evaluated; the first is
         the run's own figure, the others are rows of their own.
     evaluate_on: the corpus file that is scored, where it is another than the plan's.
-    also_on: paths of further files to evaluate on, pictures read in the first way. A line of
-        results stays valid when these change; what must not go stale belongs to the plan's own.
+    also_on: paths of further files to evaluate on, from this folder or absolute, pictures read in
+        the first way.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid")

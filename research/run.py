@@ -22,7 +22,8 @@ from . import steps
 from .plan import Plan, Run
 from .results import SCHEMA, append_result, read_all_results
 
-ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parent
 _PACKAGES = ("spacy-mmcot", "spacy", "spacy-transformers", "thinc", "torch", "transformers")
 
 
@@ -207,7 +208,7 @@ class Runner:
 
     def _further_files(self, run: Run) -> list[Path]:
         own = map(self._file, self.plan.scored_too(run))
-        return [*own, *(Path(path).expanduser() for path in run.also_on)]
+        return [*own, *(FOLDER / Path(path).expanduser() for path in run.also_on)]
 
     def _part(self, file: Path) -> str:
         """A file's name in the results: a part of the corpus, or its path outside of it."""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     # For type checkers and editors: the same names as in the table below.
     from .corpus.docbin import read_docs as read_docs
     from .corpus.docbin import write_docs as write_docs
+    from .corpus.docs import attach as attach
     from .corpus.extensions import Alignment as Alignment
-    from .corpus.extensions import attach as attach
     from .corpus.extensions import get_alignment as get_alignment
     from .corpus.extensions import get_pairs as get_pairs
     from .corpus.extensions import get_relations as get_relations
@@ -29,21 +29,24 @@ if TYPE_CHECKING:
     from .elicitation.elicit import elicit as elicit
     from .elicitation.prompts import Prompt as Prompt
     from .elicitation.questions import Source as Source
-    from .elicitation.recorded import RecordedSource as RecordedSource
     from .elicitation.replies import AnswerRejected as AnswerRejected
     from .elicitation.replies import Reply as Reply
     from .elicitation.replies import Unavailable as Unavailable
     from .elicitation.replies import Usage as Usage
     from .elicitation.store import AnswerStore as AnswerStore
+    from .elicitation.store import RecordedSource as RecordedSource
     from .elicitation.store import load_answers as load_answers
     from .errors import MMCoTError as MMCoTError
     from .errors import UsageError as UsageError
     from .evaluation.evaluate import evaluate as evaluate
+    from .model.picture_input import CacheSettings as CacheSettings
+    from .model.vision import make_vision_model as make_vision_model
     from .pictures.read import PicturePolicy as PicturePolicy
     from .production.annotate import AnnotateResult as AnnotateResult
     from .production.annotate import AnnotateSettings as AnnotateSettings
     from .production.annotate import annotate as annotate
     from .production.annotate import extract_findings as extract_findings
+    from .production.export import export as export
     from .production.tables import ColumnNames as ColumnNames
     from .production.worker import Busy as Busy
     from .production.worker import PipelineWorker as PipelineWorker
@@ -59,7 +62,7 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it.
 _MODULES = {
-    "attach": ".corpus.extensions",
+    "attach": ".corpus.docs",
     "register": ".corpus.extensions",
     "set_image": ".corpus.extensions",
     "get_relations": ".corpus.extensions",
@@ -84,7 +87,7 @@ _MODULES = {
     "AnswerStore": ".elicitation.store",
     "load_answers": ".elicitation.store",
     "Source": ".elicitation.questions",
-    "RecordedSource": ".elicitation.recorded",
+    "RecordedSource": ".elicitation.store",
     "Prompt": ".elicitation.prompts",
     "Reply": ".elicitation.replies",
     "Usage": ".elicitation.replies",
@@ -97,9 +100,12 @@ _MODULES = {
     "AnnotateResult": ".production.annotate",
     "ColumnNames": ".production.tables",
     "extract_findings": ".production.annotate",
+    "export": ".production.export",
     "PipelineWorker": ".production.worker",
     "Busy": ".production.worker",
     "PicturePolicy": ".pictures.read",
+    "CacheSettings": ".model.picture_input",
+    "make_vision_model": ".model.vision",
     "MMCoTError": ".errors",
     "UsageError": ".errors",
 }

@@ -83,7 +83,7 @@ class Errors:
         "spans of the same Doc."
     )
     E209 = (
-        "[E209] doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path or URL "
+        "[E209] doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path "
         "(text or pathlib.Path), a file's content (bytes), a PIL image, or None. Give one of these."
     )
     E210 = (
@@ -264,17 +264,17 @@ class Errors:
         "exported from, and export that again."
     )
     E500 = (
-        "[E500] The soft labels on the training docs speak of the tags {unknown}, which the "
-        "component does not have: {allowed}. Initialise the student from data that holds the "
-        "teacher's labels, or teach again with a teacher of the same labels."
+        "[E500] The soft labels on the training docs have the labels {unknown}, which the "
+        "component does not have: {allowed}. Initialise the student from data with the teacher's "
+        "labels, or teach again with a teacher that has the student's labels."
     )
     E501 = (
         "[E501] The soft labels on a training doc cover {rows} tokens, but the doc has {tokens}. "
         "Run `spacy-mmcot teach` again on the docs as they are tokenized now."
     )
     E502 = (
-        "[E502] The pipeline has no component that can teach: {pipeline}. Name a trained teacher "
-        "pipeline with mmcot_ner in it."
+        "[E502] The pipeline has no component that predicts soft labels: {pipeline}. Name a "
+        "trained pipeline with mmcot_ner or mmcot_rel."
     )
     E503 = (
         "[E503] A prompt target on a training doc holds {found} numbers, but the prompt has "
@@ -286,8 +286,8 @@ class Errors:
         "{pipeline}. Name an encoder source with --knowledge-encoder."
     )
     E505 = (
-        "[E505] The teachers do not agree on their {what}: {first} against {other}. Teachers that "
-        "label together must be trained on data with the same labels."
+        "[E505] The teachers have different {what}: {first} and {other}. Train them on data with "
+        "the same labels."
     )
     E506 = (
         "[E506] {paths}: no doc has a conclusion. Elicit the question `conclusion` and convert the "
@@ -307,8 +307,8 @@ class Errors:
         "labels to initialize, or call add_label before nlp.initialize."
     )
     E601 = (
-        "[E601] {component} is initialised for the labels {labels} and cannot learn {label!r} "
-        "any more. Add labels before nlp.initialize, or initialise anew."
+        "[E601] {component} is initialised for the labels {labels}; {label!r} cannot be added "
+        "now. Add labels before nlp.initialize, or initialise again."
     )
     E602 = (
         "[E602] {component} is not initialised. Load a trained pipeline, or call nlp.initialize "
@@ -324,20 +324,21 @@ class Errors:
         "pipeline where no relations are wanted (--nlp.pipeline)."
     )
     E612 = (
-        "[E612] A mention of a training doc stands at the characters {start} to {end}, which its "
-        "text does not have: {text!r}. Convert, and teach, again from the texts as they are now."
+        "[E612] A soft relation on a training doc has a mention at the characters {start} to "
+        "{end}, which are outside its text: {text!r}. Convert and teach again from the current "
+        "texts."
     )
     E613 = (
         "[E613] {component}: labels is {received}. Allowed: what `spacy init labels` writes for "
         "it, an object with labels, types, legal and log_prior."
     )
     E603 = (
-        "[E603] {component}: the training data holds the label {label!r}, which the component "
-        "was not initialised for: {labels}. Add it to the labels of initialize, or mend the data."
+        "[E603] {component}: the training data has the label {label!r}, which the component was "
+        "not initialised for: {labels}. Add it to the labels of initialize, or correct the data."
     )
     E604 = (
-        "[E604] {component} cannot be calibrated: no doc of the data has entity annotation. Name "
-        "labelled data that the pipeline was not trained on, such as the dev set."
+        "[E604] {component} cannot be calibrated: no doc of the data has entity annotation. "
+        "Give labelled data that the pipeline was not trained on, such as the dev set."
     )
     E740 = (
         "[E740] Parquet files need pyarrow, which is not installed. Install it with "
@@ -440,12 +441,13 @@ class Errors:
         "student={example}."
     )
     E727 = (
-        "[E727] There is nothing to report on. Name at least one trained pipeline with --pipeline "
-        "NAME=FOLDER, or what one has found with --predictions NAME=FILE.jsonl."
+        "[E727] Nothing to report on. Give at least one trained pipeline with --pipeline "
+        "NAME=FOLDER, or its predictions with --predictions NAME=FILE.jsonl."
     )
     E728 = (
-        "[E728] --with-knowledge {received!r} is none of the pipelines. Allowed: {allowed}. What "
-        "is read from predictions was found when they were written."
+        "[E728] --with-knowledge {received!r} is not one of the pipelines. Allowed: "
+        "{allowed}. Predictions files were written with or without knowledge and cannot be "
+        "changed here."
     )
     E713 = (
         "[E713] {path}: no doc has a picture, so there is nothing to measure. Name data whose "
@@ -461,13 +463,14 @@ class Errors:
         "wrote (training/student/model-best), or an installed pipeline package."
     )
     E701 = (
-        "[E701] {source} cannot be calibrated: it is no folder of a pipeline with mmcot_ner. Name "
-        "the folder that spaCy wrote (training/student/model-best), not a package."
+        "[E701] {source} cannot be calibrated: it is not the folder of a pipeline with "
+        "mmcot_ner. Give the folder that spaCy wrote (training/student/model-best), not a "
+        "package."
     )
     E705 = (
-        "[E705] {path}: no doc is labelled with what the pipeline finds ({pipeline}), entities or "
-        "relations, so there is nothing to score. Name labelled data, such as the dev or test "
-        "split."
+        "[E705] {path}: no doc is labelled with what the pipeline predicts ({pipeline}), "
+        "entities or relations, so there is nothing to score. Give labelled data, such as "
+        "the dev or test split."
     )
     E706 = "[E706] No run of the plan has the seed {seed}. Allowed: {allowed}."
     E702 = "[E702] {name!r} is no run of the plan. Allowed: {allowed}."
@@ -489,39 +492,39 @@ class Errors:
         "the cause and run the same command again; finished runs are kept."
     )
     E800 = (
-        "[E800] {path} holds other docs than {first}: {differences}. Write both anew with "
-        "`evaluate --predictions` on the same data."
+        "[E800] {path} and {first} are not about the same docs: {differences}. Write both "
+        "again with `evaluate --predictions` on the same data."
     )
     E801 = (
-        "[E801] The doc {id!r} has another {part} in {path} than in {first}. Write both anew with "
-        "`evaluate --predictions` on the same data."
+        "[E801] The doc {id!r} has a different {part} in {path} than in {first}. Write both "
+        "again with `evaluate --predictions` on the same data."
     )
     E802 = (
-        "[E802] {path}: there is nothing to compare: no doc is labelled with entities that every "
-        "pipeline finds itself, nor with relations that every one looks for. Name predictions on "
+        "[E802] {path}: there is nothing to compare: no doc is labelled with entities that "
+        "all pipelines predict, or with relations that all predict. Give predictions on "
         "labelled data."
     )
     E803 = (
-        "[E803] There are {baselines} baseline files and {students} student files. Name at least "
-        "one of each, and as many of the one as of the other: BASELINE STUDENT, and for further "
-        "seeds --baseline FILE --student FILE."
+        "[E803] There are {baselines} baseline files and {students} student files. Give the "
+        "same number of each: BASELINE STUDENT, and for further seeds --baseline FILE "
+        "--student FILE."
     )
-    E804 = "[E804] {options} were given together. Name one of them."
+    E804 = "[E804] {options} exclude each other. Give one of them."
     E805 = (
-        "[E805] {path}: no doc is labelled with entities, so no error can be counted. Name "
+        "[E805] {path}: no doc is labelled with entities, so no errors can be counted. Give "
         "predictions on labelled data, such as the dev split."
     )
     E806 = (
-        "[E806] {path}: the doc {id!r} has no confidence. Write the file anew with `evaluate "
-        "--predictions` and a pipeline with mmcot_ner."
+        "[E806] {path}: the doc {id!r} has no confidence. Write the file again with "
+        "`evaluate --predictions` and a pipeline with mmcot_ner."
     )
     E807 = (
-        "[E807] No threshold gives the F1 {target:.4f}: the best, {best:.4f}, has {threshold}. "
-        "Lower --target-f, or train or calibrate a better pipeline."
+        "[E807] No threshold gives the F1 {target:.4f}: the best is {best:.4f}, at "
+        "{threshold}. Lower --target-f, or train or calibrate a better pipeline."
     )
     E808 = (
-        "[E808] {path}: the docs number {first} and {second} (from 0) both have the id {id!r}. "
-        "Predictions need an id a doc: score the data in which it is there once."
+        "[E808] {path}: the docs number {first} and {second} (from 0) both have the id "
+        "{id!r}. Predictions need unique ids: remove the duplicate from the data."
     )
 
 

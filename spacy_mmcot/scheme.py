@@ -37,6 +37,7 @@ from srsly.ruamel_yaml import YAML
 from srsly.ruamel_yaml.error import MarkedYAMLError, YAMLError
 
 from .errors import Errors, MMCoTError, explain
+from .files import read_bytes
 from .types import NO_RELATION, Post
 
 _TYPICAL = 6  # mentions that a drafted definition names
@@ -120,12 +121,9 @@ def read_scheme(path: Path) -> Scheme:
     """Raises MMCoTError, with the line, for a file that is missing, is no YAML, or has a label
     without a definition, a relation between types that are no entity labels, or an unknown key."""
     try:
-        parsed: Any = YAML().load(path.read_text("utf-8-sig"))
-    except FileNotFoundError:
-        raise MMCoTError(Errors.E100.format(path=path)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise MMCoTError(Errors.E102.format(path=path, reason=reason)) from None
+        parsed: Any = YAML().load(read_bytes(path).decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise MMCoTError(Errors.E102.format(path=path, reason="it is not UTF-8")) from None
     except YAMLError as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = 1 if mark is None else mark.line + 1

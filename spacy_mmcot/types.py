@@ -7,6 +7,7 @@ elicitation side included, can import it at no cost.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
@@ -229,6 +230,13 @@ class Answers(Record):
     style: Text | None = None
     entity: EntityVariant | None = None
     image: Text | None = None
+
+
+def is_null(value: object) -> bool:
+    """Whether a value of a table or record stands for none: None, an empty text, or NaN."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and not value)
 
 
 def merge_answers(first: Answers | None, later: Answers | None) -> Answers | None:

@@ -39,7 +39,7 @@ class Texts(BaseModel):
 
 
 class BodyLimit:
-    """Refuses a body above MAX_BYTES before more of it is read, whatever its length claims."""
+    """Rejects a body above MAX_BYTES before reading more of it, whatever its Content-Length."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]):
         self.app = app
@@ -67,8 +67,8 @@ class BodyLimit:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     nlp = spacy.load(PIPELINE)
     with PipelineWorker(nlp, extract_findings, batch_size=BATCH_SIZE, waiting=WAITING) as worker:
-        worker("The first document makes the pipeline ready.")
-        # What is loaded stays: Python's collector, which stops all threads, need not walk it again.
+        worker("The first document warms the pipeline up.")
+        # The garbage collector stops all threads. Keep it from visiting the loaded objects again.
         gc.collect()
         gc.freeze()
         app.state.worker = worker
@@ -97,7 +97,7 @@ async def annotate(body: Texts, request: Request) -> JSONResponse:
     except Busy as problem:
         return error(503, str(problem), {"Retry-After": "1"})
     except TimeoutError:
-        return error(504, f"No answer within {TIMEOUT:g} s.")
+        return error(504, f"The pipeline did not answer within {TIMEOUT:g} s.")
     except MMCoTError as problem:
         return error(422, str(problem))
     finally:
@@ -107,7 +107,7 @@ async def annotate(body: Texts, request: Request) -> JSONResponse:
 
 @app.get("/health")
 async def health(request: Request) -> JSONResponse:
-    """Whether the worker answers texts, and what it has done."""
+    """Whether the worker answers texts, and how much it has processed."""
     worker = request.app.state.worker
     if not worker.is_alive:
         return error(503, "The worker has ended. Restart the service.")

@@ -32,21 +32,19 @@ def annotate(
         ),
     ],
     format: Annotated[
-        TableFormat | None, typer.Option(help="Of the output; by its suffix otherwise")
+        TableFormat | None, typer.Option(help="Of the output; its suffix decides by default")
     ] = None,
     input_format: Annotated[
-        TableFormat | None, typer.Option(help="Of the inputs; by their suffixes otherwise")
+        TableFormat | None, typer.Option(help="Of the inputs; the suffixes decide by default")
     ] = None,
-    text_column: Annotated[str, typer.Option(help="Holds the texts")] = "text",
-    id_column: Annotated[str, typer.Option(help="Holds ids, if it is there")] = "id",
+    text_column: Annotated[str, typer.Option(help="The column with the texts")] = "text",
+    id_column: Annotated[str, typer.Option(help="The column with ids, if there is one")] = "id",
     image_column: Annotated[
         str,
-        typer.Option(
-            help="Holds pictures, if it is there: paths relative to the input, or a file's bytes"
-        ),
+        typer.Option(help="The column with pictures, if any: relative paths, or a file's bytes"),
     ] = "image",
     prefix: Annotated[
-        str, typer.Option(help="Before the names of the columns `entities` and `relations`")
+        str, typer.Option(help="Put before the names of the added columns, such as `entities`")
     ] = "",
     engine: Annotated[
         EngineName, typer.Option(help="This machine, or a Ray cluster that shares its files")
@@ -61,18 +59,19 @@ def annotate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Docs that run together")] = 256,
     chunk: Annotated[
-        int, typer.Option(min=1, help="Rows that a worker writes, and a kill loses, at once")
+        int,
+        typer.Option(min=1, help="Rows that a worker writes, and a kill loses, at once"),
     ] = 2000,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew instead of going on")
+        bool, typer.Option("--overwrite", help="Begin anew instead of continuing")
     ] = False,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Share of rejected rows that is exit code 3")
     ] = 0.05,
 ) -> None:
-    """Find entities and relations in the rows of INPUTS and write them with the columns they had.
+    """Find entities and relations in the rows of INPUTS and write the rows with what was found.
 
-    A run that was stopped, or killed, goes on where it was when the same command is given again.
+    A run that was stopped or killed continues when the same command is given again.
     Rows that cannot be annotated go to OUTPUT.rejected.jsonl with the reason. Exit codes: 0 done,
     1 stopped by an error, 2 wrong usage, 3 finished with too many rejected rows, 130 Ctrl-C.
     """
@@ -95,7 +94,7 @@ def annotate(
                 on_progress=on_progress,
             )
     except KeyboardInterrupt:
-        print(f"Stopped. Run the command again to continue: what was done is in {output}.parts.")
+        print("Stopped. What was done is kept. Run the command again to continue.")
         raise typer.Exit(INTERRUPTED) from None
     _print_summary(result, output)
     if result.rejected > threshold * max(1, result.rows):

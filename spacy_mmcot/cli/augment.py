@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..types import AUGMENTATIONS, Augmentation, Task
+from .convert import print_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ..corpus.augment import Tally
     from ..types import Answers
@@ -43,7 +44,7 @@ def augment(
     ] = None,
     task: Annotated[Task, typer.Option(help="Which answers of a store.")] = "ner",
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Leave broken rows out and list them.")
+        bool, typer.Option("--skip-invalid", help="Leave invalid rows out and list them.")
     ] = False,
 ) -> None:
     """Make new training posts from the labelled ones and an LLM's rewritings of them.
@@ -51,9 +52,9 @@ def augment(
     Labels follow their mentions into the new text; where that is not certain, no post is made.
     """
     from ..corpus.augment import augment as make
-    from ..corpus.formats import read_rows, relative_image
-    from ..corpus.posts import write_posts
-    from ..corpus.rows import Findings, write_records
+    from ..corpus.formats import make_image_relative, read_rows
+    from ..corpus.posts import write_posts, write_records
+    from ..corpus.rows import Findings
 
     findings = Findings(skip_invalid)
     names = {choice.value for choice in dimension} if dimension else {"style", "entity"}
@@ -61,9 +62,9 @@ def augment(
     old = [row.post for row in read_rows(posts, findings, set(), format="posts")]
     first, *others = _variants(answers, task)
     made, tallies = make(old, first, dimensions, others)
-    write_posts(output, (relative_image(new.post, output.parent) for new in made))
+    write_posts(output, (make_image_relative(new.post, output.parent) for new in made))
     write_records(answers_out, (new.answers for new in made if new.answers))
-    for line in findings.lines():
+    for line in findings.describe():
         print(line)
     _print_summary(tallies)
     print(f"{len(made)} new posts are in {output}, what is known about them in {answers_out}.")
@@ -82,23 +83,11 @@ def _variants(path: Path, task: Task) -> Iterator[Mapping[str, Answers]]:
 
 
 def _print_summary(tallies: Mapping[Augmentation, Tally]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("dimension", no_wrap=True)
-    for heading in ("made", "no answer", "impossible", "rejected"):
-        table.add_column(heading, justify="right")
+    counts: dict[str, Sequence[int]] = {}
     for name, tally in tallies.items():
-        counts = (
-            tally.made,
-            tally.unanswered,
-            tally.impossible,
-            sum(map(len, tally.rejected.values())),
-        )
-        table.add_row(name, *map(str, counts))
-    Console().print(table)
+        rejected = sum(map(len, tally.rejected.values()))
+        counts[name] = (tally.made, tally.unanswered, tally.impossible, rejected)
+    print_counts(["dimension", "made", "no answer", "impossible", "rejected"], counts)
     for name, tally in tallies.items():
         for reason, ids in tally.rejected.items():
             more = "" if len(ids) <= _SHOWN else ", ..."

@@ -114,8 +114,7 @@ def elicit(
     from ..elicitation.elicit import elicit as ask
     from ..elicitation.engine import Ending, Pace
     from ..elicitation.prices import Prices
-    from ..elicitation.recorded import RecordedSource
-    from ..elicitation.store import AnswerStore
+    from ..elicitation.store import AnswerStore, RecordedSource
 
     if failures:
         with AnswerStore(store, read_only=True) as opened:

@@ -53,7 +53,7 @@ def evaluate(
     used unless --pictures is set; shuffled or black ones show what real ones contribute."""
     from rich.console import Console
 
-    from ..corpus.docbin import read_all
+    from ..corpus.docbin import read_all_docs
     from ..evaluation.evaluate import evaluate as evaluate_docs
     from ..evaluation.evaluate import read_seen_docs
     from ..files import write_json
@@ -63,7 +63,7 @@ def evaluate(
     nlp = load_pipeline(pipeline)
     metrics = evaluate_docs(
         nlp,
-        read_all(data, nlp.vocab),
+        read_all_docs(data, nlp.vocab),
         knowledge=knowledge,
         pictures=pictures,
         seen=read_seen_docs(seen) if seen else None,

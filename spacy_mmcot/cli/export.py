@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-
-class Precision(StrEnum):
-    FP32 = "fp32"
-    INT8 = "int8"
 
 
 def export(
     pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")],
     output: Annotated[Path, typer.Argument(help="Folder for the exported pipeline")],
     precision: Annotated[
-        Precision,
+        Literal["fp32", "int8"],
         typer.Option(help="Of the encoder's linear layers: int8 is fast, fp32 exact"),
-    ] = Precision.INT8,
+    ] = "int8",
     threads: Annotated[
         int,
-        typer.Option(
-            min=0, help="Parts of a batch that run at once, 0 for as many as torch has threads"
-        ),
+        typer.Option(min=0, help="Parts of a batch that run at once; 0 for torch's threads"),
     ] = 0,
 ) -> None:
     """Write a pipeline whose encoder runs on ONNX Runtime, for fast prediction on a CPU.
 
-    It has the same components, loads with spacy.load, and cannot be trained any further.
+    It has the same components, loads with spacy.load, and cannot be trained.
     """
     from ..errors import Errors, MMCoTError
+    from ..files import catch_write_errors
     from ..production.pipelines import load_pipeline
 
     if output.resolve() == Path(pipeline).resolve():
@@ -42,9 +35,7 @@ def export(
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise MMCoTError(Errors.E442.format(purpose="Exporting", package=package)) from None
-    nlp = export_pipeline(load_pipeline(pipeline), precision.value, threads)
-    try:
+    nlp = export_pipeline(load_pipeline(pipeline), precision, threads)
+    with catch_write_errors(output):
         nlp.to_disk(output)
-    except OSError as error:
-        raise MMCoTError(Errors.E103.format(path=output, reason=error.strerror)) from error
-    print(f"Exported as {precision.value}: {output}")
+    print(f"Exported as {precision}: {output}")

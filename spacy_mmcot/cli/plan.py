@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ..elicitation.elicit import ElicitConfig
     from ..elicitation.prompts import QuestionSettings
 
-# typer takes enums for options that repeat, not Literals.
+# typer takes enums for options that repeat, not Literals. No option names the scheme that a
+# conclusion is asked with.
 DimensionChoice = Enum(  # type: ignore[misc]
     "DimensionChoice", {name: name for name in DIMENSIONS}, type=str
 )

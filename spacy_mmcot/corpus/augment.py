@@ -1,6 +1,6 @@
 """New training posts from labelled ones and an LLM's rewritings of them.
 
-Labels follow their mentions into the new text, or the new post is rejected: none is guessed.
+Labels follow their mentions into the new text. Where that is not certain, there is no new post.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ..errors import explain
 from ..types import Answers, Augmentation, Entity, NounItem, Post
-from .locate import NotLocated, Place, Substitution, free_occurrences, locate, occurrences
+from .locate import NotLocated, Place, find_surface, find_surfaces, locate_mentions
 
 
 class Augmented(NamedTuple):
@@ -28,7 +28,7 @@ class Augmented(NamedTuple):
 @dataclass
 class Tally:
     """What became of the labelled training posts for one augmentation: how many gave a new post,
-    have no answer, or were held for impossible by the LLM; ids of the rejected by reason."""
+    have no answer, or were called impossible by the LLM; ids of the rejected by reason."""
 
     made: int = 0
     unanswered: int = 0
@@ -39,55 +39,107 @@ class Tally:
         self.rejected.setdefault(reason, []).append(post_id)
 
 
+class Substitution:
+    """Swaps of (old, new) surfaces, applied to a text.
+
+    An old surface that one swap names is swapped wherever it stands. Several swaps of one surface
+    apply to its places in turn. `text` is the result.
+
+    Raises NotLocated where a surface has several swaps, but not as many as it has places.
+    """
+
+    def __init__(self, text: str, swaps: Sequence[tuple[str, str]]) -> None:
+        news: dict[str, list[str]] = {}
+        for old, new in swaps:
+            news.setdefault(old, []).append(new)
+        # (start, end, new) in the old text, in text order.
+        self._pieces: list[tuple[int, int, str]] = []
+        for old, places in find_surfaces(news, text).items():
+            chosen = news[old] * len(places) if len(news[old]) == 1 else news[old]
+            if places and len(chosen) != len(places):
+                raise NotLocated("a surface has fewer or more swaps than occurrences")
+            self._pieces += [(*place, new) for place, new in zip(places, chosen, strict=False)]
+        self._pieces.sort()
+        self._old = text
+        self.text = self._replace(0, len(text))
+
+    def get_surface(self, start: int, end: int) -> str:
+        """What the characters `start` to `end` of the old text have become. Raises NotLocated
+        where a swap crosses one of them."""
+        self.get_place(start, end)
+        return self._replace(start, end)
+
+    def get_place(self, start: int, end: int) -> Place:
+        """Where the characters `start` to `end` of the old text stand in the new one. Raises
+        NotLocated where a swap crosses one of them."""
+        return start + self._count_shift(start), end + self._count_shift(end)
+
+    def _count_shift(self, position: int) -> int:
+        shift = 0
+        for start, end, new in self._pieces:
+            if start < position < end:
+                raise NotLocated("a swap covers a part of a mention")
+            if end <= position:
+                shift += len(new) - (end - start)
+        return shift
+
+    def _replace(self, start: int, end: int) -> str:
+        parts = []
+        for left, right, new in self._pieces:
+            if start <= left and right <= end:
+                parts += [self._old[start:left], new]
+                start = right
+        return "".join([*parts, self._old[start:end]])
+
+
 def augment(
     posts: Iterable[Post],
     answers: Mapping[str, Answers],
     dimensions: Sequence[Augmentation] = ("style", "entity"),
     variants: Sequence[Mapping[str, Answers]] = (),
 ) -> tuple[list[Augmented], dict[Augmentation, Tally]]:
-    """New posts `ID#DIMENSION`, split train, from the labelled posts of the split train. Further
-    rewritings of the same posts, the `variants`, make posts `ID#DIMENSION2` and so on.
+    """New posts `ID#DIMENSION`, of the split train, from the labelled posts of the split train.
+    The `variants`, further rewritings of the same posts, make posts `ID#DIMENSION2` and so on.
 
-    An `entity` variant that the LLM holds for impossible is dropped. Whatever cannot be located in
-    the new text without doubt is rejected, with the reason in the tally.
+    An `entity` variant that the LLM calls impossible is dropped. A post whose mentions cannot be
+    located with certainty in the new text is rejected, with the reason in the tally.
     """
-    makers = {"style": _style, "entity": _entity, "image": _image}
+    makers = {"style": _make_style, "entity": _make_entity, "image": _make_image}
     tallies: dict[Augmentation, Tally] = {dimension: Tally() for dimension in dimensions}
     made: list[Augmented] = []
-    for post in posts:
-        if post.split != "train" or post.entities is None:
-            continue
-        for (number, found), dimension in product(enumerate([answers, *variants]), dimensions):
-            known, tally = found.get(post.id), tallies[dimension]
-            name = f"{dimension}{number + 1}" if number else dimension
-            if known is None or getattr(known, dimension) is None:
-                # A post without an answer has none in its first variant either.
-                tally.unanswered += number == 0
-            elif dimension == "entity" and known.entity and not known.entity.possible:
-                tally.impossible += 1
-            else:
-                try:
-                    made.append(makers[dimension](post, known, name))
-                    tally.made += 1
-                except NotLocated as reason:
-                    tally.reject(str(reason), post.id)
-                except ValidationError as error:
-                    tally.reject(explain(error)[0], post.id)
+    labelled = [post for post in posts if post.split == "train" and post.entities is not None]
+    sources = list(enumerate([answers, *variants], start=1))
+    for post, (number, source), dimension in product(labelled, sources, dimensions):
+        known, tally = source.get(post.id), tallies[dimension]
+        if known is None or getattr(known, dimension) is None:
+            # Counted once: a post without an answer has none in its first variant.
+            tally.unanswered += number == 1
+        elif dimension == "entity" and known.entity and not known.entity.possible:
+            tally.impossible += 1
+        else:
+            name = dimension if number == 1 else f"{dimension}{number}"
+            try:
+                made.append(makers[dimension](post, known, f"{post.id}#{name}"))
+                tally.made += 1
+            except NotLocated as reason:
+                tally.reject(str(reason), post.id)
+            except ValidationError as error:
+                tally.reject(explain(error)[0], post.id)
     return made, tallies
 
 
-def _style(post: Post, known: Answers, name: str) -> Augmented:
+def _make_style(post: Post, known: Answers, name: str) -> Augmented:
     text = known.style or ""
     if text == post.text:
         raise NotLocated("the new text is the old one")
-    mentions = _mentions(post)
-    _check_all_labelled(post, mentions)
-    new = _moved(post, name, text, locate(mentions, text))
-    nouns = _present(known.noun, text)
-    return Augmented(new, _answers(new, noun=nouns, sentence=known.sentence))
+    mentions = [(post.text[e.start : e.end], e.label) for e in post.entities or []]
+    _check_all_labelled(post)
+    new = _move_post(post, name, text, locate_mentions(mentions, text))
+    nouns = None if known.noun is None else _keep_present(known.noun, text)
+    return Augmented(new, _make_answers(new, nouns, known.sentence))
 
 
-def _entity(post: Post, known: Answers, name: str) -> Augmented:
+def _make_entity(post: Post, known: Answers, name: str) -> Augmented:
     variant = known.entity
     assert variant is not None
     if variant.text == post.text:
@@ -95,64 +147,59 @@ def _entity(post: Post, known: Answers, name: str) -> Augmented:
     swapped = Substitution(post.text, variant.swaps)
     entities = post.entities or []
     if swapped.text == variant.text:
-        places = [swapped.place(entity.start, entity.end) for entity in entities]
+        places = [swapped.get_place(e.start, e.end) for e in entities]
     else:
-        # The LLM changed more than its swaps say: what the mentions have become must be found.
-        _check_all_labelled(post, _mentions(post))
-        mentions = [(swapped.surface(e.start, e.end), e.label) for e in entities]
-        places = locate(mentions, variant.text)
-    new = _moved(post, name, variant.text, places)
+        # The LLM changed more than its swaps say, so the mentions must be searched for.
+        _check_all_labelled(post)
+        mentions = [(swapped.get_surface(e.start, e.end), e.label) for e in entities]
+        places = locate_mentions(mentions, variant.text)
+    new = _move_post(post, name, variant.text, places)
     new = new.model_copy(update={"caption": _swap(post.caption, variant.swaps)})
-    nouns = _swapped_nouns(known.noun, variant.swaps, variant.text)
+    nouns = known.noun and _swap_nouns(known.noun, variant.swaps, variant.text)
     sentence = _swap(known.sentence, variant.swaps)
     if sentence == known.sentence:
-        # It names none of the things that changed, so it may speak of the old ones unnamed.
+        # It names nothing that changed, so it may describe the old things without their names.
         sentence = None
-    return Augmented(new, _answers(new, noun=nouns, sentence=sentence))
+    return Augmented(new, _make_answers(new, nouns, sentence))
 
 
-def _image(post: Post, known: Answers, name: str) -> Augmented:
-    update = {"id": f"{post.id}#{name}", "caption": known.image, "image": None}
+def _make_image(post: Post, known: Answers, name: str) -> Augmented:
+    update = {"id": name, "caption": known.image, "image": None}
     new = post.model_copy(update=update)
-    return Augmented(new, _answers(new, noun=known.noun, sentence=known.sentence))
+    return Augmented(new, _make_answers(new, known.noun, known.sentence))
 
 
-def _mentions(post: Post) -> list[tuple[str, str]]:
-    return [(post.text[e.start : e.end], e.label) for e in post.entities or []]
-
-
-def _check_all_labelled(post: Post, mentions: list[tuple[str, str]]) -> None:
-    """Where a labelled surface stands in the old text without a label too, an occurrence in the
-    new text may be either."""
-    counts = Counter(surface for surface, _ in mentions)
-    for surface, places in free_occurrences(counts, post.text).items():
+def _check_all_labelled(post: Post) -> None:
+    """Raises NotLocated where a labelled surface also stands unlabelled in the post: its place in
+    the new text may be that of either."""
+    counts = Counter(post.text[e.start : e.end] for e in post.entities or [])
+    for surface, places in find_surfaces(counts, post.text).items():
         if len(places) > counts[surface]:
             raise NotLocated("a mention's surface also stands unlabelled in the post")
 
 
-def _moved(post: Post, name: str, text: str, places: list[Place]) -> Post:
+def _move_post(post: Post, name: str, text: str, places: Sequence[Place]) -> Post:
+    """The post under a new id, with its entities at their places in the new text."""
     entities = [
         Entity(start=start, end=end, label=entity.label)
         for (start, end), entity in zip(places, post.entities or [], strict=True)
     ]
     fields = post.model_dump(exclude={"id", "text", "entities"})
-    return Post(id=f"{post.id}#{name}", text=text, entities=entities, **fields)
+    return Post(id=name, text=text, entities=entities, **fields)
 
 
-def _answers(post: Post, *, noun: list[NounItem] | None, sentence: str | None) -> Answers | None:
+def _make_answers(post: Post, noun: list[NounItem] | None, sentence: str | None) -> Answers | None:
     if noun is None and sentence is None:
         return None
     return Answers(id=post.id, noun=noun, sentence=sentence)
 
 
-def _present(nouns: list[NounItem] | None, text: str) -> list[NounItem] | None:
-    if nouns is None:
-        return None
-    return [noun for noun in nouns if occurrences(noun.mention, text)]
+def _keep_present(nouns: Iterable[NounItem], text: str) -> list[NounItem]:
+    return [noun for noun in nouns if find_surface(noun.mention, text)]
 
 
 def _swap(text: str | None, swaps: Sequence[tuple[str, str]]) -> str | None:
-    """The text with the swaps applied; None where it stays open which swap applies."""
+    """The text with the swaps applied; None where it is open which swap applies."""
     if text is None:
         return None
     try:
@@ -161,23 +208,18 @@ def _swap(text: str | None, swaps: Sequence[tuple[str, str]]) -> str | None:
         return None
 
 
-def _swapped_nouns(
-    nouns: list[NounItem] | None, swaps: Sequence[tuple[str, str]], text: str
-) -> list[NounItem] | None:
-    """Kinds outlive a swap; explanations speak of the old thing. A list has the mentions in text
-    order, so several swaps of one surface apply to its items in turn."""
-    if nouns is None:
-        return None
+def _swap_nouns(
+    nouns: Sequence[NounItem], swaps: Sequence[tuple[str, str]], text: str
+) -> list[NounItem]:
+    """The items under their new mentions, without explanations, which are about the old things.
+    Items are in text order, so several swaps of one surface apply to its items in turn."""
     news: dict[str, list[str]] = {}
     for old, new in swaps:
         news.setdefault(old, []).append(new)
     result = []
     for noun in nouns:
         turn = news.get(noun.mention, [])
-        if len(turn) > 1:
-            mention: str | None = turn.pop(0)
-        else:
-            mention = _swap(noun.mention, swaps)
+        mention = turn.pop(0) if len(turn) > 1 else _swap(noun.mention, swaps)
         if mention:
             result.append(NounItem(mention=mention, kind=noun.kind))
-    return _present(result, text)
+    return _keep_present(result, text)

@@ -13,7 +13,11 @@ from pathlib import Path
 from ..errors import MMCoTError, located
 from ..files import decode_line, iter_lines
 from ..types import Entity, Post
-from .rows import CURE, Findings, Row, split_of, unique_id, validate
+from .posts import validate_row
+from .rows import CURE, Findings, Row, guess_split, make_unique_id
+
+# Headline of the tokens whose spaces `replace_spaces` replaces.
+SPACED = "tokens with a space inside, written with a no-break space (U+00A0)"
 
 _MARK = "IMGID:"
 _TAGS = "O, B-LABEL, or I-LABEL after a token with B- or I- of the same label"
@@ -22,7 +26,6 @@ _BIO_CURE = (
     "post out with --skip-invalid."
 )
 _REPAIRED = "I- tags that continued no entity, read as B-"
-_SPACED = "tokens with a space inside, written with a no-break space (U+00A0)"
 
 Block = list[tuple[int, bytes]]
 
@@ -32,20 +35,28 @@ def read_rows(
 ) -> Iterator[Row]:
     """The posts of a CoNLL file. A repeated IMGID becomes `IMGID-2`, `IMGID-3`...
 
-    With `repair_bio`, an I- tag that continues no entity begins one, and is reported; without it,
-    the post is broken.
+    repair_bio: an I- tag that continues no entity begins one, and is reported; otherwise the post
+        is invalid.
     """
-    for number, block in enumerate(_blocks(path)):
+    for number, block in enumerate(_iter_blocks(path)):
         try:
-            post = _parse(path, block, findings, ids, repair_bio)
+            post = _parse_post(path, block, findings, repair_bio)
         except MMCoTError as error:
             findings.reject(error)
             continue
-        yield Row(number, post)
+        name = make_unique_id(post.id, ids)
+        if name != post.id:
+            findings.change("repeated ids, numbered", f"{path}, line {block[0][0]}: {name}")
+        yield Row(number, post.model_copy(update={"id": name}))
 
 
-def _blocks(path: Path) -> Iterator[Block]:
-    """The lines of one post each: blank lines end a block, and an IMGID line begins one."""
+def replace_spaces(token: str) -> str:
+    """The token with no-break spaces for spaces, at which the text is split into tokens."""
+    return token.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _iter_blocks(path: Path) -> Iterator[Block]:
+    """The lines of one post each: a blank line ends a block, and an IMGID line begins one."""
     block: Block = []
     for line, raw in iter_lines(path):
         blank = not raw.strip()
@@ -58,7 +69,7 @@ def _blocks(path: Path) -> Iterator[Block]:
         yield block
 
 
-def _parse(path: Path, block: Block, findings: Findings, ids: set[str], repair_bio: bool) -> Post:
+def _parse_post(path: Path, block: Block, findings: Findings, repair_bio: bool) -> Post:
     first, raw = block[0]
     head = decode_line(path, first, raw)
     name = head.removeprefix(_MARK).strip()
@@ -67,19 +78,19 @@ def _parse(path: Path, block: Block, findings: Findings, ids: set[str], repair_b
         raise located(path, first, problem, "a line IMGID:NAME before the tokens", CURE)
     tokens: list[str] = []
     entities: list[Entity] = []
-    notes: list[tuple[str, str]] = []
+    changes: list[tuple[str, str]] = []
     start = 0
     previous = "O"
     for line, raw in block[1:]:
-        token, tag = _columns(path, line, decode_line(path, line, raw))
+        token, tag = _parse_columns(path, line, decode_line(path, line, raw))
         if " " in token:
-            notes.append((_SPACED, f"{path}, line {line}"))
-            token = token.replace(" ", "\N{NO-BREAK SPACE}")
+            changes.append((SPACED, f"{path}, line {line}"))
+            token = replace_spaces(token)
         if tag.startswith("I-") and previous[2:] != tag[2:]:
             if not repair_bio:
                 problem = f"the tag {tag} follows the tag {previous}"
                 raise located(path, line, problem, _TAGS, _BIO_CURE)
-            notes.append((_REPAIRED, f"{path}, line {line}"))
+            changes.append((_REPAIRED, f"{path}, line {line}"))
             tag = f"B-{tag[2:]}"
         end = start + len(token)
         if tag.startswith("B-"):
@@ -88,17 +99,14 @@ def _parse(path: Path, block: Block, findings: Findings, ids: set[str], repair_b
             entities[-1] = entities[-1].model_copy(update={"end": end})
         tokens.append(token)
         start, previous = end + 1, tag
-    fields = {"id": name, "text": " ".join(tokens), "entities": entities, "split": split_of(path)}
-    post = validate(path, first, Post, fields)
-    for headline, place in notes:
+    fields = {"text": " ".join(tokens), "entities": entities, "split": guess_split(path)}
+    post = validate_row(path, first, Post, {"id": name, **fields})
+    for headline, place in changes:
         findings.change(headline, place)
-    unique = unique_id(name, ids)
-    if unique != name:
-        findings.change("repeated ids, numbered", f"{path}, line {first}: {unique}")
-    return post.model_copy(update={"id": unique})
+    return post
 
 
-def _columns(path: Path, line: int, text: str) -> tuple[str, str]:
+def _parse_columns(path: Path, line: int, text: str) -> tuple[str, str]:
     columns = text.split("\t")
     if len(columns) != 2 or not columns[0]:
         raise located(path, line, f"the line is {text!r}", "TOKEN<tab>TAG", CURE)

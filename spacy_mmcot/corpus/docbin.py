@@ -1,20 +1,26 @@
-"""`.spacy` files (DocBin): reading, writing, and turning their Docs back into posts."""
+"""`.spacy` files (spaCy's DocBin): reading and writing Docs, and reading Docs back as posts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from spacy.tokens import Doc, DocBin
+from pydantic import ValidationError
+from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
 
-from ..errors import Errors, MMCoTError
+from ..errors import Errors, MMCoTError, explain
 from ..files import check_exists, read_bytes, replace_file
+from ..pictures.read import get_image
+from ..types import ID_KEY, KNOWLEDGE, KNOWLEDGE_KEY, RELATIONS_KEY, Answers, Post
+from .extensions import get_pairs, get_relations
+from .rows import Findings, Row, guess_split, make_unique_id
 
 SUFFIX = ".spacy"
 
 
-def docbin_paths(path: Path) -> list[Path]:
+def list_docbins(path: Path) -> list[Path]:
     """The `.spacy` files at a path: the file itself, or all in the folder, in order of name.
 
     Raises MMCoTError where there is none.
@@ -28,6 +34,18 @@ def docbin_paths(path: Path) -> list[Path]:
     return found
 
 
+def load_docbin(path: Path) -> DocBin:
+    """One file. Raises MMCoTError where it is missing, or no DocBin."""
+    data = read_bytes(path)
+    if not data:
+        raise MMCoTError(Errors.E201.format(path=path, reason="the file is empty"))
+    try:
+        return DocBin().from_bytes(data)
+    # A foreign file makes zlib, msgpack and numpy raise errors of any kind.
+    except Exception as error:
+        raise MMCoTError(Errors.E201.format(path=path, reason=error)) from None
+
+
 def read_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
     """The Docs of one file.
 
@@ -39,25 +57,110 @@ def read_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
     yield from docbin.get_docs(vocab)
 
 
-def read_all(path: Path, vocab: Vocab) -> Iterator[Doc]:
-    """The Docs of all files at a path. Raises MMCoTError as `docbin_paths` and `read_docs` do."""
-    return (doc for file in docbin_paths(path) for doc in read_docs(file, vocab))
-
-
-def load_docbin(path: Path) -> DocBin:
-    """One file. Raises MMCoTError where it is missing, or no DocBin."""
-    data = read_bytes(path)
-    if not data:
-        raise MMCoTError(Errors.E201.format(path=path, reason="the file is empty"))
-    try:
-        return DocBin().from_bytes(data)
-    # What a foreign file makes zlib, msgpack and numpy raise is not a fixed set.
-    except Exception as error:
-        raise MMCoTError(Errors.E201.format(path=path, reason=error)) from None
+def read_all_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
+    """The Docs of all files at a path. Raises MMCoTError as `list_docbins` and `read_docs` do."""
+    return (doc for file in list_docbins(path) for doc in read_docs(file, vocab))
 
 
 def write_docs(path: Path, docs: Iterable[Doc]) -> None:
-    """Write one file, user data included, whole or not at all; equal Docs give equal bytes."""
+    """Write one file, user data included, whole or not at all. Equal Docs give equal bytes."""
     docbin = DocBin(docs=docs, store_user_data=True)
     with replace_file(path) as temporary:
         temporary.write_bytes(docbin.to_bytes())
+
+
+def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
+    """The Docs of a file, or of all `.spacy` files in a folder, as posts, with the knowledge that
+    they hold. The file's name tells the split; a Doc without an id is named by file and number."""
+    number = -1
+    for file in list_docbins(path):
+        for index, doc in enumerate(read_docs(file, Vocab())):
+            number += 1
+            name = doc.user_data.get(ID_KEY) or f"{file.stem}-{index}"
+            try:
+                post = _make_post(doc, name, file, findings)
+                answers = _make_answers(doc, name)
+            except ValidationError as error:
+                problem, expected = explain(error)
+                message = Errors.E205.format(
+                    path=file, index=index, problem=problem, expected=expected
+                )
+                findings.reject(MMCoTError(message))
+                continue
+            unique = make_unique_id(name, ids)
+            if unique != name:
+                findings.change("repeated ids, numbered", f"{file}, document {index}: {unique}")
+                post = post.model_copy(update={"id": unique})
+                answers = answers and answers.model_copy(update={"id": unique})
+            yield Row(number, post, answers)
+
+
+def _make_post(doc: Doc, name: str, file: Path, findings: Findings) -> Post:
+    place = f"{file}: {name}"
+    image = get_image(doc)
+    if isinstance(image, bytes):
+        findings.lose("pictures kept as bytes, which a post cannot hold", place)
+        image = None
+    fields: dict[str, Any] = {
+        "id": name,
+        "text": doc.text,
+        "image": image,
+        "caption": _get_knowledge(doc).get("caption"),
+        "split": guess_split(file),
+    }
+    if doc.has_annotation("ENT_IOB"):
+        if any(token.ent_iob == 0 for token in doc):
+            findings.change("documents labelled in part, read as labelled", place)
+        fields["entities"] = [
+            {"start": ent.start_char, "end": ent.end_char, "label": ent.label_} for ent in doc.ents
+        ]
+        fields["relations"] = _list_relations(doc, place, findings)
+        fields["pairs"] = _list_pairs(doc, place, findings)
+    return Post.model_validate(fields)
+
+
+def _make_answers(doc: Doc, name: str) -> Answers | None:
+    knowledge = _get_knowledge(doc)
+    known = {key: knowledge[key] for key in KNOWLEDGE if key in knowledge}
+    if "noun" in known:
+        known["noun"] = list(known["noun"])
+    return Answers.model_validate({"id": name, **known}) if known else None
+
+
+def _get_knowledge(doc: Doc) -> Mapping[str, Any]:
+    data: dict[Any, Any] = doc.user_data
+    return data.get(KNOWLEDGE_KEY) or {}
+
+
+def _list_relations(doc: Doc, place: str, findings: Findings) -> list[dict[str, Any]] | None:
+    if RELATIONS_KEY not in doc.user_data:
+        return None
+    found = []
+    for head, tail, label, _ in get_relations(doc):
+        ends = _find_ends(doc, head, tail)
+        if ends is None:
+            findings.lose("relations between spans that are no entities", f"{place}: {label}")
+        else:
+            found.append({"head": ends[0], "tail": ends[1], "label": label})
+    return found
+
+
+def _list_pairs(doc: Doc, place: str, findings: Findings) -> list[tuple[int, int]] | None:
+    pairs = get_pairs(doc)
+    if pairs is None:
+        return None
+    found = []
+    for head, tail in pairs:
+        ends = _find_ends(doc, head, tail)
+        if ends is None:
+            findings.lose("pairs of spans that are no entities", f"{place}: {head}, {tail}")
+        else:
+            found.append(ends)
+    return found
+
+
+def _find_ends(doc: Doc, head: Span, tail: Span) -> tuple[int, int] | None:
+    """The indexes of both among the Doc's entities; None where one is no entity."""
+    indexes = {(ent.start, ent.end): i for i, ent in enumerate(doc.ents)}
+    first, second = indexes.get((head.start, head.end)), indexes.get((tail.start, tail.end))
+    return None if first is None or second is None else (first, second)

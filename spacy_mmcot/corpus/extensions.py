@@ -1,52 +1,47 @@
-"""Extension attributes of Doc and Span.
+"""Extension attributes of Doc and Span, and copies of a Doc without annotation.
 
-Everything they hold lies in `doc.user_data` as msgpack-plain values, so that `Doc.to_bytes`,
-`DocBin(store_user_data=True)` and `nlp.pipe(n_process=2)` carry it. A list may come back from a
+All values are kept in `doc.user_data` and serialise with msgpack, so that `Doc.to_bytes`,
+`DocBin(store_user_data=True)` and `nlp.pipe(n_process=2)` carry them. A list may come back from a
 DocBin as a tuple: read sequences by iterating over them.
-
-From records of text and picture to Docs that a pipeline takes.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from numbers import Integral
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
-from spacy.language import Language
 from spacy.tokens import Doc, Span
+from spacy.vocab import Vocab
 
-from ..docs import get_image
-from ..errors import Errors, MMCoTError, shown
-from ..pictures.read import BadPicture, stored_picture
-from ..types import ALIGNMENT_KEY, ID_KEY, IMAGE_KEY, PAIRS_KEY, RELATIONS_KEY, Post, Relation
+from ..errors import Errors, MMCoTError
+from ..pictures.read import BadPicture, encode_picture, get_image
+from ..types import ALIGNMENT_KEY, IMAGE_KEY, PAIRS_KEY, RELATIONS_KEY, Relation
 
 
 class Alignment(NamedTuple):
-    """How the text of a Doc and its picture met in the model that read them."""
+    """How a model related the tokens of a Doc to its picture."""
 
-    gate: float  # 0 to 1: how far the picture bears on the text; below 0.5 it had no part
+    gate: float  # 0 to 1: how relevant the picture is to the text; below 0.5 it was not used
     grid: tuple[int, int]  # rows and columns of the picture's patches
     tokens: NDArray[numpy.float32]  # (tokens, rows, columns): each token's attention, at most 1
 
 
 def register() -> None:
-    """Add the attributes, once; calling it again changes nothing.
+    """Add the attributes to spaCy's Doc and Span; a second call changes nothing.
 
-    `doc._.mmcot_image`: path or URL (str) or content (bytes) of the picture, None without one;
-    `set_image` says what it may be set to.
-    `doc._.mmcot_alignment`: `Alignment(gate, grid, tokens)` of a Doc that was read with a picture,
-    where the pipeline keeps it (`spacy_mmcot.alignment_setter.v1`), otherwise None.
+    `doc._.mmcot_image`: path (str) or content (bytes) of the picture, None without one; `set_image`
+    says what it may be set to.
+    `doc._.mmcot_alignment`: `Alignment(gate, grid, tokens)` of a Doc with a picture, where the
+    pipeline keeps it (`spacy_mmcot.alignment_setter.v1`), otherwise None.
     `doc._.mmcot_knowledge`: dict with those of the keys `noun` (a list of dicts with `mention`,
     `kind` and `explanation`), `sentence`, `multimodality` and `caption` that are known, or None.
     `doc._.mmcot_rel`: tuple of `Relation(head, tail, label, score)`, empty by default.
     `span._.mmcot_score`: probability of the mention, or None.
-    `doc._.mmcot_confidence`: probability, by the account of `mmcot_ner`, that it found all mentions
-    of the Doc and no other, with the right labels: that of the predicted tag sequence. 1.0 for an
-    empty Doc, None where no `mmcot_ner` ran. Relations do not count in it.
+    `doc._.mmcot_confidence`: probability, as `mmcot_ner` estimates it, that all entities of the Doc
+    are right and none is missing: that of the predicted tag sequence. 1.0 for an empty Doc, None
+    where no `mmcot_ner` ran. Relations do not count in it.
     """
     if not Doc.has_extension("mmcot_image"):
         Doc.set_extension("mmcot_image", getter=get_image, setter=set_image)
@@ -63,9 +58,9 @@ def register() -> None:
 
 
 def set_image(doc: Doc, image: object) -> None:
-    """Store a picture: a path or URL (str, pathlib.Path), a file's content (bytes, bytearray,
-    memoryview), or a PIL image, which is kept as a PNG file's content; None takes it away. Whether
-    it can be read shows when a pipeline reads it.
+    """Store a picture: a path (str, pathlib.Path), a file's content (bytes, bytearray, memoryview),
+    or a PIL image, which is kept as a PNG file's content; None removes it. Whether it can be read
+    shows only when a pipeline reads it.
 
     Raises MMCoTError for anything else.
     """
@@ -74,13 +69,13 @@ def set_image(doc: Doc, image: object) -> None:
         data.pop(IMAGE_KEY, None)
         return
     try:
-        data[IMAGE_KEY] = stored_picture(image)
+        data[IMAGE_KEY] = encode_picture(image)
     except BadPicture as error:
         raise MMCoTError(Errors.E209.format(problem=error)) from None
 
 
 def get_alignment(doc: Doc) -> Alignment | None:
-    """Where each token looked in the Doc's picture, None where that was not kept."""
+    """Each token's attention on the Doc's picture; None where the pipeline did not keep it."""
     stored = doc.user_data.get(ALIGNMENT_KEY)
     if stored is None:
         return None
@@ -91,11 +86,11 @@ def get_alignment(doc: Doc) -> Alignment | None:
 
 def get_relations(doc: Doc) -> tuple[Relation, ...]:
     """The Doc's relations. A mention that is an entity of the Doc comes back as that entity."""
-    mention = _finder(doc)
+    mention = _index_mentions(doc)
     relations = []
     for h0, h1, t0, t1, label, score in doc.user_data.get(RELATIONS_KEY, ()):
         head, tail = mention(h0, h1), mention(t0, t1)
-        # A part of a Doc, cut out with its user data, no longer holds every mention.
+        # A slice of a Doc (span.as_doc) has the user data of all, but not every mention.
         if head is not None and tail is not None:
             relations.append(Relation(head, tail, label, score))
     return tuple(relations)
@@ -136,7 +131,7 @@ def get_pairs(doc: Doc) -> list[tuple[Span, Span]] | None:
     judged = get_judged_pairs(doc)
     if judged is None:
         return None
-    mention = _finder(doc)
+    mention = _index_mentions(doc)
     pairs = []
     for h0, h1, t0, t1 in judged:
         head, tail = mention(h0, h1), mention(t0, t1)
@@ -158,7 +153,8 @@ def set_pairs(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
     doc.user_data[PAIRS_KEY] = stored
 
 
-def _finder(doc: Doc) -> Callable[[int, int], Span | None]:
+def _index_mentions(doc: Doc) -> Callable[[int, int], Span | None]:
+    """A function from character offsets to the entity there, or else to the span there."""
     mentions = {(ent.start_char, ent.end_char): ent for ent in doc.ents}
 
     def mention(start: int, end: int) -> Span | None:
@@ -167,94 +163,19 @@ def _finder(doc: Doc) -> Callable[[int, int], Span | None]:
     return mention
 
 
-Record = Post | Mapping[str, Any] | tuple[str, Any] | list[Any]
+def copy_tokens(doc: Doc, keys: Iterable[Any] | None = None, vocab: Vocab | None = None) -> Doc:
+    """A Doc of the same tokens without annotation. A pipeline's traces on a Doc stay behind: an
+    encoder's states would triple the size of a corpus.
 
-
-def attach(
-    nlp: Language,
-    records: Iterable[Record],
-    *,
-    text: str = "text",
-    image: str = "image",
-    id: str = "id",
-) -> Iterator[Doc]:
-    """Docs with their pictures, one at a time, to predict on: `nlp.pipe(attach(nlp, records))`.
-
-    A record is a Post, a dict whose keys `text`, `image` and `id` name, or a pair (text, image).
-    An image is what `doc._.mmcot_image` takes; a key that is absent, or null (None, "" or NaN), is
-    no picture, and no id. A Doc is `nlp.make_doc(text)` with the picture and the id; the entities
-    that a Post may hold are left out. Relative paths stay relative to the working directory.
-
-    Raises MMCoTError for the first record that is none of these, with its number from 1.
+    keys: the entries of `doc.user_data` to copy, where the Doc has them; None for all.
+    vocab: of the copy; None for that of the Doc.
     """
-    register()
-    try:
-        rows = iter(records)
-    except TypeError:
-        raise MMCoTError(Errors.E212.format(received=_shown(records))) from None
-    for number, record in enumerate(rows, start=1):
-        try:
-            fields = _fields(record, text, image, id)
-            doc = _doc(nlp, fields, number)
-        except BadPicture as error:
-            problem = f"the picture {error}"
-        except _BadRecord as error:
-            problem = str(error)
-        else:
-            yield doc
-            continue
-        keys = ", ".join(map(repr, (text, image, id)))
-        raise MMCoTError(Errors.E210.format(number=number, problem=problem, keys=keys))
-
-
-class _BadRecord(ValueError):
-    """What is wrong with a record."""
-
-
-class _Fields(NamedTuple):
-    text: Any
-    image: Any
-    id: Any
-
-
-def _fields(record: object, text: str, image: str, id: str) -> _Fields:
-    if isinstance(record, Post):
-        return _Fields(record.text, record.image, record.id)
-    if isinstance(record, Mapping):
-        if text not in record:
-            keys = ", ".join(map(repr, record)) or "none"
-            raise _BadRecord(f"the dict has no key {text!r} for the text, its keys are {keys}")
-        return _Fields(record[text], record.get(image), record.get(id))
-    if isinstance(record, tuple | list) and len(record) == 2:
-        return _Fields(record[0], record[1], None)
-    raise _BadRecord(f"received {_shown(record)}")
-
-
-def _doc(nlp: Language, fields: _Fields, number: int) -> Doc:
-    text, image, name = fields
-    if not isinstance(text, str):
-        raise _BadRecord(f"the text is {_shown(text)}")
-    if not _is_null(name) and (not isinstance(name, str | Integral) or isinstance(name, bool)):
-        raise _BadRecord(f"the id is {_shown(name)}")
-    if len(text) > nlp.max_length:
-        message = Errors.E211.format(number=number, length=len(text), limit=nlp.max_length)
-        raise MMCoTError(message)
-    doc = nlp.make_doc(text)
-    data: dict[Any, Any] = doc.user_data
-    if not _is_null(name):
-        data[ID_KEY] = str(name)
-    if not _is_null(image):
-        data[IMAGE_KEY] = stored_picture(image)
-    return doc
-
-
-def _is_null(value: object) -> bool:
-    return (
-        value is None
-        or (isinstance(value, str) and not value)
-        or (isinstance(value, float) and math.isnan(value))
+    copy = Doc(
+        doc.vocab if vocab is None else vocab,
+        words=[token.text for token in doc],
+        spaces=[bool(token.whitespace_) for token in doc],
     )
-
-
-def _shown(value: object) -> str:
-    return f"{shown(value)} ({type(value).__qualname__})"
+    data: dict[Any, Any] = doc.user_data
+    copied = data if keys is None else keys
+    copy.user_data.update({key: data[key] for key in copied if key in data})
+    return copy

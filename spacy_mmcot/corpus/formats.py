@@ -3,49 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 from ..errors import Errors, MMCoTError
 from ..files import iter_lines
+from ..pictures.read import is_address
 from ..types import Post, Split
-from . import conll as formats_conll
-from . import docbin_posts as formats_spacy
-from . import mnre as formats_mnre
-from . import posts as formats
-from . import prodigy as formats_prodigy
-from .rows import Findings, Row, parse_line
+from . import conll, docbin, mnre, posts, prodigy
+from .rows import Findings, Row
 
 Format = Literal["posts", "conll", "mnre", "prodigy", "spacy"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-_PRODIGY_ONLY = {"spans", "tokens", "answer", "meta", "_input_hash", "_task_hash"}
+_CONLL_SUFFIXES = {".conll", ".bio", ".iob", ".tsv"}
+_PRODIGY_FIELDS = {"spans", "tokens", "answer", "meta", "_input_hash", "_task_hash"}
 
 
 def guess_format(path: Path) -> Format:
-    """Raises MMCoTError where neither the name nor the first row tells."""
+    """The format that a file's name and first row tell. Raises MMCoTError where they tell none."""
     suffix = path.suffix.lower()
-    if suffix == ".spacy" or path.is_dir():
+    if suffix == docbin.SUFFIX or path.is_dir():
         return "spacy"
-    if suffix == ".txt":
-        first_row = next((raw for _, raw in iter_lines(path) if raw.strip()), b"")
-        return "mnre" if first_row.lstrip().startswith(b"{") else "conll"
-    if suffix in {".conll", ".bio", ".iob", ".tsv"}:
+    if suffix in _CONLL_SUFFIXES:
         return "conll"
-    if suffix == ".jsonl":
-        for line, raw in iter_lines(path):
-            if raw.strip():
-                try:
-                    first = parse_line(path, line, raw)
-                except MMCoTError:
-                    break
-                if isinstance(first, dict) and first.keys() & _PRODIGY_ONLY:
-                    return "prodigy"
-                break
+    if suffix not in {".txt", ".jsonl"}:
+        raise MMCoTError(Errors.E104.format(path=path, allowed=", ".join(FORMATS)))
+    line, raw = next(((line, raw) for line, raw in iter_lines(path) if raw.strip()), (0, b""))
+    if suffix == ".txt":
+        return "mnre" if raw.lstrip().startswith(b"{") else "conll"
+    try:
+        row = posts.parse_line(path, line, raw)
+    except MMCoTError:
         return "posts"
-    raise MMCoTError(Errors.E104.format(path=path, allowed=", ".join(FORMATS)))
+    return "prodigy" if isinstance(row, dict) and row.keys() & _PRODIGY_FIELDS else "posts"
 
 
 def read_rows(
@@ -57,42 +50,73 @@ def read_rows(
     split: Split | None = None,
     repair_bio: bool = False,
 ) -> Iterator[Row]:
-    """Stream a file's rows, those of an MNRE file not yet joined; `split` overrides each post's
-    own. Picture paths, relative to the
-    file's folder in the file, come out relative to where that folder was given from.
+    """Stream a file's rows, those of an MNRE file not yet joined.
 
-    A picture that is not there is reported. Raises MMCoTError for a file that is missing or of
-    another format and, unless `findings.skip_invalid`, at the first broken row.
+    format: None guesses it.
+    split: replaces each post's own.
+    repair_bio: see `conll.read_rows`.
+
+    A picture's path is relative to the file's folder in the file, and to the working directory in
+    the rows; a picture that is not there is reported. Raises MMCoTError for a file that is missing
+    or of another format and, unless `findings.skip_invalid`, at the first invalid row.
     """
     readers: dict[Format, Callable[[Path, Findings, set[str]], Iterator[Row]]] = {
-        "posts": formats.read_rows,
-        "conll": partial(formats_conll.read_rows, repair_bio=repair_bio),
-        "mnre": formats_mnre.read_rows,
-        "prodigy": formats_prodigy.read_rows,
-        "spacy": formats_spacy.read_rows,
+        "posts": posts.read_rows,
+        "conll": partial(conll.read_rows, repair_bio=repair_bio),
+        "mnre": mnre.read_rows,
+        "prodigy": prodigy.read_rows,
+        "spacy": docbin.read_rows,
     }
     chosen = format or guess_format(path)
     for row in readers[chosen](path, findings, ids):
         update: dict[str, str] = {}
         if split:
             update["split"] = split
-        # A .spacy file is not read where it was written, so its paths do not hang on its folder.
+        # The paths in a .spacy file are relative to the working directory already.
         if row.post.image and chosen != "spacy":
             update["image"] = join_image(path.parent, row.post.image)
         post = row.post.model_copy(update=update)
-        if post.image and "://" not in post.image and not Path(post.image).is_file():
+        if post.image and not is_address(post.image) and not Path(post.image).is_file():
             findings.change("posts whose picture is not there", f"{post.id}: {post.image}")
         yield row._replace(post=post)
 
 
+def read_corpus(
+    paths: Iterable[Path],
+    findings: Findings,
+    *,
+    format: Format | None = None,
+    split: Split | None = None,
+    only: Split | None = None,
+    repair_bio: bool = False,
+) -> list[Row]:
+    """The rows of several files, whose ids are unique among all; see `read_rows`.
+
+    only: rows of other splits are left out, before `split` replaces it.
+    """
+    ids: set[str] = set()
+    rows: list[Row] = []
+    for path in paths:
+        own = None if only else split
+        rows += read_rows(path, findings, ids, format=format, split=own, repair_bio=repair_bio)
+    if only is None:
+        return rows
+    update = {"split": split or only}
+    return [
+        row._replace(post=row.post.model_copy(update=update))
+        for row in rows
+        if row.post.split == only
+    ]
+
+
 def join_image(folder: Path, image: str) -> str:
-    """The picture of a posts file in `folder` as seen from where `folder` is. Web addresses and
-    absolute paths stay."""
-    return image if "://" in image else (folder / image).as_posix()
+    """The picture's path in a posts file of `folder`, relative to the working directory. Addresses
+    and absolute paths stay."""
+    return image if is_address(image) else (folder / image).as_posix()
 
 
-def relative_image(post: Post, folder: Path) -> Post:
+def make_image_relative(post: Post, folder: Path) -> Post:
     """The post with its picture's path as a posts file in `folder` holds it."""
-    if post.image is None or "://" in post.image:
+    if post.image is None or is_address(post.image):
         return post
     return post.model_copy(update={"image": Path(os.path.relpath(post.image, folder)).as_posix()})

@@ -4,9 +4,8 @@
      'relation': ...}
 
 Positions count tokens, end exclusive; the relation `None` says that the pair has none. A post's
-text is the tokens joined by single spaces, as with CoNLL files.
-
-Rows that judge a pair each, joined into posts that hold all pairs of their text.
+text is the tokens joined by single spaces, as with CoNLL files. `read_rows` makes a post of each
+row, and `join_rows` one post of all rows about a tweet.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import ast
 import json
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,9 @@ from pydantic import BaseModel, ConfigDict, StrictInt, model_validator
 from ..errors import MMCoTError, located
 from ..files import decode_line, iter_lines
 from ..types import NO_RELATION, Answers, Conclusion, Entity, NounItem, Post, PostRelation, Text
-from .rows import CURE, Findings, Row, split_of, unique_id, validate
+from .conll import SPACED, replace_spaces
+from .posts import validate_row
+from .rows import CURE, Findings, Row, guess_split, make_unique_id
 
 # A relation's label tells what types its ends have ("/per/org/member_of"), so an end's own label
 # must not repeat it.
@@ -32,20 +32,25 @@ LABEL = "ENTITY"
 MAX_LINE = 100_000
 
 _LITERAL = "one Python dict literal, {'token': [...], 'h': {...}, 't': {...}, ...}"
-_SPACED = "tokens with a space inside, written with a no-break space (U+00A0)"
 _NESTED = "rows left out: one mention overlaps the other, which entities of a Doc cannot"
+_JOINED = "rows joined into the post of an earlier row"
+_OVERLAP = "rows with a mention that overlaps another row's, kept as a post of their own"
+_REPEATED = "rows that repeat a pair of their post, counted once"
+_CONTRARY = "rows that contradict an earlier row about the same pair, left out"
+
+Place = tuple[int, int]
 
 
-class _Read(BaseModel):
+class _Mention(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-
-class _Mention(_Read):
     name: Text
     pos: tuple[StrictInt, StrictInt]
 
 
-class _Pair(_Read):
+class _Pair(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
     token: list[Text]
     h: _Mention
     t: _Mention
@@ -73,19 +78,16 @@ class _Pair(_Read):
 
 
 def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
-    """A post of two mentions for each row of an MNRE file, to be joined with those of the same
-    tweet by `joining.join_rows`. Its id is the picture's, numbered where that is repeated.
-
-    A row whose mentions overlap is reported as lost.
-    """
+    """A post of two mentions for each row, in the group of its picture. Its id is the picture's,
+    numbered where that is repeated. A row whose mentions overlap is reported as lost."""
     number = -1
     for line, raw in iter_lines(path):
         if not raw.strip():
             continue
         number += 1
         try:
-            pair = validate(path, line, _Pair, _parse_literal(path, line, raw))
-            post = _post(path, line, pair)
+            pair = validate_row(path, line, _Pair, _parse_literal(path, line, raw))
+            post = _make_post(path, line, pair)
         except MMCoTError as error:
             findings.reject(error)
             continue
@@ -93,8 +95,8 @@ def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
             findings.lose(_NESTED, f"{path}, line {line}: {pair.h.name!r} and {pair.t.name!r}")
             continue
         if any(" " in word for word in pair.token):
-            findings.change(_SPACED, f"{path}, line {line}")
-        name = unique_id(pair.img_id, ids)
+            findings.change(SPACED, f"{path}, line {line}")
+        name = make_unique_id(pair.img_id, ids)
         yield Row(number, post.model_copy(update={"id": name}), group=pair.img_id)
 
 
@@ -105,10 +107,10 @@ def _parse_literal(path: Path, line: int, raw: bytes) -> Any:
         raise located(path, line, problem, f"at most {MAX_LINE} characters a row", CURE)
     try:
         with warnings.catch_warnings():
-            # What the literal's escapes look like to the compiler is no concern of the user.
+            # The compiler warns of odd escapes in the literal.
             warnings.simplefilter("ignore")
             value = ast.literal_eval(text)
-        # A lone surrogate is a legal escape, yet no UTF-8 file could hold it.
+        # A lone surrogate is a legal escape, yet UTF-8 has no form for it.
         if "\\" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
@@ -124,7 +126,7 @@ def _parse_literal(path: Path, line: int, raw: bytes) -> Any:
     raise located(path, line, problem, _LITERAL, CURE)
 
 
-def _post(path: Path, line: int, pair: _Pair) -> Post | None:
+def _make_post(path: Path, line: int, pair: _Pair) -> Post | None:
     """The row's post, entities in text order; None where its mentions overlap."""
     starts = [0]
     for word in pair.token:
@@ -141,32 +143,26 @@ def _post(path: Path, line: int, pair: _Pair) -> Post | None:
         relations.append(PostRelation(head=ends[0], tail=ends[1], label=pair.relation))
     fields = {
         "id": pair.img_id,
-        "text": " ".join(word.replace(" ", "\N{NO-BREAK SPACE}") for word in pair.token),
+        "text": " ".join(map(replace_spaces, pair.token)),
         "entities": sorted((head, tail), key=lambda entity: entity.start),
         "relations": relations,
         "pairs": [ends],
-        "split": split_of(path),
+        "split": guess_split(path),
     }
-    return validate(path, line, Post, fields)
-
-
-Place = tuple[int, int]
-
-_OVERLAP = "rows with a mention that overlaps another row's, kept as a post of their own"
-_REPEATED = "rows that repeat a pair of their post, counted once"
-_CONTRARY = "rows that judge a pair of their post otherwise, of which the first one counts"
+    return validate_row(path, line, Post, fields)
 
 
 def join_rows(rows: Iterable[Row], findings: Findings) -> list[Row]:
-    """Rows of one group, text and split become one post, in the place of the first of them, whose
-    id, number and other fields it has; rows without a group stay as they are.
+    """The rows with those of one group, text and split joined into one post, which takes the place,
+    id and number of the first of them. Rows without a group stay as they are.
 
-    The post's entities stand in text order, its pairs and relations in the order of the rows. Noun
-    items are united by mention, and sentences strung together. A row whose mention overlaps
-    another one of the post, which entities of a Doc cannot, begins a further post.
+    A post's entities are in text order, its pairs and relations in the order of the rows. Of
+    several noun items about one mention the first counts; sentences are joined by spaces. A row
+    with a mention that overlaps another one of the post, which a Doc does not allow, begins a
+    further post.
     """
-    parts: list[Row | _Joint] = []
-    joints: dict[tuple[str, str, str], list[_Joint]] = {}
+    parts: list[Row | _JointPost] = []
+    joints: dict[tuple[str, str, str], list[_JointPost]] = {}
     for row in rows:
         if row.group is None:
             parts.append(row)
@@ -176,81 +172,80 @@ def join_rows(rows: Iterable[Row], findings: Findings) -> list[Row]:
         if joint is None:
             if same:
                 findings.change(_OVERLAP, f"row {row.number}: {row.post.id}")
-            joint = _Joint()
+            joint = _JointPost()
             same.append(joint)
             parts.append(joint)
+        else:
+            findings.change(_JOINED, f"row {row.number}: {row.post.id}")
         joint.add(row, findings)
-    return [part if isinstance(part, Row) else part.row() for part in parts]
+    return [part if isinstance(part, Row) else part.make_row() for part in parts]
 
 
-@dataclass
-class _Joint:
-    rows: list[Row] = field(default_factory=list)
-    entities: dict[Place, Entity] = field(default_factory=dict)
-    # Each pair's label, None where it has no relation.
-    labels: dict[tuple[Place, Place], str | None] = field(default_factory=dict)
+class _JointPost:
+    """The rows of one post while they are joined."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+        self._entities: dict[Place, Entity] = {}
+        # Each pair's label, None where it has no relation.
+        self._labels: dict[tuple[Place, Place], str | None] = {}
 
     def has_room(self, post: Post) -> bool:
+        """Whether each entity of the post is one of these or overlaps none of them."""
         return all(
             (new.start, new.end) == place or new.end <= place[0] or place[1] <= new.start
             for new in post.entities or []
-            for place in self.entities
+            for place in self._entities
         )
 
     def add(self, row: Row, findings: Findings) -> None:
-        post = row.post
-        self.rows.append(row)
-        places = [(entity.start, entity.end) for entity in post.entities or []]
-        for place, entity in zip(places, post.entities or [], strict=True):
-            self.entities.setdefault(place, entity)
-        relations = {(r.head, r.tail): r.label for r in post.relations or []}
-        for head, tail in post.pairs or []:
+        self._rows.append(row)
+        entities = row.post.entities or []
+        places = [(entity.start, entity.end) for entity in entities]
+        self._entities = dict(zip(places, entities, strict=True)) | self._entities
+        relations = {(r.head, r.tail): r.label for r in row.post.relations or []}
+        for head, tail in row.post.pairs or []:
             ends, label = (places[head], places[tail]), relations.get((head, tail))
-            if ends not in self.labels:
-                self.labels[ends] = label
-            elif self.labels[ends] == label:
-                findings.change(_REPEATED, f"row {row.number}: {post.id}")
+            if ends not in self._labels:
+                self._labels[ends] = label
+            elif self._labels[ends] == label:
+                findings.change(_REPEATED, f"row {row.number}: {row.post.id}")
             else:
-                findings.lose(_CONTRARY, f"row {row.number}: {post.id}: {label}")
+                findings.lose(_CONTRARY, f"row {row.number}: {row.post.id}: {label}")
 
-    def row(self) -> Row:
+    def make_row(self) -> Row:
         """The joined row."""
-        first = self.rows[0]
-        order = sorted(self.entities)
-        index = {place: i for i, place in enumerate(order)}
-        pairs = [(index[head], index[tail]) for head, tail in self.labels]
+        first = self._rows[0]
+        order = sorted(self._entities)
+        pairs = [(order.index(head), order.index(tail)) for head, tail in self._labels]
         relations = [
             PostRelation(head=head, tail=tail, label=label)
-            for (head, tail), label in zip(pairs, self.labels.values(), strict=True)
+            for (head, tail), label in zip(pairs, self._labels.values(), strict=True)
             if label is not None
         ]
-        update = {
-            "entities": [self.entities[place] for place in order],
-            "relations": relations,
-            "pairs": pairs,
-        }
+        entities = [self._entities[place] for place in order]
+        update = {"entities": entities, "relations": relations, "pairs": pairs}
         post = first.post.model_copy(update=update)
-        return Row(first.number, post, self._answers(post.id))
+        return Row(first.number, post, self._join_answers(post.id))
 
-    def _answers(self, name: str) -> Answers | None:
-        known = [row.answers for row in self.rows if row.answers]
+    def _join_answers(self, name: str) -> Answers | None:
+        known = [row.answers for row in self._rows if row.answers]
         if not known:
             return None
         nouns: dict[str, NounItem] = {}
-        for answers in known:
-            for item in answers.noun or []:
-                nouns.setdefault(item.mention, item)
+        for item in (item for answers in known for item in answers.noun or []):
+            nouns.setdefault(item.mention, item)
         relations = [
             relation
             for answers in known
             if answers.conclusion is not None
             for relation in answers.conclusion.relations or ()
         ]
-        named = any(answers.noun is not None for answers in known)
+        asked = any(answers.noun is not None for answers in known)
         sentences = dict.fromkeys(answers.sentence for answers in known if answers.sentence)
         return Answers(
             id=name,
-            noun=list(nouns.values()) if named else None,
+            noun=list(nouns.values()) if asked else None,
             sentence=" ".join(sentences) or None,
             conclusion=Conclusion(relations=relations) if relations else None,
         )

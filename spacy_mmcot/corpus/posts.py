@@ -1,17 +1,26 @@
-"""Posts files: a JSON object a line, the interchange format of all stages."""
+"""Posts files, the interchange format of all stages: JSON Lines, a post a line.
+
+Records of other kinds are read and written in the same way.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
-from ..errors import located
+from pydantic import BaseModel, ValidationError
+
+from ..errors import MMCoTError, explain, located
+from ..files import decode_line, iter_lines, parse_json, replace_file
 from ..types import Post
-from .rows import CURE, Findings, Row, iter_records, write_records
+from .rows import CURE, Findings, Row
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
-    """The posts of a posts file. An id that is in `ids` makes a broken row."""
+    """The posts of a posts file. A row whose id is in `ids` is invalid."""
     for number, line, post in iter_records(path, Post, findings):
         if post.id in ids:
             problem = f"field id is {post.id!r}, which an earlier post has"
@@ -24,7 +33,7 @@ def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
 def iter_posts(path: Path | str, findings: Findings | None = None) -> Iterator[Post]:
     """Stream the posts of a posts file (JSON Lines).
 
-    Raises MMCoTError for a missing file and, unless `findings.skip_invalid`, at the first broken
+    Raises MMCoTError for a missing file and, unless `findings.skip_invalid`, at the first invalid
     row.
     """
     for row in read_rows(Path(path), findings or Findings(), set()):
@@ -39,3 +48,52 @@ def read_posts(path: Path | str, findings: Findings | None = None) -> list[Post]
 def write_posts(path: Path | str, posts: Iterable[Post]) -> int:
     """Write a posts file, whole or not at all; returns the number of posts."""
     return write_records(Path(path), posts)
+
+
+def iter_records(
+    path: Path, model: type[Model], findings: Findings
+) -> Iterator[tuple[int, int, Model]]:
+    """Row numbers from 0, line numbers from 1, and records of a JSON Lines file. A blank line is no
+    row; an invalid row has a number too, so that numbers stay true to the file."""
+    row = -1
+    for line, raw in iter_lines(path):
+        if not raw.strip():
+            continue
+        row += 1
+        try:
+            record = validate_row(path, line, model, parse_line(path, line, raw))
+        except MMCoTError as error:
+            findings.reject(error)
+            continue
+        yield row, line, record
+
+
+def write_records(path: Path, records: Iterable[BaseModel]) -> int:
+    """Write a JSON Lines file, whole or not at all, without the fields that are None; returns the
+    number of records."""
+    count = 0
+    with (
+        replace_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        for record in records:
+            file.write(record.model_dump_json(exclude_none=True) + "\n")
+            count += 1
+    return count
+
+
+def parse_line(path: Path, line: int, raw: bytes) -> Any:
+    """A line's JSON value. Raises MMCoTError where it is not one JSON value in UTF-8."""
+    text = decode_line(path, line, raw)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise located(path, line, str(error), "one JSON object", CURE) from None
+
+
+def validate_row(path: Path, line: int, model: type[Model], value: Any) -> Model:
+    """The row as a record of the model. Raises MMCoTError that names the field."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise located(path, line, *explain(error), CURE) from None

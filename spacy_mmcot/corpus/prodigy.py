@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from ..errors import MMCoTError, located
 from ..types import Post
-from .rows import CURE, Findings, Row, iter_records, split_of, unique_id, validate
+from .posts import iter_records, validate_row
+from .rows import CURE, Findings, Row, guess_split, make_unique_id
 
 
 class _Exported(BaseModel):
-    # Prodigy's rows carry hashes, view names and whatever else a recipe adds.
+    # Prodigy's rows hold hashes, view names and whatever else a recipe adds.
     model_config = ConfigDict(extra="ignore")
 
 
@@ -29,7 +30,7 @@ class _Span(_Place):
 
 class _Relation(_Exported):
     label: StrictStr
-    # A relation between tokens that are no span has ends without a label.
+    # No _Span: the end of a relation between mere tokens has no label.
     head_span: _Place
     child_span: _Place
 
@@ -45,47 +46,48 @@ class _Task(_Exported):
 def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
     """The accepted tasks; rejected and ignored ones are reported.
 
-    A task is named by `meta.id` where that is a text, else by the file's name and its line. One
-    without `spans` counts as not labelled, one without `relations` (of a view that asks for none)
-    as one whose relations nobody has labelled.
+    A task's id is `meta.id` where that is a text, else the file's name and the line. A task without
+    `spans` counts as not labelled, one without `relations` as one whose relations nobody has
+    labelled.
     """
     for number, line, task in iter_records(path, _Task, findings):
         if task.answer != "accept":
             findings.change(f"tasks answered {task.answer!r}, left out", f"{path}, line {line}")
             continue
         try:
-            post = _post(path, line, task)
+            post = _make_post(path, line, task)
         except MMCoTError as error:
             findings.reject(error)
             continue
-        yield Row(number, post.model_copy(update={"id": unique_id(post.id, ids)}))
+        yield Row(number, post.model_copy(update={"id": make_unique_id(post.id, ids)}))
 
 
-def _post(path: Path, line: int, task: _Task) -> Post:
-    spans = task.spans
-    if spans is None and task.relations:
-        spans = []
-    fields: dict[str, Any] = {"text": task.text, "split": split_of(path)}
+def _make_post(path: Path, line: int, task: _Task) -> Post:
+    spans = [] if task.spans is None and task.relations else task.spans
     name = task.meta.get("id")
-    fields["id"] = name if isinstance(name, str) and name else f"{path.stem}-{line}"
+    fields: dict[str, Any] = {
+        "id": name if isinstance(name, str) and name else f"{path.stem}-{line}",
+        "text": task.text,
+        "split": guess_split(path),
+    }
     if spans is not None:
-        fields["entities"] = [{"start": s.start, "end": s.end, "label": s.label} for s in spans]
+        fields["entities"] = [span.model_dump() for span in spans]
     if spans is not None and task.relations is not None:
-        places = {(span.start, span.end): i for i, span in enumerate(spans)}
+        indexes = {(span.start, span.end): i for i, span in enumerate(spans)}
         fields["relations"] = [
             {
-                "head": _index(path, line, places, relation.head_span),
-                "tail": _index(path, line, places, relation.child_span),
+                "head": _find_index(path, line, indexes, relation.head_span),
+                "tail": _find_index(path, line, indexes, relation.child_span),
                 "label": relation.label,
             }
             for relation in task.relations
         ]
-    return validate(path, line, Post, fields)
+    return validate_row(path, line, Post, fields)
 
 
-def _index(path: Path, line: int, places: dict[tuple[int, int], int], span: _Place) -> int:
+def _find_index(path: Path, line: int, indexes: dict[tuple[int, int], int], span: _Place) -> int:
     try:
-        return places[span.start, span.end]
+        return indexes[span.start, span.end]
     except KeyError:
         problem = f"a relation joins ({span.start}, {span.end}), which is none of the row's spans"
         raise located(path, line, problem, "relations between the row's spans", CURE) from None

@@ -13,20 +13,25 @@ import PIL.Image
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
-from spacy.vocab import Vocab
 
-from ..docs import bare_copy
 from ..errors import Errors, MMCoTError
-from ..pictures.read import BadPicture, PicturePolicy, digest, read_picture, stored_picture
+from ..pictures.read import (
+    BadPicture,
+    PicturePolicy,
+    encode_picture,
+    get_image,
+    hash_picture,
+    read_picture,
+)
 from ..types import ID_KEY, KNOWLEDGE_KEY, PAIRS_KEY, PICTURES, PROMPT_TARGET_KEY, Pictures
-from .docbin import read_all
-from .extensions import get_image, get_judged_pairs, register, set_image
+from .docbin import read_all_docs
+from .extensions import copy_tokens, get_judged_pairs, register, set_image
 
 # Union, since Python 3.10 resolves the annotation when spaCy checks a config.
 MaybePath = Union[str, Path, None]  # noqa: UP007
 Picture = str | bytes
 
-# Figures on shuffled pictures compare over runs and machines only while all shuffle alike.
+# Fixed, so that scores with shuffled pictures can be compared between runs and machines.
 _SHUFFLE_SEED = 1
 _BLACK_SIDE = 64
 
@@ -39,28 +44,31 @@ def Corpus(
     gold_entities: bool = False,
     pictures: Pictures = "none",
 ) -> Callable[[Language], Iterator[Example]]:
-    """Read Examples from a `.spacy` file, or from all in a folder.
+    """`spacy_mmcot.Corpus.v1`: reads Examples from a `.spacy` file, or from all in a folder.
 
-    The predicted Doc has the reference's tokens, id and prompt target, and its knowledge where
-    `knowledge` is set; the reference keeps all it was stored with: entities, relations, soft
-    labels. With `gold_entities` the predicted Doc has the reference's entities too, and the pairs
-    of them that were judged. `limit` is the greatest number of Examples, 0 for all.
+    The reference keeps all that it was stored with: entities, relations, soft labels. The predicted
+    Doc has the reference's tokens, id and prompt target, and more as the settings say.
 
-    `pictures` says what the predicted Doc has where the reference has a picture: "none" nothing,
-    "real" that picture, "black" a black one, "shuffled" the picture of another Doc, never one of
-    the same content, and the same one whenever the corpus is read. To shuffle, the reader holds
-    the whole corpus in memory and reads its picture files.
+    limit: the greatest number of Examples, 0 for all.
+    knowledge: the predicted Doc has the reference's knowledge.
+    gold_entities: the predicted Doc has the reference's entities, and the pairs of them that were
+        judged.
+    pictures: what the predicted Doc has where the reference has a picture. "none": nothing; "real":
+        that picture; "black": a black one; "shuffled": the picture of another Doc, never one of the
+        same content, and the same one whenever the corpus is read. To shuffle, the reader keeps the
+        whole corpus in memory and reads its picture files.
 
-    Raises MMCoTError for unknown `pictures`; the reader does for a path that is not set, missing,
-    no DocBin, or empty, and where there is but one picture to shuffle.
+    Raises MMCoTError for unknown `pictures`. The reader raises it for a path that is not set,
+    missing, no DocBin, or empty, and where all pictures to shuffle are the same one.
     """
     _check_pictures(pictures)
 
     def read(nlp: Language) -> Iterator[Example]:
         if path is None:
             raise MMCoTError(Errors.E204)
+        docs = read_all_docs(Path(path), nlp.vocab)
         yield from make_examples(
-            _references(Path(path), limit, nlp.vocab),
+            islice(docs, limit if limit > 0 else None),
             knowledge=knowledge,
             gold_entities=gold_entities,
             pictures=pictures,
@@ -82,7 +90,7 @@ def make_examples(
 
     source: what messages call the Docs.
 
-    Raises MMCoTError for unknown `pictures`, and where there is but one picture to shuffle.
+    Raises MMCoTError for unknown `pictures`, and where all pictures to shuffle are the same one.
     """
     _check_pictures(pictures)
     register()
@@ -92,17 +100,14 @@ def make_examples(
     others: dict[Picture, Picture] = {}
     if pictures == "shuffled":
         references = list(references)
-        others = _shuffled(map(get_image, references), source)
+        others = _shuffle(map(get_image, references), source)
     for reference in references:
-        predicted = bare_copy(reference, copied)
+        predicted = copy_tokens(reference, copied)
         if gold_entities:
             _copy_entities(reference, predicted)
-            pairs = get_judged_pairs(reference)
-            if pairs is not None:
-                predicted.user_data[PAIRS_KEY] = [list(pair) for pair in pairs]
         picture = get_image(reference)
         if picture is not None and pictures != "none":
-            shown = _black() if pictures == "black" else others.get(picture, picture)
+            shown = _make_black() if pictures == "black" else others.get(picture, picture)
             set_image(predicted, shown)
         yield Example(predicted, reference)
 
@@ -112,24 +117,23 @@ def _check_pictures(pictures: str) -> None:
         raise MMCoTError(Errors.E215.format(received=pictures, allowed=", ".join(PICTURES)))
 
 
-def _references(path: Path, limit: int, vocab: Vocab) -> Iterator[Doc]:
-    docs = read_all(path, vocab)
-    return islice(docs, limit if limit > 0 else None)
-
-
 def _copy_entities(reference: Doc, predicted: Doc) -> None:
+    """Give the predicted Doc the reference's entities, and the pairs of them that were judged."""
     spans = [Span(predicted, ent.start, ent.end, label=ent.label) for ent in reference.ents]
     labelled = reference.has_annotation("ENT_IOB")
     predicted.set_ents(spans, default="outside" if labelled else "missing")
+    pairs = get_judged_pairs(reference)
+    if pairs is not None:
+        predicted.user_data[PAIRS_KEY] = [list(pair) for pair in pairs]
 
 
-def _shuffled(pictures: Iterable[Picture | None], path: object) -> dict[Picture, Picture]:
-    """For each picture one of another content: the next on a random round through all contents,
-    which leaves no picture in its place, however often one is used.
+def _shuffle(pictures: Iterable[Picture | None], path: object) -> dict[Picture, Picture]:
+    """For each picture one of another content: the next one in a random circle of all contents, so
+    that none stays in its place, however often it is used.
 
     Raises MMCoTError where all have the same content.
     """
-    contents = {picture: _content(picture) for picture in pictures if picture is not None}
+    contents = {picture: _identify(picture) for picture in pictures if picture is not None}
     first_of: dict[Picture, Picture] = {}
     for picture, content in contents.items():
         first_of.setdefault(content, picture)
@@ -141,14 +145,14 @@ def _shuffled(pictures: Iterable[Picture | None], path: object) -> dict[Picture,
     return {picture: first_of[after[content]] for picture, content in contents.items()}
 
 
-def _content(picture: Picture) -> Picture:
-    """The digest of the picture's bytes; of what cannot be read, as a web address, its name."""
+def _identify(picture: Picture) -> Picture:
+    """The hash of the picture's bytes; the name of a picture that cannot be read."""
     try:
-        return digest(read_picture(picture, PicturePolicy()))
+        return hash_picture(read_picture(picture, PicturePolicy()))
     except BadPicture:
         return picture
 
 
 @functools.cache
-def _black() -> Picture:
-    return stored_picture(PIL.Image.new("RGB", (_BLACK_SIDE, _BLACK_SIDE)))
+def _make_black() -> Picture:
+    return encode_picture(PIL.Image.new("RGB", (_BLACK_SIDE, _BLACK_SIDE)))

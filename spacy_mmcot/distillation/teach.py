@@ -11,7 +11,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
-from ..docs import bare_copy
+from ..corpus.extensions import copy_tokens
 from ..errors import Errors, MMCoTError
 from ..types import IMAGE_KEY
 from .soft_labels import SoftRelations, set_soft_labels, set_soft_relations
@@ -100,7 +100,9 @@ def predict_soft_labels(
 
 
 def _unlabelled_copy(doc: Doc, pictures: bool) -> Doc:
-    return bare_copy(doc, None if pictures else [key for key in doc.user_data if key != IMAGE_KEY])
+    return copy_tokens(
+        doc, None if pictures else [key for key in doc.user_data if key != IMAGE_KEY]
+    )
 
 
 def _set_gold_mentions(docs: Sequence[Doc], copies: Sequence[Doc]) -> None:

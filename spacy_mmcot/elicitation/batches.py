@@ -149,20 +149,14 @@ class BatchRunner:
                 self._source.use_plainer_format(job.prompt, fault)
 
     def _claim(self, job: Job) -> bool:
-        claim = Claim.POOR
-        if self._ending is not Ending.BUDGET:
-            claim = self._claims.claim(job.key, job.cost)
-        match claim:
-            case Claim.ANSWERED:
-                self._elicitation.share(job)
-            case Claim.HELD:
-                self._elicitation.defer(job)
-            case Claim.WAIT:
-                # Estimates of batches under way hold the money; what they cost is known later.
-                self._elicitation.defer(job)
-            case Claim.POOR:
-                self._ending = Ending.BUDGET
-                self._elicitation.put_back(job)
+        spent = self._ending is Ending.BUDGET
+        claim = Claim.POOR if spent else self._elicitation.claim(job)
+        if claim is Claim.WAIT:
+            # Estimates of batches under way hold the money; what they cost is known later.
+            self._elicitation.defer(job)
+        elif claim is Claim.POOR:
+            self._ending = Ending.BUDGET
+            self._elicitation.put_back(job)
         return claim is Claim.MADE
 
     async def _add(self, job: Job) -> None:

@@ -10,6 +10,7 @@ import os
 import ssl
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class OpenAISource:
         self._settings = settings
         self._client: openai.AsyncOpenAI | None = None
         # How many response formats of the list a model was found not to have.
-        self._formats_refused: dict[str, int] = {}
+        self._formats_refused: Counter[str] = Counter()
 
     def model_for(self, dimension: Dimension) -> str:
         return self._settings.models.get(dimension, self._settings.model)
@@ -96,27 +97,28 @@ class OpenAISource:
             picture = {"type": "image_url", "image_url": image}
             messages[1] = {"role": "user", "content": [text, picture]}
         body = {"model": model, "messages": messages, **self.parameters(prompt)}
-        formats = prompt.response_formats()[self._formats_refused.get(model, 0) :]
+        formats = prompt.response_formats()[self._formats_refused[model] :]
         return body | ({"response_format": formats[0]} if formats else {})
 
     def use_plainer_format(self, prompt: Prompt, refused: FormatRefused) -> None:
         """Use a plainer response format from now on. Raises MMCoTError where there is none."""
         model = self.model_for(prompt.dimension)
-        if self._formats_refused.get(model, 0) >= len(prompt.response_formats()):
+        if self._formats_refused[model] >= len(prompt.response_formats()):
             error = RequestRefused(400, str(refused))
             raise self.endpoint.refusal_error(error, describe(prompt)) from None
-        self._formats_refused[model] = self._formats_refused.get(model, 0) + 1
+        self._formats_refused[model] += 1
 
     async def ask(self, prompt: Prompt) -> Reply:
         """The answer. Raises AnswerRejected where the endpoint declines this one prompt or cuts
         its answer off, Unavailable where another try may help, MMCoTError where none will."""
+        model = self.model_for(prompt.dimension)
         while True:
-            formats = self._formats_refused.get(self.model_for(prompt.dimension), 0)
+            refused_before = self._formats_refused[model]
             try:
                 return await self._ask(prompt)
             except FormatRefused as refused:
-                # Of many requests in flight, the first to be refused settles it for all.
-                if formats == self._formats_refused.get(self.model_for(prompt.dimension), 0):
+                # Of many requests in flight, the first that is refused changes it for all.
+                if refused_before == self._formats_refused[model]:
                     self.use_plainer_format(prompt, refused)
 
     async def close(self) -> None:

@@ -17,16 +17,16 @@ import srsly
 from ..errors import Errors, MMCoTError, explain, first_line
 from ..files import read_bytes
 from ..scheme import Scheme
-from ..types import AUGMENTATIONS, DIMENSIONS, Dimension, Knowledge, Post
+from ..types import AUGMENTATIONS, Dimension, Knowledge, Post
 from .batches import BatchPace, BatchRunner
 from .claims import Claims, Ledger, read_mean_output
 from .client import OpenAISource
 from .engine import Ending, Engine, Pace
 from .parser import read_definitions
 from .prices import Prices, count_cached, estimate
-from .prompts import QuestionSettings, render_scheme
+from .prompts import KINDS, QuestionSettings, render_scheme
 from .questions import Elicitation, Report, Source
-from .replies import AnswerRejected, Reply, Unavailable
+from .replies import AnswerRejected, Reply, Unavailable, Usage
 from .store import AnswerStore, answer_key
 
 
@@ -47,7 +47,7 @@ class ElicitConfig(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     dimensions: dict[Dimension, Ask] = pydantic.Field(
-        default_factory=lambda: {name: Ask() for name in DIMENSIONS}
+        default_factory=lambda: {name: Ask() for name in KINDS}
     )
 
     @pydantic.field_validator("dimensions")
@@ -62,7 +62,7 @@ class ElicitConfig(pydantic.BaseModel):
                 raise ValueError(f"{name} is asked after others, but only the conclusion can be")
             if "conclusion" in ask.after:
                 raise ValueError("the conclusion is asked after itself")
-        return {name: asks[name] for name in DIMENSIONS if name in asks}
+        return {name: asks[name] for name in KINDS if name in asks}
 
     def variants(self) -> Mapping[Dimension, int]:
         return {name: ask.variants for name, ask in self.dimensions.items()}
@@ -77,7 +77,7 @@ class ElicitConfig(pydantic.BaseModel):
 
     def only(self, names: set[str]) -> ElicitConfig:
         """Restricted to the named dimensions; ones it does not have are asked plainly."""
-        asks = {name: self.dimensions.get(name, Ask()) for name in DIMENSIONS if name in names}
+        asks = {name: self.dimensions.get(name, Ask()) for name in KINDS if name in names}
         return ElicitConfig(dimensions=asks)
 
 
@@ -117,27 +117,17 @@ class PlannedDimension:
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
-    cost: float | None = 0.0
-    batch_cost: float | None = 0.0
+    cost: float | None = None
+    batch_cost: float | None = None
 
 
 def sum_plan(planned: Iterable[PlannedDimension]) -> PlannedDimension:
     """All dimensions together; without costs where one has none."""
-    total = PlannedDimension("")
-    for row in planned:
-        total.requests += row.requests
-        total.there += row.there
-        total.not_applicable += row.not_applicable
-        total.input_tokens += row.input_tokens
-        total.cached_tokens += row.cached_tokens
-        total.output_tokens += row.output_tokens
-        total.cost = _add(total.cost, row.cost)
-        total.batch_cost = _add(total.batch_cost, row.batch_cost)
+    total, rows = PlannedDimension("", cost=0.0, batch_cost=0.0), list(planned)
+    for name in list(vars(total))[1:]:
+        values = [getattr(row, name) for row in rows]
+        setattr(total, name, None if None in values else sum(values))
     return total
-
-
-def _add(left: float | None, right: float | None) -> float | None:
-    return None if left is None or right is None else left + right
 
 
 def plan(
@@ -155,9 +145,6 @@ def plan(
     """
     planned = {name: PlannedDimension(source.model_for(name)) for name in settings.variants}
     found = {row.model: prices.find(row.model) for row in planned.values()}
-    for row in planned.values():
-        if found[row.model] is None:
-            row.cost = row.batch_cost = None
     outputs = {} if store is None else read_mean_output(store)
     asked: set[str] = set()
     beginnings: set[str] = set()
@@ -177,8 +164,7 @@ def plan(
                 row.there += 1
                 continue
             asked.add(key)
-            price = found[row.model]
-            usage = estimate(prompt, price, outputs.get((row.model, dimension)))
+            usage = estimate(prompt, found[row.model], outputs.get((row.model, dimension)))
             beginning = prompt.messages[0]["content"]
             if beginning in beginnings:
                 usage = replace(usage, cached=count_cached(beginning))
@@ -187,9 +173,10 @@ def plan(
             row.requests += 1
             row.input_tokens += usage.input
             row.output_tokens += usage.output
-            if price is not None:
-                row.cost = _add(row.cost, price.cost(usage))
-                row.batch_cost = _add(row.batch_cost, price.cost(usage, batch=True))
+    for row in planned.values():
+        price, usage = found[row.model], Usage(row.input_tokens, 0, row.output_tokens)
+        if price is not None:
+            row.cost, row.batch_cost = price.cost(usage), price.cost(usage, batch=True)
     return planned
 
 

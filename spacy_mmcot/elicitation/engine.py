@@ -160,32 +160,20 @@ class Engine:
                 return
 
     async def _claim(self, job: Job) -> bool:
-        """Whether this run is to ask the question; if not, it is settled or put off, or the run
-        stops."""
+        """Whether this run is to ask the question. Waits for money that is set aside, and stops the
+        run where there is none left."""
         claims = self._elicitation.claims
-        if claims is None:
-            return True
-        while True:
-            match claims.claim(job.key, job.cost):
-                case Claim.MADE:
-                    return True
-                case Claim.ANSWERED:
-                    self._elicitation.share(job)
-                    return False
-                case Claim.HELD:
-                    self._elicitation.defer(job)
-                    return False
-                case Claim.POOR:
-                    self._stop(Ending.BUDGET)
-                    return False
-                case Claim.WAIT:
-                    if claims.in_batches():
-                        # Hours may pass until their cost is known.
-                        self._stop(Ending.BUDGET)
-                        return False
-                    await self._sleep(_MONEY_POLL)
-                    if self._stopping.is_set():
-                        return False
+        while (claim := self._elicitation.claim(job)) is Claim.WAIT:
+            if claims is not None and claims.in_batches():
+                # Hours may pass until their cost is known.
+                claim = Claim.POOR
+                break
+            await self._sleep(_MONEY_POLL)
+            if self._stopping.is_set():
+                return False
+        if claim is Claim.POOR:
+            self._stop(Ending.BUDGET)
+        return claim is Claim.MADE
 
     async def _ask_question(self, first: Job) -> None:
         self._elicitation.count_asked(first)

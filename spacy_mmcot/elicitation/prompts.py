@@ -24,8 +24,8 @@ from typing import Any, TypedDict
 import jinja2
 
 from ..errors import Errors, MMCoTError, first_line
-from ..pictures.decode import open_picture, small_jpeg
-from ..pictures.read import BadPicture, PicturePolicy, digest, read_picture
+from ..pictures.decode import make_thumbnail, open_picture
+from ..pictures.read import BadPicture, PicturePolicy, hash_picture, read_picture
 from ..scheme import RelationLabel, Scheme
 from ..types import AUGMENTATIONS, DIMENSIONS, NO_RELATION, Dimension, Entity, Post, Task
 from .conclusion import Examples, asked_pairs, conclusion_schema, example_answer
@@ -224,7 +224,7 @@ def _picture(path: Path, changed: int, size: int) -> Picture | None:
         open_picture(data, _POLICY)
     except BadPicture:
         return None
-    return Picture(path, digest(data))
+    return Picture(path, hash_picture(data))
 
 
 def data_url(picture: Picture) -> str:
@@ -232,7 +232,7 @@ def data_url(picture: Picture) -> str:
     AnswerRejected where it cannot be decoded."""
     try:
         data = read_picture(str(picture.path), _POLICY)
-        jpeg = small_jpeg(data, _POLICY, LONGEST_SIDE)
+        jpeg = make_thumbnail(data, _POLICY, LONGEST_SIDE)
     except BadPicture as error:
         reason = f"the picture {picture.path.name} {error}"
         raise AnswerRejected(reason, final=True) from None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 from ..types import Dimension, Post
-from .claims import Claims, Ledger
+from .claims import Claim, Claims, Ledger
 from .parser import AnswerValue, parse_answer
 from .prices import estimate
 from .prompts import Prompt, QuestionSettings, find_picture, render_repair
@@ -205,6 +205,18 @@ class Elicitation:
 
     def _make_repair(self, job: Job, raw: str, reason: str) -> Job:
         return replace(job, prompt=render_repair(job.prompt, raw, reason), repairing=True)
+
+    def claim(self, job: Job) -> Claim:
+        """Claim a question before it is asked. Where another run has it or has answered it, it is
+        deferred or shared."""
+        if self.claims is None:
+            return Claim.MADE
+        claim = self.claims.claim(job.key, job.cost)
+        if claim is Claim.ANSWERED:
+            self.share(job)
+        elif claim is Claim.HELD:
+            self.defer(job)
+        return claim
 
     def count_asked(self, job: Job) -> None:
         self.report.counts[job.prompt.dimension].asked += 1

@@ -1,5 +1,5 @@
-"""The answers store: one SQLite file that keeps every answer an LLM gave, good or rejected, and its
-export as JSON Lines.
+"""Answers on disk: the store, one SQLite file that keeps every answer of an LLM, good or rejected;
+its export as JSON Lines; and files of recorded answers, with the source that answers from them.
 
 An answer is found by what was asked (template, messages, picture, model, parameters), so nothing
 is asked twice, and a changed prompt or model asks anew beside the old answers.
@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pydantic
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from ..errors import Errors, MMCoTError, explain
-from ..files import iter_lines, replace_file
+from ..errors import Errors, MMCoTError, explain, located
+from ..files import decode_line, iter_lines, parse_json, replace_file
 from ..types import DIMENSIONS, KNOWLEDGE, Answers, Dimension, Task, Text
 from .conclusion import merge_conclusions
 from .database import Database
 from .prompts import Prompt
-from .recorded import read_answers, read_record
+from .replies import Reply
 
+_EXPECTED = "one JSON object with an id and answers"
+Record = TypeVar("Record")
 # The fields of StoredAnswer in their order.
 _COLUMNS = "key, post_id, task, dimension, template, source, model, raw, value, reason, variant"
 
@@ -145,9 +147,9 @@ class AnswerStore(Database):
         values: dict[str, dict[str, dict[int, Any]]] = {}
         for post_id, dimension, number, value in self.fetch(
             "SELECT post_id, dimension, variant, value FROM answers "
-            "WHERE task = ? AND status = 'ok' AND (variant = ? OR dimension IN (?, ?, ?, ?)) "
-            "ORDER BY post_id, seq",
-            *(task, variant, *KNOWLEDGE),
+            "WHERE task = ? AND status = 'ok' AND "
+            "(variant = ? OR dimension IN (SELECT value FROM json_each(?))) ORDER BY post_id, seq",
+            *(task, variant, json.dumps(KNOWLEDGE)),
         ):
             loaded = self._load_value(post_id, dimension, value)
             values.setdefault(post_id, {}).setdefault(dimension, {})[number] = loaded
@@ -265,3 +267,73 @@ def _parse_exported(row: Any) -> StoredAnswer:
         return answer
     answers = Answers.model_validate({"id": answer.post_id, answer.dimension: answer.value})
     return replace(answer, value=getattr(answers, answer.dimension))
+
+
+class RecordedSource:
+    """Answers each prompt by the post's id and the dimension. Reads `path` once, here; raises
+    MMCoTError where it cannot be read or a row is broken."""
+
+    name = "recorded"
+    paid = False
+
+    def __init__(self, path: Path) -> None:
+        self.url = str(path)
+        self._answers = read_answers(path)
+
+    def model_for(self, dimension: Dimension) -> str:
+        return ""
+
+    def parameters(self, prompt: Prompt) -> dict[str, object]:
+        # A recorded answer belongs to its post, whatever the prompt, and one that was corrected in
+        # the file is another answer.
+        answer = self._find(prompt)
+        digest = None if answer is None else hashlib.sha256(answer.encode()).hexdigest()
+        return {"post": prompt.post_id, "answer": digest}
+
+    async def ask(self, prompt: Prompt) -> Reply | None:
+        """The recorded answer, None where there is none."""
+        answer = self._find(prompt)
+        return None if answer is None else Reply(answer)
+
+    async def close(self) -> None:
+        pass
+
+    def _find(self, prompt: Prompt) -> str | None:
+        if prompt.variant:
+            return None
+        answers = self._answers.get(prompt.post_id)
+        value = None if answers is None else getattr(answers, prompt.dimension)
+        return value if value is None or isinstance(value, str) else to_json(value).decode()
+
+
+def read_answers(path: Path) -> dict[str, Answers]:
+    """The answers of a JSONL file by post id, in file order. Raises MMCoTError that names the line
+    for a broken row or an id that occurs twice."""
+    answers: dict[str, Answers] = {}
+    first_line: dict[str, int] = {}
+    for number, line in iter_lines(path):
+        if not line.strip():
+            continue
+        row = read_record(Answers.model_validate, path, number, line, _EXPECTED)
+        if row.id in answers:
+            problem = f"id {row.id!r} occurs in line {first_line[row.id]} too"
+            raise located(
+                path, number, problem, "each id once", "Delete or rename one of the rows."
+            )
+        answers[row.id] = row
+        first_line[row.id] = number
+    return answers
+
+
+def read_record(
+    parse: Callable[[Any], Record], path: Path, number: int, line: bytes, expected: str
+) -> Record:
+    """What `parse` makes of the JSON in a line of a file. Raises MMCoTError that names the line,
+    also where `parse` raises ValidationError."""
+    try:
+        return parse(parse_json(decode_line(path, number, line)))
+    except ValidationError as error:
+        problem, expected = explain(error)
+    except ValueError as error:
+        problem = str(error)
+    raise located(path, number, problem, expected, "Correct the row or delete it.")

@@ -12,7 +12,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.vocab import Vocab
 
-from ..corpus.docbin import read_all
+from ..corpus.docbin import read_all_docs
 from ..corpus.extensions import get_image
 from ..corpus.reader import make_examples
 from ..errors import Errors, MMCoTError
@@ -139,7 +139,7 @@ def read_seen_docs(paths: Iterable[Path]) -> Iterator[Doc]:
     one of them cannot be read or has no Doc labelled with entities."""
     vocab = Vocab()
     for path in paths:
-        docs = list(read_all(path, vocab))
+        docs = list(read_all_docs(path, vocab))
         _collect_names(docs, path)
         yield from docs
 

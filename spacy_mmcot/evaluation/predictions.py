@@ -31,7 +31,7 @@ from .scorers import is_scored, list_judged_pairs
 Offset = Annotated[StrictInt, Field(ge=0)]
 Probability = Annotated[StrictFloat, Field(ge=0.0, le=1.0)]
 
-_CURE = "Write the file anew with `evaluate --predictions`."
+_CURE = "Write the file again with `evaluate --predictions`."
 
 
 class FoundEntity(Entity):
@@ -89,7 +89,7 @@ def read_predictions(path: Path) -> list[Predicted]:
         except ValidationError as error:
             raise located(path, line, *explain(error), _CURE) from None
         if doc.id in found:
-            raise located(path, line, f"id {doc.id!r} is there twice", "unique ids", _CURE)
+            raise located(path, line, f"id {doc.id!r} occurs twice", "unique ids", _CURE)
         found[doc.id] = doc
     return list(found.values())
 

@@ -92,13 +92,22 @@ def PromptedTransformer(
     Raises MMCoTError for an unknown grain of the segment and for picture settings out of range;
     `initialize` raises it for a number of layers that the encoder does not have.
     """
+    grains = SEGMENT_GRAINS if segment_grains is None else segment_grains
     settings = EncoderSettings(
-        prompt=PromptSettings(prompt, prompt_length, prompt_hidden, prompt_regression),
-        segment=SegmentSettings(
-            segment_length, SEGMENT_GRAINS if segment_grains is None else segment_grains
+        prompt=PromptSettings(
+            kind=prompt,
+            length=prompt_length,
+            hidden=prompt_hidden,
+            regression=prompt_regression,
         ),
-        windows=WindowSettings(max_length, stride),
-        pictures=PictureSettings(visual_prompts, picture_dropout, picture_swap, picture_matching),
+        segment=SegmentSettings(length=segment_length, grains=grains),
+        windows=WindowSettings(max_length=max_length, stride=stride),
+        pictures=PictureSettings(
+            prompts=visual_prompts,
+            dropout=picture_dropout,
+            swap=picture_swap,
+            matching=picture_matching,
+        ),
         knowledge_tags=knowledge_tags,
         embedding_dropout=embedding_dropout,
         freeze_word_embeddings=freeze_word_embeddings,

@@ -24,11 +24,17 @@ from spacy.tokens import Doc
 from thinc.api import Model
 from torch import Tensor
 
-from ..docs import get_image
 from ..errors import Errors, MMCoTError, Warnings
 from ..files import replace_file
 from ..pictures.decode import decode_picture
-from ..pictures.read import BadPicture, PicturePolicy, digest, read_picture
+from ..pictures.read import (
+    BadPicture,
+    PicturePolicy,
+    get_image,
+    hash_picture,
+    is_address,
+    read_picture,
+)
 from ..types import ID_KEY
 
 Array = NDArray[Any]
@@ -60,8 +66,12 @@ class PictureSettings:
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """Where prepared pictures are kept. folder: on disk, None for the user's cache folder;
-    disk_mb, memory_mb: most megabytes, 0 for none."""
+    """Where prepared pictures are cached, and how much of them.
+
+    folder: folder on disk; None for spacy-mmcot/pictures in the user's cache folder.
+    disk_mb: maximum size on disk, in megabytes; 0 for none.
+    memory_mb: maximum size in memory, in megabytes.
+    """
 
     folder: str | None
     disk_mb: float
@@ -166,9 +176,7 @@ class DiskCache:
     def __init__(self, folder: Path, megabytes: float):
         self._folder = folder
         self._limit = int(megabytes * 1e6)
-        self._bytes: int | None = (
-            None  # None until the folder was read; written by other processes: not counted
-        )
+        self._room = 0  # bytes until the folder is looked through again
 
     def get(self, name: str) -> Array | None:
         path = self._folder / f"{name}.npy"
@@ -182,39 +190,31 @@ class DiskCache:
     def put(self, name: str, array: Array) -> None:
         if array.nbytes > self._limit:
             return
-        try:
+        with suppress(OSError, MMCoTError):
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{name}.npy"
             with replace_file(path, durable=False) as temporary, open(temporary, "wb") as file:
                 numpy.save(file, array, allow_pickle=False)
-            if self._bytes is None:
-                self._bytes = sum(size for _, size, _ in self._files())
-            else:
-                self._bytes += path.stat().st_size
-            if self._bytes > self._limit:
+            self._room -= array.nbytes
+            if self._room < 0:
                 self._evict()
-        except (OSError, MMCoTError):
-            return
-
-    def _files(self) -> list[tuple[float, int, Path]]:
-        files = []
-        for path in self._folder.glob("*.npy"):
-            try:
-                status = path.stat()
-            except OSError:
-                continue
-            files.append((status.st_mtime, status.st_size, path))
-        return files
 
     def _evict(self) -> None:
-        files = sorted(self._files())
-        self._bytes = sum(size for _, size, _ in files)
-        for _, size, path in files:
-            # Down to nine tenths, so that a full cache is not swept at every write.
-            if self._bytes <= 0.9 * self._limit:
-                break
-            path.unlink(missing_ok=True)
-            self._bytes -= size
+        """Keep to the limit. Deletes down to nine tenths, so that a full cache is not looked
+        through at every write."""
+        files = []
+        for path in self._folder.glob("*.npy"):
+            with suppress(OSError):  # another process deleted it
+                status = path.stat()
+                files.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in files)
+        if total > self._limit:
+            for _, size, path in sorted(files):
+                if total <= 0.9 * self._limit:
+                    break
+                path.unlink(missing_ok=True)
+                total -= size
+        self._room = self._limit - total
 
 
 class FoundPictures(NamedTuple):
@@ -264,7 +264,7 @@ def report_bad_picture(doc: Doc, problem: BadPicture, policy: PicturePolicy) -> 
 
 def _identify(value: str | bytes, policy: PicturePolicy) -> tuple[str, str | bytes]:
     """The picture's digest, and the path or content to read it from. Raises BadPicture."""
-    if isinstance(value, str) and "://" not in value:
+    if isinstance(value, str) and not is_address(value):
         try:
             status = Path(value).stat()
         except (OSError, ValueError):
@@ -273,10 +273,10 @@ def _identify(value: str | bytes, policy: PicturePolicy) -> tuple[str, str | byt
             identity = (status.st_mtime_ns, status.st_size, status.st_ino)
             return _file_digest(value, policy, *identity), value
     data = read_picture(value, policy)
-    return digest(data), data
+    return hash_picture(data), data
 
 
 @functools.lru_cache(maxsize=65536)
 def _file_digest(value: str, policy: PicturePolicy, changed: int, size: int, inode: int) -> str:
     """Reads a file once while it stays as it is: epochs ask again and again."""
-    return digest(read_picture(value, policy))
+    return hash_picture(read_picture(value, policy))

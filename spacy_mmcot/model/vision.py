@@ -64,7 +64,7 @@ def ConvVision(
             allowed = f"a multiple of {step}, as {16 * step // 2} is"
             raise MMCoTError(Errors.E409.format(name=name, received=value, allowed=allowed))
     settings: Settings = {"size": size, "width": width}
-    return _make_vision_model(
+    return make_vision_model(
         "conv_vision",
         load=functools.partial(_make_conv, settings),
         build=_build_conv,
@@ -100,7 +100,7 @@ def HFVision(
     encoder_lr_scale: its learning rate divided by that of new weights, where it is not frozen.
     The other arguments are those of `ConvVision`.
     """
-    return _make_vision_model(
+    return make_vision_model(
         "hf_vision",
         load=functools.partial(_load_pretrained, source, frozen=frozen),
         build=_build_pretrained,
@@ -256,7 +256,7 @@ def get_patch_grid(model: VisionModel) -> tuple[int, int]:
     return rows, columns
 
 
-def _make_vision_model(
+def make_vision_model(
     name: str,
     *,
     load: Callable[[], tuple[nn.Module, Settings]],
@@ -266,11 +266,18 @@ def _make_vision_model(
     policy: PicturePolicy,
     cache: CacheSettings,
 ) -> VisionModel:
-    """The thinc model. `load` makes the module at `initialize`, `build` makes it again from the
-    settings that `load` returned.
+    """A vision model from a torch module with the attributes `size` (pixels of a side), `width`
+    (features of a patch) and `grid` (rows, columns), whose `forward` takes uint8 pixels of shape
+    (pictures, 3, size, size) and returns features of shape (pictures, patches, width).
 
-    What is cached: a frozen model's features, otherwise pixels. Predictions use the memory alone;
-    training, where the same pictures come back in every epoch and run, the disk too.
+    name: name of the thinc model.
+    load: creates the module at `initialize` and returns it with its settings.
+    build: creates the module again from these settings, without weights.
+    frozen: the weights are not trained. Features are cached then, otherwise pixels. A frozen module
+        also needs the attribute `fingerprint`, a text that identifies its weights.
+    lr_scales: learning rates relative to that of new weights, by prefix of the parameters' names.
+    policy: which pictures are accepted.
+    cache: size of the caches. The cache on disk is used in training only.
     """
     return Model(
         name,

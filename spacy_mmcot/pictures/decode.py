@@ -14,31 +14,31 @@ import PIL.ImageFile
 import PIL.ImageOps
 
 from ..errors import first_line
-from .read import PLUGIN_FORMAT, BadPicture, PicturePolicy, known_formats
+from .read import PLUGIN_FORMAT, BadPicture, PicturePolicy, list_formats
 
 _BOMBS = (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
-_QUALITY = 85
-_WIDE = ("I", "F")  # and all that begin with I;16
+_JPEG_QUALITY = 85
+_WIDE_GREY = ("I", "F")  # and all that begin with I;16
 
 _filters = threading.Lock()
 
 
 def open_picture(data: bytes, policy: PicturePolicy) -> PIL.Image.Image:
-    """The picture with its header read and its pixels not yet decoded.
+    """The picture, its header read and its pixels not yet decoded.
 
     Raises BadPicture for what is no picture, has a format that is not allowed, or is too large.
     """
-    formats = known_formats().intersection(policy.formats)
+    formats = list_formats().intersection(policy.formats)
     try:
-        with _warnings():
+        with _filter_warnings():
             image = PIL.Image.open(io.BytesIO(data), formats=sorted(formats))
     except _BOMBS as error:
         raise BadPicture(f"has more pixels than Pillow allows: {first_line(error)}") from None
     except PIL.UnidentifiedImageError:
-        raise BadPicture(_unidentified(data, policy)) from None
-    # Bytes from anywhere make Pillow's readers fail in ways that no list of errors holds.
+        raise BadPicture(_explain_unidentified(data, policy)) from None
+    # Hostile bytes make Pillow's readers raise errors of any kind.
     except Exception as error:
         raise BadPicture(f"cannot be decoded: {first_line(error)}") from None
     width, height = image.size
@@ -59,33 +59,36 @@ def decode_picture(data: bytes, policy: PicturePolicy, size: int) -> PIL.Image.I
     """
     image = open_picture(data, policy)
     try:
-        # Spares decoding what is scaled away; formats other than JPEG ignore it.
+        # Lets a JPEG be decoded at a smaller scale; other formats ignore it.
         image.draft(None, (size, size))
-        with _whole_pictures_only():
+        with _refuse_truncated():
             image.load()
-        # A picture whose EXIF block is damaged is taken as it is stored.
+        # Where the EXIF block is damaged, the picture stays as it is stored.
         with contextlib.suppress(Exception):
-            with _warnings():
+            with _filter_warnings():
                 image.getexif()
             PIL.ImageOps.exif_transpose(image, in_place=True)
-        return _on_white(_scaled(_resizable(image), size))
+        return _lay_on_white(_scale_down(_to_resizable(image), size))
     except Exception as error:
         raise BadPicture(f"cannot be decoded: {first_line(error)}") from None
 
 
-def small_jpeg(data: bytes, policy: PicturePolicy, longest: int) -> bytes:
+def make_thumbnail(data: bytes, policy: PicturePolicy, longest: int) -> bytes:
     """The picture as a JPEG file of at most `longest` pixels a side. Raises BadPicture."""
     image = decode_picture(data, policy, longest)
     image.thumbnail((longest, longest))
     encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=_QUALITY)
+    image.save(encoded, "JPEG", quality=_JPEG_QUALITY)
     return encoded.getvalue()
 
 
-def eight_bit_grey(image: PIL.Image.Image) -> PIL.Image.Image:
-    """An L image of one with wide grey values (modes I, F, I;16...), which Pillow would clip at
-    255. The range is what the values speak for: 0 to 1 (fractions), to 255 or to 65,535; values
-    that fit none of these are spread between black and white."""
+def make_eight_bit_grey(image: PIL.Image.Image) -> PIL.Image.Image:
+    """An image of mode L from one with wide grey values (modes I, F, I;16...), which Pillow would
+    clip at 255.
+
+    The values decide which range is black to white: 0 to 1 (fractions only), 0 to 255 or 0 to
+    65,535, the smallest that holds them all; values that fit none are stretched from black to
+    white."""
     import numpy
 
     values = numpy.asarray(image, dtype=numpy.float32)
@@ -99,14 +102,14 @@ def eight_bit_grey(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def is_wide_grey(image: PIL.Image.Image) -> bool:
-    return image.mode in _WIDE or image.mode.startswith("I;16")
+    return image.mode in _WIDE_GREY or image.mode.startswith("I;16")
 
 
 @contextlib.contextmanager
-def _warnings() -> Iterator[None]:
-    """Pillow's warnings of bombs are errors; those of damaged metadata say nothing that the
-    picture, or the reason why it is none, does not."""
-    # The lock keeps threads from restoring each other's filters.
+def _filter_warnings() -> Iterator[None]:
+    """Turn Pillow's warnings of decompression bombs into errors, and drop those about damaged
+    metadata, which neither change the picture nor add to the reason for refusing it."""
+    # Filters are global: without the lock, threads would restore each other's.
     with _filters, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
@@ -114,9 +117,10 @@ def _warnings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _whole_pictures_only() -> Iterator[None]:
-    """Pillow has a switch for the whole process that fills what is missing of a picture with grey.
-    Whoever set it gets it back when the last picture that is being loaded here is done."""
+def _refuse_truncated() -> Iterator[None]:
+    """Turn off Pillow's switch LOAD_TRUNCATED_IMAGES, with which the missing part of a picture is
+    grey. The switch holds for the whole process, so it is restored once no thread loads a picture
+    here."""
     with _Switch.lock:
         if not _Switch.users:
             _Switch.found = PIL.ImageFile.LOAD_TRUNCATED_IMAGES
@@ -137,16 +141,16 @@ class _Switch:
     found = False
 
 
-def _resizable(image: PIL.Image.Image) -> PIL.Image.Image:
+def _to_resizable(image: PIL.Image.Image) -> PIL.Image.Image:
     """The same picture in a mode whose pixels can be averaged."""
     if is_wide_grey(image):
-        return eight_bit_grey(image)
+        return make_eight_bit_grey(image)
     if image.mode in _ALPHA or "transparency" in image.info:
         return image.convert("RGBA")
     return image if image.mode in ("RGB", "L") else image.convert("RGB")
 
 
-def _scaled(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
+def _scale_down(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
     shorter = min(image.size)
     if shorter <= size:
         return image
@@ -154,7 +158,7 @@ def _scaled(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
     return image.resize((width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
-def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
+def _lay_on_white(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode != "RGBA":
         return image.convert("RGB")
     white = PIL.Image.new("RGB", image.size, "white")
@@ -162,30 +166,30 @@ def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
     return white
 
 
-def _unidentified(data: bytes, policy: PicturePolicy) -> str:
-    """Why Pillow found no reader for the bytes, as far as their beginning tells."""
+def _explain_unidentified(data: bytes, policy: PicturePolicy) -> str:
+    """Why Pillow found no reader for the bytes, judging by how they begin."""
     allowed = f"allowed formats: {', '.join(policy.formats)}"
     begin = data[:16]
     if begin[4:8] == b"ftyp" and begin[8:12] in _HEIF_BRANDS:
         if PLUGIN_FORMAT not in policy.formats:
             return f"is in the format {PLUGIN_FORMAT}, which is not allowed; {allowed}"
-        if PLUGIN_FORMAT not in known_formats():
+        if PLUGIN_FORMAT not in list_formats():
             return (
                 f"is in the format {PLUGIN_FORMAT} (HEIC), which needs a plugin: install "
                 "pillow-heif and call pillow_heif.register_heif_opener()"
             )
-    # Their tests of the beginning alone, so that no reader of a forbidden format runs.
+    # Only the formats' tests of the first bytes are run, never the reader of a forbidden format.
     for name, (_, accepts) in PIL.Image.OPEN.items():
-        if accepts is not None and _accepted(accepts, begin):
+        if accepts is not None and _accepts(accepts, begin):
             if name in policy.formats:
                 return f"is a broken {name} file"
             return f"is in the format {name}, which is not allowed; {allowed}"
     return f"is no picture: its content fits no format; {allowed}"
 
 
-def _accepted(accepts: Callable[[bytes], bool | str], begin: bytes) -> bool:
+def _accepts(accepts: Callable[[bytes], bool | str], begin: bytes) -> bool:
     try:
         return bool(accepts(begin))
-    # From a beginning that is too short.
+    # Too few bytes for the test.
     except (IndexError, struct.error):
         return False

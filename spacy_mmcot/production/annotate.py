@@ -7,7 +7,6 @@ more columns as a part, see `job`.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,10 +19,12 @@ from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
 from .. import __version__
-from ..corpus.extensions import attach, get_relations, register
+from ..corpus.docs import attach
+from ..corpus.extensions import get_relations, register
 from ..corpus.formats import join_image
 from ..errors import Errors, UsageError, first_line, shown
 from ..files import replace_file
+from ..types import is_null
 from .engines import EngineName, OnProgress, choose_engine, run_chunks
 from .job import Layout, Outcome, digest_files, open_job
 from .pipelines import digest_pipeline, limit_compiled_products, load_pipeline, trim_heap
@@ -262,9 +263,9 @@ class Annotator:
             return f"no text: {shown(text)}"
         if len(text) > self._nlp.max_length:
             return f"the text has {len(text)} characters, more than {self._nlp.max_length}"
-        if not _is_null(name) and (isinstance(name, bool) or not isinstance(name, str | Integral)):
+        if not is_null(name) and (isinstance(name, bool) or not isinstance(name, str | Integral)):
             return f"the id is {shown(name)}, neither a text nor a whole number"
-        if not _is_null(image) and not isinstance(image, str | bytes):
+        if not is_null(image) and not isinstance(image, str | bytes):
             return f"the picture is {shown(image)}, neither a path nor a file's content"
         return None
 
@@ -341,7 +342,3 @@ def _read_image(value: Any) -> Any:
     if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
         return value.get("bytes") or value.get("path")
     return value
-
-
-def _is_null(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))

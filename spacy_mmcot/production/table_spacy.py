@@ -12,7 +12,8 @@ from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
 from ..corpus.docbin import load_docbin
-from ..docs import get_image
+from ..corpus.extensions import copy_tokens
+from ..pictures.read import get_image
 from ..types import (
     ALIGNMENT_KEY,
     CONFIDENCE_KEY,
@@ -74,10 +75,8 @@ def read_docs(chunk: Chunk, vocab: Vocab) -> Iterator[Doc]:
 def copy_unannotated(doc: Doc, vocab: Vocab) -> Doc:
     """A Doc on another vocabulary with the same tokens and user data. Annotation is left out: a
     pipeline would take it for its own."""
-    bare = Doc(vocab, words=[t.text for t in doc], spaces=[bool(t.whitespace_) for t in doc])
-    data: dict[Any, Any] = doc.user_data
-    bare.user_data.update({key: data[key] for key in data if not _is_annotation(key)})
-    return bare
+    kept = [key for key in doc.user_data if not _is_annotation(key)]
+    return copy_tokens(doc, kept, vocab)
 
 
 def _is_annotation(key: Any) -> bool:

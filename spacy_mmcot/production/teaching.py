@@ -13,7 +13,7 @@ from spacy.language import Language
 from spacy.vocab import Vocab
 
 from .. import __version__
-from ..corpus.docbin import docbin_paths, read_docs, write_docs
+from ..corpus.docbin import list_docbins, read_docs, write_docs
 from ..distillation.conclusions import (
     DEFAULT_CONFIDENCE,
     Confidence,
@@ -92,7 +92,7 @@ def teach_from_conclusions(
     Raises MMCoTError for inputs or a scheme that cannot be used, and where no Doc has a conclusion.
     """
     vocab = Vocab()
-    files = [file for path in inputs for file in docbin_paths(path)]
+    files = [file for path in inputs for file in list_docbins(path)]
     docs = [doc for file in files for doc in read_docs(file, vocab)]
     concluded = [
         doc
@@ -144,7 +144,7 @@ def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
     Raises MMCoTError for inputs, an output or pipelines that cannot be used.
     """
     started = time.perf_counter()
-    files = [file for path in request.inputs for file in docbin_paths(path)]
+    files = [file for path in request.inputs for file in list_docbins(path)]
     identity = {
         "input": digest_files(files),
         "pipelines": [digest_pipeline(source) for source in request.teachers],

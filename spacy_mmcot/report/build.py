@@ -24,13 +24,6 @@ from .overlay import render_picture
 from .page import render_page
 from .tables import Pipeline
 
-_PICTURES: dict[Pictures, str] = {
-    "none": "without pictures",
-    "real": "with pictures, where there are any",
-    "shuffled": "with other docs' pictures",
-    "black": "with black pictures",
-}
-
 
 @dataclass(frozen=True)
 class ReportSettings:
@@ -81,7 +74,7 @@ def build_report(settings: ReportSettings) -> str:
     ]
     subtitle = f"{settings.data}: {len(docs)} doc{'' if len(docs) == 1 else 's'}"
     if settings.pipelines:
-        subtitle += f", read {_PICTURES[settings.pictures]}"
+        subtitle += f", pictures: {settings.pictures}"
     title = settings.title or f"{pipelines[0].name} on {settings.data.stem}"
     return render_page(title, subtitle, pipelines, items)
 

@@ -16,9 +16,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from spacy.tokens import Doc
 
-from ..corpus.extensions import Alignment, get_alignment, get_image
-from ..pictures.decode import small_jpeg
-from ..pictures.read import BadPicture, PicturePolicy, read_picture
+from ..corpus.extensions import Alignment, get_alignment
+from ..pictures.decode import make_thumbnail
+from ..pictures.read import BadPicture, PicturePolicy, get_image, read_picture
 from .arcs import render_template
 
 # Longest side of a picture on the page, and the one to which smaller pictures are stretched, px.
@@ -49,7 +49,7 @@ def render_picture(doc: Doc, policy: PicturePolicy | None = None) -> Markup:
     if image is None:
         return Markup("")
     try:
-        jpeg = small_jpeg(read_picture(image, policy), policy, _LONGEST)
+        jpeg = make_thumbnail(read_picture(image, policy), policy, _LONGEST)
     except BadPicture as problem:
         line = Markup('<p class="mmcot-picture mmcot-none">Picture not shown: it {}</p>\n')
         return line.format(str(problem))

@@ -31,7 +31,9 @@ def render_page(
     tables = [make_scores(pipelines), make_differences(pipelines)]
     # Only these scripts run, by their digests: text that got past escaping would not be executed.
     scripts = [f"\n{read_asset(name)}" for name in _SCRIPTS]
-    digests = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    digests = " ".join(
+        f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts
+    )
     policy = (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {digests}; "
         "base-uri 'none'; form-action 'none'"
@@ -65,7 +67,3 @@ def _describe_readers(pipelines: Sequence[Pipeline]) -> str:
     words += [f"not seen by {', '.join(unread)}"] if unread else []
     said = "; ".join(words)
     return f"{said[:1].upper()}{said[1:]}." if said else ""
-
-
-def _digest(script: str) -> str:
-    return b64encode(sha256(script.encode()).digest()).decode("ascii")

@@ -149,40 +149,28 @@ def plot_risk(pipelines: Sequence[Pipeline]) -> Plot | None:
 
 
 def plot_cost(pipelines: Sequence[Pipeline]) -> Plot | None:
-    """Entity F1, or that of relations for pipelines without entities, against words per second, or
-    where these are not known, seconds of training. None where fewer than two have both."""
-    unit, better = "words per second", "right"
-    points = _find_costs(pipelines, [p.metrics.get("words_per_second") for p in pipelines])
-    if len(points) < 2:
-        unit, better = "training, s", "left"
-        points = _find_costs(pipelines, [p.training.get("seconds") for p in pipelines])
+    """Entity F1, or that of relations for pipelines without entities, against words per second.
+    None where fewer than two pipelines have both."""
+    points = []
+    for index, pipeline in enumerate(pipelines):
+        counts = pipeline.relations if pipeline.entities is None else pipeline.entities
+        speed = pipeline.metrics.get("words_per_second")
+        if counts is not None and speed:
+            points.append((index, pipeline.name, speed, 100 * float(compute_f(counts.sum(axis=0)))))
     if len(points) < 2:
         return None
     with open_figure() as (figure, axes):
-        for index, name, cost, f_score in points:
+        for index, name, speed, f_score in points:
             color, marker = get_look(index)
-            axes.plot([cost], [f_score], marker, color=color, markersize=9, label=name)
+            axes.plot([speed], [f_score], marker, color=color, markersize=9, label=name)
         axes.margins(0.15, 0.2)
         axes.set_xlim(left=0)
-        axes.set_xlabel(unit)
+        axes.set_xlabel("words per second")
         axes.set_ylabel("F1")
-        svg = render_svg(figure, "cost", "F1 by cost", [name for _, name, *_ in points])
-    lines = [[name, f"{cost:,.0f}", f"{f_score:.2f}"] for _, name, cost, f_score in points]
-    table = Table("F1 and cost", ["", unit, "F1"], lines)
-    return Plot("Speed and quality", f"Up and {better} is better.", svg, table)
-
-
-def _find_costs(
-    pipelines: Sequence[Pipeline], costs: Sequence[float | None]
-) -> list[tuple[int, str, float, float]]:
-    """Number, name, cost, and F1 in percent of the pipelines that have both."""
-    points = []
-    for index, (pipeline, cost) in enumerate(zip(pipelines, costs, strict=True)):
-        counts = pipeline.relations if pipeline.entities is None else pipeline.entities
-        if counts is not None and cost:
-            f_score = 100 * float(compute_f(counts.sum(axis=0)))
-            points.append((index, pipeline.name, float(cost), f_score))
-    return points
+        svg = render_svg(figure, "cost", "F1 by speed", [name for _, name, *_ in points])
+    lines = [[name, f"{speed:,.0f}", f"{f_score:.2f}"] for _, name, speed, f_score in points]
+    table = Table("F1 and speed", ["", "words per second", "F1"], lines)
+    return Plot("Speed and quality", "Up and right is better.", svg, table)
 
 
 def get_look(index: int) -> tuple[str, str]:

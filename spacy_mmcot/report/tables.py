@@ -56,10 +56,6 @@ class Pipeline(NamedTuple):
         predicts = any(doc.relations is not None for doc in labelled)
         return count_relations(self.found) if predicts else None
 
-    @property
-    def training(self) -> Mapping[str, Any]:
-        return self.metrics.get("training") or {}
-
 
 def make_scores(pipelines: Sequence[Pipeline]) -> Table:
     """A row per pipeline: quality, speed, size. Empty columns are left out."""
@@ -71,7 +67,7 @@ def make_scores(pipelines: Sequence[Pipeline]) -> Table:
         "Relations F1, end to end": lambda p: _format_prf(p.relations, "f"),
         "Words/s": lambda p: _format_number(p.metrics.get("words_per_second")),
         "MB": lambda p: _format_number(p.metrics.get("model_mb")),
-        "Trained, s": lambda p: _format_number(p.training.get("seconds")),
+        "Trained, s": lambda p: _format_number((p.metrics.get("training") or {}).get("seconds")),
     }
     cells = {title: [cell(p) for p in pipelines] for title, cell in columns.items()}
     kept = {title: column for title, column in cells.items() if any(column)}

@@ -93,6 +93,7 @@ def test_what_components_cost(
     assert "ratio_to_limit" not in figures and "words_per_second_gliner_small" not in figures
 
 
+@pytest.mark.slow
 def test_a_pipeline_beside_its_limit_its_peers_and_its_export(
     measure: Any, bert_source: str, toy_data: Path, tmp_path: Path
 ) -> None:
@@ -114,13 +115,15 @@ def test_a_pipeline_beside_its_limit_its_peers_and_its_export(
     }
     # A tiny encoder by itself does less than any pipeline around it.
     assert 0 < speed["whole"] < speed["limit"]
+    # Speeds are rounded to whole words.
+    rel = 0.01 + 1 / min(speed.values())
     for name in ("limit", "spacy_trf_ner", "gliner_small"):
         expected = speed["whole"] / speed[name]
-        assert figures[f"ratio_to_{name}"] == pytest.approx(expected, rel=0.02, abs=0.002)
+        assert figures[f"ratio_to_{name}"] == pytest.approx(expected, rel=rel, abs=0.002)
     expected = speed["exported"] / speed["whole"]
-    assert figures["runtime_speedup"] == pytest.approx(expected, rel=0.02)
+    assert figures["runtime_speedup"] == pytest.approx(expected, rel=rel)
     expected = speed["exported"] / speed["limit"]
-    assert figures["ratio_exported_to_limit"] == pytest.approx(expected, rel=0.02, abs=0.002)
+    assert figures["ratio_exported_to_limit"] == pytest.approx(expected, rel=rel, abs=0.002)
     assert figures["latency_ms_p50_exported"] > 0 and figures["peak_mb_exported"] > 50
 
 
@@ -136,7 +139,7 @@ def test_what_pictures_cost(measure: Any, bert_source: str, tmp_path: Path) -> N
     nlp.to_disk(tmp_path / "seeing")
     docs = [nlp.make_doc(f"Anna sings in Oslo {i}") for i in range(6)]
     for i, doc in enumerate(docs[:4]):
-        set_image(doc, encoded(noise(30 + i, 20), "PNG"))
+        set_image(doc, encoded(noise(300 + i, 300), "PNG"))
     data = tmp_path / "data.spacy"
     DocBin(docs=docs, store_user_data=True).to_disk(data)
     figures = measure("pictures", tmp_path / "seeing", data, "--rounds", 2)

@@ -84,7 +84,7 @@ def test_the_baseline_and_the_small_student_are_overrides() -> None:
     config = load_config(CONFIGS / "student.cfg", overrides=overrides)
     nlp = load_model_from_config(config, auto_fill=True)
     assert nlp.config["components"]["transformer"]["model"]["layers"] == 3
-    assert nlp.get_pipe("mmcot_ner").cfg["soft_weight"] == 0.0
+    assert nlp.config["components"]["mmcot_ner"]["soft_weight"] == 0.0
 
 
 def test_the_student_without_a_transformer_differs_in_its_encoder_and_its_steps_only() -> None:

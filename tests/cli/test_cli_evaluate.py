@@ -323,6 +323,15 @@ def test_data_labelled_with_what_the_pipeline_does_not_find(
     assert str(toy_data) in line and "mmcot_rel" in line
 
 
+def test_seen_names_need_entities(
+    fails: Fails, relation_models: Path, related_data: Path, toy_data: Path
+) -> None:
+    """A pipeline of relations alone is given the gold entities, so none are scored."""
+    options = (relation_models / "alone", related_data, "--seen", toy_data)
+    line = fails("E708", "evaluate", *options)
+    assert str(related_data) in line and "mmcot_rel" in line
+
+
 def test_entities_are_scored_where_nobody_labelled_relations(
     command: Command, relation_models: Path, toy_data: Path, tmp_path: Path
 ) -> None:

@@ -18,9 +18,8 @@ from spacy.training import Example
 from thinc.api import Adam
 
 from spacy_mmcot.components.pair_targets import Target
-from spacy_mmcot.corpus.extensions import set_pairs
+from spacy_mmcot.corpus.extensions import copy_tokens, set_pairs
 from spacy_mmcot.distillation.soft_labels import SoftRelations, set_soft_relations
-from spacy_mmcot.docs import bare_copy
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.pair_classifier import DocPairs
@@ -449,7 +448,7 @@ def test_a_teacher_reads_what_the_text_does_not_say(bert: Path) -> None:
         doc = toy_rel.annotated(nlp, "Bo and Anna", ["Bo", "Anna"], [("Bo", "Anna", label)])
         doc._.mmcot_knowledge = {"sentence": f"Bo {verb} Anna tonight"}
         docs.append(doc)
-    data = [Example(bare_copy(doc), doc) for doc in docs]
+    data = [Example(copy_tokens(doc), doc) for doc in docs]
     toy.fix_random_seed(0)
     nlp.initialize(lambda: data)
     toy.fit(nlp, data, steps=40, rate=0.003)

@@ -197,7 +197,7 @@ def test_command_with_chosen_dimensions_and_broken_posts(
     result = command(*arguments, "--dimension", "image", "--skip-invalid")
     assert result.exit_code == 0, result.output
     assert [post.id for post in read_posts(output)] == ["p#image"]
-    assert "1 broken rows skipped" in result.output
+    assert "1 invalid rows skipped" in result.output
 
 
 def test_every_variant_makes_a_post() -> None:

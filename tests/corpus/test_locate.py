@@ -2,25 +2,26 @@ from __future__ import annotations
 
 import pytest
 
-from spacy_mmcot.corpus.locate import NotLocated, Substitution, locate, occurrences
+from spacy_mmcot.corpus.augment import Substitution
+from spacy_mmcot.corpus.locate import NotLocated, find_surface, locate_mentions
 
 
 def test_occurrences_are_whole_words() -> None:
-    assert occurrences("Reed", "Reed's Reedham, @Reed #Reed reed") == [(0, 4), (17, 21), (23, 27)]
-    assert occurrences("#NBA", "x#NBA #NBAAwards") == [(1, 5)]
-    assert occurrences("A.B. (x)", "say A.B. (x)!") == [(4, 12)]
+    assert find_surface("Reed", "Reed's Reedham, @Reed #Reed reed") == [(0, 4), (17, 21), (23, 27)]
+    assert find_surface("#NBA", "x#NBA #NBAAwards") == [(1, 5)]
+    assert find_surface("A.B. (x)", "say A.B. (x)!") == [(4, 12)]
 
 
 def test_mentions_of_one_surface_take_its_occurrences_in_turn() -> None:
     text = "In Oslo Anna met Bob; Oslo rained."
-    places = locate([("Oslo", "LOC"), ("Anna", "PER"), ("Oslo", "LOC")], text)
+    places = locate_mentions([("Oslo", "LOC"), ("Anna", "PER"), ("Oslo", "LOC")], text)
     assert [text[start:end] for start, end in places] == ["Oslo", "Anna", "Oslo"]
     assert places == [(3, 7), (8, 12), (22, 26)]
 
 
 def test_a_shorter_surface_is_not_looked_for_inside_a_longer_one() -> None:
     text = "Liverpool FC left Liverpool"
-    places = locate([("Liverpool", "LOC"), ("Liverpool FC", "ORG")], text)
+    places = locate_mentions([("Liverpool", "LOC"), ("Liverpool FC", "ORG")], text)
     assert places == [(18, 27), (0, 12)]
 
 
@@ -36,7 +37,7 @@ def test_a_shorter_surface_is_not_looked_for_inside_a_longer_one() -> None:
 )
 def test_doubt_is_refused(mentions: list[tuple[str, str]], reason: str) -> None:
     with pytest.raises(NotLocated, match=reason):
-        locate(mentions, "Anna left Oslo for Oslo")
+        locate_mentions(mentions, "Anna left Oslo for Oslo")
 
 
 def test_substitution_tells_where_things_went() -> None:
@@ -44,15 +45,15 @@ def test_substitution_tells_where_things_went() -> None:
     swapped = Substitution(text, [("Oslo", "Rome"), ("Bergen", "X"), ("Oslo FC", "Roma AS")])
     assert swapped.text == "Roma AS of Rome beat X"
     for start, end in [(0, 7), (11, 15), (21, 27)]:
-        left, right = swapped.place(start, end)
-        assert swapped.text[left:right] == swapped.surface(start, end)
-    assert swapped.surface(0, 15) == "Roma AS of Rome"
+        left, right = swapped.get_place(start, end)
+        assert swapped.text[left:right] == swapped.get_surface(start, end)
+    assert swapped.get_surface(0, 15) == "Roma AS of Rome"
 
 
 def test_several_swaps_of_one_surface_apply_in_turn() -> None:
     swapped = Substitution("Fargo, in Fargo", [("Fargo", "Nebraska"), ("Fargo", "Omaha")])
     assert swapped.text == "Nebraska, in Omaha"
-    assert swapped.place(10, 15) == (13, 18)
+    assert swapped.get_place(10, 15) == (13, 18)
     with pytest.raises(NotLocated, match="fewer or more swaps"):
         Substitution("Fargo", [("Fargo", "Nebraska"), ("Fargo", "Omaha")])
 
@@ -63,6 +64,6 @@ def test_a_swap_never_swaps_what_an_earlier_one_put_there() -> None:
 
 def test_a_swap_across_the_edge_of_a_mention_is_refused() -> None:
     swapped = Substitution("New York City", [("York City", "Haven")])
-    assert swapped.place(0, 13) == (0, 9)
+    assert swapped.get_place(0, 13) == (0, 9)
     with pytest.raises(NotLocated, match="part of a mention"):
-        swapped.place(0, 8)
+        swapped.get_place(0, 8)

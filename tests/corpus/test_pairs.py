@@ -11,13 +11,12 @@ from click.testing import Result
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 
-from spacy_mmcot.corpus.convert import to_doc
 from spacy_mmcot.corpus.docbin import read_docs, write_docs
-from spacy_mmcot.corpus.extensions import get_pairs, set_pairs
+from spacy_mmcot.corpus.docs import make_doc
+from spacy_mmcot.corpus.extensions import copy_tokens, get_pairs, set_pairs
 from spacy_mmcot.corpus.posts import read_posts
 from spacy_mmcot.corpus.reader import Corpus
 from spacy_mmcot.corpus.rows import Findings
-from spacy_mmcot.docs import bare_copy
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import PAIRS_KEY, RELATIONS_KEY, Entity, Post, PostRelation
 
@@ -74,7 +73,7 @@ def test_pairs_and_relations_of_a_post_agree(
 
 
 def test_pairs_are_kept_on_a_doc(nlp: Language) -> None:
-    doc = to_doc(nlp, POST)
+    doc = make_doc(nlp, POST)
     assert texts(get_pairs(doc)) == PAIRS
     (first, _) = get_pairs(doc) or []
     assert [span.label_ for span in first] == ["PER", "LOC"]
@@ -84,10 +83,10 @@ def test_pairs_are_kept_on_a_doc(nlp: Language) -> None:
     with doc.retokenize() as retokenizer:
         retokenizer.merge(doc[1:3])
     assert texts(get_pairs(doc)) == PAIRS
-    assert get_pairs(to_doc(nlp, POST.model_copy(update={"pairs": None}))) is None
-    assert get_pairs(to_doc(nlp, POST.model_copy(update={"pairs": [], "relations": []}))) == []
+    assert get_pairs(make_doc(nlp, POST.model_copy(update={"pairs": None}))) is None
+    assert get_pairs(make_doc(nlp, POST.model_copy(update={"pairs": [], "relations": []}))) == []
     # A relation's own pair was judged, listed or not.
-    other = to_doc(nlp, POST.model_copy(update={"pairs": [(2, 0)]}))
+    other = make_doc(nlp, POST.model_copy(update={"pairs": [(2, 0)]}))
     assert texts(get_pairs(other)) == [("Bo", "Anna"), ("Anna", "Oslo")]
 
 
@@ -99,15 +98,15 @@ def test_pairs_join_spans_of_one_doc(nlp: Language) -> None:
 
 
 def test_unlabelled_posts_keep_mentions_where_asked(nlp: Language) -> None:
-    doc = to_doc(nlp, UNLABELLED, keep_mentions=True)
+    doc = make_doc(nlp, UNLABELLED, keep_mentions=True)
     assert [ent.text for ent in doc.ents] == ["Anna", "Oslo", "Bo"]
     assert texts(get_pairs(doc)) == PAIRS
     assert RELATIONS_KEY not in doc.user_data
-    bare = to_doc(nlp, UNLABELLED)
+    bare = make_doc(nlp, UNLABELLED)
     assert not bare.ents
     assert not {PAIRS_KEY, RELATIONS_KEY} & bare.user_data.keys()
     nobody = Post(id="n", text="Anna in Oslo", split="unlabelled")
-    assert not to_doc(nlp, nobody, keep_mentions=True).has_annotation("ENT_IOB")
+    assert not make_doc(nlp, nobody, keep_mentions=True).has_annotation("ENT_IOB")
 
 
 def test_docs_and_back(
@@ -127,22 +126,22 @@ def test_docs_and_back(
 
 
 def test_pairs_of_spans_that_are_no_entities_are_reported(nlp: Language, tmp_path: Path) -> None:
-    from spacy_mmcot.corpus.docbin_posts import read_rows
+    from spacy_mmcot.corpus.docbin import read_rows
 
-    doc = to_doc(nlp, POST)
+    doc = make_doc(nlp, POST)
     set_pairs(doc, [(doc[0:1], doc[1:2]), (doc.ents[2], doc.ents[0])])
     doc.user_data[RELATIONS_KEY] = []
     write_docs(tmp_path / "train.spacy", [doc])
     findings = Findings()
     (row,) = read_rows(tmp_path / "train.spacy", findings, set())
     assert row.post.pairs == [(2, 0)]
-    assert "pairs of spans that are no entities: 1" in "\n".join(findings.lines())
+    assert "pairs of spans that are no entities: 1" in "\n".join(findings.describe())
 
 
 def test_the_reader_gives_mentions_where_asked(nlp: Language, tmp_path: Path) -> None:
     nobody = Post(id="n", text="Anna in Oslo")
     docs = [
-        to_doc(nlp, post, tokenizer="whitespace", keep_mentions=True)
+        make_doc(nlp, post, tokenizer="whitespace", keep_mentions=True)
         for post in (POST, UNLABELLED, nobody)
     ]
     write_docs(tmp_path / "train.spacy", docs)
@@ -167,14 +166,14 @@ def test_the_reader_gives_mentions_where_asked(nlp: Language, tmp_path: Path) ->
 
 
 def test_a_bare_copy_has_tokens_and_the_data_asked_for(nlp: Language) -> None:
-    doc = to_doc(nlp, POST, tokenizer="whitespace")
+    doc = make_doc(nlp, POST, tokenizer="whitespace")
     doc.user_data["mine"] = 1
     doc.tensor = doc.tensor.reshape(-1)
-    copy = bare_copy(doc)
+    copy = copy_tokens(doc)
     assert isinstance(copy, Doc)
     assert [token.text_with_ws for token in copy] == [token.text_with_ws for token in doc]
     assert not copy.ents
     assert copy.user_data == doc.user_data
     assert copy.user_data is not doc.user_data
-    assert bare_copy(doc, ["mine", "absent"]).user_data == {"mine": 1}
-    assert not bare_copy(doc, []).user_data
+    assert copy_tokens(doc, ["mine", "absent"]).user_data == {"mine": 1}
+    assert not copy_tokens(doc, []).user_data

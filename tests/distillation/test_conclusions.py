@@ -7,7 +7,7 @@ import pytest
 import spacy
 from spacy.tokens import Doc
 
-from spacy_mmcot.corpus.convert import to_doc
+from spacy_mmcot.corpus.docs import make_doc
 from spacy_mmcot.distillation.conclusions import (
     DEFAULT_CONFIDENCE,
     MIN_LABELLED,
@@ -52,7 +52,7 @@ def doc(
     ]
     post = Post(id="1", text=TEXT, entities=None if gold is None else labels, **fields)
     answers = Answers(id="1", conclusion=Conclusion(entities=found, relations=related))
-    return to_doc(spacy.blank("en"), post, answers)
+    return make_doc(spacy.blank("en"), post, answers)
 
 
 def soft(one: Doc) -> numpy.ndarray:
@@ -74,7 +74,7 @@ def test_sureness_decides_how_much_a_conclusion_says() -> None:
 
 
 def test_docs_without_a_conclusion_and_labels_beyond_the_scheme_teach_nothing() -> None:
-    none = to_doc(spacy.blank("en"), Post(id="1", text=TEXT))
+    none = make_doc(spacy.blank("en"), Post(id="1", text=TEXT))
     other = doc([("Oslo", "CITY", "high")])
     list(set_labels_from_conclusions([none, other], ["PER", "LOC"]))
     assert get_soft_labels(none, TAGS) is None

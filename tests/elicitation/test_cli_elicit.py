@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from spacy_mmcot.elicitation.prompts import KINDS
 from spacy_mmcot.elicitation.store import AnswerStore, load_answers
 from spacy_mmcot.types import DIMENSIONS, Post
 from tests.llm_server import LLMServer, quoted, sensible_answer
@@ -63,7 +64,7 @@ def rows(output: str) -> dict[str, list[int]]:
     table = {}
     for line in output.splitlines():
         words = line.split()
-        if words and words[0] in (*DIMENSIONS, "all") and words[1:] and words[1].isdigit():
+        if words and words[0] in (*KINDS, "all") and words[1:] and words[1].isdigit():
             table[words[0]] = [int(word) for word in words[1:]]
     return table
 

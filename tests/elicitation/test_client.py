@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from typing import Any
 
@@ -138,8 +139,9 @@ def test_a_failing_server_is_tried_again(
     seen: list[str] = []
 
     def reply(body: dict[str, Any]) -> tuple[int, Any]:
-        seen.append(quoted(body, "post"))
-        if seen.count(seen[-1]) == 1:
+        post = quoted(body, "post")
+        seen.append(post)
+        if seen.count(post) == 1:
             return (500, {"error": {"message": "busy"}})
         return (200, sensible_answer(body))
 
@@ -194,9 +196,8 @@ def test_an_endpoint_that_cannot_be_used_ends_in_one_clear_error(
 def test_a_server_that_dies_midway_leaves_what_was_answered(
     llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
-    llm_server.reply = lambda body: (
-        (200, sensible_answer(body)) if len(llm_server.requests) <= 5 else (500, {})
-    )
+    number = itertools.count()
+    llm_server.reply = lambda body: (200, sensible_answer(body)) if next(number) < 5 else (500, {})
     impatient = Pace(workers=2, patience=0.3)
     with pytest.raises(MMCoTError, match=r"E312.+HTTP 500"):
         elicit(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from spacy_mmcot.elicitation.elicit import ElicitConfig, read_config
+from spacy_mmcot.elicitation.prompts import KINDS
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.types import DIMENSIONS
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -29,7 +29,7 @@ def test_dimensions_variants_and_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "vars:\n  name: x\n", "title: x\n"])
 def test_without_a_block_all_dimensions_are_asked(tmp_path: Path, text: str) -> None:
     config = read_config(written(tmp_path, text))
-    assert config == ElicitConfig() and list(config.variants()) == list(DIMENSIONS)
+    assert config == ElicitConfig() and list(config.variants()) == list(KINDS)
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 def test_the_projects_own_block_asks_for_everything() -> None:
     config = read_config(Path(__file__).parents[2] / "project.yml")
-    assert list(config.variants()) == list(DIMENSIONS) and config.models() == {}
+    assert list(config.variants()) == list(KINDS) and config.models() == {}

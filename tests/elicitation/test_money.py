@@ -134,4 +134,4 @@ def test_models_without_a_price_cost_nobody_knows_what(posts: list[Post]) -> Non
     source = OpenAISource(OpenAISettings("strange", base_url="https://localhost/v1", api_key="any"))
     made = plan(posts, source, Prices(), QuestionSettings("rel", {"noun": 1}))
     assert made["noun"].cost is None and made["noun"].input_tokens > 0
-    assert sum_plan([*made.values(), PlannedDimension("m", cost=1.0)]).cost is None
+    assert sum_plan([*made.values(), PlannedDimension("m", cost=1.0, batch_cost=0.5)]).cost is None

@@ -11,8 +11,7 @@ import pytest
 from spacy_mmcot.elicitation import prompts
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.prompts import QuestionSettings, list_surfaces, render
-from spacy_mmcot.elicitation.recorded import RecordedSource
-from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.elicitation.store import AnswerStore, RecordedSource
 from spacy_mmcot.types import AUGMENTATIONS, DIMENSIONS, KNOWLEDGE, Dimension, Entity, Post, Task
 
 TASKS: tuple[Task, ...] = ("ner", "rel")
@@ -139,7 +138,7 @@ def test_a_caption_cannot_close_its_fence() -> None:
 @pytest.mark.parametrize("caption", [None, "", "  "])
 def test_what_needs_a_picture_does_not_apply_without_a_caption(caption: str | None) -> None:
     post = Post(id="a", text="Oslo", image="a.png", caption=caption, entities=[entity(0, 4)])
-    applies = {d for d in DIMENSIONS if render(post, d) is not None}
+    applies = {d for d in ASKED if render(post, d) is not None}
     assert applies == {"noun", "sentence", "style", "entity"}
     assert "picture" not in words(post, "sentence")
 

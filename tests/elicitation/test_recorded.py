@@ -8,8 +8,7 @@ import pytest
 
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.prompts import QuestionSettings
-from spacy_mmcot.elicitation.recorded import RecordedSource, read_answers
-from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.elicitation.store import AnswerStore, RecordedSource, read_answers
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Post
 

@@ -14,9 +14,10 @@ from spacy_mmcot.elicitation.engine import Pace
 from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore, export_answers
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.types import KNOWLEDGE, Entity, Post, PostRelation
+from spacy_mmcot.types import Entity, Post, PostRelation
 from tests.llm_server import LLMServer, quoted, sensible_answer
 
+KNOWLEDGE = ("noun", "sentence", "multimodality")
 KEY = "sk-very-secret-0815"
 
 

@@ -42,7 +42,7 @@ def test_other_docs() -> None:
     with pytest.raises(MMCoTError) as raised:
         matched(first, other)
     message = str(raised.value)
-    assert message.startswith("[E800] two.jsonl holds other docs than one.jsonl: ")
+    assert message.startswith("[E800] two.jsonl and one.jsonl are not about the same docs: ")
     assert "only one.jsonl has '1', '2', '3' and 2 more; only two.jsonl has 'x'. " in message
 
 
@@ -59,5 +59,5 @@ def test_other_docs() -> None:
 )
 def test_the_same_id_on_something_else(changed: Predicted, part: str) -> None:
     first = found.predicted("1", [], [], gold_relations=[])
-    with pytest.raises(MMCoTError, match=rf"\[E801\] The doc '1' has another .*{part} in two"):
+    with pytest.raises(MMCoTError, match=rf"\[E801\] The doc '1' has a different .*{part} in two"):
         matched([first], [changed])

@@ -64,7 +64,7 @@ def test_an_id_that_is_there_twice_is_not_written(tmp_path: Path) -> None:
             ),
             "entities.*overlap",
         ),
-        (json.dumps({**GOOD, "id": "0"}), "'0' is there twice"),
+        (json.dumps({**GOOD, "id": "0"}), "'0' occurs twice"),
     ],
 )
 def test_a_bad_line_is_named(line: str, problem: str, tmp_path: Path) -> None:

@@ -215,24 +215,11 @@ ODD: dict[str, Odd] = {
     "outside the root by dots": Odd(_outside_by_dots, "lies outside the folder", _below),
     "outside the root by a link": Odd(_outside_by_link, "lies outside the folder", _below),
     "inside the root by a link": Odd(_inside_by_link, PICTURE, _below),
-    "web address": Odd(lambda folder: "https://example.org/a.png", "the setting urls is off"),
-    "file address": Odd(
-        lambda folder: f"file://{_outside(folder)}",
-        "by a file: address",
-        lambda folder: {"urls": True},
-    ),
-    "file address, short": Odd(lambda folder: "file:/etc/hostname", "by a file: address"),
-    "data address": Odd(lambda folder: "data:image/png;base64,AAAA", "by a data: address"),
-    "other scheme": Odd(
-        lambda folder: "ftp://example.org/a.png",
-        "by a ftp: address",
-        lambda folder: {"urls": True},
-    ),
-    "this machine by URL": Odd(
-        lambda folder: "http://127.0.0.1:9/a.png",
-        "no public address",
-        lambda folder: {"urls": True},
-    ),
+    "web address": Odd(lambda folder: "HTTPS://example.org/a.png", "(https:), but pictures"),
+    "file address": Odd(lambda folder: f"file://{_outside(folder)}", "(file:), but pictures"),
+    "file address, short": Odd(lambda folder: "file:/etc/hostname", "(file:), but pictures"),
+    "data address": Odd(lambda folder: "data:image/png;base64,AAAA", "(data:), but pictures"),
+    "other scheme": Odd(lambda folder: "ftp://example.org/a.png", "download it first"),
     # What is odd, and a picture
     "1x1": Odd(_saved(lambda: PIL.Image.new("RGB", (1, 1), ORANGE), "PNG"), PICTURE),
     "20,000 wide": Odd(

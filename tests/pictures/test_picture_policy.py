@@ -9,21 +9,20 @@ from spacy import registry
 from thinc.api import Config
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.pictures.read import FORMATS, PicturePolicy, make_picture_policy
+from spacy_mmcot.pictures.read import FORMATS, PicturePolicy
 
 
 def test_the_default_is_safe() -> None:
     policy = PicturePolicy()
-    assert (policy.urls, policy.private_addresses, policy.on_bad_image) == (False, False, "warn")
     assert (policy.max_bytes, policy.formats) == (20_000_000, FORMATS)
-    assert make_picture_policy() == policy
+    assert (policy.root, policy.on_bad_image) == (None, "warn")
 
 
 def test_a_config_makes_a_policy_and_shows_its_defaults() -> None:
     block = {"@misc": "spacy_mmcot.Pictures.v1", "formats": ["png"], "max_mb": 0.5, "root": "a"}
     filled = registry.fill({"pictures": block})
     read = Config().from_str(Config(filled).to_str())
-    assert read["pictures"]["url_timeout"] == 10.0
+    assert read["pictures"]["max_pixels"] == 40_000_000
     policy = registry.resolve(read)["pictures"]
     assert policy == PicturePolicy(formats=("PNG",), max_mb=0.5, root="a")
     assert pickle.loads(pickle.dumps(policy)) == policy
@@ -39,13 +38,10 @@ def test_a_config_makes_a_policy_and_shows_its_defaults() -> None:
         ("max_mb", float("inf"), "a number above 0"),
         ("max_mb", float("nan"), "a number above 0"),
         ("max_mb", "20", "a number above 0"),
-        ("url_timeout", -1, "a number above 0"),
         ("max_pixels", 0, "a whole number of at least 1"),
         ("max_pixels", True, "a whole number of at least 1"),
         ("max_pixels", 1.5, "a whole number of at least 1"),
         ("root", "", "the path of a folder"),
-        ("urls", "yes", "true or false"),
-        ("private_addresses", 1, "true or false"),
         ("on_bad_image", "ignore", "warn or raise"),
     ],
 )

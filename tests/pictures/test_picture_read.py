@@ -15,9 +15,9 @@ from spacy_mmcot.pictures.decode import decode_picture
 from spacy_mmcot.pictures.read import (
     BadPicture,
     PicturePolicy,
-    digest,
+    encode_picture,
+    hash_picture,
     read_picture,
-    stored_picture,
 )
 
 POLICY = PicturePolicy()
@@ -32,7 +32,7 @@ def test_bytes_and_paths_are_read_as_they_are(
     assert read_picture(str(tmp_path / "ä b.png"), POLICY) == data
     monkeypatch.chdir(tmp_path)
     assert read_picture("ä b.png", POLICY) == data
-    assert digest(data) == hashlib.sha256(data).hexdigest()
+    assert hash_picture(data) == hashlib.sha256(data).hexdigest()
 
 
 def test_size_limits_are_exact(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_whether_a_file_exists_outside_the_root_is_not_told(tmp_path: Path) -> N
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 def test_pil_images_are_stored_without_loss(mode: str) -> None:
     image = noise().convert("RGBA" if mode == "LA" else "RGB").convert(mode)
-    kept = PIL.Image.open(io.BytesIO(stored_picture(image)))  # type: ignore[arg-type]
+    kept = PIL.Image.open(io.BytesIO(encode_picture(image)))  # type: ignore[arg-type]
     assert kept.mode == mode
     assert kept.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
 
@@ -103,7 +103,7 @@ def test_pil_images_are_stored_without_loss(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L", "I"])
 def test_sixteen_bit_images_are_stored_without_loss(mode: str) -> None:
     image = grey16() if mode == "I;16" else grey16().convert("I").convert(mode)
-    kept = PIL.Image.open(io.BytesIO(stored_picture(image)))  # type: ignore[arg-type]
+    kept = PIL.Image.open(io.BytesIO(encode_picture(image)))  # type: ignore[arg-type]
     assert kept.mode == "I;16"
     assert (numpy.asarray(kept) == numpy.asarray(grey16())).all()
 
@@ -113,7 +113,7 @@ def test_modes_that_png_cannot_hold_are_converted(mode: str) -> None:
     orange = PIL.Image.new("RGB", (8, 8), (200, 100, 50))
     if mode == "RGBa":
         orange = orange.convert("RGBA")
-    data = stored_picture(
+    data = encode_picture(
         orange.quantize(4).convert("PA") if mode == "PA" else orange.convert(mode)
     )
     assert isinstance(data, bytes)
@@ -126,7 +126,7 @@ def test_modes_that_png_cannot_hold_are_converted(mode: str) -> None:
 def test_an_opened_photo_is_still_turned_upright(tmp_path: Path) -> None:
     sideways().save(tmp_path / "photo.jpg", exif=turned(6))
     with PIL.Image.open(tmp_path / "photo.jpg") as photo:
-        data = stored_picture(photo)
+        data = encode_picture(photo)
     assert isinstance(data, bytes)
     assert decode_picture(data, POLICY, 100).size == (20, 40)
 
@@ -136,10 +136,10 @@ def test_pil_images_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         BadPicture, match="is a PIL image that cannot be stored: image file is trun"
     ):
-        stored_picture(PIL.Image.open(io.BytesIO(data[: len(data) // 2])))
+        encode_picture(PIL.Image.open(io.BytesIO(data[: len(data) // 2])))
     with PIL.Image.open(io.BytesIO(data)) as closed:
         pass
     with pytest.raises(BadPicture, match="is a PIL image that cannot be stored"):
-        stored_picture(closed)
+        encode_picture(closed)
     with pytest.raises(BadPicture, match="is a PIL image that cannot be stored"):
-        stored_picture(PIL.Image.new("RGB", (0, 5)))
+        encode_picture(PIL.Image.new("RGB", (0, 5)))

@@ -167,7 +167,7 @@ def test_ctrl_c(started: Started, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 130, (printed, errors)
-    assert "Run the command again to continue" in printed
+    assert "Run the command again to continue." in printed
     assert "Traceback" not in errors
     _wait_until_gone(children)
     assert not output.exists()

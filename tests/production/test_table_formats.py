@@ -18,7 +18,7 @@ from made_tables import read_jsonl, rows, write_jsonl
 from spacy.tokens import DocBin, Span
 
 from spacy_mmcot.corpus.extensions import register
-from spacy_mmcot.docs import get_image
+from spacy_mmcot.pictures.read import get_image
 from spacy_mmcot.production.annotate import extract_findings
 from spacy_mmcot.types import ID_KEY, ROW_KEY, Relation
 

@@ -11,7 +11,7 @@ import pytest
 import spacy
 from spacy.tokens import Doc, Span
 
-from spacy_mmcot.corpus.convert import to_doc
+from spacy_mmcot.corpus.docs import make_doc
 from spacy_mmcot.corpus.extensions import register
 from spacy_mmcot.report.arcs import Arc, Mention, compute_hue, read_asset, render_text
 from spacy_mmcot.types import RELATIONS_KEY, Post, Relation
@@ -234,7 +234,7 @@ def test_what_is_said_beside_gold() -> None:
 
 def test_the_demo_posts() -> None:
     lines = (DEMO / "posts.jsonl").read_text("utf-8").splitlines()
-    docs = [to_doc(NLP, Post.model_validate_json(line)) for line in lines if line.strip()]
+    docs = [make_doc(NLP, Post.model_validate_json(line)) for line in lines if line.strip()]
     page = Page("".join(map(render, docs)))
     assert len(page.connectors) == sum(len(doc._.mmcot_rel) for doc in docs) > 100
     assert len(page.marks) == sum(len(doc.ents) for doc in docs)

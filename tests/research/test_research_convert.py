@@ -194,7 +194,7 @@ def test_skipped_rows_keep_the_numbers_of_the_others(
     assert "line 7: the tag I-LOC follows the tag O" in done.output
     done = convert(train, "--labelled", low, "--skip-invalid")
     assert done.exit_code == 0, done.output
-    assert "1 broken rows skipped" in done.output
+    assert "1 invalid rows skipped" in done.output
     assert "rows that low.json names, but that were left out or do not exist: 1" in done.output
     assert list_splits(tmp_path) == {"7": "unlabelled", "9": "train"}
     done = convert(train, "--labelled", low, "--repair-bio")
@@ -296,7 +296,7 @@ def test_broken_rewritings_are_named_or_skipped(
     (line,) = done.stderr.splitlines()
     assert "[E101]" in line and "rewritings.jsonl, line 1" in line and words in line
     done = convert(*arguments, "--skip-invalid")
-    assert done.exit_code == 0 and "1 broken rows skipped" in done.output
+    assert done.exit_code == 0 and "1 invalid rows skipped" in done.output
 
 
 def test_rewritings_of_absent_rows_are_listed(convert: Convert, jsonl: Jsonl) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import PIL.Image
 import pytest
 import spacy
+from spacy.cli import fill_config
 from spacy.language import Language
 from spacy.tokens import Doc
 from thinc.api import ConfigValidationError
@@ -164,10 +163,6 @@ def test_spacy_fills_the_default_in(tmp_path: Path) -> None:
     config = spacy.blank("en").config.copy()
     config["corpora"]["dev"] = {"@readers": "spacy_mmcot.Corpus.v1", "path": "${paths.dev}"}
     config.to_disk(tmp_path / "partial.cfg", interpolate=False)
-    command = ["init", "fill-config", tmp_path / "partial.cfg", tmp_path / "full.cfg"]
-    done = subprocess.run(
-        [sys.executable, "-m", "spacy", *map(str, command)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    fill_config(tmp_path / "full.cfg", tmp_path / "partial.cfg")
     filled = spacy.util.load_config(tmp_path / "full.cfg")
     assert filled["corpora"]["dev"]["pictures"] == "none"

@@ -1,4 +1,4 @@
-"""benchmark elicit: the figures are measured, on runs that are small here."""
+"""The benchmark elicit on small runs: its figures are measured and written."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_tokens_are_told_by_the_space_alone(mnre: Callable[..., Path]) -> None:
     (found,) = read(mnre(row(ANNA, OSLO, token=tokens, **sides)), findings)
     assert found.post.text.split(" ") == ["#a\u200b", "b\xa0c", "d\xa0e", "\x85", "f"]
     assert "tokens with a space inside, written with a no-break space" in "\n".join(
-        findings.lines()
+        findings.describe()
     )
 
 
@@ -104,7 +104,7 @@ def test_mentions_that_overlap_live_in_two_posts(mnre: Callable[..., Path]) -> N
     assert pairs(second.post) == [("Lind", "Oslo"), ("Lind", "Norway")]
     assert relations(second.post) == [("Lind", "Norway", "/x")]
     assert second.post.id == "7.jpg-2"
-    report = "\n".join(findings.lines())
+    report = "\n".join(findings.describe())
     assert "rows left out: one mention overlaps the other" in report
     assert f"{path}, line 3: 'Anna Lind' and 'Lind'" in report
     assert "kept as a post of their own: 1" in report
@@ -116,7 +116,7 @@ def test_a_pair_that_is_judged_twice(mnre: Callable[..., Path]) -> None:
     (joined,) = join_rows(read(twice, findings), findings)
     assert relations(joined.post) == [("Anna Lind", "Oslo", "/x")]
     assert len(pairs(joined.post)) == 1
-    report = "\n".join(findings.lines())
+    report = "\n".join(findings.describe())
     assert "rows that repeat a pair of their post, counted once: 1" in report
     assert "row 2: 7.jpg-3: /y" in report
     # The other direction is another pair.

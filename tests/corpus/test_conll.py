@@ -65,7 +65,7 @@ def test_text_and_entities(tmp_path: Path) -> None:
         ("Oslo", "LOC"),
     ]
     assert (post.id, post.split) == ("1", "dev")
-    assert not list(findings.lines())
+    assert not list(findings.describe())
 
 
 def test_neighbours_of_one_label_stay_two(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_space_inside_a_token_does_not_break_it(tmp_path: Path) -> None:
     (post,), findings = read(tmp_path / "train.txt", b"IMGID:1\nNew York\tB-LOC\nrocks\tO\n")
     assert post.text.split(" ") == ["New\xa0York", "rocks"]
     assert (post.entities[0].start, post.entities[0].end) == (0, 8)
-    assert any("no-break space" in line for line in findings.lines())
+    assert any("no-break space" in line for line in findings.describe())
 
 
 def test_repair_bio_reads_an_orphan_as_a_beginning(tmp_path: Path) -> None:

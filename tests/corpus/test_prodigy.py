@@ -39,7 +39,7 @@ def test_accepted_tasks_become_posts(jsonl: Callable[..., Path]) -> None:
     ]
     assert posts[1].entities == []
     assert posts[2].entities is None
-    report = "\n".join(findings.lines())
+    report = "\n".join(findings.describe())
     assert "tasks answered 'reject', left out: 1" in report
     assert "tasks answered 'ignore', left out: 1" in report
 

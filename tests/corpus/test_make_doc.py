@@ -7,7 +7,7 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
 
-from spacy_mmcot.corpus.convert import knowledge_of, to_doc
+from spacy_mmcot.corpus.docs import collect_knowledge, make_doc
 from spacy_mmcot.corpus.rows import Findings
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import ID_KEY, Answers, Entity, NounItem, Post, PostRelation
@@ -27,7 +27,7 @@ def found(doc: Doc) -> list[tuple[str, str]]:
 
 
 def report(findings: Findings) -> str:
-    return "\n".join(findings.lines())
+    return "\n".join(findings.describe())
 
 
 @pytest.mark.parametrize("tokenizer", ["spacy", "whitespace"])
@@ -42,12 +42,12 @@ def report(findings: Findings) -> str:
     ],
 )
 def test_the_text_stays(nlp: Language, text: str, tokenizer: str) -> None:
-    assert to_doc(nlp, Post(id="p", text=text), tokenizer=tokenizer).text == text
+    assert make_doc(nlp, Post(id="p", text=text), tokenizer=tokenizer).text == text
 
 
 def test_pretokenised_text_keeps_its_tokens(nlp: Language) -> None:
     tokens = ["#NBA", ":", "don't", "\u200b", "\xa0", "U.S.", "x\u2028y"]
-    doc = to_doc(nlp, Post(id="p", text=" ".join(tokens)), tokenizer="whitespace")
+    doc = make_doc(nlp, Post(id="p", text=" ".join(tokens)), tokenizer="whitespace")
     assert [token.text for token in doc] == tokens
 
 
@@ -55,7 +55,7 @@ def test_pretokenised_text_keeps_its_tokens(nlp: Language) -> None:
 def test_an_edge_inside_a_token_splits_it(nlp: Language, tokenizer: str) -> None:
     findings = Findings()
     source = post("Seen@Oslofjordtoday ok", ("Oslo", "LOC"), ("fjord", "MISC"))
-    doc = to_doc(nlp, source, tokenizer=tokenizer, findings=findings)
+    doc = make_doc(nlp, source, tokenizer=tokenizer, findings=findings)
     assert found(doc) == [("Oslo", "LOC"), ("fjord", "MISC")]
     assert doc.text == source.text
     assert "p: 'Oslo' (5, 9, LOC) in the token" in report(findings)
@@ -65,7 +65,7 @@ def test_an_edge_inside_a_token_splits_it(nlp: Language, tokenizer: str) -> None
 def test_white_space_at_an_edge_is_trimmed(nlp: Language) -> None:
     findings = Findings()
     source = post("in \xa0Oslo\n today", ("\xa0Oslo\n ", "LOC"))
-    doc = to_doc(nlp, source, findings=findings)
+    doc = make_doc(nlp, source, findings=findings)
     assert found(doc) == [("Oslo", "LOC")]
     assert "white space at an edge, trimmed: 1" in report(findings)
 
@@ -73,7 +73,7 @@ def test_white_space_at_an_edge_is_trimmed(nlp: Language) -> None:
 def test_relations_follow_their_entities(nlp: Language) -> None:
     relations = [PostRelation(head=1, tail=0, label="home")]
     source = post("Anna in Oslofjord", ("Anna", "PER"), ("Oslo", "LOC"), relations=relations)
-    (relation,) = to_doc(nlp, source)._.mmcot_rel
+    (relation,) = make_doc(nlp, source)._.mmcot_rel
     assert (relation.head.text, relation.tail.text) == ("Oslo", "Anna")
     assert (relation.label, relation.score) == ("home", 1.0)
 
@@ -85,13 +85,13 @@ def test_neither_labels_nor_relations_of_unlabelled_posts_are_stored(nlp: Langua
         labelled.model_copy(update={"split": "unlabelled"}),
         Post(id="p", text="Anna in Oslo"),
     ):
-        doc = to_doc(nlp, source, Answers(id="p", sentence="A walk."))
+        doc = make_doc(nlp, source, Answers(id="p", sentence="A walk."))
         assert not doc.has_annotation("ENT_IOB")
         assert doc._.mmcot_rel == ()
         assert b"PER" not in doc.to_bytes()
         assert b"home" not in doc.to_bytes()
         assert doc._.mmcot_knowledge == {"sentence": "A walk."}
-    empty = to_doc(nlp, Post(id="p", text="nothing here", entities=[]))
+    empty = make_doc(nlp, Post(id="p", text="nothing here", entities=[]))
     assert empty.has_annotation("ENT_IOB")
 
 
@@ -104,19 +104,19 @@ def test_knowledge_holds_what_is_known() -> None:
         style="ANNA!",
         image="a harbour",
     )
-    assert knowledge_of(source, answers) == {
+    assert collect_knowledge(source, answers) == {
         "noun": [{"mention": "Anna", "kind": "person", "explanation": ""}],
         "multimodality": "They agree.",
         "caption": "a stage",
     }
-    assert knowledge_of(Post(id="p", text="Anna"), None) == {}
+    assert collect_knowledge(Post(id="p", text="Anna"), None) == {}
 
 
 def test_documents_name_their_post_and_picture(nlp: Language) -> None:
-    doc = to_doc(nlp, Post(id="p/1", text="Anna", image="images/1.png"))
+    doc = make_doc(nlp, Post(id="p/1", text="Anna", image="images/1.png"))
     assert doc.user_data[ID_KEY] == "p/1"
     assert doc._.mmcot_image == "images/1.png"
-    plain = to_doc(nlp, Post(id="p/1", text="Anna"))
+    plain = make_doc(nlp, Post(id="p/1", text="Anna"))
     assert plain.user_data.keys() == {ID_KEY}
 
 
@@ -124,4 +124,4 @@ def test_a_text_that_is_too_long(nlp: Language) -> None:
     small = spacy.blank("en")
     small.max_length = 10
     with pytest.raises(MMCoTError, match="Post long: the text has 11 characters, more than the 10"):
-        to_doc(small, Post(id="long", text="x" * 11))
+        make_doc(small, Post(id="long", text="x" * 11))

@@ -1,0 +1,226 @@
+"""Docs from posts, with their labels, and from plain records of text and picture.
+
+`make_doc` is for training data: every entity of the post becomes one of the Doc. `attach` is for
+texts to predict on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from numbers import Integral
+from typing import Any, Literal, NamedTuple
+
+from spacy.language import Language
+from spacy.tokens import Doc
+
+from ..errors import Errors, MMCoTError, shown
+from ..pictures.read import BadPicture, encode_picture
+from ..types import (
+    ID_KEY,
+    IMAGE_KEY,
+    KNOWLEDGE,
+    KNOWLEDGE_KEY,
+    Answers,
+    Entity,
+    Post,
+    Relation,
+    is_null,
+)
+from .extensions import register, set_pairs, set_relations
+from .rows import Findings
+
+Tokenizer = Literal["spacy", "whitespace"]
+Record = Post | Mapping[str, Any] | tuple[str, Any] | list[Any]
+
+_TRIMMED = "entities with white space at an edge, trimmed"
+_SPLIT = "tokens split at the edge of an entity"
+
+
+def make_doc(
+    nlp: Language,
+    post: Post,
+    answers: Answers | None = None,
+    *,
+    tokenizer: Tokenizer = "spacy",
+    keep_mentions: bool = False,
+    findings: Findings | None = None,
+) -> Doc:
+    """A Doc with the post's text, id, picture path, knowledge, entities, relations and pairs.
+
+    tokenizer: the pipeline's own, or `whitespace` for text that was tokenised before: a token is
+        what stands between spaces (U+0020). A token in which an entity begins or ends is split
+        there.
+    keep_mentions: an unlabelled post keeps its entities and pairs, and loses its relations alone.
+        For corpora whose mentions are given and whose relations are sought.
+    findings: takes what was changed.
+
+    The entities of a post that is not labelled, or of the split `unlabelled`, are marked as
+    missing. Raises MMCoTError for a text that is longer than the tokenizer takes.
+    """
+    register()
+    findings = findings or Findings()
+    if len(post.text) > nlp.max_length:
+        raise MMCoTError(
+            Errors.E206.format(id=post.id, length=len(post.text), limit=nlp.max_length)
+        )
+    labelled = post.split != "unlabelled"
+    has_entities = post.entities is not None and (labelled or keep_mentions)
+    entities = [_trim(post, e, findings) for e in post.entities or ()] if has_entities else []
+    doc = nlp.make_doc(post.text) if tokenizer == "spacy" else _split_at_spaces(nlp, post.text)
+    doc = _split_at_edges(doc, post, entities, findings)
+
+    data: dict[Any, Any] = doc.user_data
+    data[ID_KEY] = post.id
+    if post.image is not None:
+        data[IMAGE_KEY] = post.image
+    if knowledge := collect_knowledge(post, answers):
+        data[KNOWLEDGE_KEY] = knowledge
+    if not has_entities:
+        doc.set_ents([], default="missing")
+        return doc
+    # No token reaches over an edge now, so that every entity has its span.
+    spans: list[Any] = [doc.char_span(e.start, e.end, label=e.label) for e in entities]
+    doc.set_ents(spans, default="outside")
+    if post.pairs is not None:
+        set_pairs(doc, [(spans[head], spans[tail]) for head, tail in post.pairs])
+    # An empty list is stored too: it says that somebody looked and there is none.
+    if post.relations is not None and labelled:
+        relations = [Relation(spans[r.head], spans[r.tail], r.label, 1.0) for r in post.relations]
+        set_relations(doc, relations)
+    return doc
+
+
+def collect_knowledge(post: Post, answers: Answers | None) -> dict[str, Any]:
+    """What `doc._.mmcot_knowledge` holds: the answers to the knowledge questions, and the caption,
+    as far as they are known."""
+    found = answers.model_dump(exclude_none=True) if answers else {}
+    known: dict[str, Any] = {name: found[name] for name in KNOWLEDGE if name in found}
+    if post.caption:
+        known["caption"] = post.caption
+    return known
+
+
+def _describe(post: Post, entity: Entity) -> str:
+    surface = post.text[entity.start : entity.end]
+    return f"{post.id}: {surface!r} ({entity.start}, {entity.end}, {entity.label})"
+
+
+def _trim(post: Post, entity: Entity, findings: Findings) -> Entity:
+    """The entity without white space at its edges, which spaCy allows no entity to have."""
+    surface = post.text[entity.start : entity.end]
+    start = entity.end - len(surface.lstrip())
+    end = entity.start + len(surface.rstrip())
+    if (start, end) != (entity.start, entity.end):
+        findings.change(_TRIMMED, _describe(post, entity))
+    return entity.model_copy(update={"start": start, "end": end})
+
+
+def _split_at_spaces(nlp: Language, text: str) -> Doc:
+    """A Doc whose tokens are the runs between spaces. Further spaces between two runs are a token,
+    as with spaCy's tokenizer, so that the Doc's text stays the post's."""
+    words: list[str] = []
+    spaces: list[bool] = []
+    for piece in re.findall(r"[^ ]+| +", text):
+        if piece[0] == " " and words and words[-1][0] != " ":
+            spaces[-1] = True
+            piece = piece[1:]
+        if piece:
+            words.append(piece)
+            spaces.append(False)
+    return Doc(nlp.vocab, words=words, spaces=spaces)
+
+
+def _split_at_edges(doc: Doc, post: Post, entities: Sequence[Entity], findings: Findings) -> Doc:
+    """The Doc with every token split in which an entity begins or ends."""
+    edges = {edge: entity for entity in entities for edge in (entity.start, entity.end)}
+    words: list[str] = []
+    spaces: list[bool] = []
+    for token in doc:
+        start, end = token.idx, token.idx + len(token)
+        inside = sorted(edge for edge in edges if start < edge < end)
+        words.extend(post.text[left:right] for left, right in pairwise([start, *inside, end]))
+        spaces.extend([False] * len(inside))
+        spaces.append(bool(token.whitespace_))
+        for entity in {edges[edge].start: edges[edge] for edge in inside}.values():
+            findings.change(_SPLIT, f"{_describe(post, entity)} in the token {token.text!r}")
+    return doc if len(words) == len(doc) else Doc(doc.vocab, words=words, spaces=spaces)
+
+
+def attach(
+    nlp: Language,
+    records: Iterable[Record],
+    *,
+    text: str = "text",
+    image: str = "image",
+    id: str = "id",
+) -> Iterator[Doc]:
+    """Docs with their pictures, one at a time, to predict on: `nlp.pipe(attach(nlp, records))`.
+
+    A record is a Post, a dict whose keys `text`, `image` and `id` name, or a pair (text, image).
+    An image is what `doc._.mmcot_image` takes. A key that is absent or null (None, "" or NaN)
+    stands for no picture, or no id. A Doc is `nlp.make_doc(text)` with the picture and the id; a
+    Post's labels are left out. Relative paths stay relative to the working directory.
+
+    Raises MMCoTError for the first record that is none of these, with its number from 1.
+    """
+    register()
+    try:
+        numbered = enumerate(records, start=1)
+    except TypeError:
+        raise MMCoTError(Errors.E212.format(received=_show(records))) from None
+    for number, record in numbered:
+        try:
+            doc = _attach_record(nlp, _read_fields(record, text, image, id), number)
+        except (BadPicture, _BadRecord) as error:
+            problem = f"the picture {error}" if isinstance(error, BadPicture) else str(error)
+            keys = ", ".join(map(repr, (text, image, id)))
+            message = Errors.E210.format(number=number, problem=problem, keys=keys)
+            raise MMCoTError(message) from None
+        yield doc
+
+
+class _BadRecord(ValueError):
+    """What is wrong with a record."""
+
+
+class _Fields(NamedTuple):
+    text: Any
+    image: Any
+    id: Any
+
+
+def _read_fields(record: object, text: str, image: str, id: str) -> _Fields:
+    if isinstance(record, Post):
+        return _Fields(record.text, record.image, record.id)
+    if isinstance(record, Mapping):
+        if text not in record:
+            keys = ", ".join(map(repr, record)) or "none"
+            raise _BadRecord(f"the dict has no key {text!r} for the text, its keys are {keys}")
+        return _Fields(record[text], record.get(image), record.get(id))
+    if isinstance(record, tuple | list) and len(record) == 2:
+        return _Fields(record[0], record[1], None)
+    raise _BadRecord(f"received {_show(record)}")
+
+
+def _attach_record(nlp: Language, fields: _Fields, number: int) -> Doc:
+    text, image, name = fields
+    if not isinstance(text, str):
+        raise _BadRecord(f"the text is {_show(text)}")
+    if not is_null(name) and (not isinstance(name, str | Integral) or isinstance(name, bool)):
+        raise _BadRecord(f"the id is {_show(name)}")
+    if len(text) > nlp.max_length:
+        message = Errors.E211.format(number=number, length=len(text), limit=nlp.max_length)
+        raise MMCoTError(message)
+    doc = nlp.make_doc(text)
+    data: dict[Any, Any] = doc.user_data
+    if not is_null(name):
+        data[ID_KEY] = str(name)
+    if not is_null(image):
+        data[IMAGE_KEY] = encode_picture(image)
+    return doc
+
+
+def _show(value: object) -> str:
+    return f"{shown(value)} ({type(value).__qualname__})"

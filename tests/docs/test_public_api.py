@@ -1,0 +1,148 @@
+"""What `import spacy_mmcot` offers and costs, and the page that describes it."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib
+import inspect
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spacy_mmcot
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "api_reference.py"
+PAGE = (ROOT / "docs" / "API.md").read_text("utf-8")
+
+
+def registered() -> dict[str, str]:
+    """Registered name -> module:attribute, as setup.cfg declares them."""
+    setup = configparser.ConfigParser()
+    setup.optionxform = str  # type: ignore[method-assign, assignment]
+    setup.read(ROOT / "setup.cfg")
+    found = {}
+    for group, lines in setup["options.entry_points"].items():
+        if group not in ("console_scripts", "spacy_cli"):
+            found.update(line.split(" = ") for line in lines.strip().splitlines())
+    return found
+
+
+REGISTERED = registered()
+
+
+def entries() -> dict[str, str]:
+    """Heading -> everything up to the next heading."""
+    parts = re.split(r"^#{3,4} (.+)$|^## .+$", PAGE, flags=re.MULTILINE)
+    return {
+        name.replace("\\", ""): text
+        for name, text in zip(parts[1::2], parts[2::2], strict=True)
+        if name
+    }
+
+
+ENTRIES = entries()
+
+
+def signature_of(entry: str) -> str:
+    found = re.search(r"```text\n(.+?)\n```", entry, re.DOTALL)
+    assert found is not None, entry
+    return found[1]
+
+
+def description_of(entry: str) -> str:
+    return re.sub(r"```text\n.+?\n```", "", entry, count=1, flags=re.DOTALL).strip()
+
+
+def test_the_import_is_cheap_and_each_name_is_imported_on_use() -> None:
+    program = """if True:
+        import sys
+        before = set(sys.modules)
+        import spacy_mmcot
+        new = {name.partition(".")[0] for name in set(sys.modules) - before}
+        assert not new & {"spacy", "torch", "thinc", "transformers", "pydantic", "numpy"}, new
+        assert [name for name in sys.modules if name.startswith("spacy_mmcot.")] == []
+        assert set(spacy_mmcot.__all__) <= set(dir(spacy_mmcot))
+        spacy_mmcot.Post, spacy_mmcot.MMCoTError
+        assert "spacy_mmcot.types" in sys.modules
+        assert not {"spacy", "torch"} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_every_public_name_exists_and_an_unknown_one_is_an_attribute_error() -> None:
+    for name in spacy_mmcot.__all__:
+        assert getattr(spacy_mmcot, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        spacy_mmcot.no_such_name  # noqa: B018
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(spacy_mmcot.__file__).read_text("utf-8"))
+    block = next(
+        node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node)
+    )
+    seen = {}
+    for statement in block.body:
+        assert isinstance(statement, ast.ImportFrom)
+        seen.update({alias.asname: f".{statement.module}" for alias in statement.names})
+    assert seen == spacy_mmcot._MODULES
+
+
+def test_the_page_has_an_entry_for_every_name_and_no_other() -> None:
+    headings = re.findall(r"^### (.+)$", PAGE, re.MULTILINE)
+    wanted = [name.replace("__", r"\_\_") for name in spacy_mmcot.__all__]
+    assert sorted(headings) == sorted([*wanted, *REGISTERED])
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_entry_has_a_signature_and_a_description(name: str) -> None:
+    entry = ENTRIES[name]
+    signature, description = signature_of(entry), description_of(entry)
+    assert len(description.split()) >= 3, entry
+    lines = [line for line in description.splitlines() if line]
+    assert len(lines) == len(set(lines)), "a line stands there twice"
+    for line in lines:
+        assert line.startswith("- `") or line[-1] in ".:)", f"a stray line: {line!r}"
+        assert not line.startswith(" "), f"Markdown takes this for code: {line!r}"
+    # No module paths, no quoted annotations, no remains of aliases.
+    assert not re.search(r"(typing|collections)\.|<|Annotated|\w: '|-> '", signature)
+
+
+@pytest.mark.parametrize("name", [*spacy_mmcot.__all__, *REGISTERED])
+def test_a_signature_names_every_parameter_in_order(name: str) -> None:
+    value: Any
+    if name in REGISTERED:
+        module, _, attribute = REGISTERED[name].partition(":")
+        value = getattr(importlib.import_module(module), attribute)
+    else:
+        value = getattr(spacy_mmcot, name)
+    if isinstance(value, str) or (inspect.isclass(value) and "class" in ENTRIES[name]):
+        return
+    parameters = list(inspect.signature(value).parameters)
+    if name.startswith("mmcot_"):
+        parameters = parameters[2:]  # nlp and name, which spaCy passes
+    tree = ast.parse(f"def {signature_of(ENTRIES[name])}: ...").body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    shown = [*tree.args.args, *tree.args.kwonlyargs]
+    assert [argument.arg for argument in shown] == [p for p in parameters if p != "self"]
+
+
+def test_a_stale_page_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = runpy.run_path(str(SCRIPT))
+    page = tmp_path / "API.md"
+    main = script["main"]
+    monkeypatch.setitem(main.__globals__, "PAGE", page)
+    monkeypatch.setattr(sys, "argv", ["api_reference.py", "--check"])
+    page.write_text(PAGE, "utf-8")
+    main()
+    for stale in (PAGE.replace("nlp: Language", "pipeline: Language", 1), PAGE + "More.\n"):
+        page.write_text(stale, "utf-8")
+        with pytest.raises(SystemExit, match="out of date"):
+            main()
