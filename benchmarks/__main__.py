@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmarks.errors import BenchmarkErrors
 from spacy_mmcot.cli.main import plain_errors
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def pictures(
 ) -> None:
     """Words/s with and without the docs' pictures, and what a picture costs."""
     from spacy_mmcot import PicturePolicy
-    from spacy_mmcot.errors import Errors, MMCoTError
+    from spacy_mmcot.errors import MMCoTError
     from spacy_mmcot.pictures.read import get_image, read_picture
     from spacy_mmcot.production.pipelines import load_pipeline
 
@@ -109,7 +110,7 @@ def pictures(
     docs = _read_filled_docs(data, nlp.vocab, limit)
     named = [(doc.text, image) for doc in docs if (image := get_image(doc)) is not None]
     if not named:
-        raise MMCoTError(Errors.E713.format(path=data))
+        raise MMCoTError(BenchmarkErrors.E713.format(path=data))
     policy = PicturePolicy()
     posts = [(text, read_picture(image, policy)) for text, image in named]
     _report(measure_pictures(nlp, posts, rounds), json)
@@ -123,13 +124,13 @@ def ladder(
     json: JsonFile = None,
 ) -> None:
     """Words/s of several pipelines that take turns, and how many times the first one's it is."""
-    from spacy_mmcot.errors import Errors, MMCoTError
+    from spacy_mmcot.errors import MMCoTError
     from spacy_mmcot.production.pipelines import load_pipeline
 
     from .ladder import measure_side_by_side
 
     if repeated := {name for name in pipelines if pipelines.count(name) > 1}:
-        raise MMCoTError(Errors.E738.format(pipeline=min(repeated)))
+        raise MMCoTError(BenchmarkErrors.E738.format(pipeline=min(repeated)))
     loaded = {name: load_pipeline(name) for name in pipelines}
     docs = _read_filled_docs(data, loaded[pipelines[0]].vocab, limit)
     _report(measure_side_by_side(loaded, [doc.text for doc in docs], rounds), json)

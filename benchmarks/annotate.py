@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from spacy_mmcot.errors import Errors, MMCoTError
+from benchmarks.errors import BenchmarkErrors
+from spacy_mmcot.errors import MMCoTError
 
 from .memory import get_peak_mb
 
@@ -83,5 +84,5 @@ def _run(pipeline: str, source: Path, output: Path, *options: object) -> tuple[f
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise MMCoTError(Errors.E752.format(status=process.returncode))
+        raise MMCoTError(BenchmarkErrors.E752.format(status=process.returncode))
     return time.perf_counter() - started, get_peak_mb(usage)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy
 from spacy.language import Language
 
-from spacy_mmcot.errors import Errors, MMCoTError
+from benchmarks.errors import BenchmarkErrors
+from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.production.pipelines import limit_compiled_products, trim_heap
 
 _STATM = Path("/proc/self/statm")
@@ -105,7 +106,7 @@ def read_resident_mb() -> float:
     try:
         return int(_STATM.read_text().split()[1]) * _PAGE / 1e6
     except OSError as error:
-        raise MMCoTError(Errors.E770.format(path=_STATM, reason=error.strerror)) from None
+        raise MMCoTError(BenchmarkErrors.E770.format(path=_STATM, reason=error.strerror)) from None
 
 
 def draw_sparkline(values: list[float]) -> str:

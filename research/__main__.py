@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from research.errors import StudyErrors
 from spacy_mmcot.cli.main import plain_errors
 
 from .convert import convert
@@ -78,7 +79,7 @@ def ladder(
     results: ResultsFile = RESULTS,
 ) -> None:
     """Print the students of a plan as a Markdown table: F1, words/s and MB."""
-    from spacy_mmcot.errors import Errors, MMCoTError
+    from spacy_mmcot.errors import MMCoTError
 
     from .figures import format_markdown
     from .ladder import make_ladder
@@ -86,7 +87,7 @@ def ladder(
 
     lines = read_results(results, plan)
     if not lines:
-        raise MMCoTError(Errors.E719.format(path=results, plan=plan))
+        raise MMCoTError(StudyErrors.E719.format(path=results, plan=plan))
     given = None if speeds is None else json_module.loads(speeds.read_text(encoding="utf-8"))
     header, *rows = make_ladder(lines, given)
     print("\n".join(format_markdown([header, ["---"] * len(header), *rows])))

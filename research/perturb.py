@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from spacy.tokens import Doc, Span
 
+from research.errors import StudyErrors
 from spacy_mmcot.corpus.extensions import (
     get_pairs,
     get_relations,
@@ -23,7 +24,7 @@ from spacy_mmcot.corpus.extensions import (
     set_pairs,
     set_relations,
 )
-from spacy_mmcot.errors import Errors, MMCoTError, UsageError
+from spacy_mmcot.errors import MMCoTError, UsageError
 from spacy_mmcot.pictures.read import get_image
 from spacy_mmcot.types import CHANGES, ID_KEY, RELATIONS_KEY, Change, Relation
 
@@ -291,14 +292,14 @@ def perturb_files(
     from spacy_mmcot.corpus.docbin import SUFFIX, read_all_docs, write_docs
 
     if not 0 <= rate <= 1:
-        raise UsageError(Errors.E718.format(received=rate))
+        raise UsageError(StudyErrors.E718.format(received=rate))
     wanted = {choice.value for choice in change} if change else set(CHANGES)
     if "swap" in wanted and not names:
-        raise UsageError(Errors.E717)
+        raise UsageError(StudyErrors.E717)
     vocab = Vocab()
     docs = list(read_all_docs(data, vocab))
     if not any(doc.has_annotation("ENT_IOB") for doc in docs):
-        raise MMCoTError(Errors.E217.format(path=data))
+        raise MMCoTError(StudyErrors.E217.format(path=data))
     pool = _names(docs, names or [], unseen_in or [], vocab) if "swap" in wanted else {}
     for name in CHANGES:
         if name in wanted:
@@ -322,5 +323,5 @@ def _names(docs: list[Doc], names: list[Path], unseen_in: list[Path], vocab: Voc
     missing = sorted({ent.label_ for doc in docs for ent in doc.ents} - pool.keys())
     if missing:
         count = sum(len(doc.ents) for doc in sources)
-        raise MMCoTError(Errors.E218.format(labels=", ".join(missing), count=count))
+        raise MMCoTError(StudyErrors.E218.format(labels=", ".join(missing), count=count))
     return pool

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import pydantic
 import srsly
 
+from research.errors import StudyErrors
 from spacy_mmcot.errors import Errors, MMCoTError
 from spacy_mmcot.types import Pictures
 
@@ -99,12 +100,12 @@ class Plan(pydantic.BaseModel):
         wanted = list(only) if only is not None else list(self.runs)
         for name in wanted:
             if name not in self.runs:
-                raise MMCoTError(Errors.E702.format(name=name, allowed=list(self.runs)))
+                raise MMCoTError(StudyErrors.E702.format(name=name, allowed=list(self.runs)))
         chosen = list(seeds) if seeds is not None else None
         every = sorted({s for run in self.runs.values() for s in (run.seeds or self.seeds)})
         for seed in chosen or ():
             if seed not in every:
-                raise MMCoTError(Errors.E706.format(seed=seed, allowed=every))
+                raise MMCoTError(StudyErrors.E706.format(seed=seed, allowed=every))
         done: set[tuple[str, int]] = set()
         for seed in chosen or every:
             for name in wanted:
@@ -130,11 +131,11 @@ def read_plan(path: Path) -> Plan:
         plan = Plan.model_validate(srsly.read_yaml(path))
     except ValueError as error:
         reason = "; ".join(str(error).splitlines()[:3])
-        raise MMCoTError(Errors.E703.format(path=path, reason=reason)) from error
+        raise MMCoTError(StudyErrors.E703.format(path=path, reason=reason)) from error
     for name in plan.runs:
         fault = _teacher_fault(plan, name)
         if fault:
-            raise MMCoTError(Errors.E703.format(path=path, reason=fault))
+            raise MMCoTError(StudyErrors.E703.format(path=path, reason=fault))
     return plan
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 from spacy.util import load_config
 
+from research.errors import StudyErrors
 from spacy_mmcot.errors import Errors, MMCoTError
 
 from . import steps
@@ -235,7 +236,7 @@ def resolve_config(path: str, overrides: dict[str, Any]) -> dict[str, Any]:
         config = load_config(file, overrides=overrides, interpolate=True)
     except ValueError as error:
         reason = " ".join(str(error).split())
-        raise MMCoTError(Errors.E707.format(path=path, reason=reason)) from error
+        raise MMCoTError(StudyErrors.E707.format(path=path, reason=reason)) from error
     used = config.get("nlp", {}).get("pipeline", ())
     components = config.get("components", {})
     return {

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spacy_mmcot.errors import Errors, MMCoTError
+from research.errors import StudyErrors
+from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Pictures
 
 from .ambiguity import find_ambiguous_surfaces, score_ambiguous
@@ -20,7 +21,7 @@ def train_pipeline(config: Path, output: Path, overrides: dict[str, Any]) -> Non
     try:
         train(config, output, overrides=overrides)
     except SystemExit:  # spaCy has said why.
-        raise MMCoTError(Errors.E704.format(command=f"train {config}")) from None
+        raise MMCoTError(StudyErrors.E704.format(command=f"train {config}")) from None
 
 
 def label_softly(
