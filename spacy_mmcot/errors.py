@@ -135,13 +135,9 @@ class Errors(metaclass=Catalogue):
         '..., "output": ...}}}}, per million tokens.'
     )
     E322 = "{path}: invalid elicit block: {problem}. Expected: {expected}. See docs/ELICITATION.md."
-    E323 = (
-        "{path}: unusable prompt template: {problem}. See docs/ELICITATION.md for names and blocks."
-    )
-    E324 = (
-        "The conclusion needs a label scheme. Give one with --scheme, or leave the conclusion out."
-    )
-    E325 = "{url} did not define the labels: {reason}. Run it again, or write the definitions yourself."
+    E323 = "{path}: unusable prompt template: {problem}. See docs/ELICITATION.md."
+    E324 = "The conclusion needs a label scheme. Give one with --scheme, or leave it out."
+    E325 = "{url} did not define the labels: {reason}. Run it again, or define them by hand."
 
     E400 = (
         "Encoder source {source!r}: no Python package {name!r} is installed. Install it (for the "
