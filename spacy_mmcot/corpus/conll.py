@@ -1,8 +1,9 @@
 """CoNLL files, with IMGID lines as in Twitter-2015 and Twitter-2017 or without.
 
 A post is a line `TOKEN<tab>TAG` for each token, with tags O, B-LABEL and I-LABEL; a blank line ends
-it. Where the file begins with a line `IMGID:NAME`, each post does; else posts are numbered. Its text is the tokens joined by single spaces, so that
-splitting at the space (U+0020) gives the tokens back, whatever other characters they hold.
+it. Where the file begins with a line `IMGID:NAME`, each post does; else posts are numbered. Its
+text is the tokens joined by single spaces, so that splitting at the space (U+0020) gives the
+tokens back, whatever other characters they hold.
 """
 
 from __future__ import annotations
