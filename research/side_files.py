@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -47,7 +48,9 @@ _UNNAMED = "mentions that their noun answer does not name"
 class _Labelled(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    posts: list[StrictInt] | None = None
+    posts: list[StrictInt] | None = Field(
+        default=None, validation_alias=AliasChoices("posts", "examples")
+    )
     labelled: list[StrictInt] | None = None
     unlabelled: list[StrictInt] | None = None
 
@@ -87,7 +90,8 @@ class _Knowledge(BaseModel):
 def split_rows(path: Path, rows: list[Row], findings: Findings) -> list[Row]:
     """Give rows the split that `path`, a JSON file, says.
 
-    {"posts": [numbers]}: all rows that it does not name are `unlabelled`; the others keep theirs.
+    {"posts": [numbers]}, or "examples" for "posts": all rows that it does not name are
+    `unlabelled`; the others keep theirs.
     {"labelled": [numbers], "unlabelled": [numbers]}: rows that it does not name are left out.
 
     Raises MMCoTError where the file is broken or names a row that the input does not have.

@@ -60,8 +60,8 @@ class Errors(metaclass=Catalogue):
     E207 = "{path}: {problem}. Expected: {expected}. Correct the file, or give another."
     E208 = "Pair {head!r}, {tail!r}: a span belongs to another Doc. Give spans of the same Doc."
     E209 = (
-        "doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path (str or pathlib.Path), a file's "
-        "content (bytes), a PIL image, or None."
+        "doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path (str or "
+        "pathlib.Path), a file's content (bytes), a PIL image, or None."
     )
     E210 = (
         "spacy_mmcot.attach, record {number}: {problem}. Allowed: a Post, a dict with the keys "

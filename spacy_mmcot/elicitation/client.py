@@ -183,7 +183,7 @@ class Endpoint:
             raise MMCoTError(Errors.E318.format(url=self.url))
 
     def make_client(self) -> openai.AsyncOpenAI:
-        """A client without retries of its own. It belongs to the event loop that it is made in."""
+        """A client that does not retry. Use it only in the event loop in which it was created."""
         return openai.AsyncOpenAI(
             api_key=self._key,
             base_url=self._base_url,
@@ -289,7 +289,7 @@ def _make_ssl_context(url: str) -> ssl.SSLContext:
 
 
 def _find_proxy(url: str) -> str | None:
-    """The environment's proxy for an address: a client with a transport of its own ignores it."""
+    """The environment's proxy for an address: a client with a custom transport ignores it."""
     parts = urlsplit(url)
     if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
         return None
