@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .corpus.extensions import set_relations as set_relations
     from .corpus.posts import read_posts as read_posts
     from .corpus.posts import write_posts as write_posts
+    from .distillation.entity_teachers import GlinerTeacher as GlinerTeacher
     from .distillation.teach import teach as teach
     from .elicitation.batches import BatchPace as BatchPace
     from .elicitation.elicit import Money as Money
@@ -106,6 +107,7 @@ _MODULES = {
     "AnswerRejected": ".elicitation.replies",
     "Unavailable": ".elicitation.replies",
     "teach": ".distillation.teach",
+    "GlinerTeacher": ".distillation.entity_teachers",
     "evaluate": ".evaluation.evaluate",
     "annotate": ".production.annotate",
     "AnnotateSettings": ".production.annotate",
