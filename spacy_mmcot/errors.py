@@ -196,7 +196,10 @@ class Errors(metaclass=Catalogue):
         "The soft labels on a training doc cover {rows} tokens, but the doc has {tokens}. Run "
         "`spacy-mmcot teach` again on the docs as they are tokenized now."
     )
-    E502 = "No component can teach: {pipeline}. Give a pipeline with mmcot_ner or mmcot_rel."
+    E502 = (
+        "No component can teach: {pipeline}. Give a pipeline with mmcot_ner or mmcot_rel, or, with "
+        "a table of labels (--map), one that finds entities."
+    )
     E503 = (
         "A prompt target on a training doc holds {found} numbers, but the prompt has {length} "
         "vectors of width {width}. Run `spacy-mmcot teach` again with --prompt-length {length} and "
@@ -215,6 +218,17 @@ class Errors(metaclass=Catalogue):
         "--confidence is {received!r}. Allowed: three probabilities above 0 and at most 1, of "
         "high, medium and low sureness, such as 0.95,0.7,0.5."
     )
+    E509 = (
+        "{path}: the table of labels is {received}. Expected: YAML with a line `their label: our "
+        "label` for each label."
+    )
+    E510 = "The teacher has none of the labels {received}. Its labels: {allowed}. Correct --map."
+    E511 = "{source}: GLiNER is not installed. Run `pip install gliner`."
+    E512 = (
+        "{source}: no GLiNER model could be loaded ({reason}). Give gliner:NAME of the hub, or "
+        "gliner:FOLDER."
+    )
+    E513 = "{source} needs a table of labels, since GLiNER is asked for labels. Give --map."
 
     E600 = (
         "{component} has no labels. Train it on docs with entities, pass labels to initialize, or "
