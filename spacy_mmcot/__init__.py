@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .elicitation.store import load_answers as load_answers
     from .errors import MMCoTError as MMCoTError
     from .errors import UsageError as UsageError
+    from .evaluation.conclusions import evaluate_conclusions as evaluate_conclusions
     from .evaluation.evaluate import evaluate as evaluate
     from .model.picture_input import CacheSettings as CacheSettings
     from .model.vision import make_vision_model as make_vision_model
@@ -109,6 +110,7 @@ _MODULES = {
     "teach": ".distillation.teach",
     "GlinerTeacher": ".distillation.entity_teachers",
     "evaluate": ".evaluation.evaluate",
+    "evaluate_conclusions": ".evaluation.conclusions",
     "annotate": ".production.annotate",
     "AnnotateSettings": ".production.annotate",
     "AnnotateResult": ".production.annotate",
