@@ -56,6 +56,13 @@ def convert(
     conclusions: Annotated[
         Path | None, typer.Option(help="Recorded conclusions of the rows, by row number.")
     ] = None,
+    all_concluded: Annotated[
+        bool,
+        typer.Option(
+            "--all-concluded",
+            help="Also take rows that --labelled does not name but --conclusions has, as unlabelled.",
+        ),
+    ] = False,
     rewritings: Annotated[
         Path | None, typer.Option(help="Recorded rewritings of the posts, by row number.")
     ] = None,
@@ -92,6 +99,7 @@ def convert(
         attach_conclusions,
         attach_knowledge,
         attach_rewritings,
+        read_concluded_numbers,
         read_row_numbers,
         split_rows,
     )
@@ -111,7 +119,8 @@ def convert(
         first = read_row_numbers(labelled, rows, findings) if labelled else []
         rows = label_fraction(rows, fraction, seed, first)
     elif labelled:
-        rows = split_rows(labelled, rows, findings)
+        further = read_concluded_numbers(conclusions, findings) if all_concluded else ()
+        rows = split_rows(labelled, rows, findings, further)
     if knowledge:
         rows = attach_knowledge(knowledge, rows, findings)
     if conclusions:
