@@ -280,9 +280,6 @@ class Errors(metaclass=Catalogue):
     E709 = "{path}: no doc is labelled with entities. Give labelled data as --seen."
     E711 = "{paths}: no post is left to convert. Check the files and the rows left out."
     E712 = "--lang {lang}: unknown to spaCy ({reason}). Give a language code such as en, or xx."
-    E714 = "--fraction is {received}. Allowed: a number above 0, at most 1, such as 0.05."
-    E715 = "--rename-label {received!r}. Expected: OLD=NEW, such as OTHER=MISC; each OLD once."
-    E716 = "No post is of the domain {received}. Domains of the input: {allowed}."
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
     E726 = (
         "{option} {received!r}. Expected: NAME={what}, each name once, such as student={example}."
