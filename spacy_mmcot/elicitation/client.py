@@ -186,7 +186,7 @@ class Endpoint:
             raise MMCoTError(Errors.E318.format(url=self.url))
 
     def make_client(self) -> openai.AsyncOpenAI:
-        """A client without retries of its own. It belongs to the event loop that it is made in.
+        """A client that does not retry. Use it only in the event loop in which it was created.
         Redirects are not followed: they could carry the key elsewhere."""
         return openai.AsyncOpenAI(
             api_key=self._key,
@@ -274,7 +274,7 @@ class PooledTransport(httpx2.AsyncBaseTransport):
 
 
 def _find_proxy(url: str) -> str | None:
-    """The environment's proxy for an address: a client with a transport of its own ignores it."""
+    """The environment's proxy for an address: a client with a custom transport ignores it."""
     parts = urlsplit(url)
     if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
         return None

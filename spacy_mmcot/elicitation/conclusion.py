@@ -21,6 +21,7 @@ from ..scheme import Scheme
 from ..types import (
     NO_RELATION,
     SURENESS,
+    Answers,
     ConcludedEntity,
     ConcludedRelation,
     Conclusion,
@@ -194,6 +195,19 @@ def read_conclusion(value: Any, post: Post, scheme: Scheme, dropped: list[str]) 
     if n_items > 1 and not entities and not relations:
         raise AnswerRejected(f"none of {n_items} items can be used: {dropped[-1]}")
     return answer.model_copy(update={"entities": entities, "relations": relations})
+
+
+def locate_conclusion(answers: Answers, post: Post) -> Answers:
+    """The answers with each mention of the conclusion located in the post's text, as
+    `read_conclusion` does, with any label; without the conclusion where none is in the text."""
+    if answers.conclusion is None:
+        return answers
+    try:
+        stated = answers.conclusion.model_dump(exclude_none=True)
+        found = read_conclusion(stated, post, None, [])
+    except AnswerRejected:
+        found = None
+    return answers.model_copy(update={"conclusion": found})
 
 
 def _located_entities(

@@ -2,10 +2,10 @@
 post's picture for models that see.
 
 A template knows only what `render` hands to it. Knowledge templates get the text and the picture or
-its caption; augmentations get the mentions' surfaces too. Labels and relations reach none of them:
-the conclusion's shows the scheme and other posts with theirs. What the texts are, and in which
-language, the scheme says.
-Of several versions of a template the newest is used, so a new file asks its dimension anew and
+its caption; augmentations get the mentions' surfaces too. No template gets the post's labels or
+relations: that of the conclusion gets the scheme and other posts with theirs. The scheme names
+language and domain of the texts.
+Of several versions of a template the newest is used, so a new file asks its dimension again and
 leaves the others alone.
 """
 

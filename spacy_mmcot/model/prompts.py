@@ -133,7 +133,7 @@ class PatchNorm(nn.Module):
         norm = self.norm
         if len(patches) > 1:
             return norm(features).transpose(1, 2)
-        # One picture has no statistics of its own.
+        # A single picture has no batch statistics.
         normed = functional.batch_norm(features, norm.running_mean, norm.running_var, eps=norm.eps)
         return normed.transpose(1, 2)
 
