@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .corpus.posts import write_posts as write_posts
     from .distillation.entity_teachers import GlinerTeacher as GlinerTeacher
     from .distillation.teach import teach as teach
-    from .elicitation.batches import BatchPace as BatchPace
     from .elicitation.elicit import Money as Money
     from .elicitation.elicit import Result as Result
     from .elicitation.elicit import elicit as elicit
@@ -97,7 +96,6 @@ _MODULES = {
     "QuestionSettings": ".elicitation.prompts",
     "Pace": ".elicitation.engine",
     "Money": ".elicitation.elicit",
-    "BatchPace": ".elicitation.batches",
     "AnswerStore": ".elicitation.store",
     "load_answers": ".elicitation.store",
     "Source": ".elicitation.questions",

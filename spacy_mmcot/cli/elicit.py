@@ -70,7 +70,7 @@ UrlOption = Annotated[
 
 
 class PostsFile:
-    """The posts of a file, read anew at each iteration: a large file never is in memory."""
+    """The posts of a file, read again at each iteration: a large file is never in memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -172,7 +172,9 @@ def validate(model: type[Model], value: Any) -> Model:
         raise AnswerRejected(f"{problem}, expected {expected}") from None
 
 
-def read_conclusion(value: Any, post: Post, scheme: Scheme, dropped: list[str]) -> Conclusion:
+def read_conclusion(
+    value: Any, post: Post, scheme: Scheme | None, dropped: list[str]
+) -> Conclusion:
     """An answer as a Conclusion with each mention located in the post's text.
 
     What has a label outside the scheme, a mention that is not in the text, or a head or tail that
@@ -211,13 +213,13 @@ def locate_conclusion(answers: Answers, post: Post) -> Answers:
 
 
 def _located_entities(
-    entities: Sequence[ConcludedEntity], text: str, scheme: Scheme, dropped: list[str]
+    entities: Sequence[ConcludedEntity], text: str, scheme: Scheme | None, dropped: list[str]
 ) -> list[ConcludedEntity]:
     found: list[ConcludedEntity] = []
     taken: list[tuple[int, int]] = []
     after = 0
     for entity in entities:
-        if entity.label not in scheme.entities:
+        if scheme is not None and entity.label not in scheme.entities:
             dropped.append(f"the entity label {entity.label!r} is not in the scheme")
             continue
         places = find_mention(entity.mention, text)
@@ -282,14 +284,14 @@ def _ends(post: Post, entities: Sequence[ConcludedEntity] | None, given: bool) -
 def _located_relations(
     relations: Sequence[ConcludedRelation],
     ends: _Ends,
-    scheme: Scheme,
+    scheme: Scheme | None,
     given: bool,
     dropped: list[str],
 ) -> list[ConcludedRelation]:
     found: dict[tuple[int, int], ConcludedRelation] = {}
     for relation in relations:
         none = relation.label == NO_RELATION
-        if not (none and given) and relation.label not in scheme.relations:
+        if scheme is not None and not (none and given) and relation.label not in scheme.relations:
             dropped.append(f"the relation label {relation.label!r} is not in the scheme")
             continue
         pairs = [
