@@ -18,7 +18,13 @@ from spacy.tokens import Doc
 from ..corpus.extensions import get_pairs, get_relations
 from ..model.knowledge import ConcludedSpan, get_concluded_entities, get_concluded_relations
 from ..types import NO_RELATION, RELATIONS_KEY, SURENESS, Sureness
-from .soft_labels import SoftRelations, set_soft_labels, set_soft_relations
+from .soft_labels import (
+    SoftRelations,
+    list_tags,
+    make_tag_probabilities,
+    set_soft_labels,
+    set_soft_relations,
+)
 
 Kind = Literal["entity", "relation"]
 Key = tuple[Kind, str, Sureness]
@@ -127,32 +133,20 @@ def set_labels_from_conclusions(
     entity_labels, relation_labels: the labels of the scheme; conclusions with others do not count.
     """
     confidence = confidence or Confidence()
-    tags = ["O", *(f"{prefix}-{label}" for label in sorted(entity_labels) for prefix in "BI")]
+    tags = list_tags(entity_labels)
     labels = sorted(relation_labels)
     for doc in docs:
         entities = get_concluded_entities(doc)
         if entities is not None:
-            known = [c for c in entities if c.label in entity_labels]
-            spans = [(c, confidence.of("entity", c.label, c.sure)) for c in known]
-            set_soft_labels(doc, tags, tag_probabilities(len(doc), tags, spans))
+            spans = [
+                (c.start, c.end, c.label, confidence.of("entity", c.label, c.sure))
+                for c in entities
+                if c.label in entity_labels
+            ]
+            set_soft_labels(doc, tags, make_tag_probabilities(len(doc), tags, spans))
         if labels and (soft := _soft_relations(doc, entities or [], labels, confidence)):
             set_soft_relations(doc, soft)
         yield doc
-
-
-def tag_probabilities(
-    n_tokens: int, tags: Sequence[str], spans: Iterable[tuple[ConcludedSpan, float]]
-) -> numpy.ndarray:
-    """(tokens, tags): the probability of each span on its tags, the rest on O."""
-    probabilities = numpy.zeros((n_tokens, len(tags)), dtype="float32")
-    probabilities[:, 0] = 1.0
-    for span, probability in spans:
-        for token in range(span.start, span.end):
-            tag = tags.index(f"{'B' if token == span.start else 'I'}-{span.label}")
-            probabilities[token] = 0.0
-            probabilities[token, 0] = 1 - probability
-            probabilities[token, tag] = probability
-    return probabilities
 
 
 def _soft_relations(
