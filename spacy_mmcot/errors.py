@@ -350,6 +350,12 @@ class Errors(metaclass=Catalogue):
         "--target-f, or train or calibrate a better pipeline."
     )
     E808 = "{path}: the docs number {first} and {second} (from 0) have the id {id!r}. Remove one."
+    E809 = (
+        "{path}: no labelled doc has a conclusion of the LLM. Elicit the question `conclusion` on "
+        "these posts, and give the answers with --answers."
+    )
+    E810 = "{count} paths are given. Give PIPELINE and DATA, or DATA alone with --answers."
+    E811 = "{option} needs {needed}. Leave it out, or give {needed}."
 
 
 class Warnings(metaclass=Catalogue):

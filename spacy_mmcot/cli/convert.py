@@ -105,8 +105,9 @@ def convert(
 def attach_answers(
     rows: Sequence[Row], paths: Sequence[Path], task: Task, findings: Findings
 ) -> list[Row]:
-    """The rows with the answers about them in the files; the last file's count where several
-    answer one question."""
+    """The rows with the answers about them in the files, conclusions located in the texts; the last
+    file's count where several answer one question."""
+    from ..elicitation.conclusion import locate_conclusion
     from ..elicitation.store import load_answers
     from ..types import merge_answers
 
@@ -115,8 +116,14 @@ def attach_answers(
         found = load_answers(path, task)
         if found and not found.keys() & {row.post.id for row in rows}:
             findings.lose("answers files about none of the posts", str(path))
+        located = {
+            row.post.id: locate_conclusion(found[row.post.id], row.post)
+            for row in rows
+            if row.post.id in found
+        }
         rows = [
-            row._replace(answers=merge_answers(row.answers, found.get(row.post.id))) for row in rows
+            row._replace(answers=merge_answers(row.answers, located.get(row.post.id)))
+            for row in rows
         ]
     return rows
 

@@ -78,7 +78,7 @@ def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
             number += 1
             name = doc.user_data.get(ID_KEY) or f"{file.stem}-{index}"
             try:
-                post = _make_post(doc, name, file, findings)
+                post = make_post(doc, name, file, findings)
                 answers = _make_answers(doc, name)
             except ValidationError as error:
                 problem, expected = explain(error)
@@ -95,7 +95,8 @@ def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
             yield Row(number, post, answers)
 
 
-def _make_post(doc: Doc, name: str, file: Path, findings: Findings) -> Post:
+def make_post(doc: Doc, name: str, file: Path, findings: Findings) -> Post:
+    """The Doc as a post: labels, pairs, picture and caption. file: tells the split."""
     place = f"{file}: {name}"
     image = get_image(doc)
     if isinstance(image, bytes):
