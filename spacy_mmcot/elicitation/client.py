@@ -143,7 +143,10 @@ class OpenAISource:
                 transport=PooledTransport(self._base_url), timeout=_TIMEOUT, follow_redirects=False
             )
             self._client = openai.AsyncOpenAI(
-                api_key=self._settings.api_key, base_url=self._base_url, max_retries=0, http_client=http_client
+                api_key=self._settings.api_key,
+                base_url=self._base_url,
+                max_retries=0,
+                http_client=http_client,
             )
         return self._client
 
