@@ -1,4 +1,4 @@
-"""One elicitation in a process of its own, for the benchmarks: what it took, as a line of JSON."""
+"""Run one elicitation in a new process and print its measurements as a line of JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODEL = "gpt-4o-mini"
 
 
 class MadePosts:
-    """`count` posts, each with a caption and one mention; made anew at each iteration."""
+    """`count` posts, each with a caption and one mention; created again at each iteration."""
 
     def __init__(self, count: int) -> None:
         self.count = count

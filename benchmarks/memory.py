@@ -1,4 +1,4 @@
-"""Peak memory: of this process, and of a pipeline in a process of its own."""
+"""Peak memory: of this process, and of a pipeline in a separate process."""
 
 from __future__ import annotations
 

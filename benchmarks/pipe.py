@@ -131,7 +131,7 @@ STOCK_CONFIG: dict[str, Any] = {
 
 
 def find_encoder(nlp: Language) -> PromptedEncoder | None:
-    """The torch encoder of a pipeline, None where it has none with layers of its own."""
+    """The torch encoder of a pipeline, None if it has none with its own layers."""
     found = (find_torch_encoder(component) for _, component in nlp.pipeline)
     return next((module for module in found if module is not None), None)
 

@@ -139,7 +139,23 @@ def page(
     print(f"✔ {output}")
 
 
-for _function in (run, convert, page, figures, ladder, pictures, picture_set):
+def goals(results: ResultsFile = RESULTS, json: JsonFile = None) -> None:
+    """How far the studies of conclusions reach their goals: mean F1 over seeds, in percent."""
+    from spacy_mmcot.files import write_json
+
+    from .goals import measure_goals
+    from .results import read_all_results
+
+    reached = measure_goals(read_all_results(results))
+    for name, (score, seeds, goal) in reached.items():
+        each = ", ".join(f"seed {seed}: {value:.2f}" for seed, value in sorted(seeds.items()))
+        shown = "not run" if score is None else f"{score:.2f} ({each})"
+        print(f"{name}: {shown}" + ("" if goal is None else f", goal {goal:g}"))
+    if json is not None:
+        write_json(json, {name: value.score for name, value in reached.items()})
+
+
+for _function in (run, convert, page, figures, goals, ladder, pictures, picture_set):
     app.command(_function.__name__.replace("_", "-"))(plain_errors(_function))
 app.command("perturb")(plain_errors(perturb_files))
 

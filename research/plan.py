@@ -13,13 +13,16 @@ from research.errors import StudyErrors
 from spacy_mmcot.errors import Errors, MMCoTError
 from spacy_mmcot.types import Pictures
 
+CONCLUSIONS = "conclusions"  # in the place of a teacher
+
 
 class Run(pydantic.BaseModel):
     """One row of the table: a training config, what to change in it, and what to train on.
 
     train: names of corpus files, with their folders where they lie in some ("gold/train").
-    teacher: the run whose pipeline labels them softly first. teacher_seeds: label with the mean of
-        the teacher's pipelines of these seeds, not with that of the run's own seed.
+    teacher: the run whose pipeline labels them softly first, or "conclusions" for the LLM's own
+        labels. teacher_seeds: label with the mean of the teacher's pipelines of these seeds, not
+        with that of the run's own seed.
     knowledge: the pipeline reads the docs' knowledge, also when it is evaluated.
     pictures: the ways in which the plan's evaluation corpus is read, each evaluated; the first is
         the run's own figure, the others are rows of their own.
@@ -57,7 +60,7 @@ class Run(pydantic.BaseModel):
 
     def teachers(self, seed: int) -> list[tuple[str, int]]:
         """The (run, seed) pairs that label for this run's seed, [] without a teacher."""
-        if self.teacher is None:
+        if self.teacher is None or self.teacher == CONCLUSIONS:
             return []
         return [(self.teacher, each) for each in self.teacher_seeds or [seed]]
 
@@ -142,7 +145,7 @@ def read_plan(path: Path) -> Plan:
 def _teacher_fault(plan: Plan, name: str) -> str | None:
     """What is wrong with the chain of teachers above a run."""
     chain = [name]
-    while (teacher := plan.runs[chain[-1]].teacher) is not None:
+    while (teacher := plan.runs[chain[-1]].teacher) not in (None, CONCLUSIONS):
         if teacher not in plan.runs:
             return f"run {chain[-1]}: no run {teacher!r}"
         if teacher in chain:

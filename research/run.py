@@ -20,7 +20,7 @@ from research.errors import StudyErrors
 from spacy_mmcot.errors import Errors, MMCoTError
 
 from . import steps
-from .plan import Plan, Run
+from .plan import CONCLUSIONS, Plan, Run
 from .results import SCHEMA, append_result, read_all_results
 
 FOLDER = Path(__file__).resolve().parent
@@ -88,6 +88,7 @@ class Runner:
         run = self.plan.runs[name]
         settings = [
             run.model_dump(include={"train", "knowledge", "prompt_length"}),
+            run.teacher == CONCLUSIONS,
             resolve_config(run.config, self._overrides(run, seed)),
             [_digest(self._file(part)) for part in (*run.train, self.plan.scored(run))],
             [self._identify_training(*teacher) for teacher in run.teachers(seed)],
@@ -153,6 +154,12 @@ class Runner:
         """The files with the teachers' soft labels, shared by all students of these teachers."""
         # One file serves all: a student without regression ignores the targets.
         length = max(r.prompt_length for r in self.plan.runs.values() if r.teacher == run.teacher)
+        if run.teacher == CONCLUSIONS:
+            digest = _hash_json([_digest(file) for file in files])
+            labelled = self.output / f"concluded-{digest}.spacy"
+            if not labelled.is_file():
+                steps.label_from_conclusions(files, labelled)
+            return labelled
         models = [self._get_model(*teacher) for teacher in run.teachers(seed)]
         digest = _hash_json([[_digest(file) for file in files], length, *map(str, models)])
         labelled = models[0].parent / f"labelled-{digest}.spacy"

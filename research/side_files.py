@@ -6,10 +6,12 @@ An LLM's recorded rewritings of a corpus, a JSON Lines file that speaks of its r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -47,7 +49,9 @@ _UNNAMED = "mentions that their noun answer does not name"
 class _Labelled(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    posts: list[StrictInt] | None = None
+    posts: list[StrictInt] | None = Field(
+        default=None, validation_alias=AliasChoices("posts", "examples")
+    )
     labelled: list[StrictInt] | None = None
     unlabelled: list[StrictInt] | None = None
 
@@ -84,17 +88,21 @@ class _Knowledge(BaseModel):
         return self
 
 
-def split_rows(path: Path, rows: list[Row], findings: Findings) -> list[Row]:
+def split_rows(
+    path: Path, rows: list[Row], findings: Findings, further: Iterable[int] = ()
+) -> list[Row]:
     """Give rows the split that `path`, a JSON file, says.
 
-    {"posts": [numbers]}: all rows that it does not name are `unlabelled`; the others keep theirs.
-    {"labelled": [numbers], "unlabelled": [numbers]}: rows that it does not name are left out.
+    {"posts": [numbers]}, or "examples" for "posts": all rows that it does not name are
+    `unlabelled`; the others keep theirs.
+    {"labelled": [numbers], "unlabelled": [numbers]}: rows that it does not name are left out, but
+    for those of `further`, which count as unlabelled.
 
     Raises MMCoTError where the file is broken or names a row that the input does not have.
     """
     lists = _read_lists(path)
     labelled = set(lists.posts or lists.labelled or ())
-    unlabelled = set(lists.unlabelled or ())
+    unlabelled = {*(lists.unlabelled or ()), *further} - labelled
     _check_numbers(path, labelled | unlabelled, rows, findings)
     result = []
     for row in rows:
@@ -302,6 +310,12 @@ def attach_conclusions(path: Path, rows: list[Row], findings: Findings) -> list[
         answers = Answers(id=row.post.id, conclusion=conclusion)
         found[place] = row._replace(answers=merge_answers(row.answers, answers))
     return found
+
+
+def read_concluded_numbers(path: Path | None, findings: Findings) -> list[int]:
+    """The numbers of the rows that a file of conclusions speaks of."""
+    records = () if path is None else iter_records(path, _Conclusion, findings)
+    return [record.n for _, _, record in records]
 
 
 def _concluded_pairs(post: Post, record: _Conclusion) -> list[ConcludedRelation]:

@@ -42,6 +42,13 @@ def label_softly(
     write_docs(output, docs)
 
 
+def label_from_conclusions(files: Sequence[Path], output: Path) -> None:
+    """`spacy-mmcot teach --from conclusions`."""
+    from spacy_mmcot.production.teaching import teach_from_conclusions
+
+    teach_from_conclusions(files, output)
+
+
 def evaluate_pipeline(
     model: Path,
     data: Path,

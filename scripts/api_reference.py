@@ -37,7 +37,7 @@ from spacy_mmcot import attach, read_posts
 # Section -> modules, as the start of their path under spacy_mmcot. The first match counts.
 SECTIONS = {
     "Docs": ["corpus.extensions"],
-    "Corpus files": ["corpus", "types"],
+    "Corpus files": ["corpus", "types", "scheme"],
     "Elicitation": ["elicitation"],
     "Distillation": ["distillation"],
     "Evaluation": ["evaluation"],
@@ -224,7 +224,9 @@ def _parameter(parameter: inspect.Parameter, namespace: dict[str, Any]) -> str:
     if has_annotation:
         text += f": {_plain(parameter.annotation, namespace)}"
     if parameter.default is not inspect.Parameter.empty:
-        default = "..." if callable(parameter.default) else repr(parameter.default)
+        shown = repr(parameter.default)
+        # Functions, and the default factories of dataclasses.
+        default = "..." if callable(parameter.default) or shown.startswith("<") else shown
         text += f" = {default}" if has_annotation else f"={default}"
     return text
 

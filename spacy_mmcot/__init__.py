@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     from .corpus.extensions import set_relations as set_relations
     from .corpus.posts import read_posts as read_posts
     from .corpus.posts import write_posts as write_posts
+    from .distillation.entity_teachers import GlinerTeacher as GlinerTeacher
     from .distillation.teach import teach as teach
+    from .elicitation.elicit import Money as Money
     from .elicitation.elicit import Result as Result
     from .elicitation.elicit import elicit as elicit
+    from .elicitation.engine import Pace as Pace
     from .elicitation.prompts import Prompt as Prompt
+    from .elicitation.prompts import QuestionSettings as QuestionSettings
     from .elicitation.questions import Source as Source
     from .elicitation.replies import AnswerRejected as AnswerRejected
     from .elicitation.replies import Reply as Reply
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from .elicitation.store import load_answers as load_answers
     from .errors import MMCoTError as MMCoTError
     from .errors import UsageError as UsageError
+    from .evaluation.conclusions import evaluate_conclusions as evaluate_conclusions
     from .evaluation.evaluate import evaluate as evaluate
     from .model.vision import make_vision_model as make_vision_model
     from .pictures.read import PicturePolicy as PicturePolicy
@@ -49,6 +54,8 @@ if TYPE_CHECKING:
     from .production.tables import ColumnNames as ColumnNames
     from .production.worker import Busy as Busy
     from .production.worker import PipelineWorker as PipelineWorker
+    from .scheme import Scheme as Scheme
+    from .scheme import read_scheme as read_scheme
     from .types import Answers as Answers
     from .types import Entity as Entity
     from .types import EntityVariant as EntityVariant
@@ -80,9 +87,14 @@ _MODULES = {
     "read_posts": ".corpus.posts",
     "write_posts": ".corpus.posts",
     "read_docs": ".corpus.docbin",
+    "Scheme": ".scheme",
+    "read_scheme": ".scheme",
     "write_docs": ".corpus.docbin",
     "elicit": ".elicitation.elicit",
     "Result": ".elicitation.elicit",
+    "QuestionSettings": ".elicitation.prompts",
+    "Pace": ".elicitation.engine",
+    "Money": ".elicitation.elicit",
     "AnswerStore": ".elicitation.store",
     "load_answers": ".elicitation.store",
     "Source": ".elicitation.questions",
@@ -93,7 +105,9 @@ _MODULES = {
     "AnswerRejected": ".elicitation.replies",
     "Unavailable": ".elicitation.replies",
     "teach": ".distillation.teach",
+    "GlinerTeacher": ".distillation.entity_teachers",
     "evaluate": ".evaluation.evaluate",
+    "evaluate_conclusions": ".evaluation.conclusions",
     "annotate": ".production.annotate",
     "AnnotateSettings": ".production.annotate",
     "AnnotateResult": ".production.annotate",

@@ -60,8 +60,8 @@ class Errors(metaclass=Catalogue):
     E207 = "{path}: {problem}. Expected: {expected}. Correct the file, or give another."
     E208 = "Pair {head!r}, {tail!r}: a span belongs to another Doc. Give spans of the same Doc."
     E209 = (
-        "doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path (str or pathlib.Path), a file's "
-        "content (bytes), a PIL image, or None."
+        "doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path (str or "
+        "pathlib.Path), a file's content (bytes), a PIL image, or None."
     )
     E210 = (
         "spacy_mmcot.attach, record {number}: {problem}. Allowed: a Post, a dict with the keys "
@@ -196,7 +196,10 @@ class Errors(metaclass=Catalogue):
         "The soft labels on a training doc cover {rows} tokens, but the doc has {tokens}. Run "
         "`spacy-mmcot teach` again on the docs as they are tokenized now."
     )
-    E502 = "No component can teach: {pipeline}. Give a pipeline with mmcot_ner or mmcot_rel."
+    E502 = (
+        "No component can teach: {pipeline}. Give a pipeline with mmcot_ner or mmcot_rel, or, with "
+        "a table of labels (--map), one that finds entities."
+    )
     E503 = (
         "A prompt target on a training doc holds {found} numbers, but the prompt has {length} "
         "vectors of width {width}. Run `spacy-mmcot teach` again with --prompt-length {length} and "
@@ -215,6 +218,17 @@ class Errors(metaclass=Catalogue):
         "--confidence is {received!r}. Allowed: three probabilities above 0 and at most 1, of "
         "high, medium and low sureness, such as 0.95,0.7,0.5."
     )
+    E509 = (
+        "{path}: the table of labels is {received}. Expected: YAML with a line `their label: our "
+        "label` for each label."
+    )
+    E510 = "The teacher has none of the labels {received}. Its labels: {allowed}. Correct --map."
+    E511 = "{source}: GLiNER is not installed. Run `pip install gliner`."
+    E512 = (
+        "{source}: no GLiNER model could be loaded ({reason}). Give gliner:NAME of the hub, or "
+        "gliner:FOLDER."
+    )
+    E513 = "{source} needs a table of labels, since GLiNER is asked for labels. Give --map."
 
     E600 = (
         "{component} has no labels. Train it on docs with entities, pass labels to initialize, or "
@@ -266,9 +280,6 @@ class Errors(metaclass=Catalogue):
     E709 = "{path}: no doc is labelled with entities. Give labelled data as --seen."
     E711 = "{paths}: no post is left to convert. Check the files and the rows left out."
     E712 = "--lang {lang}: unknown to spaCy ({reason}). Give a language code such as en, or xx."
-    E714 = "--fraction is {received}. Allowed: a number above 0, at most 1, such as 0.05."
-    E715 = "--rename-label {received!r}. Expected: OLD=NEW, such as OTHER=MISC; each OLD once."
-    E716 = "No post is of the domain {received}. Domains of the input: {allowed}."
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
     E726 = (
         "{option} {received!r}. Expected: NAME={what}, each name once, such as student={example}."
@@ -339,6 +350,12 @@ class Errors(metaclass=Catalogue):
         "--target-f, or train or calibrate a better pipeline."
     )
     E808 = "{path}: the docs number {first} and {second} (from 0) have the id {id!r}. Remove one."
+    E809 = (
+        "{path}: no labelled doc has a conclusion of the LLM. Elicit the question `conclusion` on "
+        "these posts, and give the answers with --answers."
+    )
+    E810 = "{count} paths are given. Give PIPELINE and DATA, or DATA alone with --answers."
+    E811 = "{option} needs {needed}. Leave it out, or give {needed}."
 
 
 class Warnings(metaclass=Catalogue):

@@ -69,7 +69,7 @@ class RelationLabel(BaseModel):
 
 
 class Scheme(BaseModel):
-    """Labels with their definitions, and what else an annotator would be told.
+    """Labels with their definitions, and further instructions for annotators.
 
     language and domain: what the texts are written in and what they are, as a prompt says it.
     entities: {label: definition}. relations: {label: RelationLabel}. guidelines: rules on where a

@@ -60,7 +60,7 @@ def annotate(
         typer.Option(min=1, help="Rows that a worker writes, and a kill loses, at once"),
     ] = 2000,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew instead of continuing")
+        bool, typer.Option("--overwrite", help="Start again instead of continuing")
     ] = False,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Share of rejected rows that is exit code 3")

@@ -21,8 +21,9 @@ def teach(
         list[Path],
         typer.Argument(
             metavar="[TEACHER] INPUTS...",
-            help="Trained teacher pipeline, then .spacy files or folders of them, with knowledge. "
-            "With --from conclusions there is no teacher.",
+            help="Trained teacher pipeline, or with --map any pipeline that finds entities or "
+            "gliner:NAME_OR_FOLDER; then .spacy files or folders of them, with knowledge. With "
+            "--from conclusions there is no teacher.",
         ),
     ],
     output: Annotated[
@@ -58,6 +59,15 @@ def teach(
             show_default=False,
         ),
     ] = None,
+    label_table: Annotated[
+        Path | None,
+        typer.Option(
+            "--map",
+            help="YAML file with a line `their label: our label` for each label of the teacher "
+            "that counts; for teachers other than mmcot_ner and mmcot_rel",
+            show_default=False,
+        ),
+    ] = None,
     pictures: Annotated[
         bool, typer.Option(help="Let a teacher that reads pictures see those of the docs")
     ] = True,
@@ -77,6 +87,7 @@ def teach(
 
     A run that was stopped goes on where it was when the same command is given again.
     """
+    from ..distillation.entity_teachers import read_label_table
     from ..production.teaching import TeachRequest, teach_files, teach_from_conclusions
 
     if source == "conclusions":
@@ -93,6 +104,7 @@ def teach(
         [str(name) for name in (teacher, *(also or ()))],
         inputs,
         output,
+        None if label_table is None else read_label_table(label_table),
         pictures,
         prompt_length,
         knowledge_encoder,
@@ -105,6 +117,9 @@ def teach(
         f"{result.prompt_targets} prompt targets, {output.stat().st_size / 1e6:.1f} MB, "
         f"{result.seconds:.1f} s -> {output}"
     )
+    if result.dropped:
+        counts = ", ".join(f"{label} {count}" for label, count in result.dropped.most_common())
+        print(f"{result.dropped.total()} entities have a label that {label_table} lacks: {counts}")
 
 
 def parse_confidence(text: str) -> dict[Sureness, float]:

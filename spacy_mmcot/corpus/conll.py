@@ -1,8 +1,9 @@
-"""CoNLL files with IMGID lines, the format of Twitter-2015 and Twitter-2017.
+"""CoNLL files, with IMGID lines as in Twitter-2015 and Twitter-2017 or without.
 
-A post is a line `IMGID:NAME` and then a line `TOKEN<tab>TAG` for each token, with tags O, B-LABEL
-and I-LABEL; a blank line ends it. Its text is the tokens joined by single spaces, so that
-splitting at the space (U+0020) gives the tokens back, whatever other characters they hold.
+A post is a line `TOKEN<tab>TAG` for each token, with tags O, B-LABEL and I-LABEL; a blank line ends
+it. Where the file begins with a line `IMGID:NAME`, each post does; else posts are numbered. Its
+text is the tokens joined by single spaces, so that splitting at the space (U+0020) gives the
+tokens back, whatever other characters they hold.
 """
 
 from __future__ import annotations
@@ -38,9 +39,13 @@ def read_rows(
     repair_bio: an I- tag that continues no entity begins one, and is reported; otherwise the post
         is invalid.
     """
+    named = True
     for number, block in enumerate(_iter_blocks(path)):
+        if number == 0:
+            named = block[0][1].startswith(_MARK.encode())
         try:
-            post = _parse_post(path, block, findings, repair_bio)
+            name = _parse_name(path, *block[0]) if named else f"{path.stem}-{number}"
+            post = _parse_post(path, name, block, named, findings, repair_bio)
         except MMCoTError as error:
             findings.reject(error)
             continue
@@ -69,19 +74,24 @@ def _iter_blocks(path: Path) -> Iterator[Block]:
         yield block
 
 
-def _parse_post(path: Path, block: Block, findings: Findings, repair_bio: bool) -> Post:
-    first, raw = block[0]
-    head = decode_line(path, first, raw)
+def _parse_name(path: Path, line: int, raw: bytes) -> str:
+    head = decode_line(path, line, raw)
     name = head.removeprefix(_MARK).strip()
     if not head.startswith(_MARK) or not name:
         problem = f"the post begins with {head!r}"
-        raise located(path, first, problem, "a line IMGID:NAME before the tokens", CURE)
+        raise located(path, line, problem, "a line IMGID:NAME before the tokens", CURE)
+    return name
+
+
+def _parse_post(
+    path: Path, name: str, block: Block, named: bool, findings: Findings, repair_bio: bool
+) -> Post:
     tokens: list[str] = []
     entities: list[Entity] = []
     changes: list[tuple[str, str]] = []
     start = 0
     previous = "O"
-    for line, raw in block[1:]:
+    for line, raw in block[named:]:
         token, tag = _parse_columns(path, line, decode_line(path, line, raw))
         if " " in token:
             changes.append((SPACED, f"{path}, line {line}"))
@@ -100,7 +110,7 @@ def _parse_post(path: Path, block: Block, findings: Findings, repair_bio: bool) 
         tokens.append(token)
         start, previous = end + 1, tag
     fields = {"text": " ".join(tokens), "entities": entities, "split": guess_split(path)}
-    post = validate_row(path, first, Post, {"id": name, **fields})
+    post = validate_row(path, block[0][0], Post, {"id": name, **fields})
     for headline, place in changes:
         findings.change(headline, place)
     return post

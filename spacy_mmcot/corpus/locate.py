@@ -1,6 +1,6 @@
 """Finding mentions, of which only the surface is known, in a text. What is not certain is refused.
 
-A surface is the text of a mention as it is written. It is found as a word or words of its own:
+A surface is the text of a mention as it is written. It is found as whole words only:
 "Ann" does not stand in "Anna".
 """
 

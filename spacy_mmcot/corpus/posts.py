@@ -24,7 +24,7 @@ def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
     for number, line, post in iter_records(path, Post, findings):
         if post.id in ids:
             problem = f"field id is {post.id!r}, which an earlier post has"
-            findings.reject(located(path, line, problem, "an id of its own for each post", CURE))
+            findings.reject(located(path, line, problem, "a unique id for each post", CURE))
             continue
         ids.add(post.id)
         yield Row(number, post)

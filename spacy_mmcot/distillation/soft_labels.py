@@ -7,7 +7,7 @@ probabilities. All values serialise with msgpack.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy
@@ -16,6 +16,35 @@ from spacy.tokens import Doc
 
 from ..errors import Errors, MMCoTError
 from ..types import NO_RELATION, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY
+
+
+class SoftTags(NamedTuple):
+    """The tag probabilities of one Doc's tokens: (tokens, tags)."""
+
+    tags: list[str]
+    probabilities: NDArray[numpy.float32]
+
+
+def list_tags(labels: Iterable[str]) -> list[str]:
+    """The BIO tags of the labels: O, then B and I of each label in alphabetical order."""
+    return ["O", *(f"{prefix}-{label}" for label in sorted(labels) for prefix in "BI")]
+
+
+def make_tag_probabilities(
+    n_tokens: int, tags: Sequence[str], spans: Iterable[tuple[int, int, str, float]]
+) -> NDArray[numpy.float32]:
+    """(tokens, tags): the probability of each span on its tags, the rest on O, the first tag.
+
+    spans: (start, end, label, probability), token offsets, end exclusive.
+    """
+    probabilities = numpy.zeros((n_tokens, len(tags)), dtype="float32")
+    probabilities[:, 0] = 1.0
+    for start, end, label, probability in spans:
+        probabilities[start:end] = 0.0
+        probabilities[start:end, 0] = 1 - probability
+        probabilities[start, tags.index(f"B-{label}")] = probability
+        probabilities[start + 1 : end, tags.index(f"I-{label}")] = probability
+    return probabilities
 
 
 def set_soft_labels(doc: Doc, tags: Sequence[str], probabilities: NDArray) -> None:

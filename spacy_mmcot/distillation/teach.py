@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy
-from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
+from spacy.vocab import Vocab
 
-from ..corpus.extensions import copy_tokens
+from ..corpus.extensions import copy_tokens, register
 from ..errors import Errors, MMCoTError
 from ..types import IMAGE_KEY
-from .soft_labels import SoftRelations, set_soft_labels, set_soft_relations
+from .entity_teachers import EntityTeacher, check_label_table, predict_mapped_tags
+from .soft_labels import SoftRelations, SoftTags, set_soft_labels, set_soft_relations
 
 # Factories whose components give probabilities, by `predict_marginals` and
 # `predict_soft_relations`.
 TEACHERS = ("mmcot_ner", "mmcot_rel")
-
-
-class SoftTags(NamedTuple):
-    """The tag probabilities of one Doc's tokens: (tokens, tags)."""
-
-    tags: list[str]
-    probabilities: NDArray[numpy.float32]
 
 
 class Prediction(NamedTuple):
@@ -36,9 +31,11 @@ class Prediction(NamedTuple):
 
 
 def teach(
-    teachers: Language | Sequence[Language],
+    teachers: EntityTeacher | Sequence[EntityTeacher],
     docs: Iterable[Doc],
     *,
+    labels: Mapping[str, str] | None = None,
+    dropped: Counter[str] | None = None,
     pictures: bool = True,
     batch_size: int = 64,
 ) -> Iterator[Doc]:
@@ -52,16 +49,37 @@ def teach(
     teachers that judged the pair, among the pairs that the first one judged.
 
     teachers: a trained pipeline with an `mmcot_ner` or `mmcot_rel` component, or several with the
-        same labels, on one vocab.
+        same labels, on one vocab. With `labels`, any pipelines that find entities.
     docs: with the knowledge that the teachers read. Labelled or not, their entities and relations
         stay as they are.
+    labels: the label to write for each label of the teachers' entities, such as
+        `{"ORGANIZATION": "ORG"}`. An entity's `span._.mmcot_score` is its probability, or the score
+        of its span group, or else 0.95. No relations are written.
+    dropped: counts the entities whose label is not in `labels`.
     pictures: whether the teachers see the Docs' pictures.
 
-    Raises MMCoTError for a pipeline without such a component, and where the labels differ.
+    Raises MMCoTError for a pipeline without such a component, where the labels differ, and where
+    `labels` has no label of a teacher.
     """
-    teachers = [teachers] if isinstance(teachers, Language) else list(teachers)
+    teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
+    dropped = Counter() if dropped is None else dropped
+    if labels is not None:
+        register()
+        for teacher in teachers:
+            check_label_table(teacher, labels)
     for batch in minibatch(docs, batch_size):
-        predictions = [predict_soft_labels(nlp, batch, pictures=pictures) for nlp in teachers]
+        predictions = []
+        for teacher in teachers:
+            copies = [
+                _copy(doc, pictures, None if labels is None else teacher.vocab) for doc in batch
+            ]
+            if labels is not None:
+                mapped = predict_mapped_tags(teacher, copies, labels, dropped)
+                predictions.append([Prediction(tags, None) for tags in mapped])
+            elif isinstance(teacher, Language):
+                predictions.append(_predict(teacher, batch, copies))
+            else:
+                raise MMCoTError(Errors.E513.format(source="The teacher"))
         for doc, *each in zip(batch, *predictions, strict=True):
             tags = _mean_tags([p.tags for p in each if p.tags is not None])
             if tags is not None:
@@ -72,15 +90,12 @@ def teach(
         yield from batch
 
 
-def predict_soft_labels(
-    teacher: Language, docs: Sequence[Doc], *, pictures: bool = True
-) -> list[Prediction]:
-    """What one teacher predicts for each Doc; the Docs are not changed. Raises as `teach` does."""
+def _predict(teacher: Language, docs: Sequence[Doc], copies: list[Doc]) -> list[Prediction]:
+    """What one teacher predicts for each Doc. copies: of the Docs, without annotation."""
     factories = [teacher.get_pipe_meta(name).factory for name in teacher.pipe_names]
     teaching = [i for i, factory in enumerate(factories) if factory in TEACHERS]
     if not teaching:
         raise MMCoTError(Errors.E502.format(pipeline=teacher.pipe_names))
-    copies = [_unlabelled_copy(doc, pictures) for doc in docs]
     tags: list[SoftTags | None] = [None] * len(docs)
     relations: Sequence[SoftRelations | None] = [None] * len(docs)
     # Components behind the last teaching one are not run.
@@ -99,10 +114,9 @@ def predict_soft_labels(
     return [Prediction(*pair) for pair in zip(tags, relations, strict=True)]
 
 
-def _unlabelled_copy(doc: Doc, pictures: bool) -> Doc:
-    return copy_tokens(
-        doc, None if pictures else [key for key in doc.user_data if key != IMAGE_KEY]
-    )
+def _copy(doc: Doc, pictures: bool, vocab: Vocab | None) -> Doc:
+    keys = [key for key in doc.user_data if pictures or key != IMAGE_KEY]
+    return copy_tokens(doc, keys, vocab)
 
 
 def _set_gold_mentions(docs: Sequence[Doc], copies: Sequence[Doc]) -> None:
@@ -113,8 +127,8 @@ def _set_gold_mentions(docs: Sequence[Doc], copies: Sequence[Doc]) -> None:
 
 
 def _mean_tags(each: Sequence[SoftTags]) -> SoftTags | None:
-    if len(each) < 2:
-        return each[0] if each else None
+    if not each:
+        return None
     _check_same("tags", [soft.tags for soft in each])
     return SoftTags(each[0].tags, numpy.mean([soft.probabilities for soft in each], axis=0))
 

@@ -27,7 +27,6 @@ from .prompts import Prompt, data_url
 from .replies import (
     AnswerRejected,
     FormatRefused,
-    NotAnEndpoint,
     Reply,
     RequestRefused,
     Unavailable,
@@ -42,7 +41,6 @@ _TIMEOUT = httpx2.Timeout(None, connect=15.0)
 _SECRET_LENGTH = 8
 _DEFAULT_URL = "https://api.openai.com/v1"
 _LONGEST_REASON = 300
-_DISCONNECTED = (openai.APIConnectionError, httpx2.TransportError)
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,14 @@ class OpenAISettings:
 
 
 class OpenAISource:
-    """Asks one endpoint. Raises like Endpoint; the constructor does not touch the network."""
+    """Asks one endpoint, under the name `openai-batch` by its Batch API. Raises like Endpoint; the
+    constructor does not touch the network."""
 
     paid = True
 
     def __init__(self, settings: OpenAISettings, name: str = "openai") -> None:
         self.name = name
+        self.batch = name == "openai-batch"
         self.endpoint = Endpoint(settings)
         self.url = self.endpoint.url
         self._settings = settings
@@ -104,8 +104,7 @@ class OpenAISource:
         """Use a plainer response format from now on. Raises MMCoTError where there is none."""
         model = self.model_for(prompt.dimension)
         if self._formats_refused[model] >= len(prompt.response_formats()):
-            error = RequestRefused(400, str(refused))
-            raise self.endpoint.refusal_error(error, describe(prompt)) from None
+            raise self._refuse(prompt, RequestRefused(400, str(refused))) from None
         self._formats_refused[model] += 1
 
     async def ask(self, prompt: Prompt) -> Reply:
@@ -120,6 +119,12 @@ class OpenAISource:
                 # Of many requests in flight, the first that is refused changes it for all.
                 if refused_before == self._formats_refused[model]:
                     self.use_plainer_format(prompt, refused)
+            except RequestRefused as refused:
+                raise self._refuse(prompt, refused) from None
+            except (AnswerRejected, Unavailable) as fault:
+                # The endpoint's words may quote the key.
+                fault.reason = self.endpoint.scrub(fault.reason)
+                raise
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -144,24 +149,17 @@ class OpenAISource:
             reason = f"no answer in {self._settings.timeout:g} s"
             raise Unavailable(reason, billed=True) from None
         except openai.APIStatusError as error:
-            raise self._as_raised(read_fault(error), prompt) from None
-        except _DISCONNECTED as error:
+            raise read_fault(error) from None
+        except (openai.APIConnectionError, httpx2.TransportError) as error:
             cause = error.__cause__ or error
-            reason = self.endpoint.scrub(str(cause) or type(cause).__name__)
             reached = not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
-            raise Unavailable(reason, billed=reached) from None
-        except NotAnEndpoint as error:
-            raise self.endpoint.foreign_error(error) from None
+            raise Unavailable(str(cause) or type(cause).__name__, billed=reached) from None
         except (openai.OpenAIError, httpx2.InvalidURL) as error:
             raise self.endpoint.error(Errors.E314, reason=error) from None
 
-    def _as_raised(self, fault: Exception, prompt: Prompt) -> Exception:
-        if isinstance(fault, RequestRefused):
-            return self.endpoint.refusal_error(fault, describe(prompt))
-        if isinstance(fault, AnswerRejected | Unavailable):
-            # The endpoint's words may quote the key.
-            fault.reason = self.endpoint.scrub(fault.reason)
-        return fault
+    def _refuse(self, prompt: Prompt, refused: RequestRefused) -> MMCoTError:
+        question = f"the prompt {prompt.template} for the post {prompt.post_id!r}"
+        return self.endpoint.refusal_error(refused, question)
 
 
 class Endpoint:
@@ -173,7 +171,12 @@ class Endpoint:
     """
 
     def __init__(self, settings: OpenAISettings) -> None:
-        self._key = _check_key(settings.api_key or os.environ.get("OPENAI_API_KEY") or "")
+        self._key = (settings.api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not self._key:
+            raise MMCoTError(Errors.E310.format(received="none is set"))
+        if not self._key.isascii() or not self._key.isprintable():
+            received = "the one set holds characters no key can have"
+            raise MMCoTError(Errors.E310.format(received=received))
         self._base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
         self.url = _strip_secrets(self._base_url)
         parts = urlsplit(self._base_url)
@@ -183,12 +186,15 @@ class Endpoint:
             raise MMCoTError(Errors.E318.format(url=self.url))
 
     def make_client(self) -> openai.AsyncOpenAI:
-        """A client without retries of its own. It belongs to the event loop that it is made in."""
+        """A client that does not retry. Use it only in the event loop in which it was created.
+        Redirects are not followed: they could carry the key elsewhere."""
         return openai.AsyncOpenAI(
             api_key=self._key,
             base_url=self._base_url,
             max_retries=0,
-            http_client=make_http_client(self._base_url),
+            http_client=httpx2.AsyncClient(
+                transport=PooledTransport(self._base_url), timeout=_TIMEOUT, follow_redirects=False
+            ),
         )
 
     def error(self, message: str, **details: object) -> MMCoTError:
@@ -198,13 +204,12 @@ class Endpoint:
 
     def refusal_error(self, error: RequestRefused, question: str) -> MMCoTError:
         """An error that ends the run: every such request would be refused."""
+        if error.status == 200:
+            return self.error(Errors.E314, reason=error.reason)
         if error.status in (401, 403):
             # The server's words may quote a part of the key.
             return self.error(Errors.E311, status=error.status)
         return self.error(Errors.E313, question=question, status=error.status, reason=error.reason)
-
-    def foreign_error(self, error: NotAnEndpoint) -> MMCoTError:
-        return self.error(Errors.E314, reason=error)
 
     def scrub(self, words: str) -> str:
         """Somebody else's words, short, on one line, and without the key."""
@@ -212,17 +217,6 @@ class Endpoint:
             words = words.replace(self._key, "***")
         words = " ".join(words.split()).rstrip(".")
         return words if len(words) <= _LONGEST_REASON else f"{words[: _LONGEST_REASON - 3]}..."
-
-
-def _check_key(key: str) -> str:
-    key = key.strip()
-    if not key:
-        raise MMCoTError(Errors.E310.format(received="none is set"))
-    if not key.isascii() or not key.isprintable():
-        raise MMCoTError(
-            Errors.E310.format(received="the one set holds characters no key can have")
-        )
-    return key
 
 
 def _strip_secrets(base_url: str) -> str:
@@ -254,7 +248,12 @@ class PooledTransport(httpx2.AsyncBaseTransport):
 
     def __init__(self, url: str) -> None:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        context, proxy = _make_ssl_context(url), _find_proxy(url)
+        # Without the authorities, which take a tenth of a second to load, where none is needed.
+        if urlsplit(url).scheme == "https":
+            context = httpx2.create_ssl_context()
+        else:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        proxy = _find_proxy(url)
         self._pools = [
             httpx2.AsyncHTTPTransport(verify=context, limits=limits, proxy=proxy)
             for _ in range(_POOLS)
@@ -274,32 +273,13 @@ class PooledTransport(httpx2.AsyncBaseTransport):
             await transport.aclose()
 
 
-def make_http_client(url: str) -> httpx2.AsyncClient:
-    """A client for one endpoint. Redirects are not followed: they could carry the key elsewhere."""
-    return httpx2.AsyncClient(
-        transport=PooledTransport(url), timeout=_TIMEOUT, follow_redirects=False
-    )
-
-
-def _make_ssl_context(url: str) -> ssl.SSLContext:
-    if urlsplit(url).scheme == "https":
-        return httpx2.create_ssl_context()
-    # Never used, and without the authorities, which take a tenth of a second to load.
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
 def _find_proxy(url: str) -> str | None:
-    """The environment's proxy for an address: a client with a transport of its own ignores it."""
+    """The environment's proxy for an address: a client with a custom transport ignores it."""
     parts = urlsplit(url)
     if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
         return None
     proxies = urllib.request.getproxies()
     return proxies.get(parts.scheme) or proxies.get("all")
-
-
-def describe(prompt: Prompt) -> str:
-    """A question, for messages."""
-    return f"the prompt {prompt.template} for the post {prompt.post_id!r}"
 
 
 def read_fault(error: openai.APIStatusError) -> Exception:

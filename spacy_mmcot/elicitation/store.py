@@ -2,7 +2,7 @@
 its export as JSON Lines; and files of recorded answers, with the source that answers from them.
 
 An answer is found by what was asked (template, messages, picture, model, parameters), so nothing
-is asked twice, and a changed prompt or model asks anew beside the old answers.
+is asked twice, and a changed prompt or model asks again and keeps the old answers.
 """
 
 from __future__ import annotations

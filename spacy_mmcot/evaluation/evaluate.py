@@ -95,9 +95,8 @@ def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any]
     found = collect_predictions(examples, finds_entities=finds)
     metrics: dict[str, Any] = {}
     if finds and any(eg.reference.has_annotation("ENT_IOB") for eg in examples):
-        metrics.update(score_entities(examples))
-        metrics.update(score_seqeval(examples))
-        metrics.update(_score_predictions(found))
+        metrics.update(score_found_entities(examples, found))
+        metrics.update(_score_confidence(found))
     if any(RELATIONS_KEY in eg.reference.user_data for eg in examples):
         for name in nlp.pipe_names:
             if nlp.get_pipe_meta(name).factory == "mmcot_rel":
@@ -121,12 +120,20 @@ def needs_gold_entities(nlp: Language) -> bool:
     return False
 
 
-def _score_predictions(found: list[Predicted]) -> dict[str, Any]:
-    mentions, docs = collect_mention_scores(found), collect_confidences(found)
+def score_found_entities(examples: list[Example], found: list[Predicted]) -> dict[str, Any]:
+    """The metrics of entities that need no scores. found: the records of the examples."""
     return {
+        **score_entities(examples),
+        **score_seqeval(examples),
         **score_boundaries(found),
         **score_overlaps(found),
         "ents_confusion": count_confusions(found),
+    }
+
+
+def _score_confidence(found: list[Predicted]) -> dict[str, Any]:
+    mentions, docs = collect_mention_scores(found), collect_confidences(found)
+    return {
         "ents_ece": compute_calibration_error(*mentions),
         "ents_reliability": compute_reliability(*mentions),
         "docs_ece": compute_calibration_error(*docs),

@@ -117,20 +117,22 @@ def collect_predictions(
 
     finds_entities: False where the predicted Docs were given the gold entities.
     """
-    records = []
-    for number, example in enumerate(examples):
-        doc = example.predicted
-        data: dict[Any, Any] = doc.user_data
-        records.append(
-            make_prediction(
-                example.reference,
-                number,
-                entities=_get_entities(doc) if finds_entities else None,
-                relations=_get_relations(doc, scored=True) if RELATIONS_KEY in data else None,
-                confidence=data.get(CONFIDENCE_KEY),
-            )
-        )
-    return records
+    return [predict_example(eg, number, finds_entities) for number, eg in enumerate(examples)]
+
+
+def predict_example(
+    example: Example, number: int, finds_entities: bool, *, scored: bool = True
+) -> Predicted:
+    """The record of one Example. number: the Doc's, from 0. scored: relations have scores."""
+    doc = example.predicted
+    data: dict[Any, Any] = doc.user_data
+    return make_prediction(
+        example.reference,
+        number,
+        entities=_get_entities(doc) if finds_entities else None,
+        relations=_get_relations(doc, scored=scored) if RELATIONS_KEY in data else None,
+        confidence=data.get(CONFIDENCE_KEY),
+    )
 
 
 def make_prediction(

@@ -145,19 +145,23 @@ def _count_overlaps(found: Sequence[Entity], gold: Sequence[Entity], label: str)
 
 
 def count_confusions(docs: Iterable[Predicted]) -> dict[str, dict[str, int]]:
-    """Gold label -> predicted label -> number of mentions. A gold and a predicted mention are
-    paired where they share a character: the longest overlap first, then the same label, then text
-    order. A mention without a partner was missed or is spurious and is paired with "None"."""
+    """Gold label -> predicted label -> number of mentions, paired by `pair_overlapping`. "None"
+    stands for the partner of a mention that was missed or is spurious."""
     table: dict[str, dict[str, int]] = {}
     for doc in docs:
         if doc.gold is not None:
-            for gold, found in _pair_labels(doc.gold, doc.entities):
+            for pair in pair_overlapping(doc.gold, doc.entities):
+                gold, found = (NO_RELATION if e is None else e.label for e in pair)
                 row = table.setdefault(gold, {})
                 row[found] = row.get(found, 0) + 1
     return {gold: dict(sorted(row.items())) for gold, row in sorted(table.items())}
 
 
-def _pair_labels(gold: Sequence[Entity], found: Sequence[Entity]) -> list[tuple[str, str]]:
+def pair_overlapping(
+    gold: Sequence[Entity], found: Sequence[Entity]
+) -> list[tuple[Entity | None, Entity | None]]:
+    """Gold and found mentions that share a character: the longest overlap first, then the same
+    label, then text order. A mention without a partner is paired with None."""
     overlaps = [
         (-shared, g.label != f.label, g.start, f.start, i, j)
         for i, g in enumerate(gold)
@@ -165,12 +169,12 @@ def _pair_labels(gold: Sequence[Entity], found: Sequence[Entity]) -> list[tuple[
         if (shared := min(g.end, f.end) - max(g.start, f.start)) > 0
     ]
     left, right = dict(enumerate(gold)), dict(enumerate(found))
-    pairs = []
+    pairs: list[tuple[Entity | None, Entity | None]] = []
     for *_, i, j in sorted(overlaps):
         if i in left and j in right:
-            pairs.append((left.pop(i).label, right.pop(j).label))
-    pairs += [(entity.label, NO_RELATION) for entity in left.values()]
-    pairs += [(NO_RELATION, entity.label) for entity in right.values()]
+            pairs.append((left.pop(i), right.pop(j)))
+    pairs += [(entity, None) for entity in left.values()]
+    pairs += [(None, entity) for entity in right.values()]
     return pairs
 
 

@@ -1,5 +1,5 @@
-"""The pictures of a batch of Docs: found and told apart, prepared as pixels, cached, and hidden or
-swapped in training.
+"""The pictures of a batch of Docs: found and identified by content, prepared as pixels, cached, and
+hidden or swapped in training.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class FoundPictures(NamedTuple):
 
 
 def find_pictures(docs: Sequence[Doc], policy: PicturePolicy) -> FoundPictures:
-    """The Docs' pictures, told apart by their content. A Doc whose picture cannot be read counts as
-    one without, with a warning, or raises MMCoTError where the policy says so."""
+    """The Docs' distinct pictures, identified by their content. A Doc whose picture cannot be
+    read counts as one without, with a warning, or raises MMCoTError where the policy says so."""
     values: dict[str, str | bytes] = {}
     digests: list[str | None] = []
     for doc in docs:

@@ -128,7 +128,7 @@ class PatchNorm(nn.BatchNorm1d):
         features = patches.transpose(1, 2)
         if len(patches) > 1:
             return super().forward(features).transpose(1, 2)
-        # One picture has no statistics of its own.
+        # A single picture has no batch statistics.
         known = functional.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
         return known.transpose(1, 2)
 

@@ -92,7 +92,7 @@ def annotate(
     output: the annotated file; without a suffix, a folder of parts.
     engine: "local" for this machine, "ray" for a Ray cluster that shares the files.
     workers: processes, each with the pipeline; None for one, with Ray for one on each CPU.
-    overwrite: begin anew instead of continuing.
+    overwrite: start again instead of continuing.
     on_progress: called with the number of rows in all, and of those that are done.
 
     Raises MMCoTError for inputs, an output or a pipeline that cannot be used.

@@ -112,7 +112,7 @@ def _start_session(graph: bytes) -> Any:
 
 
 class ExportedEncoder(PromptedEncoder):
-    """A PromptedEncoder without layers of its own: embeddings, prompts and visual prompts."""
+    """A PromptedEncoder without its own layers: embeddings, prompts and visual prompts."""
 
     def train(self, mode: bool = True) -> Self:
         """Raises MMCoTError for training mode."""

@@ -4,11 +4,13 @@ job that was stopped goes on and several workers can share it."""
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import srsly
 from spacy.vocab import Vocab
 
 from .. import __version__
@@ -20,6 +22,7 @@ from ..distillation.conclusions import (
     measure_confidence,
     set_labels_from_conclusions,
 )
+from ..distillation.entity_teachers import GLINER_PREFIX, EntityTeacher, GlinerTeacher
 from ..distillation.prompt_targets import KnowledgeEncoder, get_encoder_source, set_prompt_targets
 from ..distillation.teach import teach
 from ..errors import Errors, MMCoTError
@@ -37,7 +40,9 @@ from .tables import DEFAULT_COLUMNS, Chunk, list_chunks
 class TeachRequest:
     """What is to be labelled, and how.
 
-    teachers: sources of pipelines, see `teach`. inputs: .spacy files or folders of them.
+    teachers: sources of pipelines, or `gliner:NAME_OR_FOLDER`, see `teach`.
+    inputs: .spacy files or folders of them.
+    labels: the user's labels by the teachers', for teachers other than mmcot_ner and mmcot_rel.
     prompt_length: prompt vectors to store a target for, 0 for none.
     knowledge_encoder: encoder source of the prompt targets; None for the first teacher's own.
     batch_size: Docs that run together.
@@ -47,6 +52,7 @@ class TeachRequest:
     teachers: Sequence[str]
     inputs: Sequence[Path]
     output: Path
+    labels: Mapping[str, str] | None = None
     pictures: bool = True
     prompt_length: int = 0
     knowledge_encoder: str | None = None
@@ -56,11 +62,13 @@ class TeachRequest:
 
 @dataclass(frozen=True)
 class TeachResult:
-    """Counts of Docs: all, those without entity annotation, those with a prompt target."""
+    """Counts of Docs: all, those without entity annotation, those with a prompt target; and of the
+    entities that were dropped, by the teachers' labels."""
 
     docs: int
     unlabelled: int
     prompt_targets: int
+    dropped: Counter[str]
     seconds: float
 
 
@@ -112,18 +120,49 @@ class _ChunkTeacher:
 
     def __init__(self, request: TeachRequest, layout: Layout) -> None:
         self._request, self._layout = request, layout
-        # All on the vocab of the first, so that they can read the same Docs.
-        first = load_pipeline(request.teachers[0])
-        others = (load_pipeline(source, first.vocab) for source in request.teachers[1:])
-        self._teachers = [first, *others]
+        self._teachers = load_teachers(request.teachers, request.labels)
 
     def __call__(self, chunk: Chunk) -> None:
         request = self._request
         given = read_chunk(chunk, self._teachers[0].vocab)
-        taught = teach(
-            self._teachers, given, pictures=request.pictures, batch_size=request.batch_size
+        dropped: Counter[str] = Counter()
+        docs = list(
+            teach(
+                self._teachers,
+                given,
+                labels=request.labels,
+                dropped=dropped,
+                pictures=request.pictures,
+                batch_size=request.batch_size,
+            )
         )
-        write_docs(self._layout.part(chunk.number), list(taught))
+        if dropped:
+            srsly.write_json(self._layout.rejects_part(chunk.number), dropped)
+        write_docs(self._layout.part(chunk.number), docs)
+
+
+def load_teachers(
+    sources: Sequence[str], labels: Mapping[str, str] | None = None
+) -> list[EntityTeacher]:
+    """The teachers; without `labels`, pipelines all on the vocab of the first, so that they can
+    read the same Docs. Raises MMCoTError for a GLiNER model without `labels`."""
+    teachers: list[EntityTeacher] = []
+    for source in sources:
+        if not source.startswith(GLINER_PREFIX):
+            shared = teachers[0].vocab if teachers and labels is None else None
+            teachers.append(load_pipeline(source, shared))
+        elif labels is None:
+            raise MMCoTError(Errors.E513.format(source=source))
+        else:
+            teachers.append(GlinerTeacher(source.removeprefix(GLINER_PREFIX), labels))
+    return teachers
+
+
+def _digest_teacher(source: str) -> str:
+    """What tells a teacher from another one: its files' digest, the name of a model of the hub."""
+    folder = source.removeprefix(GLINER_PREFIX)
+    is_name = folder != source and not Path(folder).is_dir()
+    return source if is_name else digest_pipeline(folder)
 
 
 def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
@@ -136,7 +175,8 @@ def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
     files = [file for path in request.inputs for file in list_docbins(path)]
     identity = {
         "input": digest_files(files),
-        "pipelines": [digest_pipeline(source) for source in request.teachers],
+        "pipelines": [_digest_teacher(source) for source in request.teachers],
+        "labels": request.labels,
         "pictures": request.pictures,
         "chunk": request.chunk,
         "version": __version__,
@@ -152,6 +192,9 @@ def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
         run_chunks(job, chunks, make, engine, lambda total, done: None)
         vocab = Vocab()
         docs = [doc for chunk in chunks for doc in read_docs(layout.part(chunk.number), vocab)]
+        dropped: Counter[str] = Counter()
+        for path in layout.work.glob("*.rejected.jsonl"):
+            dropped.update(srsly.read_json(path))
         n_targets = 0
         if request.prompt_length:
             source = request.knowledge_encoder
@@ -161,4 +204,4 @@ def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
         write_docs(request.output, docs)
         job.clear()
     unlabelled = sum(not doc.has_annotation("ENT_IOB") for doc in docs)
-    return TeachResult(len(docs), unlabelled, n_targets, time.perf_counter() - started)
+    return TeachResult(len(docs), unlabelled, n_targets, dropped, time.perf_counter() - started)

@@ -16,6 +16,7 @@ from spacy.util import registry
 from ..corpus.reader import Corpus
 from ..errors import Errors, MMCoTError, first_line
 from ..evaluation.compare import match_predictions
+from ..evaluation.conclusions import Concluded, collect_conclusions, score_conclusions
 from ..evaluation.evaluate import needs_gold_entities, run_pipeline
 from ..evaluation.predictions import Predicted, make_prediction, read_predictions
 from ..types import Pictures
@@ -23,6 +24,8 @@ from .browser import Item
 from .overlay import render_picture
 from .page import render_page
 from .tables import Pipeline
+
+LLM = "LLM"  # the name under which conclusions stand beside pipelines
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,33 @@ def build_report(settings: ReportSettings) -> str:
         pipelines.append(Pipeline(name, _read(file, labelled, settings.data), {}))
     if settings.metrics is not None:
         pipelines = [_add_metrics(p, settings.metrics / f"{p.name}.json") for p in pipelines]
+    concluded = collect_conclusions(docs)
+    found: list[list[Predicted | None]] = [
+        [p.found[i] for p in pipelines] for i in range(len(docs))
+    ]
+    if any(concluded):
+        pipelines.append(_make_llm(concluded, labelled))
+        for row, one in zip(found, concluded, strict=True):
+            row.append(one and one.record)
     items = [
-        Item(doc, [p.found[i] for p in pipelines], *(drawn.get(i) or [render_picture(doc)]))
-        for i, doc in enumerate(docs)
+        Item(doc, found[i], *(drawn.get(i) or [render_picture(doc)])) for i, doc in enumerate(docs)
     ]
     subtitle = f"{settings.data}: {len(docs)} doc{'' if len(docs) == 1 else 's'}"
     if settings.pipelines:
         subtitle += f", pictures: {settings.pictures}"
     title = settings.title or f"{pipelines[0].name} on {settings.data.stem}"
     return render_page(title, subtitle, pipelines, items)
+
+
+def _make_llm(concluded: Sequence[Concluded | None], labelled: Sequence[Predicted]) -> Pipeline:
+    """The LLM in the tables of pipelines. Docs that it has no conclusion on do not count."""
+    known = [one for one in concluded if one is not None]
+    not_asked = {"gold": None, "gold_relations": None}
+    found = [
+        doc.model_copy(update=not_asked) if one is None else one.record
+        for one, doc in zip(concluded, labelled, strict=True)
+    ]
+    return Pipeline(LLM, found, score_conclusions(known))
 
 
 def _run(name: str, nlp: Language, settings: ReportSettings) -> tuple[Pipeline, list[Example]]:

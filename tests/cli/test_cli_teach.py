@@ -188,3 +188,28 @@ def test_several_teachers(
         assert get_soft_labels(doc, tags) == pytest.approx((first + second) / 2, abs=2e-3)
     missing = tmp_path / "none"
     assert str(missing) in fails("E700", "teach", model, toy_data, "--with", missing, "-o", taught)
+
+
+def test_any_pipeline_with_a_table_of_labels(
+    command: Command, fails: Fails, toy_data: Path, tmp_path: Path
+) -> None:
+    nlp = spacy.blank("en")
+    patterns = [{"label": "GPE", "pattern": "Oslo"}, {"label": "DATE", "pattern": "tonight"}]
+    nlp.add_pipe("entity_ruler").add_patterns(patterns)
+    nlp.to_disk(tmp_path / "ruler")
+    table, taught = tmp_path / "labels.yml", tmp_path / "taught.spacy"
+    table.write_text("GPE: LOC\n", "utf-8")
+    options = ("teach", tmp_path / "ruler", toy_data, "-o", taught, "--chunk", 5)
+    result = command(*options, "--map", table)
+    assert result.exit_code == 0, result.output
+    docs = read(taught)
+    n_dates = sum(doc.text.count("tonight") for doc in docs)
+    assert n_dates and f"{n_dates} entities have a label that" in result.output
+    assert f"lacks: DATE {n_dates}" in result.output
+    for doc in docs:
+        found = get_soft_labels(doc, ["O", "B-LOC", "I-LOC"])
+        assert [row.argmax() == 1 for row in found] == [token.text == "Oslo" for token in doc]
+    assert "--map" in fails("E502", *options)
+    table.write_text("CITY: LOC\n", "utf-8")
+    assert "GPE" in fails("E510", *options, "--map", table)
+    assert "--map" in fails("E513", "teach", "gliner:any/model", toy_data, "-o", taught)

@@ -64,7 +64,7 @@ BROKEN = {
     ),
     "empty text": ({"id": "b", "text": " \n"}, "text is empty", "agree"),
     "unknown split": ({**GOOD, "id": "b", "split": "eval"}, "field split is 'eval'", "'train'"),
-    "repeated id": (GOOD, "field id is 'a'", "an id of its own"),
+    "repeated id": (GOOD, "field id is 'a'", "a unique id"),
     "deep nesting": (b"[" * 100_000, "nested too deeply", "one JSON object"),
 }
 

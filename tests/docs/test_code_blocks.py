@@ -92,6 +92,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(posts, folder / "my_annotations.jsonl")
     shutil.copy(posts, folder / "corpus" / "posts.jsonl")
     shutil.copy(ROOT / "project.yml", folder / "project.yml")
+    shutil.copy(ROOT / "assets" / "demo" / "scheme.yml", folder / "scheme.yml")
     shutil.copytree(ROOT / "configs", folder / "configs")
     (folder / "packages").mkdir()
     return folder
@@ -146,7 +147,7 @@ def test_cheap_commands_run(project: Path) -> None:
 
 
 def _is_at_hand(word: str) -> bool:
-    made = ("corpus/gold", "corpus/answers.sqlite", "corpus/posts.jsonl")
+    made = ("corpus/gold", "corpus/answers.sqlite", "corpus/posts.jsonl", "scheme.yml")
     return word.startswith("--") or word in made or Path(word).exists()
 
 

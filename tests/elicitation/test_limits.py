@@ -11,11 +11,11 @@ import pytest
 
 from spacy_mmcot.elicitation.engine import (
     Breaker,
-    EndpointDown,
     Rates,
     seconds_before_retry,
 )
 from spacy_mmcot.elicitation.replies import Unavailable
+from spacy_mmcot.errors import MMCoTError
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ def test_request_rates_count_requests() -> None:
 
 def test_the_breaker_opens_pauses_and_closes() -> None:
     async def wait() -> None:
-        breaker = Breaker(patience=60)
+        breaker = Breaker("URL", patience=60)
         fault = Unavailable("HTTP 503")
         for _ in range(7):
             breaker.note_failure(fault)
@@ -106,7 +106,7 @@ def test_the_breaker_opens_pauses_and_closes() -> None:
 
 def test_a_busy_server_is_not_down() -> None:
     async def wait() -> None:
-        breaker = Breaker(patience=0.0)
+        breaker = Breaker("URL", patience=0.0)
         for _ in range(50):
             breaker.note_failure(Unavailable("HTTP 429", down=False))
         await breaker.wait()
@@ -117,12 +117,12 @@ def test_a_busy_server_is_not_down() -> None:
 @pytest.mark.parametrize(("answered", "longest"), [(True, 100.0), (False, 15.0)])
 def test_patience_has_an_end(answered: bool, longest: float) -> None:
     async def wait() -> float:
-        breaker = Breaker(patience=100.0)
+        breaker = Breaker("URL", patience=100.0)
         if answered:
             breaker.note_success()
         for _ in range(10):
             breaker.note_failure(Unavailable("connection refused"))
-        with pytest.raises(EndpointDown, match="connection refused"):
+        with pytest.raises(MMCoTError, match=r"E312.*connection refused"):
             while True:
                 await breaker.wait()
                 breaker.note_failure(Unavailable("connection refused"))

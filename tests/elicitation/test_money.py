@@ -10,7 +10,7 @@ import pytest
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import Money, PlannedDimension, elicit, plan, sum_plan
 from spacy_mmcot.elicitation.prices import Price, Prices, estimate
-from spacy_mmcot.elicitation.prompts import KINDS, QuestionSettings, render
+from spacy_mmcot.elicitation.prompts import KINDS, QuestionSettings
 from spacy_mmcot.elicitation.replies import Usage
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
@@ -81,7 +81,7 @@ def test_a_budget_needs_the_price_of_each_model() -> None:
 
 
 def test_an_estimate_is_near_the_truth_for_plain_english(posts: list[Post]) -> None:
-    prompt = render(posts[0], "sentence")
+    prompt = QuestionSettings().render(posts[0], "sentence")
     assert prompt is not None
     words = sum(len(m["content"].split()) for m in prompt.messages)
     usage = estimate(prompt, None)

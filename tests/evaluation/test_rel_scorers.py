@@ -108,7 +108,7 @@ def test_no_labelled_doc_is_no_score() -> None:
     examples = [Example(make("P L", [(0, 1, "in")]), make("P L"))]
     scores = score_relations(examples, on_gold_mentions=[[]])
     assert scores.pop("rel_confusion") == {}
-    assert len(scores) == 9
+    assert len(scores) == 10
     assert set(scores.values()) == {None}
     assert score_relations([])["rel_e2e_f"] is None
 

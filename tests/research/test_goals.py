@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from research.__main__ import app
+from research.goals import GOALS
+
+
+def line(plan: str, run: str, seed: int, **metrics: float) -> dict[str, Any]:
+    return {
+        **{"schema": 1, "experiment": plan, "run": run, "seed": seed, "evaluated_on": "dev"},
+        **{"metrics": metrics, "also_on": {}, "other_pictures": {}},
+    }
+
+
+def test_goals_are_means_over_seeds_from_the_plans_own_lines(tmp_path: Path) -> None:
+    lines = [
+        line("conclusions", "t17_teacher", 1, ents_f=0.88),
+        line("conclusions", "t17_teacher", 2, ents_f=0.90),
+        line("conclusions", "t17_teacher", 1, ents_f=0.89),  # a later line of seed 1
+        line("another", "t17_student", 1, ents_f=0.5),
+        line("conclusions_rel", "mnre_teacher", 3, rel_f=0.61),
+    ]
+    results, output = tmp_path / "results.jsonl", tmp_path / "goals.json"
+    results.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
+    done = CliRunner().invoke(
+        app, ["goals", "--results", str(results), "--json", str(output)], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    assert "t17_teacher: 89.50 (seed 1: 89.00, seed 2: 90.00), goal 89" in done.stdout
+    assert "t17_student: not run" in done.stdout
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert list(found) == list(GOALS)
+    assert found["t17_student"] is None
+    assert round(found["t17_teacher"], 6) == 89.5 and round(found["mnre_teacher"], 6) == 61.0
