@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .corpus.posts import write_posts as write_posts
     from .distillation.entity_teachers import GlinerTeacher as GlinerTeacher
     from .distillation.teach import teach as teach
-    from .elicitation.batches import BatchPace as BatchPace
     from .elicitation.elicit import Money as Money
     from .elicitation.elicit import Result as Result
     from .elicitation.elicit import elicit as elicit
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .evaluation.conclusions import evaluate_conclusions as evaluate_conclusions
     from .evaluation.evaluate import evaluate as evaluate
-    from .model.picture_input import CacheSettings as CacheSettings
     from .model.vision import make_vision_model as make_vision_model
     from .pictures.read import PicturePolicy as PicturePolicy
     from .production.annotate import AnnotateResult as AnnotateResult
@@ -97,7 +95,6 @@ _MODULES = {
     "QuestionSettings": ".elicitation.prompts",
     "Pace": ".elicitation.engine",
     "Money": ".elicitation.elicit",
-    "BatchPace": ".elicitation.batches",
     "AnswerStore": ".elicitation.store",
     "load_answers": ".elicitation.store",
     "Source": ".elicitation.questions",
@@ -120,7 +117,6 @@ _MODULES = {
     "PipelineWorker": ".production.worker",
     "Busy": ".production.worker",
     "PicturePolicy": ".pictures.read",
-    "CacheSettings": ".model.picture_input",
     "make_vision_model": ".model.vision",
     "MMCoTError": ".errors",
     "UsageError": ".errors",

@@ -127,8 +127,8 @@ class Errors(metaclass=Catalogue):
     )
     E320 = (
         '{path}: no table of prices: {problem}. Expected: one JSON object, {{MODEL: {{"input": '
-        '0.15, "output": 0.6}}, ...}}, prices per million tokens, optionally cached, batch_input, '
-        "batch_cached, batch_output, vision and picture."
+        '0.15, "output": 0.6}}, ...}}, prices per million tokens, optionally cached, '
+        "vision and picture."
     )
     E321 = (
         '--budget needs a price for {model}. Give one with --prices FILE: {{"{model}": {{"input": '

@@ -1,5 +1,6 @@
 """`mmcot_ner`: entities from a distilled tagger."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -278,39 +279,31 @@ class MMCoTNER(DistilledPipe):
     def _score_tags(self, docs: Sequence[Doc]) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
         """Emissions, (tokens, tags), of each Doc that has a token, by its index, and transitions,
         (tags + 1, tags + 1); both divided by the temperature."""
-        filled = [i for i, doc in enumerate(docs) if len(doc)]
+        filled = {i: doc for i, doc in enumerate(docs) if len(doc)}
         if not filled:
             return {}, torch.empty(0)
-        read = [docs[i] for i in filled]
         self.check_initialized()
-        check_states(self.model, read, self.name)
-        scores = self.model.predict(read)
+        check_states(self.model, filled.values(), self.name)
+        scores = self.model.predict(list(filled.values()))
         temperature = self.cfg["temperature"]
         flat = xp2torch(self.model.ops.xp.concatenate(scores.emissions)) / temperature
-        emissions = flat.split([len(doc) for doc in read])
+        emissions = flat.split(list(map(len, filled.values())))
         return dict(zip(filled, emissions, strict=True)), xp2torch(scores.transitions) / temperature
 
 
 def _find_labels(examples: Iterable[Example]) -> set[str]:
-    labels: set[str] = set()
-    for example in examples:
-        labels.update(ent.label_ for ent in example.reference.ents)
-        labels.update(tag[2:] for tag in get_soft_tags(example.reference) if tag != "O")
-    return labels
+    docs = [example.reference for example in examples]
+    tags = {tag for doc in docs for tag in get_soft_tags(doc)}
+    return {ent.label_ for doc in docs for ent in doc.ents} | {tag[2:] for tag in tags - {"O"}}
 
 
 def _find_spans(path: Sequence[int]) -> list[tuple[int, int, int]]:
     """(start, end, label index) of the mentions in a legal path. Tag 0 is O, then each label's B
     and I."""
-    spans = []
-    start: int | None = None
-    for token, tag in enumerate([*path, 0]):
-        if start is not None and (tag == 0 or tag % 2):
-            spans.append((start, token, (path[start] - 1) // 2))
-            start = None
-        if tag % 2:
-            start = token
-    return spans
+    starts = [token for token, tag in enumerate(path) if tag % 2]
+    # Where a mention may end: at O and at each B.
+    stops = [token for token, tag in enumerate([*path, 0]) if tag == 0 or tag % 2]
+    return [(i, stops[bisect_right(stops, i)], (path[i] - 1) // 2) for i in starts]
 
 
 def _pad_batches(

@@ -74,20 +74,12 @@ def _make_post(path: Path, line: int, task: _Task) -> Post:
         fields["entities"] = [span.model_dump() for span in spans]
     if spans is not None and task.relations is not None:
         indexes = {(span.start, span.end): i for i, span in enumerate(spans)}
-        fields["relations"] = [
-            {
-                "head": _find_index(path, line, indexes, relation.head_span),
-                "tail": _find_index(path, line, indexes, relation.child_span),
-                "label": relation.label,
-            }
-            for relation in task.relations
-        ]
+        fields["relations"] = []
+        for relation in task.relations:
+            ends = [(end.start, end.end) for end in (relation.head_span, relation.child_span)]
+            if unknown := [end for end in ends if end not in indexes]:
+                problem = f"a relation joins {unknown[0]}, which is none of the row's spans"
+                raise located(path, line, problem, "relations between the row's spans", CURE)
+            head, tail = (indexes[end] for end in ends)
+            fields["relations"].append({"head": head, "tail": tail, "label": relation.label})
     return validate_row(path, line, Post, fields)
-
-
-def _find_index(path: Path, line: int, indexes: dict[tuple[int, int], int], span: _Place) -> int:
-    try:
-        return indexes[span.start, span.end]
-    except KeyError:
-        problem = f"a relation joins ({span.start}, {span.end}), which is none of the row's spans"
-        raise located(path, line, problem, "relations between the row's spans", CURE) from None

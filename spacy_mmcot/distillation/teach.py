@@ -70,13 +70,16 @@ def teach(
     for batch in minibatch(docs, batch_size):
         predictions = []
         for teacher in teachers:
-            if labels is None:
-                assert isinstance(teacher, Language)
-                predictions.append(predict_soft_labels(teacher, batch, pictures=pictures))
-            else:
-                copies = [_unlabelled_copy(doc, pictures, teacher.vocab) for doc in batch]
+            copies = [
+                _copy(doc, pictures, None if labels is None else teacher.vocab) for doc in batch
+            ]
+            if labels is not None:
                 mapped = predict_mapped_tags(teacher, copies, labels, dropped)
-                predictions.append([Prediction(soft, None) for soft in mapped])
+                predictions.append([Prediction(tags, None) for tags in mapped])
+            elif isinstance(teacher, Language):
+                predictions.append(_predict(teacher, batch, copies))
+            else:
+                raise MMCoTError(Errors.E513.format(source="The teacher"))
         for doc, *each in zip(batch, *predictions, strict=True):
             tags = _mean_tags([p.tags for p in each if p.tags is not None])
             if tags is not None:
@@ -87,15 +90,12 @@ def teach(
         yield from batch
 
 
-def predict_soft_labels(
-    teacher: Language, docs: Sequence[Doc], *, pictures: bool = True
-) -> list[Prediction]:
-    """What one teacher predicts for each Doc; the Docs are not changed. Raises as `teach` does."""
+def _predict(teacher: Language, docs: Sequence[Doc], copies: list[Doc]) -> list[Prediction]:
+    """What one teacher predicts for each Doc. copies: of the Docs, without annotation."""
     factories = [teacher.get_pipe_meta(name).factory for name in teacher.pipe_names]
     teaching = [i for i, factory in enumerate(factories) if factory in TEACHERS]
     if not teaching:
         raise MMCoTError(Errors.E502.format(pipeline=teacher.pipe_names))
-    copies = [_unlabelled_copy(doc, pictures) for doc in docs]
     tags: list[SoftTags | None] = [None] * len(docs)
     relations: Sequence[SoftRelations | None] = [None] * len(docs)
     # Components behind the last teaching one are not run.
@@ -114,7 +114,7 @@ def predict_soft_labels(
     return [Prediction(*pair) for pair in zip(tags, relations, strict=True)]
 
 
-def _unlabelled_copy(doc: Doc, pictures: bool, vocab: Vocab | None = None) -> Doc:
+def _copy(doc: Doc, pictures: bool, vocab: Vocab | None) -> Doc:
     keys = [key for key in doc.user_data if pictures or key != IMAGE_KEY]
     return copy_tokens(doc, keys, vocab)
 
@@ -127,8 +127,8 @@ def _set_gold_mentions(docs: Sequence[Doc], copies: Sequence[Doc]) -> None:
 
 
 def _mean_tags(each: Sequence[SoftTags]) -> SoftTags | None:
-    if len(each) < 2:
-        return each[0] if each else None
+    if not each:
+        return None
     _check_same("tags", [soft.tags for soft in each])
     return SoftTags(each[0].tags, numpy.mean([soft.probabilities for soft in each], axis=0))
 

@@ -15,7 +15,6 @@ from spacy_mmcot.elicitation.prompts import (
     QuestionSettings,
     data_url,
     find_picture,
-    render,
 )
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import DIMENSIONS, Dimension, Post
@@ -85,9 +84,10 @@ def test_a_model_that_sees_gets_the_picture_and_others_the_caption(
 
 def test_without_a_picture_and_a_caption_a_dimension_does_not_apply(folder: Path) -> None:
     seen = Post(id="a", text="Oslo calls", image="small.png")
-    applies = {d for d in DIMENSIONS if render(seen, d, pictures=folder)}
+    applies = {d for d in DIMENSIONS if QuestionSettings(pictures=folder).render(seen, d)}
     assert applies == {"noun", "sentence", "multimodality", "style", "image"}
-    assert {d for d in DIMENSIONS if render(seen, d)} == {"noun", "sentence", "style"}
+    blind = {d for d in DIMENSIONS if QuestionSettings().render(seen, d)}
+    assert blind == {"noun", "sentence", "style"}
 
 
 def test_the_demo_pictures_can_all_be_sent(demo: Path) -> None:
