@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .evaluation.conclusions import evaluate_conclusions as evaluate_conclusions
     from .evaluation.evaluate import evaluate as evaluate
-    from .model.picture_input import CacheSettings as CacheSettings
     from .model.vision import make_vision_model as make_vision_model
     from .pictures.read import PicturePolicy as PicturePolicy
     from .production.annotate import AnnotateResult as AnnotateResult
@@ -118,7 +117,6 @@ _MODULES = {
     "PipelineWorker": ".production.worker",
     "Busy": ".production.worker",
     "PicturePolicy": ".pictures.read",
-    "CacheSettings": ".model.picture_input",
     "make_vision_model": ".model.vision",
     "MMCoTError": ".errors",
     "UsageError": ".errors",
