@@ -42,10 +42,6 @@ def report(
             show_default=False,
         ),
     ] = None,
-    metrics: Annotated[
-        Path | None,
-        typer.Option(help="Folder with NAME.json of evaluate, for speed and size"),
-    ] = None,
     pictures: Annotated[
         Pictures, typer.Option(help="The docs' pictures given to the pipelines")
     ] = "real",
@@ -57,7 +53,7 @@ def report(
     knowledge. Where docs hold conclusions, the LLM stands beside the pipelines. The docs with the
     most errors come first."""
     from ..errors import Errors, UsageError
-    from ..files import check_exists, replace_file
+    from ..files import replace_file
     from ..production.pipelines import load_pipeline
     from ..report.build import LLM, ReportSettings, build_report
 
@@ -73,15 +69,12 @@ def report(
             raise UsageError(Errors.E728.format(received=name, allowed=allowed))
     if not sources and not files:
         raise UsageError(Errors.E727)
-    if metrics is not None:
-        check_exists(metrics)
     page = build_report(
         ReportSettings(
             data,
             {name: partial(load_pipeline, source) for name, source in sources.items()},
             {name: Path(file) for name, file in files.items()},
             with_knowledge or [],
-            metrics,
             pictures,
             limit,
             title,

@@ -104,13 +104,7 @@ def _make_article(names: Sequence[str], place: int, item: Item) -> Article:
     compared = {name: _compare(doc) for name, doc in found.items()}
     doc, first = found[names[0]], compared[names[0]]
     tallies = [
-        Tally(
-            name,
-            len(compared[name].wrong),
-            len(compared[name].missed),
-            one.gold is not None or one.gold_relations is not None,
-        )
-        for name, one in found.items()
+        Tally(name, len(one.wrong), len(one.missed), one.judged) for name, one in compared.items()
     ]
     views = [
         first.gold.union(*(findings.found for findings in compared.values())),
@@ -165,12 +159,13 @@ def _describe_conclusion(conclusion: Mapping[str, Any]) -> list[tuple[str, str]]
 
 class _Findings(NamedTuple):
     """gold, found: all of a Doc. wrong: found and not gold, where there are gold labels. missed:
-    gold and not found, of what the pipeline predicts."""
+    gold and not found, of what the pipeline predicts. judged: whether the Doc has gold labels."""
 
     gold: set[Key]
     found: set[Key]
     wrong: set[Key]
     missed: set[Key]
+    judged: bool
 
 
 def _compare(doc: Predicted) -> _Findings:
@@ -182,7 +177,8 @@ def _compare(doc: Predicted) -> _Findings:
     has_relations = doc.gold_relations is not None and doc.relations is not None
     # A mention has three elements, a relation more.
     differ = {key for key in found ^ gold if (has_entities if len(key) == 3 else has_relations)}
-    return _Findings(gold, found, differ & found, differ & gold)
+    judged = has_entities or doc.gold_relations is not None
+    return _Findings(gold, found, differ & found, differ & gold, judged)
 
 
 def _make_blocks(
@@ -193,7 +189,7 @@ def _make_blocks(
     first, (findings, *_) = next(iter(docs.values())), compared.values()
     blocks: list[tuple[list[str], Markup]] = []
     drawn: list[tuple[set[Key], bool]] = []
-    if first.gold is not None or first.gold_relations is not None:
+    if findings.judged:
         missed: dict[Key, Status] = dict.fromkeys(findings.missed, "missed")
         drawn.append((findings.gold, first.gold_relations is not None))
         figure = _render(first.text, first.gold or (), first.gold_relations, missed)

@@ -3,7 +3,6 @@ read their predictions, and render the page."""
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from spacy.training import Example
 from spacy.util import registry
 
 from ..corpus.reader import Corpus
-from ..errors import Errors, MMCoTError, first_line
 from ..evaluation.compare import match_predictions
 from ..evaluation.conclusions import Concluded, collect_conclusions, score_conclusions
 from ..evaluation.evaluate import needs_gold_entities, run_pipeline
@@ -43,7 +41,6 @@ class ReportSettings:
     pipelines: functions that load the pipelines to run, by name.
     predictions: predictions files, by the names of the pipelines that wrote them.
     readers: names of the pipelines that get the Docs' knowledge.
-    metrics: folder with NAME.json as `evaluate` writes it, for speed, size and training.
     limit: greatest number of Docs, 0 for all.
     """
 
@@ -51,7 +48,6 @@ class ReportSettings:
     pipelines: Mapping[str, Callable[[], Language]] = field(default_factory=dict)
     predictions: Mapping[str, Path] = field(default_factory=dict)
     readers: Sequence[str] = ()
-    metrics: Path | None = None
     pictures: Pictures = "real"
     limit: int = 0
     title: str = ""
@@ -76,8 +72,6 @@ def build_report(settings: ReportSettings) -> str:
                 drawn[number] = render_picture(example.predicted), name
     for name, file in settings.predictions.items():
         pipelines.append(Pipeline(name, _read(file, labelled, settings.data), {}))
-    if settings.metrics is not None:
-        pipelines = [_add_metrics(p, settings.metrics / f"{p.name}.json") for p in pipelines]
     concluded = collect_conclusions(docs)
     found: list[list[Predicted | None]] = [
         [p.found[i] for p in pipelines] for i in range(len(docs))
@@ -132,19 +126,6 @@ def _read(file: Path, labelled: Sequence[Predicted], data: Path) -> list[Predict
     # A report on the first Docs alone may use predictions on all.
     known = [read[doc.id] for doc in labelled if doc.id in read]
     return match_predictions(labelled, known, paths=(data, file))
-
-
-def _add_metrics(pipeline: Pipeline, file: Path) -> Pipeline:
-    """With speed, size and training from the metrics file, if there is one."""
-    if not file.is_file():
-        return pipeline
-    try:
-        known = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise MMCoTError(Errors.E102.format(path=file, reason=first_line(error))) from None
-    keys = ("words_per_second", "model_mb", "training")
-    kept = {key: known[key] for key in keys if known.get(key) is not None}
-    return pipeline._replace(metrics={**pipeline.metrics, **kept})
 
 
 def render_page(
