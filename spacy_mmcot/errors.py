@@ -127,8 +127,8 @@ class Errors(metaclass=Catalogue):
     )
     E320 = (
         '{path}: no table of prices: {problem}. Expected: one JSON object, {{MODEL: {{"input": '
-        '0.15, "output": 0.6}}, ...}}, prices per million tokens, optionally cached, batch_input, '
-        "batch_cached, batch_output, vision and picture."
+        '0.15, "output": 0.6}}, ...}}, prices per million tokens, optionally cached, '
+        "vision and picture."
     )
     E321 = (
         '--budget needs a price for {model}. Give one with --prices FILE: {{"{model}": {{"input": '
@@ -273,11 +273,6 @@ class Errors(metaclass=Catalogue):
         "{path}: no doc is labelled with what the pipeline predicts ({pipeline}), entities or "
         "relations. Give labelled data, such as the dev or test split."
     )
-    E708 = (
-        "Seen names are entities, but none are scored: {pipeline} on {path}. Use a pipeline that "
-        "finds entities and data labelled with them, or leave out the seen data."
-    )
-    E709 = "{path}: no doc is labelled with entities. Give labelled data as --seen."
     E711 = "{paths}: no post is left to convert. Check the files and the rows left out."
     E712 = "--lang {lang}: unknown to spaCy ({reason}). Give a language code such as en, or xx."
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."

@@ -224,7 +224,6 @@ def elicit(
     temperature: TemperatureOption = None,
     workers: Annotated[int, typer.Option(min=1, max=1000, help="Questions in flight.")] = 8,
     rpm: Annotated[float | None, typer.Option(min=0.1, help="Most requests a minute.")] = None,
-    tpm: Annotated[float | None, typer.Option(min=1, help="Most tokens a minute.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 60.0,
     run_timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds for the whole run.")
@@ -287,7 +286,7 @@ def elicit(
         except MMCoTError as error:
             raise UsageError(str(error)) from None
         shown = show_pictures(answerer, money.prices, chosen) if vision is None else vision
-    pace = Pace(workers, rpm, tpm, tries, patience, run_timeout, batch_size, batch_poll)
+    pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
     rows, named = PostsFile(posts), bool(config or dimension)
     questions = make_questions(chosen, task, rows, scheme, templates, shown=shown, named=named)
     # A broken row is an error before the first question, not after the last good row.

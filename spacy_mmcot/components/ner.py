@@ -12,7 +12,6 @@ from spacy.attrs import ENT_IOB, ENT_TYPE
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
-from spacy.vocab import Vocab
 from thinc.api import Model, torch2xp, xp2torch
 
 from ..corpus.extensions import register
@@ -62,33 +61,6 @@ class Mentions(list[Mention]):
         self.probability = probability
 
 
-@Language.factory(
-    "mmcot_ner",
-    assigns=[
-        *("doc.ents", "token.ent_iob", "token.ent_type"),
-        *("span._.mmcot_score", "doc._.mmcot_confidence"),
-    ],
-    default_config={
-        "model": DEFAULT_MODEL,
-        "overwrite": False,
-        "soft_weight": 4.0,
-        "scorer": {"@scorers": "spacy_mmcot.ner_scorer.v1"},
-    },
-    default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
-)
-def make_ner(
-    nlp: Language,
-    name: str,
-    model: Model[list[Doc], TagScores],
-    overwrite: bool,
-    soft_weight: float,
-    scorer: Callable | None,
-) -> "MMCoTNER":
-    return MMCoTNER(
-        nlp.vocab, model, name, overwrite=overwrite, soft_weight=soft_weight, scorer=scorer
-    )
-
-
 class MMCoTNER(DistilledPipe):
     """Finds entities: the best legal BIO sequence of each Doc. Each mention and the whole sequence
     have their exact probability.
@@ -103,16 +75,15 @@ class MMCoTNER(DistilledPipe):
 
     def __init__(
         self,
-        vocab: Vocab,
-        model: Model[list[Doc], TagScores],
+        nlp: Language,
         name: str,
-        *,
+        model: Model[list[Doc], TagScores],
         overwrite: bool,
         soft_weight: float,
         scorer: Callable | None,
     ):
         register()
-        self.vocab = vocab
+        self.vocab = nlp.vocab
         self.model = model
         self.name = name
         self.overwrite = overwrite
@@ -289,6 +260,23 @@ class MMCoTNER(DistilledPipe):
         flat = xp2torch(self.model.ops.xp.concatenate(scores.emissions)) / temperature
         emissions = flat.split(list(map(len, filled.values())))
         return dict(zip(filled, emissions, strict=True)), xp2torch(scores.transitions) / temperature
+
+
+make_ner = Language.factory(
+    "mmcot_ner",
+    func=MMCoTNER,
+    assigns=[
+        *("doc.ents", "token.ent_iob", "token.ent_type"),
+        *("span._.mmcot_score", "doc._.mmcot_confidence"),
+    ],
+    default_config={
+        "model": DEFAULT_MODEL,
+        "overwrite": False,
+        "soft_weight": 4.0,
+        "scorer": {"@scorers": "spacy_mmcot.ner_scorer.v1"},
+    },
+    default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
+)
 
 
 def _find_labels(examples: Iterable[Example]) -> set[str]:

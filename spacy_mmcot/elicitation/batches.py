@@ -22,17 +22,10 @@ from openai.types import Batch
 from ..errors import Errors, MMCoTError
 from ..types import Post
 from .claims import Claim
-from .client import Endpoint, OpenAISource, read_fault
+from .client import OpenAISource, read_fault
 from .engine import Ending, Pace, seconds_before_retry
 from .questions import Elicitation, Job
-from .replies import (
-    AnswerRejected,
-    FormatRefused,
-    RequestRefused,
-    Unavailable,
-    fault_of,
-    read_reply,
-)
+from .replies import AnswerRejected, RequestRefused, Unavailable, fault_of, read_reply
 
 # The path in a batch's requests is the API's own, whatever address the endpoint has.
 _PATH: Final = "/v1/chat/completions"
@@ -56,9 +49,6 @@ class BatchRunner:
         self._ending = Ending.DONE
         # By model: a file of questions in the making, and their keys.
         self._chunks: dict[str, tuple[bytearray, list[str]]] = {}
-        self._refused: MMCoTError | None = None
-        # Questions whose response format the endpoint does not have.
-        self._format_refused: dict[str, FormatRefused] = {}
 
     def run(self, posts: Iterable[Post]) -> Ending:
         """Collect what earlier runs have in batches, then ask the rest, until nothing is left.
@@ -70,20 +60,18 @@ class BatchRunner:
         return self._ending
 
     async def _run(self, posts: Iterable[Post]) -> None:
-        self._api = BatchApi(self._source.endpoint, self._pace)
+        self._api = BatchApi(self._source, self._pace)
         try:
             async with asyncio.timeout(self._pace.run_timeout):
                 await self._run_rounds(posts)
         finally:
             self._elicitation.account.release_all()
-            await self._api.close()
+            await self._source.close()
 
     async def _run_rounds(self, posts: Iterable[Post]) -> None:
         empty_rounds, first = 0, True
         while first or self._elicitation.deferred:
             arrived = await self._collect()
-            if self._refused is not None:
-                raise self._refused
             empty_rounds = 0 if arrived or first else empty_rounds + 1
             if empty_rounds >= _MOST_EMPTY_ROUNDS:
                 self._elicitation.miss_deferred("batches come back without answers")
@@ -98,17 +86,10 @@ class BatchRunner:
     # Questions out.
 
     async def _run_pass(self, posts: Iterable[Post], first: bool) -> None:
-        models_changed: set[str] = set()
         for job in self._elicitation.pending(posts, deferred=not first):
             if job is None:
                 await asyncio.sleep(0)
                 continue
-            fault = self._format_refused.pop(job.key, None)
-            model = self._source.model_for(job.prompt.dimension)
-            # One plainer format for all the questions of a model that were refused together.
-            if fault is not None and model not in models_changed:
-                models_changed.add(model)
-                self._source.use_plainer_format(job.prompt, fault)
             left = self._settle_from_inbox(job)
             if left is not None and self._claim(left):
                 await self._add(left)
@@ -133,7 +114,6 @@ class BatchRunner:
         except AnswerRejected as rejected:
             self._elicitation.reject(job, rejected)
             return
-        self._elicitation.count_asked(job)
         self._elicitation.defer(job)
         data, keys = self._chunks.setdefault(model, (bytearray(), []))
         row = {"custom_id": job.key, "method": "POST", "url": _PATH, "body": body}
@@ -178,26 +158,23 @@ class BatchRunner:
             if batch.status == "failed":
                 self._forget(name)
                 raise self._api.make_error(batch)
-            lines = [line for line in await self._api.download(batch) if self._is_useful(line)]
+            lines = await self._api.download(batch)
+            faults = {row.key: fault_of(row.status, row.body) for row in lines if row.status != 200}
+            # The other questions are asked again.
+            entries = [
+                (row.key, row.status, json.dumps(row.body), name)
+                for row in lines
+                if row.status == 200 or isinstance(faults[row.key], AnswerRejected)
+            ]
             with self._store.transaction() as connection:
-                connection.executemany(
-                    "INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?)",
-                    [(line.key, line.status, json.dumps(line.body), name) for line in lines],
-                )
+                insert = "INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?)"
+                connection.executemany(insert, entries)
                 self._forget(name)
-            arrived += len(lines)
+            arrived += len(entries)
+            for fault in faults.values():
+                if isinstance(fault, RequestRefused):
+                    raise self._source.refusal_error(fault, "a request of the batch")
         return arrived
-
-    def _is_useful(self, line: Line) -> bool:
-        """Whether an outcome settles its question; the others are asked again."""
-        if line.status is None or line.status == 200:
-            return line.status == 200
-        fault = fault_of(line.status, line.body)
-        if isinstance(fault, RequestRefused):
-            self._refused = self._source.endpoint.refusal_error(fault, "a request of the batch")
-        elif isinstance(fault, FormatRefused):
-            self._format_refused[line.key] = fault
-        return isinstance(fault, AnswerRejected)
 
     def _settle_from_inbox(self, job: Job) -> Job | None:
         """Settle a question from what batches have brought. Returns what is still to be asked:
@@ -214,7 +191,7 @@ class BatchRunner:
                 return self._elicitation.settle(job, read_reply(body.encode()))
             except AnswerRejected as rejected:
                 return self._elicitation.reject(job, rejected)
-            except (RequestRefused, FormatRefused) as fault:
+            except RequestRefused as fault:
                 return self._elicitation.reject(job, AnswerRejected(str(fault), body))
             except Unavailable as fault:
                 self._elicitation.book(job, fault.usage)
@@ -234,11 +211,10 @@ class BatchRunner:
 
 
 class Line(NamedTuple):
-    """One request's outcome in a batch: an HTTP status and a body, or None where the batch ended
-    before it was dealt with."""
+    """One request's outcome in a batch: an HTTP status and a body."""
 
     key: str
-    status: int | None
+    status: int
     body: Any
 
 
@@ -249,13 +225,10 @@ class BatchApi:
     process died is found again. Every method raises MMCoTError where the endpoint fails for good;
     `tries` requests are made for one call."""
 
-    def __init__(self, endpoint: Endpoint, pace: Pace) -> None:
-        self._endpoint = endpoint
+    def __init__(self, source: OpenAISource, pace: Pace) -> None:
+        self._source = source
         self._pace = pace
-        self._client = endpoint.make_client()
-
-    async def close(self) -> None:
-        await self._client.close()
+        self._client = source.open_client()
 
     async def upload(self, data: bytes) -> str:
         """Returns the file's id."""
@@ -319,27 +292,27 @@ class BatchApi:
                 read = read_fault(error)
                 if not isinstance(read, Unavailable):
                     refused = RequestRefused(error.status_code, str(read))
-                    raise self._endpoint.refusal_error(refused, f"the request for {what}") from None
+                    raise self._source.refusal_error(refused, f"the request for {what}") from None
                 fault = read
             except (openai.APIConnectionError, httpx2.TransportError) as error:
                 fault = Unavailable(str(error.__cause__ or error))
             except (openai.OpenAIError, ValueError) as error:
-                raise self._endpoint.error(Errors.E314, reason=error) from None
-        raise self._endpoint.error(Errors.E312, reason=fault.reason if fault else "") from None
+                raise self._source.error(Errors.E314, reason=error) from None
+        raise self._source.error(Errors.E312, reason=fault.reason if fault else "") from None
 
     def make_error(self, batch: Batch) -> MMCoTError:
         """Why the endpoint did not take a batch."""
         faults = batch.errors.data if batch.errors and batch.errors.data else []
         reason = "; ".join(fault.message or fault.code or "" for fault in faults) or batch.status
-        return self._endpoint.error(Errors.E317, batch=batch.id, reason=reason)
+        return self._source.error(Errors.E317, batch=batch.id, reason=reason)
 
 
 def _parse_line(data: bytes) -> Line | None:
-    """None for a damaged line: its question is asked again."""
+    """None for a damaged line, and one of a request that the batch did not come to: its question is
+    asked again."""
     try:
         row = json.loads(data)
-        response = row.get("response") or {}
-        status = response.get("status_code")
-        return Line(str(row["custom_id"]), status and int(status), response.get("body"))
+        response = row["response"]
+        return Line(str(row["custom_id"]), int(response["status_code"]), response.get("body"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -13,7 +13,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -26,7 +26,7 @@ from ..types import Dimension
 from .prompts import Prompt, data_url
 from .replies import (
     AnswerRejected,
-    FormatRefused,
+    Fault,
     Reply,
     RequestRefused,
     Unavailable,
@@ -63,17 +63,33 @@ class OpenAISettings:
 
 
 class OpenAISource:
-    """Asks one endpoint, under the name `openai-batch` by its Batch API. Raises like Endpoint; the
-    constructor does not touch the network."""
+    """Asks one endpoint, under the name `openai-batch` by its Batch API.
+
+    The constructor does not touch the network. It raises MMCoTError without a usable key or
+    address, and for an address that would send the key unencrypted over a network, unless the
+    settings allow it. No message gives away the key.
+    """
 
     paid = True
 
     def __init__(self, settings: OpenAISettings, name: str = "openai") -> None:
         self.name = name
         self.batch = name == "openai-batch"
-        self.endpoint = Endpoint(settings)
-        self.url = self.endpoint.url
-        self._settings = settings
+        key = (settings.api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not key:
+            raise MMCoTError(Errors.E310.format(received="none is set"))
+        if not key.isascii() or not key.isprintable():
+            received = "the one set holds characters no key can have"
+            raise MMCoTError(Errors.E310.format(received=received))
+        # Only the settings hold the key, and do not show it.
+        self._settings = replace(settings, api_key=key)
+        self._base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
+        self.url = _strip_secrets(self._base_url)
+        parts = urlsplit(self._base_url)
+        path = parts.path.rstrip("/") + "/chat/completions"
+        self._chat_url = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+        if not settings.insecure and not _is_encrypted_or_local(self._base_url):
+            raise MMCoTError(Errors.E318.format(url=self.url))
         self._client: openai.AsyncOpenAI | None = None
         # How many response formats of the list a model was found not to have.
         self._formats_refused: Counter[str] = Counter()
@@ -94,37 +110,45 @@ class OpenAISource:
             # The question comes second, after the system message, whatever follows it.
             image = {"url": data_url(prompt.picture), "detail": "low"}
             text = {"type": "text", "text": messages[1]["content"]}
-            picture = {"type": "image_url", "image_url": image}
-            messages[1] = {"role": "user", "content": [text, picture]}
+            parts = [text, {"type": "image_url", "image_url": image}]
+            messages[1] = {"role": "user", "content": parts}
         body = {"model": model, "messages": messages, **self.parameters(prompt)}
         formats = prompt.response_formats()[self._formats_refused[model] :]
         return body | ({"response_format": formats[0]} if formats else {})
 
-    def use_plainer_format(self, prompt: Prompt, refused: FormatRefused) -> None:
-        """Use a plainer response format from now on. Raises MMCoTError where there is none."""
-        model = self.model_for(prompt.dimension)
-        if self._formats_refused[model] >= len(prompt.response_formats()):
-            raise self._refuse(prompt, RequestRefused(400, str(refused))) from None
-        self._formats_refused[model] += 1
-
     async def ask(self, prompt: Prompt) -> Reply:
         """The answer. Raises AnswerRejected where the endpoint declines this one prompt or cuts
         its answer off, Unavailable where another try may help, MMCoTError where none will."""
-        model = self.model_for(prompt.dimension)
+        model, formats = self.model_for(prompt.dimension), len(prompt.response_formats())
         while True:
             refused_before = self._formats_refused[model]
             try:
                 return await self._ask(prompt)
-            except FormatRefused as refused:
-                # Of many requests in flight, the first that is refused changes it for all.
-                if refused_before == self._formats_refused[model]:
-                    self.use_plainer_format(prompt, refused)
             except RequestRefused as refused:
-                raise self._refuse(prompt, refused) from None
+                if not refused.of_format or refused_before >= formats:
+                    question = f"the prompt {prompt.template} for the post {prompt.post_id!r}"
+                    raise self.refusal_error(refused, question) from None
+                # Of many requests in flight, the first that is refused changes it for all.
+                self._formats_refused[model] = max(self._formats_refused[model], refused_before + 1)
             except (AnswerRejected, Unavailable) as fault:
                 # The endpoint's words may quote the key.
-                fault.reason = self.endpoint.scrub(fault.reason)
+                fault.reason = self.scrub(fault.reason)
                 raise
+
+    def open_client(self) -> openai.AsyncOpenAI:
+        """A client that does not retry. Use it only in the event loop in which it was created, and
+        close the source there. Redirects are not followed: they could carry the key elsewhere."""
+        if self._client is None:
+            http_client = httpx2.AsyncClient(
+                transport=PooledTransport(self._base_url), timeout=_TIMEOUT, follow_redirects=False
+            )
+            self._client = openai.AsyncOpenAI(
+                api_key=self._settings.api_key,
+                base_url=self._base_url,
+                max_retries=0,
+                http_client=http_client,
+            )
+        return self._client
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -132,15 +156,13 @@ class OpenAISource:
             await client.close()
 
     async def _ask(self, prompt: Prompt) -> Reply:
-        body = self.body(prompt)
-        if self._client is None:
-            self._client = self.endpoint.make_client()
+        body, client = self.body(prompt), self.open_client()
         try:
             async with asyncio.timeout(self._settings.timeout):
                 # Bytes out, bytes in, and the whole address: the library's walk through a body,
                 # its models of an answer and the joining of addresses cost a third of a request.
-                response = await self._client.post(
-                    self.endpoint.chat_url,
+                response = await client.post(
+                    self._chat_url,
                     cast_to=httpx2.Response,
                     content=json.dumps(body).encode("ascii"),
                 )
@@ -155,47 +177,7 @@ class OpenAISource:
             reached = not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
             raise Unavailable(str(cause) or type(cause).__name__, billed=reached) from None
         except (openai.OpenAIError, httpx2.InvalidURL) as error:
-            raise self.endpoint.error(Errors.E314, reason=error) from None
-
-    def _refuse(self, prompt: Prompt, refused: RequestRefused) -> MMCoTError:
-        question = f"the prompt {prompt.template} for the post {prompt.post_id!r}"
-        return self.endpoint.refusal_error(refused, question)
-
-
-class Endpoint:
-    """An address, a key, and errors that give neither away.
-
-    The constructor does not touch the network. It raises MMCoTError without a usable key or
-    address, and for an address that would send the key unencrypted over a network, unless the
-    settings allow it.
-    """
-
-    def __init__(self, settings: OpenAISettings) -> None:
-        self._key = (settings.api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
-        if not self._key:
-            raise MMCoTError(Errors.E310.format(received="none is set"))
-        if not self._key.isascii() or not self._key.isprintable():
-            received = "the one set holds characters no key can have"
-            raise MMCoTError(Errors.E310.format(received=received))
-        self._base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
-        self.url = _strip_secrets(self._base_url)
-        parts = urlsplit(self._base_url)
-        path = parts.path.rstrip("/") + "/chat/completions"
-        self.chat_url = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
-        if not settings.insecure and not _is_encrypted_or_local(self._base_url):
-            raise MMCoTError(Errors.E318.format(url=self.url))
-
-    def make_client(self) -> openai.AsyncOpenAI:
-        """A client that does not retry. Use it only in the event loop in which it was created.
-        Redirects are not followed: they could carry the key elsewhere."""
-        return openai.AsyncOpenAI(
-            api_key=self._key,
-            base_url=self._base_url,
-            max_retries=0,
-            http_client=httpx2.AsyncClient(
-                transport=PooledTransport(self._base_url), timeout=_TIMEOUT, follow_redirects=False
-            ),
-        )
+            raise self.error(Errors.E314, reason=error) from None
 
     def error(self, message: str, **details: object) -> MMCoTError:
         if "reason" in details:
@@ -213,8 +195,9 @@ class Endpoint:
 
     def scrub(self, words: str) -> str:
         """Somebody else's words, short, on one line, and without the key."""
-        if len(self._key) >= _SECRET_LENGTH:
-            words = words.replace(self._key, "***")
+        key = self._settings.api_key or ""
+        if len(key) >= _SECRET_LENGTH:
+            words = words.replace(key, "***")
         words = " ".join(words.split()).rstrip(".")
         return words if len(words) <= _LONGEST_REASON else f"{words[: _LONGEST_REASON - 3]}..."
 
@@ -282,7 +265,7 @@ def _find_proxy(url: str) -> str | None:
     return proxies.get(parts.scheme) or proxies.get("all")
 
 
-def read_fault(error: openai.APIStatusError) -> Exception:
+def read_fault(error: openai.APIStatusError) -> Fault:
     """What a status other than success stands for."""
     try:
         body = json.loads(error.response.content)

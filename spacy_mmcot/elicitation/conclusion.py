@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -33,38 +33,36 @@ from .replies import AnswerRejected
 
 Model = TypeVar("Model", bound=BaseModel)
 TEXT = {"type": "string"}
-_NOTHING = ""  # counts like a label, so that examples show posts without an entity or relation
 
 # How many of several answers must agree for a sureness, as shares.
 _AGREEMENT: tuple[tuple[float, Sureness], ...] = ((0.8, "high"), (0.5, "medium"), (0.0, "low"))
 
 
 class Examples:
-    """Labelled posts that a prompt shows.
+    """Labelled posts that a prompt shows: train posts that have all labels.
 
-    posts: train posts with their labels; those of other splits and unlabelled ones are left out.
     Raises MMCoTError where there are fewer examples than labels while more posts would be there.
     """
 
     def __init__(self, scheme: Scheme, posts: Iterable[Post]) -> None:
-        self.scheme = scheme
+        self._count = scheme.examples
         labelled: dict[str, Post] = {}
         for post in posts:
             complete = not scheme.relations or post.relations is not None
             if post.split == "train" and post.entities is not None and complete:
                 labelled.setdefault(text_key(post), post)
         n_labels = len(scheme.relations) or len(scheme.entities)
-        if scheme.examples and scheme.examples < n_labels <= len(labelled):
-            raise MMCoTError(Errors.E112.format(examples=scheme.examples, labels=n_labels))
+        if self._count and self._count < n_labels <= len(labelled):
+            raise MMCoTError(Errors.E112.format(examples=self._count, labels=n_labels))
         # Twice as many as are shown: the second half stands in where one of the first may not.
-        self._ordered = _cover(list(labelled.values()), scheme, 2 * scheme.examples)
+        self._ordered = _cover(labelled, scheme, 2 * self._count)
 
     def shown_to(self, post: Post | None) -> list[Post]:
         """At most `scheme.examples` posts, none of them with the post's text."""
         own = None if post is None else text_key(post)
-        shown = self._ordered[: self.scheme.examples]
+        shown = self._ordered[: self._count]
         if any(text_key(example) == own for example in shown):
-            shown = [p for p in self._ordered if text_key(p) != own][: self.scheme.examples]
+            shown = [p for p in self._ordered if text_key(p) != own][: self._count]
         return shown
 
 
@@ -73,26 +71,22 @@ def text_key(post: Post) -> str:
     return "".join(re.findall(r"\w", post.text.lower())) or post.text
 
 
-def _cover(posts: Sequence[Post], scheme: Scheme, count: int) -> list[Post]:
-    """`count` posts, of which each brings labels that those before it have least of."""
-    labels = {id(post): _labels(post, scheme) for post in posts}
-    left = sorted(posts, key=lambda post: hashlib.sha256(text_key(post).encode()).digest())
+def _cover(posts: Mapping[str, Post], scheme: Scheme, count: int) -> list[Post]:
+    """`count` of the posts, given by text key. Each brings labels that those before it have least
+    of; having none counts as a label."""
+    labels: dict[str, set[str]] = {}
+    for key, post in posts.items():
+        found = post.relations if scheme.relations else post.entities
+        labels[key] = {item.label for item in found or ()} or {""}
+    left = sorted(posts, key=lambda key: hashlib.sha256(key.encode()).digest())
     seen: Counter[str] = Counter()
     chosen: list[Post] = []
     while left and len(chosen) < count:
-        gains = [max(1 / (1 + seen[label]) for label in labels[id(post)]) for post in left]
-        best = left.pop(gains.index(max(gains)))
-        seen.update(labels[id(best)])
-        chosen.append(best)
+        best = max(left, key=lambda key: max(1 / (1 + seen[label]) for label in labels[key]))
+        left.remove(best)
+        seen.update(labels[best])
+        chosen.append(posts[best])
     return chosen
-
-
-def _labels(post: Post, scheme: Scheme) -> set[str]:
-    if scheme.relations:
-        found = {relation.label for relation in post.relations or ()}
-    else:
-        found = {entity.label for entity in post.entities or ()}
-    return found or {_NOTHING}
 
 
 def asked_pairs(post: Post) -> list[tuple[str, str]] | None:

@@ -154,8 +154,7 @@ def plan(
                 row.not_applicable += 1
                 continue
             key = answer_key(prompt, row.model, source.parameters(prompt))
-            known = store.known(key, post.id) if store is not None else None
-            if key in asked or (known and (known.answered or known.shared)):
+            if key in asked or (store is not None and any(store.find(key, post.id))):
                 row.there += 1
                 continue
             asked.add(key)

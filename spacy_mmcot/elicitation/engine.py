@@ -10,7 +10,7 @@ import asyncio
 import gc
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -38,14 +38,13 @@ _FIRST_PATIENCE = 15.0
 
 @dataclass(frozen=True)
 class Pace:
-    """How hard to ask. `workers` questions are in flight; rates are a minute; `tries` counts the
+    """How hard to ask. `workers` questions are in flight; `tries` counts the
     requests for one question; `patience` and `run_timeout` are in seconds: how long an endpoint
     may be down or ask to wait, and how long the whole run may take. `batch_size` requests are in a
     batch, and `batch_poll` seconds between checks of one."""
 
     workers: int = 8
     requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
     tries: int = 8
     patience: float = 120.0
     run_timeout: float | None = None
@@ -93,7 +92,8 @@ class Engine:
     async def _run(self, posts: Iterable[Post]) -> None:
         pace = self._pace
         self._stopping = asyncio.Event()
-        self._rates = Rates(pace.requests_per_minute, pace.tokens_per_minute)
+        rate = pace.requests_per_minute
+        self._limiter = nullcontext() if rate is None else make_limiter(rate)
         self._breaker = Breaker(self._elicitation.source.url, pace.patience)
         if pace.run_timeout is not None:
             asyncio.get_running_loop().call_later(pace.run_timeout, self._stop, Ending.TIME)
@@ -173,7 +173,6 @@ class Engine:
         return claim is Claim.MADE
 
     async def _ask_question(self, first: Job) -> None:
-        self._elicitation.count_asked(first)
         job: Job | None = first
         while job is not None:
             if job.repairing and self._stopping.is_set():
@@ -195,7 +194,8 @@ class Engine:
             if fault is not None:
                 await self._sleep(seconds_before_retry(attempt, fault.retry_after))
             await self._breaker.wait()
-            await self._rates.acquire(job.estimate.input + job.estimate.output)
+            async with self._limiter:
+                pass
             if self._stopping.is_set():
                 self._elicitation.put_back(job)
                 return None
@@ -234,27 +234,9 @@ class Engine:
         self._stopping.set()
 
 
-class Rates:
-    """Requests and tokens a minute, None for no limit. Bursts stay within a few seconds' worth,
-    so that no minute goes above the limit by more than that."""
-
-    def __init__(self, requests: float | None = None, tokens: float | None = None) -> None:
-        self._requests = _make_limiter(requests, 1.0)
-        self._tokens = _make_limiter(tokens, 5.0)
-
-    async def acquire(self, tokens: int) -> None:
-        """Wait until a request of about so many tokens may start."""
-        if self._requests is not None:
-            await self._requests.acquire()
-        if self._tokens is not None:
-            # One request above the whole burst could never start.
-            await self._tokens.acquire(min(tokens, self._tokens.max_rate))
-
-
-def _make_limiter(per_minute: float | None, burst_seconds: float) -> AsyncLimiter | None:
-    if per_minute is None:
-        return None
-    burst = max(1.0, per_minute / 60 * burst_seconds)
+def make_limiter(per_minute: float) -> AsyncLimiter:
+    """Bursts stay within a second's worth, so that no minute goes above the limit by more."""
+    burst = max(1.0, per_minute / 60)
     return AsyncLimiter(burst, burst * 60 / per_minute)
 
 

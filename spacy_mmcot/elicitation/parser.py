@@ -274,23 +274,11 @@ def _repair_json(text: str) -> Any:
         )
     except (ValueError, RecursionError):
         return AnswerRejected("the JSON is damaged beyond repair")
-    objects, lists, keys = _count_parts(value)
-    whole = objects == text.count("{") and lists >= text.count("[")
-    if not whole or keys < len(_KEY.findall(text)):
+    shape = _STRING.sub("", json.dumps(value))
+    whole = shape.count("{") == text.count("{") and shape.count("[") >= text.count("[")
+    if not whole or shape.count(":") < len(_KEY.findall(text)):
         return AnswerRejected("the JSON is damaged, and a repair would lose a part of it")
     return value
-
-
-def _count_parts(value: Any) -> tuple[int, int, int]:
-    """How many objects, lists and keys a JSON value has, itself included."""
-    if isinstance(value, dict):
-        own, inner = (1, 0, len(value)), list(value.values())
-    elif isinstance(value, list):
-        own, inner = (0, 1, 0), value
-    else:
-        return (0, 0, 0)
-    parts = [own, *map(_count_parts, inner)]
-    return (sum(p[0] for p in parts), sum(p[1] for p in parts), sum(p[2] for p in parts))
 
 
 def _last_fitting(values: list[Any], read: Callable[[Any], Value]) -> Value:

@@ -159,31 +159,18 @@ class QuestionSettings:
             schema = conclusion_schema(scheme, pairs is not None)
             earlier = store.texts(self.task, post.id, self.after) if store and self.after else {}
             context["earlier"] = {k: _delimit({k: text})[k] for k, text in earlier.items() if text}
-            context |= self._show_scheme(scheme, post, pairs is not None)
+            examples = self.examples.shown_to(post) if self.examples is not None else ()
+            context |= {
+                "scheme": scheme,
+                "asks_entities": pairs is None,
+                "asks_relations": bool(scheme.relations),
+                "asks_pairs": pairs is not None,
+                "no_relation": NO_RELATION,
+                "examples": _show_examples(examples, scheme, pairs is not None),
+            }
         name = f"{name}.{_find_version(self.templates, name)}"
         messages = _render_messages(name, {**_delimit(parts), **context}, self.templates)
         return Prompt(name, messages, dimension, post.id, variant, picture, schema)
-
-    def _show_scheme(self, scheme: Scheme, post: Post, pairs: bool) -> dict[str, object]:
-        """What the conclusion's template says of labels and examples. pairs: whether the post's
-        pairs are given."""
-        examples = []
-        for example in self.examples.shown_to(post) if self.examples is not None else ():
-            given = asked_pairs(example) if pairs else None
-            parts = {
-                "post": example.text,
-                "caption": (example.caption or "").strip(),
-                "pairs": "" if given is None else _to_json(given),
-            }
-            examples.append({**_delimit(parts), "answer": example_answer(example, scheme, pairs)})
-        return {
-            "scheme": scheme,
-            "asks_entities": not pairs,
-            "asks_relations": bool(scheme.relations),
-            "asks_pairs": pairs,
-            "no_relation": NO_RELATION,
-            "examples": examples,
-        }
 
 
 def _to_json(value: object) -> str:
@@ -267,36 +254,42 @@ class Prompt:
         named = {"name": self.dimension, "strict": True, "schema": self.schema}
         return [{"type": "json_schema", "json_schema": named}, {"type": "json_object"}]
 
-    def count_bytes(self) -> int:
-        """Bytes of text in the messages."""
-        return sum(len(message["content"].encode("utf-8", "replace")) for message in self.messages)
-
 
 def render_scheme(scheme: Scheme, posts: Iterable[Post]) -> Prompt:
     """The question what the labels of a drafted scheme mean, with labelled posts as examples."""
     relations = {name: relation.definition for name, relation in scheme.relations.items()}
     labels = {**scheme.entities, **relations}
-    examples = [
-        {**_delimit({"post": post.text}), "answer": example_answer(post, scheme, False)}
-        for post in Examples(scheme, posts).shown_to(None)
-    ]
     context = {
         "texts": f"{scheme.domain} in {scheme.language}",
         "labels": json.dumps(labels, ensure_ascii=False, indent=1),
-        "examples": examples,
+        "examples": _show_examples(Examples(scheme, posts).shown_to(None), scheme, False),
     }
     name = f"scheme.{_find_version(None, 'scheme')}"
     schema = object_schema(**dict.fromkeys(labels, TEXT))
-    return Prompt(name, _render_messages(name, context), "conclusion", "scheme", 0, None, schema)
+    return Prompt(name, _render_messages(name, context), "conclusion", "scheme", schema=schema)
+
+
+def _show_examples(examples: Iterable[Post], scheme: Scheme, pairs: bool) -> list[dict[str, str]]:
+    """pairs: whether each example's pairs are given."""
+    shown = []
+    for post in examples:
+        given = asked_pairs(post) if pairs else None
+        parts = {
+            "post": post.text,
+            "caption": (post.caption or "").strip(),
+            "pairs": "" if given is None else _to_json(given),
+        }
+        shown.append({**_delimit(parts), "answer": example_answer(post, scheme, pairs)})
+    return shown
 
 
 def render_repair(prompt: Prompt, raw: str, reason: str) -> Prompt:
     """The prompt continued by the answer it got and why that cannot be used."""
     context = {"reason": reason, "wants_json": prompt.schema is not None}
     asked = _render_messages("common/repair.v1", context)
-    # Endpoints refuse an empty message of the assistant's.
-    said: list[Message] = [{"role": "assistant", "content": raw}] if raw.strip() else []
-    return replace(prompt, messages=[*prompt.messages, *said, *asked])
+    # Endpoints refuse an empty message, and some a user's message after another.
+    said: Message = {"role": "assistant", "content": raw if raw.strip() else "(no answer)"}
+    return replace(prompt, messages=[*prompt.messages, said, *asked])
 
 
 def _render_messages(
@@ -329,23 +322,20 @@ def check_templates(folder: Path) -> None:
     entities = [Entity(start=0, end=1, label="X"), Entity(start=2, end=3, label="X")]
     post = Post(id="1", text="x y", entities=entities, relations=[], caption="x")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    problem = "" if files else "the folder has no template"
-    path = folder
+    problem, path = "" if files else "the folder has no template", folder
     for path in files:
-        name = path.relative_to(folder).as_posix()
-        kind = path.name.split(".")[0]
-        task: Task = "rel" if name.startswith("rel/") else "ner"
+        name, kind = path.relative_to(folder).as_posix(), path.name.split(".")[0]
         if _TEMPLATE_NAME.sub("", name) not in known or not _TEMPLATE_NAME.search(name):
             problem = "no template has this name"
             break
         try:
             template = _environment(folder).get_template(name)
+            if kind in DIMENSIONS and "user" not in template.blocks:
+                problem = "it has no block `user`"
+                break
             if kind in DIMENSIONS:
-                if "user" not in template.blocks:
-                    problem = "it has no block `user`"
-                    break
-                settings = QuestionSettings(task, scheme=scheme, templates=folder)
-                settings.render(post, kind)
+                task: Task = "rel" if name.startswith("rel/") else "ner"
+                QuestionSettings(task, scheme=scheme, templates=folder).render(post, kind)
         except (jinja2.TemplateError, UnicodeDecodeError) as error:
             problem = first_line(error)
             break

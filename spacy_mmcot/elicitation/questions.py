@@ -169,16 +169,16 @@ class Elicitation:
         if key in self._waiting:
             self._waiting[key].append(post)
             return None
-        known = self.store.known(key, post.id)
-        if known.answered:
+        own, other = self.store.find(key, post.id)
+        if own:
             self.store.renew(key, post.id)
-        elif not (known.shared and self.store.share(key, post.id)):
+        elif not (other and self.store.share(key, post.id)):
             self._waiting[key] = [post]
             price = self.account.prices.find(model) if self.source.paid else None
             expected = estimate(prompt, price)
             cost = 0.0 if price is None else price.cost(expected, self.account.batch)
             job = Job(key, prompt, post, expected, cost)
-            attempt = self.store.attempt(key) if known.attempted else None
+            attempt = self.store.attempt(key)
             return self._make_repair(job, *attempt) if attempt else job
         counts.already_there += 1
         self._on_settled(1, 0)
@@ -191,18 +191,18 @@ class Elicitation:
         """Claim a question before it is asked. Where another run has it, it is deferred; where
         another run has answered it, the answer is shared."""
         claim = self.account.claim(job.key, job.cost)
-        if claim is Claim.ANSWERED:
+        counts = self.report.counts[job.prompt.dimension]
+        if claim is Claim.MADE:
+            counts.asked += 1
+        elif claim is Claim.ANSWERED:
             posts = self._waiting.pop(job.key)
             for post in posts:
                 self.store.share(job.key, post.id)
-            self.report.counts[job.prompt.dimension].already_there += len(posts)
+            counts.already_there += len(posts)
             self._on_settled(len(posts), 0)
         elif claim is Claim.HELD:
             self.defer(job)
         return claim
-
-    def count_asked(self, job: Job) -> None:
-        self.report.counts[job.prompt.dimension].asked += 1
 
     def settle(self, job: Job, reply: Reply) -> Job | None:
         """Keep an answer, with its value or, after a repair round, with the reason why it has

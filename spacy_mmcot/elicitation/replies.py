@@ -30,21 +30,28 @@ class Reply:
     usage: Usage | None = None
 
 
-class AnswerRejected(Exception):
+class Fault(Exception):
+    """Why there is no answer, or none that can be used; `usage` is what it took all the same."""
+
+    def __init__(self, reason: str, usage: Usage | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.usage = usage
+
+
+class AnswerRejected(Fault):
     """An answer that cannot be used. `raw` holds what came, as far as the source still had it;
     `final` says that asking again would bring the same."""
 
     def __init__(
         self, reason: str, raw: str = "", usage: Usage | None = None, final: bool = False
     ) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        super().__init__(reason, usage)
         self.raw = raw
-        self.usage = usage
         self.final = final
 
 
-class Unavailable(Exception):
+class Unavailable(Fault):
     """No answer this time; another try may bring one.
 
     `retry_after` is what the endpoint asks for, in seconds. `down` says that the fault is the
@@ -60,26 +67,21 @@ class Unavailable(Exception):
         billed: bool = False,
         usage: Usage | None = None,
     ) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        super().__init__(reason, usage)
         self.retry_after = retry_after
         self.down = down
         self.billed = billed
-        self.usage = usage
 
 
-class FormatRefused(Exception):
-    """The endpoint does not know the response format that it was asked for."""
-
-
-class RequestRefused(Exception):
+class RequestRefused(Fault):
     """The endpoint would refuse any such request. `status` is 200 for what is no chat completions
-    endpoint."""
+    endpoint. `of_format` says that the response format may be why."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
-        self.reason = reason
+        named = "response_format" in reason or "json_schema" in reason
+        self.of_format = status in (400, 422) and named
 
 
 def read_reply(data: bytes) -> Reply:
@@ -119,7 +121,7 @@ def read_reply(data: bytes) -> Reply:
     return Reply(text, usage)
 
 
-def fault_of(status: int, body: Any, retry_after: float | None = None) -> Exception:
+def fault_of(status: int, body: Any, retry_after: float | None = None) -> Fault:
     """The exception that an HTTP status other than 200 stands for. `body` is the parsed body."""
     error = body.get("error", body) if isinstance(body, dict) else body
     code = str(error.get("code")) if isinstance(error, dict) else ""
@@ -130,8 +132,6 @@ def fault_of(status: int, body: Any, retry_after: float | None = None) -> Except
     if (status in _BUSY or status >= 500) and code not in _EXHAUSTED:
         down = status not in _BUSY
         return Unavailable(f"HTTP {status}: {words}", retry_after=retry_after, down=down)
-    if status in (400, 422) and ("response_format" in words or "json_schema" in words):
-        return FormatRefused(words)
     return RequestRefused(status, words)
 
 

@@ -18,7 +18,7 @@ from ..errors import Errors, MMCoTError, first_line
 from ..evaluation.compare import match_predictions
 from ..evaluation.conclusions import Concluded, collect_conclusions, score_conclusions
 from ..evaluation.evaluate import needs_gold_entities, run_pipeline
-from ..evaluation.predictions import Predicted, make_prediction, read_predictions
+from ..evaluation.predictions import Predicted, collect_predictions, read_predictions
 from ..types import Pictures
 from .browser import Item
 from .overlay import render_picture
@@ -57,8 +57,8 @@ def build_report(settings: ReportSettings) -> str:
     matplotlib.
     """
     read = Corpus(settings.data, limit=settings.limit, knowledge=False)
-    docs = [example.reference for example in read(spacy.blank("xx"))]
-    labelled = [make_prediction(doc, i, entities=[]) for i, doc in enumerate(docs)]
+    bare = list(read(spacy.blank("xx")))
+    docs, labelled = [example.reference for example in bare], collect_predictions(bare)
     pipelines: list[Pipeline] = []
     drawn: dict[int, tuple[str, str]] = {}  # number of a Doc -> its overlay, whose attention it is
     for name, load in settings.pipelines.items():

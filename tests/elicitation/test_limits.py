@@ -9,11 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from spacy_mmcot.elicitation.engine import (
-    Breaker,
-    Rates,
-    seconds_before_retry,
-)
+from spacy_mmcot.elicitation.engine import Breaker, make_limiter, seconds_before_retry
 from spacy_mmcot.elicitation.replies import Unavailable
 from spacy_mmcot.errors import MMCoTError
 
@@ -59,24 +55,12 @@ def test_retry_after_is_never_undercut() -> None:
     assert min(waits) >= 7.0 and max(waits) < 9.0
 
 
-def test_token_rates_count_tokens() -> None:
+def test_rates_are_kept_but_for_a_burst() -> None:
     async def wait() -> float:
-        rates = Rates(tokens=6000)
-        # A burst of five seconds' worth, 500 tokens, then 100 a second.
-        for _ in range(7):
-            await rates.acquire(100)
-        await rates.acquire(10**9)
-        return now()
-
-    assert run(wait()) == pytest.approx(7.0, abs=0.1)
-
-
-def test_request_rates_count_requests() -> None:
-    async def wait() -> float:
-        rates = Rates(requests=600)
+        limiter = make_limiter(600)
         # A burst of ten, then ten a second.
         for _ in range(25):
-            await rates.acquire(10**9)
+            await limiter.acquire()
         return now()
 
     assert run(wait()) == pytest.approx(1.5, abs=0.1)
