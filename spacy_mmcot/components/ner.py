@@ -16,7 +16,7 @@ from thinc.api import Model, torch2xp, xp2torch
 
 from ..corpus.extensions import register
 from ..distillation.losses import Losses, tag_losses
-from ..distillation.soft_labels import get_soft_labels, get_soft_tags
+from ..distillation.soft_labels import get_soft_labels, get_soft_tags, list_tags
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states
 from ..model.crf import (
@@ -99,7 +99,7 @@ class MMCoTNER(DistilledPipe):
     @property
     def tags(self) -> list[str]:
         """The BIO tags in the order of the model's scores."""
-        return ["O", *(f"{prefix}-{label}" for label in self.labels for prefix in "BI")]
+        return list_tags(self.labels)
 
     @property
     def is_initialized(self) -> bool:
@@ -186,11 +186,9 @@ class MMCoTNER(DistilledPipe):
         """The weighted loss of a batch, and its gradient in the shape of the scores."""
         emissions = [xp2torch(array, requires_grad=True) for array in scores.emissions]
         transitions = xp2torch(scores.transitions, requires_grad=True)
-        pairs = zip(examples, emissions, strict=True)
-        filled = [(example, array) for example, array in pairs if len(example.predicted)]
-        losses = self.compute_losses(
-            [example for example, _ in filled], [array for _, array in filled], transitions
-        )
+        filled = [eg for eg in examples if len(eg.predicted)]
+        arrays = [array for array in emissions if len(array)]
+        losses = self.compute_losses(filled, arrays, transitions)
         total = losses.gold + self.soft_weight * losses.soft
         total.backward()
         gradient = TagScores([_gradient(array) for array in emissions], _gradient(transitions))
@@ -300,7 +298,7 @@ def _pad_batches(
     """Batches of Docs of similar length: their indexes, emissions padded to (docs, tokens, tags),
     and lengths (docs,). emissions: (tokens, tags) of each Doc by its index."""
     filled = list(emissions)
-    for group in group_by_length([len(array) for array in emissions.values()], MAX_PADDED):
+    for group in group_by_length(list(map(len, emissions.values())), MAX_PADDED):
         indexes = [filled[row] for row in group]
         arrays = [emissions[i] for i in indexes]
         padded = torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True)
