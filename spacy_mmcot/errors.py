@@ -273,11 +273,6 @@ class Errors(metaclass=Catalogue):
         "{path}: no doc is labelled with what the pipeline predicts ({pipeline}), entities or "
         "relations. Give labelled data, such as the dev or test split."
     )
-    E708 = (
-        "Seen names are entities, but none are scored: {pipeline} on {path}. Use a pipeline that "
-        "finds entities and data labelled with them, or leave out the seen data."
-    )
-    E709 = "{path}: no doc is labelled with entities. Give labelled data as --seen."
     E711 = "{paths}: no post is left to convert. Check the files and the rows left out."
     E712 = "--lang {lang}: unknown to spaCy ({reason}). Give a language code such as en, or xx."
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
@@ -349,7 +344,7 @@ class Errors(metaclass=Catalogue):
         "No threshold gives the F1 {target:.4f}: the best is {best:.4f}, at {threshold}. Lower "
         "--target-f, or train or calibrate a better pipeline."
     )
-    E808 = "{path}: the docs number {first} and {second} (from 0) have the id {id!r}. Remove one."
+    E808 = "{path}: two docs have the id {id!r}. Remove one of them from the data."
     E809 = (
         "{path}: no labelled doc has a conclusion of the LLM. Elicit the question `conclusion` on "
         "these posts, and give the answers with --answers."

@@ -14,19 +14,6 @@ from ..types import Pictures, Task
 if TYPE_CHECKING:
     from rich.table import Table
 
-# Rows below the labels, and the prefixes of their metrics.
-_OTHER_SCORES = {
-    "boundaries alone": "ents_boundary",
-    "overlap, right label": "ents_partial",
-    "seqeval": "seqeval",
-}
-_SEEN = {
-    "seen": "names labelled before with this label",
-    "unseen": "all other names",
-    "surface_seen": "names labelled before",
-    "surface_unseen": "names never labelled before",
-}
-
 
 def evaluate(
     paths: Annotated[
@@ -62,14 +49,6 @@ def evaluate(
         Pictures,
         typer.Option(help="The docs' pictures given to the pipeline; shuffled: another doc's"),
     ] = "none",
-    seen: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Score names that are labelled in these .spacy files or folders, such as the "
-            "train split, apart from new names; repeatable",
-            show_default=False,
-        ),
-    ] = None,
     confusion: Annotated[
         bool, typer.Option("--confusion", help="Show which labels are confused")
     ] = False,
@@ -84,8 +63,8 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, by boundaries
-    alone and by overlap, with calibration; relations on gold mentions and end to end; each per
+    """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, with
+    calibration; relations on gold mentions and end to end; each per
     label. A pipeline that finds relations but no entities is given the gold ones. Pictures are not
     used unless --pictures is set; shuffled or black ones show what real ones contribute.
 
@@ -102,7 +81,6 @@ def evaluate(
         raise UsageError(Errors.E810.format(count=len(paths)))
     if answers is None:
         from ..evaluation.evaluate import evaluate as evaluate_docs
-        from ..evaluation.evaluate import read_seen_docs
         from ..production.pipelines import load_pipeline
 
         if disagreements is not None:
@@ -113,7 +91,6 @@ def evaluate(
             read_all_docs(Path(data), nlp.vocab),
             knowledge=knowledge,
             pictures=pictures,
-            seen=read_seen_docs(seen) if seen else None,
             predictions=predictions,
             source=data,
         )
@@ -123,7 +100,7 @@ def evaluate(
         from ..elicitation.store import load_answers
         from ..evaluation.conclusions import attach_conclusions, evaluate_conclusions
 
-        options = {"--knowledge": knowledge, "--seen": seen, "--reliability": reliability}
+        options = {"--knowledge": knowledge, "--reliability": reliability}
         for option, given in {**options, "--pictures": pictures != "none"}.items():
             if given:
                 raise UsageError(Errors.E811.format(option=option, needed="a pipeline"))
@@ -134,21 +111,17 @@ def evaluate(
             source=data,
         )
     console = Console()
-    for table in make_tables(metrics, confusion=confusion, reliability=reliability):
+    for table in _make_tables(metrics, confusion, reliability):
         console.print(table)
-    for line in format_lines(metrics):
-        console.print(line)
+    console.print(_format_summary(metrics))
     if output is not None:
         write_json(output, metrics)
 
 
-def make_tables(metrics: dict[str, Any], *, confusion: bool, reliability: bool) -> Iterable[Table]:
+def _make_tables(metrics: dict[str, Any], confusion: bool, reliability: bool) -> Iterable[Table]:
     """The scores of entities and relations, as far as there are any, and the tables asked for."""
     if "ents_f" in metrics:
-        more = {
-            name: {key: metrics[f"{prefix}_{key}"] for key in "prf"}
-            for name, prefix in _OTHER_SCORES.items()
-        }
+        more = {"seqeval": {key: metrics[f"seqeval_{key}"] for key in "prf"}}
         yield _make_scores("Entities (strict)", metrics, "ents", more)
     pairs: Mapping[str, Mapping[str, int]] = metrics.get("rel_confusion") or {}
     if "rel_f" in metrics:
@@ -167,14 +140,6 @@ def make_tables(metrics: dict[str, Any], *, confusion: bool, reliability: bool) 
     if reliability and "ents_f" in metrics:
         yield _make_reliability("Reliability of mentions", metrics["ents_reliability"])
         yield _make_reliability("Reliability of docs", metrics["docs_reliability"])
-
-
-def format_lines(metrics: Mapping[str, Any]) -> Iterable[str]:
-    """The lines below the tables."""
-    for prefix, name in _SEEN.items():
-        if f"{prefix}_n" in metrics:
-            yield _format_group(name, metrics, prefix)
-    yield _format_summary(metrics)
 
 
 def _make_scores(
@@ -252,14 +217,6 @@ def _make_reliability(title: str, curve: Iterable[Mapping[str, Any]]) -> Table:
             shares = (f"{100 * row[key]:.1f}%" for key in ("score", "right"))
             table.add_row(f"{row['low']:.1f} to {row['high']:.1f}", str(row["n"]), *shares)
     return table
-
-
-def _format_group(name: str, metrics: Mapping[str, Any], prefix: str) -> str:
-    n = metrics[f"{prefix}_n"]
-    if not n:
-        return f"{name}: none in this data"
-    p, r, f = (f"{100 * metrics[f'{prefix}_{key}']:.2f}" for key in "prf")
-    return f"{name}: F {f} (P {p}, R {r}) over {n} mentions"
 
 
 def _format_summary(metrics: Mapping[str, Any]) -> str:

@@ -19,8 +19,7 @@ from . import answers
 from .annotate import annotate
 from .augment import augment
 from .calibrate import calibrate
-from .cascade import cascade
-from .compare import compare
+from .compare import cascade, compare
 from .convert import convert
 from .elicit import elicit, plan
 from .evaluate import evaluate

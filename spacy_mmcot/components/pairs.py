@@ -89,6 +89,12 @@ def get_mention_offsets(entry: DocPairs) -> list[tuple[int, int]]:
     return [to_characters(entry.doc, start, end) for start, end, _ in entry.mentions]
 
 
+def get_pair_offsets(entry: DocPairs) -> list[tuple[int, int, int, int]]:
+    """The character offsets of each pair's head and tail, ends exclusive."""
+    offsets = get_mention_offsets(entry)
+    return [(*offsets[head], *offsets[tail]) for head, tail in entry.pairs.tolist()]
+
+
 def move_pairs(entry: DocPairs, doc: Doc) -> DocPairs:
     """The same mentions and pairs on the tokens of another Doc of the same text."""
     if entry.doc is doc:

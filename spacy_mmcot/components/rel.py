@@ -12,7 +12,6 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example, validate_get_examples
 from spacy.util import logger
-from spacy.vocab import Vocab
 from thinc.api import Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 
@@ -32,7 +31,7 @@ from .pairs import (
     move_pairs,
     to_characters,
 )
-from .relation_schema import Legal, count_types, learn_legal, mask_legal, warn_of_illegal
+from .relation_schema import count_types, learn_legal, mask_legal, warn_of_illegal
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 
@@ -50,44 +49,6 @@ class PairPrediction(NamedTuple):
     tail: tuple[int, int]
     label: str
     score: float
-
-
-@Language.factory(
-    "mmcot_rel",
-    requires=["doc.ents"],
-    assigns=["doc._.mmcot_rel"],
-    default_config={
-        "model": DEFAULT_MODEL,
-        "threshold": 0.5,
-        "max_distance": 100,
-        "max_pairs": 100_000,
-        "legal": None,
-        "negatives": 3.0,
-        "prior_strength": 0.0,
-        "soft_weight": 4.0,
-        "overwrite": False,
-        "scorer": {"@scorers": "spacy_mmcot.rel_scorer.v1"},
-    },
-    default_score_weights={"rel_f": 0.5, "rel_e2e_f": 0.5, "rel_p": 0.0, "rel_r": 0.0},
-)
-def make_rel(
-    nlp: Language,
-    name: str,
-    model: Model[list[DocPairs], list[Floats2d]],
-    threshold: float,
-    max_distance: int,
-    max_pairs: int,
-    legal: str | dict[str, dict[str, list[str]]] | None,
-    negatives: float | None,
-    prior_strength: float,
-    soft_weight: float,
-    overwrite: bool,
-    scorer: Callable | None,
-) -> "MMCoTRel":
-    pairs = {"max_distance": max_distance, "max_pairs": max_pairs, "legal": legal}
-    losses = {"negatives": negatives, "prior_strength": prior_strength, "soft_weight": soft_weight}
-    others = {"threshold": threshold, "overwrite": overwrite, "scorer": scorer}
-    return MMCoTRel(nlp.vocab, model, name, **pairs, **losses, **others)  # type: ignore[arg-type]
 
 
 class MMCoTRel(DistilledPipe):
@@ -113,14 +74,13 @@ class MMCoTRel(DistilledPipe):
 
     def __init__(
         self,
-        vocab: Vocab,
-        model: Model[list[DocPairs], list[Floats2d]],
+        nlp: Language,
         name: str,
-        *,
+        model: Model[list[DocPairs], list[Floats2d]],
         threshold: float,
         max_distance: int,
         max_pairs: int,
-        legal: str | Legal | None,
+        legal: str | dict[str, dict[str, list[str]]] | None,
         negatives: float | None,
         prior_strength: float,
         soft_weight: float,
@@ -130,7 +90,7 @@ class MMCoTRel(DistilledPipe):
         if isinstance(legal, str) and legal != "learned":
             raise MMCoTError(Errors.E610.format(component=name, legal=legal))
         register()
-        self.vocab = vocab
+        self.vocab = nlp.vocab
         self.model = model
         self.name = name
         self.negatives = negatives
@@ -362,3 +322,24 @@ class MMCoTRel(DistilledPipe):
             counts += numpy.bincount(gold[gold != UNJUDGED], minlength=len(counts))
         schema["log_prior"] = numpy.log(counts / counts.sum()).tolist()
         return schema
+
+
+make_rel = Language.factory(
+    "mmcot_rel",
+    func=MMCoTRel,
+    requires=["doc.ents"],
+    assigns=["doc._.mmcot_rel"],
+    default_config={
+        "model": DEFAULT_MODEL,
+        "threshold": 0.5,
+        "max_distance": 100,
+        "max_pairs": 100_000,
+        "legal": None,
+        "negatives": 3.0,
+        "prior_strength": 0.0,
+        "soft_weight": 4.0,
+        "overwrite": False,
+        "scorer": {"@scorers": "spacy_mmcot.rel_scorer.v1"},
+    },
+    default_score_weights={"rel_f": 0.5, "rel_e2e_f": 0.5, "rel_p": 0.0, "rel_r": 0.0},
+)

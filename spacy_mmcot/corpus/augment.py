@@ -17,6 +17,9 @@ from ..errors import explain
 from ..types import Answers, Augmentation, Entity, NounItem, Post
 from .locate import NotLocated, Place, find_surface, find_surfaces, locate_mentions
 
+# A new post, and what is still known: noun items and sentence.
+_Made = tuple[Post, list[NounItem] | None, str | None]
+
 
 class Augmented(NamedTuple):
     """A new post and what is still known of it; `answers` is None where nothing is."""
@@ -103,7 +106,10 @@ def augment(
         else:
             name = dimension if number == 1 else f"{dimension}{number}"
             try:
-                made.append(makers[dimension](post, known, f"{post.id}#{name}"))
+                new, noun, sentence = makers[dimension](post, known, f"{post.id}#{name}")
+                is_known = noun is not None or sentence is not None
+                kept = Answers(id=new.id, noun=noun, sentence=sentence) if is_known else None
+                made.append(Augmented(new, kept))
                 tally.made += 1
             except (NotLocated, ValidationError) as error:
                 reason = str(error) if isinstance(error, NotLocated) else explain(error)[0]
@@ -111,7 +117,7 @@ def augment(
     return made, tallies
 
 
-def _make_style(post: Post, known: Answers, name: str) -> Augmented:
+def _make_style(post: Post, known: Answers, name: str) -> _Made:
     text = known.style or ""
     if text == post.text:
         raise NotLocated("the new text is the old one")
@@ -119,10 +125,10 @@ def _make_style(post: Post, known: Answers, name: str) -> Augmented:
     _check_all_labelled(post)
     new = _move_post(post, name, text, locate_mentions(mentions, text))
     nouns = known.noun and [noun for noun in known.noun if find_surface(noun.mention, text)]
-    return Augmented(new, _make_answers(new, nouns, known.sentence))
+    return new, nouns, known.sentence
 
 
-def _make_entity(post: Post, known: Answers, name: str) -> Augmented:
+def _make_entity(post: Post, known: Answers, name: str) -> _Made:
     variant = known.entity
     assert variant is not None
     if variant.text == post.text:
@@ -143,12 +149,12 @@ def _make_entity(post: Post, known: Answers, name: str) -> Augmented:
     if sentence == known.sentence:
         # It names nothing that changed, so it may describe the old things without their names.
         sentence = None
-    return Augmented(new, _make_answers(new, nouns, sentence))
+    return new, nouns, sentence
 
 
-def _make_image(post: Post, known: Answers, name: str) -> Augmented:
+def _make_image(post: Post, known: Answers, name: str) -> _Made:
     new = post.model_copy(update={"id": name, "caption": known.image, "image": None})
-    return Augmented(new, _make_answers(new, known.noun, known.sentence))
+    return new, known.noun, known.sentence
 
 
 def _check_all_labelled(post: Post) -> None:
@@ -168,12 +174,6 @@ def _move_post(post: Post, name: str, text: str, places: Sequence[Place]) -> Pos
     ]
     fields = post.model_dump(exclude={"id", "text", "entities"})
     return Post(id=name, text=text, entities=entities, **fields)
-
-
-def _make_answers(post: Post, noun: list[NounItem] | None, sentence: str | None) -> Answers | None:
-    if noun is None and sentence is None:
-        return None
-    return Answers(id=post.id, noun=noun, sentence=sentence)
 
 
 def _swap(text: str | None, swaps: Sequence[tuple[str, str]]) -> str | None:

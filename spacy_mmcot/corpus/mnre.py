@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, StrictInt, model_validator
+from pydantic import BaseModel, StrictInt, model_validator
 
 from ..errors import MMCoTError, located
 from ..files import decode_line, iter_lines
@@ -43,15 +43,11 @@ Place = tuple[int, int]
 
 
 class _Mention(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     name: Text
     pos: tuple[StrictInt, StrictInt]
 
 
 class _Pair(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     token: list[Text]
     h: _Mention
     t: _Mention

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from ..errors import MMCoTError, located
 from ..types import Post
@@ -14,12 +14,8 @@ from .posts import iter_records, validate_row
 from .rows import CURE, Findings, Row, guess_split, make_unique_id
 
 
-class _Exported(BaseModel):
-    # Prodigy's rows hold hashes, view names and whatever else a recipe adds.
-    model_config = ConfigDict(extra="ignore")
-
-
-class _Place(_Exported):
+# Prodigy's rows hold hashes, view names and whatever else a recipe adds, which pydantic ignores.
+class _Place(BaseModel):
     start: StrictInt
     end: StrictInt
 
@@ -28,14 +24,14 @@ class _Span(_Place):
     label: StrictStr
 
 
-class _Relation(_Exported):
+class _Relation(BaseModel):
     label: StrictStr
     # No _Span: the end of a relation between mere tokens has no label.
     head_span: _Place
     child_span: _Place
 
 
-class _Task(_Exported):
+class _Task(BaseModel):
     text: StrictStr
     spans: list[_Span] | None = None
     relations: list[_Relation] | None = None

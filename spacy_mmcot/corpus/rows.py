@@ -61,14 +61,12 @@ class Findings:
         if self.skipped:
             yield f"{len(self.skipped)} invalid rows skipped:"
             yield from (f"  {error}" for error in self.skipped)
-        for headline, places in self.lost.items():
-            yield f"{headline}: {len(places)}"
-            yield from (f"  {place}" for place in places)
-        for headline, places in self.changed.items():
-            yield f"{headline}: {len(places)}"
-            yield from (f"  {place}" for place in places[:changes_shown])
-            if len(places) > changes_shown:
-                yield f"  and {len(places) - changes_shown} more"
+        for kind, shown in ((self.lost, None), (self.changed, changes_shown)):
+            for headline, places in kind.items():
+                yield f"{headline}: {len(places)}"
+                yield from (f"  {place}" for place in places[:shown])
+                if shown and len(places) > shown:
+                    yield f"  and {len(places) - shown} more"
 
 
 def make_unique_id(name: str, ids: set[str]) -> str:

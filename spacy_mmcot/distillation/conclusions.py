@@ -86,20 +86,14 @@ def _judge_conclusions(doc: Doc) -> Iterator[tuple[Kind, list[tuple[Key, bool]]]
     entities, relations = get_concluded_entities(doc), get_concluded_relations(doc)
     if entities is not None and doc.has_annotation("ENT_IOB"):
         spans = {(ent.start, ent.end, ent.label_) for ent in doc.ents}
-        yield (
-            "entity",
-            [(("entity", c.label, c.sure), (c.start, c.end, c.label) in spans) for c in entities],
-        )
+        keys: list[Key] = [("entity", c.label, c.sure) for c in entities]
+        right = [(c.start, c.end, c.label) in spans for c in entities]
+        yield "entity", list(zip(keys, right, strict=True))
     if relations is not None and RELATIONS_KEY in doc.user_data:
         gold = {(r.head.start, r.tail.start): r.label for r in get_relations(doc)}
-        labels = [gold.get((c.head, c.tail), NO_RELATION) for c in relations]
-        yield (
-            "relation",
-            [
-                (("relation", c.label, c.sure), c.label == label)
-                for c, label in zip(relations, labels, strict=True)
-            ],
-        )
+        keys = [("relation", c.label, c.sure) for c in relations]
+        right = [gold.get((c.head, c.tail), NO_RELATION) == c.label for c in relations]
+        yield "relation", list(zip(keys, right, strict=True))
 
 
 def labels_of_conclusions(docs: Iterable[Doc]) -> tuple[list[str], list[str]]:
@@ -155,11 +149,10 @@ def _soft_relations(
     spans = spans[:_MOST_MENTIONS]
     place = {start: i for i, (start, _, _) in enumerate(spans)}
     asked = get_pairs(doc)
-    if asked is None:
-        pairs = list(itertools.permutations(range(len(spans)), 2))
-    else:
-        found = ((place.get(head.start), place.get(tail.start)) for head, tail in asked)
-        pairs = [(head, tail) for head, tail in found if head is not None and tail is not None]
+    pairs = list(itertools.permutations(range(len(spans)), 2))
+    if asked is not None:
+        starts = {(head.start, tail.start) for head, tail in asked}
+        pairs = [(h, t) for h, t in pairs if (spans[h][0], spans[t][0]) in starts]
     if not pairs:
         return None
     probabilities = numpy.zeros((len(pairs), 1 + len(labels)), dtype="float32")

@@ -109,11 +109,7 @@ class BatchRunner:
 
     async def _add(self, job: Job) -> None:
         model = self._source.model_for(job.prompt.dimension)
-        try:
-            body = self._source.body(job.prompt)
-        except AnswerRejected as rejected:
-            self._elicitation.reject(job, rejected)
-            return
+        body = self._source.body(job.prompt)
         self._elicitation.defer(job)
         data, keys = self._chunks.setdefault(model, (bytearray(), []))
         row = {"custom_id": job.key, "method": "POST", "url": _PATH, "body": body}

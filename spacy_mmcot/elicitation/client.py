@@ -23,7 +23,7 @@ import openai
 
 from ..errors import Errors, MMCoTError
 from ..types import Dimension
-from .prompts import Prompt, data_url
+from .prompts import Prompt
 from .replies import (
     AnswerRejected,
     Fault,
@@ -103,12 +103,12 @@ class OpenAISource:
         return {} if temperature is None else {"temperature": temperature}
 
     def body(self, prompt: Prompt) -> dict[str, Any]:
-        """A request's body. Raises AnswerRejected where its picture cannot be read."""
+        """A request's body."""
         model = self.model_for(prompt.dimension)
         messages: list[Any] = list(prompt.messages)
         if prompt.picture is not None:
             # The question comes second, after the system message, whatever follows it.
-            image = {"url": data_url(prompt.picture), "detail": "low"}
+            image = {"url": prompt.picture.url, "detail": "low"}
             text = {"type": "text", "text": messages[1]["content"]}
             parts = [text, {"type": "image_url", "image_url": image}]
             messages[1] = {"role": "user", "content": parts}

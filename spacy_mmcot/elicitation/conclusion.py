@@ -166,31 +166,28 @@ def validate(model: type[Model], value: Any) -> Model:
         raise AnswerRejected(f"{problem}, expected {expected}") from None
 
 
-def read_conclusion(
-    value: Any, post: Post, scheme: Scheme | None, dropped: list[str]
-) -> Conclusion:
-    """An answer as a Conclusion with each mention located in the post's text.
-
-    What has a label outside the scheme, a mention that is not in the text, or a head or tail that
-    was not listed is left out and described in `dropped`.
-    Raises AnswerRejected where the answer has another form, or where none of several items is left.
+def read_conclusion(value: Any, post: Post, scheme: Scheme | None) -> tuple[Conclusion, list[str]]:
+    """An answer as a Conclusion with each mention located in the post's text, and what was dropped:
+    labels outside the scheme, mentions that are not in the text, relations whose head or tail was
+    not listed. scheme: None where any label counts. Raises AnswerRejected where the answer has
+    another form, or where none of several items is left.
     """
     if not isinstance(value, dict):
         raise AnswerRejected("a list, expected an object with entities or relations")
-    answer = validate(Conclusion, value)
-    pairs = asked_pairs(post)
+    answer, pairs = validate(Conclusion, value), asked_pairs(post)
     entities = relations = None
+    dropped: list[str] = []
     if answer.entities is not None:
-        entities = _located_entities(answer.entities, post.text, scheme, dropped)
+        entities = _locate_entities(answer.entities, post.text, scheme, dropped)
     if answer.relations is not None:
         ends = _ends(post, entities, given=pairs is not None)
-        relations = _located_relations(answer.relations, ends, scheme, pairs is not None, dropped)
+        relations = _locate_relations(answer.relations, ends, scheme, pairs is not None, dropped)
     if entities is None and relations is None:
         raise AnswerRejected("an object without entities and relations")
     n_items = len(answer.entities or ()) + len(answer.relations or ())
     if n_items > 1 and not entities and not relations:
         raise AnswerRejected(f"none of {n_items} items can be used: {dropped[-1]}")
-    return answer.model_copy(update={"entities": entities, "relations": relations})
+    return answer.model_copy(update={"entities": entities, "relations": relations}), dropped
 
 
 def locate_conclusion(answers: Answers, post: Post) -> Answers:
@@ -200,13 +197,13 @@ def locate_conclusion(answers: Answers, post: Post) -> Answers:
         return answers
     try:
         stated = answers.conclusion.model_dump(exclude_none=True)
-        found = read_conclusion(stated, post, None, [])
+        found, _ = read_conclusion(stated, post, None)
     except AnswerRejected:
-        found = None
+        return answers.model_copy(update={"conclusion": None})
     return answers.model_copy(update={"conclusion": found})
 
 
-def _located_entities(
+def _locate_entities(
     entities: Sequence[ConcludedEntity], text: str, scheme: Scheme | None, dropped: list[str]
 ) -> list[ConcludedEntity]:
     found: list[ConcludedEntity] = []
@@ -275,7 +272,7 @@ def _ends(post: Post, entities: Sequence[ConcludedEntity] | None, given: bool) -
     return ends
 
 
-def _located_relations(
+def _locate_relations(
     relations: Sequence[ConcludedRelation],
     ends: _Ends,
     scheme: Scheme | None,

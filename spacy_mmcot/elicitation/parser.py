@@ -72,10 +72,22 @@ def parse_answer(
                 "the answer holds nothing but reasoning" if raw.strip() else "the answer is empty"
             )
         dropped = [] if dropped is None else dropped
-        if dimension == "conclusion":
-            assert scheme is not None
-            return _read_conclusion(answer, post, scheme, dropped)
-        return _READERS[dimension](answer, post, dropped)
+        match dimension:
+            case "noun":
+                return _read_noun(answer, post, dropped)
+            case "conclusion":
+                assert scheme is not None
+                values = _find_json(answer)
+                value, left_out = _last_fitting(values, lambda v: read_conclusion(v, post, scheme))
+                dropped.extend(left_out)
+                return value
+            case "entity":
+                return _read_entity(answer, post)
+        text = _read_text(answer)
+        lost = [surface for surface in list_surfaces(post) if surface not in text]
+        if dimension == "style" and lost:
+            raise AnswerRejected(f"does not keep the mentions {', '.join(map(repr, lost))}")
+        return text
     except AnswerRejected as rejected:
         rejected.raw = raw
         raise
@@ -93,8 +105,13 @@ def _cut_reasoning(raw: str) -> str:
 
 
 def _read_noun(text: str, post: Post, dropped: list[str]) -> list[NounItem]:
+    values = _find_json(text)
+    # Things one by one, as in JSON Lines, are one list. A list beside them goes before it, but not
+    # an empty one, which may stand for anything.
+    things = [value for value in values if isinstance(value, dict) and "mention" in value]
+    others = [value for value in values if value not in things and (value != [] or not things)]
     items = []
-    for item in _read_things(text):
+    for item in _last_fitting([things, *others] if things else others, _noun_items):
         places = find_mention(item.mention, post.text)
         if places:
             spelling = post.text[slice(*places[0])]
@@ -102,15 +119,6 @@ def _read_noun(text: str, post: Post, dropped: list[str]) -> list[NounItem]:
         else:
             dropped.append(f"the mention {item.mention!r} is not in the text")
     return items
-
-
-def _read_things(text: str) -> list[NounItem]:
-    values = _find_json(text)
-    # Things one by one, as in JSON Lines, are one list. A list beside them goes before it, but not
-    # an empty one, which may stand for anything.
-    things = [value for value in values if isinstance(value, dict) and "mention" in value]
-    others = [value for value in values if value not in things and (value != [] or not things)]
-    return _last_fitting([things, *others] if things else others, _noun_items)
 
 
 def _noun_items(value: Any) -> list[NounItem]:
@@ -121,16 +129,6 @@ def _noun_items(value: Any) -> list[NounItem]:
             raise AnswerRejected(f"an object with {len(lists)} lists, expected one list of things")
         value = lists[0]
     return [validate(NounItem, row) for row in value]
-
-
-def _read_conclusion(text: str, post: Post, scheme: Scheme, dropped: list[str]) -> Conclusion:
-    def read(value: Any) -> tuple[Conclusion, list[str]]:
-        left_out: list[str] = []
-        return read_conclusion(value, post, scheme, left_out), left_out
-
-    conclusion, left_out = _last_fitting(_find_json(text), read)
-    dropped.extend(left_out)
-    return conclusion
 
 
 def read_definitions(text: str, labels: Collection[str]) -> dict[str, str]:
@@ -147,8 +145,15 @@ def read_definitions(text: str, labels: Collection[str]) -> dict[str, str]:
     return _last_fitting(_find_json(_cut_reasoning(text)), read)
 
 
-def _read_entity(text: str, post: Post, dropped: list[str]) -> EntityVariant:
-    variant = _last_fitting(_find_json(text), _read_variant)
+def _read_entity(text: str, post: Post) -> EntityVariant:
+    def read(value: Any) -> EntityVariant:
+        variant = validate(EntityVariant, value)
+        # The field's default is for recorded answers, whose authors judged them before.
+        if "possible" not in variant.model_fields_set:
+            raise AnswerRejected("field possible is missing, expected true or false")
+        return variant
+
+    variant = _last_fitting(_find_json(text), read)
     for old, new in variant.swaps:
         if old not in post.text:
             raise AnswerRejected(f"swaps {old!r}, which is not in the post")
@@ -163,15 +168,7 @@ def _read_entity(text: str, post: Post, dropped: list[str]) -> EntityVariant:
     return variant
 
 
-def _read_variant(value: Any) -> EntityVariant:
-    variant = validate(EntityVariant, value)
-    # The field's default is for recorded answers, whose authors judged them before.
-    if "possible" not in variant.model_fields_set:
-        raise AnswerRejected("field possible is missing, expected true or false")
-    return variant
-
-
-def _read_text(text: str, post: Post, dropped: list[str]) -> str:
+def _read_text(text: str) -> str:
     text = text.strip()
     fence = _FENCE.fullmatch(text)
     text = fence[1].strip() if fence else text
@@ -185,26 +182,6 @@ def _read_text(text: str, post: Post, dropped: list[str]) -> str:
     except UnicodeEncodeError:
         raise AnswerRejected("the text holds half of a surrogate pair") from None
     return text
-
-
-def _read_style(text: str, post: Post, dropped: list[str]) -> str:
-    text = _read_text(text, post, dropped)
-    lost = [surface for surface in list_surfaces(post) if surface not in text]
-    if lost:
-        raise AnswerRejected(f"does not keep the mentions {', '.join(map(repr, lost))}")
-    return text
-
-
-# Reads the text of an answer without its reasoning, and adds to a list which mentions are not in
-# the post.
-_READERS: dict[Dimension, Callable[[str, Post, list[str]], AnswerValue]] = {
-    "noun": _read_noun,
-    "sentence": _read_text,
-    "multimodality": _read_text,
-    "style": _read_style,
-    "entity": _read_entity,
-    "image": _read_text,
-}
 
 
 class _DuplicateKey(Exception):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import jinja2
 
 from ..errors import Errors, MMCoTError, first_line
-from ..pictures.decode import make_thumbnail, open_picture
+from ..pictures.decode import make_thumbnail
 from ..pictures.read import BadPicture, PicturePolicy, hash_picture, read_picture
 from ..scheme import RelationLabel, Scheme
 from ..types import AUGMENTATIONS, DIMENSIONS, NO_RELATION, Dimension, Entity, Post, Task
@@ -37,7 +37,6 @@ from .conclusion import (
     list_schema,
     object_schema,
 )
-from .replies import AnswerRejected
 
 if TYPE_CHECKING:
     from .store import AnswerStore
@@ -186,15 +185,16 @@ _POLICY = PicturePolicy()
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file and the SHA-256 of its bytes."""
+    """The SHA-256 of a picture file's bytes, and the picture as a data URL: a JPEG of at most
+    LONGEST_SIDE pixels a side."""
 
-    path: Path
     digest: str
+    url: str = field(repr=False)
 
 
 def find_picture(image: str | None, folder: Path) -> Picture | None:
     """The picture that a post in a file of `folder` names; None where there is none, or none that
-    can be read. Web addresses are not fetched."""
+    can be decoded. Web addresses are not fetched."""
     if not image or "://" in image:
         return None
     path = folder / image
@@ -209,22 +209,11 @@ def find_picture(image: str | None, folder: Path) -> Picture | None:
 def _picture(path: Path, changed: int, size: int) -> Picture | None:
     try:
         data = read_picture(str(path), _POLICY)
-        open_picture(data, _POLICY)
+        jpeg = make_thumbnail(data, _POLICY, LONGEST_SIDE)
     except BadPicture:
         return None
-    return Picture(path, hash_picture(data))
-
-
-def data_url(picture: Picture) -> str:
-    """The picture as a data URL, a JPEG of at most LONGEST_SIDE pixels a side. Raises
-    AnswerRejected where it cannot be decoded."""
-    try:
-        data = read_picture(str(picture.path), _POLICY)
-        jpeg = make_thumbnail(data, _POLICY, LONGEST_SIDE)
-    except BadPicture as error:
-        reason = f"the picture {picture.path.name} {error}"
-        raise AnswerRejected(reason, final=True) from None
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+    url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+    return Picture(hash_picture(data), url)
 
 
 class Message(TypedDict):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.util import filter_spans
@@ -31,11 +30,9 @@ from ..types import (
     Sureness,
 )
 from .evaluate import score_found_entities
-from .predictions import Predicted, predict_example, write_predictions
-from .scorers import Pair, list_judged_pairs, score_relations
-from .scores import compute_prf, count_labels, pair_overlapping
-
-_GROUPS: Mapping[str, tuple[Sureness, ...]] = {"sure": ("high",), "unsure": ("medium", "low")}
+from .predictions import Pair, Predicted, list_judged_pairs, predict_example, write_predictions
+from .scorers import score_relations
+from .scores import Mention, get_mentions, pair_overlapping, score_items
 
 
 class Concluded(NamedTuple):
@@ -43,14 +40,14 @@ class Concluded(NamedTuple):
 
     example: the reference is the Doc; the predicted Doc has the concluded entities and relations,
         or the gold entities where relations alone were asked for. record: the same as predictions.
-    entities: how sure the LLM is of an entity, by its character offsets.
-    pairs: label and sureness by the character offsets of a judged pair of gold mentions; None where
+    entities: how sure the LLM is of each (start, end, label), characters.
+    pairs: label and sureness for each judged pair of gold mentions that it concludes on; None where
         no relations were asked for, or none are labelled.
     """
 
     example: Example
     record: Predicted
-    entities: Mapping[tuple[int, int], Sureness]
+    entities: Mapping[Mention, Sureness]
     pairs: Mapping[Pair, tuple[str, Sureness]] | None
 
 
@@ -92,7 +89,7 @@ def evaluate_conclusions(
     if not metrics:
         raise MMCoTError(Errors.E809.format(path=source))
     if predictions is not None:
-        write_predictions(Path(predictions), (one.record for one in found))
+        write_predictions(Path(predictions), [one.record for one in found])
     if disagreements is not None:
         with replace_file(Path(disagreements)) as temporary:
             lines = (json.dumps(row, ensure_ascii=False) for row in list_disagreements(found))
@@ -110,47 +107,40 @@ def _collect_conclusion(doc: Doc, number: int) -> Concluded | None:
     if entities is None and relations is None:
         return None
     predicted = copy_tokens(doc, [ID_KEY])
-    if entities is None:
-        spans = [Span(predicted, ent.start, ent.end, ent.label_) for ent in doc.ents]
-    else:
-        spans = [Span(predicted, start, end, label) for start, end, label, _ in entities]
+    ends = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
+    if entities is not None:
+        ends = [(c.start, c.end, c.label) for c in entities]
+    spans = [Span(predicted, start, end, label) for start, end, label in ends]
     predicted.set_ents(filter_spans(spans), default="outside")
-    sure = {
-        (doc[start].idx, doc[end - 1].idx + len(doc[end - 1])): sureness
-        for start, end, _, sureness in entities or ()
-    }
     pairs = None
     if relations is not None:
-        mentions, gold = _index_mentions(predicted), _index_mentions(doc)
-        stated = [c for c in relations if {c.head, c.tail} <= mentions.keys()]
-        set_relations(
-            predicted,
-            [
-                Relation(mentions[c.head], mentions[c.tail], c.label, 1.0)
-                for c in stated
-                if c.label != NO_RELATION
-            ],
-        )
+        at, gold_at = _index_mentions(predicted), _index_mentions(doc)
+        stated = [c for c in relations if c.label != NO_RELATION and {c.head, c.tail} <= at.keys()]
+        set_relations(predicted, [Relation(at[c.head], at[c.tail], c.label, 1.0) for c in stated])
         if RELATIONS_KEY in doc.user_data:
             judged = list_judged_pairs(doc)
+            known = [c for c in relations if {c.head, c.tail} <= gold_at.keys()]
+            both = [(gold_at[c.head], gold_at[c.tail], (c.label, c.sure)) for c in known]
             pairs = {
-                pair: (c.label, c.sure)
-                for c in relations
-                if {c.head, c.tail} <= gold.keys()
-                and (pair := _get_pair(gold[c.head], gold[c.tail])) in judged
+                pair: said
+                for head, tail, said in both
+                if (pair := (head.start_char, head.end_char, tail.start_char, tail.end_char))
+                in judged
             }
     example = Example(predicted, doc)
     record = predict_example(example, number, entities is not None, scored=False)
+    kept = get_mentions(record.entities)
+    sure = {
+        mention: c.sure
+        for c, span in zip(entities or (), spans, strict=False)
+        if (mention := (span.start_char, span.end_char, c.label)) in kept
+    }
     return Concluded(example, record, sure, pairs)
 
 
 def _index_mentions(doc: Doc) -> dict[int, Span]:
     """The entities of a Doc by the tokens in them."""
     return {token.i: ent for ent in doc.ents for token in ent}
-
-
-def _get_pair(head: Span, tail: Span) -> Pair:
-    return head.start_char, head.end_char, tail.start_char, tail.end_char
 
 
 def score_conclusions(found: Iterable[Concluded]) -> dict[str, Any]:
@@ -162,51 +152,44 @@ def score_conclusions(found: Iterable[Concluded]) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     labelled = [one for one in found if one.record.gold is not None]
     if labelled:
-        examples, records = [one.example for one in labelled], [one.record for one in labelled]
-        metrics |= score_found_entities(examples, records)
-        metrics |= _score_by_sureness("ents", map(_list_entities, labelled))
-    related = [one for one in found if one.pairs is not None]
+        records = [one.record for one in labelled]
+        metrics |= score_found_entities([one.example for one in labelled], records)
+        items = [(one.entities, get_mentions(one.record.gold)) for one in labelled]
+        metrics |= _score_by_sureness("ents", items)
+    related = [(one, one.pairs) for one in found if one.pairs is not None]
     if related:
-        items = list(map(_list_relations, related))
-        proposals = [[(*pair, label, 1.0) for pair, label in stated] for stated, _ in items]
-        metrics |= score_relations([one.example for one in related], on_gold_mentions=proposals)
-        metrics |= _score_by_sureness("rel", items)
+        stated = [
+            {(*pair, label): sure for pair, (label, sure) in pairs.items() if label != NO_RELATION}
+            for _, pairs in related
+        ]
+        gold = [
+            {(*r.head, *r.tail, r.label) for r in one.record.gold_relations or ()}
+            for one, _ in related
+        ]
+        metrics |= score_relations(
+            [one.example for one, _ in related],
+            on_gold_mentions=[[(*item, 1.0) for item in items] for items in stated],
+        )
+        metrics |= _score_by_sureness("rel", list(zip(stated, gold, strict=True)))
     return metrics
 
 
-# What an LLM states, each (place, label), with its sureness, and what is gold.
-_Items = tuple[Mapping[tuple[Any, str], Sureness], set[tuple[Any, str]]]
-
-
-def _list_entities(one: Concluded) -> _Items:
-    stated = {
-        ((e.start, e.end), e.label): one.entities[e.start, e.end] for e in one.record.entities
-    }
-    return stated, {((e.start, e.end), e.label) for e in one.record.gold or ()}
-
-
-def _list_relations(one: Concluded) -> _Items:
-    pairs = (one.pairs or {}).items()
-    stated = {(pair, label): sure for pair, (label, sure) in pairs if label != NO_RELATION}
-    return stated, {((*r.head, *r.tail), r.label) for r in one.record.gold_relations or ()}
-
-
-def _score_by_sureness(prefix: str, rows: Iterable[_Items]) -> dict[str, Any]:
-    rows = list(rows)
+def _score_by_sureness(
+    prefix: str, rows: Sequence[tuple[Mapping[Any, Sureness], set[Any]]]
+) -> dict[str, Any]:
+    """rows: what the LLM states in each Doc, and what is gold; items whose last element is the
+    label."""
     metrics: dict[str, Any] = {}
-    for group, levels in _GROUPS.items():
-        counts = count_labels(
-            ({item for item, sure in stated.items() if sure in levels}, gold)
+    for group in ("sure", "unsure"):
+        sides = [
+            ({item for item, sure in stated.items() if (sure == "high") == (group == "sure")}, gold)
             for stated, gold in rows
-        )
-        total = sum(counts.values(), start=numpy.zeros(3, dtype="int64"))
+        ]
         name = f"{prefix}_{group}"
-        metrics |= {**compute_prf(name, total), f"{name}_n": int(total[1])}
-        metrics[f"{name}_per_type"] = {
-            label: {key[-1]: value for key, value in compute_prf("", row).items()}
-            | {"n": int(row[1])}
-            for label, row in sorted(counts.items())
-        }
+        metrics |= score_items(name, sides)
+        metrics[f"{name}_n"] = sum(len(stated) for stated, _ in sides)
+        for label, scores in metrics[f"{name}_per_type"].items():
+            scores["n"] = sum(item[-1] == label for stated, _ in sides for item in stated)
     return metrics
 
 
@@ -216,39 +199,40 @@ def list_disagreements(found: Iterable[Concluded]) -> list[dict[str, Any]]:
     entity (`mention`, `start`, `end`, `label`), a relation between gold mentions (`head`,
     `head_start`, `tail`, `tail_start`, `label`), or None. `sure` is None where the LLM says
     nothing."""
-    rows: list[dict[str, Any]] = []
-    for one in found:
-        entities = _compare_entities(one) if one.record.gold is not None else ()
-        for gold, conclusion, sure in [*entities, *_compare_relations(one)]:
-            if gold != conclusion:
-                head = {"id": one.record.id, "text": one.record.text}
-                rows.append({**head, "gold": gold, "conclusion": conclusion, "sure": sure})
+    rows = [
+        {
+            "id": one.record.id,
+            "text": one.record.text,
+            "gold": gold,
+            "conclusion": said,
+            "sure": sure,
+        }
+        for one in found
+        for gold, said, sure in _compare_with_gold(one)
+        if gold != said
+    ]
     return sorted(rows, key=lambda row: [*SURENESS, None].index(row["sure"]))
 
 
-_Difference = tuple[dict[str, Any] | None, dict[str, Any] | None, Sureness | None]
+def _compare_with_gold(one: Concluded) -> Iterator[tuple[Any, Any, Any]]:
+    """Gold, conclusion and sureness of all places that either names."""
+    text = one.record.text
+    if one.record.gold is not None:
+        for gold_mention, mention in pair_overlapping(one.record.gold, one.record.entities):
+            sure = mention and one.entities[mention.start, mention.end, mention.label]
+            yield _describe(gold_mention, text), _describe(mention, text), sure
+    if one.pairs is not None:
+        gold = {(*r.head, *r.tail): r.label for r in one.record.gold_relations or ()}
+        for place in sorted({*gold, *one.pairs}):
+            label, sure = one.pairs.get(place, (NO_RELATION, None))
+            h0, h1, t0, t1 = place
+            ends = {"head": text[h0:h1], "head_start": h0, "tail": text[t0:t1], "tail_start": t0}
+            said = None if label == NO_RELATION else {**ends, "label": label}
+            yield {**ends, "label": gold[place]} if place in gold else None, said, sure
 
 
-def _compare_entities(one: Concluded) -> Iterator[_Difference]:
-    for gold, stated in pair_overlapping(one.record.gold or (), one.record.entities):
-        sure = None if stated is None else one.entities[stated.start, stated.end]
-        yield _describe(one, gold), _describe(one, stated), sure
-
-
-def _describe(one: Concluded, entity: Entity | None) -> dict[str, Any] | None:
+def _describe(entity: Entity | None, text: str) -> dict[str, Any] | None:
     if entity is None:
         return None
-    mention = one.record.text[entity.start : entity.end]
+    mention = text[entity.start : entity.end]
     return {"mention": mention, **entity.model_dump(include={"start", "end", "label"})}
-
-
-def _compare_relations(one: Concluded) -> Iterator[_Difference]:
-    gold = {(*r.head, *r.tail): r.label for r in one.record.gold_relations or ()}
-    stated = one.pairs or {}
-    for pair in sorted({*gold, *stated}) if one.pairs is not None else ():
-        label, sure = stated.get(pair, (None, None))
-        labels = (gold.get(pair), None if label == NO_RELATION else label)
-        text, (h0, h1, t0, t1) = one.record.text, pair
-        places = {"head": text[h0:h1], "head_start": h0, "tail": text[t0:t1], "tail_start": t0}
-        labelled, found = ({**places, "label": name} if name else None for name in labels)
-        yield labelled, found, sure
