@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import Errors, MMCoTError
 
-# Bounds the memory of a long-running process that keeps meeting new words.
+# Bounds the memory of a long-running process.
 MAX_CACHED_WORDS = 20_000
 
 # Windows run in groups of similar length: most pieces of a group, padding included, and the least
