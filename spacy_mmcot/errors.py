@@ -344,7 +344,7 @@ class Errors(metaclass=Catalogue):
         "No threshold gives the F1 {target:.4f}: the best is {best:.4f}, at {threshold}. Lower "
         "--target-f, or train or calibrate a better pipeline."
     )
-    E808 = "{path}: the docs number {first} and {second} (from 0) have the id {id!r}. Remove one."
+    E808 = "{path}: two docs have the id {id!r}. Remove one of them from the data."
     E809 = (
         "{path}: no labelled doc has a conclusion of the LLM. Elicit the question `conclusion` on "
         "these posts, and give the answers with --answers."

@@ -14,13 +14,6 @@ from ..types import Pictures, Task
 if TYPE_CHECKING:
     from rich.table import Table
 
-# Rows below the labels, and the prefixes of their metrics.
-_OTHER_SCORES = {
-    "boundaries alone": "ents_boundary",
-    "overlap, right label": "ents_partial",
-    "seqeval": "seqeval",
-}
-
 
 def evaluate(
     paths: Annotated[
@@ -70,8 +63,8 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, by boundaries
-    alone and by overlap, with calibration; relations on gold mentions and end to end; each per
+    """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, with
+    calibration; relations on gold mentions and end to end; each per
     label. A pipeline that finds relations but no entities is given the gold ones. Pictures are not
     used unless --pictures is set; shuffled or black ones show what real ones contribute.
 
@@ -128,10 +121,7 @@ def evaluate(
 def _make_tables(metrics: dict[str, Any], confusion: bool, reliability: bool) -> Iterable[Table]:
     """The scores of entities and relations, as far as there are any, and the tables asked for."""
     if "ents_f" in metrics:
-        more = {
-            name: {key: metrics[f"{prefix}_{key}"] for key in "prf"}
-            for name, prefix in _OTHER_SCORES.items()
-        }
+        more = {"seqeval": {key: metrics[f"seqeval_{key}"] for key in "prf"}}
         yield _make_scores("Entities (strict)", metrics, "ents", more)
     pairs: Mapping[str, Mapping[str, int]] = metrics.get("rel_confusion") or {}
     if "rel_f" in metrics:

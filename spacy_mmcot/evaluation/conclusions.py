@@ -89,7 +89,7 @@ def evaluate_conclusions(
     if not metrics:
         raise MMCoTError(Errors.E809.format(path=source))
     if predictions is not None:
-        write_predictions(Path(predictions), (one.record for one in found))
+        write_predictions(Path(predictions), [one.record for one in found])
     if disagreements is not None:
         with replace_file(Path(disagreements)) as temporary:
             lines = (json.dumps(row, ensure_ascii=False) for row in list_disagreements(found))

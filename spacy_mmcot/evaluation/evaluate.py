@@ -23,7 +23,7 @@ from .calibration import (
 )
 from .predictions import Predicted, collect_predictions, write_predictions
 from .scorers import score_entities, score_seqeval
-from .scores import count_confusions, score_boundaries, score_overlaps
+from .scores import count_confusions
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
     source: what messages call the Docs.
 
     Returns the metrics: `ents_p`, `ents_r`, `ents_f`, `ents_per_type` (strict), `seqeval_*`,
-    `ents_boundary_*`, `ents_partial_*`, `ents_confusion`, `ents_ece`, `ents_reliability`,
+    `ents_confusion`, `ents_ece`, `ents_reliability`,
     `docs_ece`, `docs_reliability`; `rel_*` (on gold mentions) and `rel_e2e_*` (end to end); `docs`,
     `docs_with_picture`, `pictures`, `words_per_second`, `model_mb`, `training`. Keys of what could
     not be scored are absent. Scores are from 0 to 1.
@@ -91,7 +91,10 @@ def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any]
     metrics: dict[str, Any] = {}
     if finds and any(eg.reference.has_annotation("ENT_IOB") for eg in examples):
         metrics.update(score_found_entities(examples, found))
-        metrics.update(_score_confidence(found))
+        mentions, docs = collect_mention_scores(found), collect_confidences(found)
+        for prefix, (scores, right) in {"ents": mentions, "docs": docs}.items():
+            metrics[f"{prefix}_ece"] = compute_calibration_error(scores, right)
+            metrics[f"{prefix}_reliability"] = compute_reliability(scores, right)
     if any(RELATIONS_KEY in eg.reference.user_data for eg in examples):
         for name in nlp.pipe_names:
             if nlp.get_pipe_meta(name).factory == "mmcot_rel":
@@ -99,7 +102,10 @@ def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any]
                 metrics.update(pipe.score(examples))
     metrics["docs"] = len(examples)
     metrics["words_per_second"] = round(sum(doc.words for doc in found) / seconds)
-    metrics["model_mb"] = _measure_size(nlp)
+    metrics["model_mb"] = None
+    if nlp.path is not None:  # loaded from disk
+        files = (path for path in nlp.path.rglob("*") if path.is_file())
+        metrics["model_mb"] = round(sum(path.stat().st_size for path in files) / 1e6, 1)
     metrics["training"] = nlp.meta.get("mmcot_training")
     return metrics, found
 
@@ -113,29 +119,5 @@ def needs_gold_entities(nlp: Language) -> bool:
 
 def score_found_entities(examples: list[Example], found: list[Predicted]) -> dict[str, Any]:
     """The metrics of entities that need no scores. found: the records of the examples."""
-    confusions = count_confusions(found)
-    return {
-        **score_entities(examples),
-        **score_seqeval(examples),
-        **score_boundaries(found),
-        **score_overlaps(confusions),
-        "ents_confusion": confusions,
-    }
-
-
-def _score_confidence(found: list[Predicted]) -> dict[str, Any]:
-    mentions, docs = collect_mention_scores(found), collect_confidences(found)
-    return {
-        "ents_ece": compute_calibration_error(*mentions),
-        "ents_reliability": compute_reliability(*mentions),
-        "docs_ece": compute_calibration_error(*docs),
-        "docs_reliability": compute_reliability(*docs),
-    }
-
-
-def _measure_size(nlp: Language) -> float | None:
-    """The pipeline's files in MB (1,000,000 bytes); None where it was not loaded from disk."""
-    if nlp.path is None:
-        return None
-    files = (path for path in nlp.path.rglob("*") if path.is_file())
-    return round(sum(path.stat().st_size for path in files) / 1e6, 1)
+    confusions = {"ents_confusion": count_confusions(found)}
+    return score_entities(examples) | score_seqeval(examples) | confusions

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,16 +97,15 @@ def read_predictions(path: Path) -> list[Predicted]:
     return list(found.values())
 
 
-def write_predictions(path: Path, docs: Iterable[Predicted]) -> None:
+def write_predictions(path: Path, docs: Sequence[Predicted]) -> None:
     """Write all records or, on an error, none.
 
     Raises MMCoTError where two Docs have the same id, or the file cannot be written.
     """
-    docs, seen = list(docs), dict[str, int]()
-    for number, doc in enumerate(docs):
-        first = seen.setdefault(doc.id, number)
-        if first != number:
-            raise MMCoTError(Errors.E808.format(path=path, first=first, second=number, id=doc.id))
+    counts = Counter(doc.id for doc in docs)
+    twice = next((doc_id for doc_id, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise MMCoTError(Errors.E808.format(path=path, id=twice))
     write_records(path, docs)
 
 

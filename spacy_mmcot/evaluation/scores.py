@@ -111,25 +111,6 @@ def score_items(prefix: str, pairs: Iterable[Sides]) -> dict[str, Any]:
     return {**compute_prf(prefix, _count(pairs).sum(axis=0)), f"{prefix}_per_type": per_type}
 
 
-def score_boundaries(docs: Iterable[Predicted]) -> dict[str, float]:
-    """`ents_boundary_p`, `_r`, `_f`: a mention is right where its offsets are, whatever its
-    label."""
-    counts = _count(
-        ({m[:2] for m in found}, {m[:2] for m in gold}) for found, gold in pair_entities(docs)
-    )
-    return compute_prf("ents_boundary", counts.sum(axis=0))
-
-
-def score_overlaps(confusions: dict[str, dict[str, int]]) -> dict[str, float]:
-    """`ents_partial_p`, `_r`, `_f`: a mention is right where the one that `count_confusions` pairs
-    it with has its label."""
-    right = sum(row.get(label, 0) for label, row in confusions.items())
-    cells = [(label, found, n) for label, row in confusions.items() for found, n in row.items()]
-    n_found = sum(n for _, found, n in cells if found != NO_RELATION)
-    n_gold = sum(n for label, _, n in cells if label != NO_RELATION)
-    return compute_prf("ents_partial", numpy.array([right, n_found, n_gold]))
-
-
 def count_confusions(docs: Iterable[Predicted]) -> dict[str, dict[str, int]]:
     """Gold label -> predicted label -> number of mentions, paired by `pair_overlapping`. "None"
     stands for the partner of a mention that was missed or is spurious."""

@@ -47,13 +47,6 @@ class Tally(NamedTuple):
     judged: bool
 
 
-class Block(NamedTuple):
-    """One drawing of the text, for all pipelines that found the same in it."""
-
-    names: list[str]
-    figure: Markup
-
-
 class Noun(NamedTuple):
     """A row of the LLM's list of nouns, and the labels of the entities that gold and the pipeline
     under review have at its place."""
@@ -69,6 +62,7 @@ class Article(NamedTuple):
     """All that the page shows of a Doc.
 
     place: its number in the data, from 0.
+    blocks: drawings of the text, each with the names of all pipelines that found the same in it.
     views: for each view of `name_views` the labels by which the Doc belongs to it.
     search: the text that a search looks through, in lower case.
     """
@@ -76,7 +70,7 @@ class Article(NamedTuple):
     id: str
     place: int
     tallies: list[Tally]
-    blocks: list[Block]
+    blocks: list[tuple[list[str], Markup]]
     picture: Markup
     seen_by: str
     nouns: list[Noun]
@@ -157,16 +151,14 @@ def _make_noun(row: Mapping[str, Any], doc: Predicted) -> Noun:
 
 def _describe_conclusion(conclusion: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The reasoning before the conclusion, and what the LLM is not sure of."""
-    doubtful = [
-        f"{item['mention']}: {item['label']} ({item['sure']})"
-        for item in conclusion.get("entities") or ()
-        if item["sure"] != "high"
+    items = [
+        *(conclusion.get("entities") or ()),
+        *(
+            {**r, "mention": f"{r['head']} → {r['tail']}"}
+            for r in conclusion.get("relations") or ()
+        ),
     ]
-    doubtful += [
-        f"{item['head']} → {item['tail']}: {item['label']} ({item['sure']})"
-        for item in conclusion.get("relations") or ()
-        if item["sure"] != "high"
-    ]
+    doubtful = [f"{i['mention']}: {i['label']} ({i['sure']})" for i in items if i["sure"] != "high"]
     said = {"Reasoning": conclusion.get("reasoning") or "", "Not sure of": ", ".join(doubtful)}
     return [(title, words) for title, words in said.items() if words]
 
@@ -193,27 +185,29 @@ def _compare(doc: Predicted) -> _Findings:
     return _Findings(gold, found, differ & found, differ & gold)
 
 
-def _make_blocks(docs: Mapping[str, Predicted], compared: Mapping[str, _Findings]) -> list[Block]:
+def _make_blocks(
+    docs: Mapping[str, Predicted], compared: Mapping[str, _Findings]
+) -> list[tuple[list[str], Markup]]:
     """Gold, with what the first pipeline missed, then the findings of every pipeline; equal ones
     are drawn once."""
     first, (findings, *_) = next(iter(docs.values())), compared.values()
-    blocks: list[Block] = []
+    blocks: list[tuple[list[str], Markup]] = []
     drawn: list[tuple[set[Key], bool]] = []
     if first.gold is not None or first.gold_relations is not None:
         missed: dict[Key, Status] = dict.fromkeys(findings.missed, "missed")
         drawn.append((findings.gold, first.gold_relations is not None))
         figure = _render(first.text, first.gold or (), first.gold_relations, missed)
-        blocks.append(Block(["Gold"], figure))
+        blocks.append((["Gold"], figure))
     for name, doc in docs.items():
         findings = compared[name]
         same = (findings.found, doc.relations is not None)
         if same in drawn:
-            blocks[drawn.index(same)].names.append(name)
+            blocks[drawn.index(same)][0].append(name)
             continue
         drawn.append(same)
         status: dict[Key, Status] = dict.fromkeys(findings.found & findings.gold, "right")
         status |= dict.fromkeys(findings.wrong, "wrong")
-        blocks.append(Block([name], _render(doc.text, doc.entities, doc.relations, status)))
+        blocks.append(([name], _render(doc.text, doc.entities, doc.relations, status)))
     return blocks
 
 

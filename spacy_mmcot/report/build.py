@@ -1,14 +1,18 @@
-"""The report of pipelines on a corpus: run them, or read their predictions, and render the page."""
+"""The report of pipelines on a corpus, one HTML page that needs no network: run the pipelines, or
+read their predictions, and render the page."""
 
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import spacy
+from markupsafe import Markup
 from spacy.language import Language
 from spacy.training import Example
 from spacy.util import registry
@@ -20,11 +24,14 @@ from ..evaluation.conclusions import Concluded, collect_conclusions, score_concl
 from ..evaluation.evaluate import needs_gold_entities, run_pipeline
 from ..evaluation.predictions import Predicted, collect_predictions, read_predictions
 from ..types import Pictures
-from .browser import Item
+from .arcs import read_asset, render_template
+from .browser import Item, make_articles, name_views
 from .overlay import render_picture
-from .page import render_page
-from .tables import Pipeline
+from .plots import make_plots
+from .tables import Pipeline, make_confusions, make_differences, make_label_tables, make_scores
 
+_STYLES = ("page.css", "theme.css", "relations.css", "overlay.css")
+_SCRIPTS = ("relations.js", "report.js")
 LLM = "LLM"  # the name under which conclusions stand beside pipelines
 
 
@@ -138,3 +145,55 @@ def _add_metrics(pipeline: Pipeline, file: Path) -> Pipeline:
     keys = ("words_per_second", "model_mb", "training")
     kept = {key: known[key] for key in keys if known.get(key) is not None}
     return pipeline._replace(metrics={**pipeline.metrics, **kept})
+
+
+def render_page(
+    title: str, subtitle: str, pipelines: Sequence[Pipeline], items: Sequence[Item]
+) -> str:
+    """The page about pipelines, the first of which is under review; the others are comparisons.
+
+    items: the Docs, each with what every pipeline found, in the pipelines' order.
+
+    Raises MMCoTError where a plot can be drawn and matplotlib is not installed.
+    """
+    names = [pipeline.name for pipeline in pipelines]
+    articles = make_articles(names, items)
+    tables = [make_scores(pipelines), make_differences(pipelines)]
+    # Only these scripts run, by their digests: text that got past escaping would not be executed.
+    scripts = [f"\n{read_asset(name)}" for name in _SCRIPTS]
+    digests = " ".join(
+        f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts
+    )
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {digests}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return render_template(
+        "page.html.jinja",
+        title=title,
+        subtitle=subtitle,
+        policy=Markup(policy),
+        style=Markup("".join(map(read_asset, _STYLES))),
+        scripts=[Markup(script) for script in scripts],
+        scores=[table for table in tables if table is not None],
+        plots=make_plots(pipelines),
+        labels=make_label_tables(pipelines),
+        confusions=make_confusions(pipelines[0]),
+        views=name_views(names),
+        all_labels=sorted({label for article in articles for label in article.views[0]}),
+        focus=names[0],
+        readers=_describe_readers(pipelines),
+        articles=articles,
+    )
+
+
+def _describe_readers(pipelines: Sequence[Pipeline]) -> str:
+    """Which pipelines read the LLM's answers and which did not, as far as it is known."""
+    read, unread = (
+        [pipeline.name for pipeline in pipelines if pipeline.knowledge is known]
+        for known in (True, False)
+    )
+    words = [f"Read by {', '.join(read)}"] if read else []
+    words += [f"not seen by {', '.join(unread)}"] if unread else []
+    said = "; ".join(words)
+    return f"{said[:1].upper()}{said[1:]}." if said else ""

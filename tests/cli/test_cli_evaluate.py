@@ -13,7 +13,7 @@ from click.testing import Result
 from spacy.tokens import Doc, DocBin, Span
 
 from spacy_mmcot.evaluation.predictions import read_predictions
-from spacy_mmcot.evaluation.scores import count_relations, score_boundaries
+from spacy_mmcot.evaluation.scores import count_relations
 from spacy_mmcot.types import ID_KEY, Relation
 
 Command = Callable[..., Result]
@@ -65,9 +65,6 @@ def test_what_is_almost_right(command: Command, model: Path, tmp_path: Path) -> 
     assert result.exit_code == 0, result.output
     metrics = json.loads(output.read_text("utf-8"))
     assert [metrics[f"ents_{key}"] for key in "prf"] == [0, 0, 0]
-    boundary = [metrics[f"ents_boundary_{key}"] for key in "prf"]
-    assert boundary == pytest.approx([1 / 2, 1, 2 / 3])
-    assert [metrics[f"ents_partial_{key}"] for key in "prf"] == [0, 0, 0]
     confusion = metrics["ents_confusion"]
     n_docs = sum(bool(labels["entities"]) for _, labels in toy.posts())
     assert confusion["LOC"].keys() == {"PER"} and confusion["PER"].keys() == {"LOC"}
@@ -78,8 +75,8 @@ def test_what_is_almost_right(command: Command, model: Path, tmp_path: Path) -> 
     last = metrics["docs_reliability"][-1]
     assert last["score"] > 0.9 and last["right"] == pytest.approx(1 / last["n"])
     assert metrics["ents_ece"] > 0.9 and metrics["docs_ece"] > 0.5
-    titles = ("boundaries alone", "overlap, right label", "Confusion of entities")
-    assert all(title in result.output for title in (*titles, "Reliability of mentions"))
+    titles = ("Confusion of entities", "Reliability of mentions")
+    assert all(title in result.output for title in titles)
     plain = command("evaluate", model, data).output
     assert "Confusion" not in plain and "Reliability" not in plain
 
@@ -100,9 +97,6 @@ def test_predictions_are_written(command: Command, model: Path, tmp_path: Path) 
         assert doc.confidence == pytest.approx(run._.mmcot_confidence)
         assert doc.words == len(run)
         assert doc.relations is None
-    metrics = json.loads(output.read_text("utf-8"))
-    boundary = {key: metrics[key] for key in metrics if key.startswith("ents_boundary")}
-    assert score_boundaries(docs) == boundary
     result = command("compare", path, path)
     assert result.exit_code == 0 and "+0.00" in result.output
     assert command("cascade", path).exit_code == 0
