@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,10 +160,8 @@ def plan(
             asked.add(key)
             usage = estimate(prompt, found[row.model], outputs.get((row.model, dimension)))
             beginning = prompt.messages[0]["content"]
-            if beginning in beginnings:
-                usage = replace(usage, cached=count_cached(beginning))
+            row.cached_tokens += count_cached(beginning) if beginning in beginnings else 0
             beginnings.add(beginning)
-            row.cached_tokens += usage.cached
             row.requests += 1
             row.input_tokens += usage.input
             row.output_tokens += usage.output

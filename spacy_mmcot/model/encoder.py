@@ -59,12 +59,11 @@ class Encoded(NamedTuple):
 
     states: Tensor  # (windows, pieces, width): the last layer's, of the pieces
     prompt: Tensor | None  # (windows, prompt length, width): the prompt's, projected to knowledge
-    pictured: Tensor | None  # (windows with pictures,): their indexes; None where none has one
-    gate: Tensor | None  # (windows with pictures,): how much the picture counts, 0 to 1
-    attention: Tensor | None  # (windows with pictures, pieces, patches)
+    seen: SeenWindows | None = None  # None where no window has a picture
+    attention: Tensor | None = None  # (windows with pictures, pieces, patches)
 
 
-class _Seen(NamedTuple):
+class SeenWindows(NamedTuple):
     """The windows of a batch that have pictures."""
 
     windows: Tensor  # (windows with pictures,): their indexes
@@ -77,11 +76,8 @@ class PromptedEncoder(nn.Module):
     knowledge tags to them.
 
     Prompts come first, with position ids after the text's, so that the pieces keep the positions
-    of pretraining. Families whose forward takes no position ids (DistilBERT) see the text shifted
-    by the prompt instead.
-
-    A window with a picture has visual prompts too; those of the others are masked. At inference a
-    picture whose gate is below `MIN_GATE` is ignored.
+    of pretraining; families whose forward takes no position ids (DistilBERT) see the text shifted.
+    A window with a picture has visual prompts too; those of the others are masked.
 
     patch_width: features of a picture's patch; 0 for an encoder without pictures.
     """
@@ -103,8 +99,7 @@ class PromptedEncoder(nn.Module):
         self.prompt = make_prompt(settings.prompt, embedding_width)
         self.prompt_length = self.prompt.length if self.prompt is not None else 0
         self.visual: VisualPrompt | None = None
-        length = settings.pictures.prompts
-        if patch_width and length:
+        if patch_width and (length := settings.pictures.prompts):
             self.visual = VisualPrompt(embedding_width, self.width, patch_width, length)
         self.to_knowledge: nn.Linear | None = None
         if self.prompt_length and settings.prompt.regression > 0:
@@ -130,9 +125,8 @@ class PromptedEncoder(nn.Module):
     @property
     def packs(self) -> bool:
         """Whether the layers skip padding. On a GPU many small attentions would be slower."""
-        if self.layers is not None:
-            return True
-        return self._can_pack and self.word_embeddings.weight.is_cpu
+        on_cpu = self._can_pack and self.word_embeddings.weight.is_cpu
+        return on_cpu or self.layers is not None
 
     @property
     def max_pieces(self) -> int:
@@ -175,14 +169,14 @@ class PromptedEncoder(nn.Module):
             prompt_states = self.to_knowledge(states[:, : self.prompt_length])
         states = states[:, n_prompts:]
         if seen is None or self.visual is None:
-            return Encoded(states, prompt_states, None, None, None)
+            return Encoded(states, prompt_states)
         added, attention = self.visual.attend_again(states[seen.windows], seen.prompts)
         states = states.index_add(0, seen.windows, added * seen.used[:, None, None])
-        return Encoded(states, prompt_states, seen.windows, seen.prompts.gate, attention)
+        return Encoded(states, prompt_states, seen, attention)
 
     def _make_visual_prompts(
         self, words: Tensor, text: Tensor, pictures: PictureBatch | None
-    ) -> _Seen | None:
+    ) -> SeenWindows | None:
         """None where no window has a picture. words: (windows, pieces, width); text: (windows,
         pieces), 1 at the text."""
         if self.visual is None or pictures is None:
@@ -193,7 +187,7 @@ class PromptedEncoder(nn.Module):
         patches = pictures.patches[pictures.rows[windows]]
         prompts = self.visual(words[windows], text[windows], patches)
         used = torch.ones_like(prompts.gate) if self.training else prompts.gate >= MIN_GATE
-        return _Seen(windows, prompts, used)
+        return SeenWindows(windows, prompts, used)
 
     def _positions(self, mask: Tensor, n_prompts: int) -> Tensor:
         """Position ids, (windows, prompts + pieces): the pieces' from the family's first position

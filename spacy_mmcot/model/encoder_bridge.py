@@ -267,9 +267,9 @@ def _run(
             states[i] = encoded.states[position, start:end]
             if encoded.prompt is not None:
                 prompts[i] = encoded.prompt[position]
-        if encoded.attention is not None and not module.training:
-            attended = zip(encoded.pictured, encoded.gate, encoded.attention, strict=True)
-            for position, gate, attention in attended:
+        if encoded.seen is not None and not module.training:
+            seen = encoded.seen.windows, encoded.seen.prompts.gate, encoded.attention
+            for position, gate, attention in zip(*seen, strict=True):
                 start, end = rows[group[position]].own
                 views[group[position]] = View(float(gate), attention[start:end])
     in_order = range(len(rows))

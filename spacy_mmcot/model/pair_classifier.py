@@ -50,8 +50,7 @@ class PairIndex(NamedTuple):
 class PairView(nn.Module):
     """The hidden layer's input from one text: a sum of projections of the pair's two mentions (the
     mean states of their tokens), the tokens between them, the whole doc, their types and their
-    distance. A mention is projected once however many pairs it is in.
-    """
+    distance."""
 
     def __init__(self, width: int, n_types: int, hidden: int, dropout: float):
         super().__init__()

@@ -93,9 +93,8 @@ def compute_regression_loss(prompts: Sequence[Tensor], docs: Sequence[Doc]) -> T
             continue
         target = numpy.frombuffer(data, dtype="float16").astype("float32")
         if target.size != prompt.numel():
-            raise MMCoTError(
-                Errors.E503.format(found=target.size, length=prompt.shape[0], width=prompt.shape[1])
-            )
+            length, width = prompt.shape
+            raise MMCoTError(Errors.E503.format(found=target.size, length=length, width=width))
         vectors = torch.from_numpy(target).to(prompt.device).view(prompt.shape)
         losses.append(1 - torch.cosine_similarity(prompt, vectors, dim=-1).mean())
     return torch.stack(losses).mean() if losses else None

@@ -73,31 +73,26 @@ def _make_conv(settings: Settings) -> tuple[nn.Module, Settings]:
 
 def HFVision(
     source: str,
-    frozen: bool = True,
     pictures: PicturePolicy | None = None,
     memory_mb: float = 500.0,
-    encoder_lr_scale: float = 0.1,
 ) -> VisionModel:
     """`spacy_mmcot.HFVision.v1`: a Hugging Face vision model: CLIP and SigLIP (their picture side),
-    DINOv2, ViT, or a convolutional one.
+    DINOv2, ViT, or a convolutional one. Its weights are not trained.
 
     source: a hub name, a folder, or `package:NAME`; read at `initialize` only.
-    frozen: do not train its weights; each distinct picture then goes through it once.
-    encoder_lr_scale: its learning rate divided by that of new weights, where it is not frozen.
     The other arguments are those of `ConvVision`.
     """
     return make_vision_model(
         "hf_vision",
-        load=functools.partial(_load_pretrained, source, frozen=frozen),
+        load=functools.partial(_load_pretrained, source),
         build=_build_pretrained,
         policy=pictures or PicturePolicy(),
         memory_mb=memory_mb,
-        frozen=frozen,
-        lr_scales={"encoder.": encoder_lr_scale},
+        frozen=True,
     )
 
 
-def _load_pretrained(source: str, *, frozen: bool) -> tuple[nn.Module, Settings]:
+def _load_pretrained(source: str) -> tuple[nn.Module, Settings]:
     path = resolve_source(source)
     try:
         config = AutoConfig.from_pretrained(path)
@@ -105,7 +100,7 @@ def _load_pretrained(source: str, *, frozen: bool) -> tuple[nn.Module, Settings]
         config = remove_layer_dropout(getattr(config, "vision_config", config))
         encoder = AutoModel.from_pretrained(path, config=config).eval()
         mean, std = _read_normalisation(path)
-        module = PretrainedModule(encoder, mean, std, frozen)
+        module = PretrainedModule(encoder, mean, std)
     # TypeError: a model that takes no pictures.
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, TypeError) as error:
         reason = first_line(error).rstrip(".")
@@ -113,7 +108,7 @@ def _load_pretrained(source: str, *, frozen: bool) -> tuple[nn.Module, Settings]
     except AttributeError as error:
         reason = f"it is no model of pictures ({first_line(error)})"
         raise MMCoTError(Errors.E408.format(source=source, reason=reason)) from error
-    settings = {"config": config.to_dict(), "mean": mean, "std": std, "frozen": frozen}
+    settings = {"config": config.to_dict(), "mean": mean, "std": std}
     return module, settings
 
 
@@ -175,16 +170,12 @@ class PretrainedModule(nn.Module):
     """A Hugging Face vision model with the interface of ConvModule.
 
     mean, std: of each channel, as in pretraining, for pixels between 0 and 1.
-    frozen: the model's weights are not trained.
     """
 
-    def __init__(self, encoder: Any, mean: list[float], std: list[float], frozen: bool):
+    def __init__(self, encoder: Any, mean: list[float], std: list[float]):
         super().__init__()
-        self.encoder = encoder
+        self.encoder = encoder.requires_grad_(False)
         self.size = int(encoder.config.image_size)
-        self.frozen = frozen
-        if frozen:
-            encoder.requires_grad_(False)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         # Only a forward pass tells the patches of every family.
@@ -193,10 +184,7 @@ class PretrainedModule(nn.Module):
         self.width = int(patches.shape[-1])
 
     def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
+        return super().train(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: (pictures, 3, size, size), bytes. Returns (pictures, patches, width)."""
@@ -240,7 +228,6 @@ def make_vision_model(
     policy: PicturePolicy,
     memory_mb: float,
     frozen: bool = False,
-    lr_scales: dict[str, float] | None = None,
 ) -> VisionModel:
     """A vision model from a torch module with the attributes `size` (pixels of a side), `width`
     (features of a patch) and `grid` (rows, columns), whose `forward` takes uint8 pixels of shape
@@ -252,14 +239,13 @@ def make_vision_model(
     policy: which pictures are accepted.
     memory_mb: most megabytes of the cache.
     frozen: the weights are not trained. Features are cached then, otherwise pixels.
-    lr_scales: learning rates relative to that of new weights, by prefix of the parameters' names.
     """
     return Model(
         name,
         functools.partial(_forward, policy=policy, cache=PictureCache(memory_mb), frozen=frozen),
         init=functools.partial(_init, load),
         dims={"nO": None},
-        shims=[TorchShim(build, lr_scales)],
+        shims=[TorchShim(build)],
     )
 
 

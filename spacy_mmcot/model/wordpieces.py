@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import Errors, MMCoTError
 
-# Bounds the memory of a long-running process that keeps meeting new words.
+# Bounds the memory of a long-running process.
 MAX_CACHED_WORDS = 20_000
 
 # Windows run in groups of similar length: most pieces of a group, padding included, and the least
@@ -40,11 +40,8 @@ class WindowSettings:
 
 
 class Window(NamedTuple):
-    """A run of a Doc's tokens that fits the encoder.
-
-    The encoder reads the tokens [start, end) and returns the states of [own_start, own_end), so
-    that neighbouring windows give each other context and every token has one state.
-    """
+    """A run of a Doc's tokens that fits the encoder. It reads [start, end) and returns the states
+    of [own_start, own_end): neighbours give each other context, every token has one state."""
 
     start: int
     own_start: int
@@ -53,12 +50,9 @@ class Window(NamedTuple):
 
 
 class WordPieceTokenizer:
-    """Splits spaCy tokens into a Hugging Face tokenizer's word pieces.
-
-    Each token is split by itself and cached, so that alignment is exact and a known word costs a
-    dictionary look-up. A token for which the tokenizer returns nothing (some emoji, white space)
-    becomes the unknown piece.
-    """
+    """Splits spaCy tokens into a Hugging Face tokenizer's word pieces: each by itself, so that
+    alignment is exact, and cached. A token for which the tokenizer returns nothing (some emoji,
+    white space) becomes the unknown piece."""
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer

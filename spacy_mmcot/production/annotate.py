@@ -101,11 +101,10 @@ def annotate(
     source, output = str(pipeline), Path(output)
     paths = [inputs] if isinstance(inputs, str | Path) else inputs
     files = list_files(map(Path, paths))
+    if output.resolve() in {path.resolve() for path in files}:
+        raise UsageError(Errors.E749.format(path=output))
     target = settings.output_format or detect_format(output)
     layout = Layout(output, target)
-    for path in files:
-        if path.resolve() == output.resolve():
-            raise UsageError(Errors.E749.format(path=path))
     identity = {
         "input": digest_files(files),
         "pipeline": digest_pipeline(source),
@@ -120,8 +119,7 @@ def annotate(
         needs_columns = target in ("csv", "parquet")
         chunks, columns = list_chunks(files, settings.chunk_rows, settings.columns, needs_columns)
         load = partial(Annotator, source, layout, columns, settings)
-        run = choose_engine(engine, workers)
-        resumed = run_chunks(job, chunks, load, run, on_progress)
+        resumed = run_chunks(job, chunks, load, choose_engine(engine, workers), on_progress)
         if not layout.is_folder:
             parts = [layout.part(chunk.number) for chunk in chunks]
             with replace_file(output) as temporary:

@@ -126,10 +126,8 @@ def _work_in_process(chunk: Chunk) -> int:
 def run_on_ray(
     load: WorkFactory, chunks: Sequence[Chunk], workers: int | None = None
 ) -> Iterator[int]:
-    """On the cluster that RAY_ADDRESS names or that runs on this machine. Where there is none, one
-    is started for the job.
-
-    workers: actors, each with one CPU; None for one on each CPU of the cluster.
+    """On the cluster that RAY_ADDRESS names, that runs on this machine, or that is started for the
+    job. workers: actors, each with one CPU; None for one on each CPU of the cluster.
 
     Raises MMCoTError where Ray is missing or fails, and what the work raises.
     """

@@ -1,9 +1,8 @@
 """Moves the encoder of a trained pipeline to ONNX Runtime: builds a graph of a BERT-like encoder's
-layers from ONNX Runtime's fused operators.
+layers from fused operators.
 
-ONNX Runtime's own quantizer is of no use here: its DynamicQuantizeLinear has one scale for a whole
-batch, so that a Doc's result would depend on the others of its batch. Here each word piece has its
-own scale.
+ONNX Runtime's own quantizer has one scale for a whole batch, so that a Doc's result would depend on
+the others of its batch. Here each word piece has its own scale.
 """
 
 from __future__ import annotations

@@ -28,11 +28,9 @@ MIN_FILL = 0.8
 class OnnxLayers:
     """An encoder's layers as a session of ONNX Runtime (see `spacy_mmcot.model.encoder.Layers`).
 
-    Windows run in parts of similar length, as many at once as torch has threads: the many
-    small operators of one run gain nothing from a second thread, which would spin on a core that
-    torch needs.
-
-    The session starts with the first batch of a process: none survives a fork or a pickle.
+    Windows run in parts of similar length, as many at once as torch has threads, each by one
+    thread: its small operators gain nothing from a second. The session starts with the first batch
+    of a process, since none survives a fork or a pickle.
 
     graph: what `build_layers_graph` returned.
     """
@@ -97,17 +95,15 @@ def _start_session(graph: bytes) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        purpose = "An exported pipeline"
-        raise MMCoTError(Errors.E442.format(purpose=purpose, package="onnxruntime")) from None
+        message = Errors.E442.format(purpose="An exported pipeline", package="onnxruntime")
+        raise MMCoTError(message) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    # The fused operator takes five times as long as its parts.
+    settings = {"disabled_optimizers": ["SkipLayerNormFusion"]}
     return onnxruntime.InferenceSession(
-        graph,
-        options,
-        providers=["CPUExecutionProvider"],
-        # The fused operator takes five times as long as its parts.
-        disabled_optimizers=["SkipLayerNormFusion"],
+        graph, options, providers=["CPUExecutionProvider"], **settings
     )
 
 
@@ -130,9 +126,10 @@ def build_exported(graph: bytes, config: Any, **settings: Any) -> PromptedEncode
     return module
 
 
-def OnnxTransformer(
-    encoder: Model[list[Doc], FullTransformerBatch],
-) -> Model[list[Doc], FullTransformerBatch]:
+Encoder = Model[list[Doc], FullTransformerBatch]
+
+
+def OnnxTransformer(encoder: Encoder) -> Encoder:
     """`spacy_mmcot.OnnxTransformer.v1`: what `spacy-mmcot export` replaces a
     `spacy_mmcot.PromptedTransformer.v1` by. It cannot be trained.
 

@@ -95,8 +95,7 @@ class Row(NamedTuple):
 
 
 class FoundRow(NamedTuple):
-    """An annotated row: the columns that it had, the added columns, and the Doc with the same
-    annotation. A format writes of these what belongs in its files."""
+    """An annotated row: the columns that it had, the added ones, and the Doc, annotated."""
 
     values: dict[str, Any]
     added: dict[str, Any]
@@ -115,26 +114,24 @@ def load_format(format: TableFormat) -> Any:
 
 def detect_format(path: Path) -> TableFormat:
     """The format that a file's suffix names. Raises MMCoTError for any other suffix."""
-    for format in FORMATS:
-        if path.suffix.lower() == f".{format}":
-            return format
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix in FORMATS:
+        return suffix
     raise MMCoTError(Errors.E104.format(path=path, allowed=", ".join(FORMATS)))
 
 
 def list_files(paths: Iterable[Path]) -> list[Path]:
     """The files at the paths; a folder stands for the tables in it, in order of name. Raises
     MMCoTError for a missing path and a folder without a table."""
-    files = []
-    suffixes = {f".{name}" for name in FORMATS}
+    files: list[Path] = []
+    suffixes = [f".{name}" for name in sorted(FORMATS)]
     for path in paths:
         check_exists(path)
-        found = [path]
-        if path.is_dir():
-            inside = sorted(path.rglob("*"))
-            found = [p for p in inside if p.suffix.lower() in suffixes and p.is_file()]
-        if not found:
-            raise MMCoTError(Errors.E741.format(path=path, allowed=", ".join(sorted(suffixes))))
-        files += found
+        inside = sorted(path.rglob("*")) if path.is_dir() else ()
+        found = [p for p in inside if p.suffix.lower() in suffixes and p.is_file()]
+        if path.is_dir() and not found:
+            raise MMCoTError(Errors.E741.format(path=path, allowed=", ".join(suffixes)))
+        files += found or [path]
     return files
 
 
