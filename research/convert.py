@@ -48,7 +48,7 @@ def convert(
         bool,
         typer.Option(
             "--all-concluded",
-            help="Also take rows that --labelled does not name but --conclusions has, as unlabelled.",
+            help="Also take, as unlabelled, rows that --conclusions alone names.",
         ),
     ] = False,
     rewritings: Annotated[
