@@ -18,7 +18,7 @@ import openai
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Pace
-from spacy_mmcot.elicitation.prompts import KINDS, QuestionSettings, render
+from spacy_mmcot.elicitation.prompts import KINDS, QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore, answer_key
 from tests.llm_server import LLMServer, question_id
 
@@ -123,7 +123,7 @@ def _keys(posts: int) -> dict[str, str]:
     keys = {}
     for post in MadePosts(posts):
         for dimension in KINDS:
-            prompt = render(post, dimension)
+            prompt = QuestionSettings().render(post, dimension)
             assert prompt is not None
             key = answer_key(prompt, MODEL, source.parameters(prompt))
             keys[question_id({"model": MODEL, "messages": list(prompt.messages)})] = key
@@ -186,7 +186,7 @@ def _ours(url: str, requests: int) -> float:
 
 
 def _semaphore(url: str, requests: int) -> float:
-    prompts = [render(post, "sentence") for post in MadePosts(requests)]
+    prompts = [QuestionSettings().render(post, "sentence") for post in MadePosts(requests)]
 
     async def run() -> None:
         gate = asyncio.Semaphore(_PEER_WORKERS)
@@ -224,7 +224,7 @@ def _spacy_llm(url: str, requests: int) -> float:
     nlp = spacy.blank("en")
     task = {"@llm_tasks": "spacy.Raw.v1", "template": "{{ text }}", "field": "llm_reply"}
     nlp.add_pipe("llm", config={"task": task, "model": {"@llm_models": _MODEL_NAME}})
-    prompts = [render(post, "sentence") for post in MadePosts(requests)]
+    prompts = [QuestionSettings().render(post, "sentence") for post in MadePosts(requests)]
     texts = ["\n\n".join(m["content"] for m in p.messages) for p in prompts if p is not None]
     started = time.perf_counter()
     for _ in nlp.pipe(texts):

@@ -12,7 +12,7 @@ from spacy_mmcot.types import Split, Task
 
 
 def convert(
-    input: Annotated[Path, typer.Argument(help="Corpus file.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Corpus files.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Posts file to write (.jsonl).")],
     answers_out: Annotated[
         Path | None, typer.Option(help="Recorded answers to write (.jsonl).")
@@ -20,6 +20,17 @@ def convert(
     format: Annotated[FormatName, typer.Option(help="Format of the input.")] = "auto",
     split: Annotated[
         Split | None, typer.Option(help="Split of all posts, instead of their own.")
+    ] = None,
+    only: Annotated[
+        Split | None,
+        typer.Option(help="Leave out posts of other splits; --split applies after it."),
+    ] = None,
+    domain: Annotated[
+        list[str] | None, typer.Option(help="Leave out posts of other domains; repeatable.")
+    ] = None,
+    rename_label: Annotated[
+        list[str] | None,
+        typer.Option(help="OLD=NEW: another name for an entity label; repeatable."),
     ] = None,
     labelled: Annotated[
         Path | None,
@@ -31,8 +42,9 @@ def convert(
     fraction: Annotated[
         float | None,
         typer.Option(
-            help="Share of the train split that stays labelled, such as 0.05. Rows that --labelled "
-            "names come first.",
+            help="Share of the train split that stays labelled, such as 0.05; the rest becomes "
+            "unlabelled. A larger share contains a smaller one. Rows that --labelled names come "
+            "first.",
             show_default=False,
         ),
     ] = None,
@@ -74,8 +86,15 @@ def convert(
     from spacy_mmcot.corpus.formats import make_image_relative, read_corpus
     from spacy_mmcot.corpus.mnre import join_rows
     from spacy_mmcot.corpus.posts import write_posts, write_records
-    from spacy_mmcot.corpus.rows import Findings, label_fraction
+    from spacy_mmcot.corpus.rows import Findings
 
+    from .selection import (
+        label_fraction,
+        parse_renaming,
+        rename_labels,
+        select_domains,
+        select_split,
+    )
     from .side_files import (
         attach_conclusions,
         attach_knowledge,
@@ -85,9 +104,17 @@ def convert(
         split_rows,
     )
 
+    names = parse_renaming(rename_label or [])
     findings = Findings(skip_invalid)
     chosen = None if format == "auto" else format
-    rows = read_corpus([input], findings, format=chosen, split=split, repair_bio=repair_bio)
+    own = None if only else split
+    rows = read_corpus(inputs, findings, format=chosen, split=own, repair_bio=repair_bio)
+    if only:
+        rows = select_split(rows, only, split or only)
+    if domain:
+        rows = select_domains(rows, domain)
+    if names:
+        rows = rename_labels(rows, names)
     if fraction is not None:
         first = read_row_numbers(labelled, rows, findings) if labelled else []
         rows = label_fraction(rows, fraction, seed, first)

@@ -27,6 +27,9 @@ class StudyErrors(metaclass=Catalogue):
         "{path} and the overrides of the plan make no config: {reason}. An override names an "
         "existing section and a key, such as training.dropout."
     )
+    E714 = "--fraction is {received}. Allowed: a number above 0, at most 1, such as 0.05."
+    E715 = "--rename-label {received!r}. Expected: OLD=NEW, such as OTHER=MISC; each OLD once."
+    E716 = "No post is of the domain {received}. Domains of the input: {allowed}."
     E717 = (
         "The change swap needs other names. Give labelled data with --names, or choose other "
         "changes with --change."
@@ -36,3 +39,4 @@ class StudyErrors(metaclass=Catalogue):
         "{path} holds no run of the plan {plan}. Run it first: python -m research run "
         "research/plans/{plan}.yaml CORPUS."
     )
+    E720 = "No post is of the split {split}. Give another --only."

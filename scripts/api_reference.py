@@ -115,9 +115,8 @@ def _entry(name: str, value: Any, registered: bool = False) -> str:
     if isinstance(value, str):
         return _join(f"### {shown}", _fence([f"{name}: str"]), f"`{value!r}` in this version.")
     if name.startswith("mmcot_"):
-        # A factory: its settings, and the description of the component that it makes.
-        described = importlib.import_module(value.__module__).__dict__[_returned(value)]
-        parts = [_fence(_factory_lines(name, value)), *_description(described)]
+        # A component: its settings with the defaults of its factory.
+        parts = [_fence(_factory_lines(name, value)), *_description(value)]
     elif getattr(value, "_is_protocol", False):
         parts = [_fence(_protocol_lines(name, value)), *_description(value)]
     elif inspect.isclass(value) and issubclass(value, Exception):
@@ -134,11 +133,6 @@ def _entry(name: str, value: Any, registered: bool = False) -> str:
 
 def _join(*parts: str) -> str:
     return "\n\n".join(parts) + "\n"
-
-
-def _returned(function: Any) -> str:
-    annotation = inspect.signature(function).return_annotation
-    return annotation.strip("'\"") if isinstance(annotation, str) else annotation.__name__
 
 
 def _without_name(text: str, name: str) -> str:
@@ -186,7 +180,7 @@ def _factory_lines(name: str, factory: Any) -> list[str]:
             if isinstance(default, dict):
                 default = {key: text for key, text in default.items() if key.startswith("@")}
             parameters.append(parameter.replace(default=default))
-    return _layout(name, parameters, None, factory.__globals__)
+    return _layout(name, parameters, None, vars(sys.modules[factory.__module__]))
 
 
 def _signature_lines(value: Any) -> list[str]:

@@ -2,7 +2,7 @@
 load it by name, and find entities and relations in a new sentence: no picture, no knowledge, no
 network, no training data.
 
-    python scripts/smoke_test.py DIST_FOLDER PACKAGE_NAME
+    python scripts/smoke_test.py DIST_FOLDER PACKAGE_NAME TEXT
 
 The new environment finds spaCy and this package where the running one has them; from the wheel
 comes the pipeline.
@@ -17,8 +17,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-OUTPUT = Path("metrics/smoke.json")
-SENTENCE = "Great night at Anfield with Sofia Marchetti, Liverpool was loud"
+OUTPUT = Path("packages/smoke.json")
 
 # Refuses every connection before it imports anything that might ask for one.
 PROGRAM = """
@@ -45,7 +44,7 @@ print(json.dumps({**result, "entities": found, "relations": relations}))
 
 
 def main() -> None:
-    dist, package = Path(sys.argv[1]).resolve(), sys.argv[2]
+    dist, package, sentence = Path(sys.argv[1]).resolve(), *sys.argv[2:]
     wheels = sorted(dist.glob("*.whl"))
     if len(wheels) != 1:
         sys.exit(f"✘ {dist} holds {len(wheels)} wheels, expected one: run the package step again.")
@@ -58,13 +57,13 @@ def main() -> None:
         subprocess.run([*map(str, pip), *offline, str(wheels[0])], check=True, cwd=folder)
         # An empty home: nothing that this machine has cached can help.
         bare = {"PATH": os.environ["PATH"], "HOME": folder, "HF_HUB_OFFLINE": "1"}
-        command = [str(python), "-c", PROGRAM, package, SENTENCE]
+        command = [str(python), "-c", PROGRAM, package, sentence]
         run = subprocess.run(command, cwd=folder, env=bare, capture_output=True, text=True)
     if run.returncode:
         sys.exit(f"✘ The installed pipeline does not run:\n{run.stderr}")
     result = json.loads(run.stdout)
     if not result["entities"]:
-        sys.exit(f"✘ The installed pipeline found no entity in {SENTENCE!r}.")
+        sys.exit(f"✘ The installed pipeline found no entity in {sentence!r}.")
     OUTPUT.parent.mkdir(exist_ok=True)
     OUTPUT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"✔ {package} loads and runs: {result['entities']}, relations: {result['relations']}")

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .corpus.posts import write_posts as write_posts
     from .distillation.entity_teachers import GlinerTeacher as GlinerTeacher
     from .distillation.teach import teach as teach
-    from .elicitation.batches import BatchPace as BatchPace
     from .elicitation.elicit import Money as Money
     from .elicitation.elicit import Result as Result
     from .elicitation.elicit import elicit as elicit
@@ -43,8 +42,8 @@ if TYPE_CHECKING:
     from .elicitation.store import load_answers as load_answers
     from .errors import MMCoTError as MMCoTError
     from .errors import UsageError as UsageError
+    from .evaluation.conclusions import evaluate_conclusions as evaluate_conclusions
     from .evaluation.evaluate import evaluate as evaluate
-    from .model.picture_input import CacheSettings as CacheSettings
     from .model.vision import make_vision_model as make_vision_model
     from .pictures.read import PicturePolicy as PicturePolicy
     from .production.annotate import AnnotateResult as AnnotateResult
@@ -96,7 +95,6 @@ _MODULES = {
     "QuestionSettings": ".elicitation.prompts",
     "Pace": ".elicitation.engine",
     "Money": ".elicitation.elicit",
-    "BatchPace": ".elicitation.batches",
     "AnswerStore": ".elicitation.store",
     "load_answers": ".elicitation.store",
     "Source": ".elicitation.questions",
@@ -109,6 +107,7 @@ _MODULES = {
     "teach": ".distillation.teach",
     "GlinerTeacher": ".distillation.entity_teachers",
     "evaluate": ".evaluation.evaluate",
+    "evaluate_conclusions": ".evaluation.conclusions",
     "annotate": ".production.annotate",
     "AnnotateSettings": ".production.annotate",
     "AnnotateResult": ".production.annotate",
@@ -118,7 +117,6 @@ _MODULES = {
     "PipelineWorker": ".production.worker",
     "Busy": ".production.worker",
     "PicturePolicy": ".pictures.read",
-    "CacheSettings": ".model.picture_input",
     "make_vision_model": ".model.vision",
     "MMCoTError": ".errors",
     "UsageError": ".errors",

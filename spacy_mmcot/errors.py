@@ -127,8 +127,8 @@ class Errors(metaclass=Catalogue):
     )
     E320 = (
         '{path}: no table of prices: {problem}. Expected: one JSON object, {{MODEL: {{"input": '
-        '0.15, "output": 0.6}}, ...}}, prices per million tokens, optionally cached, batch_input, '
-        "batch_cached, batch_output, vision and picture."
+        '0.15, "output": 0.6}}, ...}}, prices per million tokens, optionally cached, '
+        "vision and picture."
     )
     E321 = (
         '--budget needs a price for {model}. Give one with --prices FILE: {{"{model}": {{"input": '
@@ -273,16 +273,8 @@ class Errors(metaclass=Catalogue):
         "{path}: no doc is labelled with what the pipeline predicts ({pipeline}), entities or "
         "relations. Give labelled data, such as the dev or test split."
     )
-    E708 = (
-        "Seen names are entities, but none are scored: {pipeline} on {path}. Use a pipeline that "
-        "finds entities and data labelled with them, or leave out the seen data."
-    )
-    E709 = "{path}: no doc is labelled with entities. Give labelled data as --seen."
     E711 = "{paths}: no post is left to convert. Check the files and the rows left out."
     E712 = "--lang {lang}: unknown to spaCy ({reason}). Give a language code such as en, or xx."
-    E714 = "--fraction is {received}. Allowed: a number above 0, at most 1, such as 0.05."
-    E715 = "--rename-label {received!r}. Expected: OLD=NEW, such as OTHER=MISC; each OLD once."
-    E716 = "No post is of the domain {received}. Domains of the input: {allowed}."
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
     E726 = (
         "{option} {received!r}. Expected: NAME={what}, each name once, such as student={example}."
@@ -352,7 +344,13 @@ class Errors(metaclass=Catalogue):
         "No threshold gives the F1 {target:.4f}: the best is {best:.4f}, at {threshold}. Lower "
         "--target-f, or train or calibrate a better pipeline."
     )
-    E808 = "{path}: the docs number {first} and {second} (from 0) have the id {id!r}. Remove one."
+    E808 = "{path}: two docs have the id {id!r}. Remove one of them from the data."
+    E809 = (
+        "{path}: no labelled doc has a conclusion of the LLM. Elicit the question `conclusion` on "
+        "these posts, and give the answers with --answers."
+    )
+    E810 = "{count} paths are given. Give PIPELINE and DATA, or DATA alone with --answers."
+    E811 = "{option} needs {needed}. Leave it out, or give {needed}."
 
 
 class Warnings(metaclass=Catalogue):

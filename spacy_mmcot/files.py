@@ -114,13 +114,10 @@ def parse_json(text: str) -> Any:
 
 
 @contextmanager
-def replace_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which the block writes and which takes the place of `path`
     when the block ends without an error. A reader of `path` sees the old file or the new one,
-    never a part.
-
-    durable: flush content and name to disk, so that this holds after a power cut too. A cache can
-        do without.
+    never a part, after a power cut too.
 
     Raises MMCoTError where the file cannot be written.
     """
@@ -129,13 +126,11 @@ def replace_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         with catch_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            if durable:
-                _flush(temporary)
+            _flush(temporary)
             os.replace(temporary, path)
-            if durable:
-                # Not every system lets a folder be opened, or flushed.
-                with suppress(OSError):
-                    _flush(path.parent)
+            # Not every system lets a folder be opened, or flushed.
+            with suppress(OSError):
+                _flush(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink()

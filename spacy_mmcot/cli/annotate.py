@@ -34,9 +34,6 @@ def annotate(
     format: Annotated[
         TableFormat | None, typer.Option(help="Of the output; its suffix decides by default")
     ] = None,
-    input_format: Annotated[
-        TableFormat | None, typer.Option(help="Of the inputs; the suffixes decide by default")
-    ] = None,
     text_column: Annotated[str, typer.Option(help="The column with the texts")] = "text",
     id_column: Annotated[str, typer.Option(help="The column with ids, if there is one")] = "id",
     image_column: Annotated[
@@ -80,7 +77,7 @@ def annotate(
     from ..production.tables import ColumnNames
 
     names = ColumnNames(text_column, id_column, image_column, prefix)
-    settings = AnnotateSettings(names, input_format, format, batch_size, chunk)
+    settings = AnnotateSettings(names, format, batch_size, chunk)
     try:
         with show_progress() as on_progress:
             result = run(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .plan import print_table
+from .elicit import print_table
 
 app = typer.Typer(
     help="Export or import a store's answers, or show their cost.", no_args_is_help=True

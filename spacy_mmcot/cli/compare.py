@@ -1,12 +1,14 @@
-"""`compare`: whether one pipeline is better than another on the same docs."""
+"""`compare` and `cascade`: what predictions files say about pipelines on the same docs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ..errors import Errors, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +44,6 @@ def compare(
     them."""
     from rich.console import Console
 
-    from ..errors import Errors, UsageError
     from ..evaluation.compare import compare_files
     from ..files import write_json
 
@@ -51,7 +52,7 @@ def compare(
     if len(pair) > 2 or not baselines or len(baselines) != len(students):
         raise UsageError(Errors.E803.format(baselines=len(baselines), students=len(students)))
     compared = compare_files(baselines, students, resamples=resamples, seed=seed)
-    Console().print(_make_table(compared))
+    Console().print(_make_comparison(compared))
     Console().print(
         f"{resamples} resamples of the docs, seed {seed}. p: the share of resamples in which the "
         "student is not better; two-sided: twice the smaller of the shares in which it is not "
@@ -68,7 +69,7 @@ def compare(
         write_json(json, figures)
 
 
-def _make_table(compared: Mapping[str, Comparison]) -> Table:
+def _make_comparison(compared: Mapping[str, Comparison]) -> Table:
     """A column per task."""
     from rich.table import Table
 
@@ -88,3 +89,123 @@ def _make_table(compared: Mapping[str, Comparison]) -> Table:
         table.add_row("baseline by seed", *(join(c.baseline_by_seed) for c in figures))
         table.add_row("student by seed", *(join(c.student_by_seed) for c in figures))
     return table
+
+
+def cascade(
+    predictions: Annotated[
+        Path, typer.Argument(help="File written by evaluate --predictions, best on the dev split")
+    ],
+    llm_f: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="The LLM's F1 on such docs, as you measured it"),
+    ] = None,
+    llm_predictions: Annotated[
+        Path | None,
+        typer.Option(help="The LLM's predictions on the same docs, in the same format"),
+    ] = None,
+    cost_per_doc: Annotated[
+        float | None, typer.Option(min=0.0, help="Cost of the LLM per doc, in USD")
+    ] = None,
+    target_f: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Choose the threshold that sends the fewest docs and gives this F1. Default: the "
+            "LLM's own, where it is known",
+        ),
+    ] = None,
+    budget_share: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Send as many docs as this share allows"),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Show this threshold")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Also write curve and figures here")
+    ] = None,
+) -> None:
+    """Show the quality of a pipeline on the docs it is confident about, and find the threshold of
+    `doc._.mmcot_confidence` below which docs should be sent to an LLM. F1 is the strict one of
+    entities. The F1 of pipeline and LLM together is known only with --llm-predictions."""
+    from rich.console import Console
+
+    from ..evaluation.cascade import CascadeSettings, plan_cascade
+    from ..files import write_json
+
+    _check_options({"--llm-f": llm_f, "--llm-predictions": llm_predictions})
+    _check_options(
+        {"--target-f": target_f, "--budget-share": budget_share, "--threshold": threshold}
+    )
+    settings = CascadeSettings(target_f, budget_share, threshold, llm_f, cost_per_doc)
+    figures = plan_cascade(predictions, settings, llm_predictions)
+    console = Console()
+    console.print(_make_cascade(figures))
+    console.print(_format_summary(figures))
+    if json is not None:
+        write_json(json, figures)
+    if figures["chosen"] is not None:
+        console.print(_format_choice(figures["chosen"]))
+    elif figures["llm_f"] is not None:
+        console.print("chosen: none, on no share of the docs is the pipeline as good as the LLM")
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(Errors.E804.format(options=" and ".join(given)))
+
+
+def _make_cascade(figures: Mapping[str, Any]) -> Table:
+    from rich.table import Table
+
+    measured, priced = figures["llm_measured"], figures["cost_per_doc"] is not None
+    columns = ["threshold", "sent", "F1 of kept", "kept wrong"]
+    columns += ["F1 with LLM"] if measured else []
+    columns += ["USD/1,000", "saved"] if priced else []
+    table = Table(*columns, title="Cascade: docs below the threshold go to the LLM")
+    for step in figures["steps"]:
+        wrong = "" if step["error_rate"] is None else f"{100 * step['error_rate']:.1f}%"
+        cells = ["all" if step["threshold"] is None else str(step["threshold"])]
+        cells += [f"{100 * step['sent']:.1f}%", _percent(step["f"]), wrong]
+        cells += [_percent(step["cascade_f"])] if measured else []
+        if priced:
+            cells += [f"{step[key]:.2f}" for key in ("cost_per_1000", "saved_per_1000")]
+        table.add_row(*cells)
+    return table
+
+
+def _format_summary(figures: Mapping[str, Any]) -> str:
+    parts = [
+        f"{figures['docs']} docs",
+        f"area under the risk-coverage curve {100 * figures['aurc']:.2f}",
+        f"best possible {100 * figures['aurc_best']:.2f}",
+        f"without order {100 * figures['error_rate']:.2f}",
+    ]
+    if figures["llm_f"] is not None:
+        origin = "measured" if figures["llm_measured"] else "as given"
+        parts.append(f"F1 of the LLM {_percent(figures['llm_f'])} ({origin})")
+    return ", ".join(parts)
+
+
+def _format_choice(chosen: Mapping[str, Any]) -> str:
+    if chosen["threshold"] is None:
+        line = "chosen: send all docs"
+    elif not chosen["sent"]:
+        line = "chosen: send none of these docs"
+    else:
+        line = f"chosen: send docs with doc._.mmcot_confidence < {chosen['threshold']}"
+    line += f": {100 * chosen['sent']:.1f}% of docs, F1 of the kept {_percent(chosen['f'])}"
+    if chosen["cascade_f"] is not None:
+        line += f", with the LLM {_percent(chosen['cascade_f'])}"
+    if chosen["cost_per_1000"] is not None:
+        line += (
+            f", {chosen['cost_per_1000']:.2f} USD per 1,000 docs, "
+            f"{chosen['saved_per_1000']:.2f} saved"
+        )
+    return line
+
+
+def _percent(score: float | None) -> str:
+    return "" if score is None else f"{100 * score:.2f}"

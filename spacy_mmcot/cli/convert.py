@@ -36,26 +36,6 @@ def convert(
     split: Annotated[
         Split | None, typer.Option(help="Split of all posts, instead of their own.")
     ] = None,
-    only: Annotated[
-        Split | None,
-        typer.Option(help="Leave out posts of other splits; --split applies after it."),
-    ] = None,
-    fraction: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the train split that stays labelled, such as 0.05; the rest becomes "
-            "unlabelled. A larger share contains a smaller one.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draw for --fraction.")] = 1,
-    domain: Annotated[
-        list[str] | None, typer.Option(help="Leave out posts of other domains; repeatable.")
-    ] = None,
-    rename_label: Annotated[
-        list[str] | None,
-        typer.Option(help="OLD=NEW: another name for an entity label; repeatable."),
-    ] = None,
     answers: Annotated[
         list[Path] | None,
         typer.Option(
@@ -92,31 +72,23 @@ def convert(
 
     Reads posts and Prodigy's JSON Lines, CoNLL with IMGID lines, MNRE rows, and .spacy files.
     """
-    from ..corpus import rows as corpus
     from ..corpus.formats import make_image_relative, read_corpus
     from ..corpus.mnre import join_rows
     from ..corpus.posts import write_posts, write_records
+    from ..corpus.rows import Findings
 
-    names = corpus.parse_renaming(rename_label or [])
-    findings = corpus.Findings(skip_invalid)
+    findings = Findings(skip_invalid)
     rows = read_corpus(
         inputs,
         findings,
         format=None if format == "auto" else format,
         split=split,
-        only=only,
         repair_bio=repair_bio,
     )
     if not rows:
         for line in findings.describe():
             print(line, file=sys.stderr)
         raise MMCoTError(Errors.E711.format(paths=", ".join(map(str, inputs))))
-    if fraction is not None:
-        rows = corpus.label_fraction(rows, fraction, seed)
-    if domain:
-        rows = corpus.select_domains(rows, domain)
-    if names:
-        rows = corpus.rename_labels(rows, names)
     rows = attach_answers(join_rows(rows, findings), answers or [], task, findings)
 
     if output.suffix == ".jsonl":
@@ -133,8 +105,9 @@ def convert(
 def attach_answers(
     rows: Sequence[Row], paths: Sequence[Path], task: Task, findings: Findings
 ) -> list[Row]:
-    """The rows with the answers about them in the files; the last file's count where several
-    answer one question."""
+    """The rows with the answers about them in the files, conclusions located in the texts; the last
+    file's count where several answer one question."""
+    from ..elicitation.conclusion import locate_conclusion
     from ..elicitation.store import load_answers
     from ..types import merge_answers
 
@@ -143,8 +116,14 @@ def attach_answers(
         found = load_answers(path, task)
         if found and not found.keys() & {row.post.id for row in rows}:
             findings.lose("answers files about none of the posts", str(path))
+        located = {
+            row.post.id: locate_conclusion(found[row.post.id], row.post)
+            for row in rows
+            if row.post.id in found
+        }
         rows = [
-            row._replace(answers=merge_answers(row.answers, found.get(row.post.id))) for row in rows
+            row._replace(answers=merge_answers(row.answers, located.get(row.post.id)))
+            for row in rows
         ]
     return rows
 

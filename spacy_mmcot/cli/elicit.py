@@ -1,39 +1,28 @@
-"""`elicit`: ask an LLM about posts, once, and keep its answers."""
+"""`elicit`: ask an LLM about posts, once, and keep its answers; `plan`: what that will cost."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import astuple, fields
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from ..errors import Errors, MMCoTError, UsageError
-from .plan import (
-    ConfigOption,
-    DimensionOption,
-    ModelOption,
-    PostsFile,
-    PricesOption,
-    SchemeOption,
-    TaskOption,
-    TemperatureOption,
-    TemplatesOption,
-    VisionOption,
-    choose_dimensions,
-    make_questions,
-    print_table,
-)
+from ..types import DIMENSIONS, Post, Task
 
 if TYPE_CHECKING:
-    from ..elicitation.elicit import Result
-    from ..elicitation.questions import Source
+    from ..elicitation.client import OpenAISource
+    from ..elicitation.elicit import ElicitConfig, Result
+    from ..elicitation.prices import Prices
+    from ..elicitation.prompts import QuestionSettings
     from ..elicitation.store import AnswerStore
 
-SourceName = Literal["recorded", "openai", "openai-batch"]
 # Takes the number of questions settled and failed since the last call, and the cost so far.
 ShowProgress = Callable[[int, int, float], None]
 
@@ -41,12 +30,180 @@ _SECONDS_BETWEEN_LINES = 30.0
 _SHOWN = 5
 REJECTED, BUDGET, INTERRUPTED = 3, 4, 130
 
+# typer takes enums for options that repeat, not Literals.
+DimensionChoice = Enum(  # type: ignore[misc]
+    "DimensionChoice", {name: name for name in DIMENSIONS}, type=str
+)
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A project.yml whose vars.elicit says which dimensions, variants and models."
+    ),
+]
+ModelOption = Annotated[str, typer.Option(help="Model, where the config names no other.")]
+TaskOption = Annotated[Task, typer.Option(help="Which prompts to use.")]
+DimensionOption = Annotated[
+    list[DimensionChoice] | None,
+    typer.Option(help="What to ask for; repeat it for several. Default: the config's, or all."),
+]
+VisionOption = Annotated[
+    bool | None,
+    typer.Option(help="Show the model the posts' pictures. Default: from the price table."),
+]
+SchemeOption = Annotated[
+    Path | None,
+    typer.Option(help="scheme.yml: what the texts are, and the labels of the conclusion."),
+]
+TemplatesOption = Annotated[
+    Path | None, typer.Option(help="Folder of your own prompt templates, which go first.")
+]
+TemperatureOption = Annotated[
+    float | None, typer.Option(min=0.0, max=2.0, help="Default: the endpoint's own.")
+]
+PricesOption = Annotated[
+    Path | None,
+    typer.Option(help='Prices, {"MODEL": {"input": 0.15, "output": 0.6}} a million tokens.'),
+]
+UrlOption = Annotated[
+    str | None, typer.Option(help="Endpoint, before OPENAI_BASE_URL; the key is OPENAI_API_KEY.")
+]
+
+
+class PostsFile:
+    """The posts of a file, read again at each iteration: a large file is never in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __iter__(self) -> Iterator[Post]:
+        from ..corpus.posts import iter_posts
+
+        return iter_posts(self.path)
+
+
+def choose_dimensions(config: Path | None, dimension: list[DimensionChoice] | None) -> ElicitConfig:
+    """Those of a project.yml, restricted to the named ones."""
+    from ..elicitation.elicit import ElicitConfig, read_config
+
+    found = ElicitConfig() if config is None else read_config(config)
+    return found.only({choice.value for choice in dimension}) if dimension else found
+
+
+def show_pictures(source: OpenAISource, prices: Prices, chosen: ElicitConfig) -> bool:
+    return prices.all_see(map(source.model_for, chosen.dimensions))
+
+
+def make_questions(
+    chosen: ElicitConfig,
+    task: Task,
+    posts: PostsFile,
+    scheme: Path | None,
+    templates: Path | None,
+    *,
+    shown: bool,
+    named: bool,
+) -> QuestionSettings:
+    """What is asked. shown: whether the model sees the posts' pictures. named: whether the
+    dimensions are the user's own choice; without a scheme no conclusion is asked by default."""
+    from ..elicitation.conclusion import Examples
+    from ..elicitation.prompts import QuestionSettings, check_templates
+    from ..scheme import check_labels, read_scheme
+
+    variants = dict(chosen.variants())
+    if templates is not None:
+        check_templates(templates)
+    known = examples = None
+    if scheme is not None:
+        known = read_scheme(scheme)
+        check_labels(known, posts, scheme)
+        examples = Examples(known, posts)
+    elif named and "conclusion" in variants:
+        raise UsageError(Errors.E324)
+    else:
+        variants.pop("conclusion", None)
+    pictures = posts.path.parent if shown else None
+    return QuestionSettings(
+        task, variants, pictures, known, examples, tuple(chosen.after()), templates
+    )
+
+
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    total: Sequence[object] | None = None,
+    names: int = 1,
+) -> None:
+    """Print a table whose first `names` columns hold names, the others numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for number, heading in enumerate(headings):
+        if number < names:
+            table.add_column(heading, overflow="fold", min_width=6)
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(_show_cell, row))
+    if total is not None:
+        table.add_section()
+        table.add_row(*map(_show_cell, total))
+    Console().print(table)
+
+
+def _show_cell(value: object) -> str:
+    return "?" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def plan(
+    posts: Annotated[Path, typer.Argument(help="Posts file (.jsonl).")],
+    store: Annotated[
+        Path | None, typer.Argument(help="Answers store, whose answers need not be asked for.")
+    ] = None,
+    config: ConfigOption = None,
+    model: ModelOption = "gpt-4o-mini",
+    task: TaskOption = "ner",
+    dimension: DimensionOption = None,
+    vision: VisionOption = None,
+    scheme: SchemeOption = None,
+    templates: TemplatesOption = None,
+    temperature: TemperatureOption = None,
+    prices: PricesOption = None,
+) -> None:
+    """Requests, tokens and cost per dimension, before anything is asked."""
+    from ..elicitation.client import OpenAISettings, OpenAISource
+    from ..elicitation.elicit import plan as make_plan
+    from ..elicitation.elicit import sum_plan
+    from ..elicitation.prices import Prices
+    from ..elicitation.store import AnswerStore
+
+    chosen, known, rows = choose_dimensions(config, dimension), Prices(prices), PostsFile(posts)
+    # Nothing is sent, so any key and address will do.
+    url, key = "https://localhost/v1", "plan"
+    source = OpenAISource(OpenAISettings(model, chosen.models(), url, key, temperature=temperature))
+    shown = show_pictures(source, known, chosen) if vision is None else vision
+    named = bool(config or dimension)
+    questions = make_questions(chosen, task, rows, scheme, templates, shown=shown, named=named)
+    there = store if store is not None and store.exists() else None
+    with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
+        planned = make_plan(rows, source, known, questions, answers)
+    total = sum_plan(planned.values())
+    counts = ("requests", "there", "n/a", "input", "cached", "output", "cost", "batch")
+    table = [(name, *astuple(row)) for name, row in planned.items()]
+    print_table(("dimension", "model", *counts), table, ("all", *astuple(total)), names=2)
+    print("Input tokens are estimated from the length of the texts; cached ones are among them.")
+    if there and "conclusion" in planned and planned["conclusion"].requests:
+        print("Conclusions are asked anew where the scheme or the examples have changed.")
+    if total.cost is None:
+        print("Some models have no price: name a table with --prices.")
+
 
 def elicit(
     posts: Annotated[Path, typer.Argument(help="Posts file (.jsonl).")],
     store: Annotated[Path, typer.Argument(help="Answers store (.sqlite), made or added to.")],
     source: Annotated[
-        SourceName,
+        Literal["recorded", "openai", "openai-batch"],
         typer.Option(help="A recorded file, an OpenAI-compatible API, or its Batch API."),
     ] = "recorded",
     recorded: Annotated[
@@ -57,10 +214,7 @@ def elicit(
     task: TaskOption = "ner",
     dimension: DimensionOption = None,
     vision: VisionOption = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(help="Endpoint, before OPENAI_BASE_URL; the key is OPENAI_API_KEY."),
-    ] = None,
+    base_url: UrlOption = None,
     insecure: Annotated[
         bool,
         typer.Option("--insecure", help="Allow an endpoint that is neither https nor loopback."),
@@ -70,7 +224,6 @@ def elicit(
     temperature: TemperatureOption = None,
     workers: Annotated[int, typer.Option(min=1, max=1000, help="Questions in flight.")] = 8,
     rpm: Annotated[float | None, typer.Option(min=0.1, help="Most requests a minute.")] = None,
-    tpm: Annotated[float | None, typer.Option(min=1, help="Most tokens a minute.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 60.0,
     run_timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds for the whole run.")
@@ -93,9 +246,7 @@ def elicit(
     threshold: Annotated[
         float,
         typer.Option(
-            min=0,
-            max=1,
-            help="Exit code 3 above this share of rejected or missing answers.",
+            min=0, max=1, help="Exit code 3 above this share of rejected or missing answers."
         ),
     ] = 0.05,
     failures: Annotated[
@@ -108,7 +259,6 @@ def elicit(
     Exit codes: 0 done, 1 stopped by an error, 2 wrong usage, 3 finished with too many rejected or
     missing answers, 4 budget reached, 130 Ctrl-C.
     """
-    from ..elicitation.batches import BatchPace
     from ..elicitation.client import OpenAISettings, OpenAISource
     from ..elicitation.elicit import Money
     from ..elicitation.elicit import elicit as ask
@@ -121,11 +271,10 @@ def elicit(
             _list_failures(opened)
         return
     chosen, money = choose_dimensions(config, dimension), Money(Prices(prices), budget)
-    variants = chosen.variants()
     if source == "recorded":
         if recorded is None:
             raise UsageError(Errors.E730)
-        answerer: Source = RecordedSource(recorded)
+        answerer: OpenAISource | RecordedSource = RecordedSource(recorded)
         shown = False
     else:
         settings = OpenAISettings(
@@ -133,14 +282,12 @@ def elicit(
         )
         try:
             answerer = OpenAISource(settings, source)
-            money.check_prices(map(answerer.model_for, variants))
+            money.check_prices(map(answerer.model_for, chosen.dimensions))
         except MMCoTError as error:
             raise UsageError(str(error)) from None
-        models = map(answerer.model_for, variants)
-        shown = money.prices.all_see(models) if vision is None else vision
-    batches = BatchPace(batch_size, tries, batch_poll, run_timeout)
-    rows = PostsFile(posts)
-    named = bool(config or dimension)
+        shown = show_pictures(answerer, money.prices, chosen) if vision is None else vision
+    pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
+    rows, named = PostsFile(posts), bool(config or dimension)
     questions = make_questions(chosen, task, rows, scheme, templates, shown=shown, named=named)
     # A broken row is an error before the first question, not after the last good row.
     total = sum(1 for _ in rows) * len(questions.list_questions())
@@ -148,11 +295,7 @@ def elicit(
         try:
             with _show_progress(total, answerer.paid) as show:
                 result = ask(
-                    *(rows, opened, answerer, questions),
-                    pace=Pace(workers, rpm, tpm, tries, patience, run_timeout),
-                    money=money,
-                    batches=batches if source == "openai-batch" else None,
-                    on_progress=show,
+                    rows, opened, answerer, questions, pace=pace, money=money, on_progress=show
                 )
         except KeyboardInterrupt:
             _stop(store)
@@ -169,7 +312,7 @@ def elicit(
         raise typer.Exit(REJECTED)
 
 
-def _stop(store: Path) -> None:
+def _stop(store: Path) -> NoReturn:
     print(f"Stopped. What was answered is in {store}: run the command again to go on.")
     raise typer.Exit(INTERRUPTED)
 
@@ -213,25 +356,21 @@ def _list_failures(store: AnswerStore) -> None:
 
 
 def _print_summary(result: Result, store: AnswerStore, paid: bool) -> None:
-    from dataclasses import astuple, fields
-
     from ..elicitation.claims import read_total_spend
-    from ..elicitation.questions import Counts
 
     report, total = result.report, result.report.total()
     short = {"already_there": "there", "not_applicable": "n/a"}
     print_table(
-        ["dimension", *(short.get(field.name, field.name) for field in fields(Counts))],
+        ["dimension", *(short.get(field.name, field.name) for field in fields(total))],
         [(name, *astuple(counts)) for name, counts in report.counts.items()],
         ("all", *astuple(total)),
     )
     shown = min(_SHOWN, total.rejected)
     for answer in store.rejected()[-shown:] if shown else []:
         print(f"rejected: {answer.post_id} {answer.dimension}: {answer.reason}")
-    for reason, count in report.unanswered.most_common(_SHOWN):
-        print(f"unanswered: {count}: {reason}")
-    for what, count in report.dropped.most_common(_SHOWN):
-        print(f"dropped: {count}: {what}")
+    for what, counts in (("unanswered", report.unanswered), ("dropped", report.dropped)):
+        for reason, count in counts.most_common(_SHOWN):
+            print(f"{what}: {count}: {reason}")
     if report.captions_only:
         print(f"captions only: {report.captions_only} posts whose picture could not be read")
     if paid:

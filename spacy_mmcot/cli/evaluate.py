@@ -1,22 +1,46 @@
-"""`evaluate`: the metrics of one pipeline on one corpus, as tables and as JSON."""
+"""`evaluate`: the metrics of a pipeline, or of an LLM's conclusions, as tables and as JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..types import Pictures
+from ..errors import Errors, UsageError
+from ..types import Pictures, Task
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def evaluate(
-    pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")],
-    data: Annotated[
-        Path, typer.Argument(help=".spacy file or folder with gold entities or relations")
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[PIPELINE] DATA",
+            help="Trained pipeline, a folder or a package, then a .spacy file or folder with gold "
+            "entities or relations. With --answers there is no pipeline.",
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the metrics as JSON")
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            help="Score the conclusions of an LLM in this answers store (.sqlite) or recorded "
+            "answers (.jsonl), joined to the docs by id"
+        ),
+    ] = None,
+    task: Annotated[Task, typer.Option(help="Which answers of a store")] = "ner",
+    disagreements: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --answers: write where conclusion and gold differ, a JSON line each, what "
+            "the LLM is sure of first. Often the label is wrong."
+        ),
     ] = None,
     knowledge: Annotated[
         bool, typer.Option(help="Give the docs' knowledge to the pipeline (for teachers)")
@@ -25,14 +49,6 @@ def evaluate(
         Pictures,
         typer.Option(help="The docs' pictures given to the pipeline; shuffled: another doc's"),
     ] = "none",
-    seen: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Score names that are labelled in these .spacy files or folders, such as the "
-            "train split, apart from new names; repeatable",
-            show_default=False,
-        ),
-    ] = None,
     confusion: Annotated[
         bool, typer.Option("--confusion", help="Show which labels are confused")
     ] = False,
@@ -47,33 +63,177 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, by boundaries
-    alone and by overlap, with calibration; relations on gold mentions and end to end; each per
+    """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, with
+    calibration; relations on gold mentions and end to end; each per
     label. A pipeline that finds relations but no entities is given the gold ones. Pictures are not
-    used unless --pictures is set; shuffled or black ones show what real ones contribute."""
+    used unless --pictures is set; shuffled or black ones show what real ones contribute.
+
+    With --answers the LLM is scored instead, on the docs that it has a conclusion on: what it is
+    sure of (high) and what it is not (medium, low) also apart. Docs that were shown to it as
+    examples should not be in DATA."""
     from rich.console import Console
 
     from ..corpus.docbin import read_all_docs
-    from ..evaluation.evaluate import evaluate as evaluate_docs
-    from ..evaluation.evaluate import read_seen_docs
     from ..files import write_json
-    from ..production.pipelines import load_pipeline
-    from .evaluate_tables import format_lines, make_tables
 
-    nlp = load_pipeline(pipeline)
-    metrics = evaluate_docs(
-        nlp,
-        read_all_docs(data, nlp.vocab),
-        knowledge=knowledge,
-        pictures=pictures,
-        seen=read_seen_docs(seen) if seen else None,
-        predictions=predictions,
-        source=data,
-    )
+    *pipelines, data = paths
+    if len(pipelines) != (answers is None):
+        raise UsageError(Errors.E810.format(count=len(paths)))
+    if answers is None:
+        from ..evaluation.evaluate import evaluate as evaluate_docs
+        from ..production.pipelines import load_pipeline
+
+        if disagreements is not None:
+            raise UsageError(Errors.E811.format(option="--disagreements", needed="--answers"))
+        nlp = load_pipeline(pipelines[0])
+        metrics = evaluate_docs(
+            nlp,
+            read_all_docs(Path(data), nlp.vocab),
+            knowledge=knowledge,
+            pictures=pictures,
+            predictions=predictions,
+            source=data,
+        )
+    else:
+        from spacy.vocab import Vocab
+
+        from ..elicitation.store import load_answers
+        from ..evaluation.conclusions import attach_conclusions, evaluate_conclusions
+
+        options = {"--knowledge": knowledge, "--reliability": reliability}
+        for option, given in {**options, "--pictures": pictures != "none"}.items():
+            if given:
+                raise UsageError(Errors.E811.format(option=option, needed="a pipeline"))
+        metrics = evaluate_conclusions(
+            attach_conclusions(read_all_docs(Path(data), Vocab()), load_answers(answers, task)),
+            predictions=predictions,
+            disagreements=disagreements,
+            source=data,
+        )
     console = Console()
-    for table in make_tables(metrics, confusion=confusion, reliability=reliability):
+    for table in _make_tables(metrics, confusion, reliability):
         console.print(table)
-    for line in format_lines(metrics):
-        console.print(line)
+    console.print(_format_summary(metrics))
     if output is not None:
         write_json(output, metrics)
+
+
+def _make_tables(metrics: dict[str, Any], confusion: bool, reliability: bool) -> Iterable[Table]:
+    """The scores of entities and relations, as far as there are any, and the tables asked for."""
+    if "ents_f" in metrics:
+        more = {"seqeval": {key: metrics[f"seqeval_{key}"] for key in "prf"}}
+        yield _make_scores("Entities (strict)", metrics, "ents", more)
+    pairs: Mapping[str, Mapping[str, int]] = metrics.get("rel_confusion") or {}
+    if "rel_f" in metrics:
+        support = {label: sum(row.values()) for label, row in pairs.items()}
+        macro = {"macro": {"f": metrics["rel_macro_f"]}}
+        yield _make_scores("Relations on gold mentions", metrics, "rel", macro, support)
+    if "rel_e2e_f" in metrics:
+        yield _make_scores("Relations end to end", metrics, "rel_e2e")
+    for title, prefix in (("Entities", "ents"), ("Relations on gold mentions", "rel")):
+        if f"{prefix}_sure_f" in metrics:
+            yield _make_sureness(f"{title}, by the LLM's sureness", metrics, prefix)
+    if confusion and metrics.get("ents_confusion"):
+        yield _make_confusion("Confusion of entities", metrics["ents_confusion"])
+    if confusion and pairs:
+        yield _make_confusion("Confusion of relations", pairs)
+    if reliability and "ents_f" in metrics:
+        yield _make_reliability("Reliability of mentions", metrics["ents_reliability"])
+        yield _make_reliability("Reliability of docs", metrics["docs_reliability"])
+
+
+def _make_scores(
+    title: str,
+    metrics: Mapping[str, Any],
+    prefix: str,
+    more: Mapping[str, Mapping[str, float]] | None = None,
+    support: Mapping[str, int] | None = None,
+) -> Table:
+    """P, R and F in percent: all, each label, and the rows of `more`; with `support`, the number of
+    gold items of each label too."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("", "P", "R", "F", *(["gold"] if support is not None else []), title=title)
+    rows: list[tuple[str, Mapping[str, float]]]
+    rows = [("all", {key: metrics[f"{prefix}_{key}"] for key in "prf"})]
+    rows += sorted((metrics[f"{prefix}_per_type"] or {}).items())
+    rows += (more or {}).items()
+    for name, row in rows:
+        cells = [f"{100 * (row[key] or 0.0):.2f}" if key in row else "" for key in "prf"]
+        gold = str((support or {}).get(name, ""))
+        table.add_row(escape(name), *cells, *([gold] if support is not None else []))
+    return table
+
+
+def _make_sureness(title: str, metrics: Mapping[str, Any], prefix: str) -> Table:
+    """Number, P and R in percent of what the LLM is sure of and of what it is not."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    groups = (f"{prefix}_sure", f"{prefix}_unsure")
+    rows = {"all": [{key: metrics[f"{name}_{key}"] for key in "npr"} for name in groups]}
+    by_label = [metrics[f"{name}_per_type"] for name in groups]
+    for label in sorted(set().union(*by_label)):
+        rows[label] = [scores.get(label, {"n": 0}) for scores in by_label]
+    table = Table("", "sure", "P", "R", "not sure", "P", "R", title=title)
+    for label, scores in rows.items():
+        cells = [(f"{100 * s[key]:.2f}" if s["n"] else "" for key in "pr") for s in scores]
+        table.add_row(escape(label), str(scores[0]["n"]), *cells[0], str(scores[1]["n"]), *cells[1])
+    return table
+
+
+def _make_confusion(title: str, pairs: Mapping[str, Mapping[str, int]]) -> Table:
+    """A row for each gold label, a column for each predicted one, "None" last. Column headings are
+    the rows' numbers: two dozen labels do not fit across a terminal."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ..types import NO_RELATION
+
+    predicted = {label for row in pairs.values() for label in row}
+    labels = sorted(predicted.union(pairs), key=lambda label: (label == NO_RELATION, label))
+    heads = {label: label if label == NO_RELATION else str(i) for i, label in enumerate(labels, 1)}
+    columns = [label for label in labels if label in predicted]
+    table = Table("gold", "", title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.min_width = len(title)  # rich wraps a title at the width of its table
+    for label in columns:
+        table.add_column(heads[label], justify="right", no_wrap=True)
+    for label in labels:
+        row = pairs.get(label, {})
+        number = "" if label == NO_RELATION else heads[label]
+        table.add_row(escape(label), number, *(str(row.get(column, "·")) for column in columns))
+    return table
+
+
+def _make_reliability(title: str, curve: Iterable[Mapping[str, Any]]) -> Table:
+    """The bins that are not empty."""
+    from rich.table import Table
+
+    table = Table("score", "number", "mean score", "right", title=title)
+    for row in curve:
+        if row["n"]:
+            shares = (f"{100 * row[key]:.1f}%" for key in ("score", "right"))
+            table.add_row(f"{row['low']:.1f} to {row['high']:.1f}", str(row["n"]), *shares)
+    return table
+
+
+def _format_summary(metrics: Mapping[str, Any]) -> str:
+    parts = [f"{metrics['docs']} docs"]
+    if metrics.get("rel_false_positives") is not None:
+        share = metrics["rel_false_positives"]
+        parts.append(f"{share:.1f} false relations per 100 unrelated pairs")
+    if "docs_with_conclusion" in metrics:
+        return ", ".join([*parts, f"{metrics['docs_with_conclusion']} with a conclusion"])
+    training = metrics["training"] or {}
+    parts.append(f"{metrics['words_per_second']} words/s")
+    if "ents_ece" in metrics:
+        parts.append(f"calibration error {100 * metrics['ents_ece']:.2f}")
+    if metrics["pictures"] != "none":
+        parts.append(f"{metrics['pictures']} pictures on {metrics['docs_with_picture']}")
+    parts.append(f"model {metrics['model_mb']} MB")
+    parts.append(
+        f"trained in {training.get('seconds', '?')} s ({training.get('steps', '?')} steps)"
+    )
+    return ", ".join(parts)

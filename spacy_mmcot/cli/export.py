@@ -15,10 +15,6 @@ def export(
         Literal["fp32", "int8"],
         typer.Option(help="Of the encoder's linear layers: int8 is fast, fp32 exact"),
     ] = "int8",
-    threads: Annotated[
-        int,
-        typer.Option(min=0, help="Parts of a batch that run at once; 0 for torch's threads"),
-    ] = 0,
 ) -> None:
     """Write a pipeline whose encoder runs on ONNX Runtime, for fast prediction on a CPU.
 
@@ -35,7 +31,7 @@ def export(
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise MMCoTError(Errors.E442.format(purpose="Exporting", package=package)) from None
-    nlp = export_pipeline(load_pipeline(pipeline), precision, threads)
+    nlp = export_pipeline(load_pipeline(pipeline), precision)
     with catch_write_errors(output):
         nlp.to_disk(output)
     print(f"Exported as {precision}: {output}")

@@ -19,13 +19,11 @@ from . import answers
 from .annotate import annotate
 from .augment import augment
 from .calibrate import calibrate
-from .cascade import cascade
-from .compare import compare
+from .compare import cascade, compare
 from .convert import convert
-from .elicit import elicit
+from .elicit import elicit, plan
 from .evaluate import evaluate
 from .export import export
-from .plan import plan
 from .report import report
 from .scheme import scheme
 from .teach import teach

@@ -54,14 +54,19 @@ def report(
 ) -> None:
     """Write a page to OUTPUT that needs no network: scores and their differences, plots, and every
     doc with its labels, each pipeline's findings, its attention on the picture, and the LLM's
-    knowledge. The docs with the most errors come first."""
+    knowledge. Where docs hold conclusions, the LLM stands beside the pipelines. The docs with the
+    most errors come first."""
     from ..errors import Errors, UsageError
     from ..files import check_exists, replace_file
     from ..production.pipelines import load_pipeline
-    from ..report.build import ReportSettings, build_report
+    from ..report.build import LLM, ReportSettings, build_report
 
-    sources = _parse_names("--pipeline", "FOLDER", "training/student/model-best", pipeline or [])
-    files = _parse_names("--predictions", "FILE", "student.jsonl", predictions or [], sources)
+    sources = _parse_names(
+        "--pipeline", "FOLDER", "training/student/model-best", pipeline or [], {LLM}
+    )
+    files = _parse_names(
+        "--predictions", "FILE", "student.jsonl", predictions or [], {LLM, *sources}
+    )
     for name in with_knowledge or []:
         if name not in sources:
             allowed = ", ".join(sources) or "none, as no --pipeline is given"
@@ -88,7 +93,7 @@ def report(
 
 
 def _parse_names(
-    option: str, what: str, example: str, given: list[str], taken: Collection[str] = ()
+    option: str, what: str, example: str, given: list[str], taken: Collection[str]
 ) -> dict[str, str]:
     """NAME=VALUE options by name. Raises UsageError for another form and a name given twice."""
     from ..errors import Errors, UsageError

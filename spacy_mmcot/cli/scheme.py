@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .plan import PostsFile
+from .elicit import PostsFile, UrlOption
 
 
 def scheme(
@@ -19,10 +19,7 @@ def scheme(
     ] = "texts",
     ask: Annotated[bool, typer.Option("--ask", help="Have an LLM write the definitions.")] = False,
     model: Annotated[str, typer.Option(help="The LLM to ask.")] = "gpt-4o-mini",
-    base_url: Annotated[
-        str | None,
-        typer.Option(help="Endpoint, before OPENAI_BASE_URL; the key is OPENAI_API_KEY."),
-    ] = None,
+    base_url: UrlOption = None,
 ) -> None:
     """Draft a label scheme from labelled POSTS: labels with their counts and typical mentions,
     relations with the types of head and tail. Read it through, and say in your own words what each

@@ -1,5 +1,6 @@
 """`mmcot_ner`: entities from a distilled tagger."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -11,12 +12,11 @@ from spacy.attrs import ENT_IOB, ENT_TYPE
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
-from spacy.vocab import Vocab
 from thinc.api import Model, torch2xp, xp2torch
 
 from ..corpus.extensions import register
 from ..distillation.losses import Losses, tag_losses
-from ..distillation.soft_labels import get_soft_labels, get_soft_tags
+from ..distillation.soft_labels import get_soft_labels, get_soft_tags, list_tags
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states
 from ..model.crf import (
@@ -61,33 +61,6 @@ class Mentions(list[Mention]):
         self.probability = probability
 
 
-@Language.factory(
-    "mmcot_ner",
-    assigns=[
-        *("doc.ents", "token.ent_iob", "token.ent_type"),
-        *("span._.mmcot_score", "doc._.mmcot_confidence"),
-    ],
-    default_config={
-        "model": DEFAULT_MODEL,
-        "overwrite": False,
-        "soft_weight": 4.0,
-        "scorer": {"@scorers": "spacy_mmcot.ner_scorer.v1"},
-    },
-    default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
-)
-def make_ner(
-    nlp: Language,
-    name: str,
-    model: Model[list[Doc], TagScores],
-    overwrite: bool,
-    soft_weight: float,
-    scorer: Callable | None,
-) -> "MMCoTNER":
-    return MMCoTNER(
-        nlp.vocab, model, name, overwrite=overwrite, soft_weight=soft_weight, scorer=scorer
-    )
-
-
 class MMCoTNER(DistilledPipe):
     """Finds entities: the best legal BIO sequence of each Doc. Each mention and the whole sequence
     have their exact probability.
@@ -102,16 +75,15 @@ class MMCoTNER(DistilledPipe):
 
     def __init__(
         self,
-        vocab: Vocab,
-        model: Model[list[Doc], TagScores],
+        nlp: Language,
         name: str,
-        *,
+        model: Model[list[Doc], TagScores],
         overwrite: bool,
         soft_weight: float,
         scorer: Callable | None,
     ):
         register()
-        self.vocab = vocab
+        self.vocab = nlp.vocab
         self.model = model
         self.name = name
         self.overwrite = overwrite
@@ -127,7 +99,7 @@ class MMCoTNER(DistilledPipe):
     @property
     def tags(self) -> list[str]:
         """The BIO tags in the order of the model's scores."""
-        return ["O", *(f"{prefix}-{label}" for label in self.labels for prefix in "BI")]
+        return list_tags(self.labels)
 
     @property
     def is_initialized(self) -> bool:
@@ -214,11 +186,9 @@ class MMCoTNER(DistilledPipe):
         """The weighted loss of a batch, and its gradient in the shape of the scores."""
         emissions = [xp2torch(array, requires_grad=True) for array in scores.emissions]
         transitions = xp2torch(scores.transitions, requires_grad=True)
-        pairs = zip(examples, emissions, strict=True)
-        filled = [(example, array) for example, array in pairs if len(example.predicted)]
-        losses = self.compute_losses(
-            [example for example, _ in filled], [array for _, array in filled], transitions
-        )
+        filled = [eg for eg in examples if len(eg.predicted)]
+        arrays = [array for array in emissions if len(array)]
+        losses = self.compute_losses(filled, arrays, transitions)
         total = losses.gold + self.soft_weight * losses.soft
         total.backward()
         gradient = TagScores([_gradient(array) for array in emissions], _gradient(transitions))
@@ -278,39 +248,48 @@ class MMCoTNER(DistilledPipe):
     def _score_tags(self, docs: Sequence[Doc]) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
         """Emissions, (tokens, tags), of each Doc that has a token, by its index, and transitions,
         (tags + 1, tags + 1); both divided by the temperature."""
-        filled = [i for i, doc in enumerate(docs) if len(doc)]
+        filled = {i: doc for i, doc in enumerate(docs) if len(doc)}
         if not filled:
             return {}, torch.empty(0)
-        read = [docs[i] for i in filled]
         self.check_initialized()
-        check_states(self.model, read, self.name)
-        scores = self.model.predict(read)
+        check_states(self.model, filled.values(), self.name)
+        scores = self.model.predict(list(filled.values()))
         temperature = self.cfg["temperature"]
         flat = xp2torch(self.model.ops.xp.concatenate(scores.emissions)) / temperature
-        emissions = flat.split([len(doc) for doc in read])
+        emissions = flat.split(list(map(len, filled.values())))
         return dict(zip(filled, emissions, strict=True)), xp2torch(scores.transitions) / temperature
 
 
+make_ner = Language.factory(
+    "mmcot_ner",
+    func=MMCoTNER,
+    assigns=[
+        *("doc.ents", "token.ent_iob", "token.ent_type"),
+        *("span._.mmcot_score", "doc._.mmcot_confidence"),
+    ],
+    default_config={
+        "model": DEFAULT_MODEL,
+        "overwrite": False,
+        "soft_weight": 4.0,
+        "scorer": {"@scorers": "spacy_mmcot.ner_scorer.v1"},
+    },
+    default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
+)
+
+
 def _find_labels(examples: Iterable[Example]) -> set[str]:
-    labels: set[str] = set()
-    for example in examples:
-        labels.update(ent.label_ for ent in example.reference.ents)
-        labels.update(tag[2:] for tag in get_soft_tags(example.reference) if tag != "O")
-    return labels
+    docs = [example.reference for example in examples]
+    tags = {tag for doc in docs for tag in get_soft_tags(doc)}
+    return {ent.label_ for doc in docs for ent in doc.ents} | {tag[2:] for tag in tags - {"O"}}
 
 
 def _find_spans(path: Sequence[int]) -> list[tuple[int, int, int]]:
     """(start, end, label index) of the mentions in a legal path. Tag 0 is O, then each label's B
     and I."""
-    spans = []
-    start: int | None = None
-    for token, tag in enumerate([*path, 0]):
-        if start is not None and (tag == 0 or tag % 2):
-            spans.append((start, token, (path[start] - 1) // 2))
-            start = None
-        if tag % 2:
-            start = token
-    return spans
+    starts = [token for token, tag in enumerate(path) if tag % 2]
+    # Where a mention may end: at O and at each B.
+    stops = [token for token, tag in enumerate([*path, 0]) if tag == 0 or tag % 2]
+    return [(i, stops[bisect_right(stops, i)], (path[i] - 1) // 2) for i in starts]
 
 
 def _pad_batches(
@@ -319,7 +298,7 @@ def _pad_batches(
     """Batches of Docs of similar length: their indexes, emissions padded to (docs, tokens, tags),
     and lengths (docs,). emissions: (tokens, tags) of each Doc by its index."""
     filled = list(emissions)
-    for group in group_by_length([len(array) for array in emissions.values()], MAX_PADDED):
+    for group in group_by_length(list(map(len, emissions.values())), MAX_PADDED):
         indexes = [filled[row] for row in group]
         arrays = [emissions[i] for i in indexes]
         padded = torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True)

@@ -14,7 +14,7 @@ from ..distillation.soft_labels import SoftRelations
 from ..errors import Errors, MMCoTError
 from ..model.pair_classifier import DocPairs
 from ..types import RELATIONS_KEY
-from .pairs import get_mention_offsets
+from .pairs import get_pair_offsets
 
 UNJUDGED = -1
 
@@ -65,10 +65,8 @@ def match_gold(
     pairs = get_pairs(reference)
     judged = {(h.start_char, h.end_char, t.start_char, t.end_char) for h, t in pairs or ()}
     gold_mentions = {(ent.start_char, ent.end_char) for ent in reference.ents}
-    offsets = get_mention_offsets(entry)
-    for i, (head, tail) in enumerate(entry.pairs.tolist()):
-        pair = (*offsets[head], *offsets[tail])
-        between_gold = offsets[head] in gold_mentions and offsets[tail] in gold_mentions
+    for i, pair in enumerate(get_pair_offsets(entry)):
+        between_gold = pair[:2] in gold_mentions and pair[2:] in gold_mentions
         if pairs is None or pair in judged or not between_gold:
             gold[i] = related.get(pair, 0)
     return gold
@@ -82,11 +80,10 @@ def match_soft(
     probabilities = numpy.zeros((len(entry.pairs), 1 + n_labels), dtype="float32")
     has_soft = numpy.zeros(len(entry.pairs), dtype=bool)
     if soft is not None:
-        rows, offsets = soft.index_rows(), get_mention_offsets(entry)
-        for i, (head, tail) in enumerate(entry.pairs.tolist()):
-            row = rows.get((*offsets[head], *offsets[tail]))
-            if row is not None:
-                probabilities[i] = soft.probabilities[row]
+        rows = soft.index_rows()
+        for i, pair in enumerate(get_pair_offsets(entry)):
+            if pair in rows:
+                probabilities[i] = soft.probabilities[rows[pair]]
                 has_soft[i] = True
     return probabilities, has_soft
 

@@ -3,7 +3,6 @@ same text. Docs of one text may differ in their tokens, so mentions are matched 
 
 from __future__ import annotations
 
-import functools
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -18,10 +17,6 @@ from ..model.pair_classifier import DocPairs
 
 # (start token, end token, label), end exclusive
 MentionSpan = tuple[int, int, str]
-
-# Nearly all Docs have at most this many mentions, each near every other: the arrays of all their
-# pairs are cached, at most 16 kB for each number of mentions.
-MAX_CACHED_MENTIONS = 32
 
 
 def find_candidates(doc: Doc, max_distance: int, max_pairs: int) -> tuple[DocPairs, int]:
@@ -52,18 +47,16 @@ def _find_near_pairs(
     Mentions are sorted and disjoint. Of more than `max_pairs` only the nearer are made, but at
     least `max_pairs`."""
     n = len(mentions)
-    all_near = n < 2 or mentions[-1][0] - mentions[0][1] <= max_distance
-    if n < 2 or (n <= MAX_CACHED_MENTIONS and n * (n - 1) <= max_pairs and all_near):
-        return _list_all_pairs(n), n * (n - 1)
-    starts = numpy.array([start for start, _, _ in mentions], dtype="int64")
-    ends = numpy.array([end for _, end, _ in mentions], dtype="int64")
+    if n < 2:
+        return numpy.zeros((0, 2), dtype="int64"), 0
+    starts, ends = numpy.array([mention[:2] for mention in mentions], dtype="int64").T
 
     def count_after(distance: int) -> NDArray[numpy.int64]:
         """(mentions,): how many mentions follow each one within the distance."""
         last = numpy.searchsorted(starts, ends + distance, side="right")
         return numpy.maximum(last - numpy.arange(n) - 1, 0)
 
-    distance = min(max_distance, int(ends.max(initial=0)))
+    distance = min(max_distance, int(ends[-1]))
     after = count_after(distance)
     n_near = 2 * int(after.sum())
     if n_near > max_pairs:
@@ -73,21 +66,8 @@ def _find_near_pairs(
         after = count_after(nearer)
     left = numpy.repeat(numpy.arange(n), after)
     right = left + 1 + numpy.arange(len(left)) - numpy.repeat(numpy.cumsum(after) - after, after)
-    return _add_reverse(left, right), n_near
-
-
-@functools.cache
-def _list_all_pairs(n_mentions: int) -> NDArray[numpy.int64]:
-    """(pairs, 2): every ordered pair, in the order of `_find_near_pairs`. All Docs share it."""
-    pairs = _add_reverse(*numpy.triu_indices(n_mentions, k=1))
-    pairs.flags.writeable = False
-    return pairs
-
-
-def _add_reverse(left: NDArray, right: NDArray) -> NDArray[numpy.int64]:
-    """(2 * pairs, 2): each pair, followed by the same with head and tail exchanged. Both arguments:
-    (pairs,)."""
-    return numpy.stack([left, right, right, left], axis=1).reshape(-1, 2).astype("int64")
+    # Each pair, followed by the same with head and tail exchanged.
+    return numpy.stack([left, right, right, left], axis=1).reshape(-1, 2), n_near
 
 
 def _measure_gaps(mentions: Sequence[MentionSpan], pairs: NDArray) -> NDArray[numpy.int64]:
@@ -109,16 +89,18 @@ def get_mention_offsets(entry: DocPairs) -> list[tuple[int, int]]:
     return [to_characters(entry.doc, start, end) for start, end, _ in entry.mentions]
 
 
+def get_pair_offsets(entry: DocPairs) -> list[tuple[int, int, int, int]]:
+    """The character offsets of each pair's head and tail, ends exclusive."""
+    offsets = get_mention_offsets(entry)
+    return [(*offsets[head], *offsets[tail]) for head, tail in entry.pairs.tolist()]
+
+
 def move_pairs(entry: DocPairs, doc: Doc) -> DocPairs:
     """The same mentions and pairs on the tokens of another Doc of the same text."""
     if entry.doc is doc:
         return entry
-    mentions = [
-        _to_tokens(doc, start, end, label)
-        for (start, end), (_, _, label) in zip(
-            get_mention_offsets(entry), entry.mentions, strict=True
-        )
-    ]
+    labelled = zip(get_mention_offsets(entry), entry.mentions, strict=True)
+    mentions = [_to_tokens(doc, *place, mention[2]) for place, mention in labelled]
     return entry._replace(doc=doc, mentions=mentions)
 
 

@@ -1,6 +1,7 @@
 """`mmcot_rel`: relations between the entities of a Doc, from a distilled pair classifier."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -11,7 +12,6 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example, validate_get_examples
 from spacy.util import logger
-from spacy.vocab import Vocab
 from thinc.api import Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 
@@ -31,7 +31,7 @@ from .pairs import (
     move_pairs,
     to_characters,
 )
-from .relation_schema import Legal, count_types, learn_legal, mask_legal, warn_of_illegal
+from .relation_schema import count_types, learn_legal, mask_legal, warn_of_illegal
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 
@@ -49,54 +49,6 @@ class PairPrediction(NamedTuple):
     tail: tuple[int, int]
     label: str
     score: float
-
-
-@Language.factory(
-    "mmcot_rel",
-    requires=["doc.ents"],
-    assigns=["doc._.mmcot_rel"],
-    default_config={
-        "model": DEFAULT_MODEL,
-        "threshold": 0.5,
-        "max_distance": 100,
-        "max_pairs": 100_000,
-        "legal": None,
-        "negatives": 3.0,
-        "prior_strength": 0.0,
-        "soft_weight": 4.0,
-        "overwrite": False,
-        "scorer": {"@scorers": "spacy_mmcot.rel_scorer.v1"},
-    },
-    default_score_weights={"rel_f": 0.5, "rel_e2e_f": 0.5, "rel_p": 0.0, "rel_r": 0.0},
-)
-def make_rel(
-    nlp: Language,
-    name: str,
-    model: Model[list[DocPairs], list[Floats2d]],
-    threshold: float,
-    max_distance: int,
-    max_pairs: int,
-    legal: str | dict[str, dict[str, list[str]]] | None,
-    negatives: float | None,
-    prior_strength: float,
-    soft_weight: float,
-    overwrite: bool,
-    scorer: Callable | None,
-) -> "MMCoTRel":
-    return MMCoTRel(
-        nlp.vocab,
-        model,
-        name,
-        threshold=threshold,
-        max_distance=max_distance,
-        max_pairs=max_pairs,
-        legal=legal,
-        negatives=negatives,
-        prior_strength=prior_strength,
-        soft_weight=soft_weight,
-        overwrite=overwrite,
-        scorer=scorer,
-    )
 
 
 class MMCoTRel(DistilledPipe):
@@ -122,14 +74,13 @@ class MMCoTRel(DistilledPipe):
 
     def __init__(
         self,
-        vocab: Vocab,
-        model: Model[list[DocPairs], list[Floats2d]],
+        nlp: Language,
         name: str,
-        *,
+        model: Model[list[DocPairs], list[Floats2d]],
         threshold: float,
         max_distance: int,
         max_pairs: int,
-        legal: str | Legal | None,
+        legal: str | dict[str, dict[str, list[str]]] | None,
         negatives: float | None,
         prior_strength: float,
         soft_weight: float,
@@ -139,7 +90,7 @@ class MMCoTRel(DistilledPipe):
         if isinstance(legal, str) and legal != "learned":
             raise MMCoTError(Errors.E610.format(component=name, legal=legal))
         register()
-        self.vocab = vocab
+        self.vocab = nlp.vocab
         self.model = model
         self.name = name
         self.negatives = negatives
@@ -196,39 +147,33 @@ class MMCoTRel(DistilledPipe):
 
     def predict(self, docs: Iterable[Doc]) -> list[list[PairPrediction]]:
         """The relations of each Doc, in the order of their heads; the Docs are not changed."""
-        entries = []
-        for doc in docs:
-            entry, surplus = find_candidates(doc, *self._limits)
-            if surplus:
+        entries, surplus = self._find_candidates(docs)
+        for entry, n in zip(entries, surplus, strict=True):
+            if n:
                 logger.warning(
                     "%s: %d of %d pairs of mentions in one doc were left out (max_pairs = %d): %r",
-                    self.name,
-                    surplus,
-                    surplus + len(entry.pairs),
-                    self.cfg["max_pairs"],
-                    doc.text[:60],
+                    *(self.name, n, n + len(entry.pairs), self.cfg["max_pairs"]),
+                    entry.doc.text[:60],
                 )
-            entries.append(entry)
         return self._pick_relations(entries, self._score_pairs(entries))
 
     def predict_on_gold_mentions(self, examples: Sequence[Example]) -> list[list[PairPrediction]]:
         """What `predict` would give if the entities of each reference had been found: read from
         the predicted Doc, head and tail as tokens of the reference."""
-        entries = self._find_all_candidates(eg.reference for eg in examples)
+        entries, _ = self._find_candidates(eg.reference for eg in examples)
         moved = [move_pairs(e, eg.predicted) for e, eg in zip(entries, examples, strict=True)]
         return self._pick_relations(entries, self._score_pairs(moved))
 
     def predict_soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
         """The probabilities of each Doc's candidate pairs: each row sums to 1, an illegal label
         has 0."""
-        entries = self._find_all_candidates(docs)
+        entries, _ = self._find_candidates(docs)
         counts = [len(entry.pairs) for entry in entries]
         soft = []
         rows = split_by_counts(self._score_pairs(entries), counts)
         for entry, probabilities in zip(entries, rows, strict=True):
-            offsets = get_mention_offsets(entry)
-            labels = [label for _, _, label in entry.mentions]
-            mentions = [(*place, label) for place, label in zip(offsets, labels, strict=True)]
+            places = zip(get_mention_offsets(entry), entry.mentions, strict=True)
+            mentions = [(*offsets, label) for offsets, (_, _, label) in places]
             soft.append(SoftRelations(list(self.labels), mentions, entry.pairs, probabilities))
         return soft
 
@@ -290,13 +235,8 @@ class MMCoTRel(DistilledPipe):
         examples = list(examples)
         on_gold = []
         for eg, found in zip(examples, self.predict_on_gold_mentions(examples), strict=True):
-            doc = eg.reference
-            on_gold.append(
-                [
-                    (*to_characters(doc, *head), *to_characters(doc, *tail), label, score)
-                    for head, tail, label, score in found
-                ]
-            )
+            place = partial(to_characters, eg.reference)
+            on_gold.append([(*place(*p.head), *place(*p.tail), p.label, p.score) for p in found])
         return self.scorer(examples, on_gold_mentions=on_gold, **kwargs)
 
     def _score_pairs(self, entries: Sequence[DocPairs]) -> NDArray[numpy.float32]:
@@ -319,7 +259,7 @@ class MMCoTRel(DistilledPipe):
     ) -> list[list[PairPrediction]]:
         """The pairs of each entry that have a relation. probabilities: those of `_score_pairs`."""
         result: list[list[PairPrediction]] = [[] for _ in entries]
-        if not entries:
+        if not len(probabilities):
             return result
         # The sum rather than 1 - P(no relation), which loses precision near 0.
         related = probabilities[:, 1:].sum(axis=1)
@@ -332,15 +272,14 @@ class MMCoTRel(DistilledPipe):
         pairs = numpy.concatenate([entry.pairs for entry in entries])[related]
         for pair, label, score, i in zip(pairs, best, scores, owners, strict=True):
             head, tail = (entries[i].mentions[m] for m in pair)
-            found = PairPrediction(head[:2], tail[:2], self.labels[label], float(score))
-            result[i].append(found)
+            result[i].append(PairPrediction(head[:2], tail[:2], self.labels[label], float(score)))
         return [sorted(found, key=lambda p: (p.head, p.tail)) for found in result]
 
     def _build_target(self, example: Example) -> Target:
         doc, reference = example.predicted, example.reference
         soft = get_soft_relations(reference, self.labels) if self.soft_weight else None
         with_mentions = doc if doc.has_annotation("ENT_IOB") else reference
-        (entry,) = self._find_all_candidates([with_mentions])
+        (entry,), _ = self._find_candidates([with_mentions])
         gold = match_gold(entry, reference, self.labels, self.name)
         if soft is not None and (gold == UNJUDGED).all():
             entry = get_soft_pairs(reference, soft)
@@ -352,12 +291,11 @@ class MMCoTRel(DistilledPipe):
             move_pairs(entry, doc), allowed, gold, *match_soft(entry, soft, len(self.labels))
         )
 
-    @property
-    def _limits(self) -> tuple[int, int]:
-        return self.cfg["max_distance"], self.cfg["max_pairs"]
-
-    def _find_all_candidates(self, docs: Iterable[Doc]) -> list[DocPairs]:
-        return [find_candidates(doc, *self._limits)[0] for doc in docs]
+    def _find_candidates(self, docs: Iterable[Doc]) -> tuple[list[DocPairs], list[int]]:
+        """Each Doc's candidate pairs, and how many were left out because of `max_pairs`."""
+        limits = self.cfg["max_distance"], self.cfg["max_pairs"]
+        found = [find_candidates(doc, *limits) for doc in docs]
+        return [entry for entry, _ in found], [surplus for _, surplus in found]
 
     def _find_schema(
         self, get_examples: Callable[[], Iterable[Example]], known: Sequence[str]
@@ -378,9 +316,30 @@ class MMCoTRel(DistilledPipe):
             counted = count_types(eg.reference for eg in get_examples())
             warn_of_illegal(counted, self.cfg["legal"], self.name)
         counts = numpy.ones(1 + len(labels))
-        for example in get_examples():
-            (entry,) = self._find_all_candidates([example.reference])
-            gold = match_gold(entry, example.reference, schema["labels"], self.name)
+        entries, _ = self._find_candidates(eg.reference for eg in get_examples())
+        for entry in entries:
+            gold = match_gold(entry, entry.doc, schema["labels"], self.name)
             counts += numpy.bincount(gold[gold != UNJUDGED], minlength=len(counts))
         schema["log_prior"] = numpy.log(counts / counts.sum()).tolist()
         return schema
+
+
+make_rel = Language.factory(
+    "mmcot_rel",
+    func=MMCoTRel,
+    requires=["doc.ents"],
+    assigns=["doc._.mmcot_rel"],
+    default_config={
+        "model": DEFAULT_MODEL,
+        "threshold": 0.5,
+        "max_distance": 100,
+        "max_pairs": 100_000,
+        "legal": None,
+        "negatives": 3.0,
+        "prior_strength": 0.0,
+        "soft_weight": 4.0,
+        "overwrite": False,
+        "scorer": {"@scorers": "spacy_mmcot.rel_scorer.v1"},
+    },
+    default_score_weights={"rel_f": 0.5, "rel_e2e_f": 0.5, "rel_p": 0.0, "rel_r": 0.0},
+)

@@ -41,34 +41,31 @@ def learn_legal(counts: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, l
 
 def warn_of_illegal(counts: TypeCounts, legal: Legal, component: str) -> None:
     """Warn where the map rules out relations that are gold."""
-    illegal = {
-        kind: count
-        for kind, count in counts.items()
-        if kind[2] not in legal.get(kind[0], {}).get(kind[1], ())
-    }
-    if not illegal:
-        return
-    named = sorted(illegal, key=lambda kind: -illegal[kind])[:_MAX_NAMED]
-    kinds = ", ".join(f"{label} from {head} to {tail}" for head, tail, label in named)
-    if len(illegal) > len(named):
-        kinds += f" and {len(illegal) - len(named)} more"
-    message = Warnings.W600.format(
-        component=component, count=sum(illegal.values()), total=counts.total(), places=kinds
-    )
-    warnings.warn(message, stacklevel=2)
+    illegal: TypeCounts = Counter()
+    for (head, tail, label), count in counts.items():
+        if label not in legal.get(head, {}).get(tail, ()):
+            illegal[head, tail, label] = count
+    if illegal:
+        named = illegal.most_common(_MAX_NAMED)
+        kinds = ", ".join(f"{label} from {head} to {tail}" for (head, tail, label), _ in named)
+        if len(illegal) > len(named):
+            kinds += f" and {len(illegal) - len(named)} more"
+        numbers = {"count": illegal.total(), "total": counts.total()}
+        message = Warnings.W600.format(component=component, places=kinds, **numbers)
+        warnings.warn(message, stacklevel=2)
 
 
 def mask_legal(entry: DocPairs, legal: Legal | None, labels: Sequence[str]) -> NDArray[numpy.bool_]:
     """bool (pairs, 1 + labels): which labels each pair may have. The first, no relation, is always
     allowed; without a map all are."""
     allowed = numpy.ones((len(entry.pairs), 1 + len(labels)), dtype=bool)
-    if legal is None:
-        return allowed
-    rows: dict[tuple[str, str], list[bool]] = {}
-    for i, (head, tail) in enumerate(entry.pairs.tolist()):
-        types = entry.mentions[head][2], entry.mentions[tail][2]
-        if types not in rows:
-            known = legal.get(types[0], {}).get(types[1], ())
-            rows[types] = [label in known for label in labels]
-        allowed[i, 1:] = rows[types]
+    if legal is not None:
+        types = [mention[2] for mention in entry.mentions]
+        rows = {
+            (head, tail): [label in legal.get(head, {}).get(tail, ()) for label in labels]
+            for head in set(types)
+            for tail in set(types)
+        }
+        for i, (head, tail) in enumerate(entry.pairs.tolist()):
+            allowed[i, 1:] = rows[types[head], types[tail]]
     return allowed

@@ -17,6 +17,9 @@ from ..errors import explain
 from ..types import Answers, Augmentation, Entity, NounItem, Post
 from .locate import NotLocated, Place, find_surface, find_surfaces, locate_mentions
 
+# A new post, and what is still known: noun items and sentence.
+_Made = tuple[Post, list[NounItem] | None, str | None]
+
 
 class Augmented(NamedTuple):
     """A new post and what is still known of it; `answers` is None where nothing is."""
@@ -34,9 +37,6 @@ class Tally:
     unanswered: int = 0
     impossible: int = 0
     rejected: dict[str, list[str]] = field(default_factory=dict)
-
-    def reject(self, reason: str, post_id: str) -> None:
-        self.rejected.setdefault(reason, []).append(post_id)
 
 
 class Substitution:
@@ -60,14 +60,9 @@ class Substitution:
                 raise NotLocated("a surface has fewer or more swaps than occurrences")
             self._pieces += [(*place, new) for place, new in zip(places, chosen, strict=False)]
         self._pieces.sort()
-        self._old = text
-        self.text = self._replace(0, len(text))
-
-    def get_surface(self, start: int, end: int) -> str:
-        """What the characters `start` to `end` of the old text have become. Raises NotLocated
-        where a swap crosses one of them."""
-        self.get_place(start, end)
-        return self._replace(start, end)
+        self.text = text
+        for start, end, new in reversed(self._pieces):
+            self.text = self.text[:start] + new + self.text[end:]
 
     def get_place(self, start: int, end: int) -> Place:
         """Where the characters `start` to `end` of the old text stand in the new one. Raises
@@ -82,14 +77,6 @@ class Substitution:
             if end <= position:
                 shift += len(new) - (end - start)
         return shift
-
-    def _replace(self, start: int, end: int) -> str:
-        parts = []
-        for left, right, new in self._pieces:
-            if start <= left and right <= end:
-                parts += [self._old[start:left], new]
-                start = right
-        return "".join([*parts, self._old[start:end]])
 
 
 def augment(
@@ -119,39 +106,41 @@ def augment(
         else:
             name = dimension if number == 1 else f"{dimension}{number}"
             try:
-                made.append(makers[dimension](post, known, f"{post.id}#{name}"))
+                new, noun, sentence = makers[dimension](post, known, f"{post.id}#{name}")
+                is_known = noun is not None or sentence is not None
+                kept = Answers(id=new.id, noun=noun, sentence=sentence) if is_known else None
+                made.append(Augmented(new, kept))
                 tally.made += 1
-            except NotLocated as reason:
-                tally.reject(str(reason), post.id)
-            except ValidationError as error:
-                tally.reject(explain(error)[0], post.id)
+            except (NotLocated, ValidationError) as error:
+                reason = str(error) if isinstance(error, NotLocated) else explain(error)[0]
+                tally.rejected.setdefault(reason, []).append(post.id)
     return made, tallies
 
 
-def _make_style(post: Post, known: Answers, name: str) -> Augmented:
+def _make_style(post: Post, known: Answers, name: str) -> _Made:
     text = known.style or ""
     if text == post.text:
         raise NotLocated("the new text is the old one")
     mentions = [(post.text[e.start : e.end], e.label) for e in post.entities or []]
     _check_all_labelled(post)
     new = _move_post(post, name, text, locate_mentions(mentions, text))
-    nouns = None if known.noun is None else _keep_present(known.noun, text)
-    return Augmented(new, _make_answers(new, nouns, known.sentence))
+    nouns = known.noun and [noun for noun in known.noun if find_surface(noun.mention, text)]
+    return new, nouns, known.sentence
 
 
-def _make_entity(post: Post, known: Answers, name: str) -> Augmented:
+def _make_entity(post: Post, known: Answers, name: str) -> _Made:
     variant = known.entity
     assert variant is not None
     if variant.text == post.text:
         raise NotLocated("the new text is the old one")
     swapped = Substitution(post.text, variant.swaps)
     entities = post.entities or []
-    if swapped.text == variant.text:
-        places = [swapped.get_place(e.start, e.end) for e in entities]
-    else:
+    places = [swapped.get_place(e.start, e.end) for e in entities]
+    if swapped.text != variant.text:
         # The LLM changed more than its swaps say, so the mentions must be searched for.
         _check_all_labelled(post)
-        mentions = [(swapped.get_surface(e.start, e.end), e.label) for e in entities]
+        pairs = zip(places, entities, strict=True)
+        mentions = [(swapped.text[start:end], e.label) for (start, end), e in pairs]
         places = locate_mentions(mentions, variant.text)
     new = _move_post(post, name, variant.text, places)
     new = new.model_copy(update={"caption": _swap(post.caption, variant.swaps)})
@@ -160,13 +149,12 @@ def _make_entity(post: Post, known: Answers, name: str) -> Augmented:
     if sentence == known.sentence:
         # It names nothing that changed, so it may describe the old things without their names.
         sentence = None
-    return Augmented(new, _make_answers(new, nouns, sentence))
+    return new, nouns, sentence
 
 
-def _make_image(post: Post, known: Answers, name: str) -> Augmented:
-    update = {"id": name, "caption": known.image, "image": None}
-    new = post.model_copy(update=update)
-    return Augmented(new, _make_answers(new, known.noun, known.sentence))
+def _make_image(post: Post, known: Answers, name: str) -> _Made:
+    new = post.model_copy(update={"id": name, "caption": known.image, "image": None})
+    return new, known.noun, known.sentence
 
 
 def _check_all_labelled(post: Post) -> None:
@@ -186,16 +174,6 @@ def _move_post(post: Post, name: str, text: str, places: Sequence[Place]) -> Pos
     ]
     fields = post.model_dump(exclude={"id", "text", "entities"})
     return Post(id=name, text=text, entities=entities, **fields)
-
-
-def _make_answers(post: Post, noun: list[NounItem] | None, sentence: str | None) -> Answers | None:
-    if noun is None and sentence is None:
-        return None
-    return Answers(id=post.id, noun=noun, sentence=sentence)
-
-
-def _keep_present(nouns: Iterable[NounItem], text: str) -> list[NounItem]:
-    return [noun for noun in nouns if find_surface(noun.mention, text)]
 
 
 def _swap(text: str | None, swaps: Sequence[tuple[str, str]]) -> str | None:
@@ -220,6 +198,6 @@ def _swap_nouns(
     for noun in nouns:
         turn = news.get(noun.mention, [])
         mention = turn.pop(0) if len(turn) > 1 else _swap(noun.mention, swaps)
-        if mention:
+        if mention and find_surface(mention, text):
             result.append(NounItem(mention=mention, kind=noun.kind))
-    return _keep_present(result, text)
+    return result

@@ -44,8 +44,8 @@ def read_rows(
         if number == 0:
             named = block[0][1].startswith(_MARK.encode())
         try:
-            name = _parse_name(path, block) if named else f"{path.stem}-{number}"
-            post = _parse_post(path, name, block[named:], findings, repair_bio)
+            name = _parse_name(path, *block[0]) if named else f"{path.stem}-{number}"
+            post = _parse_post(path, name, block, named, findings, repair_bio)
         except MMCoTError as error:
             findings.reject(error)
             continue
@@ -74,23 +74,24 @@ def _iter_blocks(path: Path) -> Iterator[Block]:
         yield block
 
 
-def _parse_name(path: Path, block: Block) -> str:
-    first, raw = block[0]
-    head = decode_line(path, first, raw)
+def _parse_name(path: Path, line: int, raw: bytes) -> str:
+    head = decode_line(path, line, raw)
     name = head.removeprefix(_MARK).strip()
     if not head.startswith(_MARK) or not name:
         problem = f"the post begins with {head!r}"
-        raise located(path, first, problem, "a line IMGID:NAME before the tokens", CURE)
+        raise located(path, line, problem, "a line IMGID:NAME before the tokens", CURE)
     return name
 
 
-def _parse_post(path: Path, name: str, block: Block, findings: Findings, repair_bio: bool) -> Post:
+def _parse_post(
+    path: Path, name: str, block: Block, named: bool, findings: Findings, repair_bio: bool
+) -> Post:
     tokens: list[str] = []
     entities: list[Entity] = []
     changes: list[tuple[str, str]] = []
     start = 0
     previous = "O"
-    for line, raw in block:
+    for line, raw in block[named:]:
         token, tag = _parse_columns(path, line, decode_line(path, line, raw))
         if " " in token:
             changes.append((SPACED, f"{path}, line {line}"))
@@ -109,7 +110,7 @@ def _parse_post(path: Path, name: str, block: Block, findings: Findings, repair_
         tokens.append(token)
         start, previous = end + 1, tag
     fields = {"text": " ".join(tokens), "entities": entities, "split": guess_split(path)}
-    post = validate_row(path, block[0][0] if block else 1, Post, {"id": name, **fields})
+    post = validate_row(path, block[0][0], Post, {"id": name, **fields})
     for headline, place in changes:
         findings.change(headline, place)
     return post

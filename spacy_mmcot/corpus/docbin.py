@@ -78,7 +78,7 @@ def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
             number += 1
             name = doc.user_data.get(ID_KEY) or f"{file.stem}-{index}"
             try:
-                post = _make_post(doc, name, file, findings)
+                post = make_post(doc, name, file, findings)
                 answers = _make_answers(doc, name)
             except ValidationError as error:
                 problem, expected = explain(error)
@@ -95,7 +95,8 @@ def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
             yield Row(number, post, answers)
 
 
-def _make_post(doc: Doc, name: str, file: Path, findings: Findings) -> Post:
+def make_post(doc: Doc, name: str, file: Path, findings: Findings) -> Post:
+    """The Doc as a post: labels, pairs, picture and caption. file: tells the split."""
     place = f"{file}: {name}"
     image = get_image(doc)
     if isinstance(image, bytes):
@@ -114,8 +115,25 @@ def _make_post(doc: Doc, name: str, file: Path, findings: Findings) -> Post:
         fields["entities"] = [
             {"start": ent.start_char, "end": ent.end_char, "label": ent.label_} for ent in doc.ents
         ]
-        fields["relations"] = _list_relations(doc, place, findings)
-        fields["pairs"] = _list_pairs(doc, place, findings)
+        indexes = {(ent.start, ent.end): i for i, ent in enumerate(doc.ents)}
+
+        def find_ends(head: Span, tail: Span, what: str, shown: str) -> tuple[int, int] | None:
+            """The indexes of both among the entities; None where one is no entity."""
+            ends = indexes.get((head.start, head.end)), indexes.get((tail.start, tail.end))
+            if None in ends:
+                findings.lose(f"{what} spans that are no entities", f"{place}: {shown}")
+                return None
+            return ends  # type: ignore[return-value]
+
+        if RELATIONS_KEY in doc.user_data:
+            fields["relations"] = [
+                {"head": ends[0], "tail": ends[1], "label": label}
+                for head, tail, label, _ in get_relations(doc)
+                if (ends := find_ends(head, tail, "relations between", label))
+            ]
+        if (pairs := get_pairs(doc)) is not None:
+            found = [find_ends(*pair, "pairs of", f"{pair[0]}, {pair[1]}") for pair in pairs]
+            fields["pairs"] = [ends for ends in found if ends]
     return Post.model_validate(fields)
 
 
@@ -130,37 +148,3 @@ def _make_answers(doc: Doc, name: str) -> Answers | None:
 def _get_knowledge(doc: Doc) -> Mapping[str, Any]:
     data: dict[Any, Any] = doc.user_data
     return data.get(KNOWLEDGE_KEY) or {}
-
-
-def _list_relations(doc: Doc, place: str, findings: Findings) -> list[dict[str, Any]] | None:
-    if RELATIONS_KEY not in doc.user_data:
-        return None
-    found = []
-    for head, tail, label, _ in get_relations(doc):
-        ends = _find_ends(doc, head, tail)
-        if ends is None:
-            findings.lose("relations between spans that are no entities", f"{place}: {label}")
-        else:
-            found.append({"head": ends[0], "tail": ends[1], "label": label})
-    return found
-
-
-def _list_pairs(doc: Doc, place: str, findings: Findings) -> list[tuple[int, int]] | None:
-    pairs = get_pairs(doc)
-    if pairs is None:
-        return None
-    found = []
-    for head, tail in pairs:
-        ends = _find_ends(doc, head, tail)
-        if ends is None:
-            findings.lose("pairs of spans that are no entities", f"{place}: {head}, {tail}")
-        else:
-            found.append(ends)
-    return found
-
-
-def _find_ends(doc: Doc, head: Span, tail: Span) -> tuple[int, int] | None:
-    """The indexes of both among the Doc's entities; None where one is no entity."""
-    indexes = {(ent.start, ent.end): i for i, ent in enumerate(doc.ents)}
-    first, second = indexes.get((head.start, head.end)), indexes.get((tail.start, tail.end))
-    return None if first is None or second is None else (first, second)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -172,7 +172,7 @@ def attach(
         raise MMCoTError(Errors.E212.format(received=_show(records))) from None
     for number, record in numbered:
         try:
-            doc = _attach_record(nlp, _read_fields(record, text, image, id), number)
+            doc = _attach_record(nlp, number, *_read_fields(record, text, image, id))
         except (BadPicture, _BadRecord) as error:
             problem = f"the picture {error}" if isinstance(error, BadPicture) else str(error)
             keys = ", ".join(map(repr, (text, image, id)))
@@ -185,27 +185,21 @@ class _BadRecord(ValueError):
     """What is wrong with a record."""
 
 
-class _Fields(NamedTuple):
-    text: Any
-    image: Any
-    id: Any
-
-
-def _read_fields(record: object, text: str, image: str, id: str) -> _Fields:
+def _read_fields(record: object, text: str, image: str, id: str) -> tuple[Any, Any, Any]:
+    """Text, image and id of a record."""
     if isinstance(record, Post):
-        return _Fields(record.text, record.image, record.id)
+        return record.text, record.image, record.id
     if isinstance(record, Mapping):
         if text not in record:
             keys = ", ".join(map(repr, record)) or "none"
             raise _BadRecord(f"the dict has no key {text!r} for the text, its keys are {keys}")
-        return _Fields(record[text], record.get(image), record.get(id))
+        return record[text], record.get(image), record.get(id)
     if isinstance(record, tuple | list) and len(record) == 2:
-        return _Fields(record[0], record[1], None)
+        return record[0], record[1], None
     raise _BadRecord(f"received {_show(record)}")
 
 
-def _attach_record(nlp: Language, fields: _Fields, number: int) -> Doc:
-    text, image, name = fields
+def _attach_record(nlp: Language, number: int, text: Any, image: Any, name: Any) -> Doc:
     if not isinstance(text, str):
         raise _BadRecord(f"the text is {_show(text)}")
     if not is_null(name) and (not isinstance(name, str | Integral) or isinstance(name, bool)):

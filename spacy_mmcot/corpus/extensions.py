@@ -7,7 +7,7 @@ DocBin as a tuple: read sequences by iterating over them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy
@@ -43,18 +43,18 @@ def register() -> None:
     are right and none is missing: that of the predicted tag sequence. 1.0 for an empty Doc, None
     where no `mmcot_ner` ran. Relations do not count in it.
     """
-    if not Doc.has_extension("mmcot_image"):
-        Doc.set_extension("mmcot_image", getter=get_image, setter=set_image)
-    if not Doc.has_extension("mmcot_alignment"):
-        Doc.set_extension("mmcot_alignment", getter=get_alignment)
-    if not Doc.has_extension("mmcot_knowledge"):
-        Doc.set_extension("mmcot_knowledge", default=None)
-    if not Doc.has_extension("mmcot_rel"):
-        Doc.set_extension("mmcot_rel", getter=get_relations, setter=set_relations)
+    attributes: dict[str, dict[str, Any]] = {
+        "mmcot_image": {"getter": get_image, "setter": set_image},
+        "mmcot_alignment": {"getter": get_alignment},
+        "mmcot_knowledge": {"default": None},
+        "mmcot_rel": {"getter": get_relations, "setter": set_relations},
+        "mmcot_confidence": {"default": None},
+    }
+    for name, settings in attributes.items():
+        if not Doc.has_extension(name):
+            Doc.set_extension(name, **settings)
     if not Span.has_extension("mmcot_score"):
         Span.set_extension("mmcot_score", default=None)
-    if not Doc.has_extension("mmcot_confidence"):
-        Doc.set_extension("mmcot_confidence", default=None)
 
 
 def set_image(doc: Doc, image: object) -> None:
@@ -86,14 +86,8 @@ def get_alignment(doc: Doc) -> Alignment | None:
 
 def get_relations(doc: Doc) -> tuple[Relation, ...]:
     """The Doc's relations. A mention that is an entity of the Doc comes back as that entity."""
-    mention = _index_mentions(doc)
-    relations = []
-    for h0, h1, t0, t1, label, score in doc.user_data.get(RELATIONS_KEY, ()):
-        head, tail = mention(h0, h1), mention(t0, t1)
-        # A slice of a Doc (span.as_doc) has the user data of all, but not every mention.
-        if head is not None and tail is not None:
-            relations.append(Relation(head, tail, label, score))
-    return tuple(relations)
+    found = _find_spans(doc, doc.user_data.get(RELATIONS_KEY, ()))
+    return tuple(Relation(head, tail, *rest) for head, tail, rest in found)
 
 
 def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
@@ -105,9 +99,7 @@ def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
     for head, tail, label, score in relations:
         if head.doc is not doc or tail.doc is not doc:
             raise MMCoTError(Errors.E200.format(label=label, head=head.text, tail=tail.text))
-        stored.append(
-            [head.start_char, head.end_char, tail.start_char, tail.end_char, label, float(score)]
-        )
+        stored.append([*_list_offsets(head, tail), label, float(score)])
     doc.user_data[RELATIONS_KEY] = stored
 
 
@@ -129,15 +121,7 @@ def get_pairs(doc: Doc) -> list[tuple[Span, Span]] | None:
     """The (head, tail) mentions of `get_judged_pairs`; None where every ordered pair of two
     entities counts. Mentions come back as in `get_relations`."""
     judged = get_judged_pairs(doc)
-    if judged is None:
-        return None
-    mention = _index_mentions(doc)
-    pairs = []
-    for h0, h1, t0, t1 in judged:
-        head, tail = mention(h0, h1), mention(t0, t1)
-        if head is not None and tail is not None:
-            pairs.append((head, tail))
-    return pairs
+    return None if judged is None else [(h, t) for h, t, _ in _find_spans(doc, judged)]
 
 
 def set_pairs(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
@@ -149,18 +133,26 @@ def set_pairs(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
     for head, tail in pairs:
         if head.doc is not doc or tail.doc is not doc:
             raise MMCoTError(Errors.E208.format(head=head.text, tail=tail.text))
-        stored.append([head.start_char, head.end_char, tail.start_char, tail.end_char])
+        stored.append(_list_offsets(head, tail))
     doc.user_data[PAIRS_KEY] = stored
 
 
-def _index_mentions(doc: Doc) -> Callable[[int, int], Span | None]:
-    """A function from character offsets to the entity there, or else to the span there."""
-    mentions = {(ent.start_char, ent.end_char): ent for ent in doc.ents}
+def _list_offsets(head: Span, tail: Span) -> list[int]:
+    return [head.start_char, head.end_char, tail.start_char, tail.end_char]
 
-    def mention(start: int, end: int) -> Span | None:
-        return mentions.get((start, end)) or doc.char_span(start, end, alignment_mode="expand")
 
-    return mention
+def _find_spans(doc: Doc, rows: Iterable[Sequence[Any]]) -> Iterator[tuple[Span, Span, list[Any]]]:
+    """Head and tail of each row that begins with their character offsets, and the rest of the row.
+    Offsets of an entity give that entity."""
+    entities = {(ent.start_char, ent.end_char): ent for ent in doc.ents}
+    for h0, h1, t0, t1, *rest in rows:
+        head, tail = (
+            entities.get(place) or doc.char_span(*place, alignment_mode="expand")
+            for place in ((h0, h1), (t0, t1))
+        )
+        # A slice of a Doc (span.as_doc) has the user data of all, but not every mention.
+        if head is not None and tail is not None:
+            yield head, tail, rest
 
 
 def copy_tokens(doc: Doc, keys: Iterable[Any] | None = None, vocab: Vocab | None = None) -> Doc:

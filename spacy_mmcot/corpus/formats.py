@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import Errors, MMCoTError
 from ..files import iter_lines
@@ -87,26 +87,12 @@ def read_corpus(
     *,
     format: Format | None = None,
     split: Split | None = None,
-    only: Split | None = None,
     repair_bio: bool = False,
 ) -> list[Row]:
-    """The rows of several files, whose ids are unique among all; see `read_rows`.
-
-    only: rows of other splits are left out, before `split` replaces it.
-    """
+    """The rows of several files, whose ids are unique among all; see `read_rows`."""
     ids: set[str] = set()
-    rows: list[Row] = []
-    for path in paths:
-        own = None if only else split
-        rows += read_rows(path, findings, ids, format=format, split=own, repair_bio=repair_bio)
-    if only is None:
-        return rows
-    update = {"split": split or only}
-    return [
-        row._replace(post=row.post.model_copy(update=update))
-        for row in rows
-        if row.post.split == only
-    ]
+    settings: Any = {"format": format, "split": split, "repair_bio": repair_bio}
+    return [row for path in paths for row in read_rows(path, findings, ids, **settings)]
 
 
 def join_image(folder: Path, image: str) -> str:

@@ -11,13 +11,14 @@ row, and `join_rows` one post of all rows about a tweet.
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, StrictInt, model_validator
+from pydantic import BaseModel, StrictInt, model_validator
 
 from ..errors import MMCoTError, located
 from ..files import decode_line, iter_lines
@@ -42,15 +43,11 @@ Place = tuple[int, int]
 
 
 class _Mention(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     name: Text
     pos: tuple[StrictInt, StrictInt]
 
 
 class _Pair(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     token: list[Text]
     h: _Mention
     t: _Mention
@@ -161,91 +158,85 @@ def join_rows(rows: Iterable[Row], findings: Findings) -> list[Row]:
     with a mention that overlaps another one of the post, which a Doc does not allow, begins a
     further post.
     """
-    parts: list[Row | _JointPost] = []
-    joints: dict[tuple[str, str, str], list[_JointPost]] = {}
+    parts: list[Row | list[Row]] = []
+    joints: dict[tuple[str, str, str], list[list[Row]]] = {}
     for row in rows:
         if row.group is None:
             parts.append(row)
             continue
         same = joints.setdefault((row.group, row.post.text, row.post.split), [])
-        joint = next((joint for joint in same if joint.has_room(row.post)), None)
-        if joint is None:
-            if same:
-                findings.change(_OVERLAP, f"row {row.number}: {row.post.id}")
-            joint = _JointPost()
-            same.append(joint)
-            parts.append(joint)
-        else:
+        joint = next((joint for joint in same if _has_room(joint, row.post)), None)
+        if joint is not None:
             findings.change(_JOINED, f"row {row.number}: {row.post.id}")
-        joint.add(row, findings)
-    return [part if isinstance(part, Row) else part.make_row() for part in parts]
+            joint.append(row)
+            continue
+        if same:
+            findings.change(_OVERLAP, f"row {row.number}: {row.post.id}")
+        same.append([row])
+        parts.append(same[-1])
+    return [part if isinstance(part, Row) else _join(part, findings) for part in parts]
 
 
-class _JointPost:
-    """The rows of one post while they are joined."""
+def _list_places(post: Post) -> list[Place]:
+    return [(entity.start, entity.end) for entity in post.entities or []]
 
-    def __init__(self) -> None:
-        self._rows: list[Row] = []
-        self._entities: dict[Place, Entity] = {}
-        # Each pair's label, None where it has no relation.
-        self._labels: dict[tuple[Place, Place], str | None] = {}
 
-    def has_room(self, post: Post) -> bool:
-        """Whether each entity of the post is one of these or overlaps none of them."""
-        return all(
-            (new.start, new.end) == place or new.end <= place[0] or place[1] <= new.start
-            for new in post.entities or []
-            for place in self._entities
-        )
+def _has_room(rows: Sequence[Row], post: Post) -> bool:
+    """Whether each entity of the post is one of the rows' entities or overlaps none of them."""
+    taken = {place for row in rows for place in _list_places(row.post)}
+    return all(
+        new == place or new[1] <= place[0] or place[1] <= new[0]
+        for new in _list_places(post)
+        for place in taken
+    )
 
-    def add(self, row: Row, findings: Findings) -> None:
-        self._rows.append(row)
-        entities = row.post.entities or []
-        places = [(entity.start, entity.end) for entity in entities]
-        self._entities = dict(zip(places, entities, strict=True)) | self._entities
+
+def _join(rows: Sequence[Row], findings: Findings) -> Row:
+    """One row of all."""
+    entities: dict[Place, Entity] = {}
+    # Each pair's label, None where it has no relation.
+    labels: dict[tuple[Place, Place], str | None] = {}
+    for row in rows:
+        places = _list_places(row.post)
+        entities = dict(zip(places, row.post.entities or [], strict=True)) | entities
         relations = {(r.head, r.tail): r.label for r in row.post.relations or []}
         for head, tail in row.post.pairs or []:
             ends, label = (places[head], places[tail]), relations.get((head, tail))
-            if ends not in self._labels:
-                self._labels[ends] = label
-            elif self._labels[ends] == label:
+            if ends not in labels:
+                labels[ends] = label
+            elif labels[ends] == label:
                 findings.change(_REPEATED, f"row {row.number}: {row.post.id}")
             else:
                 findings.lose(_CONTRARY, f"row {row.number}: {row.post.id}: {label}")
-
-    def make_row(self) -> Row:
-        """The joined row."""
-        first = self._rows[0]
-        order = sorted(self._entities)
-        pairs = [(order.index(head), order.index(tail)) for head, tail in self._labels]
-        relations = [
+    order = sorted(entities)
+    pairs = {(order.index(head), order.index(tail)): x for (head, tail), x in labels.items()}
+    update = {
+        "entities": [entities[place] for place in order],
+        "pairs": list(pairs),
+        "relations": [
             PostRelation(head=head, tail=tail, label=label)
-            for (head, tail), label in zip(pairs, self._labels.values(), strict=True)
+            for (head, tail), label in pairs.items()
             if label is not None
-        ]
-        entities = [self._entities[place] for place in order]
-        update = {"entities": entities, "relations": relations, "pairs": pairs}
-        post = first.post.model_copy(update=update)
-        return Row(first.number, post, self._join_answers(post.id))
+        ],
+    }
+    post = rows[0].post.model_copy(update=update)
+    return Row(rows[0].number, post, _join_answers(post.id, rows))
 
-    def _join_answers(self, name: str) -> Answers | None:
-        known = [row.answers for row in self._rows if row.answers]
-        if not known:
-            return None
-        nouns: dict[str, NounItem] = {}
-        for item in (item for answers in known for item in answers.noun or []):
-            nouns.setdefault(item.mention, item)
-        relations = [
-            relation
-            for answers in known
-            if answers.conclusion is not None
-            for relation in answers.conclusion.relations or ()
-        ]
-        asked = any(answers.noun is not None for answers in known)
-        sentences = dict.fromkeys(answers.sentence for answers in known if answers.sentence)
-        return Answers(
-            id=name,
-            noun=list(nouns.values()) if asked else None,
-            sentence=" ".join(sentences) or None,
-            conclusion=Conclusion(relations=relations) if relations else None,
-        )
+
+def _join_answers(name: str, rows: Sequence[Row]) -> Answers | None:
+    known = [row.answers for row in rows if row.answers]
+    if not known:
+        return None
+    items = [answers.noun for answers in known if answers.noun is not None]
+    nouns: dict[str, NounItem] = {}
+    for item in itertools.chain.from_iterable(items):
+        nouns.setdefault(item.mention, item)
+    concluded = [answers.conclusion.relations or () for answers in known if answers.conclusion]
+    relations = list(itertools.chain.from_iterable(concluded))
+    sentences = dict.fromkeys(answers.sentence for answers in known if answers.sentence)
+    return Answers(
+        id=name,
+        noun=list(nouns.values()) if items else None,
+        sentence=" ".join(sentences) or None,
+        conclusion=Conclusion(relations=relations) if relations else None,
+    )

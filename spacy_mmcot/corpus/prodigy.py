@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from ..errors import MMCoTError, located
 from ..types import Post
@@ -14,12 +14,8 @@ from .posts import iter_records, validate_row
 from .rows import CURE, Findings, Row, guess_split, make_unique_id
 
 
-class _Exported(BaseModel):
-    # Prodigy's rows hold hashes, view names and whatever else a recipe adds.
-    model_config = ConfigDict(extra="ignore")
-
-
-class _Place(_Exported):
+# Prodigy's rows hold hashes, view names and whatever else a recipe adds, which pydantic ignores.
+class _Place(BaseModel):
     start: StrictInt
     end: StrictInt
 
@@ -28,14 +24,14 @@ class _Span(_Place):
     label: StrictStr
 
 
-class _Relation(_Exported):
+class _Relation(BaseModel):
     label: StrictStr
     # No _Span: the end of a relation between mere tokens has no label.
     head_span: _Place
     child_span: _Place
 
 
-class _Task(_Exported):
+class _Task(BaseModel):
     text: StrictStr
     spans: list[_Span] | None = None
     relations: list[_Relation] | None = None
@@ -74,20 +70,12 @@ def _make_post(path: Path, line: int, task: _Task) -> Post:
         fields["entities"] = [span.model_dump() for span in spans]
     if spans is not None and task.relations is not None:
         indexes = {(span.start, span.end): i for i, span in enumerate(spans)}
-        fields["relations"] = [
-            {
-                "head": _find_index(path, line, indexes, relation.head_span),
-                "tail": _find_index(path, line, indexes, relation.child_span),
-                "label": relation.label,
-            }
-            for relation in task.relations
-        ]
+        fields["relations"] = []
+        for relation in task.relations:
+            ends = [(end.start, end.end) for end in (relation.head_span, relation.child_span)]
+            if unknown := [end for end in ends if end not in indexes]:
+                problem = f"a relation joins {unknown[0]}, which is none of the row's spans"
+                raise located(path, line, problem, "relations between the row's spans", CURE)
+            head, tail = (indexes[end] for end in ends)
+            fields["relations"].append({"head": head, "tail": tail, "label": relation.label})
     return validate_row(path, line, Post, fields)
-
-
-def _find_index(path: Path, line: int, indexes: dict[tuple[int, int], int], span: _Place) -> int:
-    try:
-        return indexes[span.start, span.end]
-    except KeyError:
-        problem = f"a relation joins ({span.start}, {span.end}), which is none of the row's spans"
-        raise located(path, line, problem, "relations between the row's spans", CURE) from None

@@ -134,9 +134,7 @@ def _shuffle(pictures: Iterable[Picture | None], path: object) -> dict[Picture, 
     Raises MMCoTError where all have the same content.
     """
     contents = {picture: _identify(picture) for picture in pictures if picture is not None}
-    first_of: dict[Picture, Picture] = {}
-    for picture, content in contents.items():
-        first_of.setdefault(content, picture)
+    first_of = {content: picture for picture, content in reversed(contents.items())}
     if len(first_of) == 1:
         raise MMCoTError(Errors.E216.format(path=path))
     order = list(first_of)

@@ -28,7 +28,6 @@ from .soft_labels import (
 
 Kind = Literal["entity", "relation"]
 Key = tuple[Kind, str, Sureness]
-_Judged = list[tuple[str, Sureness, bool]]
 
 # P(right) of a conclusion that nobody has checked.
 DEFAULT_CONFIDENCE: Mapping[Sureness, float] = {"high": 0.95, "medium": 0.7, "low": 0.5}
@@ -65,23 +64,14 @@ def measure_confidence(
     found: Counter[Key] = Counter()
     right: Counter[Key] = Counter()
     n_docs: Counter[Kind] = Counter()
-    for doc in docs:
-        both: tuple[tuple[Kind, _Judged | None], ...] = (
-            ("entity", _judged_entities(doc)),
-            ("relation", _judged_pairs(doc)),
-        )
-        for kind, judged in both:
-            if judged is not None:
-                n_docs[kind] += 1
-                for label, sure, is_right in judged:
-                    found[kind, label, sure] += 1
-                    right[kind, label, sure] += is_right
+    for kind, judged in itertools.chain.from_iterable(map(_judge_conclusions, docs)):
+        n_docs[kind] += 1
+        found.update(key for key, _ in judged)
+        right.update(key for key, is_right in judged if is_right)
     measured: dict[Key, float] = {}
-    for kind, count in n_docs.items():
-        if count < MIN_LABELLED:
-            continue
-        for sure in SURENESS:
-            keys = [key for key in found if key[0] == kind and key[2] == sure]
+    for kind, sure in itertools.product(n_docs, SURENESS):
+        keys = [key for key in found if key[0] == kind and key[2] == sure]
+        if n_docs[kind] >= MIN_LABELLED:
             pooled = _share(sum(right[k] for k in keys), sum(found[k] for k in keys), default[sure])
             measured |= {key: _share(right[key], found[key], pooled) for key in keys}
     return Confidence(dict(default), measured)
@@ -91,33 +81,28 @@ def _share(right: int, found: int, prior: float) -> float:
     return (right + _PRIOR_WEIGHT * prior) / (found + _PRIOR_WEIGHT)
 
 
-def _judged_entities(doc: Doc) -> _Judged | None:
-    concluded = get_concluded_entities(doc)
-    if concluded is None or not doc.has_annotation("ENT_IOB"):
-        return None
-    gold = {(ent.start, ent.end, ent.label_) for ent in doc.ents}
-    return [(c.label, c.sure, (c.start, c.end, c.label) in gold) for c in concluded]
-
-
-def _judged_pairs(doc: Doc) -> _Judged | None:
-    concluded = get_concluded_relations(doc)
-    if concluded is None or RELATIONS_KEY not in doc.user_data:
-        return None
-    gold = {(r.head.start, r.tail.start): r.label for r in get_relations(doc)}
-    return [
-        (c.label, c.sure, gold.get((c.head, c.tail), NO_RELATION) == c.label) for c in concluded
-    ]
+def _judge_conclusions(doc: Doc) -> Iterator[tuple[Kind, list[tuple[Key, bool]]]]:
+    """Whether each conclusion is right, for the kinds with which the Doc is labelled."""
+    entities, relations = get_concluded_entities(doc), get_concluded_relations(doc)
+    if entities is not None and doc.has_annotation("ENT_IOB"):
+        spans = {(ent.start, ent.end, ent.label_) for ent in doc.ents}
+        keys: list[Key] = [("entity", c.label, c.sure) for c in entities]
+        right = [(c.start, c.end, c.label) in spans for c in entities]
+        yield "entity", list(zip(keys, right, strict=True))
+    if relations is not None and RELATIONS_KEY in doc.user_data:
+        gold = {(r.head.start, r.tail.start): r.label for r in get_relations(doc)}
+        keys = [("relation", c.label, c.sure) for c in relations]
+        right = [gold.get((c.head, c.tail), NO_RELATION) == c.label for c in relations]
+        yield "relation", list(zip(keys, right, strict=True))
 
 
 def labels_of_conclusions(docs: Iterable[Doc]) -> tuple[list[str], list[str]]:
     """The entity and the relation labels that conclusions and gold annotations have."""
-    entities: set[str] = set()
-    relations: set[str] = set()
-    for doc in docs:
-        entities.update(c.label for c in get_concluded_entities(doc) or ())
-        entities.update(ent.label_ for ent in doc.ents)
-        relations.update(c.label for c in get_concluded_relations(doc) or ())
-        relations.update(relation.label for relation in get_relations(doc))
+    docs = list(docs)
+    entities = {c.label for doc in docs for c in get_concluded_entities(doc) or ()}
+    relations = {c.label for doc in docs for c in get_concluded_relations(doc) or ()}
+    entities |= {ent.label_ for doc in docs for ent in doc.ents}
+    relations |= {relation.label for doc in docs for relation in get_relations(doc)}
     return sorted(entities), sorted(relations - {NO_RELATION})
 
 
@@ -164,11 +149,10 @@ def _soft_relations(
     spans = spans[:_MOST_MENTIONS]
     place = {start: i for i, (start, _, _) in enumerate(spans)}
     asked = get_pairs(doc)
-    if asked is None:
-        pairs = list(itertools.permutations(range(len(spans)), 2))
-    else:
-        found = ((place.get(head.start), place.get(tail.start)) for head, tail in asked)
-        pairs = [(head, tail) for head, tail in found if head is not None and tail is not None]
+    pairs = list(itertools.permutations(range(len(spans)), 2))
+    if asked is not None:
+        starts = {(head.start, tail.start) for head, tail in asked}
+        pairs = [(h, t) for h, t in pairs if (spans[h][0], spans[t][0]) in starts]
     if not pairs:
         return None
     probabilities = numpy.zeros((len(pairs), 1 + len(labels)), dtype="float32")

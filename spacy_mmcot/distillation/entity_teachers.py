@@ -10,6 +10,7 @@ from pathlib import Path
 import srsly
 from spacy.language import Language
 from spacy.tokens import Doc, Span
+from spacy.util import filter_spans
 from spacy.vocab import Vocab
 from srsly.ruamel_yaml.error import YAMLError
 
@@ -36,12 +37,13 @@ class GlinerTeacher:
     def __init__(self, source: str, labels: Iterable[str]):
         try:
             from gliner import GLiNER
+
+            self._model = GLiNER.from_pretrained(source)
         except ImportError:
             raise MMCoTError(Errors.E511.format(source=source)) from None
-        try:
-            self._model = GLiNER.from_pretrained(source)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise MMCoTError(Errors.E512.format(source=source, reason=first_line(error))) from error
+            reason = first_line(error)
+            raise MMCoTError(Errors.E512.format(source=source, reason=reason)) from error
         register()
         self.vocab = Vocab()
         self._labels = list(labels)
@@ -50,8 +52,7 @@ class GlinerTeacher:
 
     def pipe(self, docs: Iterable[Doc]) -> Iterator[Doc]:
         """Set each Doc's entities and their `span._.mmcot_score`. All Docs are one batch."""
-        docs = list(docs)
-        size = self._window
+        docs, size = list(docs), self._window
         windows = [doc[i : i + size] for doc in docs for i in range(0, len(doc), size)]
         windows = [window for window in windows if window.text.strip()]
         texts = [window.text for window in windows]
@@ -65,7 +66,7 @@ class GlinerTeacher:
                     span._.mmcot_score = item["score"]
                     spans[window.doc].append(span)
         for doc in docs:
-            doc.set_ents(_choose_disjoint(spans[doc]), default="outside")
+            doc.set_ents(filter_spans(spans[doc]), default="outside")
         yield from docs
 
 
@@ -79,19 +80,15 @@ def read_label_table(path: Path) -> dict[str, str]:
         table = srsly.yaml_loads(read_bytes(path).decode("utf-8"))
     except (YAMLError, ValueError) as error:
         raise MMCoTError(Errors.E509.format(path=path, received=first_line(error))) from None
-    if not isinstance(table, dict) or not table or not all(_is_name(v) for v in table.values()):
+    if not (isinstance(table, dict) and table and all(isinstance(v, str) for v in table.values())):
         raise MMCoTError(Errors.E509.format(path=path, received=repr(table)[:80]))
     return {str(theirs): ours for theirs, ours in table.items()}
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
 
 
 def check_label_table(teacher: EntityTeacher, labels: Mapping[str, str]) -> None:
     """Raises MMCoTError where no component of the pipeline finds entities, or the table names none
     of their labels. Nothing is known of a component that does not declare what it assigns."""
-    if not isinstance(teacher, Language):
+    if isinstance(teacher, GlinerTeacher):
         return
     assigns = {name: teacher.get_pipe_meta(name).assigns for name in teacher.pipe_names}
     if not all(assigns.values()):
@@ -105,13 +102,10 @@ def check_label_table(teacher: EntityTeacher, labels: Mapping[str, str]) -> None
 
 
 def predict_mapped_tags(
-    teacher: EntityTeacher,
-    docs: Sequence[Doc],
-    labels: Mapping[str, str],
-    dropped: Counter[str],
+    teacher: EntityTeacher, docs: Sequence[Doc], labels: Mapping[str, str], dropped: Counter[str]
 ) -> list[SoftTags]:
     """Tag probabilities of each Doc from the entities that the teacher finds: an entity's score on
-    its tags, the rest on O.
+    its tags, the rest on O. Of overlapping spans the longest counts.
 
     docs: on the teacher's vocab, without annotation; they get the teacher's.
     labels: the user's labels by the teacher's.
@@ -122,8 +116,12 @@ def predict_mapped_tags(
     for doc in teacher.pipe(docs):
         spans = _find_spans(doc)
         dropped.update(span.label_ for span in spans if span.label_ not in labels)
-        known = _choose_disjoint([span for span in spans if span.label_ in labels])
-        scored = [(s.start, s.end, labels[s.label_], _get_score(s)) for s in known]
+        known = filter_spans(span for span in spans if span.label_ in labels)
+        scores = [DEFAULT_SCORE if s._.mmcot_score is None else s._.mmcot_score for s in known]
+        scored = [
+            (span.start, span.end, labels[span.label_], score)
+            for span, score in zip(known, scores, strict=True)
+        ]
         result.append(SoftTags(tags, make_tag_probabilities(len(doc), tags, scored)))
     return result
 
@@ -133,27 +131,7 @@ def _find_spans(doc: Doc) -> list[Span]:
     the scores that a group keeps for them."""
     if doc.has_annotation("ENT_IOB"):
         return list(doc.ents)
-    spans = []
     for group in doc.spans.values():
-        scores = group.attrs.get("scores")
-        for i, span in enumerate(group):
-            if scores is not None:
-                span._.mmcot_score = float(scores[i])
-            spans.append(span)
-    return spans
-
-
-def _get_score(span: Span) -> float:
-    score: float | None = span._.mmcot_score
-    return DEFAULT_SCORE if score is None else score
-
-
-def _choose_disjoint(spans: Iterable[Span]) -> list[Span]:
-    """The most probable spans, of equally probable ones the longest, of which none overlap."""
-    chosen: list[Span] = []
-    taken: set[int] = set()
-    for span in sorted(spans, key=lambda s: (-_get_score(s), s.start - s.end, s.start)):
-        if taken.isdisjoint(range(span.start, span.end)):
-            taken.update(range(span.start, span.end))
-            chosen.append(span)
-    return sorted(chosen)
+        for span, score in zip(group, group.attrs.get("scores", ()), strict=False):
+            span._.mmcot_score = float(score)
+    return [span for group in doc.spans.values() for span in group]

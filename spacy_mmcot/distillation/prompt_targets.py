@@ -41,16 +41,12 @@ class KnowledgeEncoder:
         )
         with torch.no_grad():
             states = self.encoder(**batch).last_hidden_state.numpy()
-        targets = []
-        for row, n_pieces in zip(states, batch["attention_mask"].sum(1).tolist(), strict=True):
+        targets = numpy.empty((len(states), self.length, states.shape[2]), dtype="float32")
+        for i, n_pieces in enumerate(batch["attention_mask"].sum(1).tolist()):
             cuts = numpy.linspace(0, n_pieces, self.length + 1).astype(int)
-            targets.append(
-                [
-                    row[start : max(end, start + 1)].mean(axis=0)
-                    for start, end in itertools.pairwise(cuts)
-                ]
-            )
-        return numpy.array(targets, dtype="float32")
+            for k, (start, end) in enumerate(itertools.pairwise(cuts)):
+                targets[i, k] = states[i, start : max(end, start + 1)].mean(axis=0)
+        return targets
 
 
 def set_prompt_targets(docs: Sequence[Doc], encoder: KnowledgeEncoder, batch_size: int = 64) -> int:

@@ -72,7 +72,6 @@ def get_soft_labels(doc: Doc, tags: Sequence[str]) -> NDArray[numpy.float32] | N
     if not entry:
         return None
     known = list(entry["tags"])
-    _check_known(known, tags)
     stored = numpy.frombuffer(entry["probabilities"], dtype="float16")
     if stored.size != len(doc) * len(known):
         raise MMCoTError(
@@ -124,7 +123,6 @@ def get_soft_relations(doc: Doc, labels: Sequence[str] | None = None) -> SoftRel
         return None
     known = list(entry["labels"])
     labels = known if labels is None else list(labels)
-    _check_known(known, labels)
     pairs = numpy.frombuffer(entry["pairs"], dtype="int32").reshape(-1, 2).astype("int64")
     stored = numpy.frombuffer(entry["probabilities"], dtype="float16")
     probabilities = _reorder(stored, [NO_RELATION, *known], [NO_RELATION, *labels])
@@ -132,17 +130,15 @@ def get_soft_relations(doc: Doc, labels: Sequence[str] | None = None) -> SoftRel
     return SoftRelations(labels, mentions, pairs, probabilities)
 
 
-def _check_known(known: Sequence[str], allowed: Sequence[str]) -> None:
-    unknown = sorted(set(known) - set(allowed))
-    if unknown:
-        raise MMCoTError(Errors.E500.format(unknown=unknown, allowed=list(allowed)))
-
-
 def _reorder(
     stored: NDArray[numpy.float16], known: Sequence[str], wanted: Sequence[str]
 ) -> NDArray[numpy.float32]:
     """(rows, wanted): flat probabilities of the `known` columns in the order of `wanted`, 0 for
-    columns that are not stored; rows sum to 1 again, which 16-bit floats had rounded away."""
+    columns that are not stored; rows sum to 1 again, which 16-bit floats had rounded away. Raises
+    MMCoTError for a known column that is not wanted."""
+    if unknown := sorted(set(known) - set(wanted)):
+        allowed = [name for name in wanted if name != NO_RELATION]
+        raise MMCoTError(Errors.E500.format(unknown=unknown, allowed=allowed))
     rows = stored.astype("float32").reshape(-1, len(known))
     probabilities = numpy.zeros((len(rows), len(wanted)), dtype="float32")
     probabilities[:, [wanted.index(column) for column in known]] = rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 from spacy.language import Language
@@ -23,11 +23,8 @@ from .soft_labels import SoftRelations, SoftTags, set_soft_labels, set_soft_rela
 TEACHERS = ("mmcot_ner", "mmcot_rel")
 
 
-class Prediction(NamedTuple):
-    """A teacher's probabilities for one Doc; None where it has no component for them."""
-
-    tags: SoftTags | None
-    relations: SoftRelations | None
+# The tag and the relation probabilities of a Doc; None where a teacher has no component for them.
+Prediction = tuple[SoftTags | None, SoftRelations | None]
 
 
 def teach(
@@ -68,34 +65,32 @@ def teach(
         for teacher in teachers:
             check_label_table(teacher, labels)
     for batch in minibatch(docs, batch_size):
-        predictions = []
+        predictions: list[list[Prediction]] = []
         for teacher in teachers:
-            if labels is None:
-                assert isinstance(teacher, Language)
-                predictions.append(predict_soft_labels(teacher, batch, pictures=pictures))
-            else:
-                copies = [_unlabelled_copy(doc, pictures, teacher.vocab) for doc in batch]
+            copies = [
+                _copy(doc, pictures, None if labels is None else teacher.vocab) for doc in batch
+            ]
+            if labels is not None:
                 mapped = predict_mapped_tags(teacher, copies, labels, dropped)
-                predictions.append([Prediction(soft, None) for soft in mapped])
+                predictions.append([(tags, None) for tags in mapped])
+            elif isinstance(teacher, Language):
+                predictions.append(_predict(teacher, batch, copies))
+            else:
+                raise MMCoTError(Errors.E513.format(source="The teacher"))
         for doc, *each in zip(batch, *predictions, strict=True):
-            tags = _mean_tags([p.tags for p in each if p.tags is not None])
-            if tags is not None:
-                set_soft_labels(doc, *tags)
-            relations = _mean_relations([p.relations for p in each if p.relations is not None])
-            if relations is not None:
-                set_soft_relations(doc, relations)
+            if tags := [tags for tags, _ in each if tags is not None]:
+                set_soft_labels(doc, *_mean_tags(tags))
+            if relations := [relations for _, relations in each if relations is not None]:
+                set_soft_relations(doc, _mean_relations(relations))
         yield from batch
 
 
-def predict_soft_labels(
-    teacher: Language, docs: Sequence[Doc], *, pictures: bool = True
-) -> list[Prediction]:
-    """What one teacher predicts for each Doc; the Docs are not changed. Raises as `teach` does."""
+def _predict(teacher: Language, docs: Sequence[Doc], copies: list[Doc]) -> list[Prediction]:
+    """What one teacher predicts for each Doc. copies: of the Docs, without annotation."""
     factories = [teacher.get_pipe_meta(name).factory for name in teacher.pipe_names]
     teaching = [i for i, factory in enumerate(factories) if factory in TEACHERS]
     if not teaching:
         raise MMCoTError(Errors.E502.format(pipeline=teacher.pipe_names))
-    copies = [_unlabelled_copy(doc, pictures) for doc in docs]
     tags: list[SoftTags | None] = [None] * len(docs)
     relations: Sequence[SoftRelations | None] = [None] * len(docs)
     # Components behind the last teaching one are not run.
@@ -111,10 +106,10 @@ def predict_soft_labels(
             # A component that is a function has no pipe.
             piped = component.pipe(copies) if hasattr(component, "pipe") else map(component, copies)
             copies = list(piped)
-    return [Prediction(*pair) for pair in zip(tags, relations, strict=True)]
+    return list(zip(tags, relations, strict=True))
 
 
-def _unlabelled_copy(doc: Doc, pictures: bool, vocab: Vocab | None = None) -> Doc:
+def _copy(doc: Doc, pictures: bool, vocab: Vocab | None) -> Doc:
     keys = [key for key in doc.user_data if pictures or key != IMAGE_KEY]
     return copy_tokens(doc, keys, vocab)
 
@@ -126,16 +121,14 @@ def _set_gold_mentions(docs: Sequence[Doc], copies: Sequence[Doc]) -> None:
             copy.set_ents(spans, default="outside")
 
 
-def _mean_tags(each: Sequence[SoftTags]) -> SoftTags | None:
-    if len(each) < 2:
-        return each[0] if each else None
+def _mean_tags(each: Sequence[SoftTags]) -> SoftTags:
     _check_same("tags", [soft.tags for soft in each])
     return SoftTags(each[0].tags, numpy.mean([soft.probabilities for soft in each], axis=0))
 
 
-def _mean_relations(each: Sequence[SoftRelations]) -> SoftRelations | None:
-    if len(each) < 2:
-        return each[0] if each else None
+def _mean_relations(each: Sequence[SoftRelations]) -> SoftRelations:
+    if len(each) == 1:
+        return each[0]
     _check_same("relation labels", [soft.labels for soft in each])
     rows = [(soft.probabilities, soft.index_rows()) for soft in each]
     means = [
@@ -147,6 +140,5 @@ def _mean_relations(each: Sequence[SoftRelations]) -> SoftRelations | None:
 
 
 def _check_same(what: str, each: Sequence[list[str]]) -> None:
-    for other in each[1:]:
-        if other != each[0]:
-            raise MMCoTError(Errors.E505.format(what=what, first=each[0], other=other))
+    if other := [names for names in each if names != each[0]]:
+        raise MMCoTError(Errors.E505.format(what=what, first=each[0], other=other[0]))

@@ -8,12 +8,12 @@ for: the batch before it is made, its answers before they are settled.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, NamedTuple, TypeVar
 
 import httpx2
 import openai
@@ -21,22 +21,14 @@ from openai.types import Batch
 
 from ..errors import Errors, MMCoTError
 from ..types import Post
-from .claims import Claim, Claims
-from .client import Endpoint, OpenAISource, read_fault
-from .engine import Ending, seconds_before_retry
+from .claims import Claim
+from .client import OpenAISource, read_fault
+from .engine import Ending, Pace, seconds_before_retry
 from .questions import Elicitation, Job
-from .replies import (
-    AnswerRejected,
-    FormatRefused,
-    NotAnEndpoint,
-    RequestRefused,
-    Unavailable,
-    fault_of,
-    read_reply,
-)
+from .replies import AnswerRejected, RequestRefused, Unavailable, fault_of, read_reply
 
 # The path in a batch's requests is the API's own, whatever address the endpoint has.
-_PATH: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+_PATH: Final = "/v1/chat/completions"
 _RUNNING = {"validating", "in_progress", "finalizing", "cancelling"}
 _NAME_FIELD = "spacy_mmcot_batch"  # in a batch's metadata
 _CLAIM_SECONDS = 26 * 3600.0  # a batch lives for 24 hours
@@ -46,45 +38,17 @@ _MOST_EMPTY_ROUNDS = 3
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class BatchPace:
-    """Requests in one batch, tries of one call, seconds between checks of a batch, and seconds that
-    the whole run may take."""
-
-    size: int = 10_000
-    tries: int = 8
-    poll: float = 30.0
-    run_timeout: float | None = None
-
-
-class _BatchRow(NamedTuple):
-    name: str
-    model: str
-    remote: str | None
-
-
 class BatchRunner:
-    """Runs an elicitation by batches. `claims` are those of the elicitation."""
+    """Runs an elicitation by batches."""
 
-    def __init__(
-        self,
-        elicitation: Elicitation,
-        source: OpenAISource,
-        claims: Claims,
-        pace: BatchPace | None = None,
-    ) -> None:
+    def __init__(self, elicitation: Elicitation, source: OpenAISource, pace: Pace) -> None:
         self._elicitation = elicitation
         self._source = source
         self._store = elicitation.store
-        self._claims = claims
-        self._pace = pace or BatchPace()
+        self._pace = pace
         self._ending = Ending.DONE
         # By model: a file of questions in the making, and their keys.
         self._chunks: dict[str, tuple[bytearray, list[str]]] = {}
-        self._refused: MMCoTError | None = None
-        # Questions whose response format the endpoint does not have.
-        self._format_refused: dict[str, FormatRefused] = {}
-        self._models_changed: set[str] = set()
 
     def run(self, posts: Iterable[Post]) -> Ending:
         """Collect what earlier runs have in batches, then ask the rest, until nothing is left.
@@ -96,29 +60,25 @@ class BatchRunner:
         return self._ending
 
     async def _run(self, posts: Iterable[Post]) -> None:
-        self._api = BatchApi(self._source.endpoint, self._pace)
+        self._api = BatchApi(self._source, self._pace)
         try:
             async with asyncio.timeout(self._pace.run_timeout):
                 await self._run_rounds(posts)
         finally:
-            self._claims.release_all()
-            await self._api.close()
+            self._elicitation.account.release_all()
+            await self._source.close()
 
     async def _run_rounds(self, posts: Iterable[Post]) -> None:
         empty_rounds, first = 0, True
-        while True:
+        while first or self._elicitation.deferred:
             arrived = await self._collect()
-            if self._refused is not None:
-                raise self._refused
             empty_rounds = 0 if arrived or first else empty_rounds + 1
             if empty_rounds >= _MOST_EMPTY_ROUNDS:
                 self._elicitation.miss_deferred("batches come back without answers")
                 return
             await self._run_pass(posts, first)
             first = False
-            if not self._elicitation.deferred:
-                return
-            if not self._list_batches():
+            if self._elicitation.deferred and not self._list_batches():
                 reason = "budget" if self._ending is Ending.BUDGET else "another run has it"
                 self._elicitation.miss_deferred(reason)
                 return
@@ -126,27 +86,15 @@ class BatchRunner:
     # Questions out.
 
     async def _run_pass(self, posts: Iterable[Post], first: bool) -> None:
-        self._models_changed.clear()
         for job in self._elicitation.pending(posts, deferred=not first):
             if job is None:
                 await asyncio.sleep(0)
                 continue
-            if job.key in self._format_refused:
-                self._use_plainer_format(job)
             left = self._settle_from_inbox(job)
             if left is not None and self._claim(left):
                 await self._add(left)
         for model in list(self._chunks):
             await self._submit(model)
-
-    def _use_plainer_format(self, job: Job) -> None:
-        """One plainer format for all the questions of a model that were refused together."""
-        fault = self._format_refused.pop(job.key)
-        if "response_format" in self._source.body(job.prompt):
-            model = self._source.model_for(job.prompt.dimension)
-            if model not in self._models_changed:
-                self._models_changed.add(model)
-                self._source.use_plainer_format(job.prompt, fault)
 
     def _claim(self, job: Job) -> bool:
         spent = self._ending is Ending.BUDGET
@@ -161,17 +109,13 @@ class BatchRunner:
 
     async def _add(self, job: Job) -> None:
         model = self._source.model_for(job.prompt.dimension)
-        try:
-            line = make_line(job.key, self._source.body(job.prompt))
-        except AnswerRejected as rejected:
-            self._elicitation.reject(job, rejected)
-            return
-        self._elicitation.count_asked(job)
+        body = self._source.body(job.prompt)
         self._elicitation.defer(job)
         data, keys = self._chunks.setdefault(model, (bytearray(), []))
-        data += line
+        row = {"custom_id": job.key, "method": "POST", "url": _PATH, "body": body}
+        data += json.dumps(row).encode("ascii") + b"\n"
         keys.append(job.key)
-        if len(keys) >= self._pace.size or len(data) >= _LARGEST_FILE:
+        if len(keys) >= self._pace.batch_size or len(data) >= _LARGEST_FILE:
             await self._submit(model)
 
     async def _submit(self, model: str) -> None:
@@ -200,40 +144,33 @@ class BatchRunner:
         """Wait for all batches of this endpoint and take in what they bring; returns how many
         answers came."""
         arrived = 0
-        for row in self._list_batches():
-            remote = row.remote or await self._api.find(row.name)
+        for name, remote in self._list_batches():
+            remote = remote or await self._api.find(name)
             if remote is None:
                 # The process died before the batch was made.
-                self._forget(row.name)
+                self._forget(name)
                 continue
             batch = await self._api.wait_for(remote)
             if batch.status == "failed":
-                self._forget(row.name)
+                self._forget(name)
                 raise self._api.make_error(batch)
             lines = await self._api.download(batch)
-            with self._store.transaction():
-                for line in lines:
-                    if self._is_useful(line):
-                        entry = (line.key, line.status, json.dumps(line.body), row.name)
-                        self._store.write(
-                            "INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?)", *entry
-                        )
-                        arrived += 1
-                self._forget(row.name)
+            faults = {row.key: fault_of(row.status, row.body) for row in lines if row.status != 200}
+            # The other questions are asked again.
+            entries = [
+                (row.key, row.status, json.dumps(row.body), name)
+                for row in lines
+                if row.status == 200 or isinstance(faults[row.key], AnswerRejected)
+            ]
+            with self._store.transaction() as connection:
+                insert = "INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?)"
+                connection.executemany(insert, entries)
+                self._forget(name)
+            arrived += len(entries)
+            for fault in faults.values():
+                if isinstance(fault, RequestRefused):
+                    raise self._source.refusal_error(fault, "a request of the batch")
         return arrived
-
-    def _is_useful(self, line: Line) -> bool:
-        """Whether an outcome settles its question; the others are asked again."""
-        if line.status is None:
-            return False
-        if line.status == 200:
-            return True
-        fault = fault_of(line.status, line.body)
-        if isinstance(fault, RequestRefused):
-            self._refused = self._source.endpoint.refusal_error(fault, "a request of the batch")
-        elif isinstance(fault, FormatRefused):
-            self._format_refused[line.key] = fault
-        return isinstance(fault, AnswerRejected)
 
     def _settle_from_inbox(self, job: Job) -> Job | None:
         """Settle a question from what batches have brought. Returns what is still to be asked:
@@ -250,17 +187,18 @@ class BatchRunner:
                 return self._elicitation.settle(job, read_reply(body.encode()))
             except AnswerRejected as rejected:
                 return self._elicitation.reject(job, rejected)
+            except RequestRefused as fault:
+                return self._elicitation.reject(job, AnswerRejected(str(fault), body))
             except Unavailable as fault:
-                self._elicitation.charge(job, fault.usage)
+                self._elicitation.book(job, fault.usage)
                 return job
-            except NotAnEndpoint as error:
-                raise self._source.endpoint.foreign_error(error) from None
 
     # The table of batches.
 
-    def _list_batches(self) -> list[_BatchRow]:
-        query = "SELECT name, model, remote FROM batches WHERE url = ? ORDER BY created"
-        return [_BatchRow(*row) for row in self._store.fetch(query, self._source.url)]
+    def _list_batches(self) -> list[tuple[str, str | None]]:
+        """Name and the endpoint's id of each batch."""
+        query = "SELECT name, remote FROM batches WHERE url = ? ORDER BY created"
+        return [(name, remote) for name, remote in self._store.fetch(query, self._source.url)]
 
     def _forget(self, name: str) -> None:
         with self._store.transaction():
@@ -268,13 +206,11 @@ class BatchRunner:
             self._store.write("DELETE FROM claims WHERE owner = ?", name)
 
 
-@dataclass(frozen=True)
-class Line:
-    """One request's outcome in a batch: an HTTP status and a body, or None where the batch ended
-    before it was dealt with."""
+class Line(NamedTuple):
+    """One request's outcome in a batch: an HTTP status and a body."""
 
     key: str
-    status: int | None
+    status: int
     body: Any
 
 
@@ -285,13 +221,10 @@ class BatchApi:
     process died is found again. Every method raises MMCoTError where the endpoint fails for good;
     `tries` requests are made for one call."""
 
-    def __init__(self, endpoint: Endpoint, pace: BatchPace) -> None:
-        self._endpoint = endpoint
+    def __init__(self, source: OpenAISource, pace: Pace) -> None:
+        self._source = source
         self._pace = pace
-        self._client = endpoint.make_client()
-
-    async def close(self) -> None:
-        await self._client.close()
+        self._client = source.open_client()
 
     async def upload(self, data: bytes) -> str:
         """Returns the file's id."""
@@ -304,8 +237,7 @@ class BatchApi:
 
         async def create() -> str:
             # A try whose answer was lost may have made it.
-            found = await self._find(name)
-            if found is not None:
+            if found := await self._find(name):
                 return found
             batch = await self._client.batches.create(
                 input_file_id=file,
@@ -328,19 +260,16 @@ class BatchApi:
             batch = await self._call(lambda: retrieve(remote), f"the batch {remote}")
             if batch.status not in _RUNNING:
                 return batch
-            await asyncio.sleep(self._pace.poll)
+            await asyncio.sleep(self._pace.batch_poll)
 
     async def download(self, batch: Batch) -> list[Line]:
         """The outcomes of a batch that was completed, expired or cancelled."""
-        found: list[Line] = []
-        for file in (batch.output_file_id, batch.error_file_id):
-            if file:
-                found += _parse_lines(await self._read_file(file))
-        return found
-
-    async def _read_file(self, file: str) -> bytes:
-        content = self._client.files.content
-        return (await self._call(lambda: content(file), f"the file {file}")).content
+        found: list[Line | None] = []
+        for file in filter(None, (batch.output_file_id, batch.error_file_id)):
+            get = functools.partial(self._client.files.content, file)
+            content = (await self._call(get, f"the file {file}")).content
+            found += map(_parse_line, content.split(b"\n"))
+        return [line for line in found if line is not None]
 
     async def _find(self, name: str) -> str | None:
         async for batch in self._client.batches.list(limit=100):
@@ -359,33 +288,27 @@ class BatchApi:
                 read = read_fault(error)
                 if not isinstance(read, Unavailable):
                     refused = RequestRefused(error.status_code, str(read))
-                    raise self._endpoint.refusal_error(refused, f"the request for {what}") from None
+                    raise self._source.refusal_error(refused, f"the request for {what}") from None
                 fault = read
             except (openai.APIConnectionError, httpx2.TransportError) as error:
                 fault = Unavailable(str(error.__cause__ or error))
             except (openai.OpenAIError, ValueError) as error:
-                raise self._endpoint.error(Errors.E314, reason=error) from None
-        raise self._endpoint.error(Errors.E312, reason=fault.reason if fault else "") from None
+                raise self._source.error(Errors.E314, reason=error) from None
+        raise self._source.error(Errors.E312, reason=fault.reason if fault else "") from None
 
     def make_error(self, batch: Batch) -> MMCoTError:
         """Why the endpoint did not take a batch."""
         faults = batch.errors.data if batch.errors and batch.errors.data else []
         reason = "; ".join(fault.message or fault.code or "" for fault in faults) or batch.status
-        return self._endpoint.error(Errors.E317, batch=batch.id, reason=reason)
+        return self._source.error(Errors.E317, batch=batch.id, reason=reason)
 
 
-def make_line(key: str, body: dict[str, Any]) -> bytes:
-    """One request of a batch's file."""
-    row = {"custom_id": key, "method": "POST", "url": _PATH, "body": body}
-    return json.dumps(row).encode("ascii") + b"\n"
-
-
-def _parse_lines(data: bytes) -> Iterator[Line]:
-    for raw in data.split(b"\n"):
-        try:
-            row = json.loads(raw)
-            response = row.get("response") or {}
-            yield Line(str(row["custom_id"]), response.get("status_code"), response.get("body"))
-        except (ValueError, KeyError, AttributeError, RecursionError):
-            # A damaged line is one without an answer: its question is asked again.
-            continue
+def _parse_line(data: bytes) -> Line | None:
+    """None for a damaged line, and one of a request that the batch did not come to: its question is
+    asked again."""
+    try:
+        row = json.loads(data)
+        response = row["response"]
+        return Line(str(row["custom_id"]), int(response["status_code"]), response.get("body"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None

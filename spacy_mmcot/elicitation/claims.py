@@ -1,4 +1,4 @@
-"""Money and claims in a store: runs that share it do not pay for the same answer, all of them
+"""Claims and spend in a store: runs that share it do not pay for the same answer, all of them
 together keep to one budget, and the ledger says what was spent by run, model and dimension."""
 
 from __future__ import annotations
@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -16,12 +17,12 @@ from .replies import Usage
 from .store import AnswerStore
 
 _SPENT = "(SELECT total(cost) + total(unconfirmed) FROM ledger)"
-_SET_ASIDE = "(SELECT total(cost) FROM claims)"
+_RESERVED = "(SELECT total(cost) FROM claims)"
 
 
 class Claim(Enum):
     """The result of a claim: `made`; `held` by another run; `answered` meanwhile; `wait`, while
-    money is set aside for questions in flight; or `poor`: the budget cannot pay it."""
+    money is reserved for questions in flight; or `poor`: the budget cannot pay it."""
 
     MADE = "made"
     HELD = "held"
@@ -30,53 +31,60 @@ class Claim(Enum):
     POOR = "poor"
 
 
+def make_run_name() -> str:
+    """Names sort by the time of the run's start (UTC)."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+
+
 @dataclass
-class Claims:
-    """The claims of one run, `owner`, which last `seconds`, or until they are released or the
-    process ends. `cap` is the budget that all the store's spend and
-    claims keep to, None for none."""
+class Account:
+    """The claims of one run, which last `seconds`, or until they are released or the process ends;
+    and its spend. `cap` is the budget of all the store's spend and claims, None for none. `batch`
+    books at batch prices."""
 
     store: AnswerStore
-    owner: str
-    seconds: float
+    prices: Prices
+    source: str
+    seconds: float = 3600.0
     cap: float | None = None
+    batch: bool = False
+    run: str = field(default_factory=make_run_name)
+    cost: float = 0.0
 
     def __post_init__(self) -> None:
         self._host = platform.node()
-        self._release_dead()
+        # Claims of processes that ended would keep money reserved for ever.
+        rows = self.store.fetch("SELECT key, host, pid, expires FROM claims")
+        dead = [key for key, *holder in rows if self._is_dead(*holder)]
+        if dead:
+            with self.store.transaction() as connection:
+                connection.executemany("DELETE FROM claims WHERE key = ?", [(k,) for k in dead])
 
     def claim(self, key: str, cost: float) -> Claim:
-        """Set `cost` aside for a question before it is asked."""
-        row = (key, self.owner, self._host, os.getpid(), time.time() + self.seconds, cost)
-        if self.cap is None:
-            made = self.store.write(
-                "INSERT OR IGNORE INTO claims SELECT ?, ?, ?, ?, ?, ? "
-                "WHERE NOT EXISTS (SELECT 1 FROM answers WHERE key = ?)",
-                *(*row, key),
-            )
-            if made:
-                return Claim.MADE
-        with self.store.transaction() as connection:
-            if connection.execute("SELECT 1 FROM answers WHERE key = ? LIMIT 1", (key,)).fetchone():
+        """Reserve `cost` for a question before it is asked."""
+        with self.store.transaction():
+            if self.store.fetch("SELECT 1 FROM answers WHERE key = ? LIMIT 1", key):
                 return Claim.ANSWERED
-            held = "SELECT host, pid, expires FROM claims WHERE key = ?"
-            holder = connection.execute(held, (key,)).fetchone()
-            if holder and not self._is_dead(*holder):
+            held = self.store.fetch("SELECT host, pid, expires FROM claims WHERE key = ?", key)
+            if held and not self._is_dead(*held[0]):
                 return Claim.HELD
             if self.cap is not None:
-                spent, aside = connection.execute(f"SELECT {_SPENT}, {_SET_ASIDE}").fetchone()
+                ((spent, reserved),) = self.store.fetch(f"SELECT {_SPENT}, {_RESERVED}")
                 if spent + cost > self.cap:
                     return Claim.POOR
-                if spent + aside + cost > self.cap:
+                if spent + reserved + cost > self.cap:
                     return Claim.WAIT
-            connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?)", row)
+            self.store.write(
+                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?)",
+                *(key, self.run, self._host, os.getpid(), time.time() + self.seconds, cost),
+            )
         return Claim.MADE
 
     def within_cap(self) -> bool:
         """Whether a question that holds a claim may be asked once more."""
         if self.cap is None:
             return True
-        ((total,),) = self.store.fetch(f"SELECT {_SPENT} + {_SET_ASIDE}")
+        ((total,),) = self.store.fetch(f"SELECT {_SPENT} + {_RESERVED}")
         return bool(total <= self.cap)
 
     def in_batches(self) -> bool:
@@ -86,19 +94,10 @@ class Claims:
 
     def release(self, key: str) -> None:
         """Drop a claim, in the store's transaction if it is in one."""
-        self.store.write("DELETE FROM claims WHERE key = ? AND owner = ?", key, self.owner)
+        self.store.write("DELETE FROM claims WHERE key = ? AND owner = ?", key, self.run)
 
     def release_all(self) -> None:
-        self.store.write("DELETE FROM claims WHERE owner = ?", self.owner)
-
-    def _release_dead(self) -> None:
-        """Claims of processes that ended would keep money set aside for ever."""
-        rows = self.store.fetch("SELECT key, host, pid, expires FROM claims")
-        dead = [key for key, *holder in rows if self._is_dead(*holder)]
-        if dead:
-            with self.store.transaction():
-                for key in dead:
-                    self.store.write("DELETE FROM claims WHERE key = ?", key)
+        self.store.write("DELETE FROM claims WHERE owner = ?", self.run)
 
     def _is_dead(self, host: str, pid: int, expires: float) -> bool:
         if expires < time.time():
@@ -110,11 +109,27 @@ class Claims:
             return True
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            return isinstance(error, ProcessLookupError)
         return False
+
+    def book(self, model: str, dimension: Dimension, usage: Usage | None, estimate: Usage) -> None:
+        """Add one request to the ledger, in the store's transaction if it is in one. Without the
+        endpoint's own count, the estimate is booked as unconfirmed."""
+        counts = usage or Usage()
+        cost = self.prices.cost(model, counts, self.batch)
+        unconfirmed = 0.0 if usage else self.prices.cost(model, estimate, self.batch)
+        self.cost += cost + unconfirmed
+        self.store.write(
+            "INSERT INTO ledger VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET requests = requests + 1, "
+            "input_tokens = input_tokens + excluded.input_tokens, "
+            "cached_tokens = cached_tokens + excluded.cached_tokens, "
+            "output_tokens = output_tokens + excluded.output_tokens, "
+            "cost = cost + excluded.cost, unconfirmed = unconfirmed + excluded.unconfirmed",
+            *(self.run, self.source, model, dimension),
+            *(counts.input, counts.cached, counts.output, cost, unconfirmed),
+        )
 
 
 class Spend(NamedTuple):
@@ -131,38 +146,6 @@ class Spend(NamedTuple):
     output_tokens: int
     cost: float
     unconfirmed: float
-
-
-@dataclass
-class Ledger:
-    """Adds to the spend of `run`. `batch` books at batch prices."""
-
-    store: AnswerStore
-    prices: Prices
-    run: str
-    source: str
-    batch: bool = False
-
-    def __post_init__(self) -> None:
-        self.cost = 0.0
-
-    def add(self, model: str, dimension: Dimension, usage: Usage | None, estimate: Usage) -> None:
-        """Book one request, in the store's transaction if it is in one. Without the endpoint's
-        own count, the estimate is booked as unconfirmed."""
-        counts = usage or Usage()
-        cost = self.prices.cost(model, counts, self.batch)
-        unconfirmed = 0.0 if usage else self.prices.cost(model, estimate, self.batch)
-        self.cost += cost + unconfirmed
-        self.store.write(
-            "INSERT INTO ledger VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET requests = requests + 1, "
-            "input_tokens = input_tokens + excluded.input_tokens, "
-            "cached_tokens = cached_tokens + excluded.cached_tokens, "
-            "output_tokens = output_tokens + excluded.output_tokens, "
-            "cost = cost + excluded.cost, unconfirmed = unconfirmed + excluded.unconfirmed",
-            *(self.run, self.source, model, dimension),
-            *(counts.input, counts.cached, counts.output, cost, unconfirmed),
-        )
 
 
 def read_total_spend(store: AnswerStore) -> float:

@@ -13,7 +13,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -23,11 +23,10 @@ import openai
 
 from ..errors import Errors, MMCoTError
 from ..types import Dimension
-from .prompts import Prompt, data_url
+from .prompts import Prompt
 from .replies import (
     AnswerRejected,
-    FormatRefused,
-    NotAnEndpoint,
+    Fault,
     Reply,
     RequestRefused,
     Unavailable,
@@ -42,7 +41,6 @@ _TIMEOUT = httpx2.Timeout(None, connect=15.0)
 _SECRET_LENGTH = 8
 _DEFAULT_URL = "https://api.openai.com/v1"
 _LONGEST_REASON = 300
-_DISCONNECTED = (openai.APIConnectionError, httpx2.TransportError)
 
 
 @dataclass(frozen=True)
@@ -65,15 +63,33 @@ class OpenAISettings:
 
 
 class OpenAISource:
-    """Asks one endpoint. Raises like Endpoint; the constructor does not touch the network."""
+    """Asks one endpoint, under the name `openai-batch` by its Batch API.
+
+    The constructor does not touch the network. It raises MMCoTError without a usable key or
+    address, and for an address that would send the key unencrypted over a network, unless the
+    settings allow it. No message gives away the key.
+    """
 
     paid = True
 
     def __init__(self, settings: OpenAISettings, name: str = "openai") -> None:
         self.name = name
-        self.endpoint = Endpoint(settings)
-        self.url = self.endpoint.url
-        self._settings = settings
+        self.batch = name == "openai-batch"
+        key = (settings.api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not key:
+            raise MMCoTError(Errors.E310.format(received="none is set"))
+        if not key.isascii() or not key.isprintable():
+            received = "the one set holds characters no key can have"
+            raise MMCoTError(Errors.E310.format(received=received))
+        # Only the settings hold the key, and do not show it.
+        self._settings = replace(settings, api_key=key)
+        self._base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
+        self.url = _strip_secrets(self._base_url)
+        parts = urlsplit(self._base_url)
+        path = parts.path.rstrip("/") + "/chat/completions"
+        self._chat_url = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+        if not settings.insecure and not _is_encrypted_or_local(self._base_url):
+            raise MMCoTError(Errors.E318.format(url=self.url))
         self._client: openai.AsyncOpenAI | None = None
         # How many response formats of the list a model was found not to have.
         self._formats_refused: Counter[str] = Counter()
@@ -87,39 +103,52 @@ class OpenAISource:
         return {} if temperature is None else {"temperature": temperature}
 
     def body(self, prompt: Prompt) -> dict[str, Any]:
-        """A request's body. Raises AnswerRejected where its picture cannot be read."""
+        """A request's body."""
         model = self.model_for(prompt.dimension)
         messages: list[Any] = list(prompt.messages)
         if prompt.picture is not None:
             # The question comes second, after the system message, whatever follows it.
-            image = {"url": data_url(prompt.picture), "detail": "low"}
+            image = {"url": prompt.picture.url, "detail": "low"}
             text = {"type": "text", "text": messages[1]["content"]}
-            picture = {"type": "image_url", "image_url": image}
-            messages[1] = {"role": "user", "content": [text, picture]}
+            parts = [text, {"type": "image_url", "image_url": image}]
+            messages[1] = {"role": "user", "content": parts}
         body = {"model": model, "messages": messages, **self.parameters(prompt)}
         formats = prompt.response_formats()[self._formats_refused[model] :]
         return body | ({"response_format": formats[0]} if formats else {})
 
-    def use_plainer_format(self, prompt: Prompt, refused: FormatRefused) -> None:
-        """Use a plainer response format from now on. Raises MMCoTError where there is none."""
-        model = self.model_for(prompt.dimension)
-        if self._formats_refused[model] >= len(prompt.response_formats()):
-            error = RequestRefused(400, str(refused))
-            raise self.endpoint.refusal_error(error, describe(prompt)) from None
-        self._formats_refused[model] += 1
-
     async def ask(self, prompt: Prompt) -> Reply:
         """The answer. Raises AnswerRejected where the endpoint declines this one prompt or cuts
         its answer off, Unavailable where another try may help, MMCoTError where none will."""
-        model = self.model_for(prompt.dimension)
+        model, formats = self.model_for(prompt.dimension), len(prompt.response_formats())
         while True:
             refused_before = self._formats_refused[model]
             try:
                 return await self._ask(prompt)
-            except FormatRefused as refused:
+            except RequestRefused as refused:
+                if not refused.of_format or refused_before >= formats:
+                    question = f"the prompt {prompt.template} for the post {prompt.post_id!r}"
+                    raise self.refusal_error(refused, question) from None
                 # Of many requests in flight, the first that is refused changes it for all.
-                if refused_before == self._formats_refused[model]:
-                    self.use_plainer_format(prompt, refused)
+                self._formats_refused[model] = max(self._formats_refused[model], refused_before + 1)
+            except (AnswerRejected, Unavailable) as fault:
+                # The endpoint's words may quote the key.
+                fault.reason = self.scrub(fault.reason)
+                raise
+
+    def open_client(self) -> openai.AsyncOpenAI:
+        """A client that does not retry. Use it only in the event loop in which it was created, and
+        close the source there. Redirects are not followed: they could carry the key elsewhere."""
+        if self._client is None:
+            http_client = httpx2.AsyncClient(
+                transport=PooledTransport(self._base_url), timeout=_TIMEOUT, follow_redirects=False
+            )
+            self._client = openai.AsyncOpenAI(
+                api_key=self._settings.api_key,
+                base_url=self._base_url,
+                max_retries=0,
+                http_client=http_client,
+            )
+        return self._client
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -127,15 +156,13 @@ class OpenAISource:
             await client.close()
 
     async def _ask(self, prompt: Prompt) -> Reply:
-        body = self.body(prompt)
-        if self._client is None:
-            self._client = self.endpoint.make_client()
+        body, client = self.body(prompt), self.open_client()
         try:
             async with asyncio.timeout(self._settings.timeout):
                 # Bytes out, bytes in, and the whole address: the library's walk through a body,
                 # its models of an answer and the joining of addresses cost a third of a request.
-                response = await self._client.post(
-                    self.endpoint.chat_url,
+                response = await client.post(
+                    self._chat_url,
                     cast_to=httpx2.Response,
                     content=json.dumps(body).encode("ascii"),
                 )
@@ -144,52 +171,13 @@ class OpenAISource:
             reason = f"no answer in {self._settings.timeout:g} s"
             raise Unavailable(reason, billed=True) from None
         except openai.APIStatusError as error:
-            raise self._as_raised(read_fault(error), prompt) from None
-        except _DISCONNECTED as error:
+            raise read_fault(error) from None
+        except (openai.APIConnectionError, httpx2.TransportError) as error:
             cause = error.__cause__ or error
-            reason = self.endpoint.scrub(str(cause) or type(cause).__name__)
             reached = not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
-            raise Unavailable(reason, billed=reached) from None
-        except NotAnEndpoint as error:
-            raise self.endpoint.foreign_error(error) from None
+            raise Unavailable(str(cause) or type(cause).__name__, billed=reached) from None
         except (openai.OpenAIError, httpx2.InvalidURL) as error:
-            raise self.endpoint.error(Errors.E314, reason=error) from None
-
-    def _as_raised(self, fault: Exception, prompt: Prompt) -> Exception:
-        if isinstance(fault, RequestRefused):
-            return self.endpoint.refusal_error(fault, describe(prompt))
-        if isinstance(fault, AnswerRejected | Unavailable):
-            # The endpoint's words may quote the key.
-            fault.reason = self.endpoint.scrub(fault.reason)
-        return fault
-
-
-class Endpoint:
-    """An address, a key, and errors that give neither away.
-
-    The constructor does not touch the network. It raises MMCoTError without a usable key or
-    address, and for an address that would send the key unencrypted over a network, unless the
-    settings allow it.
-    """
-
-    def __init__(self, settings: OpenAISettings) -> None:
-        self._key = _check_key(settings.api_key or os.environ.get("OPENAI_API_KEY") or "")
-        self._base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
-        self.url = _strip_secrets(self._base_url)
-        parts = urlsplit(self._base_url)
-        path = parts.path.rstrip("/") + "/chat/completions"
-        self.chat_url = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
-        if not settings.insecure and not _is_encrypted_or_local(self._base_url):
-            raise MMCoTError(Errors.E318.format(url=self.url))
-
-    def make_client(self) -> openai.AsyncOpenAI:
-        """A client that does not retry. Use it only in the event loop in which it was created."""
-        return openai.AsyncOpenAI(
-            api_key=self._key,
-            base_url=self._base_url,
-            max_retries=0,
-            http_client=make_http_client(self._base_url),
-        )
+            raise self.error(Errors.E314, reason=error) from None
 
     def error(self, message: str, **details: object) -> MMCoTError:
         if "reason" in details:
@@ -198,31 +186,20 @@ class Endpoint:
 
     def refusal_error(self, error: RequestRefused, question: str) -> MMCoTError:
         """An error that ends the run: every such request would be refused."""
+        if error.status == 200:
+            return self.error(Errors.E314, reason=error.reason)
         if error.status in (401, 403):
             # The server's words may quote a part of the key.
             return self.error(Errors.E311, status=error.status)
         return self.error(Errors.E313, question=question, status=error.status, reason=error.reason)
 
-    def foreign_error(self, error: NotAnEndpoint) -> MMCoTError:
-        return self.error(Errors.E314, reason=error)
-
     def scrub(self, words: str) -> str:
         """Somebody else's words, short, on one line, and without the key."""
-        if len(self._key) >= _SECRET_LENGTH:
-            words = words.replace(self._key, "***")
+        key = self._settings.api_key or ""
+        if len(key) >= _SECRET_LENGTH:
+            words = words.replace(key, "***")
         words = " ".join(words.split()).rstrip(".")
         return words if len(words) <= _LONGEST_REASON else f"{words[: _LONGEST_REASON - 3]}..."
-
-
-def _check_key(key: str) -> str:
-    key = key.strip()
-    if not key:
-        raise MMCoTError(Errors.E310.format(received="none is set"))
-    if not key.isascii() or not key.isprintable():
-        raise MMCoTError(
-            Errors.E310.format(received="the one set holds characters no key can have")
-        )
-    return key
 
 
 def _strip_secrets(base_url: str) -> str:
@@ -254,7 +231,12 @@ class PooledTransport(httpx2.AsyncBaseTransport):
 
     def __init__(self, url: str) -> None:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        context, proxy = _make_ssl_context(url), _find_proxy(url)
+        # Without the authorities, which take a tenth of a second to load, where none is needed.
+        if urlsplit(url).scheme == "https":
+            context = httpx2.create_ssl_context()
+        else:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        proxy = _find_proxy(url)
         self._pools = [
             httpx2.AsyncHTTPTransport(verify=context, limits=limits, proxy=proxy)
             for _ in range(_POOLS)
@@ -274,20 +256,6 @@ class PooledTransport(httpx2.AsyncBaseTransport):
             await transport.aclose()
 
 
-def make_http_client(url: str) -> httpx2.AsyncClient:
-    """A client for one endpoint. Redirects are not followed: they could carry the key elsewhere."""
-    return httpx2.AsyncClient(
-        transport=PooledTransport(url), timeout=_TIMEOUT, follow_redirects=False
-    )
-
-
-def _make_ssl_context(url: str) -> ssl.SSLContext:
-    if urlsplit(url).scheme == "https":
-        return httpx2.create_ssl_context()
-    # Never used, and without the authorities, which take a tenth of a second to load.
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
 def _find_proxy(url: str) -> str | None:
     """The environment's proxy for an address: a client with a custom transport ignores it."""
     parts = urlsplit(url)
@@ -297,12 +265,7 @@ def _find_proxy(url: str) -> str | None:
     return proxies.get(parts.scheme) or proxies.get("all")
 
 
-def describe(prompt: Prompt) -> str:
-    """A question, for messages."""
-    return f"the prompt {prompt.template} for the post {prompt.post_id!r}"
-
-
-def read_fault(error: openai.APIStatusError) -> Exception:
+def read_fault(error: openai.APIStatusError) -> Fault:
     """What a status other than success stands for."""
     try:
         body = json.loads(error.response.content)

@@ -11,16 +11,17 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ..errors import Errors, MMCoTError, explain
 from ..scheme import Scheme
 from ..types import (
     NO_RELATION,
     SURENESS,
+    Answers,
     ConcludedEntity,
     ConcludedRelation,
     Conclusion,
@@ -30,43 +31,39 @@ from ..types import (
 )
 from .replies import AnswerRejected
 
-_TEXT = {"type": "string"}
-_NOTHING = ""  # counts like a label, so that examples show posts without an entity or relation
+Model = TypeVar("Model", bound=BaseModel)
+TEXT = {"type": "string"}
 
 # How many of several answers must agree for a sureness, as shares.
 _AGREEMENT: tuple[tuple[float, Sureness], ...] = ((0.8, "high"), (0.5, "medium"), (0.0, "low"))
 
 
 class Examples:
-    """Labelled posts that a prompt shows.
+    """Labelled posts that a prompt shows: train posts that have all labels.
 
-    posts: train posts with their labels; those of other splits and unlabelled ones are left out.
     Raises MMCoTError where there are fewer examples than labels while more posts would be there.
     """
 
     def __init__(self, scheme: Scheme, posts: Iterable[Post]) -> None:
-        self.scheme = scheme
+        self._count = scheme.examples
         labelled: dict[str, Post] = {}
         for post in posts:
-            if post.split == "train" and is_labelled(post, scheme):
+            complete = not scheme.relations or post.relations is not None
+            if post.split == "train" and post.entities is not None and complete:
                 labelled.setdefault(text_key(post), post)
         n_labels = len(scheme.relations) or len(scheme.entities)
-        if scheme.examples and scheme.examples < n_labels <= len(labelled):
-            raise MMCoTError(Errors.E112.format(examples=scheme.examples, labels=n_labels))
+        if self._count and self._count < n_labels <= len(labelled):
+            raise MMCoTError(Errors.E112.format(examples=self._count, labels=n_labels))
         # Twice as many as are shown: the second half stands in where one of the first may not.
-        self._ordered = _cover(list(labelled.values()), scheme, 2 * scheme.examples)
+        self._ordered = _cover(labelled, scheme, 2 * self._count)
 
     def shown_to(self, post: Post | None) -> list[Post]:
         """At most `scheme.examples` posts, none of them with the post's text."""
         own = None if post is None else text_key(post)
-        shown = self._ordered[: self.scheme.examples]
+        shown = self._ordered[: self._count]
         if any(text_key(example) == own for example in shown):
-            shown = [p for p in self._ordered if text_key(p) != own][: self.scheme.examples]
+            shown = [p for p in self._ordered if text_key(p) != own][: self._count]
         return shown
-
-
-def is_labelled(post: Post, scheme: Scheme) -> bool:
-    return post.entities is not None and (not scheme.relations or post.relations is not None)
 
 
 def text_key(post: Post) -> str:
@@ -74,26 +71,22 @@ def text_key(post: Post) -> str:
     return "".join(re.findall(r"\w", post.text.lower())) or post.text
 
 
-def _cover(posts: Sequence[Post], scheme: Scheme, count: int) -> list[Post]:
-    """`count` posts, of which each brings labels that those before it have least of."""
-    labels = {id(post): _labels(post, scheme) for post in posts}
-    left = sorted(posts, key=lambda post: hashlib.sha256(text_key(post).encode()).digest())
+def _cover(posts: Mapping[str, Post], scheme: Scheme, count: int) -> list[Post]:
+    """`count` of the posts, given by text key. Each brings labels that those before it have least
+    of; having none counts as a label."""
+    labels: dict[str, set[str]] = {}
+    for key, post in posts.items():
+        found = post.relations if scheme.relations else post.entities
+        labels[key] = {item.label for item in found or ()} or {""}
+    left = sorted(posts, key=lambda key: hashlib.sha256(key.encode()).digest())
     seen: Counter[str] = Counter()
     chosen: list[Post] = []
     while left and len(chosen) < count:
-        gains = [max(1 / (1 + seen[label]) for label in labels[id(post)]) for post in left]
-        best = left.pop(gains.index(max(gains)))
-        seen.update(labels[id(best)])
-        chosen.append(best)
+        best = max(left, key=lambda key: max(1 / (1 + seen[label]) for label in labels[key]))
+        left.remove(best)
+        seen.update(labels[best])
+        chosen.append(posts[best])
     return chosen
-
-
-def _labels(post: Post, scheme: Scheme) -> set[str]:
-    if scheme.relations:
-        found = {relation.label for relation in post.relations or ()}
-    else:
-        found = {entity.label for entity in post.entities or ()}
-    return found or {_NOTHING}
 
 
 def asked_pairs(post: Post) -> list[tuple[str, str]] | None:
@@ -130,22 +123,9 @@ def example_answer(post: Post, scheme: Scheme, pairs: bool) -> str:
     return json.dumps(answer, ensure_ascii=False)
 
 
-def conclusion_schema(scheme: Scheme, pairs: bool) -> dict[str, Any]:
-    """The JSON schema of an answer, labels and sureness as enums. pairs: the post's pairs are
-    given, so that relations alone are asked for."""
-    sure = {"type": "string", "enum": list(SURENESS)}
-    fields: dict[str, Any] = {"reasoning": _TEXT}
-    if not pairs:
-        label = {"type": "string", "enum": list(scheme.entities)}
-        fields["entities"] = _array(mention=_TEXT, label=label, sure=sure)
-    if scheme.relations:
-        labels = [*scheme.relations, *([NO_RELATION] if pairs else [])]
-        label = {"type": "string", "enum": labels}
-        fields["relations"] = _array(head=_TEXT, label=label, tail=_TEXT, sure=sure)
-    return _strict(fields)
-
-
-def _strict(fields: dict[str, Any]) -> dict[str, Any]:
+def object_schema(**fields: Any) -> dict[str, Any]:
+    """The JSON schema of an object in the strict form that endpoints enforce: every field is
+    required, and none beyond."""
     return {
         "type": "object",
         "properties": fields,
@@ -154,45 +134,76 @@ def _strict(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _array(**fields: Any) -> dict[str, Any]:
-    return {"type": "array", "items": _strict(fields)}
+def list_schema(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item}
 
 
-def read_conclusion(
-    value: Any, post: Post, scheme: Scheme | None, dropped: list[str]
-) -> Conclusion:
-    """An answer as a Conclusion with each mention located in the post's text.
+def conclusion_schema(scheme: Scheme, pairs: bool) -> dict[str, Any]:
+    """The JSON schema of an answer, labels and sureness as enums. pairs: the post's pairs are
+    given, so that relations alone are asked for."""
+    sure = {"type": "string", "enum": list(SURENESS)}
+    fields: dict[str, Any] = {"reasoning": TEXT}
+    if not pairs:
+        label = {"type": "string", "enum": list(scheme.entities)}
+        fields["entities"] = list_schema(object_schema(mention=TEXT, label=label, sure=sure))
+    if scheme.relations:
+        labels = [*scheme.relations, *([NO_RELATION] if pairs else [])]
+        label = {"type": "string", "enum": labels}
+        relation = object_schema(head=TEXT, label=label, tail=TEXT, sure=sure)
+        fields["relations"] = list_schema(relation)
+    return object_schema(**fields)
 
-    What has a label outside the scheme, a mention that is not in the text, or a head or tail that
-    was not listed is left out and described in `dropped`. scheme: None where any label counts.
-    Raises AnswerRejected where the answer has another form, or where none of several items is left.
-    """
-    if not isinstance(value, dict):
-        raise AnswerRejected("a list, expected an object with entities or relations")
+
+def validate(model: type[Model], value: Any) -> Model:
+    """A value as a record. Fields beyond the asked ones are remarks of the LLM's, not a fault.
+    Raises AnswerRejected."""
+    if isinstance(value, dict):
+        value = {name: value[name] for name in model.model_fields if name in value}
     try:
-        # Fields beyond the asked ones are remarks of the model's.
-        answer = Conclusion.model_validate(
-            {name: value[name] for name in Conclusion.model_fields if name in value}
-        )
+        return model.model_validate(value)
     except ValidationError as error:
         problem, expected = explain(error)
         raise AnswerRejected(f"{problem}, expected {expected}") from None
-    pairs = asked_pairs(post)
+
+
+def read_conclusion(value: Any, post: Post, scheme: Scheme | None) -> tuple[Conclusion, list[str]]:
+    """An answer as a Conclusion with each mention located in the post's text, and what was dropped:
+    labels outside the scheme, mentions that are not in the text, relations whose head or tail was
+    not listed. scheme: None where any label counts. Raises AnswerRejected where the answer has
+    another form, or where none of several items is left.
+    """
+    if not isinstance(value, dict):
+        raise AnswerRejected("a list, expected an object with entities or relations")
+    answer, pairs = validate(Conclusion, value), asked_pairs(post)
     entities = relations = None
+    dropped: list[str] = []
     if answer.entities is not None:
-        entities = _located_entities(answer.entities, post.text, scheme, dropped)
+        entities = _locate_entities(answer.entities, post.text, scheme, dropped)
     if answer.relations is not None:
         ends = _ends(post, entities, given=pairs is not None)
-        relations = _located_relations(answer.relations, ends, scheme, pairs is not None, dropped)
+        relations = _locate_relations(answer.relations, ends, scheme, pairs is not None, dropped)
     if entities is None and relations is None:
         raise AnswerRejected("an object without entities and relations")
     n_items = len(answer.entities or ()) + len(answer.relations or ())
     if n_items > 1 and not entities and not relations:
         raise AnswerRejected(f"none of {n_items} items can be used: {dropped[-1]}")
-    return answer.model_copy(update={"entities": entities, "relations": relations})
+    return answer.model_copy(update={"entities": entities, "relations": relations}), dropped
 
 
-def _located_entities(
+def locate_conclusion(answers: Answers, post: Post) -> Answers:
+    """The answers with each mention of the conclusion located in the post's text, as
+    `read_conclusion` does, with any label; without the conclusion where none is in the text."""
+    if answers.conclusion is None:
+        return answers
+    try:
+        stated = answers.conclusion.model_dump(exclude_none=True)
+        found, _ = read_conclusion(stated, post, None)
+    except AnswerRejected:
+        return answers.model_copy(update={"conclusion": None})
+    return answers.model_copy(update={"conclusion": found})
+
+
+def _locate_entities(
     entities: Sequence[ConcludedEntity], text: str, scheme: Scheme | None, dropped: list[str]
 ) -> list[ConcludedEntity]:
     found: list[ConcludedEntity] = []
@@ -202,7 +213,10 @@ def _located_entities(
         if scheme is not None and entity.label not in scheme.entities:
             dropped.append(f"the entity label {entity.label!r} is not in the scheme")
             continue
-        places = [p for p in _places(entity, text) if _free(p, taken)]
+        places = find_mention(entity.mention, text)
+        if entity.start is not None and text.startswith(entity.mention, entity.start):
+            places = [(entity.start, entity.start + len(entity.mention))]
+        places = [place for place in places if _free(place, taken)]
         if not places:
             dropped.append(f"the mention {entity.mention!r} is not in the text")
             continue
@@ -218,17 +232,11 @@ def _free(place: tuple[int, int], taken: Iterable[tuple[int, int]]) -> bool:
     return all(place[1] <= start or end <= place[0] for start, end in taken)
 
 
-def _places(entity: ConcludedEntity, text: str) -> list[tuple[int, int]]:
-    if entity.start is not None and text.startswith(entity.mention, entity.start):
-        return [(entity.start, entity.start + len(entity.mention))]
-    return find_mention(entity.mention, text)
-
-
 def find_mention(mention: str, text: str) -> list[tuple[int, int]]:
     """Where a mention stands in a text, (start, end) characters: as it is spelt, as words of their
     own; else inside words; else whatever the case, white space and leading # or @."""
     words = mention.strip()
-    letters = "".join(words.split()).lstrip("#@")
+    letters = _letters(words)
     if not letters:
         return []
     before = r"(?<!\w)" if words[0].isalnum() else ""
@@ -250,7 +258,7 @@ _Ends = dict[str, list[tuple[int, str]]]
 
 
 def _letters(mention: str) -> str:
-    return "".join(mention.split()).lstrip("#@").lower()
+    return "".join(mention.split()).lstrip("#@")
 
 
 def _ends(post: Post, entities: Sequence[ConcludedEntity] | None, given: bool) -> _Ends:
@@ -260,11 +268,11 @@ def _ends(post: Post, entities: Sequence[ConcludedEntity] | None, given: bool) -
         places = {(e.start or 0, e.mention) for e in entities}
     ends: _Ends = {}
     for start, surface in sorted(places):
-        ends.setdefault(_letters(surface), []).append((start, surface))
+        ends.setdefault(_letters(surface).lower(), []).append((start, surface))
     return ends
 
 
-def _located_relations(
+def _locate_relations(
     relations: Sequence[ConcludedRelation],
     ends: _Ends,
     scheme: Scheme | None,
@@ -279,28 +287,22 @@ def _located_relations(
             continue
         pairs = [
             (head, tail)
-            for head in ends.get(_letters(relation.head), ())
-            for tail in ends.get(_letters(relation.tail), ())
+            for head in ends.get(_letters(relation.head).lower(), ())
+            for tail in ends.get(_letters(relation.tail).lower(), ())
             if head != tail
             and relation.head_start in (None, head[0])
             and relation.tail_start in (None, tail[0])
         ]
         if not pairs:
-            dropped.append(
-                f"the relation {relation.label} joins {relation.head!r} and {relation.tail!r}, "
-                "which are not both listed"
-            )
+            joined = f"{relation.head!r} and {relation.tail!r}, which are not both listed"
+            dropped.append(f"the relation {relation.label} joins {joined}")
             continue
         # Of several places of one mention the nearest pair that has no relation yet is meant.
         pairs.sort(key=lambda p: ((p[0][0], p[1][0]) in found, abs(p[0][0] - p[1][0]), p))
         (head_start, head), (tail_start, tail) = pairs[0]
-        if (head_start, tail_start) not in found and not (none and not given):
-            found[head_start, tail_start] = relation.model_copy(
-                update={
-                    **{"head": head, "head_start": head_start},
-                    **{"tail": tail, "tail_start": tail_start},
-                }
-            )
+        if (head_start, tail_start) not in found and (given or not none):
+            update = dict(head=head, head_start=head_start, tail=tail, tail_start=tail_start)
+            found[head_start, tail_start] = relation.model_copy(update=update)
     return list(found.values())
 
 
@@ -309,41 +311,41 @@ def merge_conclusions(variants: Sequence[Conclusion]) -> Conclusion | None:
     share that agrees as its sureness. None without an answer; a single one stays as it is."""
     if len(variants) < 2:
         return variants[0] if variants else None
-    entities = _voted_entities([v.entities for v in variants if v.entities is not None])
-    relations = _voted_relations([v.relations for v in variants if v.relations is not None])
-    return Conclusion(reasoning=variants[0].reasoning, entities=entities, relations=relations)
+    entities = [v.entities for v in variants if v.entities is not None]
+    relations = [v.relations for v in variants if v.relations is not None]
+    return Conclusion(
+        reasoning=variants[0].reasoning,
+        entities=_vote_entities(entities) if entities else None,
+        relations=_vote_relations(relations) if relations else None,
+    )
 
 
 def _sureness(share: float) -> Sureness:
     return next(sure for least, sure in _AGREEMENT if share >= least)
 
 
-def _voted_entities(each: Sequence[list[ConcludedEntity]]) -> list[ConcludedEntity] | None:
-    if not each:
-        return None
-    votes = Counter((e.start or 0, e.mention, e.label) for entities in each for e in entities)
+def _vote_entities(answers: Sequence[list[ConcludedEntity]]) -> list[ConcludedEntity]:
+    votes = Counter((e.start or 0, e.mention, e.label) for answer in answers for e in answer)
     kept: list[ConcludedEntity] = []
     taken: list[tuple[int, int]] = []
     for (start, mention, label), count in sorted(votes.items(), key=lambda v: (-v[1], v[0])):
         place = (start, start + len(mention))
         if _free(place, taken):
             taken.append(place)
-            sure = _sureness(count / len(each))
+            sure = _sureness(count / len(answers))
             kept.append(ConcludedEntity(mention=mention, label=label, sure=sure, start=start))
     return sorted(kept, key=lambda entity: entity.start or 0)
 
 
-def _voted_relations(each: Sequence[list[ConcludedRelation]]) -> list[ConcludedRelation] | None:
-    if not each:
-        return None
-    votes = Counter((r.head_start, r.tail_start, r.label) for rels in each for r in rels)
-    texts = {(r.head_start, r.tail_start): r for rels in each for r in rels}
+def _vote_relations(answers: Sequence[list[ConcludedRelation]]) -> list[ConcludedRelation]:
+    votes = Counter((r.head_start, r.tail_start, r.label) for answer in answers for r in answer)
+    texts = {(r.head_start, r.tail_start): r for answer in answers for r in answer}
     kept: dict[tuple[int | None, int | None], ConcludedRelation] = {}
-    for (head, tail, label), count in sorted(votes.items(), key=lambda v: (-v[1], str(v[0]))):
-        first = kept.get((head, tail))
-        if first is None:
-            update = {"label": label, "sure": _sureness(count / len(each)), "or_label": None}
-            kept[head, tail] = texts[head, tail].model_copy(update=update)
-        elif first.or_label is None:
-            kept[head, tail] = first.model_copy(update={"or_label": label})
+    for (*place, label), count in sorted(votes.items(), key=lambda v: (-v[1], str(v[0]))):
+        pair = (place[0], place[1])
+        if pair not in kept:
+            update = {"label": label, "sure": _sureness(count / len(answers)), "or_label": None}
+            kept[pair] = texts[pair].model_copy(update=update)
+        elif kept[pair].or_label is None:
+            kept[pair] = kept[pair].model_copy(update={"or_label": label})
     return list(kept.values())

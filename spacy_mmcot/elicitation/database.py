@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -41,11 +40,7 @@ CREATE TABLE answers (
     UNIQUE (key, post_id)
 );
 CREATE INDEX answers_by_post ON answers (task, post_id, dimension);
-CREATE TABLE attempts (
-    key TEXT PRIMARY KEY,
-    raw TEXT NOT NULL,
-    reason TEXT NOT NULL
-);
+CREATE TABLE attempts (key TEXT PRIMARY KEY, raw TEXT NOT NULL, reason TEXT NOT NULL);
 CREATE TABLE ledger (
     run TEXT NOT NULL,
     source TEXT NOT NULL,
@@ -75,10 +70,7 @@ CREATE TABLE batches (
     created REAL NOT NULL
 );
 CREATE TABLE inbox (
-    key TEXT PRIMARY KEY,
-    status INTEGER NOT NULL,
-    body TEXT NOT NULL,
-    batch TEXT NOT NULL
+    key TEXT PRIMARY KEY, status INTEGER NOT NULL, body TEXT NOT NULL, batch TEXT NOT NULL
 )"""
 
 _APPLICATION_ID = 0x4D4D436F  # "MMCo", in the file's header
@@ -95,108 +87,90 @@ class Database:
 
     def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
-        if read_only and not path.is_file():
+        self._read_only = read_only
+        if read_only:
             check_exists(path)
         with self.translate_errors():
+            # A log beside a link would be nobody's.
+            file, mode = path.resolve(), "ro" if read_only else "rwc"
             if not read_only:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                f"file:{quote(str(path.absolute()))}?{self._access_mode(read_only)}",
+                file.parent.mkdir(parents=True, exist_ok=True)
+            elif not file.with_name(f"{file.name}-wal").exists():
+                # Nobody is writing, and SQLite need not put its own files beside the store.
+                mode += "&immutable=1"
+            # For the tables beside the answers, inside `transaction` or `translate_errors`.
+            self.connection = sqlite3.connect(
+                f"file:{quote(str(file))}?mode={mode}",
                 uri=True,
                 timeout=_BUSY_SECONDS,
                 isolation_level=None,
             )
             try:
-                self._open(read_only)
+                self._open()
             except BaseException:
-                self._connection.close()
+                self.connection.close()
                 raise
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """For the tables beside the answers. Use it inside `transaction` or `translate_errors`."""
-        return self._connection
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """What is done in the block is committed as one when it ends, or not at all. A block
         within a block is a part of the outer one."""
-        if self._connection.in_transaction:
-            yield self._connection
+        if self.connection.in_transaction:
+            yield self.connection
             return
         with self.translate_errors():
-            self._connection.execute("BEGIN IMMEDIATE")
+            self.connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection
+                yield self.connection
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                self.connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
+            self.connection.execute("COMMIT")
 
     def close(self) -> None:
         """Bring all answers into the one file at `path`."""
         with self.translate_errors():
-            if not self._connection.execute("PRAGMA query_only").fetchone()[0]:
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._connection.close()
+            if not self._read_only:
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.connection.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _access_mode(self, read_only: bool) -> str:
-        if not read_only:
-            return "mode=rwc"
-        # Without a log nobody is writing, and SQLite need not put its own files beside the store.
-        log = self.path.with_name(f"{self.path.name}-wal")
-        return "mode=ro" if log.exists() else "mode=ro&immutable=1"
-
-    def _open(self, read_only: bool) -> None:
-        execute = self._connection.execute
-        if read_only:
-            execute("PRAGMA query_only = ON")
-        elif not self._read_header():
+    def _open(self) -> None:
+        if not self._read_only and not self._has_tables():
             self._create()
-        application, version = self._read_header() or (0, 0)
-        if application != _APPLICATION_ID:
-            raise MMCoTError(Errors.E300.format(path=self.path, reason="another kind of database"))
-        if version != _VERSION:
+        (application,) = self.connection.execute("PRAGMA application_id").fetchone()
+        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        reason = "another kind of database" if application != _APPLICATION_ID else ""
+        if not reason and version != _VERSION:
             reason = f"its layout has version {version}, this program knows {_VERSION}"
+        if reason:
             raise MMCoTError(Errors.E300.format(path=self.path, reason=reason))
-        if not read_only:
+        if not self._read_only:
             # Survives the end of the process at any moment; only a power cut may take the last few.
-            execute("PRAGMA synchronous = NORMAL")
+            self.connection.execute("PRAGMA synchronous = NORMAL")
 
-    def _read_header(self) -> tuple[int, int] | None:
-        """Application id and layout version; None in a file without tables."""
-        execute = self._connection.execute
-        if not execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            return None
-        ids = (
-            execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
-        return tuple(ids)
+    def _has_tables(self) -> bool:
+        return bool(self.connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
 
     def _create(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-        with self._connection:
-            if not self._read_header():
-                for statement in _TABLES.split(";"):
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+        with self.transaction():
+            if not self._has_tables():
+                for statement in (
+                    *_TABLES.split(";"),
+                    f"PRAGMA application_id = {_APPLICATION_ID}",
+                    f"PRAGMA user_version = {_VERSION}",
+                ):
+                    self.connection.execute(statement)
         # SQLite does not wait by itself where another process switches at the same time.
         deadline = time.monotonic() + _BUSY_SECONDS
         while True:
             try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
+                self.connection.execute("PRAGMA journal_mode = WAL")
                 return
             except sqlite3.OperationalError:
                 if time.monotonic() > deadline:
@@ -206,12 +180,12 @@ class Database:
     def fetch(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """The rows that a statement gives."""
         with self.translate_errors():
-            return self._connection.execute(statement, values).fetchall()
+            return self.connection.execute(statement, values).fetchall()
 
     def write(self, statement: str, *values: object) -> bool:
         """Run a statement, in the transaction if there is one; whether it changed a row."""
         with self.translate_errors():
-            return self._connection.execute(statement, values).rowcount > 0
+            return self.connection.execute(statement, values).rowcount > 0
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:

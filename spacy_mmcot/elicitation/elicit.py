@@ -4,10 +4,8 @@ cost, and the run itself."""
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +16,8 @@ from ..errors import Errors, MMCoTError, explain, first_line
 from ..files import read_bytes
 from ..scheme import Scheme
 from ..types import AUGMENTATIONS, Dimension, Knowledge, Post
-from .batches import BatchPace, BatchRunner
-from .claims import Claims, Ledger, read_mean_output
+from .batches import BatchRunner
+from .claims import Account, read_mean_output
 from .client import OpenAISource
 from .engine import Ending, Engine, Pace
 from .parser import read_definitions
@@ -151,25 +149,19 @@ def plan(
     for post in posts:
         for dimension, variant in settings.list_questions():
             row = planned[dimension]
-            earlier = None
-            if dimension == "conclusion" and settings.after and store is not None:
-                earlier = store.texts(settings.task, post.id, settings.after)
-            prompt = settings.render(post, dimension, variant, earlier)
+            prompt = settings.render(post, dimension, variant, store)
             if prompt is None:
                 row.not_applicable += 1
                 continue
             key = answer_key(prompt, row.model, source.parameters(prompt))
-            known = store.known(key, post.id) if store is not None else None
-            if key in asked or (known and (known.answered or known.shared)):
+            if key in asked or (store is not None and any(store.find(key, post.id))):
                 row.there += 1
                 continue
             asked.add(key)
             usage = estimate(prompt, found[row.model], outputs.get((row.model, dimension)))
             beginning = prompt.messages[0]["content"]
-            if beginning in beginnings:
-                usage = replace(usage, cached=count_cached(beginning))
+            row.cached_tokens += count_cached(beginning) if beginning in beginnings else 0
             beginnings.add(beginning)
-            row.cached_tokens += usage.cached
             row.requests += 1
             row.input_tokens += usage.input
             row.output_tokens += usage.output
@@ -215,46 +207,32 @@ def elicit(
     *,
     pace: Pace | None = None,
     money: Money | None = None,
-    batches: BatchPace | None = None,
     on_progress: Progress = lambda settled, failed, cost: None,
 ) -> Result:
     """Ask `source` what `store` does not know yet about `posts`, which may be iterated repeatedly.
 
-    `settings` says what is asked; `batches` asks by the Batch API instead of one by one. Whatever
-    ends the run, each answer that arrived is in the store. Raises MMCoTError where the source fails
-    for good.
+    `settings` says what is asked. Whatever ends the run, each answer that arrived is in the store.
+    Raises MMCoTError where the source fails for good.
     """
     pace, money = pace or Pace(), money or Money()
-    claims, ledger = None, None
-    if source.paid:
-        run = make_run_name()
-        claims = Claims(store, run, pace.claim_seconds(), money.cap)
-        ledger = Ledger(store, money.prices, run, source.name, batch=batches is not None)
+    batch = isinstance(source, OpenAISource) and source.batch
+    account = Account(
+        store, money.prices, source.name, pace.claim_seconds(), money.cap, batch=batch
+    )
     report, ending = Report(), Ending.DONE
     for stage in (settings or QuestionSettings()).in_stages():
         elicitation = Elicitation(
-            store,
-            source,
-            stage,
-            claims=claims,
-            ledger=ledger,
-            on_settled=lambda settled, failed: on_progress(
-                settled, failed, ledger.cost if ledger else 0.0
-            ),
+            *(account, source, stage),
+            on_settled=lambda settled, failed: on_progress(settled, failed, account.cost),
         )
-        if batches is not None and isinstance(source, OpenAISource) and claims is not None:
-            ending = BatchRunner(elicitation, source, claims, batches).run(posts)
+        if isinstance(source, OpenAISource) and source.batch:
+            ending = BatchRunner(elicitation, source, pace).run(posts)
         else:
             ending = Engine(elicitation, pace).run(posts)
         report.add(elicitation.report)
         if ending is not Ending.DONE:
             break
-    return Result(report, ending, ledger.cost if ledger else 0.0)
-
-
-def make_run_name() -> str:
-    """Names sort by the time of the run's start (UTC)."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+    return Result(report, ending, account.cost)
 
 
 def define_labels(draft: Scheme, source: Source, posts: Iterable[Post]) -> Scheme:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import signal
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -39,16 +38,18 @@ _FIRST_PATIENCE = 15.0
 
 @dataclass(frozen=True)
 class Pace:
-    """How hard to ask. `workers` questions are in flight; rates are a minute; `tries` counts the
+    """How hard to ask. `workers` questions are in flight; `tries` counts the
     requests for one question; `patience` and `run_timeout` are in seconds: how long an endpoint
-    may be down or ask to wait, and how long the whole run may take."""
+    may be down or ask to wait, and how long the whole run may take. `batch_size` requests are in a
+    batch, and `batch_poll` seconds between checks of one."""
 
     workers: int = 8
     requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
     tries: int = 8
     patience: float = 120.0
     run_timeout: float | None = None
+    batch_size: int = 10_000
+    batch_poll: float = 30.0
 
     def claim_seconds(self) -> float:
         """Longer than a question can take with all its tries."""
@@ -68,12 +69,11 @@ class Engine:
     """Runs an elicitation once. After Ctrl-C, and at the budget or the time limit, no question is
     sent any more and those in flight are waited for; a second Ctrl-C ends the run at once."""
 
-    def __init__(self, elicitation: Elicitation, pace: Pace | None = None) -> None:
+    def __init__(self, elicitation: Elicitation, pace: Pace) -> None:
         self._elicitation = elicitation
-        self._pace = pace or Pace()
+        self._account = elicitation.account
+        self._pace = pace
         self._ending: Ending | None = None
-        self._failure: MMCoTError | None = None
-        self._interrupts = 0
 
     def run(self, posts: Iterable[Post]) -> Ending:
         """Ask what the store does not know yet about `posts`, which may be iterated repeatedly.
@@ -81,30 +81,32 @@ class Engine:
         Whatever ends the run, each answer that arrived is in the store. Raises MMCoTError where
         the source fails for good.
         """
-        with _collect_garbage_rarely():
+        # Looking through all modules again and again takes a tenth of the processor time.
+        gc.freeze()
+        try:
             asyncio.run(self._run(posts))
-        if self._failure is not None:
-            raise self._failure
+        finally:
+            gc.unfreeze()
         return self._ending or Ending.DONE
 
     async def _run(self, posts: Iterable[Post]) -> None:
-        pace, loop = self._pace, asyncio.get_running_loop()
+        pace = self._pace
         self._stopping = asyncio.Event()
-        self._rates = Rates(pace.requests_per_minute, pace.tokens_per_minute)
-        self._breaker = Breaker(pace.patience)
-        # Only the main thread can have signals, and not on every system.
-        with suppress(ValueError, NotImplementedError, RuntimeError):
-            loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        rate = pace.requests_per_minute
+        self._limiter = nullcontext() if rate is None else make_limiter(rate)
+        self._breaker = Breaker(self._elicitation.source.url, pace.patience)
         if pace.run_timeout is not None:
-            loop.call_later(pace.run_timeout, self._stop, Ending.TIME)
+            asyncio.get_running_loop().call_later(pace.run_timeout, self._stop, Ending.TIME)
+        passes = asyncio.ensure_future(self._run_passes(posts))
         try:
-            await self._run_passes(posts)
+            await asyncio.shield(passes)
+        except asyncio.CancelledError:
+            # The first Ctrl-C; the second is a KeyboardInterrupt.
+            self._stop(Ending.INTERRUPT)
+            await passes
         finally:
             await self._elicitation.source.close()
-            if self._elicitation.claims is not None:
-                self._elicitation.claims.release_all()
-            with suppress(ValueError, NotImplementedError, RuntimeError):
-                loop.remove_signal_handler(signal.SIGINT)
+            self._account.release_all()
 
     async def _run_passes(self, posts: Iterable[Post]) -> None:
         await self._run_pass(self._elicitation.pending(posts))
@@ -113,7 +115,7 @@ class Engine:
             await self._sleep(pause)
             # Each pass goes through all posts.
             pause = min(2 * pause, _LONGEST_POLL)
-            if self._elicitation.claims and self._elicitation.claims.in_batches():
+            if self._account.in_batches():
                 self._elicitation.miss_deferred("waits in a batch: run --source openai-batch")
                 return
             await self._run_pass(self._elicitation.pending(posts, deferred=True))
@@ -148,10 +150,6 @@ class Engine:
                     await self._ask_question(job)
                 elif self._stopping.is_set():
                     self._elicitation.put_back(job)
-            except MMCoTError as error:
-                self._elicitation.put_back(job)
-                self._failure = self._failure or error
-                self._stopping.set()
             except BaseException:
                 self._stopping.set()
                 self._elicitation.put_back(job)
@@ -160,11 +158,10 @@ class Engine:
                 return
 
     async def _claim(self, job: Job) -> bool:
-        """Whether this run is to ask the question. Waits for money that is set aside, and stops the
+        """Whether this run is to ask the question. Waits for money that is reserved, and stops the
         run where there is none left."""
-        claims = self._elicitation.claims
         while (claim := self._elicitation.claim(job)) is Claim.WAIT:
-            if claims is not None and claims.in_batches():
+            if self._account.in_batches():
                 # Hours may pass until their cost is known.
                 claim = Claim.POOR
                 break
@@ -176,7 +173,6 @@ class Engine:
         return claim is Claim.MADE
 
     async def _ask_question(self, first: Job) -> None:
-        self._elicitation.count_asked(first)
         job: Job | None = first
         while job is not None:
             if job.repairing and self._stopping.is_set():
@@ -193,56 +189,40 @@ class Engine:
     async def _get_answer(self, job: Job) -> Reply | None:
         """The answer, after as many tries as it takes; None where there is none and the job is
         settled."""
-        source, fault = self._elicitation.source, None
+        fault: Unavailable | None = None
         for attempt in range(self._pace.tries):
             if fault is not None:
                 await self._sleep(seconds_before_retry(attempt, fault.retry_after))
-            await self._wait_for_turn(job)
+            await self._breaker.wait()
+            async with self._limiter:
+                pass
             if self._stopping.is_set():
                 self._elicitation.put_back(job)
                 return None
             try:
-                reply = await source.ask(job.prompt)
+                reply = await self._elicitation.source.ask(job.prompt)
             except asyncio.CancelledError:
-                self._elicitation.charge(job, None)
+                self._elicitation.book(job, None)
                 raise
             except AnswerRejected:
                 self._breaker.note_success()
                 raise
             except Unavailable as unavailable:
                 fault = unavailable
-                self._breaker.note_failure(fault)
                 if fault.billed:
-                    self._elicitation.charge(job, fault.usage)
-                self._check_patience(fault)
-                claims = self._elicitation.claims
-                if claims is not None and not claims.within_cap():
+                    self._elicitation.book(job, fault.usage)
+                self._breaker.note_failure(fault)
+                if not self._account.within_cap():
                     self._elicitation.put_back(job)
                     self._stop(Ending.BUDGET)
                     return None
-                continue
-            self._breaker.note_success()
-            if reply is None:
-                self._elicitation.miss(job)
-            return reply
+            else:
+                self._breaker.note_success()
+                if reply is None:
+                    self._elicitation.miss(job)
+                return reply
         self._elicitation.miss(job, fault.reason if fault else "")
         return None
-
-    async def _wait_for_turn(self, job: Job) -> None:
-        try:
-            await self._breaker.wait()
-        except EndpointDown as down:
-            url = self._elicitation.source.url
-            raise MMCoTError(Errors.E312.format(url=url, reason=down)) from None
-        await self._rates.acquire(job.estimate.input + job.estimate.output)
-
-    def _check_patience(self, fault: Unavailable) -> None:
-        if fault.retry_after is not None and fault.retry_after > self._pace.patience:
-            url, patience = self._elicitation.source.url, self._pace.patience
-            message = Errors.E316.format(
-                url=url, seconds=round(fault.retry_after), patience=f"{patience:g}"
-            )
-            raise MMCoTError(message)
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, unless the run is to stop."""
@@ -253,33 +233,10 @@ class Engine:
         self._ending = self._ending or ending
         self._stopping.set()
 
-    def _interrupt(self) -> None:
-        if self._interrupts:
-            # The second Ctrl-C is Python's own again.
-            signal.default_int_handler(signal.SIGINT, None)
-        self._interrupts += 1
-        self._stop(Ending.INTERRUPT)
 
-
-class Rates:
-    """Requests and tokens a minute, None for no limit. Bursts stay within a few seconds' worth,
-    so that no minute goes above the limit by more than that."""
-
-    def __init__(self, requests: float | None = None, tokens: float | None = None) -> None:
-        self._requests = None if requests is None else _make_limiter(requests, 1.0)
-        self._tokens = None if tokens is None else _make_limiter(tokens, 5.0)
-
-    async def acquire(self, tokens: int) -> None:
-        """Wait until a request of about so many tokens may start."""
-        if self._requests is not None:
-            await self._requests.acquire()
-        if self._tokens is not None:
-            # One request above the whole burst could never start.
-            await self._tokens.acquire(min(tokens, self._tokens.max_rate))
-
-
-def _make_limiter(per_minute: float, burst_seconds: float) -> AsyncLimiter:
-    burst = max(1.0, per_minute / 60 * burst_seconds)
+def make_limiter(per_minute: float) -> AsyncLimiter:
+    """Bursts stay within a second's worth, so that no minute goes above the limit by more."""
+    burst = max(1.0, per_minute / 60)
     return AsyncLimiter(burst, burst * 60 / per_minute)
 
 
@@ -293,16 +250,14 @@ def seconds_before_retry(attempt: int, retry_after: float | None) -> float:
     return random.uniform(longest / 2, longest)
 
 
-class EndpointDown(Exception):
-    """The endpoint has failed for longer than the run was to wait."""
-
-
 class Breaker:
-    """Holds requests back while an endpoint fails every time: one goes through after each pause,
-    the pauses grow, and `patience` seconds after the last sign of life EndpointDown is raised.
-    Belongs to the event loop that it is made in, and reads its clock."""
+    """Holds requests back while the endpoint at `url` fails every time: one goes through after each
+    pause, and the pauses grow. An endpoint that is down, or asks to wait, for longer than
+    `patience` seconds is an MMCoTError. Belongs to the event loop that it is made in, and reads
+    its clock."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, url: str, patience: float) -> None:
+        self._url = url
         self._patience = patience
         self._failures = 0
         self._pause = _FIRST_PAUSE
@@ -317,14 +272,19 @@ class Breaker:
         self._alive = self._clock()
 
     def note_failure(self, fault: Unavailable) -> None:
+        """Raises MMCoTError where the endpoint asks to wait for too long."""
         if fault.down:
             self._failures += 1
             self._reason = fault.reason
         else:
             self.note_success()
+        if fault.retry_after is not None and fault.retry_after > self._patience:
+            seconds, patience = round(fault.retry_after), f"{self._patience:g}"
+            message = Errors.E316.format(url=self._url, seconds=seconds, patience=patience)
+            raise MMCoTError(message)
 
     async def wait(self) -> None:
-        """Wait until a request may be sent. Raises EndpointDown."""
+        """Wait until a request may be sent. Raises MMCoTError where the endpoint stays down."""
         if self._failures < _FAILURES_OF_A_DOWN_ENDPOINT:
             return
         async with self._gate:
@@ -335,20 +295,6 @@ class Breaker:
                 patience, last = min(patience, _FIRST_PATIENCE), self._started
             left = last + patience - self._clock()
             if left <= 0:
-                raise EndpointDown(self._reason)
+                raise MMCoTError(Errors.E312.format(url=self._url, reason=self._reason))
             await asyncio.sleep(min(left, self._pause * random.uniform(0.5, 1.0)))
             self._pause = min(_LONGEST_WAIT, self._pause * 2)
-
-
-@contextmanager
-def _collect_garbage_rarely() -> Iterator[None]:
-    """Hundreds of requests in flight are many young objects that soon go by themselves: looking
-    through them as often as Python does by default takes a tenth of a run's processor time."""
-    thresholds = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()

@@ -10,20 +10,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import json_repair
-from pydantic import BaseModel, ValidationError
 
-from ..errors import explain
 from ..scheme import Scheme
 from ..types import Conclusion, Dimension, EntityVariant, NounItem, Post
-from .conclusion import read_conclusion
+from .conclusion import find_mention, read_conclusion, validate
 from .prompts import list_surfaces
 from .replies import AnswerRejected
 
 AnswerValue = list[NounItem] | str | EntityVariant | Conclusion
-Item = TypeVar("Item", bound=BaseModel)
 Value = TypeVar("Value")
 
 _FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
@@ -74,16 +72,30 @@ def parse_answer(
                 "the answer holds nothing but reasoning" if raw.strip() else "the answer is empty"
             )
         dropped = [] if dropped is None else dropped
-        if dimension == "conclusion":
-            return _read_conclusion(answer, post, scheme, dropped)
-        return _READERS[dimension](answer, post, dropped)
+        match dimension:
+            case "noun":
+                return _read_noun(answer, post, dropped)
+            case "conclusion":
+                assert scheme is not None
+                values = _find_json(answer)
+                value, left_out = _last_fitting(values, lambda v: read_conclusion(v, post, scheme))
+                dropped.extend(left_out)
+                return value
+            case "entity":
+                return _read_entity(answer, post)
+        text = _read_text(answer)
+        lost = [surface for surface in list_surfaces(post) if surface not in text]
+        if dimension == "style" and lost:
+            raise AnswerRejected(f"does not keep the mentions {', '.join(map(repr, lost))}")
+        return text
     except AnswerRejected as rejected:
         rejected.raw = raw
         raise
 
 
 def _cut_reasoning(raw: str) -> str:
-    if _is_json(raw):
+    with suppress(ValueError, RecursionError):
+        json.loads(raw)
         # Tags inside its strings are the answer's own.
         return raw
     text = _END_TOKEN.sub("", _CHANNEL.sub("", raw))
@@ -92,44 +104,21 @@ def _cut_reasoning(raw: str) -> str:
     return _UNFINISHED.sub("", _BEFORE_END.sub("", text))
 
 
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
 def _read_noun(text: str, post: Post, dropped: list[str]) -> list[NounItem]:
-    items = []
-    for item in _read_things(text):
-        spelling = _spelling_in(post.text, item.mention)
-        if spelling is None:
-            dropped.append(f"the mention {item.mention!r} is not in the text")
-        else:
-            items.append(item.model_copy(update={"mention": spelling}))
-    return items
-
-
-def _read_things(text: str) -> list[NounItem]:
     values = _find_json(text)
     # Things one by one, as in JSON Lines, are one list. A list beside them goes before it, but not
     # an empty one, which may stand for anything.
     things = [value for value in values if isinstance(value, dict) and "mention" in value]
     others = [value for value in values if value not in things and (value != [] or not things)]
-    return _last_fitting([things, *others] if things else others, _noun_items)
-
-
-def _spelling_in(text: str, mention: str) -> str | None:
-    # LLMs write "#FilmWeek" for the tokens "# FilmWeek", and the other way round.
-    letters = "".join(mention.split()).lstrip("#@")
-    if not letters or len(letters) > len(text):
-        return None
-    # The exact spelling first: "emma" and "Emma" of one text may be two things.
-    if mention in text:
-        return mention
-    found = re.search(r"\s*".join(map(re.escape, letters)), text, re.IGNORECASE)
-    return found.group() if found else None
+    items = []
+    for item in _last_fitting([things, *others] if things else others, _noun_items):
+        places = find_mention(item.mention, post.text)
+        if places:
+            spelling = post.text[slice(*places[0])]
+            items.append(item.model_copy(update={"mention": spelling}))
+        else:
+            dropped.append(f"the mention {item.mention!r} is not in the text")
+    return items
 
 
 def _noun_items(value: Any) -> list[NounItem]:
@@ -139,19 +128,7 @@ def _noun_items(value: Any) -> list[NounItem]:
         if len(lists) != 1:
             raise AnswerRejected(f"an object with {len(lists)} lists, expected one list of things")
         value = lists[0]
-    return [_validate(NounItem, row) for row in value]
-
-
-def _read_conclusion(
-    text: str, post: Post, scheme: Scheme | None, dropped: list[str]
-) -> Conclusion:
-    def read(value: Any) -> tuple[Conclusion, list[str]]:
-        left_out: list[str] = []
-        return read_conclusion(value, post, scheme, left_out), left_out
-
-    conclusion, left_out = _last_fitting(_find_json(text), read)
-    dropped.extend(left_out)
-    return conclusion
+    return [validate(NounItem, row) for row in value]
 
 
 def read_definitions(text: str, labels: Collection[str]) -> dict[str, str]:
@@ -168,8 +145,15 @@ def read_definitions(text: str, labels: Collection[str]) -> dict[str, str]:
     return _last_fitting(_find_json(_cut_reasoning(text)), read)
 
 
-def _read_entity(text: str, post: Post, dropped: list[str]) -> EntityVariant:
-    variant = _last_fitting(_find_json(text), _judged_variant)
+def _read_entity(text: str, post: Post) -> EntityVariant:
+    def read(value: Any) -> EntityVariant:
+        variant = validate(EntityVariant, value)
+        # The field's default is for recorded answers, whose authors judged them before.
+        if "possible" not in variant.model_fields_set:
+            raise AnswerRejected("field possible is missing, expected true or false")
+        return variant
+
+    variant = _last_fitting(_find_json(text), read)
     for old, new in variant.swaps:
         if old not in post.text:
             raise AnswerRejected(f"swaps {old!r}, which is not in the post")
@@ -184,15 +168,7 @@ def _read_entity(text: str, post: Post, dropped: list[str]) -> EntityVariant:
     return variant
 
 
-def _judged_variant(value: Any) -> EntityVariant:
-    variant = _validate(EntityVariant, value)
-    # The field's default is for recorded answers, whose authors judged them before.
-    if "possible" not in variant.model_fields_set:
-        raise AnswerRejected("field possible is missing, expected true or false")
-    return variant
-
-
-def _read_text(text: str, post: Post, dropped: list[str]) -> str:
+def _read_text(text: str) -> str:
     text = text.strip()
     fence = _FENCE.fullmatch(text)
     text = fence[1].strip() if fence else text
@@ -206,26 +182,6 @@ def _read_text(text: str, post: Post, dropped: list[str]) -> str:
     except UnicodeEncodeError:
         raise AnswerRejected("the text holds half of a surrogate pair") from None
     return text
-
-
-def _read_style(text: str, post: Post, dropped: list[str]) -> str:
-    text = _read_text(text, post, dropped)
-    lost = [surface for surface in list_surfaces(post) if surface not in text]
-    if lost:
-        raise AnswerRejected(f"does not keep the mentions {', '.join(map(repr, lost))}")
-    return text
-
-
-# How each dimension's answer is read: its text without reasoning, its post, and a list to which
-# mentions that are not in the post are added.
-_READERS: dict[Dimension, Callable[[str, Post, list[str]], AnswerValue]] = {
-    "noun": _read_noun,
-    "sentence": _read_text,
-    "multimodality": _read_text,
-    "style": _read_style,
-    "entity": _read_entity,
-    "image": _read_text,
-}
 
 
 class _DuplicateKey(Exception):
@@ -295,23 +251,11 @@ def _repair_json(text: str) -> Any:
         )
     except (ValueError, RecursionError):
         return AnswerRejected("the JSON is damaged beyond repair")
-    objects, lists, keys = _count_parts(value)
-    whole = objects == text.count("{") and lists >= text.count("[")
-    if not whole or keys < len(_KEY.findall(text)):
+    shape = _STRING.sub("", json.dumps(value))
+    whole = shape.count("{") == text.count("{") and shape.count("[") >= text.count("[")
+    if not whole or shape.count(":") < len(_KEY.findall(text)):
         return AnswerRejected("the JSON is damaged, and a repair would lose a part of it")
     return value
-
-
-def _count_parts(value: Any) -> tuple[int, int, int]:
-    """How many objects, lists and keys a JSON value has, itself included."""
-    if isinstance(value, dict):
-        own, inner = (1, 0, len(value)), list(value.values())
-    elif isinstance(value, list):
-        own, inner = (0, 1, 0), value
-    else:
-        return (0, 0, 0)
-    parts = [own, *map(_count_parts, inner)]
-    return (sum(p[0] for p in parts), sum(p[1] for p in parts), sum(p[2] for p in parts))
 
 
 def _last_fitting(values: list[Any], read: Callable[[Any], Value]) -> Value:
@@ -326,14 +270,3 @@ def _last_fitting(values: list[Any], read: Callable[[Any], Value]) -> Value:
         except AnswerRejected as rejected:
             fault = rejected
     raise fault or AnswerRejected("the answer holds no JSON")
-
-
-def _validate(model: type[Item], value: Any) -> Item:
-    if isinstance(value, dict):
-        # Fields beyond the asked ones are remarks of the model's, not a fault.
-        value = {name: value[name] for name in model.model_fields if name in value}
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        problem, expected = explain(error)
-        raise AnswerRejected(f"{problem}, expected {expected}") from None

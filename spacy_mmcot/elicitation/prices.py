@@ -33,28 +33,22 @@ _PICTURE_TOKENS = {
 
 class Price(pydantic.BaseModel):
     """Prices of one model, in one currency, for a million tokens each. `cached` is for input that
-    the endpoint had in its cache; the batch prices are half of the others by default. `vision` says
-    that the model sees; `picture` is about what one picture takes, in tokens."""
+    the endpoint had in its cache. `vision` says that the model sees; `picture` is about what one
+    picture takes, in tokens."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     input: _NonNegative
     output: _NonNegative
     cached: _NonNegative | None = None
-    batch_input: _NonNegative | None = None
-    batch_cached: _NonNegative | None = None
-    batch_output: _NonNegative | None = None
     vision: bool = False
     picture: pydantic.NonNegativeInt = 300
 
     def cost(self, usage: Usage, batch: bool = False) -> float:
-        """In the table's currency."""
-        input, cached, output = self.input, self.cached, self.output
-        cached = input if cached is None else cached
-        if batch:
-            output = output / 2 if self.batch_output is None else self.batch_output
-            input = input / 2 if self.batch_input is None else self.batch_input
-            cached = min(input, cached) if self.batch_cached is None else self.batch_cached
+        """In the table's currency. A batch costs half, but what is cached is not cheaper in one."""
+        scale = 0.5 if batch else 1.0
+        input, output = self.input * scale, self.output * scale
+        cached = input if self.cached is None else min(input, self.cached)
         fresh = max(0, usage.input - usage.cached)
         return (fresh * input + usage.cached * cached + usage.output * output) / _MILLION
 
@@ -116,13 +110,8 @@ def _find_published(model: str) -> Price | None:
     fields: dict[str, Any] = {}
     try:
         for name, count in counts.items():
-            usage = genai_prices.Usage(**count)
-            single = genai_prices.calc_price(usage, model).total_price
-            context = {"processing": "batch"}
-            batch = genai_prices.calc_price(usage, model, price_context=context).total_price
-            fields[name] = float(single * 1000)
-            if batch != single:
-                fields[f"batch_{name}"] = float(batch * 1000)
+            price = genai_prices.calc_price(genai_prices.Usage(**count), model)
+            fields[name] = float(price.total_price * 1000)
     except LookupError:
         return None
     picture = _PICTURE_TOKENS.get(_strip_date(model))
@@ -139,7 +128,8 @@ _FEWEST_CACHED_TOKENS = 1024  # shorter beginnings are not cached
 def estimate(prompt: Prompt, price: Price | None, output: float | None = None) -> Usage:
     """What a question will take, from the length of its texts. `output` is a better figure for the
     length of the answer than the kind's typical one, where there is one."""
-    tokens = prompt.count_bytes() // _BYTES_PER_TOKEN + 1
+    size = sum(len(message["content"].encode("utf-8", "replace")) for message in prompt.messages)
+    tokens = size // _BYTES_PER_TOKEN + 1
     tokens += _TOKENS_PER_MESSAGE * len(prompt.messages)
     if prompt.picture is not None:
         tokens += _TOKENS_PER_PICTURE if price is None else price.picture

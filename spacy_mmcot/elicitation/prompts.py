@@ -19,32 +19,27 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import jinja2
 
 from ..errors import Errors, MMCoTError, first_line
-from ..pictures.decode import make_thumbnail, open_picture
+from ..pictures.decode import make_thumbnail
 from ..pictures.read import BadPicture, PicturePolicy, hash_picture, read_picture
 from ..scheme import RelationLabel, Scheme
 from ..types import AUGMENTATIONS, DIMENSIONS, NO_RELATION, Dimension, Entity, Post, Task
-from .conclusion import Examples, asked_pairs, conclusion_schema, example_answer
-from .replies import AnswerRejected
+from .conclusion import (
+    TEXT,
+    Examples,
+    asked_pairs,
+    conclusion_schema,
+    example_answer,
+    list_schema,
+    object_schema,
+)
 
-_TEXT = {"type": "string"}
-
-
-def _object(**fields: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": fields,
-        "required": list(fields),
-        "additionalProperties": False,
-    }
-
-
-def _list(item: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": item}
+if TYPE_CHECKING:
+    from .store import AnswerStore
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ class Kind:
 KINDS: dict[Dimension, Kind] = {
     "noun": Kind(
         160,
-        _object(things=_list(_object(mention=_TEXT, kind=_TEXT, explanation=_TEXT))),
+        object_schema(things=list_schema(object_schema(mention=TEXT, kind=TEXT, explanation=TEXT))),
         sees_picture=True,
     ),
     "sentence": Kind(90, sees_picture=True),
@@ -73,15 +68,13 @@ KINDS: dict[Dimension, Kind] = {
     "style": Kind(50),
     "entity": Kind(
         100,
-        _object(text=_TEXT, swaps=_list(_list(_TEXT)), possible={"type": "boolean"}),
+        object_schema(
+            text=TEXT, swaps=list_schema(list_schema(TEXT)), possible={"type": "boolean"}
+        ),
         needs_mentions=True,
     ),
     "image": Kind(25, sees_picture=True, needs_picture=True),
 }
-
-
-# What can be asked without a scheme.
-_PLAIN = tuple(name for name in DIMENSIONS if name != "conclusion")
 
 
 @dataclass(frozen=True)
@@ -97,7 +90,9 @@ class QuestionSettings:
     """
 
     task: Task = "ner"
-    variants: Mapping[Dimension, int] = field(default_factory=lambda: dict.fromkeys(_PLAIN, 1))
+    variants: Mapping[Dimension, int] = field(
+        default_factory=lambda: {name: 1 for name in DIMENSIONS if name != "conclusion"}
+    )
     pictures: Path | None = None
     scheme: Scheme | None = None
     examples: Examples | None = None
@@ -125,68 +120,60 @@ class QuestionSettings:
         post: Post,
         dimension: Dimension,
         variant: int = 0,
-        earlier: Mapping[Dimension, str] | None = None,
+        store: AnswerStore | None = None,
     ) -> Prompt | None:
         """The prompt, or None where the dimension does not apply to the post: `multimodality` and
         `image` need a picture, `entity` needs mentions, `conclusion` a scheme, and held-out posts
         are not augmented.
 
         A model that does not see, and one that does where the picture is not there, has the
-        caption. earlier: answers to hand on to the conclusion.
+        caption. store: has the answers to hand on to the conclusion.
         """
-        kind, picture = KINDS[dimension], None
+        kind, scheme = KINDS[dimension], self.scheme
+        picture, schema, name = None, kind.schema, f"{self.task}/{dimension}"
         if self.pictures is not None and kind.sees_picture:
             picture = find_picture(post.image, self.pictures)
         caption = (post.caption or "").strip() if picture is None else ""
         if kind.needs_picture and not caption and picture is None:
             return None
         parts = {"post": post.text, "caption": caption}
-        context: dict[str, object] = {"variant": variant, "picture": picture is not None}
-        scheme, schema = self.scheme, kind.schema
-        context["texts"] = "texts" if scheme is None else f"{scheme.domain} in {scheme.language}"
-        name = f"{self.task}/{dimension}"
+        context: dict[str, object] = {
+            "variant": variant,
+            "picture": picture is not None,
+            "texts": "texts" if scheme is None else f"{scheme.domain} in {scheme.language}",
+        }
         if dimension in AUGMENTATIONS:
-            # A variant of a dev or test post could only leak into training.
-            if post.split in ("dev", "test"):
-                return None
             mentions = list_surfaces(post)
-            if kind.needs_mentions and not mentions:
+            # A variant of a dev or test post could only leak into training.
+            if post.split in ("dev", "test") or (kind.needs_mentions and not mentions):
                 return None
-            parts["mentions"] = json.dumps(mentions, ensure_ascii=False) if mentions else ""
+            parts["mentions"] = _to_json(mentions) if mentions else ""
         elif dimension == "conclusion":
             if scheme is None:
                 return None
             name = dimension
             pairs = asked_pairs(post) if scheme.relations else None
             if pairs is not None:
-                parts["pairs"] = json.dumps(pairs, ensure_ascii=False)
+                parts["pairs"] = _to_json(pairs)
             schema = conclusion_schema(scheme, pairs is not None)
-            context |= self._show_scheme(scheme, post, pairs is not None)
-            texts = {name: text for name, text in (earlier or {}).items() if text}
-            context["earlier"] = {
-                name: _delimit({name: text})[name] for name, text in texts.items()
+            earlier = store.texts(self.task, post.id, self.after) if store and self.after else {}
+            context["earlier"] = {k: _delimit({k: text})[k] for k, text in earlier.items() if text}
+            examples = self.examples.shown_to(post) if self.examples is not None else ()
+            context |= {
+                "scheme": scheme,
+                "asks_entities": pairs is None,
+                "asks_relations": bool(scheme.relations),
+                "asks_pairs": pairs is not None,
+                "no_relation": NO_RELATION,
+                "examples": _show_examples(examples, scheme, pairs is not None),
             }
         name = f"{name}.{_find_version(self.templates, name)}"
         messages = _render_messages(name, {**_delimit(parts), **context}, self.templates)
         return Prompt(name, messages, dimension, post.id, variant, picture, schema)
 
-    def _show_scheme(self, scheme: Scheme, post: Post, pairs: bool) -> dict[str, object]:
-        """What the conclusion's template says of labels and examples. pairs: whether the post's
-        pairs are given."""
-        examples = []
-        for example in self.examples.shown_to(post) if self.examples is not None else ():
-            parts = {"post": example.text, "caption": (example.caption or "").strip()}
-            given = asked_pairs(example) if pairs else None
-            parts["pairs"] = "" if given is None else json.dumps(given, ensure_ascii=False)
-            examples.append({**_delimit(parts), "answer": example_answer(example, scheme, pairs)})
-        return {
-            "scheme": scheme,
-            "asks_entities": not pairs,
-            "asks_relations": bool(scheme.relations),
-            "asks_pairs": pairs,
-            "no_relation": NO_RELATION,
-            "examples": examples,
-        }
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 _TEMPLATE_NAME = re.compile(r"\.v[0-9]+\.jinja$")
@@ -198,15 +185,16 @@ _POLICY = PicturePolicy()
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file and the SHA-256 of its bytes."""
+    """The SHA-256 of a picture file's bytes, and the picture as a data URL: a JPEG of at most
+    LONGEST_SIDE pixels a side."""
 
-    path: Path
     digest: str
+    url: str = field(repr=False)
 
 
 def find_picture(image: str | None, folder: Path) -> Picture | None:
     """The picture that a post in a file of `folder` names; None where there is none, or none that
-    can be read. Web addresses are not fetched."""
+    can be decoded. Web addresses are not fetched."""
     if not image or "://" in image:
         return None
     path = folder / image
@@ -221,22 +209,11 @@ def find_picture(image: str | None, folder: Path) -> Picture | None:
 def _picture(path: Path, changed: int, size: int) -> Picture | None:
     try:
         data = read_picture(str(path), _POLICY)
-        open_picture(data, _POLICY)
+        jpeg = make_thumbnail(data, _POLICY, LONGEST_SIDE)
     except BadPicture:
         return None
-    return Picture(path, hash_picture(data))
-
-
-def data_url(picture: Picture) -> str:
-    """The picture as a data URL, a JPEG of at most LONGEST_SIDE pixels a side. Raises
-    AnswerRejected where it cannot be decoded."""
-    try:
-        data = read_picture(str(picture.path), _POLICY)
-        jpeg = make_thumbnail(data, _POLICY, LONGEST_SIDE)
-    except BadPicture as error:
-        reason = f"the picture {picture.path.name} {error}"
-        raise AnswerRejected(reason, final=True) from None
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+    url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+    return Picture(hash_picture(data), url)
 
 
 class Message(TypedDict):
@@ -266,50 +243,42 @@ class Prompt:
         named = {"name": self.dimension, "strict": True, "schema": self.schema}
         return [{"type": "json_schema", "json_schema": named}, {"type": "json_object"}]
 
-    def count_bytes(self) -> int:
-        """Bytes of text in the messages."""
-        return sum(len(message["content"].encode("utf-8", "replace")) for message in self.messages)
-
-
-def render(
-    post: Post,
-    dimension: Dimension,
-    task: Task = "ner",
-    *,
-    variant: int = 0,
-    pictures: Path | None = None,
-) -> Prompt | None:
-    """One prompt with settings of its own, see `QuestionSettings.render`."""
-    settings = QuestionSettings(task, {dimension: variant + 1}, pictures)
-    return settings.render(post, dimension, variant)
-
 
 def render_scheme(scheme: Scheme, posts: Iterable[Post]) -> Prompt:
     """The question what the labels of a drafted scheme mean, with labelled posts as examples."""
     relations = {name: relation.definition for name, relation in scheme.relations.items()}
     labels = {**scheme.entities, **relations}
-    examples = [
-        {**_delimit({"post": post.text}), "answer": example_answer(post, scheme, False)}
-        for post in Examples(scheme, posts).shown_to(None)
-    ]
     context = {
         "texts": f"{scheme.domain} in {scheme.language}",
         "labels": json.dumps(labels, ensure_ascii=False, indent=1),
-        "examples": examples,
+        "examples": _show_examples(Examples(scheme, posts).shown_to(None), scheme, False),
     }
     name = f"scheme.{_find_version(None, 'scheme')}"
-    text = {"type": "string"}
-    schema = _object(**{label: text for label in labels})
-    return Prompt(name, _render_messages(name, context), "conclusion", "scheme", 0, None, schema)
+    schema = object_schema(**dict.fromkeys(labels, TEXT))
+    return Prompt(name, _render_messages(name, context), "conclusion", "scheme", schema=schema)
+
+
+def _show_examples(examples: Iterable[Post], scheme: Scheme, pairs: bool) -> list[dict[str, str]]:
+    """pairs: whether each example's pairs are given."""
+    shown = []
+    for post in examples:
+        given = asked_pairs(post) if pairs else None
+        parts = {
+            "post": post.text,
+            "caption": (post.caption or "").strip(),
+            "pairs": "" if given is None else _to_json(given),
+        }
+        shown.append({**_delimit(parts), "answer": example_answer(post, scheme, pairs)})
+    return shown
 
 
 def render_repair(prompt: Prompt, raw: str, reason: str) -> Prompt:
     """The prompt continued by the answer it got and why that cannot be used."""
     context = {"reason": reason, "wants_json": prompt.schema is not None}
     asked = _render_messages("common/repair.v1", context)
-    # Endpoints refuse an empty message of the assistant's.
-    said: list[Message] = [{"role": "assistant", "content": raw}] if raw.strip() else []
-    return replace(prompt, messages=[*prompt.messages, *said, *asked])
+    # Endpoints refuse an empty message, and some a user's message after another.
+    said: Message = {"role": "assistant", "content": raw if raw.strip() else "(no answer)"}
+    return replace(prompt, messages=[*prompt.messages, said, *asked])
 
 
 def _render_messages(
@@ -336,39 +305,31 @@ def check_templates(folder: Path) -> None:
     """Raises MMCoTError where a file of a user's templates folder has no name of a template
     (TASK/DIMENSION.vN.jinja, conclusion.vN.jinja, or a part that the package's include), cannot be
     read, has no block `user`, or uses a variable that no template gets."""
-    environment, package = _environment(folder), _environment(None)
-    known = {_TEMPLATE_NAME.sub("", name) for name in package.list_templates()}
-    example = Scheme(
-        entities={"X": "x"},
-        relations={"r": RelationLabel(definition="x", head=["X"], tail=["X"])},
-    )
-    post = Post(
-        id="1",
-        text="x y",
-        entities=[Entity(start=0, end=1, label="X"), Entity(start=2, end=3, label="X")],
-        relations=[],
-        caption="x",
-    )
+    known = {_TEMPLATE_NAME.sub("", name) for name in _environment(None).list_templates()}
+    relation = RelationLabel(definition="x", head=["X"], tail=["X"])
+    scheme = Scheme(entities={"X": "x"}, relations={"r": relation})
+    entities = [Entity(start=0, end=1, label="X"), Entity(start=2, end=3, label="X")]
+    post = Post(id="1", text="x y", entities=entities, relations=[], caption="x")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    if not files:
-        raise MMCoTError(Errors.E323.format(path=folder, problem="the folder has no template"))
+    problem, path = "" if files else "the folder has no template", folder
     for path in files:
-        name = path.relative_to(folder).as_posix()
+        name, kind = path.relative_to(folder).as_posix(), path.name.split(".")[0]
         if _TEMPLATE_NAME.sub("", name) not in known or not _TEMPLATE_NAME.search(name):
             problem = "no template has this name"
-            raise MMCoTError(Errors.E323.format(path=path, problem=problem))
+            break
         try:
-            template = environment.get_template(name)
-            kind = path.name.split(".")[0]
+            template = _environment(folder).get_template(name)
             if kind in DIMENSIONS and "user" not in template.blocks:
-                raise MMCoTError(Errors.E323.format(path=path, problem="it has no block `user`"))
+                problem = "it has no block `user`"
+                break
             if kind in DIMENSIONS:
                 task: Task = "rel" if name.startswith("rel/") else "ner"
-                settings = QuestionSettings(task, scheme=example, templates=folder)
-                settings.render(post, kind)
+                QuestionSettings(task, scheme=scheme, templates=folder).render(post, kind)
         except (jinja2.TemplateError, UnicodeDecodeError) as error:
             problem = first_line(error)
-            raise MMCoTError(Errors.E323.format(path=path, problem=problem)) from None
+            break
+    if problem:
+        raise MMCoTError(Errors.E323.format(path=path, problem=problem))
 
 
 def list_surfaces(post: Post) -> list[str]:

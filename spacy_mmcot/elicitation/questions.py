@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 from ..types import Dimension, Post
-from .claims import Claim, Claims, Ledger
+from .claims import Account, Claim
 from .parser import AnswerValue, parse_answer
 from .prices import estimate
 from .prompts import Prompt, QuestionSettings, find_picture, render_repair
 from .replies import AnswerRejected, Reply, Usage
-from .store import AnswerStore, StoredAnswer, answer_key
+from .store import StoredAnswer, answer_key
 
 
 @dataclass
@@ -73,17 +73,15 @@ _PASSED_OVER_AT_ONCE = 100
 
 
 class Source(Protocol):
-    """Where answers come from. Models and parameters go into an answer's address, so they hold all
-    that could change it, and no secrets. Only the answers of a `paid` source have claims and
-    spend."""
+    """Where answers come from; `url` says it in messages. Models and parameters go into an
+    answer's address, so they hold all that could change it, and no secrets. Only the answers of a
+    `paid` source have repair rounds and spend."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def url(self) -> str:
-        """Where answers come from, for messages."""
-        ...
+    def url(self) -> str: ...
 
     @property
     def paid(self) -> bool: ...
@@ -116,31 +114,25 @@ class Job:
 
 
 class Elicitation:
-    """What is to be asked of a source about posts, and what came of it.
+    """The questions about posts that the store cannot answer yet, and what became of them.
 
-    Take jobs from `pending`, call `count_asked` when one is sent, and hand the outcome of each to
-    `settle`, `reject`, `miss`, `share` or `put_back`, in any order. What is kept is committed
-    before these return. `on_settled` gets the numbers of questions that found their end and, among
-    them, that failed.
-
-    `claims` and `ledger` are given for a paid source.
+    Take jobs from `pending`, `claim` each before it is asked, and hand its outcome to `settle`,
+    `reject`, `miss`, `defer` or `put_back`, in any order. What is kept is committed before these
+    return. `on_settled` gets the numbers of questions that found their end and, among them, that
+    failed.
     """
 
     def __init__(
         self,
-        store: AnswerStore,
+        account: Account,
         source: Source,
         settings: QuestionSettings,
-        *,
-        claims: Claims | None = None,
-        ledger: Ledger | None = None,
         on_settled: Callable[[int, int], None] = lambda settled, failed: None,
     ) -> None:
         self.report = Report({dimension: Counts() for dimension in settings.variants})
-        self.store = store
+        self.store = account.store
+        self.account = account
         self.source = source
-        self.claims = claims
-        self.ledger = ledger
         self._settings = settings
         self._on_settled = on_settled
         self._waiting: dict[str, list[Post]] = {}
@@ -158,22 +150,16 @@ class Elicitation:
                 if chosen is not None and (post.id, dimension, variant) not in chosen:
                     continue
                 job = self._make_job(post, dimension, variant)
-                if job is not None:
+                passed += job is None
+                if job is not None or passed % _PASSED_OVER_AT_ONCE == 0:
                     yield job
-                    continue
-                passed += 1
-                if passed % _PASSED_OVER_AT_ONCE == 0:
-                    yield None
             if chosen is None and self._settings.pictures is not None and post.image:
                 picture = find_picture(post.image, self._settings.pictures)
                 self.report.captions_only += picture is None
 
     def _make_job(self, post: Post, dimension: Dimension, variant: int) -> Job | None:
         counts = self.report.counts[dimension]
-        earlier = None
-        if dimension == "conclusion" and self._settings.after:
-            earlier = self.store.texts(self._settings.task, post.id, self._settings.after)
-        prompt = self._settings.render(post, dimension, variant, earlier)
+        prompt = self._settings.render(post, dimension, variant, self.store)
         if prompt is None:
             counts.not_applicable += 1
             self._on_settled(1, 0)
@@ -183,106 +169,96 @@ class Elicitation:
         if key in self._waiting:
             self._waiting[key].append(post)
             return None
-        known = self.store.known(key, post.id)
-        if known.answered:
+        own, other = self.store.find(key, post.id)
+        if own:
             self.store.renew(key, post.id)
-        elif not (known.shared and self.store.share(key, post.id)):
+        elif not (other and self.store.share(key, post.id)):
             self._waiting[key] = [post]
-            job = self._price_job(key, prompt, post, model)
-            attempt = self.store.attempt(key) if known.attempted else None
+            price = self.account.prices.find(model) if self.source.paid else None
+            expected = estimate(prompt, price)
+            cost = 0.0 if price is None else price.cost(expected, self.account.batch)
+            job = Job(key, prompt, post, expected, cost)
+            attempt = self.store.attempt(key)
             return self._make_repair(job, *attempt) if attempt else job
         counts.already_there += 1
         self._on_settled(1, 0)
         return None
 
-    def _price_job(self, key: str, prompt: Prompt, post: Post, model: str) -> Job:
-        if self.ledger is None:
-            return Job(key, prompt, post, Usage(), 0.0)
-        price = self.ledger.prices.find(model)
-        expected = estimate(prompt, price)
-        cost = 0.0 if price is None else price.cost(expected, self.ledger.batch)
-        return Job(key, prompt, post, expected, cost)
-
     def _make_repair(self, job: Job, raw: str, reason: str) -> Job:
         return replace(job, prompt=render_repair(job.prompt, raw, reason), repairing=True)
 
     def claim(self, job: Job) -> Claim:
-        """Claim a question before it is asked. Where another run has it or has answered it, it is
-        deferred or shared."""
-        if self.claims is None:
-            return Claim.MADE
-        claim = self.claims.claim(job.key, job.cost)
-        if claim is Claim.ANSWERED:
-            self.share(job)
+        """Claim a question before it is asked. Where another run has it, it is deferred; where
+        another run has answered it, the answer is shared."""
+        claim = self.account.claim(job.key, job.cost)
+        counts = self.report.counts[job.prompt.dimension]
+        if claim is Claim.MADE:
+            counts.asked += 1
+        elif claim is Claim.ANSWERED:
+            posts = self._waiting.pop(job.key)
+            for post in posts:
+                self.store.share(job.key, post.id)
+            counts.already_there += len(posts)
+            self._on_settled(len(posts), 0)
         elif claim is Claim.HELD:
             self.defer(job)
         return claim
-
-    def count_asked(self, job: Job) -> None:
-        self.report.counts[job.prompt.dimension].asked += 1
 
     def settle(self, job: Job, reply: Reply) -> Job | None:
         """Keep an answer, with its value or, after a repair round, with the reason why it has
         none. Returns the job of the repair round where one is due."""
         dropped: list[str] = []
+        dimension = job.prompt.dimension
         try:
-            dimension = job.prompt.dimension
             value = parse_answer(reply.text, dimension, job.post, dropped, self._settings.scheme)
         except AnswerRejected as rejected:
             rejected.usage = reply.usage
             return self.reject(job, rejected)
-        counts = self.report.counts[job.prompt.dimension]
+        counts = self.report.counts[dimension]
         counts.dropped += len(dropped)
         self.report.dropped.update(dropped)
-        kept = self._keep(job, reply.usage, reply.text, value)
+        with self.store.transaction():
+            self.book(job, reply.usage)
+            kept = self._keep(job, reply.text, value)
         counts.stored += kept
         counts.repaired += kept if job.repairing else 0
         return None
 
     def reject(self, job: Job, rejected: AnswerRejected) -> Job | None:
         """Keep an answer that cannot be used, or ask for a better one: see `settle`."""
-        if self.ledger is not None and not job.repairing and not rejected.final:
-            with self.store.transaction():
+        with self.store.transaction():
+            if rejected.usage is not None or not rejected.final:
+                self.book(job, rejected.usage)
+            if self.source.paid and not job.repairing and not rejected.final:
                 self.store.put_attempt(job.key, rejected.raw, rejected.reason)
-                self._book(job, rejected.usage)
-            return self._make_repair(job, rejected.raw, rejected.reason)
-        counts = self.report.counts[job.prompt.dimension]
-        billed = rejected.usage is not None or not rejected.final
-        counts.rejected += self._keep(
-            job, rejected.usage, rejected.raw, None, rejected.reason, billed
-        )
+                return self._make_repair(job, rejected.raw, rejected.reason)
+            kept = self._keep(job, rejected.raw, None, rejected.reason)
+        self.report.counts[job.prompt.dimension].rejected += kept
         return None
 
-    def charge(self, job: Job, usage: Usage | None) -> None:
-        """Book a request that brought nothing and may have been charged all the same."""
-        if self.ledger is not None:
-            with self.store.transaction():
-                self._book(job, usage)
+    def book(self, job: Job, usage: Usage | None) -> None:
+        """Book a request that was, or may have been, charged."""
+        if self.source.paid:
+            dimension = job.prompt.dimension
+            self.account.book(self.source.model_for(dimension), dimension, usage, job.estimate)
 
     def miss(self, job: Job, reason: str | None = None) -> None:
         """There is no answer: nothing is kept, so a later run asks again."""
-        posts = self._release(job)
+        posts = self.put_back(job)
         self.report.counts[job.prompt.dimension].missing += len(posts)
         if reason is not None:
             self.report.unanswered[reason] += len(posts)
         self._on_settled(len(posts), 0 if reason is None else len(posts))
-
-    def share(self, job: Job) -> None:
-        """Another run has answered the question meanwhile."""
-        posts = self._waiting.pop(job.key)
-        for post in posts:
-            self.store.share(job.key, post.id)
-        self.report.counts[job.prompt.dimension].already_there += len(posts)
-        self._on_settled(len(posts), 0)
 
     def defer(self, job: Job) -> None:
         """Another run has the question in flight: `pending` can take it up again later."""
         for post in self._waiting.pop(job.key):
             self.deferred.add((post.id, job.prompt.dimension, job.prompt.variant))
 
-    def put_back(self, job: Job) -> None:
-        """The question was not asked, or its answer was not waited for."""
-        self._release(job)
+    def put_back(self, job: Job) -> list[Post]:
+        """The question was not asked, or its answer was not waited for. Returns its posts."""
+        self.account.release(job.key)
+        return self._waiting.pop(job.key, [])
 
     def miss_deferred(self, reason: str) -> None:
         """Give up on what other runs have in flight."""
@@ -292,49 +268,30 @@ class Elicitation:
         self._on_settled(len(self.deferred), len(self.deferred))
         self.deferred = set()
 
-    def _release(self, job: Job) -> list[Post]:
-        if self.claims is not None:
-            self.claims.release(job.key)
-        return self._waiting.pop(job.key, [])
-
-    def _book(self, job: Job, usage: Usage | None) -> None:
-        if self.ledger is not None:
-            dimension = job.prompt.dimension
-            model = self.source.model_for(dimension)
-            self.ledger.add(model, dimension, usage, job.estimate)
-
     def _keep(
-        self,
-        job: Job,
-        usage: Usage | None,
-        raw: str,
-        value: AnswerValue | None,
-        reason: str | None = None,
-        billed: bool = True,
+        self, job: Job, raw: str, value: AnswerValue | None, reason: str | None = None
     ) -> int:
-        posts = self._waiting.pop(job.key)
-        prompt = job.prompt
-        with self.store.transaction():
-            for post in posts:
-                answer = StoredAnswer(
-                    key=job.key,
-                    post_id=post.id,
-                    task=self._settings.task,
-                    dimension=prompt.dimension,
-                    template=prompt.template,
-                    source=self.source.name,
-                    model=self.source.model_for(prompt.dimension),
-                    raw=raw,
-                    value=value,
-                    reason=reason,
-                    variant=prompt.variant,
-                )
-                self.store.put(answer)
-            if job.repairing:
-                self.store.drop_attempt(job.key)
-            if billed:
-                self._book(job, usage)
-            if self.claims is not None:
-                self.claims.release(job.key)
+        """Keep an answer for all posts of the question; returns how many. Belongs into a
+        transaction."""
+        posts, prompt = self._waiting.pop(job.key), job.prompt
+        model = self.source.model_for(prompt.dimension)
+        for post in posts:
+            answer = StoredAnswer(
+                job.key,
+                post.id,
+                self._settings.task,
+                prompt.dimension,
+                prompt.template,
+                self.source.name,
+                model,
+                raw,
+                value,
+                reason,
+                prompt.variant,
+            )
+            self.store.put(answer)
+        if job.repairing:
+            self.store.drop_attempt(job.key)
+        self.account.release(job.key)
         self._on_settled(len(posts), len(posts) if value is None else 0)
         return len(posts)

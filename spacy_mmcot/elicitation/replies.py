@@ -30,21 +30,28 @@ class Reply:
     usage: Usage | None = None
 
 
-class AnswerRejected(Exception):
+class Fault(Exception):
+    """Why there is no answer, or none that can be used; `usage` is what it took all the same."""
+
+    def __init__(self, reason: str, usage: Usage | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.usage = usage
+
+
+class AnswerRejected(Fault):
     """An answer that cannot be used. `raw` holds what came, as far as the source still had it;
     `final` says that asking again would bring the same."""
 
     def __init__(
         self, reason: str, raw: str = "", usage: Usage | None = None, final: bool = False
     ) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        super().__init__(reason, usage)
         self.raw = raw
-        self.usage = usage
         self.final = final
 
 
-class Unavailable(Exception):
+class Unavailable(Fault):
     """No answer this time; another try may bring one.
 
     `retry_after` is what the endpoint asks for, in seconds. `down` says that the fault is the
@@ -60,51 +67,50 @@ class Unavailable(Exception):
         billed: bool = False,
         usage: Usage | None = None,
     ) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        super().__init__(reason, usage)
         self.retry_after = retry_after
         self.down = down
         self.billed = billed
-        self.usage = usage
 
 
-class NotAnEndpoint(Exception):
-    """What answers is no chat completions endpoint."""
-
-
-class FormatRefused(Exception):
-    """The endpoint does not know the response format that it was asked for."""
-
-
-class RequestRefused(Exception):
-    """The endpoint would refuse any such request."""
+class RequestRefused(Fault):
+    """The endpoint would refuse any such request. `status` is 200 for what is no chat completions
+    endpoint. `of_format` says that the response format may be why."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
-        self.reason = reason
+        named = "response_format" in reason or "json_schema" in reason
+        self.of_format = status in (400, 422) and named
 
 
 def read_reply(data: bytes) -> Reply:
-    """The answer in the body of a completion. Raises Unavailable for a damaged body, NotAnEndpoint
-    for a foreign one, AnswerRejected where the model or the endpoint declined or stopped."""
+    """The answer in the body of a completion. Raises Unavailable for a damaged body,
+    RequestRefused for a foreign one, AnswerRejected where the model or the endpoint declined or
+    stopped, and for an error in the body what its code stands for."""
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
         if data.lstrip()[:1] == b"{":
             raise Unavailable("its answer breaks off", down=False, billed=True) from None
-        raise NotAnEndpoint(f"its answer is not JSON ({error})") from None
+        raise RequestRefused(200, f"its answer is not JSON ({error})") from None
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        code = body["error"].get("code")
+        raise fault_of(code if type(code) is int else 500, body)
     if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
-        raise NotAnEndpoint("its answer is not an object with choices")
+        raise RequestRefused(200, "its answer is not an object with choices")
     usage = _read_usage(body.get("usage"))
-    choice = body["choices"][0] if body["choices"] else None
-    if choice is None:
+    if not body["choices"]:
         raise Unavailable("its answer holds no choices", down=False, billed=True, usage=usage)
+    choice = body["choices"][0]
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
-        raise NotAnEndpoint("its choices hold no message")
-    text = message.get("content") if isinstance(message.get("content"), str) else ""
-    assert isinstance(text, str)
+        raise RequestRefused(200, "its choices hold no message")
+    content = message.get("content")
+    # Some endpoints send an answer in parts, thoughts among them.
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    texts = [p.get("text") for p in parts if isinstance(p, dict) and p.get("type") == "text"]
+    text = "".join(words for words in texts if isinstance(words, str))
     if message.get("refusal"):
         raise AnswerRejected("the model refused", str(message["refusal"]), usage)
     if choice.get("finish_reason") == "length":
@@ -115,20 +121,17 @@ def read_reply(data: bytes) -> Reply:
     return Reply(text, usage)
 
 
-def fault_of(status: int, body: Any, retry_after: float | None = None) -> Exception:
+def fault_of(status: int, body: Any, retry_after: float | None = None) -> Fault:
     """The exception that an HTTP status other than 200 stands for. `body` is the parsed body."""
     error = body.get("error", body) if isinstance(body, dict) else body
-    code = error.get("code") if isinstance(error, dict) else None
+    code = str(error.get("code")) if isinstance(error, dict) else ""
     words = str(error.get("message") or error) if isinstance(error, dict) else str(error or "")
     words = " ".join(words.split()).rstrip(".") or f"HTTP {status}"
     if code in _POST_FAULTS:
         return AnswerRejected(f"the endpoint declined ({code}): {words}", final=True)
     if (status in _BUSY or status >= 500) and code not in _EXHAUSTED:
-        busy = status in _BUSY
-        reason = f"HTTP {status}: {words}"
-        return Unavailable(reason, retry_after=retry_after, down=not busy)
-    if status in (400, 422) and ("response_format" in words or "json_schema" in words):
-        return FormatRefused(words)
+        down = status not in _BUSY
+        return Unavailable(f"HTTP {status}: {words}", retry_after=retry_after, down=down)
     return RequestRefused(status, words)
 
 
@@ -137,6 +140,7 @@ def _read_usage(value: Any) -> Usage | None:
         return None
     details = value.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    counts = [value.get("prompt_tokens"), cached or 0, value.get("completion_tokens")]
-    whole = [count for count in counts if isinstance(count, int) and count >= 0]
-    return Usage(*whole) if len(whole) == len(counts) else None
+    counts: list[Any] = [value.get("prompt_tokens"), cached or 0, value.get("completion_tokens")]
+    # SQLite's whole numbers end at 2^63.
+    valid = all(type(count) is int and 0 <= count < 2**40 for count in counts)
+    return Usage(*counts) if valid else None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import pydantic
 from pydantic import ValidationError
@@ -27,7 +27,6 @@ from .database import Database
 from .prompts import Prompt
 from .replies import Reply
 
-_EXPECTED = "one JSON object with an id and answers"
 Record = TypeVar("Record")
 # The fields of StoredAnswer in their order.
 _COLUMNS = "key, post_id, task, dimension, template, source, model, raw, value, reason, variant"
@@ -56,15 +55,6 @@ class StoredAnswer:
 _EXPORTED = pydantic.TypeAdapter(StoredAnswer)
 
 
-class Known(NamedTuple):
-    """Whether a question has an answer for this post, an answer for any post, and a first answer
-    that waits for its repair round."""
-
-    answered: bool
-    shared: bool
-    attempted: bool
-
-
 def answer_key(prompt: Prompt, model: str, parameters: Mapping[str, object]) -> str:
     """The address of an answer: a SHA-256 over all that was asked, of whom, and how."""
     asked: list[Any] = [prompt.template, list(prompt.messages), model, dict(parameters)]
@@ -85,24 +75,24 @@ class AnswerStore(Database):
     def put(self, answer: StoredAnswer) -> bool:
         """Keep an answer; False where the store has it already."""
         value = None if answer.value is None else to_json(answer.value).decode()
+        texts = {"raw": _replace_surrogates(answer.raw), "value": value}
+        if answer.reason is not None:
+            texts["reason"] = _replace_surrogates(answer.reason)
         return self.write(
             f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(answer.key, answer.post_id, answer.task, answer.dimension, answer.template),
-            *(answer.source, answer.model, _replace_surrogates(answer.raw), value),
-            *(_replace_surrogates(answer.reason), answer.variant),
+            *(vars(answer) | texts).values(),
             *("rejected" if value is None else "ok", _now()),
         )
 
-    def known(self, key: str, post_id: str) -> Known:
-        """What the store has about a question about a post."""
+    def find(self, key: str, post_id: str) -> tuple[bool, bool]:
+        """Whether a question has an answer for this post, and one for any post."""
         (row,) = self.fetch(
             "SELECT EXISTS (SELECT 1 FROM answers WHERE key = ? AND post_id = ?), "
-            "EXISTS (SELECT 1 FROM answers WHERE key = ?), "
-            "EXISTS (SELECT 1 FROM attempts WHERE key = ?)",
-            *(key, post_id, key, key),
+            "EXISTS (SELECT 1 FROM answers WHERE key = ?)",
+            *(key, post_id, key),
         )
-        return Known(*map(bool, row))
+        return bool(row[0]), bool(row[1])
 
     def share(self, key: str, post_id: str) -> bool:
         """Keep the answer to the same question about another post for this post too."""
@@ -170,29 +160,24 @@ class AnswerStore(Database):
             "AND status = 'ok' AND variant = 0 ORDER BY seq",
             *(task, post_id),
         )
-        known = {
-            dimension: self._load_value(post_id, dimension, value) for dimension, value in rows
-        }
+        known = {name: self._load_value(post_id, name, value) for name, value in rows}
         return {name: _as_text(known[name]) for name in dimensions if name in known}
 
     def rejected(self) -> list[StoredAnswer]:
         """The answers that could not be used, with their reasons, oldest first."""
         query = f"SELECT {_COLUMNS} FROM answers WHERE status = 'rejected' ORDER BY seq"
-        rows = self.fetch(query)
-        return [StoredAnswer(*row) for row in rows]
+        return [StoredAnswer(*row) for row in self.fetch(query)]
 
     def iter_all(self) -> Iterator[StoredAnswer]:
         """All answers, the rejected ones too, in an order that does not depend on when they
         came."""
+        order = "task, post_id, dimension, variant, seq, key"
         with self.translate_errors():
-            for row in self.connection.execute(
-                f"SELECT {_COLUMNS} FROM answers "
-                "ORDER BY task, post_id, dimension, variant, seq, key"
-            ):
+            for row in self.connection.execute(f"SELECT {_COLUMNS} FROM answers ORDER BY {order}"):
                 answer = StoredAnswer(*row)
                 if answer.value is not None:
-                    loaded = self._load_value(answer.post_id, answer.dimension, row[8])
-                    answer = replace(answer, value=loaded)
+                    value = self._load_value(answer.post_id, answer.dimension, answer.value)
+                    answer = replace(answer, value=value)
                 yield answer
 
     def _load_value(self, post_id: str, dimension: str, value: str) -> Any:
@@ -228,8 +213,8 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def _replace_surrogates(text: str | None) -> str | None:
-    return text if text is None else text.encode("utf-8", "replace").decode("utf-8")
+def _replace_surrogates(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _now() -> str:
@@ -251,13 +236,9 @@ def export_answers(store: AnswerStore, path: Path) -> int:
 def import_answers(store: AnswerStore, path: Path) -> int:
     """Add an export's answers that the store does not have; returns how many. All of them or, at
     a broken row, none: raises MMCoTError that names the line."""
-    added = 0
     with store.transaction():
-        for number, line in iter_lines(path):
-            if line.strip():
-                answer = read_record(_parse_exported, path, number, line, "one answer of an export")
-                added += store.put(answer)
-    return added
+        rows = _iter_records(_parse_exported, path, "one answer of an export")
+        return sum(store.put(answer) for _, answer in rows)
 
 
 def _parse_exported(row: Any) -> StoredAnswer:
@@ -299,9 +280,7 @@ class RecordedSource:
         pass
 
     def _find(self, prompt: Prompt) -> str | None:
-        if prompt.variant:
-            return None
-        answers = self._answers.get(prompt.post_id)
+        answers = None if prompt.variant else self._answers.get(prompt.post_id)
         value = None if answers is None else getattr(answers, prompt.dimension)
         return value if value is None or isinstance(value, str) else to_json(value).decode()
 
@@ -311,29 +290,29 @@ def read_answers(path: Path) -> dict[str, Answers]:
     for a broken row or an id that occurs twice."""
     answers: dict[str, Answers] = {}
     first_line: dict[str, int] = {}
-    for number, line in iter_lines(path):
-        if not line.strip():
-            continue
-        row = read_record(Answers.model_validate, path, number, line, _EXPECTED)
+    expected = "one JSON object with an id and answers"
+    for number, row in _iter_records(Answers.model_validate, path, expected):
         if row.id in answers:
             problem = f"id {row.id!r} occurs in line {first_line[row.id]} too"
-            raise located(
-                path, number, problem, "each id once", "Delete or rename one of the rows."
-            )
+            cure = "Delete or rename one of the rows."
+            raise located(path, number, problem, "each id once", cure)
         answers[row.id] = row
         first_line[row.id] = number
     return answers
 
 
-def read_record(
-    parse: Callable[[Any], Record], path: Path, number: int, line: bytes, expected: str
-) -> Record:
-    """What `parse` makes of the JSON in a line of a file. Raises MMCoTError that names the line,
-    also where `parse` raises ValidationError."""
-    try:
-        return parse(parse_json(decode_line(path, number, line)))
-    except ValidationError as error:
-        problem, expected = explain(error)
-    except ValueError as error:
-        problem = str(error)
-    raise located(path, number, problem, expected, "Correct the row or delete it.")
+def _iter_records(
+    parse: Callable[[Any], Record], path: Path, expected: str
+) -> Iterator[tuple[int, Record]]:
+    """Line numbers, and what `parse` makes of the JSON in each line that is not blank. Raises
+    MMCoTError that names the line, also where `parse` raises ValidationError."""
+    for number, line in iter_lines(path):
+        if not line.strip():
+            continue
+        text = decode_line(path, number, line)
+        try:
+            record = parse(parse_json(text))
+        except ValueError as error:
+            fault = explain(error) if isinstance(error, ValidationError) else (str(error), expected)
+            raise located(path, number, *fault, "Correct the row or delete it.") from None
+        yield number, record

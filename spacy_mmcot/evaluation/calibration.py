@@ -18,14 +18,14 @@ Flags = NDArray[numpy.bool_]
 def collect_mention_scores(docs: Iterable[Predicted]) -> tuple[Scores, Flags]:
     """The scores of all predicted mentions that have one, and whether each is a gold entity
     (offsets and label), both (mentions,). Docs without gold labels do not count."""
-    scores, right = [], []
-    for doc in docs:
-        if doc.gold is not None:
-            gold = get_mentions(doc.gold)
-            for entity in doc.entities:
-                if entity.score is not None:
-                    scores.append(entity.score)
-                    right.append((entity.start, entity.end, entity.label) in gold)
+    labelled = [(doc.entities, get_mentions(doc.gold)) for doc in docs if doc.gold is not None]
+    found = [
+        (e.score, (e.start, e.end, e.label) in gold)
+        for entities, gold in labelled
+        for e in entities
+        if e.score is not None
+    ]
+    scores, right = zip(*found, strict=True) if found else ((), ())
     return numpy.array(scores, dtype="float64"), numpy.array(right, dtype=bool)
 
 
@@ -34,9 +34,8 @@ def collect_confidences(docs: Iterable[Predicted]) -> tuple[Scores, Flags]:
     wrong, missing or spurious, both (docs,)."""
     kept = [doc for doc in docs if doc.gold is not None and doc.confidence is not None]
     right, found, gold = count_entities(kept).T
-    return numpy.array([doc.confidence for doc in kept], dtype="float64"), (right == found) & (
-        right == gold
-    )
+    confidences = numpy.array([doc.confidence for doc in kept], dtype="float64")
+    return confidences, (right == found) & (right == gold)
 
 
 def compute_reliability(scores: Scores, right: Flags, n_bins: int = 10) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import Errors, MMCoTError
 from .compare import match_predictions
-from .predictions import Predicted, read_predictions
+from .predictions import read_predictions
 from .scores import Counts, compute_f, count_entities
 
 Confidences = NDArray[numpy.float64]
@@ -28,9 +28,8 @@ class Point:
 
     threshold: Docs with a lower confidence are sent to the LLM; None: all Docs are.
     coverage, sent: the shares of Docs that the pipeline keeps and that are sent.
-    f: micro F1 over the kept Docs, None where none has a mention, gold or found.
-    error_rate: the share of the kept Docs in which a mention is wrong, missing or spurious; None
-        where none is kept.
+    f, error_rate: over the kept Docs, micro F1 (None where none has a mention, gold or found), and
+        the share in which a mention is wrong, missing or spurious (None where none is kept).
     cascade_f: micro F1 over all Docs with the LLM's own predictions for those sent, None where
         these are not known.
     """
@@ -81,74 +80,78 @@ def plan_cascade(
     Raises MMCoTError for files without labels or confidences or on different Docs, and where no
     threshold gives the F1 `target_f`.
     """
-    docs, llm_docs = _read(predictions, llm_predictions)
+    every = read_predictions(predictions)
+    docs = [doc for doc in every if doc.gold is not None]
+    if not docs:
+        raise MMCoTError(Errors.E805.format(path=predictions))
+    for doc in docs:
+        if doc.confidence is None:
+            raise MMCoTError(Errors.E806.format(path=predictions, id=doc.id))
     confidence = numpy.array([doc.confidence for doc in docs], dtype="float64")
-    counts = count_entities(docs)
-    llm_counts = None if llm_docs is None else count_entities(llm_docs)
-    llm_f = settings.llm_f if llm_counts is None else float(compute_f(llm_counts.sum(axis=0)))
+    counts, llm_counts, llm_f = count_entities(docs), None, settings.llm_f
+    if llm_predictions is not None:
+        paths = (predictions, llm_predictions)
+        matched = match_predictions(every, read_predictions(llm_predictions), paths=paths)
+        pairs = zip(every, matched, strict=True)
+        llm_counts = count_entities(
+            answer.model_copy(update={"gold": doc.gold})
+            for doc, answer in pairs
+            if doc.gold is not None
+        )
+        llm_f = float(compute_f(llm_counts.sum(axis=0)))
     points = trace_risk_coverage(confidence, counts, llm_counts)
-    chosen = _choose(points, confidence, settings, llm_f)
+    chosen = choose_point(points, confidence, replace(settings, llm_f=llm_f))
     if chosen is None and settings.target_f is not None:
-        best = find_best(points)
+        best = max(points, key=lambda p: (-1.0 if p.quality is None else p.quality, -p.sent))
         place = "all docs sent" if best.threshold is None else f"the threshold {best.threshold}"
         raise MMCoTError(
             Errors.E807.format(target=settings.target_f, best=best.quality or 0.0, threshold=place)
         )
-    steps = dict.fromkeys(find_within_budget(points, i / _STEPS) for i in range(_STEPS + 1))
+    steps = dict.fromkeys(_find_within_budget(points, i / _STEPS) for i in range(_STEPS + 1))
+    cost = settings.cost_per_doc
     return {
         "docs": len(docs),
         "f": points[0].f,
         "error_rate": points[0].error_rate,
         "aurc": compute_aurc(confidence, counts),
-        "aurc_best": compute_best_aurc(counts),
+        "aurc_best": compute_aurc(-_is_wrong(counts).astype("float64"), counts),
         "llm_f": llm_f,
-        "cost_per_doc": settings.cost_per_doc,
-        "chosen": None if chosen is None else _add_cost(chosen, settings.cost_per_doc),
-        "steps": [_add_cost(point, settings.cost_per_doc) for point in steps],
+        "cost_per_doc": cost,
+        "chosen": None if chosen is None else _add_cost(chosen, cost),
+        "steps": [_add_cost(point, cost) for point in steps],
         "curve": [asdict(point) for point in points],
         "llm_measured": llm_counts is not None,
     }
 
 
-def _read(
-    predictions: Path, llm_predictions: Path | None
-) -> tuple[list[Predicted], list[Predicted] | None]:
-    """The labelled Docs, and the LLM's in the same order."""
-    every = read_predictions(predictions)
-    docs = [doc for doc in every if doc.gold is not None]
-    if not docs:
-        raise MMCoTError(Errors.E805.format(path=predictions))
-    unsure = next((doc for doc in docs if doc.confidence is None), None)
-    if unsure is not None:
-        raise MMCoTError(Errors.E806.format(path=predictions, id=unsure.id))
-    if llm_predictions is None:
-        return docs, None
-    paths = (predictions, llm_predictions)
-    matched = match_predictions(every, read_predictions(llm_predictions), paths=paths)
-    return docs, [
-        answer.model_copy(update={"gold": doc.gold})
-        for doc, answer in zip(every, matched, strict=True)
-        if doc.gold is not None
-    ]
-
-
-def _choose(
-    points: Sequence[Point], confidence: Confidences, settings: CascadeSettings, llm_f: float | None
+def choose_point(
+    points: Sequence[Point], confidence: Confidences, settings: CascadeSettings
 ) -> Point | None:
+    """The point that the settings ask for; None where no point has the target F1, or there is no
+    target. confidence: (docs,), as the points were made from it."""
     if settings.threshold is not None:
-        return find_threshold(points, confidence, settings.threshold)
+        kept = int((confidence >= settings.threshold).sum())
+        same = next(p for p in points if round(p.coverage * len(confidence)) == kept)
+        return replace(same, threshold=settings.threshold)
     if settings.budget_share is not None:
-        return find_within_budget(points, settings.budget_share)
-    target = llm_f if settings.target_f is None else settings.target_f
-    return None if target is None else find_target(points, target)
+        return _find_within_budget(points, settings.budget_share)
+    target = settings.llm_f if settings.target_f is None else settings.target_f
+    if target is None:
+        return None
+    good = [p for p in points if p.quality is not None and p.quality >= target]
+    return min(good, key=lambda p: p.sent, default=None)
 
 
-def _add_cost(point: Point, cost_per_doc: float | None) -> dict[str, Any]:
+def _find_within_budget(points: Sequence[Point], share: float) -> Point:
+    """The point that sends the most Docs, but at most this share of them."""
+    return max((p for p in points if p.sent <= share), key=lambda p: p.sent)
+
+
+def _add_cost(point: Point, cost: float | None) -> dict[str, Any]:
     """The point's fields, and the LLM's cost and the saving for 1,000 Docs, USD."""
     shares = {"cost_per_1000": point.sent, "saved_per_1000": point.coverage}
-    if cost_per_doc is None:
-        return {**asdict(point), **dict.fromkeys(shares)}
-    return {**asdict(point), **{key: 1000 * cost_per_doc * s for key, s in shares.items()}}
+    costs = {key: None if cost is None else 1000 * cost * share for key, share in shares.items()}
+    return {**asdict(point), **costs}
 
 
 def trace_risk_coverage(
@@ -159,9 +162,8 @@ def trace_risk_coverage(
 
     confidence: (docs,), at least one; counts, llm: (docs, 3), the pipeline's and the LLM's.
     """
-    order = numpy.argsort(-confidence, kind="stable")
-    ordered, n = confidence[order], len(confidence)
-    kept = _accumulate(counts[order])
+    order, n = numpy.argsort(-confidence, kind="stable"), len(confidence)
+    ordered, kept = confidence[order], _accumulate(counts[order])
     wrong = _accumulate(_is_wrong(counts[order]).astype("int64"))
     sent = None if llm is None else llm.sum(axis=0) - _accumulate(llm[order])
     last_of_group = numpy.flatnonzero(ordered[1:] < ordered[:-1]) + 1
@@ -195,34 +197,6 @@ def compute_aurc(confidence: Confidences, counts: Counts) -> float:
     share = numpy.bincount(group, wrong) / numpy.bincount(group)
     expected = share[numpy.sort(group)]
     return float((numpy.cumsum(expected) / numpy.arange(1, len(wrong) + 1)).mean())
-
-
-def compute_best_aurc(counts: Counts) -> float:
-    """The least area that any order of these Docs could have: all wrong ones last."""
-    return compute_aurc(-_is_wrong(counts).astype("float64"), counts)
-
-
-def find_threshold(points: Sequence[Point], confidence: Confidences, threshold: float) -> Point:
-    """The point of this threshold. confidence: (docs,), as the points were made from it."""
-    kept = int((confidence >= threshold).sum())
-    same = next(p for p in points if round(p.coverage * len(confidence)) == kept)
-    return replace(same, threshold=threshold)
-
-
-def find_within_budget(points: Sequence[Point], share: float) -> Point:
-    """The point that sends the most Docs, but at most this share of them."""
-    return max((p for p in points if p.sent <= share), key=lambda p: p.sent)
-
-
-def find_target(points: Sequence[Point], target: float) -> Point | None:
-    """The point that sends the fewest Docs and has at least this F1; None without one."""
-    good = [p for p in points if p.quality is not None and p.quality >= target]
-    return min(good, key=lambda p: p.sent, default=None)
-
-
-def find_best(points: Sequence[Point]) -> Point:
-    """The point of the best F1, of several the one that sends the fewest Docs."""
-    return max(points, key=lambda p: (-1.0 if p.quality is None else p.quality, -p.sent))
 
 
 def _is_wrong(counts: Counts) -> NDArray[numpy.bool_]:

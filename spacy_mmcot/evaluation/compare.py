@@ -8,12 +8,11 @@ training seeds is another matter: compare several.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy
-from numpy.typing import NDArray
 
 from ..errors import Errors, MMCoTError
 from .predictions import Predicted, read_predictions
@@ -53,26 +52,26 @@ def compare_files(
 
     Raises MMCoTError where the files do not describe the same Docs, or neither can be compared.
     """
-    paths = [*baselines, *students]
-    first, *others = [read_predictions(path) for path in paths]
+    paths, n = [*baselines, *students], len(baselines)
+    first = read_predictions(paths[0])
     matched = [first] + [
-        match_predictions(first, docs, paths=(paths[0], path))
-        for path, docs in zip(paths[1:], others, strict=True)
+        match_predictions(first, read_predictions(path), paths=(paths[0], path))
+        for path in paths[1:]
     ]
     rows = list(zip(*matched, strict=True))
     entities = [row for row in rows if all(doc.gold is not None for doc in row)]
     relations = [row for row in rows if all(doc.gold_relations is not None for doc in row)]
     if any(doc.relations is None for row in relations for doc in row):
         relations = []
-    compared = {}
-    for task, labelled, count in (
-        ("ents", entities, count_entities),
-        ("rel_e2e", relations, count_relations),
-    ):
-        if labelled:
-            counts = [count(docs) for docs in zip(*labelled, strict=True)]
-            n = len(baselines)
-            compared[task] = compare_counts(counts[:n], counts[n:], resamples=resamples, seed=seed)
+    counts = {
+        "ents": [count_entities(docs) for docs in zip(*entities, strict=True)],
+        "rel_e2e": [count_relations(docs) for docs in zip(*relations, strict=True)],
+    }
+    compared = {
+        task: compare_counts(each[:n], each[n:], resamples=resamples, seed=seed)
+        for task, each in counts.items()
+        if each
+    }
     if not compared:
         raise MMCoTError(Errors.E802.format(path=paths[0]))
     return compared
@@ -88,14 +87,22 @@ def match_predictions(
 
     Raises MMCoTError where their ids, texts or labels differ.
     """
-    by_id = {doc.id: doc for doc in others}
-    _check_ids({doc.id: doc for doc in first}, by_id, paths)
+    by_id, ids = {doc.id: doc for doc in others}, {doc.id: doc for doc in first}
+    differences = []
+    for path, own, against in ((paths[0], ids, by_id), (paths[1], by_id, ids)):
+        if alone := [repr(doc_id) for doc_id in own if doc_id not in against]:
+            more = f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
+            differences.append(f"only {path} has {', '.join(alone[:_SHOWN])}{more}")
+    if differences:
+        raise MMCoTError(
+            Errors.E800.format(first=paths[0], path=paths[1], differences="; ".join(differences))
+        )
     matched = [by_id[doc.id] for doc in first]
     for part, get in _PARTS.items():
-        own, theirs = [get(doc) for doc in first], [get(doc) for doc in matched]
-        if all(value is None for value in own) or all(value is None for value in theirs):
+        sides = [get(doc) for doc in first], [get(doc) for doc in matched]
+        if any(all(value is None for value in side) for side in sides):
             continue
-        for doc, left, right in zip(first, own, theirs, strict=True):
+        for doc, left, right in zip(first, *sides, strict=True):
             if left != right:
                 raise MMCoTError(
                     Errors.E801.format(id=doc.id, part=part, first=paths[0], path=paths[1])
@@ -103,33 +110,13 @@ def match_predictions(
     return matched
 
 
-def _check_ids(
-    first: Mapping[str, Predicted], other: Mapping[str, Predicted], paths: tuple[Path, Path]
-) -> None:
-    differences = []
-    for path, own, against in zip(paths, (first, other), (other, first), strict=True):
-        alone = [doc_id for doc_id in own if doc_id not in against]
-        if alone:
-            shown = ", ".join(map(repr, alone[:_SHOWN]))
-            more = f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
-            differences.append(f"only {path} has {shown}{more}")
-    if differences:
-        raise MMCoTError(
-            Errors.E800.format(first=paths[0], path=paths[1], differences="; ".join(differences))
-        )
-
-
-def _get_gold_relations(doc: Predicted) -> object:
-    if doc.gold_relations is None:
-        return None
-    return {(r.head, r.tail, r.label) for r in doc.gold_relations}
-
-
 # What must be the same, under the name that a message gives it.
 _PARTS: dict[str, Callable[[Predicted], object]] = {
     "text": lambda doc: doc.text,
     "set of labelled entities": lambda doc: None if doc.gold is None else get_mentions(doc.gold),
-    "set of labelled relations": _get_gold_relations,
+    "set of labelled relations": lambda doc: (
+        doc.gold_relations and {(r.head, r.tail, r.label) for r in doc.gold_relations}
+    ),
 }
 
 
@@ -143,19 +130,28 @@ def compare_counts(
     """Compare pipelines by their counts on the same Docs, (docs, 3) each, one array a training
     seed. A resample draws Docs once for all of them and takes the mean of F1 over the seeds."""
     counts = numpy.stack([*baselines, *students])
+    n, (n_pipelines, n_docs, _) = len(baselines), counts.shape
     own = compute_f(counts.sum(axis=1))
-    n = len(baselines)
-    differences = numpy.concatenate(
-        [
-            _compute_differences(weights, counts, n)
-            for weights in _resample(counts.shape[1], resamples, numpy.random.default_rng(seed))
-        ]
-    )
-    low, high = numpy.quantile(differences, [0.025, 0.975])
-    not_better, not_worse = (differences <= 0).mean(), (differences >= 0).mean()
+    flat = counts.transpose(1, 0, 2).reshape(n_docs, -1).astype("float64")
+    generator = numpy.random.default_rng(seed)
+    differences = []
+    at_once = max(1, _MAX_DRAWS // n_docs)
+    for start in range(0, resamples, at_once):
+        rows = min(at_once, resamples - start)
+        drawn = (
+            generator.integers(n_docs, size=(rows, n_docs)) + n_docs * numpy.arange(rows)[:, None]
+        )
+        # How often each Doc was drawn, (rows, docs).
+        weights = numpy.bincount(drawn.ravel(), minlength=rows * n_docs).reshape(rows, n_docs)
+        scores = compute_f((weights.astype("float64") @ flat).reshape(rows, n_pipelines, 3))
+        differences.append(scores[:, n:].mean(axis=1) - scores[:, :n].mean(axis=1))
+    # Equal means of different seeds may differ in their last bits.
+    difference = numpy.round(numpy.concatenate(differences), 12)
+    low, high = numpy.quantile(difference, [0.025, 0.975])
+    not_better, not_worse = (difference <= 0).mean(), (difference >= 0).mean()
     baseline_f, student_f = own[:n].mean(), own[n:].mean()
     return Comparison(
-        docs=counts.shape[1],
+        docs=n_docs,
         baseline_f=float(baseline_f),
         student_f=float(student_f),
         difference=float(student_f - baseline_f),
@@ -166,28 +162,3 @@ def compare_counts(
         baseline_by_seed=own[:n].tolist(),
         student_by_seed=own[n:].tolist(),
     )
-
-
-def _resample(
-    n_docs: int, resamples: int, generator: numpy.random.Generator
-) -> Iterator[NDArray[numpy.float64]]:
-    """How often each Doc was drawn: (some resamples, docs) arrays, `resamples` rows in all."""
-    at_once = max(1, _MAX_DRAWS // n_docs)
-    for start in range(0, resamples, at_once):
-        rows = min(at_once, resamples - start)
-        drawn = generator.integers(n_docs, size=(rows, n_docs))
-        drawn += n_docs * numpy.arange(rows)[:, None]
-        weights = numpy.bincount(drawn.ravel(), minlength=rows * n_docs)
-        yield weights.reshape(rows, n_docs).astype("float64")
-
-
-def _compute_differences(
-    weights: NDArray[numpy.float64], counts: Counts, n_baselines: int
-) -> NDArray[numpy.float64]:
-    """weights: (resamples, docs); counts: (pipelines, docs, 3). Returns (resamples,)."""
-    pipelines, n_docs, _ = counts.shape
-    flat = counts.transpose(1, 0, 2).reshape(n_docs, pipelines * 3).astype("float64")
-    scores = compute_f((weights @ flat).reshape(len(weights), pipelines, 3))
-    difference = scores[:, n_baselines:].mean(axis=1) - scores[:, :n_baselines].mean(axis=1)
-    # Equal means of different seeds may differ in their last bits.
-    return numpy.round(difference, 12)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
-from spacy.vocab import Vocab
 
-from ..corpus.docbin import read_all_docs
 from ..corpus.extensions import get_image
 from ..corpus.reader import make_examples
 from ..errors import Errors, MMCoTError
@@ -25,7 +23,7 @@ from .calibration import (
 )
 from .predictions import Predicted, collect_predictions, write_predictions
 from .scorers import score_entities, score_seqeval
-from .scores import count_confusions, score_boundaries, score_overlaps, score_seen_names
+from .scores import count_confusions
 
 
 def evaluate(
@@ -34,7 +32,6 @@ def evaluate(
     *,
     knowledge: bool = False,
     pictures: Pictures = "none",
-    seen: Iterable[Doc] | None = None,
     predictions: str | Path | None = None,
     source: object = "the docs",
 ) -> dict[str, Any]:
@@ -45,23 +42,25 @@ def evaluate(
         entities.
     knowledge: whether the copies have the Docs' knowledge (for teachers).
     pictures: which pictures the copies have: "none", "real", "shuffled" (another Doc's) or "black".
-    seen: labelled Docs, such as the train split: names labelled there are scored apart.
     predictions: file to write the predictions to, one JSON line per Doc.
     source: what messages call the Docs.
 
     Returns the metrics: `ents_p`, `ents_r`, `ents_f`, `ents_per_type` (strict), `seqeval_*`,
-    `ents_boundary_*`, `ents_partial_*`, `ents_confusion`, `ents_ece`, `ents_reliability`,
-    `docs_ece`, `docs_reliability`; `rel_*` (on gold mentions) and `rel_e2e_*` (end to end); with
-    `seen` those of `score_seen_names`; `docs`, `docs_with_picture`, `pictures`, `words_per_second`,
-    `model_mb`, `training`. Keys of what could not be scored are absent. Scores are from 0 to 1.
+    `ents_confusion`, `ents_ece`, `ents_reliability`,
+    `docs_ece`, `docs_reliability`; `rel_*` (on gold mentions) and `rel_e2e_*` (end to end); `docs`,
+    `docs_with_picture`, `pictures`, `words_per_second`, `model_mb`, `training`. Keys of what could
+    not be scored are absent. Scores are from 0 to 1.
 
-    Raises MMCoTError where no Doc is labelled with what the pipeline finds, or none of `seen` with
-    entities, and where a file cannot be written.
+    Raises MMCoTError where no Doc is labelled with what the pipeline finds, and where a file cannot
+    be written.
     """
-    names = None if seen is None else _collect_names(seen)
     examples = list(
         make_examples(
-            (_move_to_vocab(doc, nlp) for doc in docs),
+            # Components need Docs on the pipeline's vocab.
+            (
+                doc if doc.vocab is nlp.vocab else Doc(nlp.vocab).from_bytes(doc.to_bytes())
+                for doc in docs
+            ),
             knowledge=knowledge,
             gold_entities=needs_gold_entities(nlp),
             pictures=pictures,
@@ -72,10 +71,6 @@ def evaluate(
     metrics, found = run_pipeline(nlp, examples)
     if "ents_f" not in metrics and "rel_e2e_f" not in metrics:
         raise MMCoTError(Errors.E705.format(path=source, pipeline=nlp.pipe_names))
-    if names is not None:
-        if "ents_f" not in metrics:
-            raise MMCoTError(Errors.E708.format(path=source, pipeline=nlp.pipe_names))
-        metrics.update(score_seen_names(found, names))
     metrics["pictures"] = pictures
     metrics["docs_with_picture"] = n_pictures
     if predictions is not None:
@@ -95,9 +90,11 @@ def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any]
     found = collect_predictions(examples, finds_entities=finds)
     metrics: dict[str, Any] = {}
     if finds and any(eg.reference.has_annotation("ENT_IOB") for eg in examples):
-        metrics.update(score_entities(examples))
-        metrics.update(score_seqeval(examples))
-        metrics.update(_score_predictions(found))
+        metrics.update(score_found_entities(examples, found))
+        mentions, docs = collect_mention_scores(found), collect_confidences(found)
+        for prefix, (scores, right) in {"ents": mentions, "docs": docs}.items():
+            metrics[f"{prefix}_ece"] = compute_calibration_error(scores, right)
+            metrics[f"{prefix}_reliability"] = compute_reliability(scores, right)
     if any(RELATIONS_KEY in eg.reference.user_data for eg in examples):
         for name in nlp.pipe_names:
             if nlp.get_pipe_meta(name).factory == "mmcot_rel":
@@ -105,63 +102,22 @@ def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any]
                 metrics.update(pipe.score(examples))
     metrics["docs"] = len(examples)
     metrics["words_per_second"] = round(sum(doc.words for doc in found) / seconds)
-    metrics["model_mb"] = _measure_size(nlp)
+    metrics["model_mb"] = None
+    if nlp.path is not None:  # loaded from disk
+        files = (path for path in nlp.path.rglob("*") if path.is_file())
+        metrics["model_mb"] = round(sum(path.stat().st_size for path in files) / 1e6, 1)
     metrics["training"] = nlp.meta.get("mmcot_training")
     return metrics, found
 
 
 def needs_gold_entities(nlp: Language) -> bool:
     """Whether the pipeline has mmcot_rel and no component before it sets entities."""
-    for name in nlp.pipe_names:
-        meta = nlp.get_pipe_meta(name)
-        if meta.factory == "mmcot_rel":
-            return True
-        if "doc.ents" in meta.assigns:
-            return False
-    return False
+    metas = map(nlp.get_pipe_meta, nlp.pipe_names)
+    first = next((m for m in metas if m.factory == "mmcot_rel" or "doc.ents" in m.assigns), None)
+    return first is not None and first.factory == "mmcot_rel"
 
 
-def _score_predictions(found: list[Predicted]) -> dict[str, Any]:
-    mentions, docs = collect_mention_scores(found), collect_confidences(found)
-    return {
-        **score_boundaries(found),
-        **score_overlaps(found),
-        "ents_confusion": count_confusions(found),
-        "ents_ece": compute_calibration_error(*mentions),
-        "ents_reliability": compute_reliability(*mentions),
-        "docs_ece": compute_calibration_error(*docs),
-        "docs_reliability": compute_reliability(*docs),
-    }
-
-
-def read_seen_docs(paths: Iterable[Path]) -> Iterator[Doc]:
-    """The Docs of these .spacy files and folders, for `evaluate`'s `seen`. Raises MMCoTError where
-    one of them cannot be read or has no Doc labelled with entities."""
-    vocab = Vocab()
-    for path in paths:
-        docs = list(read_all_docs(path, vocab))
-        _collect_names(docs, path)
-        yield from docs
-
-
-def _collect_names(docs: Iterable[Doc], source: object = "seen") -> set[tuple[str, str]]:
-    """The case-folded surface and the label of each entity."""
-    labelled = [doc for doc in docs if doc.has_annotation("ENT_IOB")]
-    if not labelled:
-        raise MMCoTError(Errors.E709.format(path=source))
-    return {(ent.text.casefold(), ent.label_) for doc in labelled for ent in doc.ents}
-
-
-def _move_to_vocab(doc: Doc, nlp: Language) -> Doc:
-    """The Doc, or a copy on the pipeline's vocab, which its components need."""
-    if doc.vocab is nlp.vocab:
-        return doc
-    return Doc(nlp.vocab).from_bytes(doc.to_bytes())
-
-
-def _measure_size(nlp: Language) -> float | None:
-    """The pipeline's files in MB (1,000,000 bytes); None where it was not loaded from disk."""
-    if nlp.path is None:
-        return None
-    files = (path for path in nlp.path.rglob("*") if path.is_file())
-    return round(sum(path.stat().st_size for path in files) / 1e6, 1)
+def score_found_entities(examples: list[Example], found: list[Predicted]) -> dict[str, Any]:
+    """The metrics of entities that need no scores. found: the records of the examples."""
+    confusions = {"ents_confusion": count_confusions(found)}
+    return score_entities(examples) | score_seqeval(examples) | confusions

@@ -1,22 +1,24 @@
 """Predictions: what was found in each Doc of a corpus beside what is labelled there.
 
-`evaluate --predictions` writes one JSON line per Doc; `compare`, `cascade` and `report` read these
-records. A record needs no pipeline: `make_prediction` builds one from a labelled Doc and findings
-of any origin, such as an LLM's conclusions.
+`evaluate --predictions` writes one JSON line per Doc; `compare`, `cascade` and `report` read these.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, StrictFloat, StrictInt, StrictStr, ValidationError, model_validator
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy.training import Example
 
+from ..corpus.extensions import get_judged_pairs
+from ..corpus.posts import write_records
 from ..errors import Errors, MMCoTError, explain, located
-from ..files import iter_lines, replace_file
+from ..files import iter_lines
 from ..types import (
     CONFIDENCE_KEY,
     ID_KEY,
@@ -26,10 +28,11 @@ from ..types import (
     Text,
     check_entities,
 )
-from .scorers import is_scored, list_judged_pairs
 
 Offset = Annotated[StrictInt, Field(ge=0)]
 Probability = Annotated[StrictFloat, Field(ge=0.0, le=1.0)]
+# Character offsets of head and tail, ends exclusive: h0, h1, t0, t1.
+Pair = tuple[int, int, int, int]
 
 _CURE = "Write the file again with `evaluate --predictions`."
 
@@ -64,8 +67,8 @@ class Predicted(Record):
     id: Text
     text: StrictStr
     words: Offset
-    gold: list[Entity] | None
     entities: list[FoundEntity]
+    gold: list[Entity] | None = None
     gold_relations: list[SpanRelation] | None = None
     relations: list[SpanRelation] | None = None
     confidence: Probability | None = None
@@ -94,20 +97,16 @@ def read_predictions(path: Path) -> list[Predicted]:
     return list(found.values())
 
 
-def write_predictions(path: Path, docs: Iterable[Predicted]) -> None:
+def write_predictions(path: Path, docs: Sequence[Predicted]) -> None:
     """Write all records or, on an error, none.
 
     Raises MMCoTError where two Docs have the same id, or the file cannot be written.
     """
-    seen: dict[str, int] = {}
-    with replace_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for number, doc in enumerate(docs):
-            first = seen.setdefault(doc.id, number)
-            if first != number:
-                raise MMCoTError(
-                    Errors.E808.format(path=path, first=first, second=number, id=doc.id)
-                )
-            stream.write(doc.model_dump_json() + "\n")
+    counts = Counter(doc.id for doc in docs)
+    twice = next((doc_id for doc_id, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise MMCoTError(Errors.E808.format(path=path, id=twice))
+    write_records(path, docs)
 
 
 def collect_predictions(
@@ -117,79 +116,83 @@ def collect_predictions(
 
     finds_entities: False where the predicted Docs were given the gold entities.
     """
-    records = []
-    for number, example in enumerate(examples):
-        doc = example.predicted
-        data: dict[Any, Any] = doc.user_data
-        records.append(
-            make_prediction(
-                example.reference,
-                number,
-                entities=_get_entities(doc) if finds_entities else None,
-                relations=_get_relations(doc, scored=True) if RELATIONS_KEY in data else None,
-                confidence=data.get(CONFIDENCE_KEY),
-            )
-        )
-    return records
+    return [predict_example(eg, number, finds_entities) for number, eg in enumerate(examples)]
 
 
-def make_prediction(
-    reference: Doc,
-    number: int,
-    *,
-    entities: Sequence[FoundEntity] | None,
-    relations: Sequence[SpanRelation] | None = None,
-    confidence: float | None = None,
+def predict_example(
+    example: Example, number: int, finds_entities: bool = True, *, scored: bool = True
 ) -> Predicted:
-    """The record of one labelled Doc and what was found in it.
+    """The record of one Example.
 
-    Findings on which gold says nothing are left out, as the scorers do: a mention that touches a
-    token without annotation in a Doc that has some, and a relation between two gold mentions that
-    were not judged as a pair.
+    Findings on which gold says nothing are left out: a mention that touches a token without
+    annotation in a Doc that has some, and a relation between two gold mentions that were not judged
+    as a pair.
 
     number: the Doc's number, from 0, which serves as id where the Doc has none.
-    entities: None where the gold entities were given.
+    finds_entities: as in `collect_predictions`. scored: whether findings have scores.
     """
+    reference, predicted = example.reference, example.predicted
     data: dict[Any, Any] = reference.user_data
+    found_data: dict[Any, Any] = predicted.user_data
     labelled = reference.has_annotation("ENT_IOB")
-    gold = [Entity(start=e.start_char, end=e.end_char, label=e.label_) for e in reference.ents]
-    found = list(entities or ())
-    if labelled:
-        unknown = [(t.idx, t.idx + len(t)) for t in reference if t.ent_iob == 0]
-        found = [e for e in found if not any(s < e.end and e.start < end for s, end in unknown)]
+    unknown = [(t.idx, t.idx + len(t)) for t in reference if labelled and t.ent_iob == 0]
+    scored_mentions = scored and Span.has_extension("mmcot_score")
+    found = [
+        FoundEntity(
+            start=e.start_char,
+            end=e.end_char,
+            label=e.label_,
+            score=e._.mmcot_score if scored_mentions else None,
+        )
+        for e in predicted.ents
+        if finds_entities and not any(s < e.end_char and e.start_char < end for s, end in unknown)
+    ]
+    relations = _get_relations(found_data, scored=scored)
     if relations is not None:
-        judged = list_judged_pairs(reference)
-        gold_labels = {(e.start, e.end): e.label for e in gold}
-        labels = gold_labels if entities is None else {(e.start, e.end): e.label for e in entities}
+        judged, right = list_judged_pairs(reference), _list_mentions(reference)
+        if finds_entities:
+            right &= _list_mentions(predicted)
+        spans = {(start, end) for start, end, _ in right}
         relations = [
-            r for r in relations if is_scored((*r.head, *r.tail), judged, gold_labels, labels)
+            r for r in relations if (*r.head, *r.tail) in judged or not {r.head, r.tail} <= spans
+        ]
+    gold = None
+    if labelled and finds_entities:
+        gold = [
+            Entity(start=s, end=e, label=label) for s, e, label in sorted(_list_mentions(reference))
         ]
     return Predicted(
         id=str(data.get(ID_KEY, number)),
         text=reference.text,
         words=len(reference),
-        gold=gold if labelled and entities is not None else None,
+        gold=gold,
         entities=found,
-        gold_relations=_get_relations(reference) if RELATIONS_KEY in data else None,
-        relations=None if relations is None else list(relations),
-        confidence=confidence,
+        gold_relations=_get_relations(data),
+        relations=relations,
+        confidence=found_data.get(CONFIDENCE_KEY),
     )
 
 
-def _get_entities(doc: Doc) -> list[FoundEntity]:
-    return [
-        FoundEntity(
-            start=e.start_char,
-            end=e.end_char,
-            label=e.label_,
-            score=e._.mmcot_score if e.has_extension("mmcot_score") else None,
-        )
-        for e in doc.ents
-    ]
+def _list_mentions(doc: Doc) -> set[tuple[int, int, str]]:
+    return {(e.start_char, e.end_char, e.label_) for e in doc.ents}
 
 
-def _get_relations(doc: Doc, *, scored: bool = False) -> list[SpanRelation]:
-    data: dict[Any, Any] = doc.user_data
+def list_judged_pairs(reference: Doc) -> set[Pair]:
+    """The judged pairs of `get_judged_pairs`; where it names none in particular, every ordered pair
+    of two entities and the pairs of the gold relations."""
+    pairs = get_judged_pairs(reference)
+    if pairs is not None:
+        return set(pairs)
+    spans = [(ent.start_char, ent.end_char) for ent in reference.ents]
+    every = ((*head, *tail) for head, tail in permutations(spans, 2))
+    related = reference.user_data.get(RELATIONS_KEY, ())
+    return {*every, *((h0, h1, t0, t1) for h0, h1, t0, t1, *_ in related)}
+
+
+def _get_relations(data: dict[Any, Any], *, scored: bool = False) -> list[SpanRelation] | None:
+    """The relations in a Doc's user data, None where nobody looked for any."""
+    if RELATIONS_KEY not in data:
+        return None
     return [
         SpanRelation(head=(h0, h1), tail=(t0, t1), label=label, score=score if scored else None)
         for h0, h1, t0, t1, label, score in data[RELATIONS_KEY]

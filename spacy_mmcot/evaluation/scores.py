@@ -1,4 +1,4 @@
-"""Counts of predictions against gold, and the scores computed from them.
+"""Counts of findings against gold, and the scores computed from them.
 
 Counts are arrays whose last axis is (right, found, gold): right items are both found and gold. Docs
 without gold labels do not count.
@@ -7,7 +7,7 @@ without gold labels do not count.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -20,7 +20,8 @@ Counts = NDArray[numpy.int64]
 Mention = tuple[int, int, str]
 Span = tuple[int, int]
 TypedRelation = tuple[Span, str | None, Span, str | None, str]
-Name = tuple[str, str]  # case-folded surface, label
+# What was found in a Doc, and what is gold. The label is the last element of an item.
+Sides = tuple[set[Any], set[Any]]
 
 
 def get_mentions(entities: Iterable[Entity] | None) -> set[Mention]:
@@ -37,17 +38,15 @@ def get_typed_relations(
     return {(r.head, labels.get(r.head), r.tail, labels.get(r.tail), r.label) for r in relations}
 
 
-def pair_entities(docs: Iterable[Predicted]) -> Iterator[tuple[set[Mention], set[Mention]]]:
-    """What was found in each Doc and what is gold: a mention is right where its offsets and its
-    label are. Two empty sets for a Doc without gold labels."""
+def pair_entities(docs: Iterable[Predicted]) -> Iterator[Sides]:
+    """The mentions of each Doc: one is right where its offsets and its label are. Two empty sets
+    for a Doc without gold labels."""
     for doc in docs:
         labelled = doc.gold is not None
         yield (get_mentions(doc.entities), get_mentions(doc.gold)) if labelled else (set(), set())
 
 
-def pair_relations(
-    docs: Iterable[Predicted],
-) -> Iterator[tuple[set[TypedRelation], set[TypedRelation]]]:
+def pair_relations(docs: Iterable[Predicted]) -> Iterator[Sides]:
     """As `pair_entities`, end to end: a relation is right where its label and the offsets and
     labels of both its mentions are."""
     for doc in docs:
@@ -70,9 +69,8 @@ def count_relations(docs: Iterable[Predicted]) -> Counts:
     return _count(pair_relations(docs))
 
 
-def count_labels(pairs: Iterable[tuple[set[Any], set[Any]]]) -> dict[str, Counts]:
-    """(3,) for each label, which is the last element of an item, over all pairs of `pair_entities`
-    or `pair_relations`."""
+def count_labels(pairs: Iterable[Sides]) -> dict[str, Counts]:
+    """(3,) for each label, over all pairs."""
     totals: dict[str, Counts] = defaultdict(lambda: numpy.zeros(3, dtype="int64"))
     for found, gold in pairs:
         for item in found | gold:
@@ -80,8 +78,8 @@ def count_labels(pairs: Iterable[tuple[set[Any], set[Any]]]) -> dict[str, Counts
     return totals
 
 
-def _count(pairs: Iterable[tuple[set[Any], set[Any]]]) -> Counts:
-    """(pairs, 3) of pairs of what was found and what is gold."""
+def _count(pairs: Iterable[Sides]) -> Counts:
+    """(pairs, 3)"""
     rows = [(len(found & gold), len(found), len(gold)) for found, gold in pairs]
     return numpy.array(rows, dtype="int64").reshape(-1, 3)
 
@@ -103,61 +101,32 @@ def compute_prf(prefix: str, counts: NDArray[Any]) -> dict[str, float]:
     }
 
 
-def score_boundaries(docs: Iterable[Predicted]) -> dict[str, float]:
-    """`ents_boundary_p`, `_r`, `_f`: a mention is right where its offsets are, whatever its
-    label."""
-    counts = _count(
-        ({(e.start, e.end) for e in doc.entities}, {(e.start, e.end) for e in doc.gold})
-        for doc in docs
-        if doc.gold is not None
-    )
-    return compute_prf("ents_boundary", counts.sum(axis=0))
-
-
-def score_overlaps(docs: Iterable[Predicted]) -> dict[str, float]:
-    """`ents_partial_p`, `_r`, `_f`: a mention is right where one on the other side has its label
-    and shares a character with it. Each mention is in one such pair at most, and the number of
-    pairs is the greatest possible."""
-    total = numpy.zeros(3, dtype="int64")
-    for doc in docs:
-        if doc.gold is not None:
-            labels = {e.label for e in doc.gold}
-            right = sum(_count_overlaps(doc.entities, doc.gold, label) for label in labels)
-            total += (right, len(doc.entities), len(doc.gold))
-    return compute_prf("ents_partial", total)
-
-
-def _count_overlaps(found: Sequence[Entity], gold: Sequence[Entity], label: str) -> int:
-    """The greatest number of pairs. Mentions of one side do not overlap, so that taking the first
-    pair in the text is optimal."""
-    left, right = (
-        sorted((e.start, e.end) for e in side if e.label == label) for side in (found, gold)
-    )
-    pairs = i = j = 0
-    while i < len(left) and j < len(right):
-        if left[i][0] < right[j][1] and right[j][0] < left[i][1]:
-            pairs, i, j = pairs + 1, i + 1, j + 1
-        elif left[i][1] <= right[j][0]:
-            i += 1
-        else:
-            j += 1
-    return pairs
+def score_items(prefix: str, pairs: Iterable[Sides]) -> dict[str, Any]:
+    """`PREFIX_p`, `_r`, `_f`, and `PREFIX_per_type`: label -> `p`, `r`, `f`."""
+    pairs = list(pairs)
+    per_type = {
+        label: {key[1:]: score for key, score in compute_prf("", counts).items()}
+        for label, counts in count_labels(pairs).items()
+    }
+    return {**compute_prf(prefix, _count(pairs).sum(axis=0)), f"{prefix}_per_type": per_type}
 
 
 def count_confusions(docs: Iterable[Predicted]) -> dict[str, dict[str, int]]:
-    """Gold label -> predicted label -> number of mentions. A gold and a predicted mention are
-    paired where they share a character: the longest overlap first, then the same label, then text
-    order. A mention without a partner was missed or is spurious and is paired with "None"."""
-    table: dict[str, dict[str, int]] = {}
+    """Gold label -> predicted label -> number of mentions, paired by `pair_overlapping`. "None"
+    stands for the partner of a mention that was missed or is spurious."""
+    table: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     for doc in docs:
-        if doc.gold is not None:
-            for gold, found in _pair_labels(doc.gold, doc.entities):
-                row = table.setdefault(gold, {})
-                row[found] = row.get(found, 0) + 1
+        for pair in pair_overlapping(doc.gold, doc.entities) if doc.gold is not None else ():
+            gold, found = (NO_RELATION if e is None else e.label for e in pair)
+            table[gold][found] += 1
     return {gold: dict(sorted(row.items())) for gold, row in sorted(table.items())}
 
 
-def _pair_labels(gold: Sequence[Entity], found: Sequence[Entity]) -> list[tuple[str, str]]:
+def pair_overlapping(
+    gold: Sequence[Entity], found: Sequence[Entity]
+) -> list[tuple[Entity | None, Entity | None]]:
+    """Gold and found mentions that share a character: the longest overlap first, then the same
+    label, then text order. A mention without a partner is paired with None."""
     overlaps = [
         (-shared, g.label != f.label, g.start, f.start, i, j)
         for i, g in enumerate(gold)
@@ -165,50 +134,9 @@ def _pair_labels(gold: Sequence[Entity], found: Sequence[Entity]) -> list[tuple[
         if (shared := min(g.end, f.end) - max(g.start, f.start)) > 0
     ]
     left, right = dict(enumerate(gold)), dict(enumerate(found))
-    pairs = []
+    pairs: list[tuple[Entity | None, Entity | None]] = []
     for *_, i, j in sorted(overlaps):
         if i in left and j in right:
-            pairs.append((left.pop(i).label, right.pop(j).label))
-    pairs += [(entity.label, NO_RELATION) for entity in left.values()]
-    pairs += [(NO_RELATION, entity.label) for entity in right.values()]
-    return pairs
-
-
-def score_seen_names(docs: Iterable[Predicted], known: set[Name]) -> dict[str, Any]:
-    """Strict scores, as in `score_names`, of names that occur in labelled data and of new ones.
-
-    `seen`: the mention's surface was labelled with the mention's own label; `unseen`: all others.
-    `surface_seen`: its surface was labelled, with any label; `surface_unseen`: all others.
-
-    known: the case-folded surfaces and labels of the labelled data.
-    """
-    docs = list(docs)
-    surfaces = {surface for surface, _ in known}
-    groups: dict[str, Callable[[Name], bool]] = {
-        "seen": lambda name: name in known,
-        "unseen": lambda name: name not in known,
-        "surface_seen": lambda name: name[0] in surfaces,
-        "surface_unseen": lambda name: name[0] not in surfaces,
-    }
-    scores: dict[str, Any] = {}
-    for prefix, belongs in groups.items():
-        scores.update(score_names(docs, prefix, belongs))
-    return scores
-
-
-def score_names(
-    docs: Iterable[Predicted], prefix: str, belongs: Callable[[Name], bool]
-) -> dict[str, Any]:
-    """Strict scores over the gold and predicted mentions whose names belong to a group:
-    `PREFIX_p`, `_r`, `_f`, None where gold has no such mention, and `PREFIX_n`, how many it has."""
-
-    def select(doc: Predicted, side: Iterable[Entity]) -> set[Mention]:
-        return get_mentions(
-            e for e in side if belongs((doc.text[e.start : e.end].casefold(), e.label))
-        )
-
-    counts = _count(
-        (select(doc, doc.entities), select(doc, doc.gold)) for doc in docs if doc.gold is not None
-    ).sum(axis=0)
-    row: dict[str, Any] = compute_prf(prefix, counts)
-    return {**(row if counts[2] else dict.fromkeys(row)), f"{prefix}_n": int(counts[2])}
+            pairs.append((left.pop(i), right.pop(j)))
+    pairs += [(entity, None) for entity in left.values()]
+    return pairs + [(None, entity) for entity in right.values()]

@@ -31,14 +31,19 @@ def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:
     best path, and so F1, does not change; span scores do.
 
     examples: predicted Docs must have gone through the components before this one. Docs without
-        entity annotation do not count.
+        entity annotation, and those with a label that the component does not have, do not count.
 
-    Raises MMCoTError if no Doc has entity annotation, or the component is not initialised.
+    Raises MMCoTError if no Doc is left, or the component is not initialised.
     """
     if not component.is_initialized:
         raise MMCoTError(Errors.E602.format(component=component.name))
+    known = set(component.labels)
     labelled = [
-        eg for eg in examples if len(eg.predicted) and eg.reference.has_annotation("ENT_IOB")
+        eg
+        for eg in examples
+        if len(eg.predicted)
+        and eg.reference.has_annotation("ENT_IOB")
+        and known.issuperset(ent.label_ for ent in eg.reference.ents)
     ]
     if not labelled:
         raise MMCoTError(Errors.E604.format(component=component.name))

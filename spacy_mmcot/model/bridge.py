@@ -22,14 +22,14 @@ from ..errors import Errors, MMCoTError
 
 # What a module is built from, apart from its weights; msgpack can serialise it.
 Settings = dict[str, Any]
-Build = Callable[[Settings], torch.nn.Module]
+Build = Callable[..., torch.nn.Module]
 
 # The process that torch's threads belong to.
 _process = os.getpid()
 
 
 class TorchShim(PyTorchShim):
-    """A PyTorchShim around a module that `build(settings)` can make again, so that a pipeline on
+    """A PyTorchShim around a module that `build(**settings)` can make again, so that a pipeline on
     disk is all that is needed to load it: no hub, no source, no pickle.
 
     `lr_scales` maps a prefix of a parameter's name to a factor on the optimizer's learning rate;
@@ -134,7 +134,7 @@ def _deserialize(build: Build, _: Any, data: bytes, device: torch.device) -> tor
     message = srsly.msgpack_loads(data)
     # Drawing random weights would take half of the time of loading and change torch's random state.
     with no_init_weights():
-        module = build(message["settings"])
+        module = build(**message["settings"])
     module.settings = message["settings"]
     module.load_state_dict(safetensors.torch.load(message["weights"]))
     return module.to(device).eval()

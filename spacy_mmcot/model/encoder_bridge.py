@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import Errors, MMCoTError
-from .bridge import Settings, TorchShim, prepare_module, torch_shim
+from .bridge import TorchShim, prepare_module, torch_shim
 from .encoder import EncoderSettings, PictureBatch, PromptedEncoder
 from .knowledge import SEGMENT_GRAINS, SegmentSettings, get_segment_parts, tag_tokens
 from .picture_input import DocPictures, PictureSettings, VisionModel, see_pictures
@@ -27,10 +27,13 @@ from .prompts import PromptedBatch, PromptKind, PromptSettings, View, compute_re
 from .sources import build_from_config, keep_layers, load_pretrained, load_tokenizer, save_tokenizer
 from .vision import get_patch_grid
 from .wordpieces import (
+    MAX_GROUP_PIECES,
+    MIN_GROUP_FILL,
+    MIN_PACKED_FILL,
     Row,
     WindowSettings,
     WordPieceTokenizer,
-    group_rows,
+    group_by_length,
     make_row,
     make_windows,
     pad_rows,
@@ -67,10 +70,10 @@ def PromptedTransformer(
     prompt: "none", "static" (learned vectors) or "conditional" (computed from the text).
     prompt_length: prompt vectors before the pieces.
     prompt_hidden: units of the conditional prompt's bottleneck.
-    prompt_regression: weight of 1 - cosine between the prompt's last-layer states and the
-        knowledge targets that `teach` set on training docs; 0 for none.
-    knowledge_tags: add embeddings to the tokens of mentions: of the `noun` answer's kinds, and of
-        label and sureness where the LLM concludes on an entity.
+    prompt_regression: weight of 1 - cosine between the prompt's last states and the knowledge
+        targets that `teach` set on training docs; 0 for none.
+    knowledge_tags: add embeddings of the `noun` answer's kinds, and of label and sureness of
+        concluded entities, to the tokens of mentions.
     segment_length: most word pieces of the knowledge segment; 0 for no segment.
     max_length: most word pieces of a window, special pieces and segment included.
     stride: word pieces that neighbouring windows of a long doc share.
@@ -80,10 +83,8 @@ def PromptedTransformer(
     vision: the model for the docs' pictures (`doc._.mmcot_image`), `spacy_mmcot.ConvVision.v1` or
         `spacy_mmcot.HFVision.v1`; None to ignore pictures.
     visual_prompts: prompt vectors before the pieces where a doc has a picture.
-    picture_dropout: how often training hides a doc's picture, so that one model works with and
-        without pictures.
-    picture_swap: how often training shows a doc that keeps its picture another one, so that the
-        gate learns to close.
+    picture_dropout: how often training hides a doc's picture.
+    picture_swap: how often training shows another picture in place of one that is not hidden.
     picture_matching: weight of learning which text and picture of a batch belong together.
     segment_grains: the parts of the segment, of "caption", "sentence" and "multimodality"; None for
         all that a doc has.
@@ -94,23 +95,13 @@ def PromptedTransformer(
     """
     grains = SEGMENT_GRAINS if segment_grains is None else segment_grains
     settings = EncoderSettings(
-        prompt=PromptSettings(
-            kind=prompt,
-            length=prompt_length,
-            hidden=prompt_hidden,
-            regression=prompt_regression,
-        ),
-        segment=SegmentSettings(length=segment_length, grains=grains),
-        windows=WindowSettings(max_length=max_length, stride=stride),
-        pictures=PictureSettings(
-            prompts=visual_prompts,
-            dropout=picture_dropout,
-            swap=picture_swap,
-            matching=picture_matching,
-        ),
-        knowledge_tags=knowledge_tags,
-        embedding_dropout=embedding_dropout,
-        freeze_word_embeddings=freeze_word_embeddings,
+        PromptSettings(prompt, prompt_length, prompt_hidden, prompt_regression),
+        SegmentSettings(segment_length, grains),
+        WindowSettings(max_length, stride),
+        PictureSettings(visual_prompts, picture_dropout, picture_swap, picture_matching),
+        knowledge_tags,
+        embedding_dropout,
+        freeze_word_embeddings,
     )
     return Model(
         "prompted_transformer",
@@ -125,8 +116,6 @@ def PromptedTransformer(
 def KnowledgeReader(
     source: str,
     max_length: int = 128,
-    embedding_dropout: float = 0.1,
-    freeze_word_embeddings: bool = True,
     encoder_lr_scale: float = 0.3,
 ) -> Model[list[Doc], list[Floats2d]]:
     """`spacy_mmcot.KnowledgeReader.v1`: token vectors of knowledge texts, from a second encoder.
@@ -135,8 +124,6 @@ def KnowledgeReader(
         source,
         max_length=max_length,
         stride=max_length // 4,
-        embedding_dropout=embedding_dropout,
-        freeze_word_embeddings=freeze_word_embeddings,
         encoder_lr_scale=encoder_lr_scale,
     )
     pooling: Model[Ragged, Floats2d] = reduce_first()
@@ -144,15 +131,15 @@ def KnowledgeReader(
 
 
 def build_module(
-    settings: Settings, kind: type[PromptedEncoder] = PromptedEncoder
+    config: dict[str, Any],
+    tokenizer: dict[str, bytes],
+    encoder: dict[str, Any],
+    patch_width: int,
+    kind: type[PromptedEncoder] = PromptedEncoder,
 ) -> PromptedEncoder:
-    """A PromptedEncoder from its settings alone, weights still to be loaded."""
-    return kind(
-        build_from_config(settings["config"]),
-        load_tokenizer(settings["tokenizer"]),
-        EncoderSettings.from_dict(settings["encoder"]),
-        settings["patch_width"],
-    )
+    """A PromptedEncoder from what `_init` keeps of it, weights still to be loaded."""
+    settings = EncoderSettings.from_dict(encoder)
+    return kind(build_from_config(config), load_tokenizer(tokenizer), settings, patch_width)
 
 
 def find_torch_encoder(component: Any) -> PromptedEncoder | None:
@@ -200,9 +187,7 @@ def _forward(
         raise MMCoTError(Errors.E404.format(source=source))
     device = torch_shim(model).device
     vision = model.layers[0] if model.layers else None
-    pictures = (
-        see_pictures(vision, docs, is_train, settings.pictures) if vision is not None else None
-    )
+    pictures = see_pictures(vision, docs, is_train, settings.pictures) if vision else None
     rows, spans, lengths = _make_rows(module, docs, settings)
     with torch.set_grad_enabled(is_train):
         states, prompts, views = _run(module, rows, pictures, device)
@@ -220,11 +205,8 @@ def _forward(
 
     def backprop(d_output: FullTransformerBatch) -> list[Doc]:
         (gradient,) = d_output.model_output.values()
-        tensors, gradients = [states], [gradient.to(states.device)]
-        for loss in losses:
-            tensors.append(loss)
-            gradients.append(torch.ones_like(loss))
-        torch.autograd.backward(tensors, gradients)
+        ones = [torch.ones_like(loss) for loss in losses]
+        torch.autograd.backward([states, *losses], [gradient.to(states.device), *ones])
         if pictures is not None and pictures.patches.grad is not None:
             pictures.backprop(pictures.patches.grad)
         return list(docs)
@@ -272,7 +254,8 @@ def _run(
     states: dict[int, Tensor] = {}
     prompts: dict[int, Tensor] = {}
     views: list[View | None] = [None] * len(rows)
-    for group in group_rows(rows, packed=module.packs):
+    fill = MIN_PACKED_FILL if module.packs else MIN_GROUP_FILL
+    for group in group_by_length([len(row.ids) for row in rows], MAX_GROUP_PIECES, fill):
         shown = None
         if pictures is not None:
             indexes = torch.tensor([pictures.shown[rows[i].doc] for i in group], device=device)
@@ -284,9 +267,9 @@ def _run(
             states[i] = encoded.states[position, start:end]
             if encoded.prompt is not None:
                 prompts[i] = encoded.prompt[position]
-        if encoded.attention is not None and not module.training:
-            attended = zip(encoded.pictured, encoded.gate, encoded.attention, strict=True)
-            for position, gate, attention in attended:
+        if encoded.seen is not None and not module.training:
+            seen = encoded.seen.windows, encoded.seen.prompts.gate, encoded.attention
+            for position, gate, attention in zip(*seen, strict=True):
                 start, end = rows[group[position]].own
                 views[group[position]] = View(float(gate), attention[start:end])
     in_order = range(len(rows))

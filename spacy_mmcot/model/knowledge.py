@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy
 from numpy.typing import NDArray
 from spacy.strings import get_string_id
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 
 from ..errors import Errors, MMCoTError
 from ..types import KNOWLEDGE_KEY, Sureness
@@ -49,12 +49,10 @@ class SegmentSettings:
     def __post_init__(self) -> None:
         for grain in self.grains:
             if grain not in SEGMENT_GRAINS:
+                name = "In segment_grains of spacy_mmcot.PromptedTransformer.v1 a grain"
+                allowed = ", ".join(SEGMENT_GRAINS)
                 raise MMCoTError(
-                    Errors.E409.format(
-                        name="In segment_grains of spacy_mmcot.PromptedTransformer.v1 a grain",
-                        received=repr(grain),
-                        allowed=", ".join(SEGMENT_GRAINS),
-                    )
+                    Errors.E409.format(name=name, received=repr(grain), allowed=allowed)
                 )
 
 
@@ -83,13 +81,11 @@ def get_concluded_entities(doc: Doc) -> list[ConcludedSpan] | None:
     entities = (_get_knowledge(doc).get("conclusion") or {}).get("entities")
     if entities is None:
         return None
-    spans = []
-    for item in entities:
-        start = item["start"]
-        span = doc.char_span(start, start + len(item["mention"]), alignment_mode="expand")
-        if span is not None:
-            spans.append(ConcludedSpan(span.start, span.end, item["label"], item["sure"]))
-    return spans
+    return [
+        ConcludedSpan(span.start, span.end, item["label"], item["sure"])
+        for item in entities
+        if (span := _find_span(doc, item["start"], item["mention"])) is not None
+    ]
 
 
 def get_concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
@@ -99,20 +95,17 @@ def get_concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
         return None
     pairs = []
     for item in relations:
-        ends = [
-            doc.char_span(start, start + len(surface), alignment_mode="expand")
-            for start, surface in (
-                (item["head_start"], item["head"]),
-                (item["tail_start"], item["tail"]),
-            )
-        ]
-        head, tail = ends
+        head = _find_span(doc, item["head_start"], item["head"])
+        tail = _find_span(doc, item["tail_start"], item["tail"])
         if head is not None and tail is not None:
-            pair = ConcludedPair(
-                head.start, tail.start, item["label"], item["sure"], item.get("or_label")
-            )
-            pairs.append(pair)
+            conclusion = item["label"], item["sure"], item.get("or_label")
+            pairs.append(ConcludedPair(head.start, tail.start, *conclusion))
     return pairs
+
+
+def _find_span(doc: Doc, start: int, surface: str) -> Span | None:
+    """The tokens of the surface that starts at a character."""
+    return doc.char_span(start, start + len(surface), alignment_mode="expand")
 
 
 @functools.lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ reads what an LLM said about the Doc.
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional, cast
 
@@ -30,11 +31,6 @@ class DocPairs(NamedTuple):
     pairs: NDArray[numpy.int64]
 
 
-def make_knowledge_pairs(entry: DocPairs) -> DocPairs:
-    """The same mentions and pairs in the Doc's knowledge segment."""
-    return DocPairs(*find_in_segment(entry.doc, entry.mentions), entry.pairs)
-
-
 # Distances between mentions, in tokens, fall into these buckets by their lower bound; the sign
 # says which of the two comes first.
 _DISTANCES = (0, 1, 2, 3, 5, 9, 17, 33)
@@ -54,8 +50,7 @@ class PairIndex(NamedTuple):
 class PairView(nn.Module):
     """The hidden layer's input from one text: a sum of projections of the pair's two mentions (the
     mean states of their tokens), the tokens between them, the whole doc, their types and their
-    distance. A mention is projected once however many pairs it is in.
-    """
+    distance."""
 
     def __init__(self, width: int, n_types: int, hidden: int, dropout: float):
         super().__init__()
@@ -73,25 +68,33 @@ class PairView(nn.Module):
 
     def view(self, states: Tensor, index: PairIndex) -> Tensor:
         """states: (tokens, width) of all docs, one after the other. Returns (pairs, hidden)."""
-        states = self.dropout(states)
-        sums = _sum_states(states)
-        mentions = _average(sums, index.mentions)
-        docs = self.doc(_average(sums, index.docs))
+        means = _SpanMeans(self.dropout(states))
+        mentions = means.compute(index.mentions)
+        docs = self.doc(means.compute(index.docs))
         head, tail = index.pairs[:, 0], index.pairs[:, 1]
         summed = self.head(mentions)[head] + self.tail(mentions)[tail] + docs[index.doc_of[head]]
         summed = summed + self.head_type(index.types[head]) + self.tail_type(index.types[tail])
         spans = index.mentions[head], index.mentions[tail]
         summed = summed + self.distance(_bucket_distances(*spans))
-        return summed + self.around(_average(sums, _find_between(*spans)))
+        return summed + self.around(means.compute(_find_between(*spans)))
 
 
-class _Sums(NamedTuple):
-    """Sums that give the mean of any span. centre: (width,), the mean of all states; total: (tokens
-    + 1, width), in row i the sum of the states before token i, each minus the centre, since sums
-    that grow with the batch would lose digits."""
+class _SpanMeans:
+    """Running sums that give the mean of any span. states: (tokens, width)."""
 
-    centre: Tensor
-    total: Tensor
+    def __init__(self, states: Tensor):
+        # Subtracted, since sums that grow with the batch would lose digits; detached, since it
+        # cancels out of every mean.
+        self.centre = states.detach().sum(0) / max(1, len(states))
+        total = (states - self.centre).cumsum(0)
+        self.total = torch.cat([states.new_zeros(1, states.shape[1]), total])
+
+    def compute(self, spans: Tensor) -> Tensor:
+        """The mean state of each span, (spans, width), 0 where it is empty. spans: (spans, 2)."""
+        start, end = spans[:, 0], spans[:, 1]
+        length = (end - start).unsqueeze(1)
+        mean = (self.total[end] - self.total[start]) / length.clamp(min=1) + self.centre
+        return mean.where(length > 0, 0.0)
 
 
 class PairHead(PairView):
@@ -148,22 +151,6 @@ class PairHead(PairView):
         return self.output(self.dropout(torch.relu(summed)))
 
 
-def _sum_states(states: Tensor) -> _Sums:
-    """states: (tokens, width)."""
-    # Detached: the centre cancels out of every mean.
-    centre = states.detach().sum(0) / max(1, len(states))
-    total = (states - centre).cumsum(0)
-    return _Sums(centre, torch.cat([states.new_zeros(1, states.shape[1]), total]))
-
-
-def _average(sums: _Sums, spans: Tensor) -> Tensor:
-    """The mean state of each span, (spans, width), 0 where it is empty. spans: (spans, 2)."""
-    start, end = spans[:, 0], spans[:, 1]
-    length = (end - start).unsqueeze(1)
-    mean = (sums.total[end] - sums.total[start]) / length.clamp(min=1) + sums.centre
-    return mean.where(length > 0, 0.0)
-
-
 def _find_between(heads: Tensor, tails: Tensor) -> Tensor:
     """The tokens between two mentions, (pairs, 2), an empty span where there are none. heads,
     tails: (pairs, 2)."""
@@ -208,19 +195,16 @@ def PairClassifier(
         the knowledge.
     conclusions: for a teacher, learn an embedding of what the LLM concludes on each pair.
     """
-    settings = {
-        "hidden": hidden,
-        "dropout": dropout,
-        "view_dropout": view_dropout,
-        "conclusions": conclusions,
-    }
+    settings = dict(
+        hidden=hidden, dropout=dropout, view_dropout=view_dropout, conclusions=conclusions
+    )
     return Model(
         "pair_classifier",
         _forward,
         init=functools.partial(_init, settings=settings),
         dims={"nI": None, "nO": None},
         layers=[tok2vec] if knowledge is None else [tok2vec, knowledge],
-        shims=[TorchShim(_build)],
+        shims=[TorchShim(PairHead)],
     )
 
 
@@ -229,10 +213,6 @@ def set_schema(model: Model, labels: Sequence[str], types: Sequence[str]) -> Non
     first, and the mention types."""
     model.attrs["types"] = {name: i + 1 for i, name in enumerate(types)}
     model.set_dim("nO", len(labels), force=True)
-
-
-def _build(settings: Settings) -> PairHead:
-    return PairHead(**settings)
 
 
 def _init(model: Model, X: Any = None, Y: Any = None, *, settings: Settings) -> None:
@@ -248,7 +228,7 @@ def _init(model: Model, X: Any = None, Y: Any = None, *, settings: Settings) -> 
         "knowledge_width": widths[1] if len(widths) > 1 else 0,
     }
     # A new module each time: a second initialisation starts from scratch.
-    torch_shim(model).set_module(_build(settings), settings)
+    torch_shim(model).set_module(PairHead(**settings), settings)
     model.set_dim("nI", widths[0], force=True)
 
 
@@ -259,7 +239,7 @@ def _forward(
     texts = _Texts(model, 0, X, module.width, is_train)
     known = None
     if module.knowledge is not None:
-        entries = [make_knowledge_pairs(entry) for entry in X]
+        entries = [DocPairs(*find_in_segment(doc, found), pairs) for doc, found, pairs in X]
         known = _Texts(model, 1, entries, module.knowledge.width, is_train)
     pairs = texts.index.pairs
     tags = None
@@ -268,16 +248,11 @@ def _forward(
         tags = tags.to(pairs.device)
     size = max(1, len(pairs)) if is_train else CHUNK
     with torch.set_grad_enabled(is_train):
-        logits = torch.cat(
-            [
-                module(
-                    *texts.select(part),
-                    known and known.select(part),
-                    None if tags is None else tags[i * size : (i + 1) * size],
-                )
-                for i, part in enumerate(torch.split(pairs, size))
-            ]
-        )
+        parts = []
+        for i, part in enumerate(torch.split(pairs, size)):
+            own = None if tags is None else tags[i * size : (i + 1) * size]
+            parts.append(module(*texts.select(part), known and known.select(part), own))
+        logits = torch.cat(parts)
     counts = [len(entry.pairs) for entry in X]
 
     def backprop(d_logits: list[Floats2d]) -> list[Doc]:
@@ -325,23 +300,14 @@ def _make_index(
     X: Sequence[DocPairs], lengths: list[int], types: dict[str, int], device: torch.device
 ) -> PairIndex:
     """lengths: tokens of each Doc; types: the indexes of the mention types."""
-    starts = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype("int64")
-    mentions: list[tuple[int, int]] = []
-    type_ids: list[int] = []
-    doc_of: list[int] = []
+    offsets = list(itertools.accumulate(lengths, initial=0))
+    mentions: list[tuple[int, ...]] = []  # start, end, type, doc
     pairs = [numpy.zeros((0, 2), dtype="int64")]
-    for i, entry in enumerate(X):
+    for i, (entry, offset) in enumerate(zip(X, offsets, strict=False)):
         pairs.append(entry.pairs + len(mentions))
         for start, end, label in entry.mentions:
-            mentions.append((int(starts[i]) + start, int(starts[i]) + end))
-            type_ids.append(types.get(label, 0))
-            doc_of.append(i)
-    bounds = numpy.stack([starts[:-1], starts[1:]], axis=1)
-    arrays = (
-        bounds,
-        numpy.array(mentions, dtype="int64").reshape(-1, 2),
-        numpy.array(type_ids, dtype="int64"),
-        numpy.array(doc_of, dtype="int64"),
-        numpy.concatenate(pairs),
-    )
-    return PairIndex(*(torch.from_numpy(array).to(device) for array in arrays))
+            mentions.append((offset + start, offset + end, types.get(label, 0), i))
+    table = torch.tensor(mentions, dtype=torch.long, device=device).reshape(-1, 4)
+    docs = torch.tensor(list(itertools.pairwise(offsets)), device=device).reshape(-1, 2)
+    joined = torch.from_numpy(numpy.concatenate(pairs)).to(device)
+    return PairIndex(docs.long(), table[:, :2], table[:, 2], table[:, 3], joined)

@@ -5,7 +5,6 @@ hidden or swapped in training.
 from __future__ import annotations
 
 import functools
-import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,14 +24,12 @@ from thinc.api import Model
 from torch import Tensor
 
 from ..errors import Errors, MMCoTError, Warnings
-from ..files import replace_file
 from ..pictures.decode import decode_picture
 from ..pictures.read import (
     BadPicture,
     PicturePolicy,
     get_image,
     hash_picture,
-    is_address,
     read_picture,
 )
 from ..types import ID_KEY
@@ -55,27 +52,14 @@ class PictureSettings:
     matching: float = 0.2
 
     def __post_init__(self) -> None:
-        for name, value, most, allowed in (
-            ("picture_dropout", self.dropout, 1.0, "a share from 0 to 1"),
-            ("picture_swap", self.swap, 1.0, "a share from 0 to 1"),
-            ("picture_matching", self.matching, float("inf"), "a weight of at least 0"),
-        ):
+        for name, most in (("dropout", 1.0), ("swap", 1.0), ("matching", float("inf"))):
+            value = getattr(self, name)
             if not 0.0 <= value <= most:
-                raise MMCoTError(Errors.E409.format(name=name, received=value, allowed=allowed))
-
-
-@dataclass(frozen=True)
-class CacheSettings:
-    """Where prepared pictures are cached, and how much of them.
-
-    folder: folder on disk; None for spacy-mmcot/pictures in the user's cache folder.
-    disk_mb: maximum size on disk, in megabytes; 0 for none.
-    memory_mb: maximum size in memory, in megabytes.
-    """
-
-    folder: str | None
-    disk_mb: float
-    memory_mb: float
+                allowed = f"0 to {most:g}"
+                message = Errors.E409.format(
+                    name=f"picture_{name}", received=value, allowed=allowed
+                )
+                raise MMCoTError(message)
 
 
 class PatchFeatures(NamedTuple):
@@ -126,124 +110,58 @@ def see_pictures(
     return DocPictures(features.patches.requires_grad_(is_train), own, shown, backprop)
 
 
-class ArrayCache:
-    """Arrays by name, in memory and, where a call says so, on disk. Threads may share it; a pickled
-    copy starts with an empty memory."""
+class PictureCache:
+    """What a vision model makes of pictures, by name: at most `megabytes`, the least recently used
+    go first. Threads may share it; a pickled copy starts empty."""
 
-    def __init__(self, settings: CacheSettings):
-        self._settings = settings
-        self._memory: LRUCache[str, Array] = LRUCache(
-            settings.memory_mb * 1e6, getsizeof=attrgetter("nbytes")
+    def __init__(self, megabytes: float):
+        self._megabytes = megabytes
+        self._arrays: LRUCache[str, Array] = LRUCache(
+            megabytes * 1e6, getsizeof=attrgetter("nbytes")
         )
+        self._maker: object = None
         self._lock = threading.Lock()
-        self._disk = DiskCache(_get_folder(settings.folder), settings.disk_mb)
 
-    def __reduce__(self) -> tuple[type[ArrayCache], tuple[CacheSettings]]:
-        return ArrayCache, (self._settings,)
+    def __reduce__(self) -> tuple[type[PictureCache], tuple[float]]:
+        return PictureCache, (self._megabytes,)
 
-    def get(self, name: str, *, disk: bool = False) -> Array | None:
+    def get(self, name: str, maker: object) -> Array | None:
+        """maker: the module that makes the arrays now. Another one's are forgotten."""
         with self._lock:
-            array = self._memory.get(name)
-        if array is None and disk:
-            array = self._disk.get(name)
-            if array is not None:
-                self.put(name, array)
-        return array
-
-    def put(self, name: str, array: Array, *, disk: bool = False) -> None:
-        # cachetools raises ValueError for one that is larger than the cache.
-        with self._lock, suppress(ValueError):
-            self._memory[name] = array
-        if disk:
-            self._disk.put(name, array)
-
-
-def _get_folder(configured: str | None) -> Path:
-    if configured:
-        return Path(configured)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "spacy-mmcot" / "pictures"
-
-
-class DiskCache:
-    """Arrays as files of a folder, at most `megabytes` of them; the least recently used go first.
-    Processes may share the folder. A damaged file counts as missing, and an array that cannot be
-    written is not kept.
-
-    By hand, since diskcache unpickles what it finds in the folder (CVE-2025-69872).
-    """
-
-    def __init__(self, folder: Path, megabytes: float):
-        self._folder = folder
-        self._limit = int(megabytes * 1e6)
-        self._room = 0  # bytes until the folder is looked through again
-
-    def get(self, name: str) -> Array | None:
-        path = self._folder / f"{name}.npy"
-        try:
-            array = numpy.load(path, allow_pickle=False)
-            os.utime(path)
-        except (OSError, ValueError, EOFError):
-            return None
-        return array
+            if maker is not self._maker:
+                self._arrays.clear()
+                self._maker = maker
+            return self._arrays.get(name)
 
     def put(self, name: str, array: Array) -> None:
-        if array.nbytes > self._limit:
-            return
-        with suppress(OSError, MMCoTError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / f"{name}.npy"
-            with replace_file(path, durable=False) as temporary, open(temporary, "wb") as file:
-                numpy.save(file, array, allow_pickle=False)
-            self._room -= array.nbytes
-            if self._room < 0:
-                self._evict()
-
-    def _evict(self) -> None:
-        """Keep to the limit. Deletes down to nine tenths, so that a full cache is not looked
-        through at every write."""
-        files = []
-        for path in self._folder.glob("*.npy"):
-            with suppress(OSError):  # another process deleted it
-                status = path.stat()
-                files.append((status.st_mtime, status.st_size, path))
-        total = sum(size for _, size, _ in files)
-        if total > self._limit:
-            for _, size, path in sorted(files):
-                if total <= 0.9 * self._limit:
-                    break
-                path.unlink(missing_ok=True)
-                total -= size
-        self._room = self._limit - total
+        # cachetools raises ValueError for one that is larger than the cache.
+        with self._lock, suppress(ValueError):
+            self._arrays[name] = array
 
 
 class FoundPictures(NamedTuple):
     """The distinct pictures of some Docs."""
 
-    digests: list[str]
-    values: list[str | bytes]  # of the first Doc that has it: a file's path, or the content
-    rows: list[int]  # each Doc's index into these, -1 without a picture
+    values: dict[str, str | bytes]  # by digest, from the first Doc: a file's path, or the content
+    digests: list[str | None]  # each Doc's, None without a picture
 
 
 def find_pictures(docs: Sequence[Doc], policy: PicturePolicy) -> FoundPictures:
     """The Docs' distinct pictures, identified by their content. A Doc whose picture cannot be
     read counts as one without, with a warning, or raises MMCoTError where the policy says so."""
-    found = FoundPictures([], [], [])
-    index: dict[str, int] = {}
+    values: dict[str, str | bytes] = {}
+    digests: list[str | None] = []
     for doc in docs:
-        value = get_image(doc)
-        row = -1
-        if value is not None:
+        image = get_image(doc)
+        digest = None
+        if image is not None:
             try:
-                name, value = _identify(value, policy)
-                row = index.setdefault(name, len(index))
-                if row == len(found.digests):
-                    found.digests.append(name)
-                    found.values.append(value)
+                digest, value = _identify(image, policy)
+                values.setdefault(digest, value)
             except BadPicture as problem:
                 report_bad_picture(doc, problem, policy)
-        found.rows.append(row)
-    return found
+        digests.append(digest)
+    return FoundPictures(values, digests)
 
 
 def read_pixels(value: str | bytes, policy: PicturePolicy, size: int) -> NDArray[numpy.uint8]:
@@ -264,12 +182,10 @@ def report_bad_picture(doc: Doc, problem: BadPicture, policy: PicturePolicy) -> 
 
 def _identify(value: str | bytes, policy: PicturePolicy) -> tuple[str, str | bytes]:
     """The picture's digest, and the path or content to read it from. Raises BadPicture."""
-    if isinstance(value, str) and not is_address(value):
-        try:
+    if isinstance(value, str):
+        # What fails here fails again in read_picture, which says why.
+        with suppress(OSError, ValueError):
             status = Path(value).stat()
-        except (OSError, ValueError):
-            status = None
-        if status is not None:
             identity = (status.st_mtime_ns, status.st_size, status.st_ino)
             return _file_digest(value, policy, *identity), value
     data = read_picture(value, policy)

@@ -93,9 +93,8 @@ def compute_regression_loss(prompts: Sequence[Tensor], docs: Sequence[Doc]) -> T
             continue
         target = numpy.frombuffer(data, dtype="float16").astype("float32")
         if target.size != prompt.numel():
-            raise MMCoTError(
-                Errors.E503.format(found=target.size, length=prompt.shape[0], width=prompt.shape[1])
-            )
+            length, width = prompt.shape
+            raise MMCoTError(Errors.E503.format(found=target.size, length=length, width=width))
         vectors = torch.from_numpy(target).to(prompt.device).view(prompt.shape)
         losses.append(1 - torch.cosine_similarity(prompt, vectors, dim=-1).mean())
     return torch.stack(losses).mean() if losses else None
@@ -117,25 +116,20 @@ class VisualPrompts(NamedTuple):
     values: Tensor  # (windows, patches, hidden): attention values
 
 
-class PatchNorm(nn.Module):
+class PatchNorm(nn.BatchNorm1d):
     """Standardises each feature over the pictures of a batch, in training, and by running means at
     inference. A norm of each patch by itself would keep what all pictures have in common, which
     grows first in training and then hides how they differ.
     """
 
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(width, affine=False)
-
     def forward(self, patches: Tensor) -> Tensor:
         """patches: (pictures, patches, width). Returns the same shape."""
         features = patches.transpose(1, 2)
-        norm = self.norm
         if len(patches) > 1:
-            return norm(features).transpose(1, 2)
+            return super().forward(features).transpose(1, 2)
         # A single picture has no batch statistics.
-        normed = functional.batch_norm(features, norm.running_mean, norm.running_var, eps=norm.eps)
-        return normed.transpose(1, 2)
+        known = functional.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
+        return known.transpose(1, 2)
 
 
 class VisualPrompt(nn.Module):
@@ -156,7 +150,7 @@ class VisualPrompt(nn.Module):
         super().__init__()
         self.length = length
         self.text_norm = nn.LayerNorm(width)
-        self.patch_norm = PatchNorm(patch_width)
+        self.patch_norm = PatchNorm(patch_width, affine=False)
         self.query = nn.Linear(width, hidden)
         self.key = nn.Linear(patch_width, hidden)
         self.value = nn.Linear(patch_width, hidden)
@@ -267,10 +261,9 @@ def set_alignment(docs: list[Doc], batch: FullTransformerBatch) -> None:
         return
     all_views, all_counts = iter(batch.views), iter(batch.align.lengths.tolist())
     for doc, windows in zip(docs, batch.spans, strict=True):
-        views = list(itertools.islice(all_views, len(windows)))
         counts = list(itertools.islice(all_counts, len(doc)))
-        seen = [view for view in views if view is not None]
-        if seen and len(seen) == len(views):
+        seen = [view for view in itertools.islice(all_views, len(windows)) if view is not None]
+        if seen:
             attention = numpy.concatenate([view.attention.cpu().numpy() for view in seen])
             doc.user_data[ALIGNMENT_KEY] = {
                 "gate": float(numpy.mean([view.gate for view in seen])),

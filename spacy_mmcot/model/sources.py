@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -56,9 +55,8 @@ def load_pretrained(source: str) -> tuple[Any, Any]:
     # Missing or damaged files, weights of another shape, a tokenizer that needs a library: the
     # libraries raise all kinds of exceptions, tokenizers even Exception itself.
     except Exception as error:
-        raise MMCoTError(
-            Errors.E402.format(source=source, reason=first_line(error).rstrip("."))
-        ) from error
+        reason = first_line(error).rstrip(".")
+        raise MMCoTError(Errors.E402.format(source=source, reason=reason)) from error
     return tokenizer, _remove_pooler(encoder).eval()
 
 
@@ -79,7 +77,7 @@ def remove_layer_dropout(config: Any) -> Any:
 
 def _remove_pooler(encoder: Any) -> Any:
     """Drop the sentence pooler, which is never used here."""
-    if isinstance(getattr(encoder, "pooler", None), torch.nn.Module):
+    if isinstance(getattr(encoder, "pooler", None), nn.Module):
         encoder.pooler = None
     return encoder
 
@@ -95,13 +93,9 @@ def keep_layers(encoder: Any, layers: int | None) -> None:
         return
     depth = encoder.config.num_hidden_layers
     if not 1 <= layers <= depth:
-        raise MMCoTError(
-            Errors.E409.format(
-                name="layers of spacy_mmcot.PromptedTransformer.v1",
-                received=layers,
-                allowed=f"1 to {depth}, the layers of the encoder, or null for all",
-            )
-        )
+        name = "layers of spacy_mmcot.PromptedTransformer.v1"
+        allowed = f"1 to {depth}, the layers of the encoder, or null for all"
+        raise MMCoTError(Errors.E409.format(name=name, received=layers, allowed=allowed))
     stacks = [m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if len(stacks) != 1:
         raise MMCoTError(Errors.E411.format(family=encoder.config.model_type))

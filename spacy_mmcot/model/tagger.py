@@ -66,7 +66,7 @@ def Tagger(
         _forward,
         init=_init,
         dims={"nI": None, "nO": None},
-        shims=[TorchShim(_build)],
+        shims=[TorchShim(TagHead)],
         attrs={"dropout": dropout, "learn_transitions": crf},
     )
     model: Model = chain(tok2vec, head)
@@ -81,23 +81,13 @@ def set_tags(model: Model, tags: Sequence[str]) -> None:
     model.set_dim("nO", len(tags), force=True)
 
 
-def _build(settings: Settings) -> TagHead:
-    return TagHead(**settings)
-
-
 def _init(model: Model, X: Any = None, Y: Any = None) -> None:
-    tags = model.attrs["tags"]
-    width = X[0].shape[1]
-    settings: Settings = {
-        "width": width,
-        "tags": tags,
-        "dropout": model.attrs["dropout"],
-        "learn_transitions": model.attrs["learn_transitions"],
-    }
+    names = ("tags", "dropout", "learn_transitions")
+    settings: Settings = {"width": X[0].shape[1], **{name: model.attrs[name] for name in names}}
     # A new module each time: a second initialisation starts from scratch.
-    torch_shim(model).set_module(_build(settings), settings)
-    model.set_dim("nI", width, force=True)
-    model.set_dim("nO", len(tags), force=True)
+    torch_shim(model).set_module(TagHead(**settings), settings)
+    model.set_dim("nI", settings["width"], force=True)
+    model.set_dim("nO", len(settings["tags"]), force=True)
 
 
 def _forward(

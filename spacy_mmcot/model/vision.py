@@ -3,7 +3,6 @@
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
 import functools
-import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
@@ -12,6 +11,7 @@ import numpy
 import torch
 from safetensors import SafetensorError
 from spacy.tokens import Doc
+from spacy.util import minibatch
 from thinc.api import Model
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,10 +23,9 @@ from ..pictures.read import BadPicture, PicturePolicy
 from .bridge import Build, Settings, TorchShim, prepare_module, torch_shim
 from .picture_input import (
     Array,
-    ArrayCache,
-    CacheSettings,
     FoundPictures,
     PatchFeatures,
+    PictureCache,
     VisionModel,
     find_pictures,
     read_pixels,
@@ -42,9 +41,7 @@ def ConvVision(
     size: int = 96,
     width: int = 128,
     pictures: PicturePolicy | None = None,
-    cache_folder: str | None = None,
-    cache_mb: float = 500.0,
-    memory_mb: float = 100.0,
+    memory_mb: float = 500.0,
 ) -> VisionModel:
     """`spacy_mmcot.ConvVision.v1`: a small convolutional network, trained from scratch.
 
@@ -52,9 +49,6 @@ def ConvVision(
     width: features of a patch (16 x 16 pixels), a multiple of 8.
     pictures: which pictures are accepted, and what happens with others
         (`spacy_mmcot.Pictures.v1`); None for its defaults.
-    cache_folder: where prepared pictures are kept between trainings; by default
-        spacy-mmcot/pictures in the user's cache folder.
-    cache_mb: most megabytes of prepared pictures on disk; 0 for none.
     memory_mb: most megabytes of prepared pictures in memory.
 
     Raises MMCoTError for a size or width that is no such multiple.
@@ -63,55 +57,42 @@ def ConvVision(
         if value < step or value % step:
             allowed = f"a multiple of {step}, as {16 * step // 2} is"
             raise MMCoTError(Errors.E409.format(name=name, received=value, allowed=allowed))
-    settings: Settings = {"size": size, "width": width}
+    settings = {"size": size, "width": width}
     return make_vision_model(
         "conv_vision",
         load=functools.partial(_make_conv, settings),
-        build=_build_conv,
-        frozen=False,
-        lr_scales={},
+        build=ConvModule,
         policy=pictures or PicturePolicy(),
-        cache=CacheSettings(cache_folder, cache_mb, memory_mb),
+        memory_mb=memory_mb,
     )
 
 
 def _make_conv(settings: Settings) -> tuple[nn.Module, Settings]:
-    return _build_conv(settings), settings
-
-
-def _build_conv(settings: Settings) -> nn.Module:
-    return ConvModule(**settings)
+    return ConvModule(**settings), settings
 
 
 def HFVision(
     source: str,
-    frozen: bool = True,
     pictures: PicturePolicy | None = None,
-    cache_folder: str | None = None,
-    cache_mb: float = 2000.0,
-    memory_mb: float = 200.0,
-    encoder_lr_scale: float = 0.1,
+    memory_mb: float = 500.0,
 ) -> VisionModel:
     """`spacy_mmcot.HFVision.v1`: a Hugging Face vision model: CLIP and SigLIP (their picture side),
-    DINOv2, ViT, or a convolutional one.
+    DINOv2, ViT, or a convolutional one. Its weights are not trained.
 
     source: a hub name, a folder, or `package:NAME`; read at `initialize` only.
-    frozen: do not train its weights; each distinct picture then goes through it once.
-    encoder_lr_scale: its learning rate divided by that of new weights, where it is not frozen.
     The other arguments are those of `ConvVision`.
     """
     return make_vision_model(
         "hf_vision",
-        load=functools.partial(_load_pretrained, source, frozen=frozen),
+        load=functools.partial(_load_pretrained, source),
         build=_build_pretrained,
-        frozen=frozen,
-        lr_scales={"encoder.": encoder_lr_scale},
         policy=pictures or PicturePolicy(),
-        cache=CacheSettings(cache_folder, cache_mb, memory_mb),
+        memory_mb=memory_mb,
+        frozen=True,
     )
 
 
-def _load_pretrained(source: str, *, frozen: bool) -> tuple[nn.Module, Settings]:
+def _load_pretrained(source: str) -> tuple[nn.Module, Settings]:
     path = resolve_source(source)
     try:
         config = AutoConfig.from_pretrained(path)
@@ -119,7 +100,7 @@ def _load_pretrained(source: str, *, frozen: bool) -> tuple[nn.Module, Settings]
         config = remove_layer_dropout(getattr(config, "vision_config", config))
         encoder = AutoModel.from_pretrained(path, config=config).eval()
         mean, std = _read_normalisation(path)
-        module = PretrainedModule(encoder, mean, std, frozen=frozen)
+        module = PretrainedModule(encoder, mean, std)
     # TypeError: a model that takes no pictures.
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, TypeError) as error:
         reason = first_line(error).rstrip(".")
@@ -127,14 +108,13 @@ def _load_pretrained(source: str, *, frozen: bool) -> tuple[nn.Module, Settings]
     except AttributeError as error:
         reason = f"it is no model of pictures ({first_line(error)})"
         raise MMCoTError(Errors.E408.format(source=source, reason=reason)) from error
-    settings = {"config": config.to_dict(), "mean": mean, "std": std, "frozen": frozen}
+    settings = {"config": config.to_dict(), "mean": mean, "std": std}
     return module, settings
 
 
-def _build_pretrained(settings: Settings) -> nn.Module:
-    config = AutoConfig.for_model(**settings["config"])
-    encoder = AutoModel.from_config(remove_layer_dropout(config)).eval()
-    return PretrainedModule(encoder, settings["mean"], settings["std"], frozen=settings["frozen"])
+def _build_pretrained(config: dict[str, Any], **settings: Any) -> nn.Module:
+    hf_config = remove_layer_dropout(AutoConfig.for_model(**config))
+    return PretrainedModule(AutoModel.from_config(hf_config).eval(), **settings)
 
 
 def _read_normalisation(path: str) -> tuple[list[float], list[float]]:
@@ -190,16 +170,12 @@ class PretrainedModule(nn.Module):
     """A Hugging Face vision model with the interface of ConvModule.
 
     mean, std: of each channel, as in pretraining, for pixels between 0 and 1.
-    frozen: the model's weights are not trained.
     """
 
-    def __init__(self, encoder: Any, mean: list[float], std: list[float], *, frozen: bool):
+    def __init__(self, encoder: Any, mean: list[float], std: list[float]):
         super().__init__()
-        self.encoder = encoder
+        self.encoder = encoder.requires_grad_(False)
         self.size = int(encoder.config.image_size)
-        self.frozen = frozen
-        if frozen:
-            encoder.requires_grad_(False)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         # Only a forward pass tells the patches of every family.
@@ -207,20 +183,8 @@ class PretrainedModule(nn.Module):
             patches, self.grid = self._find_patches(torch.zeros(1, 3, self.size, self.size))
         self.width = int(patches.shape[-1])
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """A hash of weights and size, equal in every process; for frozen weights alone."""
-        sha = hashlib.sha256(str(self.size).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            sha.update(name.encode())
-            sha.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return sha.hexdigest()[:16]
-
     def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
+        return super().train(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: (pictures, 3, size, size), bytes. Returns (pictures, patches, width)."""
@@ -261,10 +225,9 @@ def make_vision_model(
     *,
     load: Callable[[], tuple[nn.Module, Settings]],
     build: Build,
-    frozen: bool,
-    lr_scales: dict[str, float],
     policy: PicturePolicy,
-    cache: CacheSettings,
+    memory_mb: float,
+    frozen: bool = False,
 ) -> VisionModel:
     """A vision model from a torch module with the attributes `size` (pixels of a side), `width`
     (features of a patch) and `grid` (rows, columns), whose `forward` takes uint8 pixels of shape
@@ -272,19 +235,17 @@ def make_vision_model(
 
     name: name of the thinc model.
     load: creates the module at `initialize` and returns it with its settings.
-    build: creates the module again from these settings, without weights.
-    frozen: the weights are not trained. Features are cached then, otherwise pixels. A frozen module
-        also needs the attribute `fingerprint`, a text that identifies its weights.
-    lr_scales: learning rates relative to that of new weights, by prefix of the parameters' names.
+    build: creates the module again from these settings, as keywords, without weights.
     policy: which pictures are accepted.
-    cache: size of the caches. The cache on disk is used in training only.
+    memory_mb: most megabytes of the cache.
+    frozen: the weights are not trained. Features are cached then, otherwise pixels.
     """
     return Model(
         name,
-        functools.partial(_forward, policy=policy, cache=ArrayCache(cache), frozen=frozen),
+        functools.partial(_forward, policy=policy, cache=PictureCache(memory_mb), frozen=frozen),
         init=functools.partial(_init, load),
         dims={"nO": None},
-        shims=[TorchShim(build, lr_scales)],
+        shims=[TorchShim(build)],
     )
 
 
@@ -302,7 +263,7 @@ def _forward(
     docs: Sequence[Doc],
     is_train: bool,
     policy: PicturePolicy,
-    cache: ArrayCache,
+    cache: PictureCache,
     frozen: bool,
 ) -> tuple[PatchFeatures, Callable[[Tensor], Sequence[Doc]]]:
     module = prepare_module(model, is_train)
@@ -310,24 +271,24 @@ def _forward(
         raise MMCoTError(Errors.E407.format(name=model.name))
     device = torch_shim(model).device
     found = find_pictures(docs, policy)
-    made_by = f"features-{module.fingerprint}" if frozen else f"pixels-{module.size}"
-    arrays = [cache.get(f"{name}-{made_by}", disk=is_train) for name in found.digests]
-    missing = [i for i, array in enumerate(arrays) if array is None]
-    for start in range(0, len(missing), _CHUNK):
-        made = _read_pictures(docs, found, missing[start : start + _CHUNK], policy, module.size)
+    arrays = {name: cache.get(name, module) for name in found.values}
+    for names in minibatch([name for name in arrays if arrays[name] is None], _CHUNK):
+        made = _read_pictures(docs, found, names, policy, module.size)
         if made and frozen:
             with torch.no_grad():
                 pixels = torch.from_numpy(numpy.stack(list(made.values())))
                 features = module(pixels.to(device)).cpu().numpy()
             made = dict(zip(made, features, strict=True))
-        for i, array in made.items():
-            arrays[i] = array
-            cache.put(f"{found.digests[i]}-{made_by}", array, disk=is_train)
-    rows, good = _drop_missing(found.rows, arrays)
+        for name, array in made.items():
+            arrays[name] = array
+            cache.put(name, array)
+    good = {name: array for name, array in arrays.items() if array is not None}
+    index: dict[str | None, int] = {name: i for i, name in enumerate(good)}
+    rows = [index.get(digest, -1) for digest in found.digests]
     if not good:
         patches = torch.zeros(0, module.grid[0] * module.grid[1], module.width, device=device)
         return PatchFeatures(patches, rows), lambda _: docs
-    patches = torch.from_numpy(numpy.stack(good)).to(device)
+    patches = torch.from_numpy(numpy.stack(list(good.values()))).to(device)
     if not frozen:
         parts = (patches,) if is_train else patches.split(_CHUNK)
         with torch.set_grad_enabled(is_train):
@@ -344,25 +305,18 @@ def _forward(
 def _read_pictures(
     docs: Sequence[Doc],
     found: FoundPictures,
-    indexes: Sequence[int],
+    names: Sequence[str],
     policy: PicturePolicy,
     size: int,
-) -> dict[int, Array]:
-    """The pixels, (3, size, size), of those found pictures that can be read, by index. The Docs of
-    the others are reported."""
-    pixels: dict[int, Array] = {}
-    for i in indexes:
+) -> dict[str, Array]:
+    """The pixels, (3, size, size), of those pictures that can be read, by name. The Docs of the
+    others are reported."""
+    pixels: dict[str, Array] = {}
+    for name in names:
         try:
-            pixels[i] = read_pixels(found.values[i], policy, size)
+            pixels[name] = read_pixels(found.values[name], policy, size)
         except BadPicture as problem:
-            for doc, row in zip(docs, found.rows, strict=True):
-                if row == i:
+            for doc, digest in zip(docs, found.digests, strict=True):
+                if digest == name:
                     report_bad_picture(doc, problem, policy)
     return pixels
-
-
-def _drop_missing(rows: list[int], arrays: list[Array | None]) -> tuple[list[int], list[Array]]:
-    """Rows and arrays without the pictures that could not be read."""
-    good = [array for array in arrays if array is not None]
-    new = numpy.cumsum([array is not None for array in arrays]) - 1
-    return [int(new[r]) if r >= 0 and arrays[r] is not None else -1 for r in rows], good

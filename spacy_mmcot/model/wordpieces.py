@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,12 +20,11 @@ from torch import Tensor
 
 from ..errors import Errors, MMCoTError
 
-# Bounds the memory of a long-running process that keeps meeting new words.
+# Bounds the memory of a long-running process.
 MAX_CACHED_WORDS = 20_000
 
-# Windows run in groups of similar length: at most so many pieces a group, padding included, and
-# the shortest window has at least this share of the longest's length; the second share is for
-# encoders that skip padding.
+# Windows run in groups of similar length: most pieces of a group, padding included, and the least
+# share of the longest window's length; the second share is for encoders that skip padding.
 MAX_GROUP_PIECES = 4096
 MIN_GROUP_FILL = 0.8
 MIN_PACKED_FILL = 0.3
@@ -40,11 +40,8 @@ class WindowSettings:
 
 
 class Window(NamedTuple):
-    """A run of a Doc's tokens that fits the encoder.
-
-    The encoder reads the tokens [start, end) and returns the states of [own_start, own_end), so
-    that neighbouring windows give each other context and every token has one state.
-    """
+    """A run of a Doc's tokens that fits the encoder. It reads [start, end) and returns the states
+    of [own_start, own_end): neighbours give each other context, every token has one state."""
 
     start: int
     own_start: int
@@ -53,12 +50,9 @@ class Window(NamedTuple):
 
 
 class WordPieceTokenizer:
-    """Splits spaCy tokens into a Hugging Face tokenizer's word pieces.
-
-    Each token is split by itself and cached, so that alignment is exact and a known word costs a
-    dictionary look-up. A token for which the tokenizer returns nothing (some emoji, white space)
-    becomes the unknown piece.
-    """
+    """Splits spaCy tokens into a Hugging Face tokenizer's word pieces: each by itself, so that
+    alignment is exact, and cached. A token for which the tokenizer returns nothing (some emoji,
+    white space) becomes the unknown piece."""
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
@@ -94,14 +88,12 @@ class WordPieceTokenizer:
             self._cache = {}
         cache = self._cache
         orths = doc.to_array(ORTH).tolist()
+        after_space = [False] * len(orths)
         if self._spaced:
             spaces: Any = doc.to_array([SPACY, IS_SPACE])
             after_space = [False, *spaces.any(axis=1).tolist()]
-            keys = list(zip(orths, after_space, strict=False))
-        else:
-            keys = [(orth, False) for orth in orths]
-        missing = {key: None for key in keys if key not in cache}
-        if missing:
+        keys = list(zip(orths, after_space, strict=False))
+        if missing := dict.fromkeys(key for key in keys if key not in cache):
             strings = doc.vocab.strings
             words = [" " * space + strings[orth] for orth, space in missing]
             cache.update(zip(missing, self._split(words), strict=True))
@@ -122,8 +114,7 @@ class WordPieceTokenizer:
         for parts in texts:
             rows = [next(pieces) for _ in parts]
             shares = _share_limit([len(row) for row in rows], limit)
-            kept = zip(rows, shares, strict=True)
-            joined.append([piece for row, share in kept for piece in row[:share]])
+            joined.append([p for row, n in zip(rows, shares, strict=True) for p in row[:n]])
         return joined
 
     def _split(self, words: list[str]) -> list[tuple[int, ...]]:
@@ -133,16 +124,13 @@ class WordPieceTokenizer:
     def _special_pieces(self, *texts: str) -> list[list[int]]:
         """The runs of special pieces before, between and after the texts."""
         encoded = self.tokenizer(*texts, return_special_tokens_mask=True)
+        pieces = zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
         runs: list[list[int]] = [[]]
-        in_text = False
-        for piece, special in zip(
-            encoded["input_ids"], encoded["special_tokens_mask"], strict=True
-        ):
+        for special, run in itertools.groupby(pieces, key=operator.itemgetter(1)):
             if special:
-                runs[-1].append(piece)
-            elif not in_text:
+                runs[-1] = [piece for piece, _ in run]
+            else:
                 runs.append([])
-            in_text = not special
         # A tokenizer may put nothing between two texts.
         while len(runs) <= len(texts):
             runs.insert(1, [])
@@ -172,10 +160,8 @@ def make_windows(lengths: Sequence[int], budget: int, overlap: int) -> list[Wind
             break
         shared = int(numpy.searchsorted(ends, ends[end] - overlap, side="left"))
         start = max(start + 1, min(shared, end))
-    cuts = [0]
-    for (_, end), (start, _) in itertools.pairwise(runs):
-        cuts.append((start + end + 1) // 2)
-    cuts.append(n)
+    inner = ((start + end + 1) // 2 for (_, end), (start, _) in itertools.pairwise(runs))
+    cuts = [0, *inner, n]
     # Beside very long tokens a window may own nothing.
     return [
         Window(start, own_start, own_end, end)
@@ -242,30 +228,20 @@ def make_row(
 ) -> Row:
     """words: the pieces of each token of the Doc; tags: (tokens, tags), the rows of
     its tag embeddings; segment: the pieces of its knowledge segment, empty for none."""
-    ids = list(pieces.prefix)
-    own = [0, 0]
-    row_tags = [[0] * tags.shape[1]] * len(ids) if tags is not None else None
-    for i in range(window.start, window.end):
-        if i == window.own_start:
-            own[0] = len(ids)
-        ids.extend(words[i])
-        if tags is not None and row_tags is not None:
-            row_tags.extend([tags[i].tolist()] * len(words[i]))
-        if i == window.own_end - 1:
-            own[1] = len(ids)
+    tokens = range(window.start, window.end)
+    ids = [*pieces.prefix, *itertools.chain.from_iterable(words[i] for i in tokens)]
     text = (len(pieces.prefix), len(ids))
+    own_start = text[0] + sum(map(len, words[window.start : window.own_start]))
+    own_end = own_start + sum(map(len, words[window.own_start : window.own_end]))
+    row_tags = None
+    if tags is not None:
+        owners = [i for i in tokens for _ in words[i]]
+        row_tags = [[0] * tags.shape[1]] * text[0] + tags[owners].tolist()
     ids += pieces.middle if segment else pieces.suffix
     segment_start = len(ids)
     if segment:
         ids += [*segment, *pieces.pair_suffix]
-    return Row(ids, text, segment_start, (own[0], own[1]), row_tags, doc)
-
-
-def group_rows(rows: Sequence[Row], *, packed: bool = False) -> list[list[int]]:
-    """Indexes of rows, longest first, in groups to be padded together. packed: whether the encoder
-    skips padding."""
-    fill = MIN_PACKED_FILL if packed else MIN_GROUP_FILL
-    return group_by_length([len(row.ids) for row in rows], MAX_GROUP_PIECES, fill)
+    return Row(ids, text, segment_start, (own_start, own_end), row_tags, doc)
 
 
 def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device) -> PieceBatch:

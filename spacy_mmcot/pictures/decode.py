@@ -7,10 +7,9 @@ import io
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import PIL.Image
-import PIL.ImageFile
 import PIL.ImageOps
 
 from ..errors import first_line
@@ -43,10 +42,8 @@ def open_picture(data: bytes, policy: PicturePolicy) -> PIL.Image.Image:
         raise BadPicture(f"cannot be decoded: {first_line(error)}") from None
     width, height = image.size
     if width * height > policy.max_pixels:
-        raise BadPicture(
-            f"has {width} x {height} pixels, more than the {policy.max_pixels} that max_pixels "
-            "allows"
-        )
+        limit = f"more than the {policy.max_pixels} that max_pixels allows"
+        raise BadPicture(f"has {width} x {height} pixels, {limit}")
     return image
 
 
@@ -61,8 +58,7 @@ def decode_picture(data: bytes, policy: PicturePolicy, size: int) -> PIL.Image.I
     try:
         # Lets a JPEG be decoded at a smaller scale; other formats ignore it.
         image.draft(None, (size, size))
-        with _refuse_truncated():
-            image.load()
+        image.load()
         # Where the EXIF block is damaged, the picture stays as it is stored.
         with contextlib.suppress(Exception):
             with _filter_warnings():
@@ -116,31 +112,6 @@ def _filter_warnings() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _refuse_truncated() -> Iterator[None]:
-    """Turn off Pillow's switch LOAD_TRUNCATED_IMAGES, with which the missing part of a picture is
-    grey. The switch holds for the whole process, so it is restored once no thread loads a picture
-    here."""
-    with _Switch.lock:
-        if not _Switch.users:
-            _Switch.found = PIL.ImageFile.LOAD_TRUNCATED_IMAGES
-            PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False
-        _Switch.users += 1
-    try:
-        yield
-    finally:
-        with _Switch.lock:
-            _Switch.users -= 1
-            if not _Switch.users:
-                PIL.ImageFile.LOAD_TRUNCATED_IMAGES = _Switch.found
-
-
-class _Switch:
-    lock = threading.Lock()
-    users = 0
-    found = False
-
-
 def _to_resizable(image: PIL.Image.Image) -> PIL.Image.Image:
     """The same picture in a mode whose pixels can be averaged."""
     if is_wide_grey(image):
@@ -180,16 +151,10 @@ def _explain_unidentified(data: bytes, policy: PicturePolicy) -> str:
             )
     # Only the formats' tests of the first bytes are run, never the reader of a forbidden format.
     for name, (_, accepts) in PIL.Image.OPEN.items():
-        if accepts is not None and _accepts(accepts, begin):
-            if name in policy.formats:
-                return f"is a broken {name} file"
-            return f"is in the format {name}, which is not allowed; {allowed}"
+        # Some tests need more bytes than there are.
+        with contextlib.suppress(IndexError, struct.error):
+            if accepts is not None and accepts(begin):
+                if name in policy.formats:
+                    return f"is a broken {name} file"
+                return f"is in the format {name}, which is not allowed; {allowed}"
     return f"is no picture: its content fits no format; {allowed}"
-
-
-def _accepts(accepts: Callable[[bytes], bool | str], begin: bytes) -> bool:
-    try:
-        return bool(accepts(begin))
-    # Too few bytes for the test.
-    except (IndexError, struct.error):
-        return False

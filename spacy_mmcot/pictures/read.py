@@ -27,19 +27,13 @@ OnBadImage = Literal["warn", "raise"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "HEIF")
 
-# A format that Pillow reads with a plugin. It may be allowed on a machine without the plugin:
-# there a picture of the format is a bad picture, and the reason names the plugin.
+# A format that Pillow reads with a plugin. Without it the reason for a bad picture names it.
 PLUGIN_FORMAT = "HEIF"
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://|(file|data):", re.IGNORECASE)
-# Windows has none of these flags, and no files that they guard against.
-_OPEN_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
+# Windows has few of these flags, and no files that they guard against.
+_FLAG_NAMES = ("O_RDONLY", "O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")
+_OPEN_FLAGS = sum(getattr(os, name, 0) for name in _FLAG_NAMES)
 # The modes that PNG holds without loss, and the nearest one of these for some others.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _NEAREST = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
@@ -73,19 +67,19 @@ class PicturePolicy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "formats", _check_formats(self.formats))
-        if not _is_number(self.max_mb) or not 0 < self.max_mb < math.inf:
-            raise _reject_setting("max_mb", self.max_mb, "a number above 0")
-        if not isinstance(self.max_pixels, int) or not _is_number(self.max_pixels, least=1):
-            allowed = "a whole number of at least 1"
-            raise _reject_setting("max_pixels", self.max_pixels, allowed)
         if isinstance(self.root, os.PathLike):
             object.__setattr__(self, "root", os.fspath(self.root))
-        if self.root is not None and (not isinstance(self.root, str) or not self.root):
-            allowed = "the path of a folder, or null for any path"
-            raise _reject_setting("root", self.root, allowed)
-        if self.on_bad_image not in get_args(OnBadImage):
-            allowed = " or ".join(get_args(OnBadImage))
-            raise _reject_setting("on_bad_image", self.on_bad_image, allowed)
+        size, pixels, root = self.max_mb, self.max_pixels, self.root
+        large = isinstance(pixels, int) and not isinstance(pixels, bool) and pixels >= 1
+        named = root is None or (isinstance(root, str) and root != "")
+        for name, is_good, allowed in (
+            ("max_mb", _is_number(size) and 0 < size < math.inf, "a number above 0"),
+            ("max_pixels", large, "a whole number of at least 1"),
+            ("root", named, "the path of a folder, or null for any path"),
+            ("on_bad_image", self.on_bad_image in get_args(OnBadImage), "warn or raise"),
+        ):
+            if not is_good:
+                raise _reject_setting(name, getattr(self, name), allowed)
 
     @property
     def max_bytes(self) -> int:
@@ -111,8 +105,8 @@ def _check_formats(received: Any) -> tuple[str, ...]:
     return formats
 
 
-def _is_number(value: Any, least: float = 0) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= least
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _reject_setting(name: str, received: object, allowed: str) -> MMCoTError:
@@ -139,7 +133,7 @@ def read_picture(image: str | bytes, policy: PicturePolicy) -> bytes:
     """
     data = image if isinstance(image, bytes) else _read_path(image, policy)
     if len(data) > policy.max_bytes:
-        raise _too_large(policy)
+        raise BadPicture(f"is larger than the {policy.max_mb:g} MB that max_mb allows")
     if not data:
         raise BadPicture("has zero bytes")
     return data
@@ -148,10 +142,6 @@ def read_picture(image: str | bytes, policy: PicturePolicy) -> bytes:
 def hash_picture(data: bytes) -> str:
     """The SHA-256 of a picture's bytes, hexadecimal: its name by content."""
     return hashlib.sha256(data).hexdigest()
-
-
-def _too_large(policy: PicturePolicy) -> BadPicture:
-    return BadPicture(f"is larger than the {policy.max_mb:g} MB that max_mb allows")
 
 
 def _read_path(image: str, policy: PicturePolicy) -> bytes:
@@ -172,22 +162,16 @@ def _read_path(image: str, policy: PicturePolicy) -> bytes:
         # Checked again once it is open. The flags keep a name that has become a link in the
         # meantime from being followed, and one that has become a pipe from blocking.
         with open(os.open(path, _OPEN_FLAGS), "rb") as file:
-            status = os.fstat(file.fileno())
-            _check_kind(status)
-            if status.st_size > policy.max_bytes:
-                raise _too_large(policy)
+            _check_kind(os.fstat(file.fileno()))
             return file.read(policy.max_bytes + 1)
     except FileNotFoundError:
         raise BadPicture(f"is missing: no such file: {image!r}") from None
-    except PermissionError:
-        raise BadPicture(f"may not be read: permission denied: {image!r}") from None
-    except OSError as error:
-        raise BadPicture(f"cannot be read: {error.strerror or first_line(error)}") from None
     except BadPicture:
         raise
-    # A loop of links, or a path with a null character.
-    except (RuntimeError, ValueError) as error:
-        raise BadPicture(f"cannot be read: {first_line(error)}") from None
+    # RuntimeError: a loop of links; ValueError: a path with a null character.
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise BadPicture(f"cannot be read: {reason}") from None
 
 
 def _check_kind(status: os.stat_result) -> None:

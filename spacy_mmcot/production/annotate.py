@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
@@ -26,19 +26,19 @@ from ..errors import Errors, UsageError, first_line, shown
 from ..files import replace_file
 from ..types import is_null
 from .engines import EngineName, OnProgress, choose_engine, run_chunks
-from .job import Layout, Outcome, digest_files, open_job
+from .job import Layout, digest_files, open_job
 from .pipelines import digest_pipeline, limit_compiled_products, load_pipeline, trim_heap
+from .table_spacy import copy_unannotated
 from .tables import (
     DEFAULT_COLUMNS,
-    BrokenRow,
     Chunk,
     ColumnNames,
     Columns,
     FoundRow,
     Row,
     TableFormat,
-    add_kind,
     detect_format,
+    list_chunks,
     list_files,
     load_format,
 )
@@ -49,13 +49,12 @@ class AnnotateSettings:
     """How `annotate` reads and writes tables.
 
     columns: names of the columns.
-    input_format, output_format: None for what the file's suffix says.
+    output_format: None for what the suffix says.
     batch_size: Docs that run through the pipeline together.
     chunk_rows: rows that a worker reads and writes at once; a kill costs at most these.
     """
 
     columns: ColumnNames = DEFAULT_COLUMNS
-    input_format: TableFormat | None = None
     output_format: TableFormat | None = None
     batch_size: int = 256
     chunk_rows: int = 2000
@@ -101,12 +100,11 @@ def annotate(
     started = time.perf_counter()
     source, output = str(pipeline), Path(output)
     paths = [inputs] if isinstance(inputs, str | Path) else inputs
-    files = list_files(map(Path, paths), settings.input_format)
+    files = list_files(map(Path, paths))
+    if output.resolve() in {path.resolve() for path in files}:
+        raise UsageError(Errors.E749.format(path=output))
     target = settings.output_format or detect_format(output)
-    layout = Layout(output, f".{target}")
-    for path in files:
-        if path.resolve() == output.resolve():
-            raise UsageError(Errors.E749.format(path=path))
+    layout = Layout(output, target)
     identity = {
         "input": digest_files(files),
         "pipeline": digest_pipeline(source),
@@ -116,20 +114,18 @@ def annotate(
         "version": __version__,
     }
     with open_job(layout, identity) as job:
-        done = job.begin(overwrite)
-        if done is not None:
-            return AnnotateResult(done["rows"], done["rejected"], done["rows"], 0.0)
-        chunks, columns = _survey(files, settings, target)
-        load = partial(Annotator, source, layout, target, columns, settings)
-        run = choose_engine(engine, workers)
-        resumed = run_chunks(job, chunks, load, run, on_progress)
+        if done := job.begin(overwrite):
+            return AnnotateResult(**done, resumed=done["rows"], seconds=0.0)
+        needs_columns = target in ("csv", "parquet")
+        chunks, columns = list_chunks(files, settings.chunk_rows, settings.columns, needs_columns)
+        load = partial(Annotator, source, layout, columns, settings)
+        resumed = run_chunks(job, chunks, load, choose_engine(engine, workers), on_progress)
         if not layout.is_folder:
             parts = [layout.part(chunk.number) for chunk in chunks]
             with replace_file(output) as temporary:
                 load_format(target).join(parts, temporary, columns, settings.columns)
-        counts = {"rows": sum(c.rows for c in chunks), "rejected": job.count_rejected(len(chunks))}
-        job.finish(len(chunks), counts)
-    return AnnotateResult(**counts, resumed=resumed, seconds=time.perf_counter() - started)
+        done = job.finish(len(chunks), sum(chunk.rows for chunk in chunks))
+    return AnnotateResult(**done, resumed=resumed, seconds=time.perf_counter() - started)
 
 
 def extract_findings(doc: Doc) -> dict[str, Any]:
@@ -142,49 +138,17 @@ def extract_findings(doc: Doc) -> dict[str, Any]:
     Offsets are characters of the text, ends exclusive. Scores are probabilities, or None where the
     component gives none.
     """
-    entities = [
-        {
-            "start": ent.start_char,
-            "end": ent.end_char,
-            "label": ent.label_,
-            "text": ent.text,
-            "score": _round(ent._.mmcot_score),
-        }
-        for ent in doc.ents
-    ]
+    entities = []
+    for ent in doc.ents:
+        start, end = _offsets(ent)
+        labelled = {"start": start, "end": end, "label": ent.label_, "text": ent.text}
+        entities.append({**labelled, "score": _round(ent._.mmcot_score)})
     relations = [
         {"head": _offsets(head), "tail": _offsets(tail), "label": label, "score": _round(score)}
         for head, tail, label, score in get_relations(doc)
     ]
     confidence = _round(doc._.mmcot_confidence)
     return {"entities": entities, "relations": relations, "confidence": confidence}
-
-
-def _survey(
-    files: Sequence[Path], settings: AnnotateSettings, target: TableFormat
-) -> tuple[list[Chunk], Columns]:
-    """The chunks of all files, numbered through, and the kinds of their columns."""
-    chunks: list[Chunk] = []
-    columns: Columns = {}
-    for path in files:
-        format = settings.input_format or detect_format(path)
-        needs_columns = target in ("csv", "parquet")
-        found = load_format(format).survey(
-            path, settings.chunk_rows, settings.columns, needs_columns
-        )
-        for name, kind in found.columns.items():
-            add_kind(columns, name, kind)
-        for position, first_row, rows in found.chunks:
-            chunks.append(Chunk(len(chunks), str(path), format, position, first_row, rows))
-    return chunks, columns
-
-
-class _Task(NamedTuple):
-    """A row that can be annotated. `make_doc` gives a new Doc at each call, since one on which a
-    component failed cannot be used again."""
-
-    row: Row
-    make_doc: Callable[[], Doc]
 
 
 class Annotator:
@@ -197,15 +161,10 @@ class Annotator:
     """
 
     def __init__(
-        self,
-        source: str,
-        layout: Layout,
-        format: TableFormat,
-        columns: Columns,
-        settings: AnnotateSettings,
+        self, source: str, layout: Layout, columns: Columns, settings: AnnotateSettings
     ) -> None:
         """Raises MMCoTError where the pipeline cannot be loaded."""
-        self.layout, self.format, self.columns = layout, format, columns
+        self.layout, self.columns = layout, columns
         self.settings, self.names = settings, settings.columns
         limit_compiled_products()
         self._nlp = load_pipeline(source)
@@ -213,41 +172,50 @@ class Annotator:
         # A pipeline that cannot work at all is an error here, and not one of every row.
         self._nlp("Anna sings in Oslo.")
 
-    def __call__(self, chunk: Chunk) -> Outcome:
-        rejects = _Rejects(chunk.path, self.names)
+    def __call__(self, chunk: Chunk) -> None:
+        rejects: list[str] = []
         rejects_part = self.layout.rejects_part(chunk.number)
         with replace_file(self.layout.part(chunk.number)) as temporary:
             # Without the zone the vocabulary keeps every new word for as long as the process lives.
             with self._nlp.memory_zone():
                 rows = self._annotate(chunk, rejects)
-                load_format(self.format).write(temporary, rows, self.columns, self.names)
+                load_format(self.layout.format).write(temporary, rows, self.columns, self.names)
             # Before the part takes its name, which says that the chunk is done.
             rejects_part.unlink(missing_ok=True)
-            if rejects.lines:
+            if rejects:
                 with replace_file(rejects_part) as other:
-                    other.write_text("".join(rejects.lines), "utf-8")
+                    other.write_text("".join(rejects), "utf-8")
         trim_heap()
-        return Outcome(chunk.number, chunk.rows, len(rejects.lines))
 
-    def _annotate(self, chunk: Chunk, rejects: _Rejects) -> Iterator[FoundRow]:
+    def _annotate(self, chunk: Chunk, rejects: list[str]) -> Iterator[FoundRow]:
+        """The annotated rows of a chunk. Adds the others to `rejects`, as lines of JSON."""
+
+        def reject(row: Row, reason: str) -> None:
+            # The picture may be a whole file's content.
+            values = {name: row.values[name] for name in row.values if name != self.names.image}
+            line = {"input": chunk.path, "row": row.number, "reason": reason}
+            line["raw"] = row.raw if row.problem else shown(values)
+            rejects.append(json.dumps(line, ensure_ascii=False) + "\n")
+
         rows = load_format(chunk.format).read(chunk, self.names)
         for batch in minibatch(rows, self.settings.batch_size):
-            tasks = [task for row in batch if (task := self._prepare(row, chunk, rejects))]
-            for row, doc in self._run(tasks, rejects):
-                found = extract_findings(doc).values()
-                yield FoundRow(row.values, dict(zip(self.names.added, found, strict=True)), doc)
-
-    def _prepare(self, row: Row | BrokenRow, chunk: Chunk, rejects: _Rejects) -> _Task | None:
-        if isinstance(row, BrokenRow):
-            rejects.add(row.number, row.reason, row.raw)
-            return None
-        for name in self.names.added:
-            if name in row.values:
-                raise UsageError(Errors.E747.format(path=chunk.path, row=row.number, name=name))
-        if problem := self._find_problem(row.values):
-            rejects.add_row(row, problem)
-            return None
-        return _Task(row, partial(self._make_doc, row, Path(chunk.path).parent))
+            good = []
+            for row in batch:
+                for name in self.names.added:
+                    if name in row.values:
+                        values = {"path": chunk.path, "row": row.number, "name": name}
+                        raise UsageError(Errors.E747.format(**values))
+                if problem := row.problem or self._find_problem(row.values):
+                    reject(row, problem)
+                else:
+                    good.append(row)
+            for row, result in self._run(good, Path(chunk.path).parent):
+                if isinstance(result, str):
+                    reject(row, result)
+                else:
+                    found = extract_findings(result).values()
+                    added = dict(zip(self.names.added, found, strict=True))
+                    yield FoundRow(row.values, added, result)
 
     def _find_problem(self, values: dict[str, Any]) -> str | None:
         """Why a row cannot be annotated; None where it can."""
@@ -271,8 +239,6 @@ class Annotator:
 
     def _make_doc(self, row: Row, folder: Path) -> Doc:
         if row.doc is not None:
-            from .table_spacy import copy_unannotated
-
             return copy_unannotated(row.doc, self._nlp.vocab)
         names = self.names
         image = _read_image(row.values.get(names.image))
@@ -282,48 +248,29 @@ class Annotator:
         (doc,) = attach(self._nlp, [record])
         return doc
 
-    def _run(self, tasks: Sequence[_Task], rejects: _Rejects) -> Iterator[tuple[Row, Doc]]:
-        """The rows with their annotated Docs; rows on which the pipeline fails are rejected."""
+    def _run(self, rows: Sequence[Row], folder: Path) -> Iterator[tuple[Row, Doc | str]]:
+        """The rows with their annotated Docs, or with the reason why the pipeline fails on them.
+        folder: where the rows' pictures lie."""
         try:
-            docs = self._pipe(tasks)
-        # A component may raise anything. Which Doc is at fault shows one by one.
-        except Exception:
-            docs = []
+            docs = self._pipe(rows, folder)
+        # A component may raise anything. Which Doc is at fault shows one by one, each anew, since
+        # one on which a component failed cannot be used again.
+        except Exception as error:
+            docs, reason = [], f"the pipeline fails: {first_line(error)}"
+        else:
+            reason = "the pipeline's error handler skipped the text"
         # An error handler that skips a Doc leaves fewer.
-        if len(docs) == len(tasks):
-            yield from zip((task.row for task in tasks), docs, strict=True)
-            return
-        for task in tasks:
-            try:
-                docs = self._pipe([task])
-            except Exception as error:
-                rejects.add_row(task.row, f"the pipeline fails: {first_line(error)}")
-            else:
-                if len(docs) == 1:
-                    yield task.row, docs[0]
-                else:
-                    rejects.add_row(task.row, "the pipeline's error handler skipped the text")
+        if len(docs) == len(rows):
+            yield from zip(rows, docs, strict=True)
+        elif len(rows) == 1:
+            yield rows[0], reason
+        else:
+            for row in rows:
+                yield from self._run([row], folder)
 
-    def _pipe(self, tasks: Iterable[_Task]) -> list[Doc]:
-        docs = (task.make_doc() for task in tasks)
+    def _pipe(self, rows: Iterable[Row], folder: Path) -> list[Doc]:
+        docs = (self._make_doc(row, folder) for row in rows)
         return list(self._nlp.pipe(docs, batch_size=self.settings.batch_size))
-
-
-class _Rejects:
-    """The lines of the file of rejected rows."""
-
-    def __init__(self, path: str, names: ColumnNames) -> None:
-        self._path, self._names = path, names
-        self.lines: list[str] = []
-
-    def add(self, number: int, reason: str, raw: str) -> None:
-        line = {"input": self._path, "row": number, "reason": reason, "raw": raw}
-        self.lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-
-    def add_row(self, row: Row, reason: str) -> None:
-        # The picture may be a whole file's content.
-        values = {name: row.values[name] for name in row.values if name != self._names.image}
-        self.add(row.number, reason, shown(values))
 
 
 def _round(score: float | None) -> float | None:
@@ -338,7 +285,7 @@ def _offsets(span: Span) -> list[int]:
 def _read_image(value: Any) -> Any:
     """A picture as a table holds it: a path or a file's content. The `datasets` library keeps both
     in a dict."""
-    value = value.to_pylist()[0] if hasattr(value, "to_pylist") else value
+    value = value.as_py() if hasattr(value, "as_py") else value
     if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
         return value.get("bytes") or value.get("path")
     return value

@@ -1,9 +1,8 @@
 """Where the chunks of a job are worked on: in this process, in several, or on a Ray cluster.
 
-An engine gets a factory, which loads what the work needs and can be pickled, and yields the outcome
-of each chunk as it is done. On a Ray cluster only the places of chunks travel, never their rows:
-each actor reads and writes files that all nodes share. Ray gives the chunks of a lost node to
-others.
+An engine gets a factory, which loads what the work needs and can be pickled, and yields the number
+of rows of each chunk as it is done. On a Ray cluster only the places of chunks travel, never their
+rows: all nodes share the files. Ray gives the chunks of a lost node to others.
 """
 
 from __future__ import annotations
@@ -13,27 +12,23 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from itertools import islice
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Literal
 
 from ..errors import Errors, MMCoTError, UsageError, first_line
-from .job import Job, Outcome
+from .job import Job
 from .tables import Chunk
 
 EngineName = Literal["local", "ray"]
-Work = Callable[[Chunk], Outcome]
+Work = Callable[[Chunk], None]
 WorkFactory = Callable[[], Work]
-Engine = Callable[[WorkFactory, Iterable[Chunk]], Iterator[Outcome]]
+Engine = Callable[[WorkFactory, Sequence[Chunk]], Iterator[int]]
 # Called with the number of rows in all, and of those that are done.
 OnProgress = Callable[[int, int], None]
-
-# The chunk in work and the next one, so that no worker waits.
-_CHUNKS_PER_WORKER = 2
 
 
 def choose_engine(name: EngineName, workers: int | None) -> Engine:
@@ -53,39 +48,34 @@ def run_chunks(
     total = sum(chunk.rows for chunk in chunks)
     resumed = done = sum(chunk.rows for chunk in chunks if chunk.number in finished)
     on_progress(total, done)
-    for outcome in engine(load, (c for c in chunks if c.number not in finished)):
-        done += outcome.rows
+    for rows in engine(load, [chunk for chunk in chunks if chunk.number not in finished]):
+        done += rows
         on_progress(total, done)
     return resumed
 
 
-def run_here(load: WorkFactory, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
+def run_here(load: WorkFactory, chunks: Sequence[Chunk]) -> Iterator[int]:
     """One chunk after the other, in this process. Loads nothing where there are none."""
-    chunks = list(chunks)
     if chunks:
-        yield from map(load(), chunks)
+        work = load()
+        for chunk in chunks:
+            work(chunk)
+            yield chunk.rows
 
 
-def run_in_processes(load: WorkFactory, chunks: Iterable[Chunk], workers: int) -> Iterator[Outcome]:
+def run_in_processes(load: WorkFactory, chunks: Sequence[Chunk], workers: int) -> Iterator[int]:
     """In processes that load once and share this machine's cores.
 
     Raises MMCoTError where a process dies, and what the work raises.
     """
-    queue = iter(chunks)
     others = multiprocessing.active_children()
     spawn = multiprocessing.get_context("spawn")
-    threads = max(1, count_cores() // workers)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = max(1, (cores or 1) // workers)
     pool = ProcessPoolExecutor(workers, spawn, _start_process, (load, threads))
-    pending: set[Future[Outcome]] = set()
     try:
-        while True:
-            for chunk in islice(queue, workers * _CHUNKS_PER_WORKER - len(pending)):
-                pending.add(pool.submit(_work_in_process, chunk))
-            if not pending:
-                break
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
+        for future in as_completed([pool.submit(_work_in_process, chunk) for chunk in chunks]):
+            yield future.result()
     except BaseException as error:
         # Chunks without a part are done again, so none is worth waiting for.
         for process in multiprocessing.active_children():
@@ -96,13 +86,6 @@ def run_in_processes(load: WorkFactory, chunks: Iterable[Chunk], workers: int) -
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def count_cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Process:
@@ -132,20 +115,19 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work_in_process(chunk: Chunk) -> Outcome:
+def _work_in_process(chunk: Chunk) -> int:
     # Not loaded in _start_process: an error there would not reach the parent.
     if _Process.work is None:
         _Process.work = _Process.load()
-    return _Process.work(chunk)
+    _Process.work(chunk)
+    return chunk.rows
 
 
 def run_on_ray(
-    load: WorkFactory, chunks: Iterable[Chunk], workers: int | None = None
-) -> Iterator[Outcome]:
-    """On the cluster that RAY_ADDRESS names or that runs on this machine. Where there is none, one
-    is started for the job.
-
-    workers: actors, each with one CPU; None for one on each CPU of the cluster.
+    load: WorkFactory, chunks: Sequence[Chunk], workers: int | None = None
+) -> Iterator[int]:
+    """On the cluster that RAY_ADDRESS names, that runs on this machine, or that is started for the
+    job. workers: actors, each with one CPU; None for one on each CPU of the cluster.
 
     Raises MMCoTError where Ray is missing or fails, and what the work raises.
     """
@@ -154,16 +136,16 @@ def run_on_ray(
         import ray.data
     except ImportError:
         raise MMCoTError(Errors.E750) from None
-    rows = [chunk._asdict() for chunk in chunks]
-    if not rows:
+    if not chunks:
         return
     started = not ray.is_initialized()
     try:
         if started:
             ray.init(logging_level=logging.WARNING, log_to_driver=False)
-        actors = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(rows))
+        actors = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(chunks))
         ray.data.DataContext.get_current().enable_progress_bars = False
-        outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        rows = ray.data.from_items([c._asdict() for c in chunks], override_num_blocks=len(chunks))
+        outcomes = rows.map_batches(
             _Actor,
             fn_constructor_args=(load,),
             batch_size=1,
@@ -173,7 +155,7 @@ def run_on_ray(
         for row in outcomes.iter_rows():
             if row["error"]:
                 raise (UsageError if row["usage"] else MMCoTError)(row["error"])
-            yield Outcome(int(row["number"]), int(row["rows"]), int(row["rejected"]))
+            yield int(row["rows"])
     except MMCoTError:
         raise
     except Exception as error:
@@ -191,19 +173,19 @@ class _Actor:
         self._work: Work | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A batch is one chunk: the fields of a Chunk in, those of an Outcome and an error out."""
+        """A batch is one chunk: the fields of a Chunk in, its rows and an error out."""
         # Numbers come as numpy's.
-        row: dict[str, Any] = {
+        fields: dict[str, Any] = {
             name: value if isinstance(value, str) else int(value)
             for name, (value,) in batch.items()
         }
-        chunk = Chunk(**row)
+        chunk = Chunk(**fields)
         # An MMCoTError is returned as data: Ray would wrap it, and its class would be lost.
+        message, usage = "", False
         try:
             if self._work is None:
                 self._work = self._load()
-            result = self._work(chunk)._asdict() | {"error": "", "usage": False}
+            self._work(chunk)
         except MMCoTError as error:
-            result = Outcome(chunk.number, 0, 0)._asdict()
-            result |= {"error": str(error), "usage": isinstance(error, UsageError)}
-        return {name: [value] for name, value in result.items()}
+            message, usage = str(error), isinstance(error, UsageError)
+        return {"rows": [chunk.rows], "error": [message], "usage": [usage]}

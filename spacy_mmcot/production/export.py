@@ -1,9 +1,8 @@
 """Moves the encoder of a trained pipeline to ONNX Runtime: builds a graph of a BERT-like encoder's
-layers from ONNX Runtime's fused operators.
+layers from fused operators.
 
-ONNX Runtime's own quantizer is of no use here: its DynamicQuantizeLinear has one scale for a whole
-batch, so that a Doc's result would depend on the others of its batch. Here each word piece has its
-own scale.
+ONNX Runtime's own quantizer has one scale for a whole batch, so that a Doc's result would depend on
+the others of its batch. Here each word piece has its own scale.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ OPSET = 17
 CONTRIB = "com.microsoft"
 
 # The operator behind each name that configs have for it.
-ACTIVATIONS = {"gelu": "Gelu", "gelu_new": "FastGelu", "gelu_fast": "FastGelu", "relu": "Relu"}
+ACTIVATIONS = {"gelu": "BiasGelu", "gelu_new": "FastGelu", "gelu_fast": "FastGelu", "relu": "Relu"}
 
 FUSED = frozenset({"BiasGelu", "FastGelu", "MatMulIntegerToFloat", "MultiHeadAttention"})
 
@@ -66,13 +65,11 @@ def build_layers_graph(encoder: Any, precision: Precision) -> bytes:
     """
     config = encoder.config
     if not can_pack(encoder):
-        raise MMCoTError(
-            Errors.E440.format(received=config.model_type, allowed=", ".join(sorted(FAMILIES)))
-        )
+        allowed = ", ".join(sorted(FAMILIES))
+        raise MMCoTError(Errors.E440.format(received=config.model_type, allowed=allowed))
     if config.hidden_act not in ACTIVATIONS:
-        raise MMCoTError(
-            Errors.E441.format(received=config.hidden_act, allowed=", ".join(ACTIVATIONS))
-        )
+        allowed = ", ".join(ACTIVATIONS)
+        raise MMCoTError(Errors.E441.format(received=config.hidden_act, allowed=allowed))
     graph = _Graph(precision, config)
     states = "states"
     for number, layer in enumerate(encoder.encoder.layer):
@@ -101,7 +98,7 @@ class _Graph:
         self.weights: list[Any] = []
         if precision == "int8":
             for name, value in _CONSTANTS.items():
-                self.weights.append(numpy_helper.from_array(value, name))
+                self._weight(name, value)
 
     def add_layer(self, name: str, layer: Any, states: str) -> str:
         """Add a layer that reads `states`; returns the name of its output."""
@@ -114,12 +111,9 @@ class _Graph:
             packed = self._matmul(f"{name}.{part}.packed", read, linear.weight)
             projected.append(self._node(f"{name}.{part}", "Gather", [packed, "grid"], axis=0))
         bias = torch.cat([linear.bias for linear in parts.values()])
-        attended = self._node(
-            f"{name}.attended",
-            "MultiHeadAttention",
-            [*projected, self._weight(f"{name}.bias", bias), "mask"],
-            num_heads=self.heads,
-        )
+        inputs = [*projected, self._weight(f"{name}.bias", bias), "mask"]
+        settings = {"num_heads": self.heads}
+        attended = self._node(f"{name}.attended", "MultiHeadAttention", inputs, **settings)
         flat = self._node(f"{name}.flat", "Flatten", [attended], axis=2)
         packed = self._node(f"{name}.packed", "Gather", [flat, "places"], axis=0)
         factor = self._factor(f"{name}.packed", packed)
@@ -135,31 +129,27 @@ class _Graph:
     def make_model(self, result: str, width: int) -> Any:
         """The ONNX model whose output is the node `result`, (pieces, width)."""
         self.nodes.append(helper.make_node("Identity", [result], ["result"]))
-        graph = helper.make_graph(
-            self.nodes,
-            "layers",
-            [
-                helper.make_tensor_value_info("states", TensorProto.FLOAT, ["pieces", width]),
-                helper.make_tensor_value_info("grid", TensorProto.INT64, ["windows", "longest"]),
-                helper.make_tensor_value_info("mask", TensorProto.INT32, ["windows", "longest"]),
-                helper.make_tensor_value_info("places", TensorProto.INT64, ["pieces"]),
-            ],
-            [helper.make_tensor_value_info("result", TensorProto.FLOAT, ["pieces", width])],
-            self.weights,
-        )
+        info = helper.make_tensor_value_info
+        inputs = [
+            info("states", TensorProto.FLOAT, ["pieces", width]),
+            info("grid", TensorProto.INT64, ["windows", "longest"]),
+            info("mask", TensorProto.INT32, ["windows", "longest"]),
+            info("places", TensorProto.INT64, ["pieces"]),
+        ]
+        outputs = [info("result", TensorProto.FLOAT, ["pieces", width])]
+        graph = helper.make_graph(self.nodes, "layers", inputs, outputs, self.weights)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
     def _node(self, output: str, kind: str, inputs: list[str], **settings: Any) -> str:
-        domain = CONTRIB if kind in FUSED else ""
-        self.nodes.append(
-            helper.make_node(kind, inputs, [output], name=output, domain=domain, **settings)
-        )
+        settings |= {"name": output, "domain": CONTRIB if kind in FUSED else ""}
+        self.nodes.append(helper.make_node(kind, inputs, [output], **settings))
         return output
 
-    def _weight(self, name: str, tensor: torch.Tensor) -> str:
-        array: NDArray[numpy.float32] = tensor.detach().float().cpu().numpy()
-        self.weights.append(numpy_helper.from_array(numpy.ascontiguousarray(array), name))
+    def _weight(self, name: str, value: torch.Tensor | NDArray[Any]) -> str:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().float().cpu().numpy()
+        self.weights.append(numpy_helper.from_array(numpy.ascontiguousarray(value), name))
         return name
 
     def _factor(self, name: str, states: str, activated: bool = False) -> _Factor:
@@ -188,12 +178,11 @@ class _Graph:
             return self._node(name, "MatMul", [states.values, factor])
         array = weight.detach().float().cpu().numpy().T
         scale = numpy.maximum(numpy.abs(array).max(axis=0), _TINY) / WEIGHT_LEVELS
-        levels = numpy.ascontiguousarray(numpy.rint(array / scale).astype("int8"))
-        for key, value in (("levels", levels), ("scale", scale.astype("float32"))):
-            self.weights.append(numpy_helper.from_array(value, f"{name}.{key}"))
+        levels = self._weight(f"{name}.levels", numpy.rint(array / scale).astype("int8"))
+        scales = self._weight(f"{name}.scale", scale.astype("float32"))
         # The operator has one step for all rows: it gets 1, and each row of the product is then
         # multiplied by its own step.
-        factors = [states.values, f"{name}.levels", "one", f"{name}.scale", states.zero]
+        factors = [states.values, levels, "one", scales, states.zero]
         product = self._node(f"{name}.product", "MatMulIntegerToFloat", factors)
         return self._node(name, "Mul", [product, states.step])
 
@@ -206,39 +195,31 @@ class _Graph:
         return self._node(name, "LayerNormalization", [joined, scale, shift], epsilon=self.epsilon)
 
     def _activate(self, name: str, states: str, bias: torch.Tensor) -> str:
-        weight = self._weight(f"{name}.bias", bias)
-        if self.activation == "Gelu":
-            return self._node(name, "BiasGelu", [states, weight])
-        if self.activation == "FastGelu":
-            return self._node(name, "FastGelu", [states, weight])
-        return self._node(name, "Relu", [self._node(f"{name}.in", "Add", [states, weight])])
+        inputs = [states, self._weight(f"{name}.bias", bias)]
+        if self.activation in FUSED:
+            return self._node(name, self.activation, inputs)
+        return self._node(name, self.activation, [self._node(f"{name}.in", "Add", inputs)])
 
 
 ARCHITECTURE = "spacy_mmcot.OnnxTransformer.v1"
 REQUIREMENT = "onnxruntime>=1.20"
 
 
-def export(nlp: Language, precision: Precision, threads: int = 0) -> Language:
+def export(nlp: Language, precision: Precision) -> Language:
     """A copy of the pipeline with each of its encoders exported; `nlp` is unchanged.
 
     precision: "fp32", or "int8" for quantised linear layers.
-    threads: of ONNX Runtime, in each process; 0 for as many as torch has there.
 
     Raises MMCoTError where no component has an encoder that can be exported.
     """
     names = [name for name, pipe in nlp.components if find_torch_encoder(pipe) is not None]
     if not names:
-        raise MMCoTError(
-            Errors.E780.format(pipeline=nlp.meta["name"], names=", ".join(nlp.component_names))
-        )
+        found = ", ".join(nlp.component_names)
+        raise MMCoTError(Errors.E780.format(pipeline=nlp.meta["name"], names=found))
     config = nlp.config.copy()
     for name in names:
         component = config["components"][name]
-        component["model"] = {
-            "@architectures": ARCHITECTURE,
-            "threads": threads,
-            "encoder": component["model"],
-        }
+        component["model"] = {"@architectures": ARCHITECTURE, "encoder": component["model"]}
     result = spacy.util.load_model_from_config(config)
     result.from_bytes(nlp.to_bytes(exclude=names))
     for name in names:
@@ -255,7 +236,7 @@ def _move_encoder(source: Any, target: Any, precision: Precision) -> None:
     graph = build_layers_graph(module.encoder, precision)
     settings = {**module.settings, "graph": graph}
     shim = torch_shim(target.model)
-    built = shim.build(settings)
+    built = shim.build(**settings)
     kept = built.state_dict().keys()
     built.load_state_dict({k: v for k, v in module.state_dict().items() if k in kept})
     shim.set_module(built, settings)

@@ -2,9 +2,7 @@
 
 The output of a chunk is a part file. It takes its name when it is complete, so the parts on disk
 are the record of progress: a kill costs the chunks in work, and no row is written twice. At the end
-the parts are joined. Meanwhile the output lies on disk twice; an output folder (see `Layout`) keeps
-its parts instead. Appending to one file would not work for Parquet and .spacy, which cannot grow,
-nor for several workers, which finish chunks in any order.
+the parts are joined; an output folder keeps them instead.
 
 A manifest beside the output says what the job consists of. A second run compares itself with it:
 the same job continues, or is done already; another job is an error.
@@ -24,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import Errors, MMCoTError
 from ..files import catch_write_errors, open_file, read_bytes, replace_file, write_json
+from .tables import TableFormat
 
 
 def digest_file(path: Path) -> str:
@@ -40,52 +39,36 @@ def digest_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-class Outcome(NamedTuple):
-    """What became of a chunk: the number of its rows, and of those that were rejected."""
-
-    number: int
-    rows: int
-    rejected: int
-
-
 class Layout(NamedTuple):
     """Where a job keeps its files. An output without a suffix is a folder that keeps the parts as
     they are, for results that are too large for one file.
 
-    suffix: of the parts, such as ".jsonl".
+    format: of the parts, such as "jsonl".
     """
 
     output: Path
-    suffix: str
+    format: TableFormat
 
     @property
     def is_folder(self) -> bool:
         return not self.output.suffix
 
-    @property
-    def rejects(self) -> Path:
-        return self._beside(".rejected.jsonl")
-
-    @property
-    def manifest(self) -> Path:
-        return self._beside(".manifest.json")
+    def beside(self, ending: str) -> Path:
+        return self.output.with_name(self.output.name + ending)
 
     @property
     def work(self) -> Path:
-        return self._beside(".parts")
+        return self.beside(".parts")
 
     @property
     def parts(self) -> Path:
         return self.output if self.is_folder else self.work
 
     def part(self, number: int) -> Path:
-        return self.parts / f"part-{number:06d}{self.suffix}"
+        return self.parts / f"part-{number:06d}.{self.format}"
 
     def rejects_part(self, number: int) -> Path:
         return self.work / f"part-{number:06d}.rejected.jsonl"
-
-    def _beside(self, ending: str) -> Path:
-        return self.output.with_name(self.output.name + ending)
 
 
 class Job:
@@ -95,10 +78,12 @@ class Job:
         """identity: what makes the job this one, as JSON."""
         self.layout = layout
         self.identity = json.loads(json.dumps(identity))
+        self.manifest = layout.beside(".manifest.json")
+        self.rejects = layout.beside(".rejected.jsonl")
 
-    def begin(self, overwrite: bool) -> Mapping[str, Any] | None:
-        """Prepare the job's folders. Returns None, or the counts given to `finish` where the same
-        job is done already.
+    def begin(self, overwrite: bool) -> dict[str, int] | None:
+        """Prepare the job's folders. Returns None, or what `finish` returned where the same job is
+        done already.
 
         overwrite: remove what an earlier job left.
 
@@ -107,18 +92,18 @@ class Job:
         layout = self.layout
         if overwrite:
             self.clear()
-        elif layout.manifest.exists():
-            manifest = self._read_manifest()
-            if manifest["done"] or self._part_names():
-                self._check_identity(manifest["job"])
+        elif self.manifest.exists():
+            identity, done = self._read_manifest()
+            if done or self._part_names():
+                self._check_identity(identity)
             else:
                 # It failed before its first part.
                 self.clear()
-            if manifest["done"] and layout.output.exists():
+            if done and layout.output.exists():
                 shutil.rmtree(layout.work, ignore_errors=True)
-                return manifest["done"]
+                return done
         elif _holds_something(layout.output):
-            raise MMCoTError(Errors.E744.format(path=layout.output, manifest=layout.manifest))
+            raise MMCoTError(Errors.E744.format(path=layout.output, manifest=self.manifest))
         with catch_write_errors(layout.parts):
             layout.parts.mkdir(parents=True, exist_ok=True)
         self._write_manifest(None)
@@ -126,31 +111,29 @@ class Job:
 
     def is_same(self) -> bool:
         """Whether an earlier run left files of this same job."""
-        path = self.layout.manifest
-        return path.exists() and self._read_manifest()["job"] == self.identity
+        return self.manifest.exists() and self._read_manifest()[0] == self.identity
 
     def list_finished(self, count: int) -> set[int]:
         """The numbers of the chunks, of `count`, whose parts are on disk."""
         names = self._part_names()
         return {i for i in range(count) if self.layout.part(i).name in names}
 
-    def count_rejected(self, count: int) -> int:
-        """The number of rejected rows in the parts of `count` chunks."""
-        return sum(sum(1 for _ in path.open("rb")) for path in self._rejects_parts(count))
-
-    def finish(self, count: int, done: Mapping[str, Any]) -> None:
-        """Join the rejected rows of `count` chunks, write `done` into the manifest and remove the
-        parts. The output itself must be complete."""
-        parts = self._rejects_parts(count)
-        if parts:
-            with replace_file(self.layout.rejects) as temporary, temporary.open("wb") as file:
-                for part in parts:
-                    with part.open("rb") as source:
-                        shutil.copyfileobj(source, file)
-        else:
-            self.layout.rejects.unlink(missing_ok=True)
+    def finish(self, count: int, rows: int) -> dict[str, int]:
+        """Join the rejected rows of `count` chunks and remove the parts. The output itself must be
+        complete. Returns the numbers of rows and of rejected rows, which the manifest keeps."""
+        rejected = 0
+        with replace_file(self.rejects) as temporary, temporary.open("wb") as file:
+            for path in filter(Path.exists, map(self.layout.rejects_part, range(count))):
+                with path.open("rb") as part:
+                    for line in part:
+                        file.write(line)
+                        rejected += 1
+        if not rejected:
+            self.rejects.unlink()
+        done = {"rows": rows, "rejected": rejected}
         self._write_manifest(done)
         shutil.rmtree(self.layout.work, ignore_errors=True)
+        return done
 
     def clear(self) -> None:
         """Remove whatever an earlier job left here. The manifest goes last: what a kill leaves is
@@ -162,35 +145,29 @@ class Job:
                 part.unlink()
         else:
             layout.output.unlink(missing_ok=True)
-        layout.rejects.unlink(missing_ok=True)
-        layout.manifest.unlink(missing_ok=True)
+        self.rejects.unlink(missing_ok=True)
+        self.manifest.unlink(missing_ok=True)
 
     def _part_names(self) -> set[str]:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            return {path.name for path in self.layout.parts.glob(f"part-*{self.layout.suffix}")}
-        return set()
+        return {path.name for path in self.layout.parts.glob(f"part-*[0-9].{self.layout.format}")}
 
-    def _rejects_parts(self, count: int) -> list[Path]:
-        return [path for i in range(count) if (path := self.layout.rejects_part(i)).exists()]
-
-    def _read_manifest(self) -> dict[str, Any]:
-        path = self.layout.manifest
+    def _read_manifest(self) -> tuple[dict[str, Any], dict[str, int] | None]:
         try:
-            manifest = json.loads(read_bytes(path))
-            return {"job": dict(manifest["job"]), "done": manifest["done"]}
-        except (ValueError, TypeError, KeyError):
-            reason = "not a manifest"
-            raise MMCoTError(Errors.E102.format(path=path, reason=reason)) from None
+            manifest = json.loads(read_bytes(self.manifest))
+            return dict(manifest["job"]), manifest["done"]
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError):
+            message = Errors.E102.format(path=self.manifest, reason="not a manifest")
+            raise MMCoTError(message) from None
 
     def _write_manifest(self, done: Mapping[str, Any] | None) -> None:
-        write_json(self.layout.manifest, {"job": self.identity, "done": done})
+        write_json(self.manifest, {"job": self.identity, "done": done})
 
     def _check_identity(self, before: dict[str, Any]) -> None:
         for name, now in self.identity.items():
             if before.get(name) != now:
                 values = {"before": _shorten(before.get(name)), "now": _shorten(now)}
-                path = self.layout.output
-                raise MMCoTError(Errors.E745.format(path=path, name=name, **values))
+                message = Errors.E745.format(path=self.layout.output, name=name, **values)
+                raise MMCoTError(message)
 
 
 @contextmanager

@@ -2,10 +2,9 @@
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
-import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy
 import torch
@@ -16,7 +15,7 @@ from thinc.api import Model
 from torch import Tensor
 
 from ..errors import Errors, MMCoTError
-from ..model.bridge import Settings, TorchShim
+from ..model.bridge import TorchShim
 from ..model.encoder import PromptedEncoder
 from ..model.encoder_bridge import build_module
 
@@ -29,51 +28,40 @@ MIN_FILL = 0.8
 class OnnxLayers:
     """An encoder's layers as a session of ONNX Runtime (see `spacy_mmcot.model.encoder.Layers`).
 
-    Windows run in parts of similar length, several parts at once, each by one thread: the many
-    small operators of one run gain nothing from a second thread, which would spin on a core that
-    torch needs.
+    Windows run in parts of similar length, as many at once as torch has threads, each by one
+    thread: its small operators gain nothing from a second. The session starts with the first batch
+    of a process, since none survives a fork or a pickle.
 
-    The session starts with the first batch of a process: none survives a fork or a pickle.
-
-    graph: what `build_layers_graph` returned. threads: how many parts run at once, 0 for as many as
-    torch has threads.
+    graph: what `build_layers_graph` returned.
     """
 
-    def __init__(self, graph: bytes, threads: int):
+    def __init__(self, graph: bytes):
         self.graph = graph
-        self.threads = threads
-        self._started: _Started | None = None
+        # Session, threads and process.
+        self._started: tuple[Any, ThreadPoolExecutor, int] | None = None
 
     def __call__(self, states: Tensor, lengths: Tensor) -> Tensor:
         """states: (pieces, width), windows in order of length; lengths: (windows,), ascending.
         Returns (pieces, width). Raises MMCoTError where ONNX Runtime is not installed."""
-        started = self._started
-        if started is None or started.process != os.getpid():
-            pool = ThreadPoolExecutor(self.threads or torch.get_num_threads())
-            started = self._started = _Started(_start_session(self.graph), pool, os.getpid())
+        if self._started is None or self._started[2] != os.getpid():
+            pool = ThreadPoolExecutor(torch.get_num_threads())
+            self._started = _start_session(self.graph), pool, os.getpid()
+        session, pool, _ = self._started
         pieces, counts = states.detach().numpy(), lengths.numpy()
         ends = counts.cumsum()
 
         def run(part: tuple[int, int]) -> NDArray[numpy.float32]:
             first, last = part
             own = pieces[ends[first] - counts[first] : ends[last - 1]]
-            (result,) = started.session.run(None, _make_inputs(own, counts[first:last]))
+            (result,) = session.run(None, _make_inputs(own, counts[first:last]))
             return result
 
         # The longest windows first, so that all threads end together.
-        results = list(started.pool.map(run, reversed(_cut_parts(counts))))
+        results = list(pool.map(run, reversed(_cut_parts(counts))))
         return torch.from_numpy(numpy.concatenate(results[::-1]))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_started": None}
-
-
-class _Started(NamedTuple):
-    """The session and threads of one process."""
-
-    session: Any
-    pool: ThreadPoolExecutor
-    process: int
 
 
 def _cut_parts(lengths: NDArray[numpy.int64]) -> list[tuple[int, int]]:
@@ -107,17 +95,15 @@ def _start_session(graph: bytes) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        purpose = "An exported pipeline"
-        raise MMCoTError(Errors.E442.format(purpose=purpose, package="onnxruntime")) from None
+        message = Errors.E442.format(purpose="An exported pipeline", package="onnxruntime")
+        raise MMCoTError(message) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    # The fused operator takes five times as long as its parts.
+    settings = {"disabled_optimizers": ["SkipLayerNormFusion"]}
     return onnxruntime.InferenceSession(
-        graph,
-        options,
-        providers=["CPUExecutionProvider"],
-        # The fused operator takes five times as long as its parts.
-        disabled_optimizers=["SkipLayerNormFusion"],
+        graph, options, providers=["CPUExecutionProvider"], **settings
     )
 
 
@@ -131,26 +117,25 @@ class ExportedEncoder(PromptedEncoder):
         return super().train(mode)
 
 
-def build_exported(settings: Settings, threads: int = 0) -> PromptedEncoder:
-    """An ExportedEncoder, weights still to be loaded. settings: those of `build_module`, and the
-    layers' `graph`."""
-    config = {**settings["config"], "num_hidden_layers": 0}
-    module = build_module({**settings, "config": config}, ExportedEncoder)
-    module.layers = OnnxLayers(settings["graph"], threads)
+def build_exported(graph: bytes, config: Any, **settings: Any) -> PromptedEncoder:
+    """An ExportedEncoder, weights still to be loaded. graph: its layers; config, settings: those of
+    `build_module`."""
+    config = {**config, "num_hidden_layers": 0}
+    module = build_module(config=config, kind=ExportedEncoder, **settings)
+    module.layers = OnnxLayers(graph)
     return module
 
 
-def OnnxTransformer(
-    encoder: Model[list[Doc], FullTransformerBatch], threads: int = 0
-) -> Model[list[Doc], FullTransformerBatch]:
+Encoder = Model[list[Doc], FullTransformerBatch]
+
+
+def OnnxTransformer(encoder: Encoder) -> Encoder:
     """`spacy_mmcot.OnnxTransformer.v1`: what `spacy-mmcot export` replaces a
     `spacy_mmcot.PromptedTransformer.v1` by. It cannot be trained.
 
     encoder: the architecture that was exported.
-    threads: how many parts of a batch run at once, in each process; 0 for as many as torch has
-    threads there.
     """
-    encoder.shims[0] = TorchShim(functools.partial(build_exported, threads=threads))
+    encoder.shims[0] = TorchShim(build_exported)
     encoder.init = _refuse_init
     return encoder
 

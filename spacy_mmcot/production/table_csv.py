@@ -9,88 +9,78 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ..errors import Errors, MMCoTError, located, shown
 from ..files import open_file
-from .tables import (
-    BrokenRow,
-    Chunk,
-    ColumnNames,
-    Columns,
-    FoundRow,
-    Row,
-    Survey,
-    split_places,
-    to_json,
-)
+from .tables import Chunk, ColumnNames, Columns, FoundRow, Place, Row, split_places, to_json
 
 # Characters. A quote that is never closed takes what follows into its cell, up to this limit.
 _MAX_CELL = 1 << 24
 
 
-class _Records:
-    """The records of a file from an offset on: (offset, line, cells, or the reason why they could
-    not be read). Blank lines are no records.
+# Offset and line at which a record starts, and its cells, or the reason why it cannot be read.
+_Record = tuple[int, int, list[str] | str]
+
+
+def _iter_records(file: BinaryIO, position: int = 0, line: int = 1) -> Iterator[_Record]:
+    """The records of a file from an offset on. Blank lines are no records.
 
     Reads lines of bytes, since the offset of a record is needed to come back to it.
     """
+    csv.field_size_limit(_MAX_CELL)
+    file.seek(position)
 
-    def __init__(self, file: BinaryIO, position: int = 0, line: int = 1) -> None:
-        csv.field_size_limit(_MAX_CELL)
-        file.seek(position)
-        self._file = file
-        self._offset, self._line = position, line
-        self._reader = csv.reader(self._lines(), strict=True)
+    def read_lines() -> Iterator[str]:
+        nonlocal position, line
+        for raw in file:
+            codec = "utf-8" if position else "utf-8-sig"
+            position += len(raw)
+            line += 1
+            yield raw.decode(codec, "surrogateescape")
 
-    def _lines(self) -> Iterator[str]:
-        for raw in self._file:
-            self._offset += len(raw)
-            self._line += 1
-            first = self._offset == len(raw)
-            yield raw.decode("utf-8-sig" if first else "utf-8", "surrogateescape")
-
-    def __iter__(self) -> Iterator[tuple[int, int, list[str] | str]]:
-        while True:
-            offset, line = self._offset, self._line
-            try:
-                cells = next(self._reader)
-                "".join(cells).encode("utf-8")
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield offset, line, f"not CSV ({error})"
-            except UnicodeEncodeError as error:
-                byte = ord(error.object[error.start]) & 0xFF
-                yield offset, line, f"0x{byte:02x} is not UTF-8"
-            else:
-                if cells:
-                    yield offset, line, cells
+    reader = csv.reader(read_lines(), strict=True)
+    while True:
+        start = position, line
+        try:
+            cells = next(reader)
+            "".join(cells).encode("utf-8")
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield *start, f"not CSV ({error})"
+        except UnicodeEncodeError as error:
+            byte = ord(error.object[error.start]) & 0xFF
+            yield *start, f"0x{byte:02x} is not UTF-8"
+        else:
+            if cells:
+                yield *start, cells
 
 
-def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[list[Place], Columns]:
     with open_file(path) as file:
-        records = iter(_Records(file))
+        records = _iter_records(file)
         header = _header(path, next(records, (0, 1, [])))
         if names.text not in header:
             message = Errors.E743.format(path=path, name=names.text, allowed=", ".join(header))
             raise MMCoTError(message)
         chunks = split_places(((offset, line) for offset, line, _ in records), rows)
-    return Survey(chunks, dict.fromkeys(header, "str"))
+    return (chunks, dict.fromkeys(header, str))
 
 
-def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]:
+def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
     path = Path(chunk.path)
     with open_file(path) as file:
-        header = _header(path, next(iter(_Records(file)), (0, 1, [])))
-        records = iter(_Records(file, chunk.position, chunk.first_row))
-        for _, (_, line, cells) in zip(range(chunk.rows), records, strict=False):
+        header = _header(path, next(_iter_records(file), (0, 1, [])))
+        records = _iter_records(file, chunk.position, chunk.first_row)
+        for _, line, cells in islice(records, chunk.rows):
             if isinstance(cells, str):
-                yield BrokenRow(line, cells, "")
+                yield Row(line, {}, problem=cells)
             elif len(cells) != len(header):
                 reason = f"the row has {len(cells)} cells, the header {len(header)}"
-                yield BrokenRow(line, reason, shown(",".join(cells)))
+                yield Row(line, {}, problem=reason, raw=shown(",".join(cells)))
             else:
                 values = zip(header, cells, strict=True)
                 yield Row(line, {name: cell or None for name, cell in values})
@@ -102,8 +92,9 @@ def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnN
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         for row in rows:
-            cells = row.values | row.added
-            writer.writerow([_cell(cells.get(name)) for name in header])
+            values = row.values | row.added
+            cells = (values.get(name) for name in header)
+            writer.writerow(v if isinstance(v, str | None) else to_json(v) for v in cells)
 
 
 def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
@@ -116,13 +107,7 @@ def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNam
                 shutil.copyfileobj(source, file)
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else to_json(value)
-
-
-def _header(path: Path, record: tuple[int, int, list[str] | str]) -> list[str]:
+def _header(path: Path, record: _Record) -> list[str]:
     """The column names in a file's first record. Raises MMCoTError where it is no header."""
     _, line, header = record
     if isinstance(header, str):

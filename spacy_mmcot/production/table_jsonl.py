@@ -11,13 +11,12 @@ from typing import BinaryIO
 from ..errors import shown
 from ..files import open_file, parse_json
 from .tables import (
-    BrokenRow,
     Chunk,
     ColumnNames,
     Columns,
     FoundRow,
+    Place,
     Row,
-    Survey,
     add_kind,
     kind_of,
     split_places,
@@ -27,21 +26,21 @@ from .tables import (
 _BOM = b"\xef\xbb\xbf"
 
 
-def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[list[Place], Columns]:
     kinds: Columns = {}
 
     def iter_places() -> Iterator[tuple[int, int]]:
         for offset, line, raw in _iter_lines(file):
-            if columns and isinstance(row := _parse(line, raw), Row):
-                for name, value in row.values.items():
+            if columns:
+                for name, value in _parse(line, raw).values.items():
                     add_kind(kinds, name, kind_of(value))
             yield offset, line
 
     with open_file(path) as file:
-        return Survey(split_places(iter_places(), rows), kinds)
+        return (split_places(iter_places(), rows), kinds)
 
 
-def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]:
+def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
     with open_file(Path(chunk.path)) as file:
         file.seek(chunk.position)
         for _, line, raw in islice(_iter_lines(file, chunk.first_row), chunk.rows):
@@ -69,7 +68,7 @@ def _iter_lines(file: BinaryIO, line: int = 1) -> Iterator[tuple[int, int, bytes
         offset += len(raw)
 
 
-def _parse(line: int, raw: bytes) -> Row | BrokenRow:
+def _parse(line: int, raw: bytes) -> Row:
     raw = raw.removeprefix(_BOM) if line == 1 else raw
     raw = raw.rstrip(b"\r\n")
     try:
@@ -82,4 +81,4 @@ def _parse(line: int, raw: bytes) -> Row | BrokenRow:
         if isinstance(value, dict):
             return Row(line, value)
         reason = f"the row is {shown(value)}, not an object"
-    return BrokenRow(line, reason, shown(raw.decode("utf-8", "backslashreplace")))
+    return Row(line, {}, problem=reason, raw=shown(raw.decode("utf-8", "backslashreplace")))

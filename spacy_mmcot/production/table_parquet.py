@@ -3,8 +3,10 @@ get the nearest one."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,69 +15,37 @@ import pyarrow.parquet as pq
 
 from ..errors import Errors, MMCoTError, first_line
 from ..files import catch_read_errors
-from .tables import (
-    BrokenRow,
-    Chunk,
-    ColumnNames,
-    Columns,
-    FoundRow,
-    Row,
-    Survey,
-    split_count,
-    to_json,
-)
+from .tables import Chunk, ColumnNames, Columns, FoundRow, Place, Row, split_count, to_json
 
-_TYPES = {
-    None: pa.string(),
-    "bool": pa.bool_(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "str": pa.string(),
-    "bytes": pa.binary(),
-    "json": pa.string(),
+_INT, _FLOAT, _TEXT = pa.int64(), pa.float64(), pa.string()
+_TYPES = {bool: pa.bool_(), int: _INT, float: _FLOAT, str: _TEXT, bytes: pa.binary()}
+_KINDS = {type: kind for kind, type in _TYPES.items()} | {
+    pa.large_string(): str,
+    pa.string_view(): str,
+    pa.large_binary(): bytes,
+    pa.binary_view(): bytes,
 }
-_KINDS = {type: kind for kind, type in _TYPES.items() if kind not in (None, "json")} | {
-    pa.large_string(): "str",
-    pa.string_view(): "str",
-    pa.large_binary(): "bytes",
-    pa.binary_view(): "bytes",
-}
-_ENTITY = pa.struct(
-    {
-        "start": pa.int64(),
-        "end": pa.int64(),
-        "label": pa.string(),
-        "text": pa.string(),
-        "score": pa.float64(),
-    }
-)
-_RELATION = pa.struct(
-    {
-        "head": pa.list_(pa.int64()),
-        "tail": pa.list_(pa.int64()),
-        "label": pa.string(),
-        "score": pa.float64(),
-    }
-)
+_ENTITY = pa.struct({"start": _INT, "end": _INT, "label": _TEXT, "text": _TEXT, "score": _FLOAT})
+_OFFSETS = pa.list_(_INT)
+_RELATION = pa.struct({"head": _OFFSETS, "tail": _OFFSETS, "label": _TEXT, "score": _FLOAT})
 _ADDED = (pa.list_(_ENTITY), pa.list_(_RELATION), pa.float64())
 _BATCH_ROWS = 4096  # that are decoded at once
 
 
-def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[list[Place], Columns]:
     with _file(path) as file:
         kinds = {field.name: _kind(field.type) for field in file.schema_arrow}
-        if kinds.get(names.text) != "str":
-            allowed = ", ".join(name for name, kind in kinds.items() if kind == "str") or "none"
+        if kinds.get(names.text) is not str:
+            allowed = ", ".join(name for name, kind in kinds.items() if kind is str) or "none"
             message = Errors.E743.format(path=path, name=names.text, allowed=allowed)
             raise MMCoTError(message)
         total = file.metadata.num_rows
-    return Survey(split_count(total, rows), kinds)
+    return (split_count(total, rows), kinds)
 
 
-def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]:
+def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
     with _file(Path(chunk.path)) as file:
-        for number, values in _rows(file, chunk.position, chunk.rows):
-            yield Row(number, values)
+        yield from _rows(file, chunk.position, chunk.rows)
 
 
 def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
@@ -104,48 +74,40 @@ def _kind(type: pa.DataType) -> Any:
 
 
 def _type(kind: Any) -> pa.DataType:
-    return kind if isinstance(kind, pa.DataType) else _TYPES[kind]
+    return kind if isinstance(kind, pa.DataType) else _TYPES.get(kind, _TEXT)
 
 
-def _rows(file: pq.ParquetFile, start: int, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(place from 1, columns) of `count` rows from row `start` (from 0) on. Row groups without any
+def _rows(file: pq.ParquetFile, start: int, count: int) -> Iterator[Row]:
+    """`count` rows from row `start` (from 0) on. Row groups without any
     of them are not read."""
-    groups: list[int] = []
-    group_start = skipped = 0
-    for group in range(file.num_row_groups):
-        group_end = group_start + file.metadata.row_group(group).num_rows
-        if group_end <= start:
-            skipped = group_end
-        elif group_start < start + count:
-            groups.append(group)
-        group_start = group_end
-    batch_start = skipped
-    for batch in file.iter_batches(min(count, _BATCH_ROWS), row_groups=groups):
+    sizes = (file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
+    bounds = list(accumulate(sizes, initial=0))
+    first_group = bisect_right(bounds, start) - 1
+    groups = range(first_group, bisect_left(bounds, start + count))
+    batch_start = bounds[first_group]
+    for batch in file.iter_batches(min(count, _BATCH_ROWS), row_groups=list(groups)):
         first = max(start, batch_start)
         wanted = batch.slice(first - batch_start, max(0, start + count - first))
         batch_start += len(batch)
         columns = [_values(column) for column in wanted.columns]
         for i in range(len(wanted)):
             values = (column[i] for column in columns)
-            yield first + i + 1, dict(zip(wanted.schema.names, values, strict=True))
+            yield Row(first + i + 1, dict(zip(wanted.schema.names, values, strict=True)))
 
 
 def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if column.type in _KINDS or pa.types.is_null(column.type):
+    try:
         return column.to_pylist()
-    # What Python cannot hold exactly, such as nanoseconds, stays an Arrow array of one value.
-    return [column.slice(i, 1) if column[i].is_valid else None for i in range(len(column))]
+    except (ValueError, OverflowError):  # finer times or later dates than Python has
+        return [value if value.is_valid else None for value in column]
 
 
 def _array(values: Sequence[Any], kind: Any) -> pa.Array:
     if kind == "json":
         values = [None if value is None else to_json(value) for value in values]
-    if not isinstance(kind, pa.DataType):
-        return pa.array(values, _TYPES[kind])
-    ones = [pa.nulls(1, kind) if value is None else value for value in values]
-    return pa.concat_arrays(ones) if ones else pa.array([], kind)
+    return pa.array(values, _type(kind))
 
 
 @contextmanager

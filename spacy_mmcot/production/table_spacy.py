@@ -25,13 +25,12 @@ from ..types import (
     SOFT_RELATIONS_KEY,
 )
 from .tables import (
-    BrokenRow,
     Chunk,
     ColumnNames,
     Columns,
     FoundRow,
+    Place,
     Row,
-    Survey,
     add_kind,
     kind_of,
     split_count,
@@ -46,17 +45,17 @@ _FOUND = {
 _LISTS = ("tokens", "spaces", "cats", "span_groups", "flags", "user_data")
 
 
-def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[list[Place], Columns]:
     docbin = _docbin(path)
     kinds: Columns = {}
     if columns:
         for doc in docbin.get_docs(Vocab()):
             for name, value in _values(doc, names).items():
                 add_kind(kinds, name, kind_of(value))
-    return Survey(split_count(len(docbin), rows), kinds)
+    return (split_count(len(docbin), rows), kinds)
 
 
-def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]:
+def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
     """Rows with their Docs as they are in the file; see `copy_unannotated`."""
     for number, doc in enumerate(read_docs(chunk, Vocab()), start=chunk.first_row):
         yield Row(number, _values(doc, names), doc)

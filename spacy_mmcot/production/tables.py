@@ -1,10 +1,14 @@
 """Tables of documents in files: their formats, rows and columns.
 
-A format is a module `table_FORMAT` that implements `Table`.
+A format is a module `table_FORMAT` with four functions. `survey` cuts a file into chunks of `rows`
+rows, each as (position, first_row, rows), and finds the kinds of its columns; where the format has
+no header, it reads every row for them if `columns` is true. `read` yields a chunk's rows, as many
+as the survey counted, broken ones included. `write` writes a file; it keeps no Doc. `join` writes
+one file from parts, in their order.
 
-A column's *kind* says what it holds: "bool", "int", "float", "str", "bytes", "json" for mixed and
-nested values (JSON text in formats with column types), or the Arrow type of a Parquet column that
-is none of these. None stands for a column without any value.
+A column's *kind* says what it holds: a Python type (bool, int, float, str, bytes), "json" for mixed
+and nested values (JSON text in formats with column types), or the Arrow type of a Parquet column
+that is none of these. None stands for a column without any value.
 """
 
 from __future__ import annotations
@@ -12,12 +16,13 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from ..errors import Errors, MMCoTError
 from ..files import check_exists
@@ -29,6 +34,8 @@ TableFormat = Literal["jsonl", "csv", "parquet", "spacy"]
 FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 # name -> kind
 Columns = dict[str, Any]
+# Position, first row and rows of a chunk, see Chunk.
+Place = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -72,73 +79,33 @@ class Chunk(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row that could be read.
+    """A row.
 
     number: the line at which it starts in JSONL and CSV, its place from 1 in the other formats.
     values: column -> value.
     doc: the Doc of a row in a .spacy file; None in the other formats.
+    problem, raw: why the row could not be read, and the start of its content.
     """
 
     number: int
     values: dict[str, Any]
     doc: Doc | None = None
-
-
-class BrokenRow(NamedTuple):
-    """A row that could not be read, with the reason and the start of its content."""
-
-    number: int
-    reason: str
-    raw: str
-
-
-class Survey(NamedTuple):
-    """What is known of a file before its rows are annotated.
-
-    chunks: (position, first_row, rows) of each chunk.
-    columns: may be empty where the format has no header and nobody asked.
-    """
-
-    chunks: list[tuple[int, int, int]]
-    columns: Columns
+    problem: str | None = None
+    raw: str = ""
 
 
 class FoundRow(NamedTuple):
-    """An annotated row: the columns that it had, the added columns, and the Doc with the same
-    annotation. A format writes of these what belongs in its files."""
+    """An annotated row: the columns that it had, the added ones, and the Doc, annotated."""
 
     values: dict[str, Any]
     added: dict[str, Any]
     doc: Doc
 
 
-class Table(Protocol):
-    """A format.
-
-    survey: cuts a file into chunks of `rows` rows. Where `columns` is true and the file has no
-        header, it reads every row to learn the columns.
-    read: yields a chunk's rows in order, as many as the survey counted, broken ones included.
-    write: writes a file. Takes one row after the other and keeps no Doc.
-    join: writes one file from parts, in their order.
-    """
-
-    def survey(self, path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey: ...
-
-    def read(self, chunk: Chunk, names: ColumnNames) -> Iterator[Row | BrokenRow]: ...
-
-    def write(
-        self, path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames
-    ) -> None: ...
-
-    def join(
-        self, parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames
-    ) -> None: ...
-
-
-def load_format(format: TableFormat) -> Table:
+def load_format(format: TableFormat) -> Any:
     """The module of a format. Raises MMCoTError where the library that it needs is missing."""
     try:
-        return cast(Table, import_module(f".table_{format}", __package__))
+        return import_module(f".table_{format}", __package__)
     except ModuleNotFoundError as error:
         if error.name != "pyarrow":
             raise
@@ -147,31 +114,43 @@ def load_format(format: TableFormat) -> Table:
 
 def detect_format(path: Path) -> TableFormat:
     """The format that a file's suffix names. Raises MMCoTError for any other suffix."""
-    for format in FORMATS:
-        if path.suffix.lower() == f".{format}":
-            return format
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix in FORMATS:
+        return suffix
     raise MMCoTError(Errors.E104.format(path=path, allowed=", ".join(FORMATS)))
 
 
-def list_files(paths: Iterable[Path], format: TableFormat | None) -> list[Path]:
-    """The files at the paths; a folder stands for the files in it, in order of name, whose suffix
-    is that of `format`, or of any format for None. Raises MMCoTError for a missing path and a
-    folder without such a file."""
-    files = []
+def list_files(paths: Iterable[Path]) -> list[Path]:
+    """The files at the paths; a folder stands for the tables in it, in order of name. Raises
+    MMCoTError for a missing path and a folder without a table."""
+    files: list[Path] = []
+    suffixes = [f".{name}" for name in sorted(FORMATS)]
     for path in paths:
         check_exists(path)
-        if not path.is_dir():
-            files.append(path)
-            continue
-        suffixes = {f".{name}" for name in ([format] if format else FORMATS)}
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-        if not found:
-            raise MMCoTError(Errors.E741.format(path=path, allowed=", ".join(sorted(suffixes))))
-        files += found
+        inside = sorted(path.rglob("*")) if path.is_dir() else ()
+        found = [p for p in inside if p.suffix.lower() in suffixes and p.is_file()]
+        if path.is_dir() and not found:
+            raise MMCoTError(Errors.E741.format(path=path, allowed=", ".join(suffixes)))
+        files += found or [path]
     return files
 
 
-def split_places(places: Iterable[tuple[int, int]], rows: int) -> list[tuple[int, int, int]]:
+def list_chunks(
+    files: Sequence[Path], rows: int, names: ColumnNames, columns: bool
+) -> tuple[list[Chunk], Columns]:
+    """The chunks of all files, numbered through, and the kinds of their columns, see the module."""
+    chunks: list[Chunk] = []
+    kinds: Columns = {}
+    for path in files:
+        format = detect_format(path)
+        places, own = load_format(format).survey(path, rows, names, columns)
+        for name, kind in own.items():
+            add_kind(kinds, name, kind)
+        chunks += [Chunk(len(chunks) + i, str(path), format, *p) for i, p in enumerate(places)]
+    return chunks, kinds
+
+
+def split_places(places: Iterable[tuple[int, int]], rows: int) -> list[Place]:
     """The chunks of a survey from (position, number) of every row."""
     places = iter(places)
     chunks = []
@@ -180,31 +159,22 @@ def split_places(places: Iterable[tuple[int, int]], rows: int) -> list[tuple[int
     return chunks
 
 
-def split_count(total: int, rows: int) -> list[tuple[int, int, int]]:
+def split_count(total: int, rows: int) -> list[Place]:
     """The chunks of a survey of a format whose rows are numbered."""
     return [(i, i + 1, min(rows, total - i)) for i in range(0, total, rows)]
 
 
 _MAX_COLUMNS = 1000
-_MAX_INT = 2**63
+_KINDS = (bool, int, float, str, bytes)
 
 
-def kind_of(value: Any) -> str | None:
+def kind_of(value: Any) -> Any:
     """The kind of a value, see the module."""
-    match value:
-        case None:
-            return None
-        case bool():
-            return "bool"
-        case int():
-            return "int" if -_MAX_INT <= value < _MAX_INT else "json"
-        case float():
-            return "float"
-        case str():
-            return "str"
-        case bytes():
-            return "bytes"
-    return "json"
+    if value is None:
+        return None
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "json"
+    return next((kind for kind in _KINDS if isinstance(value, kind)), "json")
 
 
 def add_kind(columns: Columns, name: str, kind: Any) -> None:
@@ -214,7 +184,7 @@ def add_kind(columns: Columns, name: str, kind: Any) -> None:
     if known is None:
         columns[name] = kind
     elif kind is not None and kind != known:
-        columns[name] = "float" if {known, kind} == {"int", "float"} else "json"
+        columns[name] = float if {known, kind} == {int, float} else "json"
     if len(columns) > _MAX_COLUMNS:
         raise MMCoTError(Errors.E742.format(limit=_MAX_COLUMNS, name=name))
 
@@ -241,15 +211,13 @@ def to_plain(value: Any) -> Any:
             return {str(key): to_plain(inner) for key, inner in value.items()}
         case list() | tuple():
             return [to_plain(inner) for inner in value]
-    if hasattr(value, "to_pylist"):
-        # An Arrow array of one value. It keeps times that are finer than Python's, and refuses to
-        # convert those unless pandas is installed.
+    if hasattr(value, "as_py"):
+        # An Arrow scalar. It keeps times that are finer than Python's, and refuses to convert those
+        # unless pandas is installed.
+        with suppress(ValueError, OverflowError):
+            return to_plain(value.as_py())
         try:
-            return to_plain(value.to_pylist()[0])
-        except ValueError:
-            pass
-        try:
-            return value.cast("string")[0].as_py()
+            return value.cast("string").as_py()
         except NotImplementedError:  # durations have no text form
-            return value[0].value
+            return value.value
     return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -30,11 +30,10 @@ from ..model.knowledge import get_concluded_entities, get_concluded_relations
 from ..scheme import read_scheme
 from ..types import Sureness
 from .engines import Engine, run_chunks
-from .job import Layout, Outcome, digest_files, open_job
+from .job import Layout, digest_files, open_job
 from .pipelines import digest_pipeline, load_pipeline
 from .table_spacy import read_docs as read_chunk
-from .table_spacy import survey
-from .tables import DEFAULT_COLUMNS, Chunk
+from .tables import DEFAULT_COLUMNS, Chunk, list_chunks
 
 
 @dataclass(frozen=True)
@@ -101,11 +100,8 @@ def teach_from_conclusions(
     vocab = Vocab()
     files = [file for path in inputs for file in list_docbins(path)]
     docs = [doc for file in files for doc in read_docs(file, vocab)]
-    concluded = [
-        doc
-        for doc in docs
-        if get_concluded_entities(doc) is not None or get_concluded_relations(doc) is not None
-    ]
+    readers = (get_concluded_entities, get_concluded_relations)
+    concluded = sum(any(read(doc) is not None for read in readers) for doc in docs)
     if not concluded:
         raise MMCoTError(Errors.E506.format(paths=", ".join(map(str, inputs))))
     confidence = measure_confidence(docs, default)
@@ -116,18 +112,17 @@ def teach_from_conclusions(
         entities, relations = labels_of_conclusions(docs)
     write_docs(output, set_labels_from_conclusions(docs, entities, relations, confidence))
     labelled = sum(doc.has_annotation("ENT_IOB") for doc in docs)
-    return ConclusionResult(len(docs), len(concluded), labelled, confidence)
+    return ConclusionResult(len(docs), concluded, labelled, confidence)
 
 
 class _ChunkTeacher:
     """Labels the Docs of chunks and writes each chunk as a part; made in each worker."""
 
     def __init__(self, request: TeachRequest, layout: Layout) -> None:
-        self._request = request
-        self._layout = layout
+        self._request, self._layout = request, layout
         self._teachers = load_teachers(request.teachers, request.labels)
 
-    def __call__(self, chunk: Chunk) -> Outcome:
+    def __call__(self, chunk: Chunk) -> None:
         request = self._request
         given = read_chunk(chunk, self._teachers[0].vocab)
         dropped: Counter[str] = Counter()
@@ -144,7 +139,6 @@ class _ChunkTeacher:
         if dropped:
             srsly.write_json(self._layout.rejects_part(chunk.number), dropped)
         write_docs(self._layout.part(chunk.number), docs)
-        return Outcome(chunk.number, len(docs), 0)
 
 
 def load_teachers(
@@ -187,8 +181,11 @@ def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
         "chunk": request.chunk,
         "version": __version__,
     }
-    layout = Layout(request.output.with_name(request.output.name + ".teach"), ".spacy")
-    chunks = _list_chunks(files, request.chunk)
+    layout = Layout(request.output.with_name(request.output.name + ".teach"), "spacy")
+    chunks, _ = list_chunks(files, request.chunk, DEFAULT_COLUMNS, False)
+    for path in files:
+        if str(path) not in {chunk.path for chunk in chunks}:
+            raise MMCoTError(Errors.E202.format(path=path))
     with open_job(layout, identity) as job:
         job.begin(overwrite=not job.is_same())
         make = partial(_ChunkTeacher, request, layout)
@@ -200,24 +197,11 @@ def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
             dropped.update(srsly.read_json(path))
         n_targets = 0
         if request.prompt_length:
-            source = request.knowledge_encoder or get_encoder_source(
-                load_pipeline(request.teachers[0])
-            )
+            source = request.knowledge_encoder
+            source = source or get_encoder_source(load_pipeline(request.teachers[0]))
             encoder = KnowledgeEncoder(source, request.prompt_length)
             n_targets = set_prompt_targets(docs, encoder, request.batch_size)
         write_docs(request.output, docs)
         job.clear()
     unlabelled = sum(not doc.has_annotation("ENT_IOB") for doc in docs)
     return TeachResult(len(docs), unlabelled, n_targets, dropped, time.perf_counter() - started)
-
-
-def _list_chunks(files: Sequence[Path], size: int) -> list[Chunk]:
-    """Raises MMCoTError for a file that is missing, not a DocBin, or without Docs."""
-    chunks: list[Chunk] = []
-    for path in files:
-        found = survey(path, size, DEFAULT_COLUMNS, False).chunks
-        if not found:
-            raise MMCoTError(Errors.E202.format(path=path))
-        for position, first_row, rows in found:
-            chunks.append(Chunk(len(chunks), str(path), "spacy", position, first_row, rows))
-    return chunks

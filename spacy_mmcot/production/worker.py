@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -25,20 +25,16 @@ class Busy(MMCoTError):
     """The worker's queue is full: try again later."""
 
 
-class _Request(NamedTuple):
-    text: str
-    answer: Future
+# A text and the answer to come.
+_Request = tuple[str, Future]
 
 
 class PipelineWorker(Generic[T]):
     """Answers texts from any number of threads with one pipeline.
 
-    Texts that arrive while a batch runs make up the next one: a busy service works in batches, an
-    idle one answers at once. Each batch is a memory zone, so the vocabulary does not grow. A Doc
-    does not outlive its zone: `render` turns it into the answer, in the worker's thread.
-
-    A memory zone belongs to the pipeline and not to a thread, so nothing else may use `nlp` until
-    `close`.
+    Texts that arrive while a batch runs make up the next one. Each batch is a memory zone, so the
+    vocabulary does not grow, and a Doc does not outlive its zone: `render` turns it into the
+    answer, in the worker's thread. Nothing else may use `nlp` until `close`.
 
     batch_size: most texts in a batch.
     wait: seconds that a batch waits for more texts.
@@ -55,15 +51,12 @@ class PipelineWorker(Generic[T]):
         waiting: int = 1000,
     ):
         limit_compiled_products()
-        self._nlp = nlp
-        self._render = render
-        self._batch_size = batch_size
-        self._wait = wait
+        self._nlp, self._render = nlp, render
+        self._batch_size, self._wait = batch_size, wait
         self._queue: queue.Queue[_Request | None] = queue.Queue(waiting)
         self._closing = threading.Lock()
         self._closed = False
-        self.docs = 0
-        self.batches = 0
+        self.docs = self.batches = 0
         self._thread = threading.Thread(target=self._serve, name="pipeline-worker", daemon=True)
         self._thread.start()
 
@@ -82,15 +75,15 @@ class PipelineWorker(Generic[T]):
         limit = self._nlp.max_length
         if len(text) > limit:
             raise MMCoTError(Errors.E773.format(length=len(text), limit=limit))
-        request = _Request(text, Future())
+        answer: Future[T] = Future()
         with self._closing:
             if not self.is_alive:
                 raise MMCoTError(Errors.E772)
             try:
-                self._queue.put_nowait(request)
+                self._queue.put_nowait((text, answer))
             except queue.Full:
                 raise Busy(Errors.E771.format(waiting=self._queue.maxsize)) from None
-        return request.answer
+        return answer
 
     def __call__(self, text: str) -> T:
         """The answer to a text. Raises as `submit` and the answer's `result` do."""
@@ -111,19 +104,18 @@ class PipelineWorker(Generic[T]):
         self.close()
 
     def _serve(self) -> None:
-        last, untrimmed = False, 0
+        last, trimmed = False, 0
         while not last:
             batch, last = self._next_batch()
             # Nobody waits for an answer that was cancelled.
-            batch = [request for request in batch if request.answer.set_running_or_notify_cancel()]
+            batch = [request for request in batch if request[1].set_running_or_notify_cancel()]
             if batch:
                 self.docs += len(batch)
                 self.batches += 1
                 self._answer(batch)
-                untrimmed += len(batch)
-                if untrimmed >= _TRIM_EVERY:
+                if self.docs - trimmed >= _TRIM_EVERY:
                     trim_heap()
-                    untrimmed = 0
+                    trimmed = self.docs
 
     def _next_batch(self) -> tuple[list[_Request], bool]:
         """The next requests, and whether they are the last."""
@@ -146,17 +138,17 @@ class PipelineWorker(Generic[T]):
         answers: list[T] = []
         try:
             with self._nlp.memory_zone():
-                texts = [request.text for request in batch]
-                answers = [self._render(d) for d in self._nlp.pipe(texts, batch_size=len(texts))]
+                docs = self._nlp.pipe([text for text, _ in batch], batch_size=len(batch))
+                answers = [self._render(doc) for doc in docs]
         # Whatever a component raises, the thread goes on with the next batch.
         except BaseException as raised:
             error = raised
         # An error handler that skips a Doc leaves fewer answers.
         if error is None and len(answers) == len(batch):
-            for request, answer in zip(batch, answers, strict=True):
-                request.answer.set_result(answer)
+            for (_, future), answer in zip(batch, answers, strict=True):
+                future.set_result(answer)
         elif len(batch) == 1:
-            batch[0].answer.set_exception(error or MMCoTError(Errors.E774))
+            batch[0][1].set_exception(error or MMCoTError(Errors.E774))
         else:
             # One text is at fault; the others must not fail with it.
             for request in batch:

@@ -29,11 +29,11 @@ _SENTENCES = {
 
 class Item(NamedTuple):
     """A labelled Doc and what was found in it, one record per pipeline, the pipeline under review
-    first. picture: HTML, empty without one. seen_by: the pipeline whose attention is drawn on it,
-    empty without any."""
+    first; None where the LLM has no conclusion. picture: HTML, empty without one. seen_by: the
+    pipeline whose attention is drawn on it, empty without any."""
 
     doc: Doc
-    found: Sequence[Predicted]
+    found: Sequence[Predicted | None]
     picture: str = ""
     seen_by: str = ""
 
@@ -45,13 +45,6 @@ class Tally(NamedTuple):
     wrong: int
     missed: int
     judged: bool
-
-
-class Block(NamedTuple):
-    """One drawing of the text, for all pipelines that found the same in it."""
-
-    names: list[str]
-    figure: Markup
 
 
 class Noun(NamedTuple):
@@ -69,6 +62,7 @@ class Article(NamedTuple):
     """All that the page shows of a Doc.
 
     place: its number in the data, from 0.
+    blocks: drawings of the text, each with the names of all pipelines that found the same in it.
     views: for each view of `name_views` the labels by which the Doc belongs to it.
     search: the text that a search looks through, in lower case.
     """
@@ -76,7 +70,7 @@ class Article(NamedTuple):
     id: str
     place: int
     tallies: list[Tally]
-    blocks: list[Block]
+    blocks: list[tuple[list[str], Markup]]
     picture: Markup
     seen_by: str
     nouns: list[Noun]
@@ -106,32 +100,34 @@ def name_views(names: Sequence[str]) -> list[str]:
 
 
 def _make_article(names: Sequence[str], place: int, item: Item) -> Article:
-    compared = [_compare(doc) for doc in item.found]
-    doc, first = item.found[0], compared[0]
+    found = {name: doc for name, doc in zip(names, item.found, strict=True) if doc is not None}
+    compared = {name: _compare(doc) for name, doc in found.items()}
+    doc, first = found[names[0]], compared[names[0]]
     tallies = [
         Tally(
             name,
-            len(findings.wrong),
-            len(findings.missed),
+            len(compared[name].wrong),
+            len(compared[name].missed),
             one.gold is not None or one.gold_relations is not None,
         )
-        for name, one, findings in zip(names, item.found, compared, strict=True)
+        for name, one in found.items()
     ]
     views = [
-        first.gold.union(*(findings.found for findings in compared)),
+        first.gold.union(*(findings.found for findings in compared.values())),
         first.wrong | first.missed,
-        *(first.found ^ other.found for other in compared[1:]),
+        *(first.found ^ compared.get(name, first).found for name in names[1:]),
     ]
     data: dict[Any, Any] = item.doc.user_data
     known: dict[str, Any] = data.get(KNOWLEDGE_KEY) or {}
     nouns = [_make_noun(row, doc) for row in known.get("noun") or ()]
     sentences = [(title, str(known[key])) for key, title in _SENTENCES.items() if known.get(key)]
+    sentences += _describe_conclusion(known.get("conclusion") or {})
     said = [words for noun in nouns for words in noun[:3]] + [text for _, text in sentences]
     return Article(
         id=doc.id,
         place=place,
         tallies=tallies,
-        blocks=_make_blocks(names, item.found, compared),
+        blocks=_make_blocks(found, compared),
         picture=Markup(item.picture),
         seen_by=item.seen_by,
         nouns=nouns,
@@ -151,6 +147,20 @@ def _make_noun(row: Mapping[str, Any], doc: Predicted) -> Noun:
         for entities in (doc.gold or (), doc.entities)
     )
     return Noun(mention, kind, explanation, gold, found)
+
+
+def _describe_conclusion(conclusion: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The reasoning before the conclusion, and what the LLM is not sure of."""
+    items = [
+        *(conclusion.get("entities") or ()),
+        *(
+            {**r, "mention": f"{r['head']} → {r['tail']}"}
+            for r in conclusion.get("relations") or ()
+        ),
+    ]
+    doubtful = [f"{i['mention']}: {i['label']} ({i['sure']})" for i in items if i["sure"] != "high"]
+    said = {"Reasoning": conclusion.get("reasoning") or "", "Not sure of": ", ".join(doubtful)}
+    return [(title, words) for title, words in said.items() if words]
 
 
 class _Findings(NamedTuple):
@@ -176,27 +186,28 @@ def _compare(doc: Predicted) -> _Findings:
 
 
 def _make_blocks(
-    names: Sequence[str], docs: Sequence[Predicted], compared: Sequence[_Findings]
-) -> list[Block]:
+    docs: Mapping[str, Predicted], compared: Mapping[str, _Findings]
+) -> list[tuple[list[str], Markup]]:
     """Gold, with what the first pipeline missed, then the findings of every pipeline; equal ones
     are drawn once."""
-    first = docs[0]
-    blocks: list[Block] = []
+    first, (findings, *_) = next(iter(docs.values())), compared.values()
+    blocks: list[tuple[list[str], Markup]] = []
     drawn: list[tuple[set[Key], bool]] = []
     if first.gold is not None or first.gold_relations is not None:
-        missed: dict[Key, Status] = dict.fromkeys(compared[0].missed, "missed")
-        drawn.append((compared[0].gold, first.gold_relations is not None))
+        missed: dict[Key, Status] = dict.fromkeys(findings.missed, "missed")
+        drawn.append((findings.gold, first.gold_relations is not None))
         figure = _render(first.text, first.gold or (), first.gold_relations, missed)
-        blocks.append(Block(["Gold"], figure))
-    for name, doc, findings in zip(names, docs, compared, strict=True):
+        blocks.append((["Gold"], figure))
+    for name, doc in docs.items():
+        findings = compared[name]
         same = (findings.found, doc.relations is not None)
         if same in drawn:
-            blocks[drawn.index(same)].names.append(name)
+            blocks[drawn.index(same)][0].append(name)
             continue
         drawn.append(same)
         status: dict[Key, Status] = dict.fromkeys(findings.found & findings.gold, "right")
         status |= dict.fromkeys(findings.wrong, "wrong")
-        blocks.append(Block([name], _render(doc.text, doc.entities, doc.relations, status)))
+        blocks.append(([name], _render(doc.text, doc.entities, doc.relations, status)))
     return blocks
 
 

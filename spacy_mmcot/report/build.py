@@ -1,14 +1,18 @@
-"""The report of pipelines on a corpus: run them, or read their predictions, and render the page."""
+"""The report of pipelines on a corpus, one HTML page that needs no network: run the pipelines, or
+read their predictions, and render the page."""
 
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import spacy
+from markupsafe import Markup
 from spacy.language import Language
 from spacy.training import Example
 from spacy.util import registry
@@ -16,13 +20,19 @@ from spacy.util import registry
 from ..corpus.reader import Corpus
 from ..errors import Errors, MMCoTError, first_line
 from ..evaluation.compare import match_predictions
+from ..evaluation.conclusions import Concluded, collect_conclusions, score_conclusions
 from ..evaluation.evaluate import needs_gold_entities, run_pipeline
-from ..evaluation.predictions import Predicted, make_prediction, read_predictions
+from ..evaluation.predictions import Predicted, collect_predictions, read_predictions
 from ..types import Pictures
-from .browser import Item
+from .arcs import read_asset, render_template
+from .browser import Item, make_articles, name_views
 from .overlay import render_picture
-from .page import render_page
-from .tables import Pipeline
+from .plots import make_plots
+from .tables import Pipeline, make_confusions, make_differences, make_label_tables, make_scores
+
+_STYLES = ("page.css", "theme.css", "relations.css", "overlay.css")
+_SCRIPTS = ("relations.js", "report.js")
+LLM = "LLM"  # the name under which conclusions stand beside pipelines
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,8 @@ def build_report(settings: ReportSettings) -> str:
     matplotlib.
     """
     read = Corpus(settings.data, limit=settings.limit, knowledge=False)
-    docs = [example.reference for example in read(spacy.blank("xx"))]
-    labelled = [make_prediction(doc, i, entities=[]) for i, doc in enumerate(docs)]
+    bare = list(read(spacy.blank("xx")))
+    docs, labelled = [example.reference for example in bare], collect_predictions(bare)
     pipelines: list[Pipeline] = []
     drawn: dict[int, tuple[str, str]] = {}  # number of a Doc -> its overlay, whose attention it is
     for name, load in settings.pipelines.items():
@@ -68,15 +78,33 @@ def build_report(settings: ReportSettings) -> str:
         pipelines.append(Pipeline(name, _read(file, labelled, settings.data), {}))
     if settings.metrics is not None:
         pipelines = [_add_metrics(p, settings.metrics / f"{p.name}.json") for p in pipelines]
+    concluded = collect_conclusions(docs)
+    found: list[list[Predicted | None]] = [
+        [p.found[i] for p in pipelines] for i in range(len(docs))
+    ]
+    if any(concluded):
+        pipelines.append(_make_llm(concluded, labelled))
+        for row, one in zip(found, concluded, strict=True):
+            row.append(one and one.record)
     items = [
-        Item(doc, [p.found[i] for p in pipelines], *(drawn.get(i) or [render_picture(doc)]))
-        for i, doc in enumerate(docs)
+        Item(doc, found[i], *(drawn.get(i) or [render_picture(doc)])) for i, doc in enumerate(docs)
     ]
     subtitle = f"{settings.data}: {len(docs)} doc{'' if len(docs) == 1 else 's'}"
     if settings.pipelines:
         subtitle += f", pictures: {settings.pictures}"
     title = settings.title or f"{pipelines[0].name} on {settings.data.stem}"
     return render_page(title, subtitle, pipelines, items)
+
+
+def _make_llm(concluded: Sequence[Concluded | None], labelled: Sequence[Predicted]) -> Pipeline:
+    """The LLM in the tables of pipelines. Docs that it has no conclusion on do not count."""
+    known = [one for one in concluded if one is not None]
+    not_asked = {"gold": None, "gold_relations": None}
+    found = [
+        doc.model_copy(update=not_asked) if one is None else one.record
+        for one, doc in zip(concluded, labelled, strict=True)
+    ]
+    return Pipeline(LLM, found, score_conclusions(known))
 
 
 def _run(name: str, nlp: Language, settings: ReportSettings) -> tuple[Pipeline, list[Example]]:
@@ -117,3 +145,55 @@ def _add_metrics(pipeline: Pipeline, file: Path) -> Pipeline:
     keys = ("words_per_second", "model_mb", "training")
     kept = {key: known[key] for key in keys if known.get(key) is not None}
     return pipeline._replace(metrics={**pipeline.metrics, **kept})
+
+
+def render_page(
+    title: str, subtitle: str, pipelines: Sequence[Pipeline], items: Sequence[Item]
+) -> str:
+    """The page about pipelines, the first of which is under review; the others are comparisons.
+
+    items: the Docs, each with what every pipeline found, in the pipelines' order.
+
+    Raises MMCoTError where a plot can be drawn and matplotlib is not installed.
+    """
+    names = [pipeline.name for pipeline in pipelines]
+    articles = make_articles(names, items)
+    tables = [make_scores(pipelines), make_differences(pipelines)]
+    # Only these scripts run, by their digests: text that got past escaping would not be executed.
+    scripts = [f"\n{read_asset(name)}" for name in _SCRIPTS]
+    digests = " ".join(
+        f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts
+    )
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {digests}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return render_template(
+        "page.html.jinja",
+        title=title,
+        subtitle=subtitle,
+        policy=Markup(policy),
+        style=Markup("".join(map(read_asset, _STYLES))),
+        scripts=[Markup(script) for script in scripts],
+        scores=[table for table in tables if table is not None],
+        plots=make_plots(pipelines),
+        labels=make_label_tables(pipelines),
+        confusions=make_confusions(pipelines[0]),
+        views=name_views(names),
+        all_labels=sorted({label for article in articles for label in article.views[0]}),
+        focus=names[0],
+        readers=_describe_readers(pipelines),
+        articles=articles,
+    )
+
+
+def _describe_readers(pipelines: Sequence[Pipeline]) -> str:
+    """Which pipelines read the LLM's answers and which did not, as far as it is known."""
+    read, unread = (
+        [pipeline.name for pipeline in pipelines if pipeline.knowledge is known]
+        for known in (True, False)
+    )
+    words = [f"Read by {', '.join(read)}"] if read else []
+    words += [f"not seen by {', '.join(unread)}"] if unread else []
+    said = "; ".join(words)
+    return f"{said[:1].upper()}{said[1:]}." if said else ""

@@ -23,7 +23,7 @@ from ..evaluation.calibration import (
     compute_reliability,
 )
 from ..evaluation.cascade import Point, compute_aurc, trace_risk_coverage
-from ..evaluation.scores import compute_f, count_entities
+from ..evaluation.scores import count_entities
 from .tables import Pipeline, Table
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ class Plot(NamedTuple):
 
 
 def make_plots(pipelines: Sequence[Pipeline]) -> list[Plot]:
-    """Calibration, risk and coverage, and cost, as far as there is data for them.
+    """Calibration, and risk and coverage, as far as there is data for them.
 
     Raises MMCoTError where there is something to draw and matplotlib is not installed.
     """
-    plots = (plot_calibration(pipelines), plot_risk(pipelines), plot_cost(pipelines))
+    plots = (plot_calibration(pipelines), plot_risk(pipelines))
     return [plot for plot in plots if plot is not None]
 
 
@@ -146,31 +146,6 @@ def plot_risk(pipelines: Sequence[Pipeline]) -> Plot | None:
         "the names: the area under the curve."
     )
     return Plot("Risk and coverage", caption, svg, Table("Risk by coverage", columns, lines))
-
-
-def plot_cost(pipelines: Sequence[Pipeline]) -> Plot | None:
-    """Entity F1, or that of relations for pipelines without entities, against words per second.
-    None where fewer than two pipelines have both."""
-    points = []
-    for index, pipeline in enumerate(pipelines):
-        counts = pipeline.relations if pipeline.entities is None else pipeline.entities
-        speed = pipeline.metrics.get("words_per_second")
-        if counts is not None and speed:
-            points.append((index, pipeline.name, speed, 100 * float(compute_f(counts.sum(axis=0)))))
-    if len(points) < 2:
-        return None
-    with open_figure() as (figure, axes):
-        for index, name, speed, f_score in points:
-            color, marker = get_look(index)
-            axes.plot([speed], [f_score], marker, color=color, markersize=9, label=name)
-        axes.margins(0.15, 0.2)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("words per second")
-        axes.set_ylabel("F1")
-        svg = render_svg(figure, "cost", "F1 by speed", [name for _, name, *_ in points])
-    lines = [[name, f"{speed:,.0f}", f"{f_score:.2f}"] for _, name, speed, f_score in points]
-    table = Table("F1 and speed", ["", "words per second", "F1"], lines)
-    return Plot("Speed and quality", "Up and right is better.", svg, table)
 
 
 def get_look(index: int) -> tuple[str, str]:

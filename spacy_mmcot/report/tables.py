@@ -86,21 +86,21 @@ def make_differences(pipelines: Sequence[Pipeline]) -> Table | None:
     first, *others = pipelines
     lines = []
     for other in others:
-        pairs = {"entities": (other.entities, first.entities)}
-        pairs["relations, end to end"] = (other.relations, first.relations)
-        for task, (baseline, student) in pairs.items():
-            if baseline is None or student is None:
+        sides = {"entities": (other.entities, first.entities)}
+        sides["relations, end to end"] = (other.relations, first.relations)
+        for task, (baseline, student) in sides.items():
+            # Of different gold counts where the LLM was asked about some Docs only.
+            if (
+                baseline is None
+                or student is None
+                or not numpy.array_equal(baseline[:, 2], student[:, 2])
+            ):
                 continue
             found = compare_counts([baseline], [student])
-            p = found.p_two_sided
-            lines.append(
-                [
-                    f"{first.name} − {other.name}, {task}",
-                    f"{100 * found.difference:+.2f}",
-                    f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
-                    f"{p:.3f}" if p >= 0.001 else "< 0.001",
-                ]
-            )
+            title = f"{first.name} − {other.name}, {task}"
+            interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
+            p = f"{found.p_two_sided:.3f}" if found.p_two_sided >= 0.001 else "< 0.001"
+            lines.append([title, f"{100 * found.difference:+.2f}", interval, p])
     if not lines:
         return None
     return Table(
@@ -116,29 +116,24 @@ def make_label_tables(pipelines: Sequence[Pipeline]) -> list[Table]:
     """F1 by label, of entities and of relations end to end, and P and R of the first pipeline."""
     entities = {p.name: pair_entities(p.found) for p in pipelines if p.entities is not None}
     relations = {p.name: pair_relations(p.found) for p in pipelines if p.relations is not None}
-    tables = []
-    for title, pairs in (
-        ("Entities by label", entities),
-        ("Relations by label, end to end", relations),
-    ):
-        if pairs:
-            counts = {name: count_labels(found) for name, found in pairs.items()}
-            tables.append(_make_label_table(title, counts))
-    return tables
-
-
-def _make_label_table(title: str, counts: Mapping[str, Mapping[str, Counts]]) -> Table:
-    """counts: by pipeline and label, (3,)."""
-    first, *_ = counts
+    titles = {"Entities by label": entities, "Relations by label, end to end": relations}
     nothing = numpy.zeros(3, dtype="int64")
-    lines = []
-    for label in sorted(set().union(*counts.values())):
-        totals = [by_label.get(label, nothing) for by_label in counts.values()]
-        cells = [_format_prf(total, "f") for total in totals]
-        cells += [_format_prf(totals[0], key) for key in "pr"]
-        lines.append([label, str(totals[0][2]), *cells])
-    heads = [*(f"{name} F1" for name in counts), f"{first} P", f"{first} R"]
-    return Table(title, ["label", "gold", *heads], lines)
+    tables = []
+    for title, pairs in titles.items():
+        counts = {name: count_labels(found) for name, found in pairs.items()}
+        lines = []
+        for label in sorted(set().union(*counts.values())):
+            totals = [by_label.get(label, nothing) for by_label in counts.values()]
+            cells = [_format_prf(total, "f") for total in totals]
+            cells += [_format_prf(totals[0], key) for key in "pr"]
+            lines.append([label, str(totals[0][2]), *cells])
+        if counts:
+            heads = [
+                *(f"{name} F1" for name in counts),
+                *(f"{next(iter(counts))} {k}" for k in "PR"),
+            ]
+            tables.append(Table(title, ["label", "gold", *heads], lines))
+    return tables
 
 
 def make_confusions(pipeline: Pipeline) -> list[Table]:
@@ -147,20 +142,19 @@ def make_confusions(pipeline: Pipeline) -> list[Table]:
         f"Entities, {pipeline.name}": count_confusions(pipeline.found),
         f"Relations on gold mentions, {pipeline.name}": pipeline.metrics.get("rel_confusion"),
     }
-    return [_make_confusion(title, table) for title, table in titles.items() if table]
-
-
-def _make_confusion(title: str, table: Mapping[str, Mapping[str, int]]) -> Table:
-    def order(label: str) -> tuple[bool, str]:
-        return label == NO_RELATION, label
-
-    columns = sorted({label for row in table.values() for label in row}, key=order)
-    lines = [
-        [gold, *(str(table[gold].get(label, "·")) for label in columns)]
-        for gold in sorted(table, key=order)
-    ]
     note = f"{NO_RELATION}: missed, or found where nothing is labelled."
-    return Table(title, ["gold ↓ found →", *columns], lines, note)
+    tables = []
+    for title, counted in titles.items():
+        table: Mapping[str, Mapping[str, int]] = counted or {}
+        found = {label for row in table.values() for label in row}
+        columns, rows = (
+            sorted(labels, key=lambda label: (label == NO_RELATION, label))
+            for labels in (found, table)
+        )
+        lines = [[gold, *(str(table[gold].get(c, "·")) for c in columns)] for gold in rows]
+        if lines:
+            tables.append(Table(title, ["gold ↓ found →", *columns], lines, note))
+    return tables
 
 
 def format_percent(share: float | None) -> str:

@@ -123,7 +123,7 @@ def test_formats_are_told_by_name_and_first_row(
     other.write_text(CONLL, encoding="utf-8")
     result = command("convert", other, "-o", out)
     assert result.exit_code == 1
-    assert "Allowed formats: posts, conll, mnre, prodigy, spacy" in result.output
+    assert "Allowed: posts, conll, mnre, prodigy, spacy" in result.output
     assert command("convert", other, "-o", out, "--format", "conll").exit_code == 0
 
 
@@ -208,15 +208,3 @@ def test_a_broken_row_is_named(command: Command, jsonl: Jsonl, tmp_path: Path) -
     done = command("convert", broken, "-o", tmp_path / "out")
     assert done.exit_code == 1
     assert done.stderr.startswith(f"✘ [E101] {broken}, line 1: text is empty")
-
-
-def test_one_split_alone_as_another(command: Command, jsonl: Jsonl, tmp_path: Path) -> None:
-    """How the labels of unlabelled posts come into a file that only scores read."""
-    rows = [ANNA, {**ANNA, "id": "b", "split": "unlabelled"}, {**ANNA, "id": "c", "split": "dev"}]
-    source, output = jsonl("posts.jsonl", *rows), tmp_path / "out.jsonl"
-    result = command("convert", source, "--only", "unlabelled", "--split", "test", "-o", output)
-    assert result.exit_code == 0, result.output
-    assert [(post.id, post.split) for post in read_posts(output)] == [("b", "test")]
-    assert command("convert", source, "--only", "dev", "-o", output).exit_code == 0
-    assert [(post.id, post.split) for post in read_posts(output)] == [("c", "dev")]
-    assert command("convert", source, "--only", "test", "-o", output).exit_code == 1

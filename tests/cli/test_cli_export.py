@@ -26,14 +26,13 @@ def encoder(bert_source: str, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_export(command: Command, encoder: Path, tmp_path: Path, precision: str) -> None:
     output = tmp_path / "exported"
-    done = command("export", encoder, output, "--precision", precision, "--threads", 1)
+    done = command("export", encoder, output, "--precision", precision)
     assert done.exit_code == 0, done.output
     assert done.output.strip() == f"Exported as {precision}: {output}"
     nlp = spacy.load(output)
     assert nlp.pipe_names == ["transformer"]
     model = nlp.config["components"]["transformer"]["model"]
     assert model["@architectures"] == "spacy_mmcot.OnnxTransformer.v1"
-    assert model["threads"] == 1
     assert len(nlp(tiny.SENTENCES[0])._.trf_data.tensors[0])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy
@@ -14,7 +14,6 @@ from spacy.tokens import Doc, DocBin
 
 from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_tags
 from spacy_mmcot.production.engines import WorkFactory, run_here
-from spacy_mmcot.production.job import Outcome
 from spacy_mmcot.production.tables import Chunk
 from spacy_mmcot.production.teaching import TeachRequest, teach_files
 from spacy_mmcot.types import ID_KEY, KNOWLEDGE_KEY, PROMPT_TARGET_KEY
@@ -152,10 +151,10 @@ def test_a_stopped_job_goes_on(model: Path, toy_data: Path, tmp_path: Path) -> N
     request = TeachRequest([str(model)], [toy_data], tmp_path / "taught.spacy", chunk=2)
     done: list[int] = []
 
-    def engine(load: WorkFactory, chunks: Iterable[Chunk]) -> Iterator[Outcome]:
-        for outcome in run_here(load, chunks):
-            done.append(outcome.number)
-            yield outcome
+    def engine(load: WorkFactory, chunks: Sequence[Chunk]) -> Iterator[int]:
+        for chunk, rows in zip(chunks, run_here(load, chunks), strict=True):
+            done.append(chunk.number)
+            yield rows
             if len(done) == 2:
                 raise KeyboardInterrupt
 

@@ -123,5 +123,5 @@ def test_documents_name_their_post_and_picture(nlp: Language) -> None:
 def test_a_text_that_is_too_long(nlp: Language) -> None:
     small = spacy.blank("en")
     small.max_length = 10
-    with pytest.raises(MMCoTError, match="Post long: the text has 11 characters, more than the 10"):
+    with pytest.raises(MMCoTError, match="Post long: the text has 11 characters, at most 10"):
         make_doc(small, Post(id="long", text="x" * 11))

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from spacy_mmcot.elicitation.batches import BatchPace
 from spacy_mmcot.elicitation.claims import read_spend, read_total_spend
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import Money, Result, elicit
-from spacy_mmcot.elicitation.engine import Ending
+from spacy_mmcot.elicitation.engine import Ending, Pace
 from spacy_mmcot.elicitation.prices import Prices
 from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
@@ -22,7 +21,7 @@ from spacy_mmcot.types import Post
 from tests.llm_server import LLMServer
 
 KEY = "sk-very-secret-0815"
-PACE = BatchPace(size=10, poll=0.05)
+PACE = Pace(batch_size=10, batch_poll=0.05)
 
 
 def settings(server: LLMServer) -> OpenAISettings:
@@ -35,9 +34,9 @@ def source(server: LLMServer) -> OpenAISource:
 
 def run(server: LLMServer, posts: list[Post], store: AnswerStore, **options: Any) -> Result:
     settings = options.pop("settings", QuestionSettings.of("noun", "style"))
-    pace = options.pop("batches", PACE)
+    pace = options.pop("pace", PACE)
     asked = source(server)
-    return elicit(posts, store, asked, settings=settings, batches=pace, **options)
+    return elicit(posts, store, asked, settings=settings, pace=pace, **options)
 
 
 def left_over(store: AnswerStore) -> list[int]:
@@ -102,7 +101,9 @@ def test_a_kill_at_any_step_loses_nothing_and_buys_nothing_twice(
 import os
 from pathlib import Path
 from spacy_mmcot.elicitation.batches import BatchApi
-from spacy_mmcot.elicitation.batches import BatchPace, BatchRunner
+from spacy_mmcot.elicitation.batches import BatchRunner
+from spacy_mmcot.elicitation.engine import Pace
+from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.store import AnswerStore
@@ -122,7 +123,7 @@ settings = OpenAISettings("gpt-4o-mini", base_url={llm_server.url!r}, api_key="s
 source = OpenAISource(settings, "openai-batch")
 with AnswerStore(Path({str(path)!r})) as store:
     asked = QuestionSettings.of("noun", "style")
-    elicit(posts, store, source, asked, batches=BatchPace(10, 8, 0.05))
+    elicit(posts, store, source, asked, pace=Pace(batch_size=10, batch_poll=0.05))
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
     with AnswerStore(path) as store:
@@ -162,8 +163,8 @@ def test_a_run_that_ends_leaves_its_batches_to_the_next(
     llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     llm_server.configure(batch_seconds=0.8)
-    hasty = BatchPace(size=10, poll=0.05, run_timeout=0.4)
-    assert run(llm_server, posts, store, batches=hasty).ending is Ending.TIME
+    hasty = Pace(batch_size=10, batch_poll=0.05, run_timeout=0.4)
+    assert run(llm_server, posts, store, pace=hasty).ending is Ending.TIME
     # Single questions leave alone what waits in batches.
     single = OpenAISource(settings(llm_server))
     report = elicit(posts, store, single, settings=QuestionSettings.of("noun", "style")).report

@@ -44,8 +44,7 @@ def labelled(text: str, *mentions: tuple[str, str], lives: bool = False, **field
 
 
 def read(text: str, scheme: Scheme = BOTH, **answer: Any) -> tuple[Conclusion, list[str]]:
-    dropped: list[str] = []
-    return read_conclusion(answer, Post(id="1", text=text), scheme, dropped), dropped
+    return read_conclusion(answer, Post(id="1", text=text), scheme)
 
 
 def entity(mention: str, label: str, sure: Any = "high") -> dict[str, Any]:
@@ -109,7 +108,7 @@ def test_given_pairs_are_decided_each() -> None:
             {"head": "Rome", "label": "None", "tail": "Ada", "sure": "low", "or": "lives_in"},
         ]
     }
-    found = read_conclusion(answer, post, BOTH, [])
+    found, _ = read_conclusion(answer, post, BOTH)
     assert found.entities is None
     assert [(r.head_start, r.label, r.or_label) for r in found.relations or ()] == [
         (0, "lives_in", None),
@@ -131,7 +130,7 @@ def test_sureness_has_three_levels(sure: Any, level: str) -> None:
 @pytest.mark.parametrize("answer", [[], {}, {"reasoning": "none"}, {"entities": "none"}])
 def test_answers_of_another_form_are_refused(answer: Any) -> None:
     with pytest.raises(AnswerRejected):
-        read_conclusion(answer, Post(id="1", text="Ada"), BOTH, [])
+        read_conclusion(answer, Post(id="1", text="Ada"), BOTH)
 
 
 def test_examples_cover_every_label_and_never_show_a_post_its_own() -> None:
@@ -162,7 +161,7 @@ def test_more_labels_than_examples_is_an_error() -> None:
 def test_an_example_reads_back_as_its_own_labels() -> None:
     post = labelled("Ada lives in Rome", ("Ada", "PER"), ("Rome", "LOC"), lives=True)
     answer = json.loads(example_answer(post, BOTH, pairs=False))
-    found = read_conclusion(answer, post, BOTH, [])
+    found, _ = read_conclusion(answer, post, BOTH)
     assert [(e.start, e.label) for e in found.entities or ()] == [(0, "PER"), (13, "LOC")]
     assert [(r.head_start, r.label, r.tail_start) for r in found.relations or ()] == [
         (0, "lives_in", 13)

@@ -209,6 +209,7 @@ from pathlib import Path
 from spacy_mmcot.elicitation import questions as module
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
+from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import Post
 post = Post.model_validate_json({posts[0].model_dump_json()!r})

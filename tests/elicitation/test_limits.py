@@ -9,13 +9,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from spacy_mmcot.elicitation.engine import (
-    Breaker,
-    EndpointDown,
-    Rates,
-    seconds_before_retry,
-)
+from spacy_mmcot.elicitation.engine import Breaker, make_limiter, seconds_before_retry
 from spacy_mmcot.elicitation.replies import Unavailable
+from spacy_mmcot.errors import MMCoTError
 
 T = TypeVar("T")
 
@@ -59,24 +55,12 @@ def test_retry_after_is_never_undercut() -> None:
     assert min(waits) >= 7.0 and max(waits) < 9.0
 
 
-def test_token_rates_count_tokens() -> None:
+def test_rates_are_kept_but_for_a_burst() -> None:
     async def wait() -> float:
-        rates = Rates(tokens=6000)
-        # A burst of five seconds' worth, 500 tokens, then 100 a second.
-        for _ in range(7):
-            await rates.acquire(100)
-        await rates.acquire(10**9)
-        return now()
-
-    assert run(wait()) == pytest.approx(7.0, abs=0.1)
-
-
-def test_request_rates_count_requests() -> None:
-    async def wait() -> float:
-        rates = Rates(requests=600)
+        limiter = make_limiter(600)
         # A burst of ten, then ten a second.
         for _ in range(25):
-            await rates.acquire(10**9)
+            await limiter.acquire()
         return now()
 
     assert run(wait()) == pytest.approx(1.5, abs=0.1)
@@ -84,7 +68,7 @@ def test_request_rates_count_requests() -> None:
 
 def test_the_breaker_opens_pauses_and_closes() -> None:
     async def wait() -> None:
-        breaker = Breaker(patience=60)
+        breaker = Breaker("URL", patience=60)
         fault = Unavailable("HTTP 503")
         for _ in range(7):
             breaker.note_failure(fault)
@@ -106,7 +90,7 @@ def test_the_breaker_opens_pauses_and_closes() -> None:
 
 def test_a_busy_server_is_not_down() -> None:
     async def wait() -> None:
-        breaker = Breaker(patience=0.0)
+        breaker = Breaker("URL", patience=0.0)
         for _ in range(50):
             breaker.note_failure(Unavailable("HTTP 429", down=False))
         await breaker.wait()
@@ -117,12 +101,12 @@ def test_a_busy_server_is_not_down() -> None:
 @pytest.mark.parametrize(("answered", "longest"), [(True, 100.0), (False, 15.0)])
 def test_patience_has_an_end(answered: bool, longest: float) -> None:
     async def wait() -> float:
-        breaker = Breaker(patience=100.0)
+        breaker = Breaker("URL", patience=100.0)
         if answered:
             breaker.note_success()
         for _ in range(10):
             breaker.note_failure(Unavailable("connection refused"))
-        with pytest.raises(EndpointDown, match="connection refused"):
+        with pytest.raises(MMCoTError, match=r"E312.*connection refused"):
             while True:
                 await breaker.wait()
                 breaker.note_failure(Unavailable("connection refused"))

@@ -10,7 +10,7 @@ import pytest
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import Money, PlannedDimension, elicit, plan, sum_plan
 from spacy_mmcot.elicitation.prices import Price, Prices, estimate
-from spacy_mmcot.elicitation.prompts import KINDS, QuestionSettings, render
+from spacy_mmcot.elicitation.prompts import KINDS, QuestionSettings
 from spacy_mmcot.elicitation.replies import Usage
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
@@ -23,8 +23,6 @@ def test_prices_are_a_million_tokens_each() -> None:
     usage = Usage(input=1_000_000, cached=250_000, output=500_000)
     assert price.cost(usage) == pytest.approx(0.75 * 2 + 0.25 * 0.5 + 0.5 * 8)
     assert price.cost(usage, batch=True) == pytest.approx(0.75 * 1 + 0.25 * 0.5 + 0.5 * 4)
-    own = Price(input=2.0, output=8.0, batch_input=0.1, batch_cached=0.05, batch_output=0.2)
-    assert own.cost(usage, batch=True) == pytest.approx(0.75 * 0.1 + 0.25 * 0.05 + 0.5 * 0.2)
     assert Price(input=2.0, output=8.0).cost(usage) == pytest.approx(2 + 4)
 
 
@@ -67,7 +65,6 @@ def test_published_prices_and_who_sees() -> None:
     mini, gemini = prices.find("gpt-4o-mini"), prices.find("gemini-2.5-flash")
     assert mini and gemini and not gemini.vision
     assert (mini.input, mini.cached, mini.output) == (0.15, 0.075, 0.6)
-    assert (mini.batch_input, mini.batch_output) == (0.075, 0.3)
     assert mini.vision and mini.picture == 2833
     assert prices.all_see(["gpt-4o", "gpt-4o-mini"])
     assert not prices.all_see(["gpt-4o", "gemini-2.5-flash"]) and not prices.all_see(["strange"])
@@ -81,7 +78,7 @@ def test_a_budget_needs_the_price_of_each_model() -> None:
 
 
 def test_an_estimate_is_near_the_truth_for_plain_english(posts: list[Post]) -> None:
-    prompt = render(posts[0], "sentence")
+    prompt = QuestionSettings().render(posts[0], "sentence")
     assert prompt is not None
     words = sum(len(m["content"].split()) for m in prompt.messages)
     usage = estimate(prompt, None)

@@ -13,9 +13,7 @@ from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.prompts import (
     LONGEST_SIDE,
     QuestionSettings,
-    data_url,
     find_picture,
-    render,
 )
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import DIMENSIONS, Dimension, Post
@@ -27,6 +25,9 @@ def folder(tmp_path: Path) -> Path:
     PIL.Image.new("RGB", (1600, 800), (200, 30, 30)).save(tmp_path / "wide.png")
     PIL.Image.new("RGBA", (40, 60)).save(tmp_path / "small.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"no picture")
+    whole = io.BytesIO()
+    PIL.Image.effect_noise((400, 400), 60).save(whole, "JPEG")
+    (tmp_path / "cut.jpg").write_bytes(whole.getvalue()[:2000])
     return tmp_path
 
 
@@ -39,12 +40,12 @@ def decoded(url: str) -> PIL.Image.Image:
 def test_large_pictures_are_scaled_down_and_small_ones_left(folder: Path) -> None:
     wide, small = find_picture("wide.png", folder), find_picture("small.png", folder)
     assert wide and small
-    assert decoded(data_url(wide)).size == (LONGEST_SIDE, LONGEST_SIDE // 2)
-    assert decoded(data_url(small)).size == (40, 60)
+    assert decoded(wide.url).size == (LONGEST_SIDE, LONGEST_SIDE // 2)
+    assert decoded(small.url).size == (40, 60)
 
 
 def test_only_readable_files_are_pictures(folder: Path) -> None:
-    for image in (None, "", "none.png", "broken.png", "https://example.org/a.png", "\0"):
+    for image in (None, "", "none.png", "broken.png", "cut.jpg", "https://example.org/a.png", "\0"):
         assert find_picture(image, folder) is None
 
 
@@ -85,9 +86,10 @@ def test_a_model_that_sees_gets_the_picture_and_others_the_caption(
 
 def test_without_a_picture_and_a_caption_a_dimension_does_not_apply(folder: Path) -> None:
     seen = Post(id="a", text="Oslo calls", image="small.png")
-    applies = {d for d in DIMENSIONS if render(seen, d, pictures=folder)}
+    applies = {d for d in DIMENSIONS if QuestionSettings(pictures=folder).render(seen, d)}
     assert applies == {"noun", "sentence", "multimodality", "style", "image"}
-    assert {d for d in DIMENSIONS if render(seen, d)} == {"noun", "sentence", "style"}
+    blind = {d for d in DIMENSIONS if QuestionSettings().render(seen, d)}
+    assert blind == {"noun", "sentence", "style"}
 
 
 def test_the_demo_pictures_can_all_be_sent(demo: Path) -> None:
@@ -95,4 +97,4 @@ def test_the_demo_pictures_can_all_be_sent(demo: Path) -> None:
     assert paths
     for path in paths:
         picture = find_picture(path.name, path.parent)
-        assert picture and len(data_url(picture)) < 200_000
+        assert picture and len(picture.url) < 200_000

@@ -138,9 +138,8 @@ def test_a_recorded_answer_that_breaks_its_promise_is_rejected(
 
 def test_recorded_source_can_be_asked_directly(demo: Path) -> None:
     source = RecordedSource(demo / "answers.jsonl")
-    from spacy_mmcot.elicitation.prompts import render
 
-    prompt = render(demo_posts(demo)[0], "noun")
+    prompt = QuestionSettings().render(demo_posts(demo)[0], "noun")
     assert prompt is not None
     raw = asyncio.run(source.ask(prompt))
     assert raw is not None and json.loads(raw.text)[0]["mention"] == "Anfield"

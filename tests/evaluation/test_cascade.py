@@ -9,13 +9,10 @@ import numpy
 import pytest
 
 from spacy_mmcot.evaluation.cascade import (
+    CascadeSettings,
     Confidences,
+    choose_point,
     compute_aurc,
-    compute_best_aurc,
-    find_best,
-    find_target,
-    find_threshold,
-    find_within_budget,
     trace_risk_coverage,
 )
 from spacy_mmcot.evaluation.scores import compute_f, count_entities
@@ -104,14 +101,14 @@ def test_area_against_all_orders_of_equal_confidence() -> None:
         counts = numpy.array([WRONG if bad else RIGHT for bad in wrong])
         expected = by_all_orders(confidence.tolist(), wrong.tolist())
         assert compute_aurc(confidence, counts) == pytest.approx(expected)
-        assert compute_best_aurc(counts) <= expected + 1e-9
+        assert compute_aurc(-wrong.astype(float), counts) <= expected + 1e-9
 
 
 def test_area_of_a_confidence_that_says_something() -> None:
     confidence, counts, _ = random_case()
     error_rate = trace_risk_coverage(confidence, counts)[0].error_rate
     assert error_rate is not None
-    assert compute_best_aurc(counts) < compute_aurc(confidence, counts) < error_rate
+    assert compute_aurc(confidence, counts) < error_rate
     assert compute_aurc(numpy.full(300, 0.5), counts) == pytest.approx(error_rate)
     assert compute_aurc(-confidence, counts) > error_rate
 
@@ -120,24 +117,25 @@ def test_choosing() -> None:
     confidence, counts, llm = random_case()
     points = trace_risk_coverage(confidence, counts, llm)
     for share in (0.0, 0.333, 0.5, 1.0):
-        chosen = find_within_budget(points, share)
-        assert chosen.sent <= share
+        chosen = choose_point(points, confidence, CascadeSettings(budget_share=share))
+        assert chosen is not None and chosen.sent <= share
         assert not [p for p in points if chosen.sent < p.sent <= share]
     target = ((points[0].cascade_f or 0) + (points[-1].cascade_f or 0)) / 2
-    chosen_or_none = find_target(points, target)
+    chosen_or_none = choose_point(points, confidence, CascadeSettings(target_f=target))
     assert chosen_or_none is not None and 0 < chosen_or_none.sent < 1
     assert (chosen_or_none.cascade_f or 0) >= target
     assert all((p.cascade_f or 0) < target for p in points if p.sent < chosen_or_none.sent)
-    assert find_target(points, 1.1) is None
-    assert find_best(points).cascade_f == max(p.cascade_f or 0 for p in points)
+    assert choose_point(points, confidence, CascadeSettings(llm_f=target)) == chosen_or_none
+    assert choose_point(points, confidence, CascadeSettings(target_f=1.1)) is None
+    assert choose_point(points, confidence, CascadeSettings()) is None
 
 
 def test_any_threshold() -> None:
     confidence, counts, llm = random_case()
     points = trace_risk_coverage(confidence, counts, llm)
     for threshold in (0.0, 0.3, 0.3333, 0.77, 1.0):
-        point = find_threshold(points, confidence, threshold)
-        assert point.threshold == threshold
+        point = choose_point(points, confidence, CascadeSettings(threshold=threshold))
+        assert point is not None and point.threshold == threshold
         assert point.sent == pytest.approx((confidence < threshold).mean())
         same = next(p for p in points if p.sent == point.sent)
         assert (point.f, point.cascade_f) == (same.f, same.cascade_f)

@@ -9,17 +9,13 @@ import spacy
 import toy
 from spacy.language import Language
 from spacy.tokens import Doc, Span
+from spacy.training import Example
 
 from spacy_mmcot import evaluate
 from spacy_mmcot.corpus.extensions import register
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.evaluation.evaluate import needs_gold_entities
-from spacy_mmcot.evaluation.predictions import (
-    FoundEntity,
-    SpanRelation,
-    make_prediction,
-    read_predictions,
-)
+from spacy_mmcot.evaluation.predictions import predict_example, read_predictions
 from spacy_mmcot.evaluation.scores import count_entities, count_relations
 from spacy_mmcot.types import Relation
 
@@ -43,27 +39,23 @@ def test_metrics_of_a_perfect_pipeline(nlp: Language) -> None:
     assert metrics["docs"] == len(docs)
     assert metrics["pictures"] == "none" and metrics["docs_with_picture"] == 0
     assert metrics["model_mb"] > 0 and metrics["words_per_second"] > 0
-    assert [key for key in metrics if key.startswith(("rel", "seen"))] == []
+    assert [key for key in metrics if key.startswith("rel")] == []
 
 
 def test_docs_stay_as_they_are_and_may_have_another_vocab(nlp: Language, tmp_path: Path) -> None:
     docs = label_docs(spacy.blank("en"))
     before = [doc.to_bytes() for doc in docs]
     path = tmp_path / "found.jsonl"
-    metrics = evaluate(nlp, iter(docs), seen=docs[1:2], predictions=path)
+    metrics = evaluate(nlp, iter(docs), predictions=path)
     assert metrics["ents_f"] == 1.0
     assert [doc.to_bytes() for doc in docs] == before
     assert [doc.text for doc in read_predictions(path)] == toy.texts()
-    n_seen = sum(e.text in {x.text for x in docs[1].ents} for doc in docs for e in doc.ents)
-    assert metrics["seen_n"] == n_seen and metrics["seen_f"] == 1.0
 
 
 def test_what_cannot_be_scored(nlp: Language) -> None:
     bare = [nlp.make_doc(text) for text in toy.texts()]
     with pytest.raises(MMCoTError, match=r"\[E705\] the docs"):
         evaluate(nlp, bare)
-    with pytest.raises(MMCoTError, match=r"\[E709\] seen"):
-        evaluate(nlp, label_docs(nlp), seen=bare)
 
 
 @pytest.mark.parametrize(
@@ -85,23 +77,21 @@ def test_who_needs_gold_entities(pipes: list[str], needed: bool) -> None:
     assert needs_gold_entities(blank) is needed
 
 
-def test_a_prediction_without_a_pipeline() -> None:
-    """As from an LLM's conclusions: what nobody annotated does not count."""
-    doc = spacy.blank("en").make_doc("Anna sings in Oslo with Bo")
-    doc.set_ents(
-        [Span(doc, 0, 1, label="PER"), Span(doc, 3, 4, label="LOC")],
-        outside=[doc[1:3]],
+def test_what_nobody_annotated_does_not_count() -> None:
+    """In the gold Doc nobody looked at Bo; in the predicted one Oslo has another label."""
+    nlp = spacy.blank("en")
+    gold, predicted = (nlp.make_doc("Anna sings in Oslo with Bo") for _ in range(2))
+    gold.set_ents(
+        [Span(gold, 0, 1, label="PER"), Span(gold, 3, 4, label="LOC")],
+        outside=[gold[1:3]],
         default="missing",
     )
-    doc._.mmcot_rel = [Relation(doc.ents[0], doc.ents[1], "at", 1.0)]
-    anna, oslo, bo = ((e.start_char, e.end_char) for e in (doc[0:1], doc[3:4], doc[5:6]))
-    found = [
-        FoundEntity(start=start, end=end, label=label, score=0.5)
-        for (start, end), label in ((anna, "PER"), (oslo, "ORG"), (bo, "PER"))
-    ]
-    at = SpanRelation(head=anna, tail=oslo, label="at", score=0.5)
-    record = make_prediction(doc, 3, entities=found, relations=[at], confidence=0.25)
-    assert (record.id, record.confidence) == ("3", 0.25)
-    assert [(e.start, e.end) for e in record.entities] == [anna, oslo]
+    gold._.mmcot_rel = [Relation(gold.ents[0], gold.ents[1], "at", 1.0)]
+    labels = {0: "PER", 3: "ORG", 5: "PER"}
+    predicted.set_ents([Span(predicted, i, i + 1, label) for i, label in labels.items()])
+    predicted._.mmcot_rel = [Relation(predicted.ents[0], predicted.ents[1], "at", 0.5)]
+    record = predict_example(Example(predicted, gold), 3)
+    assert record.id == "3"
+    assert [(e.start, e.end) for e in record.entities] == [(0, 4), (14, 18)]
     assert count_entities([record]).tolist() == [[1, 2, 2]]
     assert count_relations([record]).tolist() == [[0, 1, 1]]

@@ -104,6 +104,17 @@ def test_temperature_is_saved(too_sure: Language) -> None:
         assert toy.scores(loaded(text)) == toy.scores(too_sure(text))
 
 
+def test_docs_with_a_label_that_the_component_lacks_do_not_count(too_sure: Language) -> None:
+    component = too_sure.get_pipe("mmcot_ner")
+    component.cfg["temperature"] = 1.0
+    data = held_out(too_sure)
+    expected = fit_temperature(component, data)
+    component.cfg["temperature"] = 1.0
+    doc = too_sure.make_doc(toy.texts()[0])
+    unknown = Example.from_dict(doc, {"entities": ["U-UNSEEN"] * len(doc)})
+    assert fit_temperature(component, [*data, unknown]) == pytest.approx(expected)
+
+
 def test_unlabelled_data_cannot_calibrate(too_sure: Language) -> None:
     component = too_sure.get_pipe("mmcot_ner")
     component.cfg["temperature"] = 1.0

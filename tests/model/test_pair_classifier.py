@@ -15,13 +15,13 @@ from torch import Tensor
 
 from spacy_mmcot.model import pair_classifier
 from spacy_mmcot.model.bridge import torch_shim
+from spacy_mmcot.model.knowledge import find_in_segment
 from spacy_mmcot.model.pair_classifier import (
     DocPairs,
     PairClassifier,
     PairHead,
     PairIndex,
     PairView,
-    make_knowledge_pairs,
     set_schema,
 )
 from spacy_mmcot.types import KNOWLEDGE_KEY
@@ -347,7 +347,7 @@ def located(words: list[str], mentions: list[tuple[int, int]], sentence: str | N
     if sentence is not None:
         doc.user_data[KNOWLEDGE_KEY] = {"sentence": sentence}
     entry = DocPairs(doc, [(*mention, "X") for mention in mentions], PAIRS)
-    found = make_knowledge_pairs(entry)
+    found = DocPairs(*find_in_segment(entry.doc, entry.mentions), entry.pairs)
     assert found.pairs is PAIRS
     assert [label for _, _, label in found.mentions] == ["X"] * len(mentions)
     return [found.doc[start:end].text for start, end, _ in found.mentions]
@@ -373,7 +373,7 @@ def test_the_last_place_counts() -> None:
     words = ["Bo", "in", "Oslo"]
     doc = Doc(spacy.blank("en").vocab, words=words)
     doc.user_data[KNOWLEDGE_KEY] = {"sentence": "Oslo rains, so Bo left Oslo"}
-    found = make_knowledge_pairs(DocPairs(doc, [(0, 1, "X"), (2, 3, "X")], PAIRS))
+    found = DocPairs(*find_in_segment(doc, [(0, 1, "X"), (2, 3, "X")]), PAIRS)
     assert found.mentions == [(4, 5, "X"), (6, 7, "X")]
 
 

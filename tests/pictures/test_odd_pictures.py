@@ -39,7 +39,7 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
     os.chmod(image, 0)
     if os.access(image, os.R_OK):
         pytest.skip("this user may read every file")
-    with pytest.raises(BadPicture, match="permission denied"):
+    with pytest.raises(BadPicture, match="Permission denied"):
         read_picture(image, PicturePolicy())
 
 

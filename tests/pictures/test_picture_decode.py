@@ -3,8 +3,6 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -181,32 +179,6 @@ def test_a_registered_plugin_reads_heic(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "RGB (64, 32)\n", done.stderr
-
-
-@pytest.fixture
-def lenient_pillow() -> Iterator[None]:
-    PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True
-    yield
-    PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False
-
-
-def test_pillow_s_switch_for_truncated_pictures_changes_nothing(lenient_pillow: None) -> None:
-    whole = encoded(noise(), "JPEG")
-    barrier = threading.Barrier(4)
-
-    def outcome(i: int) -> bool:
-        barrier.wait()
-        for _ in range(20):
-            if i % 2:
-                decode_picture(whole, POLICY, 1_000)
-            else:
-                with pytest.raises(BadPicture, match="truncated"):
-                    decode_picture(whole[: len(whole) // 2], POLICY, 1_000)
-        return True
-
-    with ThreadPoolExecutor(4) as threads:
-        assert all(threads.map(outcome, range(4)))
-    assert PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
 def test_pictures_decode_alike_in_threads() -> None:

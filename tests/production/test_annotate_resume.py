@@ -102,7 +102,7 @@ def test_a_file_of_someone_else_is_not_replaced(annotate: Command, tmp_path: Pat
 
 def test_two_processes_do_not_work_on_one_output(annotate: Command, tmp_path: Path) -> None:
     source, output = write_jsonl(tmp_path / "in.jsonl", rows(2)), tmp_path / "out.jsonl"
-    with open_job(Layout(output, ".jsonl"), {}):
+    with open_job(Layout(output, "jsonl"), {}):
         assert "[E746]" in annotate(source, "-o", output).stderr
     assert annotate(source, "-o", output).exit_code == 0
     assert not (tmp_path / ".out.jsonl.lock").exists()

@@ -11,7 +11,7 @@ import pytest
 from report_docs import ANNA, OSLO, TEXT, doc_of, predicted
 
 from spacy_mmcot.report.browser import Item
-from spacy_mmcot.report.page import render_page
+from spacy_mmcot.report.build import render_page
 from spacy_mmcot.report.tables import Pipeline
 
 BROWSER = next(

@@ -81,6 +81,30 @@ def test_the_page_shows_what_evaluate_measures(
     assert "Read by both; not seen by half." in shown
 
 
+def test_the_llm_stands_beside_the_pipelines(pipelines: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its conclusion on the last of two docs: Anna right, Oslo wrong and not sure of."""
+    data = save_docs(tmp_path / "data.spacy", [None, None])
+    docs = list(DocBin().from_disk(data).get_docs(spacy.blank("en").vocab))
+    anna = {"mention": "Anna", "start": 0, "label": "PER", "sure": "high"}
+    oslo = {"mention": "Oslo", "start": 14, "label": "PER", "sure": "low"}
+    conclusion = {"reasoning": "Singers are persons.", "entities": [anna, oslo]}
+    docs[1]._.mmcot_knowledge = {**KNOWLEDGE, "conclusion": conclusion}
+    DocBin(docs=docs, store_user_data=True).to_disk(data)
+    page = tmp_path / "page.html"
+    done = run("report", page, "--data", data, "--pipeline", f"both={pipelines[1]}")
+    assert done.exit_code == 0, done.output
+    read = Page(page.read_text("utf-8"))
+    assert "LLM50.0050.0050.00" in read.shown
+    # Its score is of one doc, the pipeline's of two.
+    assert "both − LLM" not in read.shown
+    asked, other = read.articles
+    if "Singers are persons." not in asked:
+        asked, other = other, asked
+    assert "LLM" not in other
+    assert "1 wrong, 1 missed" in asked
+    assert "Oslo: PER (low)" in asked
+
+
 def test_predictions_stand_for_the_run_that_wrote_them(
     pipelines: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -151,6 +175,7 @@ def test_a_pipeline_that_sees_shows_where(
         (["--predictions", "a="], "E726", "'a='"),
         (["--pipeline", "a=x", "--pipeline", "a=y"], "E726", "'a=y'"),
         (["--pipeline", "a=x", "--predictions", "a=y"], "E726", "'a=y'"),
+        (["--pipeline", "LLM=x"], "E726", "'LLM=x'"),
         (["--pipeline", "a=x", "--with-knowledge", "b"], "E728", "Allowed: a."),
     ],
 )
