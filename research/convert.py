@@ -60,7 +60,7 @@ def convert(
         bool,
         typer.Option(
             "--all-concluded",
-            help="Also take rows that --labelled does not name but --conclusions has, as unlabelled.",
+            help="Also take, as unlabelled, rows that --conclusions alone names.",
         ),
     ] = False,
     rewritings: Annotated[
@@ -85,8 +85,7 @@ def convert(
     """
     from spacy_mmcot.corpus.formats import make_image_relative, read_corpus
     from spacy_mmcot.corpus.mnre import join_rows
-    from spacy_mmcot.corpus.posts import write_posts, write_records
-    from spacy_mmcot.corpus.rows import Findings
+    from spacy_mmcot.corpus.posts import Findings, write_posts, write_records
 
     from .selection import (
         label_fraction,

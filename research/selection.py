@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
-from spacy_mmcot.corpus.rows import Row
+from spacy_mmcot.corpus.posts import Row
 from spacy_mmcot.errors import Errors, MMCoTError, UsageError
 from spacy_mmcot.types import Split
 

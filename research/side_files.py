@@ -22,8 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from spacy_mmcot.corpus.posts import iter_records, parse_line
-from spacy_mmcot.corpus.rows import Findings, Row
+from spacy_mmcot.corpus.posts import Findings, Row, iter_records, parse_line
 from spacy_mmcot.errors import Errors, MMCoTError, explain, located
 from spacy_mmcot.files import iter_lines
 from spacy_mmcot.types import (

@@ -30,7 +30,7 @@ def label_softly(
     """`spacy-mmcot teach`: writes the files' Docs with the mean of the teachers' distributions and,
     for a prompt_length above 0, prompt targets of the first teacher's encoder."""
     from spacy_mmcot import read_docs, teach, write_docs
-    from spacy_mmcot.distillation.prompt_targets import KnowledgeEncoder, set_prompt_targets
+    from spacy_mmcot.distillation.teach import KnowledgeEncoder, set_prompt_targets
     from spacy_mmcot.production.pipelines import load_pipeline
 
     first = load_pipeline(teachers[0])

@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    # For type checkers and editors: the same names as in the table below.
     from .corpus.docbin import read_docs as read_docs
     from .corpus.docbin import write_docs as write_docs
     from .corpus.docs import attach as attach

@@ -53,8 +53,7 @@ def augment(
     """
     from ..corpus.augment import augment as make
     from ..corpus.formats import make_image_relative, read_rows
-    from ..corpus.posts import write_posts, write_records
-    from ..corpus.rows import Findings
+    from ..corpus.posts import Findings, write_posts, write_records
 
     findings = Findings(skip_invalid)
     names = {choice.value for choice in dimension} if dimension else {"style", "entity"}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
     from ..corpus.docs import Tokenizer
-    from ..corpus.rows import Findings, Row
+    from ..corpus.posts import Findings, Row
 
 FormatName = Literal["auto", "posts", "conll", "mnre", "prodigy", "spacy"]
 
@@ -74,8 +74,7 @@ def convert(
     """
     from ..corpus.formats import make_image_relative, read_corpus
     from ..corpus.mnre import join_rows
-    from ..corpus.posts import write_posts, write_records
-    from ..corpus.rows import Findings
+    from ..corpus.posts import Findings, write_posts, write_records
 
     findings = Findings(skip_invalid)
     rows = read_corpus(

@@ -18,11 +18,10 @@ from ..errors import MMCoTError, UsageError
 from . import answers
 from .annotate import annotate
 from .augment import augment
-from .calibrate import calibrate
 from .compare import cascade, compare
 from .convert import convert
 from .elicit import elicit, plan
-from .evaluate import evaluate
+from .evaluate import calibrate, evaluate
 from .export import export
 from .report import report
 from .scheme import scheme

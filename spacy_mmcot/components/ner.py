@@ -15,8 +15,7 @@ from spacy.training import Example, validate_get_examples
 from thinc.api import Model, torch2xp, xp2torch
 
 from ..corpus.extensions import register
-from ..distillation.losses import Losses, tag_losses
-from ..distillation.soft_labels import get_soft_labels, get_soft_tags, list_tags
+from ..distillation.soft_labels import Losses, get_soft_labels, get_soft_tags, list_tags, tag_losses
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states
 from ..model.crf import (

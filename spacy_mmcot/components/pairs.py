@@ -1,19 +1,83 @@
-"""Pairs of mentions: which of them `mmcot_rel` scores, and where they are in another Doc of the
-same text. Docs of one text may differ in their tokens, so mentions are matched by characters."""
+"""Pairs of mentions: which of them `mmcot_rel` scores, which labels their types allow, and what
+they learn from gold and from soft relations.
+
+Docs of one text may differ in their tokens, so mentions are matched by characters.
+"""
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy
 from numpy.typing import NDArray
 from spacy.tokens import Doc
 
-from ..corpus.extensions import get_pairs
+from ..corpus.extensions import get_pairs, get_relations
 from ..distillation.soft_labels import SoftRelations
-from ..errors import Errors, MMCoTError
+from ..errors import Errors, MMCoTError, Warnings
 from ..model.pair_classifier import DocPairs
+from ..types import RELATIONS_KEY
+
+# Head type -> tail type -> relation labels.
+Legal = Mapping[str, Mapping[str, Sequence[str]]]
+# Of each (head type, tail type, label), how many relations there are.
+TypeCounts = Counter[tuple[str, str, str]]
+
+_MAX_NAMED = 5  # kinds of relations in a warning
+
+
+def count_types(docs: Iterable[Doc]) -> TypeCounts:
+    """Count the Docs' relations by the types of their mentions and their label."""
+    return Counter(
+        (head.label_, tail.label_, label)
+        for doc in docs
+        for head, tail, label, _ in get_relations(doc)
+    )
+
+
+def learn_legal(counts: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, list[str]]]:
+    """The map that allows the labels which these relations have, and no other."""
+    legal: dict[str, dict[str, list[str]]] = {}
+    for head, tail, label in sorted(set(counts)):
+        legal.setdefault(head, {}).setdefault(tail, []).append(label)
+    return legal
+
+
+def warn_of_illegal(counts: TypeCounts, legal: Legal, component: str) -> None:
+    """Warn where the map rules out relations that are gold."""
+    illegal: TypeCounts = Counter()
+    for (head, tail, label), count in counts.items():
+        if label not in legal.get(head, {}).get(tail, ()):
+            illegal[head, tail, label] = count
+    if illegal:
+        named = illegal.most_common(_MAX_NAMED)
+        kinds = ", ".join(f"{label} from {head} to {tail}" for (head, tail, label), _ in named)
+        if len(illegal) > len(named):
+            kinds += f" and {len(illegal) - len(named)} more"
+        numbers = {"count": illegal.total(), "total": counts.total()}
+        message = Warnings.W600.format(component=component, places=kinds, **numbers)
+        warnings.warn(message, stacklevel=2)
+
+
+def mask_legal(entry: DocPairs, legal: Legal | None, labels: Sequence[str]) -> NDArray[numpy.bool_]:
+    """bool (pairs, 1 + labels): which labels each pair may have. The first, no relation, is always
+    allowed; without a map all are."""
+    allowed = numpy.ones((len(entry.pairs), 1 + len(labels)), dtype=bool)
+    if legal is not None:
+        types = [mention[2] for mention in entry.mentions]
+        rows = {
+            (head, tail): [label in legal.get(head, {}).get(tail, ()) for label in labels]
+            for head in set(types)
+            for tail in set(types)
+        }
+        for i, (head, tail) in enumerate(entry.pairs.tolist()):
+            allowed[i, 1:] = rows[types[head], types[tail]]
+    return allowed
+
 
 # (start token, end token, label), end exclusive
 MentionSpan = tuple[int, int, str]
@@ -115,3 +179,91 @@ def _to_tokens(doc: Doc, start: int, end: int, label: str) -> MentionSpan:
     if span is None:
         raise MMCoTError(Errors.E612.format(start=start, end=end, text=doc.text[:60]))
     return span.start, span.end, label
+
+
+UNJUDGED = -1
+
+
+class Target(NamedTuple):
+    """What the pairs of a Doc are to learn.
+
+    allowed: bool (pairs, 1 + labels), the labels that a pair may have.
+    gold: int (pairs,), the label's index, 0 for no relation, UNJUDGED where nobody judged the pair.
+    soft: (pairs, 1 + labels), soft labels; has_soft: bool (pairs,), where there are any.
+    """
+
+    entry: DocPairs
+    allowed: NDArray[numpy.bool_]
+    gold: NDArray[numpy.int64]
+    soft: NDArray[numpy.float32]
+    has_soft: NDArray[numpy.bool_]
+
+    def select(self, chosen: NDArray[numpy.bool_]) -> Target:
+        """The target of some of the pairs; chosen: bool (pairs,)."""
+        entry = self.entry._replace(pairs=self.entry.pairs[chosen])
+        _, allowed, gold, soft, has_soft = self
+        return Target(entry, allowed[chosen], gold[chosen], soft[chosen], has_soft[chosen])
+
+
+def match_gold(
+    entry: DocPairs, reference: Doc, labels: Sequence[str], component: str
+) -> NDArray[numpy.int64]:
+    """The gold labels of the entry's pairs, int (pairs,), as `Target.gold`. Both Docs have the same
+    text; mentions are matched by their characters.
+
+    A pair was judged as `get_judged_pairs` says. A predicted mention that is not in gold has no
+    gold relation, so its pairs count as judged.
+
+    Raises MMCoTError for a relation whose label is not among `labels`.
+    """
+    gold = numpy.full(len(entry.pairs), UNJUDGED, dtype="int64")
+    if RELATIONS_KEY not in reference.user_data:
+        return gold
+    index = {label: i + 1 for i, label in enumerate(labels)}
+    related: dict[tuple[int, ...], int] = {}
+    for head, tail, label, _ in get_relations(reference):
+        if label not in index:
+            raise MMCoTError(
+                Errors.E603.format(component=component, label=label, labels=list(labels))
+            )
+        related[head.start_char, head.end_char, tail.start_char, tail.end_char] = index[label]
+    pairs = get_pairs(reference)
+    judged = {(h.start_char, h.end_char, t.start_char, t.end_char) for h, t in pairs or ()}
+    gold_mentions = {(ent.start_char, ent.end_char) for ent in reference.ents}
+    for i, pair in enumerate(get_pair_offsets(entry)):
+        between_gold = pair[:2] in gold_mentions and pair[2:] in gold_mentions
+        if pairs is None or pair in judged or not between_gold:
+            gold[i] = related.get(pair, 0)
+    return gold
+
+
+def match_soft(
+    entry: DocPairs, soft: SoftRelations | None, n_labels: int
+) -> tuple[NDArray[numpy.float32], NDArray[numpy.bool_]]:
+    """The soft labels of the entry's pairs, (pairs, 1 + labels), and where there are any, bool
+    (pairs,)."""
+    probabilities = numpy.zeros((len(entry.pairs), 1 + n_labels), dtype="float32")
+    has_soft = numpy.zeros(len(entry.pairs), dtype=bool)
+    if soft is not None:
+        rows = soft.index_rows()
+        for i, pair in enumerate(get_pair_offsets(entry)):
+            if pair in rows:
+                probabilities[i] = soft.probabilities[rows[pair]]
+                has_soft[i] = True
+    return probabilities, has_soft
+
+
+def sample_negatives(batch: Sequence[Target], ratio: float | None) -> list[Target]:
+    """The targets without pairs that teach nothing, and with at most `ratio` times as many pairs
+    without a relation, drawn at random, as with one (at least one counts); None keeps them all."""
+    gold = numpy.concatenate([target.gold for target in batch])
+    negative = numpy.flatnonzero(gold == 0)
+    n_kept = len(negative) if ratio is None else round(ratio * max(1, int((gold > 0).sum())))
+    if len(negative) > n_kept:
+        gold[numpy.random.permutation(negative)[n_kept:]] = UNJUDGED
+    ends = numpy.cumsum([len(target.gold) for target in batch])
+    parts = numpy.split(gold, ends[:-1])
+    return [
+        target._replace(gold=part).select((part != UNJUDGED) | target.has_soft)
+        for target, part in zip(batch, parts, strict=True)
+    ]

@@ -16,22 +16,28 @@ from thinc.api import Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 
 from ..corpus.extensions import get_relations, register
-from ..distillation.losses import Losses, pair_losses
-from ..distillation.soft_labels import SoftRelations, get_soft_relations
+from ..distillation.soft_labels import Losses, SoftRelations, get_soft_relations, pair_losses
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states, split_by_counts
 from ..model.pair_classifier import DocPairs, set_schema
 from ..types import NO_RELATION, Relation
 from .base import DEFAULT_TOK2VEC, DistilledPipe
-from .pair_targets import UNJUDGED, Target, match_gold, match_soft, sample_negatives
 from .pairs import (
+    UNJUDGED,
+    Target,
+    count_types,
     find_candidates,
     get_mention_offsets,
     get_soft_pairs,
+    learn_legal,
+    mask_legal,
+    match_gold,
+    match_soft,
     move_pairs,
+    sample_negatives,
     to_characters,
+    warn_of_illegal,
 )
-from .relation_schema import count_types, learn_legal, mask_legal, warn_of_illegal
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 

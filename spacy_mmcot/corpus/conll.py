@@ -14,8 +14,7 @@ from pathlib import Path
 from ..errors import MMCoTError, located
 from ..files import decode_line, iter_lines
 from ..types import Entity, Post
-from .posts import validate_row
-from .rows import CURE, Findings, Row, guess_split, make_unique_id
+from .posts import CURE, Findings, Row, guess_split, make_unique_id, validate_row
 
 # Headline of the tokens whose spaces `replace_spaces` replaces.
 SPACED = "tokens with a space inside, written with a no-break space (U+00A0)"

@@ -15,7 +15,7 @@ from ..files import check_exists, read_bytes, replace_file
 from ..pictures.read import get_image
 from ..types import ID_KEY, KNOWLEDGE, KNOWLEDGE_KEY, RELATIONS_KEY, Answers, Post
 from .extensions import get_pairs, get_relations
-from .rows import Findings, Row, guess_split, make_unique_id
+from .posts import Findings, Row, guess_split, make_unique_id
 
 SUFFIX = ".spacy"
 

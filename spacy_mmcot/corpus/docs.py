@@ -29,7 +29,7 @@ from ..types import (
     is_null,
 )
 from .extensions import register, set_pairs, set_relations
-from .rows import Findings
+from .posts import Findings
 
 Tokenizer = Literal["spacy", "whitespace"]
 Record = Post | Mapping[str, Any] | tuple[str, Any] | list[Any]

@@ -13,7 +13,7 @@ from ..files import iter_lines
 from ..pictures.read import is_address
 from ..types import Post, Split
 from . import conll, docbin, mnre, posts, prodigy
-from .rows import Findings, Row
+from .posts import Findings, Row
 
 Format = Literal["posts", "conll", "mnre", "prodigy", "spacy"]
 FORMATS: tuple[Format, ...] = get_args(Format)

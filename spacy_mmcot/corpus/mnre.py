@@ -24,8 +24,7 @@ from ..errors import MMCoTError, located
 from ..files import decode_line, iter_lines
 from ..types import NO_RELATION, Answers, Conclusion, Entity, NounItem, Post, PostRelation, Text
 from .conll import SPACED, replace_spaces
-from .posts import validate_row
-from .rows import CURE, Findings, Row, guess_split, make_unique_id
+from .posts import CURE, Findings, Row, guess_split, make_unique_id, validate_row
 
 # A relation's label tells what types its ends have ("/per/org/member_of"), so an end's own label
 # must not repeat it.

@@ -10,8 +10,7 @@ from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from ..errors import MMCoTError, located
 from ..types import Post
-from .posts import iter_records, validate_row
-from .rows import CURE, Findings, Row, guess_split, make_unique_id
+from .posts import CURE, Findings, Row, guess_split, iter_records, make_unique_id, validate_row
 
 
 # Prodigy's rows hold hashes, view names and whatever else a recipe adds, which pydantic ignores.

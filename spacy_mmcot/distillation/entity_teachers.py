@@ -1,5 +1,6 @@
 """Any pipeline that finds entities, or a GLiNER model, as a teacher. A table maps its labels to the
-user's."""
+user's.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Claims and spend in a store: runs that share it do not pay for the same answer, all of them
-together keep to one budget, and the ledger says what was spent by run, model and dimension."""
+together keep to one budget, and the ledger says what was spent by run, model and dimension.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The source `openai`: any endpoint that speaks chat completions, local servers included, with a
-key that no message, log or store shows."""
+key that no message, log or store shows.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +25,7 @@ import openai
 from ..errors import Errors, MMCoTError
 from ..types import Dimension
 from .prompts import Prompt
-from .replies import (
-    AnswerRejected,
-    Fault,
-    Reply,
-    RequestRefused,
-    Unavailable,
-    fault_of,
-    read_reply,
-)
+from .replies import AnswerRejected, Fault, Reply, RequestRefused, Unavailable, fault_of, read_reply
 
 _POOLS = 64
 # Seconds. Requests as a whole have a time limit of their own.

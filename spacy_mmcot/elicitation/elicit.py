@@ -1,5 +1,6 @@
 """Elicitation as a whole: the `elicit` block of a project.yml, the plan of what a run will ask and
-cost, and the run itself."""
+cost, and the run itself.
+"""
 
 from __future__ import annotations
 

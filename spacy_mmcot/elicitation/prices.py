@@ -1,5 +1,6 @@
 """What tokens cost, by model, from the user's table or else from the genai-prices package; and how
-many tokens a question and its answer take, before anybody counted them."""
+many tokens a question and its answer take, before anybody counted them.
+"""
 
 from __future__ import annotations
 

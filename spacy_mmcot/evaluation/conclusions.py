@@ -13,7 +13,7 @@ from spacy.util import filter_spans
 
 from ..corpus.docbin import make_post
 from ..corpus.extensions import copy_tokens, set_relations
-from ..corpus.rows import Findings
+from ..corpus.posts import Findings
 from ..elicitation.conclusion import locate_conclusion
 from ..errors import Errors, MMCoTError
 from ..files import replace_file
@@ -31,8 +31,7 @@ from ..types import (
 )
 from .evaluate import score_found_entities
 from .predictions import Pair, Predicted, list_judged_pairs, predict_example, write_predictions
-from .scorers import score_relations
-from .scores import Mention, get_mentions, pair_overlapping, score_items
+from .scores import Mention, get_mentions, pair_overlapping, score_items, score_relations
 
 
 class Concluded(NamedTuple):

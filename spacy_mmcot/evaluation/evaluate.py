@@ -22,8 +22,7 @@ from .calibration import (
     compute_reliability,
 )
 from .predictions import Predicted, collect_predictions, write_predictions
-from .scorers import score_entities, score_seqeval
-from .scores import count_confusions
+from .scores import count_confusions, score_entities, score_seqeval
 
 
 def evaluate(

@@ -19,15 +19,7 @@ from ..corpus.extensions import get_judged_pairs
 from ..corpus.posts import write_records
 from ..errors import Errors, MMCoTError, explain, located
 from ..files import iter_lines
-from ..types import (
-    CONFIDENCE_KEY,
-    ID_KEY,
-    RELATIONS_KEY,
-    Entity,
-    Record,
-    Text,
-    check_entities,
-)
+from ..types import CONFIDENCE_KEY, ID_KEY, RELATIONS_KEY, Entity, Record, Text, check_entities
 
 Offset = Annotated[StrictInt, Field(ge=0)]
 Probability = Annotated[StrictFloat, Field(ge=0.0, le=1.0)]

@@ -2,8 +2,6 @@
 matrix products for thinc's layers.
 """
 
-# No postponed annotations here: spaCy reads those of architectures at run time.
-
 import functools
 import itertools
 from collections.abc import Callable, Sequence
@@ -34,6 +32,8 @@ from ..errors import Errors, MMCoTError
 from .bridge import Settings, TorchShim, prepare_module, torch_shim
 from .sources import load_pretrained, load_tokenizer, save_tokenizer
 from .wordpieces import WordPieceTokenizer
+
+# No postponed annotations here: spaCy reads those of architectures at run time.
 
 
 class PieceVectors(nn.Module):

@@ -1,7 +1,5 @@
 """PromptedEncoder as a thinc model, and the architectures that are made of it."""
 
-# No postponed annotations here: spaCy reads those of architectures at run time.
-
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -38,6 +36,8 @@ from .wordpieces import (
     make_windows,
     pad_rows,
 )
+
+# No postponed annotations here: spaCy reads those of architectures at run time.
 
 
 def PromptedTransformer(

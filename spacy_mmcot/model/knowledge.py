@@ -1,5 +1,6 @@
 """What an LLM said about a Doc, as a teacher's input: tags on the tokens and a second text segment
-for its encoder, a Doc of its own for the pair classifier."""
+for its encoder, a Doc of its own for the pair classifier.
+"""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@ of mentions, as a thinc model over a batch of Docs and the pairs to score in eac
 reads what an LLM said about the Doc.
 """
 
-# No postponed annotations here: spaCy reads those of architectures at run time.
-
 import functools
 import itertools
 from collections.abc import Callable, Sequence
@@ -20,6 +18,8 @@ from torch import Tensor, nn
 
 from .bridge import Settings, TorchShim, prepare_module, split_by_counts, torch_shim
 from .knowledge import TAG_ROWS, find_in_segment, tag_pairs
+
+# No postponed annotations here: spaCy reads those of architectures at run time.
 
 
 class DocPairs(NamedTuple):

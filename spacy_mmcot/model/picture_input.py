@@ -25,13 +25,7 @@ from torch import Tensor
 
 from ..errors import Errors, MMCoTError, Warnings
 from ..pictures.decode import decode_picture
-from ..pictures.read import (
-    BadPicture,
-    PicturePolicy,
-    get_image,
-    hash_picture,
-    read_picture,
-)
+from ..pictures.read import BadPicture, PicturePolicy, get_image, hash_picture, read_picture
 from ..types import ID_KEY
 
 Array = NDArray[Any]

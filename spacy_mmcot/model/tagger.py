@@ -2,8 +2,6 @@
 Docs.
 """
 
-# No postponed annotations here: spaCy reads those of architectures at run time.
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,6 +14,8 @@ from torch import Tensor, nn
 
 from .bridge import Settings, TorchShim, prepare_module, split_by_counts, torch_shim
 from .crf import ILLEGAL, find_legal_steps
+
+# No postponed annotations here: spaCy reads those of architectures at run time.
 
 
 class TagHead(nn.Module):

@@ -1,7 +1,5 @@
 """Vision models: what turns the pictures of Docs into patch features for visual prompts."""
 
-# No postponed annotations here: spaCy reads those of architectures at run time.
-
 import functools
 import itertools
 from collections.abc import Callable, Sequence
@@ -32,6 +30,9 @@ from .picture_input import (
     report_bad_picture,
 )
 from .sources import remove_layer_dropout, resolve_source
+
+# No postponed annotations here: spaCy reads those of architectures at run time.
+
 
 # Pictures that go through a vision model at once: bounds memory whatever the batch of Docs.
 _CHUNK = 32

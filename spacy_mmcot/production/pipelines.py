@@ -1,5 +1,6 @@
 """Trained pipelines: loading one, its digest, and what keeps a long-running process small.
-Nothing happens at import."""
+Nothing happens at import.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Encoders whose layers run on ONNX Runtime, in place of the torch ones that were exported."""
 
-# No postponed annotations here: spaCy reads those of architectures at run time.
-
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
@@ -18,6 +16,9 @@ from ..errors import Errors, MMCoTError
 from ..model.bridge import TorchShim
 from ..model.encoder import PromptedEncoder
 from ..model.encoder_bridge import build_module
+
+# No postponed annotations here: spaCy reads those of architectures at run time.
+
 
 # A part of a batch is one window, or several of at most MAX_PART pieces in all, padded, of which
 # the shortest has at least MIN_FILL of the longest's length.

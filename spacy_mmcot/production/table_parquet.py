@@ -1,5 +1,6 @@
 """Parquet, read and written by pyarrow. Columns keep their types; those from formats without types
-get the nearest one."""
+get the nearest one.
+"""
 
 from __future__ import annotations
 

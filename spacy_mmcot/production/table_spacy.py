@@ -1,5 +1,6 @@
 """`.spacy` files (DocBin). A file is in memory as a whole while it is read or joined, so a large
-corpus should be a folder of files."""
+corpus should be a folder of files.
+"""
 
 from __future__ import annotations
 

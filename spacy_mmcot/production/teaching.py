@@ -1,5 +1,6 @@
 """The job of the command `teach`: soft labels for the Docs of files, a chunk at a time, so that a
-job that was stopped goes on and several workers can share it."""
+job that was stopped goes on and several workers can share it.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +24,7 @@ from ..distillation.conclusions import (
     set_labels_from_conclusions,
 )
 from ..distillation.entity_teachers import GLINER_PREFIX, EntityTeacher, GlinerTeacher
-from ..distillation.prompt_targets import KnowledgeEncoder, get_encoder_source, set_prompt_targets
-from ..distillation.teach import teach
+from ..distillation.teach import KnowledgeEncoder, get_encoder_source, set_prompt_targets, teach
 from ..errors import Errors, MMCoTError
 from ..model.knowledge import get_concluded_entities, get_concluded_relations
 from ..scheme import read_scheme

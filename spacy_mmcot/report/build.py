@@ -1,5 +1,6 @@
 """The report of pipelines on a corpus, one HTML page that needs no network: run the pipelines, or
-read their predictions, and render the page."""
+read their predictions, and render the page.
+"""
 
 from __future__ import annotations
 

@@ -13,8 +13,7 @@ import spacy
 import toy_rel
 from spacy.tokens import Doc, Span
 
-from spacy_mmcot.components.pairs import find_candidates
-from spacy_mmcot.components.relation_schema import count_types, learn_legal, mask_legal
+from spacy_mmcot.components.pairs import count_types, find_candidates, learn_legal, mask_legal
 from spacy_mmcot.corpus.extensions import set_pairs
 from spacy_mmcot.model.pair_classifier import DocPairs
 

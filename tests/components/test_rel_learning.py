@@ -17,7 +17,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import Adam
 
-from spacy_mmcot.components.pair_targets import Target
+from spacy_mmcot.components.pairs import Target
 from spacy_mmcot.corpus.extensions import copy_tokens, set_pairs
 from spacy_mmcot.distillation.soft_labels import SoftRelations, set_soft_relations
 from spacy_mmcot.errors import MMCoTError

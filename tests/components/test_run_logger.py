@@ -14,7 +14,7 @@ from spacy.tokens import DocBin
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import train
 
-from spacy_mmcot.components.run_logger import make_run_logger, note_cost
+from spacy_mmcot.components.base import make_run_logger, note_cost
 
 
 def info(step: int) -> dict:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from spacy_mmcot.corpus.conll import read_rows
-from spacy_mmcot.corpus.rows import Findings
+from spacy_mmcot.corpus.posts import Findings
 from spacy_mmcot.errors import MMCoTError
 
 GOOD = b"IMGID:1\nAnna\tB-PER\nBerg\tI-PER\nin\tO\nOslo\tB-LOC\n"

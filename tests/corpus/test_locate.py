@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from spacy_mmcot.corpus.augment import Substitution
-from spacy_mmcot.corpus.locate import NotLocated, find_surface, locate_mentions
+from spacy_mmcot.corpus.augment import NotLocated, Substitution, find_surface, locate_mentions
 
 
 def test_occurrences_are_whole_words() -> None:

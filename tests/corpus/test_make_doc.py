@@ -8,7 +8,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from spacy_mmcot.corpus.docs import collect_knowledge, make_doc
-from spacy_mmcot.corpus.rows import Findings
+from spacy_mmcot.corpus.posts import Findings
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import ID_KEY, Answers, Entity, NounItem, Post, PostRelation
 

@@ -10,7 +10,7 @@ import pytest
 
 from spacy_mmcot.corpus.formats import guess_format
 from spacy_mmcot.corpus.mnre import MAX_LINE, join_rows, read_rows
-from spacy_mmcot.corpus.rows import Findings, Row
+from spacy_mmcot.corpus.posts import Findings, Row
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Answers, NounItem, Post
 

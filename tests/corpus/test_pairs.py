@@ -14,9 +14,8 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy_mmcot.corpus.docbin import read_docs, write_docs
 from spacy_mmcot.corpus.docs import make_doc
 from spacy_mmcot.corpus.extensions import copy_tokens, get_pairs, set_pairs
-from spacy_mmcot.corpus.posts import read_posts
+from spacy_mmcot.corpus.posts import Findings, read_posts
 from spacy_mmcot.corpus.reader import Corpus
-from spacy_mmcot.corpus.rows import Findings
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import PAIRS_KEY, RELATIONS_KEY, Entity, Post, PostRelation
 

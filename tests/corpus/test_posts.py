@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spacy_mmcot.corpus.posts import iter_posts, read_posts, write_posts
-from spacy_mmcot.corpus.rows import Findings
+from spacy_mmcot.corpus.posts import Findings, iter_posts, read_posts, write_posts
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Entity, Post, PostRelation
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from spacy_mmcot.corpus.posts import Findings
 from spacy_mmcot.corpus.prodigy import read_rows
-from spacy_mmcot.corpus.rows import Findings
 from spacy_mmcot.errors import MMCoTError
 
 ANNA = {"start": 0, "end": 4, "label": "PER", "token_start": 0, "token_end": 0}

@@ -14,9 +14,8 @@ from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 
 from spacy_mmcot.corpus.extensions import set_pairs
-from spacy_mmcot.distillation.prompt_targets import KnowledgeEncoder, set_prompt_targets
 from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_relations, get_soft_tags
-from spacy_mmcot.distillation.teach import teach
+from spacy_mmcot.distillation.teach import KnowledgeEncoder, set_prompt_targets, teach
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.pictures.read import get_image
 from spacy_mmcot.types import (

@@ -12,8 +12,13 @@ from spacy.training import Example
 
 from spacy_mmcot.corpus.extensions import register, set_pairs
 from spacy_mmcot.evaluation.predictions import collect_predictions
-from spacy_mmcot.evaluation.scorers import score_entities, score_relations
-from spacy_mmcot.evaluation.scores import compute_prf, count_entities, count_relations
+from spacy_mmcot.evaluation.scores import (
+    compute_prf,
+    count_entities,
+    count_relations,
+    score_entities,
+    score_relations,
+)
 from spacy_mmcot.types import ID_KEY, Relation
 
 NLP = spacy.blank("en")

@@ -13,7 +13,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from spacy_mmcot.corpus.extensions import register, set_pairs
-from spacy_mmcot.evaluation.scorers import score_relations
+from spacy_mmcot.evaluation.scores import score_relations
 from spacy_mmcot.types import Relation
 
 register()

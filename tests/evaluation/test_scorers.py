@@ -12,7 +12,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_mmcot.evaluation.scorers import score_entities, score_seqeval
+from spacy_mmcot.evaluation.scores import score_entities, score_seqeval
 
 LABELS = ("LOC", "ORG", "PER")
 

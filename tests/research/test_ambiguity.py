@@ -10,7 +10,7 @@ from spacy.training import Example
 
 from research.ambiguity import find_ambiguous_surfaces, score_ambiguous
 from spacy_mmcot.evaluation.predictions import collect_predictions
-from spacy_mmcot.evaluation.scorers import score_entities
+from spacy_mmcot.evaluation.scores import score_entities
 
 
 def labelled(nlp: Language, text: str, *entities: tuple[int, int, str]) -> Doc:
