@@ -321,14 +321,8 @@ class Errors(metaclass=Catalogue):
     )
     E781 = "{path} is both pipeline and output. Give another folder for the output."
 
-    E800 = (
-        "{path} and {first} are not about the same docs: {differences}. Write both again with "
-        "`evaluate --predictions` on the same data."
-    )
-    E801 = (
-        "The doc {id!r} has a different {part} in {path} than in {first}. Write both again with "
-        "`evaluate --predictions` on the same data."
-    )
+    E800 = "{path} and {first} are not about the same docs: {differences}. Write both again."
+    E801 = "The doc {id!r} has a different {part} in {path} than in {first}. Write both again."
     E802 = (
         "{path}: there is nothing to compare: no doc is labelled with entities that all pipelines "
         "predict, or with relations that all predict. Give predictions on labelled data."
@@ -364,10 +358,8 @@ class Warnings(metaclass=Catalogue):
 
 def located(path: object, line: int, problem: str, expected: str, cure: str = "") -> MMCoTError:
     """An error about one line of a file. `line` counts from 1."""
-    message = Errors.E101.format(
-        path=path, line=line, problem=problem, expected=expected, cure=cure
-    )
-    return MMCoTError(message.rstrip())
+    fields = {"problem": problem, "expected": expected, "cure": cure}
+    return MMCoTError(Errors.E101.format(path=path, line=line, **fields).rstrip())
 
 
 def explain(error: ValidationError) -> tuple[str, str]:
