@@ -244,8 +244,8 @@ class Errors(metaclass=Catalogue):
         "the pipeline was not trained on, such as the dev set."
     )
     E610 = (
-        '{component}: legal is {legal!r}. Allowed: null, "learned", or {{head type: {{tail type: '
-        "[labels]}}}}."
+        '{component}: legal is {legal!r}. Allowed: null, "learned", the path of a scheme.yml, or '
+        "{{head type: {{tail type: [labels]}}}}."
     )
     E611 = (
         "{component} has no labels. Train it on docs with relations, pass labels to initialize, "
