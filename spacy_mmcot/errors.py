@@ -76,10 +76,6 @@ class Errors(metaclass=Catalogue):
     E215 = (
         "spacy_mmcot.Corpus.v1: pictures is {received!r}. Allowed: {allowed}. Correct the config."
     )
-    E216 = (
-        "{path}: all pictures are the same, so they cannot be shuffled. Give more data, or read it "
-        'with pictures = "real".'
-    )
 
     E300 = "{path}: not an answers store ({reason}). Give one by elicit, or a new path."
     E301 = (

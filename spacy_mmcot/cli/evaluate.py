@@ -48,8 +48,7 @@ def evaluate(
         bool, typer.Option(help="Give the docs' knowledge to the pipeline (for teachers)")
     ] = False,
     pictures: Annotated[
-        Pictures,
-        typer.Option(help="The docs' pictures given to the pipeline; shuffled: another doc's"),
+        Pictures, typer.Option(help="Whether the docs' pictures are given to the pipeline")
     ] = "none",
     predictions: Annotated[
         Path | None,
@@ -62,7 +61,7 @@ def evaluate(
     """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, with
     calibration; relations on gold mentions and end to end; each per
     label. A pipeline that finds relations but no entities is given the gold ones. Pictures are not
-    used unless --pictures is set; shuffled or black ones show what real ones contribute.
+    used unless --pictures is real.
 
     With --answers the LLM is scored instead, on the docs that it has a conclusion on: what it is
     sure of (high) and what it is not (medium, low) also apart. Docs that were shown to it as

@@ -35,7 +35,7 @@ def evaluate(
         They stay as they are. A pipeline that finds relations but no entities is given the gold
         entities.
     knowledge: whether the copies have the Docs' knowledge (for teachers).
-    pictures: which pictures the copies have: "none", "real", "shuffled" (another Doc's) or "black".
+    pictures: "real": the copies have the Docs' pictures; "none": they have none.
     predictions: file to write the predictions to, one JSON line per Doc.
     source: what messages call the Docs.
 
@@ -57,7 +57,6 @@ def evaluate(
             knowledge=knowledge,
             gold_entities=needs_gold_entities(nlp),
             pictures=pictures,
-            source=source,
         )
     )
     n_pictures = sum(get_image(eg.predicted) is not None for eg in examples)
