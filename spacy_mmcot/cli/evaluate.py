@@ -160,7 +160,7 @@ def _make_sureness(title: str, metrics: Mapping[str, Any], prefix: str) -> Table
         rows[label] = [scores.get(label, {"n": 0}) for scores in by_label]
     table = Table("", "sure", "P", "R", "not sure", "P", "R", title=title)
     for label, scores in rows.items():
-        cells = [(f"{100 * s[key]:.2f}" if s["n"] else "" for key in "pr") for s in scores]
+        cells = [[f"{100 * s[key]:.2f}" if s["n"] else "" for key in "pr"] for s in scores]
         table.add_row(escape(label), str(scores[0]["n"]), *cells[0], str(scores[1]["n"]), *cells[1])
     return table
 

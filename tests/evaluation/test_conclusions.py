@@ -121,7 +121,8 @@ def test_nothing_to_compare(docs: list[Doc]) -> None:
 def test_the_command_reads_recorded_answers_and_writes_all_files(
     command: Callable[..., Result], docs: list[Doc], tmp_path: Path
 ) -> None:
-    said = [answers("a", [("Oslo", "LOC", "high")]), answers("x", [])]
+    entities = [("Ada Berg", "PER", "low"), ("Oslo", "LOC", "high")]
+    said = [answers("a", entities), answers("x", [])]
     lines = "".join(each.model_dump_json(exclude_none=True) + "\n" for each in said)
     (tmp_path / "said.jsonl").write_text(lines, "utf-8")
     write_docs(tmp_path / "data.spacy", docs)
@@ -131,10 +132,16 @@ def test_the_command_reads_recorded_answers_and_writes_all_files(
     done = command(*given, *(part for option in options for part in option))
     assert done.exit_code == 0, done.output
     assert "3 docs, 1 with a conclusion" in done.output
-    assert "by the LLM's sureness" in done.output
+    (row,) = (
+        line
+        for line in done.output.partition("by the LLM's sureness")[2].splitlines()
+        if line.startswith("│ all")
+    )
+    cells = [cell.strip() for cell in row.split("│")[2:8]]
+    assert cells == ["1", "0.00", "0.00", "1", "100.00", "33.33"]
     assert json.loads(files[0].read_text("utf-8"))["ents_sure_n"] == 1
     assert [doc.id for doc in read_predictions(files[1])] == ["a"]
-    assert len(files[2].read_text("utf-8").splitlines()) == 3
+    assert len(files[2].read_text("utf-8").splitlines()) == 2
 
 
 @pytest.mark.parametrize(
