@@ -17,9 +17,7 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..types import DIMENSIONS, Post, Task
 
 if TYPE_CHECKING:
-    from ..elicitation.client import OpenAISource
     from ..elicitation.elicit import ElicitConfig, Result
-    from ..elicitation.prices import Prices
     from ..elicitation.prompts import QuestionSettings
     from ..elicitation.store import AnswerStore
 
@@ -36,11 +34,9 @@ DimensionChoice = Enum(  # type: ignore[misc]
 )
 ConfigOption = Annotated[
     Path | None,
-    typer.Option(
-        help="A project.yml whose vars.elicit says which dimensions, variants and models."
-    ),
+    typer.Option(help="A project.yml whose vars.elicit says which dimensions and variants."),
 ]
-ModelOption = Annotated[str, typer.Option(help="Model, where the config names no other.")]
+ModelOption = Annotated[str, typer.Option(help="The LLM to ask.")]
 TaskOption = Annotated[Task, typer.Option(help="Which prompts to use.")]
 DimensionOption = Annotated[
     list[DimensionChoice] | None,
@@ -87,10 +83,6 @@ def choose_dimensions(config: Path | None, dimension: list[DimensionChoice] | No
 
     found = ElicitConfig() if config is None else read_config(config)
     return found.only({choice.value for choice in dimension}) if dimension else found
-
-
-def show_pictures(source: OpenAISource, prices: Prices, chosen: ElicitConfig) -> bool:
-    return prices.all_see(map(source.model_for, chosen.dimensions))
 
 
 def make_questions(
@@ -174,29 +166,29 @@ def plan(
     """Requests, tokens and cost per dimension, before anything is asked."""
     from ..elicitation.client import OpenAISettings, OpenAISource
     from ..elicitation.elicit import plan as make_plan
-    from ..elicitation.elicit import sum_plan
     from ..elicitation.prices import Prices
     from ..elicitation.store import AnswerStore
 
     chosen, known, rows = choose_dimensions(config, dimension), Prices(prices), PostsFile(posts)
     # Nothing is sent, so any key and address will do.
     url, key = "https://localhost/v1", "plan"
-    source = OpenAISource(OpenAISettings(model, chosen.models(), url, key, temperature=temperature))
-    shown = show_pictures(source, known, chosen) if vision is None else vision
+    source = OpenAISource(OpenAISettings(model, url, key, temperature=temperature))
+    shown = known.has_vision(model) if vision is None else vision
     named = bool(config or dimension)
     questions = make_questions(chosen, task, rows, scheme, templates, shown=shown, named=named)
     there = store if store is not None and store.exists() else None
     with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
         planned = make_plan(rows, source, known, questions, answers)
-    total = sum_plan(planned.values())
     counts = ("requests", "there", "n/a", "input", "cached", "output", "cost", "batch")
     table = [(name, *astuple(row)) for name, row in planned.items()]
-    print_table(("dimension", "model", *counts), table, ("all", *astuple(total)), names=2)
+    columns = list(zip(*map(astuple, planned.values()), strict=True))
+    total = [None if None in column else sum(column) for column in columns]
+    print_table(("dimension", *counts), table, ("all", *total))
     print("Input tokens are estimated from the length of the texts; cached ones are among them.")
     if there and "conclusion" in planned and planned["conclusion"].requests:
         print("Conclusions are asked anew where the scheme or the examples have changed.")
-    if total.cost is None:
-        print("Some models have no price: name a table with --prices.")
+    if None in total:
+        print("The model has no price: name a table with --prices.")
 
 
 def elicit(
@@ -260,7 +252,6 @@ def elicit(
     missing answers, 4 budget reached, 130 Ctrl-C.
     """
     from ..elicitation.client import OpenAISettings, OpenAISource
-    from ..elicitation.elicit import Money
     from ..elicitation.elicit import elicit as ask
     from ..elicitation.engine import Ending, Pace
     from ..elicitation.prices import Prices
@@ -270,22 +261,19 @@ def elicit(
         with AnswerStore(store, read_only=True) as opened:
             _list_failures(opened)
         return
-    chosen, money = choose_dimensions(config, dimension), Money(Prices(prices), budget)
+    chosen, known = choose_dimensions(config, dimension), Prices(prices)
     if source == "recorded":
         if recorded is None:
             raise UsageError(Errors.E730)
         answerer: OpenAISource | RecordedSource = RecordedSource(recorded)
         shown = False
     else:
-        settings = OpenAISettings(
-            *(model, chosen.models(), base_url, None, insecure, temperature, timeout)
-        )
+        settings = OpenAISettings(model, base_url, None, insecure, temperature, timeout)
         try:
             answerer = OpenAISource(settings, source)
-            money.check_prices(map(answerer.model_for, chosen.dimensions))
         except MMCoTError as error:
             raise UsageError(str(error)) from None
-        shown = show_pictures(answerer, money.prices, chosen) if vision is None else vision
+        shown = known.has_vision(model) if vision is None else vision
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
     rows, named = PostsFile(posts), bool(config or dimension)
     questions = make_questions(chosen, task, rows, scheme, templates, shown=shown, named=named)
@@ -295,7 +283,11 @@ def elicit(
         try:
             with _show_progress(total, answerer.paid) as show:
                 result = ask(
-                    rows, opened, answerer, questions, pace=pace, money=money, on_progress=show
+                    *(rows, opened, answerer, questions),
+                    pace=pace,
+                    prices=known,
+                    budget=budget,
+                    on_progress=show,
                 )
         except KeyboardInterrupt:
             _stop(store)

@@ -160,10 +160,11 @@ def read_spend(store: AnswerStore) -> list[Spend]:
     return [Spend(*row) for row in rows]
 
 
-def read_mean_output(store: AnswerStore) -> dict[tuple[str, str], float]:
-    """Output tokens a request by model and dimension, as far as the store has seen any."""
+def read_mean_output(store: AnswerStore, model: str) -> dict[str, float]:
+    """A model's output tokens a request by dimension, as far as the store has seen any."""
     rows = store.fetch(
-        "SELECT model, dimension, 1.0 * sum(output_tokens) / sum(requests) FROM ledger "
-        "WHERE unconfirmed = 0 GROUP BY model, dimension"
+        "SELECT dimension, 1.0 * sum(output_tokens) / sum(requests) AS mean FROM ledger "
+        "WHERE unconfirmed = 0 AND model = ? GROUP BY dimension HAVING mean > 0",
+        model,
     )
-    return {(model, dimension): mean for model, dimension, mean in rows if mean}
+    return dict(rows)

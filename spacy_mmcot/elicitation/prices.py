@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +70,9 @@ class Prices:
         price = self.find(model)
         return 0.0 if price is None else price.cost(usage, batch)
 
-    def all_see(self, models: Iterable[str]) -> bool:
-        """Whether all models see pictures. They are shown to all or to none, so that answers
-        compare."""
-        found = [self.find(model) for model in models]
-        return all(price is not None and price.vision for price in found)
+    def has_vision(self, model: str) -> bool:
+        price = self.find(model)
+        return price is not None and price.vision
 
 
 def _read_table(path: Path) -> dict[str, Price]:

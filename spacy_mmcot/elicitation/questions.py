@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Protocol
 
 from ..types import Dimension, Post
@@ -58,8 +58,7 @@ class Report:
         self.captions_only = max(self.captions_only, other.captions_only)
 
     def total(self) -> Counts:
-        every = self.counts.values()
-        return Counts(**{f.name: sum(getattr(c, f.name) for c in every) for f in fields(Counts)})
+        return Counts(*map(sum, zip(*map(astuple, self.counts.values()), strict=True)))
 
     def share_of_failures(self, paid: bool) -> float:
         """Rejected answers, and missing ones of a `paid` source, among all that this run asked."""
@@ -86,7 +85,8 @@ class Source(Protocol):
     @property
     def paid(self) -> bool: ...
 
-    def model_for(self, dimension: Dimension) -> str: ...
+    @property
+    def model(self) -> str: ...
 
     def parameters(self, prompt: Prompt) -> dict[str, object]: ...
 
@@ -164,8 +164,7 @@ class Elicitation:
             counts.not_applicable += 1
             self._on_settled(1, 0)
             return None
-        model = self.source.model_for(dimension)
-        key = answer_key(prompt, model, self.source.parameters(prompt))
+        key = answer_key(prompt, self.source.model, self.source.parameters(prompt))
         if key in self._waiting:
             self._waiting[key].append(post)
             return None
@@ -174,7 +173,7 @@ class Elicitation:
             self.store.renew(key, post.id)
         elif not (other and self.store.share(key, post.id)):
             self._waiting[key] = [post]
-            price = self.account.prices.find(model) if self.source.paid else None
+            price = self.account.prices.find(self.source.model) if self.source.paid else None
             expected = estimate(prompt, price)
             cost = 0.0 if price is None else price.cost(expected, self.account.batch)
             job = Job(key, prompt, post, expected, cost)
@@ -239,8 +238,7 @@ class Elicitation:
     def book(self, job: Job, usage: Usage | None) -> None:
         """Book a request that was, or may have been, charged."""
         if self.source.paid:
-            dimension = job.prompt.dimension
-            self.account.book(self.source.model_for(dimension), dimension, usage, job.estimate)
+            self.account.book(self.source.model, job.prompt.dimension, usage, job.estimate)
 
     def miss(self, job: Job, reason: str | None = None) -> None:
         """There is no answer: nothing is kept, so a later run asks again."""
@@ -274,7 +272,6 @@ class Elicitation:
         """Keep an answer for all posts of the question; returns how many. Belongs into a
         transaction."""
         posts, prompt = self._waiting.pop(job.key), job.prompt
-        model = self.source.model_for(prompt.dimension)
         for post in posts:
             answer = StoredAnswer(
                 job.key,
@@ -283,7 +280,7 @@ class Elicitation:
                 prompt.dimension,
                 prompt.template,
                 self.source.name,
-                model,
+                self.source.model,
                 raw,
                 value,
                 reason,

@@ -255,14 +255,12 @@ class RecordedSource:
     MMCoTError where it cannot be read or a row is broken."""
 
     name = "recorded"
+    model = ""
     paid = False
 
     def __init__(self, path: Path) -> None:
         self.url = str(path)
         self._answers = read_answers(path)
-
-    def model_for(self, dimension: Dimension) -> str:
-        return ""
 
     def parameters(self, prompt: Prompt) -> dict[str, object]:
         # A recorded answer belongs to its post, whatever the prompt, and one that was corrected in

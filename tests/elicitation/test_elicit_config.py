@@ -16,13 +16,12 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def test_dimensions_variants_and_models(tmp_path: Path) -> None:
-    block = "vars:\n  elicit:\n    style: {variants: 3, model: large}\n    noun:\n"
+    block = "vars:\n  elicit:\n    style: {variants: 3}\n    noun:\n"
     config = read_config(written(tmp_path, block))
     assert config.variants() == {"noun": 1, "style": 3} and list(config.variants()) == [
         "noun",
         "style",
     ]
-    assert config.models() == {"style": "large"}
     assert config.only({"style", "image"}).variants() == {"style": 3, "image": 1}
 
 
@@ -59,4 +58,4 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 def test_the_projects_own_block_asks_for_everything() -> None:
     config = read_config(Path(__file__).parents[2] / "project.yml")
-    assert list(config.variants()) == list(KINDS) and config.models() == {}
+    assert list(config.variants()) == list(KINDS)
