@@ -17,7 +17,7 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..types import DIMENSIONS, Post, Task
 
 if TYPE_CHECKING:
-    from ..elicitation.elicit import ElicitConfig, Result
+    from ..elicitation.elicit import Result
     from ..elicitation.prompts import QuestionSettings
     from ..elicitation.store import AnswerStore
 
@@ -77,31 +77,24 @@ class PostsFile:
         return iter_posts(self.path)
 
 
-def choose_dimensions(config: Path | None, dimension: list[DimensionChoice] | None) -> ElicitConfig:
-    """Those of a project.yml, restricted to the named ones."""
-    from ..elicitation.elicit import ElicitConfig, read_config
-
-    found = ElicitConfig() if config is None else read_config(config)
-    return found.only({choice.value for choice in dimension}) if dimension else found
-
-
 def make_questions(
-    chosen: ElicitConfig,
+    config: Path | None,
+    dimension: list[DimensionChoice] | None,
     task: Task,
     posts: PostsFile,
     scheme: Path | None,
     templates: Path | None,
-    *,
     shown: bool,
-    named: bool,
 ) -> QuestionSettings:
-    """What is asked. shown: whether the model sees the posts' pictures. named: whether the
-    dimensions are the user's own choice; without a scheme no conclusion is asked by default."""
+    """What is asked: the dimensions of a project.yml, restricted to the named ones. Without a
+    scheme no conclusion is asked, unless it was named. shown: whether the model sees the posts'
+    pictures."""
     from ..elicitation.conclusion import Examples
+    from ..elicitation.elicit import choose_dimensions
     from ..elicitation.prompts import QuestionSettings, check_templates
     from ..scheme import check_labels, read_scheme
 
-    variants = dict(chosen.variants())
+    asks = choose_dimensions(config, [choice.value for choice in dimension or ()])
     if templates is not None:
         check_templates(templates)
     known = examples = None
@@ -109,14 +102,14 @@ def make_questions(
         known = read_scheme(scheme)
         check_labels(known, posts, scheme)
         examples = Examples(known, posts)
-    elif named and "conclusion" in variants:
+    elif (config or dimension) and "conclusion" in asks:
         raise UsageError(Errors.E324)
     else:
-        variants.pop("conclusion", None)
+        asks.pop("conclusion", None)
+    variants = {name: ask.variants for name, ask in asks.items()}
+    after = tuple(name for ask in asks.values() for name in ask.after)
     pictures = posts.path.parent if shown else None
-    return QuestionSettings(
-        task, variants, pictures, known, examples, tuple(chosen.after()), templates
-    )
+    return QuestionSettings(task, variants, pictures, known, examples, after, templates)
 
 
 def print_table(
@@ -169,13 +162,12 @@ def plan(
     from ..elicitation.prices import Prices
     from ..elicitation.store import AnswerStore
 
-    chosen, known, rows = choose_dimensions(config, dimension), Prices(prices), PostsFile(posts)
+    known, rows = Prices(prices), PostsFile(posts)
     # Nothing is sent, so any key and address will do.
     url, key = "https://localhost/v1", "plan"
     source = OpenAISource(OpenAISettings(model, url, key, temperature=temperature))
     shown = known.has_vision(model) if vision is None else vision
-    named = bool(config or dimension)
-    questions = make_questions(chosen, task, rows, scheme, templates, shown=shown, named=named)
+    questions = make_questions(config, dimension, task, rows, scheme, templates, shown)
     there = store if store is not None and store.exists() else None
     with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
         planned = make_plan(rows, source, known, questions, answers)
@@ -261,7 +253,7 @@ def elicit(
         with AnswerStore(store, read_only=True) as opened:
             _list_failures(opened)
         return
-    chosen, known = choose_dimensions(config, dimension), Prices(prices)
+    known, rows = Prices(prices), PostsFile(posts)
     if source == "recorded":
         if recorded is None:
             raise UsageError(Errors.E730)
@@ -275,8 +267,7 @@ def elicit(
             raise UsageError(str(error)) from None
         shown = known.has_vision(model) if vision is None else vision
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
-    rows, named = PostsFile(posts), bool(config or dimension)
-    questions = make_questions(chosen, task, rows, scheme, templates, shown=shown, named=named)
+    questions = make_questions(config, dimension, task, rows, scheme, templates, shown)
     # A broken row is an error before the first question, not after the last good row.
     total = sum(1 for _ in rows) * len(questions.list_questions())
     with AnswerStore(store) as opened:

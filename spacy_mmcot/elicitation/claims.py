@@ -64,7 +64,7 @@ class Account:
     def claim(self, key: str, cost: float) -> Claim:
         """Reserve `cost` for a question before it is asked."""
         with self.store.transaction():
-            if self.store.fetch("SELECT 1 FROM answers WHERE key = ? LIMIT 1", key):
+            if self.store.has_answer(key):
                 return Claim.ANSWERED
             held = self.store.fetch("SELECT host, pid, expires FROM claims WHERE key = ?", key)
             if held and not self._is_dead(*held[0]):

@@ -36,9 +36,9 @@ _LONGEST_REASON = 300
 class OpenAISettings:
     """Which endpoint to ask about which model, and how.
 
-    `base_url` and `api_key` are OPENAI_BASE_URL's and OPENAI_API_KEY's by default; `insecure` allows
-    to send the key unencrypted over a network. `temperature` None leaves the endpoint's own; `timeout` is in seconds, for a
-    request as a whole.
+    `base_url` and `api_key` are OPENAI_BASE_URL's and OPENAI_API_KEY's by default; `insecure`
+    allows to send the key unencrypted over a network. `temperature` None leaves the endpoint's
+    own; `timeout` is in seconds, for a request as a whole.
     """
 
     model: str

@@ -5,10 +5,10 @@ cost, and the run itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pydantic
 import srsly
@@ -39,60 +39,44 @@ class Ask(pydantic.BaseModel):
     after: list[Knowledge] = []
 
 
-class ElicitConfig(pydantic.BaseModel):
-    """Dimensions to ask for, in order."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-    dimensions: dict[Dimension, Ask] = pydantic.Field(
-        default_factory=lambda: {name: Ask() for name in KINDS}
-    )
-
-    @pydantic.field_validator("dimensions")
-    @classmethod
-    def _check(cls, asks: dict[Dimension, Ask]) -> dict[Dimension, Ask]:
-        if not asks:
-            raise ValueError("no dimension is named")
-        for name, ask in asks.items():
-            if ask.variants > 1 and name not in (*AUGMENTATIONS, "conclusion"):
-                raise ValueError(f"{name} has {ask.variants} variants, but it is knowledge")
-            if ask.after and name != "conclusion":
-                raise ValueError(f"{name} is asked after others, but only the conclusion can be")
-            if "conclusion" in ask.after:
-                raise ValueError("the conclusion is asked after itself")
-        return {name: asks[name] for name in KINDS if name in asks}
-
-    def variants(self) -> Mapping[Dimension, int]:
-        return {name: ask.variants for name, ask in self.dimensions.items()}
-
-    def after(self) -> list[Dimension]:
-        """The dimensions whose answers are handed on to the conclusion."""
-        asked = self.dimensions.get("conclusion")
-        return list(asked.after) if asked is not None else []
-
-    def only(self, names: set[str]) -> ElicitConfig:
-        """Restricted to the named dimensions; ones it does not have are asked plainly."""
-        asks = {name: self.dimensions.get(name, Ask()) for name in KINDS if name in names}
-        return ElicitConfig(dimensions=asks)
+def _check_asks(asks: dict[Dimension, Ask]) -> dict[Dimension, Ask]:
+    if not asks:
+        raise ValueError("no dimension is named")
+    for name, ask in asks.items():
+        if ask.variants > 1 and name not in (*AUGMENTATIONS, "conclusion"):
+            raise ValueError(f"{name} has {ask.variants} variants, but it is knowledge")
+        if ask.after and name != "conclusion":
+            raise ValueError(f"{name} is asked after others, but only the conclusion can be")
+        if "conclusion" in ask.after:
+            raise ValueError("the conclusion is asked after itself")
+    return {name: asks[name] for name in KINDS if name in asks}
 
 
-def read_config(path: Path) -> ElicitConfig:
-    """The block `elicit` under `vars` of a project.yml, {DIMENSION: {variants, after}}; all
-    dimensions plainly where there is none. Raises MMCoTError for a file or a block that is broken.
-    """
+_ASKS = pydantic.TypeAdapter(Annotated[dict[Dimension, Ask], pydantic.AfterValidator(_check_asks)])
+
+
+def choose_dimensions(config: Path | None, names: Collection[str] = ()) -> dict[Dimension, Ask]:
+    """What the block `elicit` under `vars` of a project.yml, {DIMENSION: {variants, after}}, says
+    about the named dimensions, or else about all that it has; plain questions where it says
+    nothing. Raises MMCoTError for a file or a block that is broken."""
+    asks = None if config is None else _read_block(config)
+    if names:
+        return {name: (asks or {}).get(name, Ask()) for name in KINDS if name in names}
+    return {name: Ask() for name in KINDS} if asks is None else asks
+
+
+def _read_block(path: Path) -> dict[Dimension, Ask] | None:
     try:
         project: Any = srsly.yaml_loads(read_bytes(path).decode("utf-8"))
     except ValueError as error:
         raise MMCoTError(Errors.E102.format(path=path, reason=first_line(error))) from None
     variables = project.get("vars") if isinstance(project, dict) else None
     block = variables.get("elicit") if isinstance(variables, dict) else None
-    if block is None:
-        return ElicitConfig()
     if isinstance(block, dict):
         # `noun:` with nothing after it is how YAML says "plainly".
         block = {name: {} if ask is None else ask for name, ask in block.items()}
     try:
-        return ElicitConfig.model_validate({"dimensions": block})
+        return None if block is None else _ASKS.validate_python(block)
     except pydantic.ValidationError as error:
         problem, expected = explain(error)
         message = Errors.E322.format(path=path, problem=problem, expected=expected)
@@ -141,7 +125,7 @@ def plan(
                 row.not_applicable += 1
                 continue
             key = answer_key(prompt, source.model, source.parameters(prompt))
-            if key in asked or (store is not None and any(store.find(key, post.id))):
+            if key in asked or (store is not None and store.has_answer(key)):
                 row.there += 1
                 continue
             asked.add(key)
@@ -203,10 +187,10 @@ def elicit(
             *(account, source, stage),
             on_settled=lambda settled, failed: on_progress(settled, failed, account.cost),
         )
-        runner = (
-            Engine(elicitation, pace) if batch is None else BatchRunner(elicitation, batch, pace)
-        )
-        ending = runner.run(posts)
+        if batch is None:
+            ending = Engine(elicitation, pace).run(posts)
+        else:
+            ending = BatchRunner(elicitation, batch, pace).run(posts)
         report.add(elicitation.report)
         if ending is not Ending.DONE:
             break

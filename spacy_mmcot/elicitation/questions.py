@@ -168,20 +168,17 @@ class Elicitation:
         if key in self._waiting:
             self._waiting[key].append(post)
             return None
-        own, other = self.store.find(key, post.id)
-        if own:
-            self.store.renew(key, post.id)
-        elif not (other and self.store.share(key, post.id)):
-            self._waiting[key] = [post]
-            price = self.account.prices.find(self.source.model) if self.source.paid else None
-            expected = estimate(prompt, price)
-            cost = 0.0 if price is None else price.cost(expected, self.account.batch)
-            job = Job(key, prompt, post, expected, cost)
-            attempt = self.store.attempt(key)
-            return self._make_repair(job, *attempt) if attempt else job
-        counts.already_there += 1
-        self._on_settled(1, 0)
-        return None
+        if self.store.reuse(key, post.id):
+            counts.already_there += 1
+            self._on_settled(1, 0)
+            return None
+        self._waiting[key] = [post]
+        price = self.account.prices.find(self.source.model) if self.source.paid else None
+        expected = estimate(prompt, price)
+        cost = 0.0 if price is None else price.cost(expected, self.account.batch)
+        job = Job(key, prompt, post, expected, cost)
+        attempt = self.store.attempt(key)
+        return self._make_repair(job, *attempt) if attempt else job
 
     def _make_repair(self, job: Job, raw: str, reason: str) -> Job:
         return replace(job, prompt=render_repair(job.prompt, raw, reason), repairing=True)
@@ -196,7 +193,7 @@ class Elicitation:
         elif claim is Claim.ANSWERED:
             posts = self._waiting.pop(job.key)
             for post in posts:
-                self.store.share(job.key, post.id)
+                self.store.reuse(job.key, post.id)
             counts.already_there += len(posts)
             self._on_settled(len(posts), 0)
         elif claim is Claim.HELD:

@@ -85,37 +85,32 @@ class AnswerStore(Database):
             *("rejected" if value is None else "ok", _now()),
         )
 
-    def find(self, key: str, post_id: str) -> tuple[bool, bool]:
-        """Whether a question has an answer for this post, and one for any post."""
-        (row,) = self.fetch(
-            "SELECT EXISTS (SELECT 1 FROM answers WHERE key = ? AND post_id = ?), "
-            "EXISTS (SELECT 1 FROM answers WHERE key = ?)",
-            *(key, post_id, key),
-        )
-        return bool(row[0]), bool(row[1])
+    def has_answer(self, key: str) -> bool:
+        """Whether a question has an answer, for whichever post."""
+        return bool(self.fetch("SELECT 1 FROM answers WHERE key = ? LIMIT 1", key))
 
-    def share(self, key: str, post_id: str) -> bool:
-        """Keep the answer to the same question about another post for this post too."""
-        columns = _COLUMNS.replace("post_id", "?")
-        return self.write(
-            f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
-            f"SELECT {columns}, status, created FROM answers WHERE key = ? LIMIT 1",
-            *(post_id, key),
-        )
-
-    def renew(self, key: str, post_id: str) -> bool:
-        """Make this answer count again where a later one to the same post and dimension, by
-        another model or prompt, has replaced it."""
-        later = self.fetch(
+    def reuse(self, key: str, post_id: str) -> bool:
+        """Whether a question has an answer. It then is this post's too, and counts rather than a
+        later one to the same post and dimension by another model or prompt."""
+        known = self.fetch("SELECT max(post_id = ?) FROM answers WHERE key = ?", post_id, key)[0][0]
+        if known == 0:
+            columns = _COLUMNS.replace("post_id", "?")
+            self.write(
+                f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
+                f"SELECT {columns}, status, created FROM answers WHERE key = ? LIMIT 1",
+                *(post_id, key),
+            )
+        elif known and self.fetch(
             "SELECT 1 FROM answers a JOIN answers b USING (task, post_id, dimension, variant) "
             "WHERE a.key = ? AND a.post_id = ? AND b.seq > a.seq LIMIT 1",
             *(key, post_id),
-        )
-        return bool(later) and self.write(
-            "UPDATE answers SET seq = (SELECT max(seq) + 1 FROM answers) "
-            "WHERE key = ? AND post_id = ?",
-            *(key, post_id),
-        )
+        ):
+            self.write(
+                "UPDATE answers SET seq = (SELECT max(seq) + 1 FROM answers) "
+                "WHERE key = ? AND post_id = ?",
+                *(key, post_id),
+            )
+        return known is not None
 
     def attempt(self, key: str) -> tuple[str, str] | None:
         """Raw text and reason of a first answer that could not be used, while its repair round is

@@ -43,10 +43,10 @@ def test_the_users_table_comes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[]", "not one JSON object"),
-        ("{", "Expecting"),
-        ('{"m": {"input": -1, "output": 2}}', "field input is -1"),
-        ('{"m": {"input": 1}}', "output is missing"),
+        ("[]", "an object"),
+        ("{", "Invalid JSON|the row"),
+        ('{"m": {"input": -1, "output": 2}}', "field m.input is -1"),
+        ('{"m": {"input": 1}}', "m.output is missing"),
         ('{"m": {"input": 1, "output": 1, "tax": 2}}', "tax"),
         ('{"m": 3}', "3"),
     ],
@@ -71,9 +71,11 @@ def test_published_prices_and_who_sees() -> None:
 
 def test_a_budget_needs_the_price_of_the_model(posts: list[Post], tmp_path: Path) -> None:
     source = OpenAISource(OpenAISettings("strange", base_url="https://localhost/v1", api_key="any"))
-    with AnswerStore(tmp_path / "a.sqlite") as store:
-        with pytest.raises(MMCoTError, match=r"E321.+strange"):
-            elicit(posts, store, source, budget=1.0)
+    with (
+        AnswerStore(tmp_path / "a.sqlite") as store,
+        pytest.raises(MMCoTError, match=r"E321.+strange"),
+    ):
+        elicit(posts, store, source, budget=1.0)
 
 
 def test_an_estimate_is_near_the_truth_for_plain_english(posts: list[Post]) -> None:
