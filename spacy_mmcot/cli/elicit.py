@@ -251,7 +251,12 @@ def elicit(
 
     if failures:
         with AnswerStore(store, read_only=True) as opened:
-            _list_failures(opened)
+            rejected = opened.rejected()
+        for answer in rejected:
+            print(f"{answer.post_id} {answer.dimension}: {answer.reason}")
+            # On one line, and without control codes that a terminal obeys.
+            print(f"    {answer.raw!r}")
+        print(f"{len(rejected)} rejected answers.")
         return
     known, rows = Prices(prices), PostsFile(posts)
     if source == "recorded":
@@ -269,10 +274,10 @@ def elicit(
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
     questions = make_questions(config, dimension, task, rows, scheme, templates, shown)
     # A broken row is an error before the first question, not after the last good row.
-    total = sum(1 for _ in rows) * len(questions.list_questions())
+    n_questions = sum(1 for _ in rows) * len(questions.list_questions())
     with AnswerStore(store) as opened:
         try:
-            with _show_progress(total, answerer.paid) as show:
+            with _show_progress(n_questions, answerer.paid) as show:
                 result = ask(
                     *(rows, opened, answerer, questions),
                     pace=pace,
@@ -291,7 +296,10 @@ def elicit(
         case Ending.BUDGET:
             print(f"The budget of {budget:g} is reached: the rest waits for a larger one.")
             raise typer.Exit(BUDGET)
-    if result.report.share_of_failures(answerer.paid) > threshold:
+    total = result.report.total()
+    # Recorded answers may be missing.
+    failed = total.rejected + (total.missing if answerer.paid else 0)
+    if failed > threshold * (total.stored + failed):
         raise typer.Exit(REJECTED)
 
 
@@ -329,15 +337,6 @@ def _show_progress(total: int, priced: bool) -> Iterator[ShowProgress]:
         yield show
 
 
-def _list_failures(store: AnswerStore) -> None:
-    rejected = store.rejected()
-    for answer in rejected:
-        print(f"{answer.post_id} {answer.dimension}: {answer.reason}")
-        # On one line, and without control codes that a terminal obeys.
-        print(f"    {answer.raw!r}")
-    print(f"{len(rejected)} rejected answers.")
-
-
 def _print_summary(result: Result, store: AnswerStore, paid: bool) -> None:
     from ..elicitation.claims import read_total_spend
 
@@ -354,8 +353,8 @@ def _print_summary(result: Result, store: AnswerStore, paid: bool) -> None:
     for what, counts in (("unanswered", report.unanswered), ("dropped", report.dropped)):
         for reason, count in counts.most_common(_SHOWN):
             print(f"{what}: {count}: {reason}")
-    if report.captions_only:
-        print(f"captions only: {report.captions_only} posts whose picture could not be read")
+    if unshown := len(report.captions_only):
+        print(f"captions only: {unshown} posts whose picture could not be read")
     if paid:
         spent = read_total_spend(store)
         print(f"Spent {result.cost:.4f} in this run, {spent:.4f} on this store.")

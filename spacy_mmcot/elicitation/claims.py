@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -32,11 +32,6 @@ class Claim(Enum):
     POOR = "poor"
 
 
-def make_run_name() -> str:
-    """Names sort by the time of the run's start (UTC)."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-
-
 @dataclass
 class Account:
     """The claims of one run, which last `seconds`, or until they are released or the process ends;
@@ -49,10 +44,11 @@ class Account:
     seconds: float = 3600.0
     cap: float | None = None
     batch: bool = False
-    run: str = field(default_factory=make_run_name)
     cost: float = 0.0
 
     def __post_init__(self) -> None:
+        # Names sort by the time of the run's start (UTC).
+        self.run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
         self._host = platform.node()
         # Claims of processes that ended would keep money reserved for ever.
         rows = self.store.fetch("SELECT key, host, pid, expires FROM claims")

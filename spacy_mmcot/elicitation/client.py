@@ -5,6 +5,7 @@ key that no message, log or store shows.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import json
 import os
@@ -74,14 +75,13 @@ class OpenAISource:
         self.url = _strip_secrets(self._base_url)
         parts = urlsplit(self._base_url)
         path = parts.path.rstrip("/") + "/chat/completions"
-        self._chat_url = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+        self._chat_url = parts._replace(path=path, fragment="").geturl()
         if not settings.insecure and not _is_encrypted_or_local(self._base_url):
             raise MMCoTError(Errors.E318.format(url=self.url))
         # One for each request in flight: a client looks through all its connections at every
         # request, which at two hundred in flight takes twice the processor time.
         self._clients: list[openai.AsyncOpenAI] = []
         self._idle: list[openai.AsyncOpenAI] = []
-        self._context: ssl.SSLContext | None = None
         self.model = settings.model
         # How many response formats of the list the model was found not to have.
         self._formats_refused = 0
@@ -123,17 +123,16 @@ class OpenAISource:
                 fault.reason = self.scrub(fault.reason)
                 raise
 
+    @functools.cached_property
+    def _context(self) -> ssl.SSLContext:
+        # Without the authorities, which take a tenth of a second to load, where none is needed.
+        if urlsplit(self._base_url).scheme == "https":
+            return httpx2.create_ssl_context()
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
     def open_client(self) -> openai.AsyncOpenAI:
         """A client that does not retry. Use it only in the event loop in which it was created, and
         close the source there. Redirects are not followed: they could carry the key elsewhere."""
-        if self._context is None:
-            # Without the authorities, which take a tenth of a second to load, where none is needed.
-            encrypted = urlsplit(self._base_url).scheme == "https"
-            self._context = (
-                httpx2.create_ssl_context()
-                if encrypted
-                else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            )
         client = openai.AsyncOpenAI(
             api_key=self._settings.api_key,
             base_url=self._base_url,

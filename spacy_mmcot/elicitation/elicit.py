@@ -182,16 +182,16 @@ def elicit(
         *(store, prices, source.name, pace.claim_seconds(), budget), batch=batch is not None
     )
     report, ending = Report(), Ending.DONE
+
+    def on_settled(settled: int, failed: int) -> None:
+        on_progress(settled, failed, account.cost)
+
     for stage in (settings or QuestionSettings()).in_stages():
-        elicitation = Elicitation(
-            *(account, source, stage),
-            on_settled=lambda settled, failed: on_progress(settled, failed, account.cost),
-        )
+        elicitation = Elicitation(account, source, stage, report, on_settled)
         if batch is None:
             ending = Engine(elicitation, pace).run(posts)
         else:
             ending = BatchRunner(elicitation, batch, pace).run(posts)
-        report.add(elicitation.report)
         if ending is not Ending.DONE:
             break
     return Result(report, ending, account.cost)

@@ -42,29 +42,16 @@ class Counts:
 @dataclass
 class Report:
     """What an elicitation did, by dimension. `unanswered` counts why questions stayed without an
-    answer, `captions_only` the posts whose picture a model that sees was not shown, `dropped` what
-    was left out of answers."""
+    answer, `dropped` what was left out of answers. `captions_only` holds the ids of posts whose
+    picture a model that sees was not shown."""
 
     counts: dict[Dimension, Counts] = field(default_factory=dict)
     unanswered: Counter[str] = field(default_factory=Counter)
-    captions_only: int = 0
+    captions_only: set[str] = field(default_factory=set)
     dropped: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Report) -> None:
-        """The same, with what another stage did."""
-        self.counts |= other.counts
-        self.unanswered += other.unanswered
-        self.dropped += other.dropped
-        self.captions_only = max(self.captions_only, other.captions_only)
 
     def total(self) -> Counts:
         return Counts(*map(sum, zip(*map(astuple, self.counts.values()), strict=True)))
-
-    def share_of_failures(self, paid: bool) -> float:
-        """Rejected answers, and missing ones of a `paid` source, among all that this run asked."""
-        total = self.total()
-        failed = total.rejected + (total.missing if paid else 0)
-        return failed / max(1, total.stored + failed)
 
 
 # How many settled questions `pending` passes over before it lets the event loop run.
@@ -76,17 +63,10 @@ class Source(Protocol):
     answer's address, so they hold all that could change it, and no secrets. Only the answers of a
     `paid` source have repair rounds and spend."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def url(self) -> str: ...
-
-    @property
-    def paid(self) -> bool: ...
-
-    @property
-    def model(self) -> str: ...
+    name: str
+    url: str
+    model: str
+    paid: bool
 
     def parameters(self, prompt: Prompt) -> dict[str, object]: ...
 
@@ -113,6 +93,10 @@ class Job:
     repairing: bool = False
 
 
+def _make_repair(job: Job, raw: str, reason: str) -> Job:
+    return replace(job, prompt=render_repair(job.prompt, raw, reason), repairing=True)
+
+
 class Elicitation:
     """The questions about posts that the store cannot answer yet, and what became of them.
 
@@ -127,9 +111,11 @@ class Elicitation:
         account: Account,
         source: Source,
         settings: QuestionSettings,
-        on_settled: Callable[[int, int], None] = lambda settled, failed: None,
+        report: Report,
+        on_settled: Callable[[int, int], None],
     ) -> None:
-        self.report = Report({dimension: Counts() for dimension in settings.variants})
+        report.counts |= {dimension: Counts() for dimension in settings.variants}
+        self.report = report
         self.store = account.store
         self.account = account
         self.source = source
@@ -153,9 +139,9 @@ class Elicitation:
                 passed += job is None
                 if job is not None or passed % _PASSED_OVER_AT_ONCE == 0:
                     yield job
-            if chosen is None and self._settings.pictures is not None and post.image:
-                picture = find_picture(post.image, self._settings.pictures)
-                self.report.captions_only += picture is None
+            pictures = self._settings.pictures
+            if pictures and post.image and find_picture(post.image, pictures) is None:
+                self.report.captions_only.add(post.id)
 
     def _make_job(self, post: Post, dimension: Dimension, variant: int) -> Job | None:
         counts = self.report.counts[dimension]
@@ -178,10 +164,7 @@ class Elicitation:
         cost = 0.0 if price is None else price.cost(expected, self.account.batch)
         job = Job(key, prompt, post, expected, cost)
         attempt = self.store.attempt(key)
-        return self._make_repair(job, *attempt) if attempt else job
-
-    def _make_repair(self, job: Job, raw: str, reason: str) -> Job:
-        return replace(job, prompt=render_repair(job.prompt, raw, reason), repairing=True)
+        return _make_repair(job, *attempt) if attempt else job
 
     def claim(self, job: Job) -> Claim:
         """Claim a question before it is asked. Where another run has it, it is deferred; where
@@ -227,7 +210,7 @@ class Elicitation:
                 self.book(job, rejected.usage)
             if self.source.paid and not job.repairing and not rejected.final:
                 self.store.put_attempt(job.key, rejected.raw, rejected.reason)
-                return self._make_repair(job, rejected.raw, rejected.reason)
+                return _make_repair(job, rejected.raw, rejected.reason)
             kept = self._keep(job, rejected.raw, None, rejected.reason)
         self.report.counts[job.prompt.dimension].rejected += kept
         return None
@@ -270,19 +253,9 @@ class Elicitation:
         transaction."""
         posts, prompt = self._waiting.pop(job.key), job.prompt
         for post in posts:
-            answer = StoredAnswer(
-                job.key,
-                post.id,
-                self._settings.task,
-                prompt.dimension,
-                prompt.template,
-                self.source.name,
-                self.source.model,
-                raw,
-                value,
-                reason,
-                prompt.variant,
-            )
+            asked = (job.key, post.id, self._settings.task, prompt.dimension, prompt.template)
+            of_whom = (self.source.name, self.source.model)
+            answer = StoredAnswer(*asked, *of_whom, raw, value, reason, prompt.variant)
             self.store.put(answer)
         if job.repairing:
             self.store.drop_attempt(job.key)

@@ -78,11 +78,12 @@ class AnswerStore(Database):
         texts = {"raw": _replace_surrogates(answer.raw), "value": value}
         if answer.reason is not None:
             texts["reason"] = _replace_surrogates(answer.reason)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         return self.write(
             f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *(vars(answer) | texts).values(),
-            *("rejected" if value is None else "ok", _now()),
+            *("rejected" if value is None else "ok", now),
         )
 
     def has_answer(self, key: str) -> bool:
@@ -181,13 +182,10 @@ class AnswerStore(Database):
                 raise ValueError("unknown dimension")
             answers = Answers.model_validate({"id": post_id, dimension: json.loads(value)})
             return getattr(answers, dimension)
-        except ValidationError as error:
-            reason = explain(error)[0]
         except (ValueError, TypeError) as error:
-            reason = str(error)
-        raise MMCoTError(
-            Errors.E302.format(path=self.path, post_id=post_id, dimension=dimension, reason=reason)
-        )
+            reason = explain(error)[0] if isinstance(error, ValidationError) else str(error)
+            details = {"post_id": post_id, "dimension": dimension, "reason": reason}
+            raise MMCoTError(Errors.E302.format(path=self.path, **details)) from None
 
 
 def load_answers(path: Path, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
@@ -210,10 +208,6 @@ def _as_text(value: Any) -> str:
 
 def _replace_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def export_answers(store: AnswerStore, path: Path) -> int:
@@ -281,17 +275,14 @@ class RecordedSource:
 def read_answers(path: Path) -> dict[str, Answers]:
     """The answers of a JSONL file by post id, in file order. Raises MMCoTError that names the line
     for a broken row or an id that occurs twice."""
-    answers: dict[str, Answers] = {}
-    first_line: dict[str, int] = {}
+    found: dict[str, tuple[int, Answers]] = {}
     expected = "one JSON object with an id and answers"
     for number, row in _iter_records(Answers.model_validate, path, expected):
-        if row.id in answers:
-            problem = f"id {row.id!r} occurs in line {first_line[row.id]} too"
-            cure = "Delete or rename one of the rows."
-            raise located(path, number, problem, "each id once", cure)
-        answers[row.id] = row
-        first_line[row.id] = number
-    return answers
+        if row.id in found:
+            problem = f"id {row.id!r} occurs in line {found[row.id][0]} too"
+            raise located(path, number, problem, "each id once", "Delete or rename a row.")
+        found[row.id] = number, row
+    return {name: row for name, (_, row) in found.items()}
 
 
 def _iter_records(

@@ -43,7 +43,7 @@ def test_the_users_table_comes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[]", "an object"),
+        ("[]", r"the row is \[\]"),
         ("{", "Invalid JSON|the row"),
         ('{"m": {"input": -1, "output": 2}}', "field m.input is -1"),
         ('{"m": {"input": 1}}', "m.output is missing"),

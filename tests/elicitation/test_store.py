@@ -64,9 +64,6 @@ def test_rejections_keep_reason_and_raw_text(filled: Path) -> None:
 
 def test_an_answer_is_kept_once(filled: Path) -> None:
     with AnswerStore(filled) as store:
-        assert store.find("k1", "p1") == (True, True)
-        assert store.find("k1", "p2") == (False, True)
-        assert store.find("k9", "p1") == (False, False)
         assert not store.put(replace(NOUN, value=[]))
         assert store.answers()["p1"].noun == NOUN.value
 
