@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import astuple, fields
 from enum import Enum
@@ -17,12 +17,9 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..types import DIMENSIONS, Post, Task
 
 if TYPE_CHECKING:
-    from ..elicitation.elicit import Result
+    from ..elicitation.elicit import Progress, Result
     from ..elicitation.prompts import QuestionSettings
     from ..elicitation.store import AnswerStore
-
-# Takes the number of questions settled and failed since the last call, and the cost so far.
-ShowProgress = Callable[[int, int, float], None]
 
 _SECONDS_BETWEEN_LINES = 30.0
 _SHOWN = 5
@@ -309,12 +306,13 @@ def _stop(store: Path) -> NoReturn:
 
 
 @contextmanager
-def _show_progress(total: int, priced: bool) -> Iterator[ShowProgress]:
+def _show_progress(total: int, priced: bool) -> Iterator[Progress]:
     """Shows questions done of `total`, rate, failures, time left, and spend where it is `priced`: a
     bar on a terminal, lines elsewhere."""
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich import progress
 
-    bar = Progress(BarColumn(), TextColumn("{task.description}"), disable=not sys.stdout.isatty())
+    columns = (progress.BarColumn(), progress.TextColumn("{task.description}"))
+    bar = progress.Progress(*columns, disable=not sys.stdout.isatty())
     task = bar.add_task("", total=total)
     done = failed = 0
     started = shown = time.monotonic()

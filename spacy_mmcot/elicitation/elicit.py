@@ -178,9 +178,9 @@ def elicit(
     if budget is not None and source.paid and prices.find(source.model) is None:
         raise UsageError(Errors.E321.format(model=source.model))
     batch = source if isinstance(source, OpenAISource) and source.batch else None
-    account = Account(
-        *(store, prices, source.name, pace.claim_seconds(), budget), batch=batch is not None
-    )
+    # A claim lasts longer than a question can take with all its tries.
+    seconds = 60.0 + 100.0 * pace.tries
+    account = Account(store, prices, source.name, seconds, budget, batch=batch is not None)
     report, ending = Report(), Ending.DONE
 
     def on_settled(settled: int, failed: int) -> None:

@@ -51,10 +51,6 @@ class Pace:
     batch_size: int = 10_000
     batch_poll: float = 30.0
 
-    def claim_seconds(self) -> float:
-        """Longer than a question can take with all its tries."""
-        return 60.0 + 100.0 * self.tries
-
 
 class Ending(Enum):
     """How a run ended."""

@@ -54,10 +54,6 @@ class Report:
         return Counts(*map(sum, zip(*map(astuple, self.counts.values()), strict=True)))
 
 
-# How many settled questions `pending` passes over before it lets the event loop run.
-_PASSED_OVER_AT_ONCE = 100
-
-
 class Source(Protocol):
     """Where answers come from; `url` says it in messages. Models and parameters go into an
     answer's address, so they hold all that could change it, and no secrets. Only the answers of a
@@ -127,18 +123,13 @@ class Elicitation:
 
     def pending(self, posts: Iterable[Post], deferred: bool = False) -> Iterator[Job | None]:
         """The questions that the store cannot answer yet, made one by one as they are taken, and
-        now and then None, so that many settled questions in a row do not block the event loop.
+        None for each that is settled, so that many of them do not block the event loop.
         `deferred` takes up those that were deferred before, and no others."""
         chosen, self.deferred = self.deferred if deferred else None, set()
-        passed = 0
         for post in posts:
             for dimension, variant in self._settings.list_questions():
-                if chosen is not None and (post.id, dimension, variant) not in chosen:
-                    continue
-                job = self._make_job(post, dimension, variant)
-                passed += job is None
-                if job is not None or passed % _PASSED_OVER_AT_ONCE == 0:
-                    yield job
+                if chosen is None or (post.id, dimension, variant) in chosen:
+                    yield self._make_job(post, dimension, variant)
             pictures = self._settings.pictures
             if pictures and post.image and find_picture(post.image, pictures) is None:
                 self.report.captions_only.add(post.id)
