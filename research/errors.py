@@ -6,6 +6,10 @@ from spacy_mmcot.errors import Catalogue
 
 
 class StudyErrors(metaclass=Catalogue):
+    E216 = (
+        "{path}: all pictures are the same, so they cannot be shuffled. Give more data, or leave "
+        "the way shuffled out."
+    )
     E217 = (
         "{path}: no doc is labelled with entities, so changed copies could not be scored. Give "
         "labelled data, such as the dev split."

@@ -8,13 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from spacy_mmcot.types import Pictures
-
+from .picture_ways import Way
 from .results import read_results
 from .steps import evaluate_pipeline
 
 # How the test posts' pictures are read, and what the figure is called.
-WAYS: dict[Pictures, str] = {
+WAYS: dict[Way, str] = {
     "none": "demo_text",
     "real": "demo_picture",
     "shuffled": "demo_shuffled",

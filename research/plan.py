@@ -11,7 +11,8 @@ import srsly
 
 from research.errors import StudyErrors
 from spacy_mmcot.errors import Errors, MMCoTError
-from spacy_mmcot.types import Pictures
+
+from .picture_ways import Way
 
 CONCLUSIONS = "conclusions"  # in the place of a teacher
 
@@ -43,11 +44,11 @@ class Run(pydantic.BaseModel):
     seeds: list[int] | None = None
     evaluate_on: str | None = None
     also_on: list[str] = []
-    pictures: Annotated[list[Pictures], pydantic.Field(min_length=1)] = ["none"]
+    pictures: Annotated[list[Way], pydantic.Field(min_length=1)] = ["none"]
 
     @pydantic.field_validator("pictures")
     @classmethod
-    def _different(cls, ways: list[Pictures]) -> list[Pictures]:
+    def _different(cls, ways: list[Way]) -> list[Way]:
         if len(set(ways)) < len(ways):
             raise ValueError(f"a way to read pictures is named twice in {ways}")
         return ways

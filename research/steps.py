@@ -9,9 +9,9 @@ from typing import Any
 
 from research.errors import StudyErrors
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.types import Pictures
 
 from .ambiguity import find_ambiguous_surfaces, score_ambiguous
+from .picture_ways import Way, change_pictures
 
 
 def train_pipeline(config: Path, output: Path, overrides: dict[str, Any]) -> None:
@@ -54,12 +54,13 @@ def evaluate_pipeline(
     data: Path,
     *,
     knowledge: bool = False,
-    pictures: Pictures = "none",
+    pictures: Way = "none",
     ambiguous: Sequence[Path] = (),
     predictions: Path | None = None,
 ) -> dict[str, Any]:
     """`spacy-mmcot evaluate`: the metrics of a pipeline on a file.
 
+    pictures: see `picture_ways`.
     ambiguous: labelled files that say, with `data`, which names are ambiguous; empty for no scores
     of these. predictions: where to write what the pipeline found.
     """
@@ -72,12 +73,13 @@ def evaluate_pipeline(
         found = predictions or Path(folder) / "predictions.jsonl"
         metrics = evaluate(
             nlp,
-            read_docs(data, nlp.vocab),
+            change_pictures(read_docs(data, nlp.vocab), pictures, data),
             knowledge=knowledge,
-            pictures=pictures,
+            pictures="none" if pictures == "none" else "real",
             predictions=found,
             source=data,
         )
+        metrics["pictures"] = pictures
         if ambiguous:
             docs = (doc for path in (data, *ambiguous) for doc in read_docs(path, nlp.vocab))
             surfaces = find_ambiguous_surfaces(docs)

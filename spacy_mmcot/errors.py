@@ -76,10 +76,6 @@ class Errors(metaclass=Catalogue):
     E215 = (
         "spacy_mmcot.Corpus.v1: pictures is {received!r}. Allowed: {allowed}. Correct the config."
     )
-    E216 = (
-        "{path}: all pictures are the same, so they cannot be shuffled. Give more data, or read it "
-        'with pictures = "real".'
-    )
 
     E300 = "{path}: not an answers store ({reason}). Give one by elicit, or a new path."
     E301 = (
@@ -248,8 +244,8 @@ class Errors(metaclass=Catalogue):
         "the pipeline was not trained on, such as the dev set."
     )
     E610 = (
-        '{component}: legal is {legal!r}. Allowed: null, "learned", or {{head type: {{tail type: '
-        "[labels]}}}}."
+        '{component}: legal is {legal!r}. Allowed: null, "learned", the path of a scheme.yml, or '
+        "{{head type: {{tail type: [labels]}}}}."
     )
     E611 = (
         "{component} has no labels. Train it on docs with relations, pass labels to initialize, "
@@ -324,12 +320,8 @@ class Errors(metaclass=Catalogue):
     E800 = "{path} and {first} are not about the same docs: {differences}. Write both again."
     E801 = "The doc {id!r} has a different {part} in {path} than in {first}. Write both again."
     E802 = (
-        "{path}: there is nothing to compare: no doc is labelled with entities that all pipelines "
-        "predict, or with relations that all predict. Give predictions on labelled data."
-    )
-    E803 = (
-        "There are {baselines} baseline files and {students} student files. Give the same number "
-        "of each: BASELINE STUDENT, and for further seeds --baseline FILE --student FILE."
+        "{path}: there is nothing to compare: no doc is labelled with entities that both pipelines "
+        "predict, or with relations that both predict. Give predictions on labelled data."
     )
     E804 = "{options} exclude each other. Give one of them."
     E805 = "{path}: no doc is labelled with entities. Give predictions on labelled data."

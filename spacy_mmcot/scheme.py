@@ -44,18 +44,18 @@ _TYPICAL = 6  # mentions that a drafted definition names
 _RARE = 2  # a relation's types that occur in fewer relations are left out of a draft
 
 
-def _filled(text: str) -> str:
+def _check_filled(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty")
     return text
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Words = Annotated[Str, AfterValidator(_filled)]
-Types = Annotated[list[Str], BeforeValidator(_listed), Field(min_length=1)]
+Words = Annotated[Str, AfterValidator(_check_filled)]
+Types = Annotated[list[Str], BeforeValidator(_as_list), Field(min_length=1)]
 
 
 class RelationLabel(BaseModel):
@@ -128,10 +128,10 @@ def read_scheme(path: Path) -> Scheme:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = 1 if mark is None else mark.line + 1
         problem = getattr(error, "problem", None) or "it is not YAML"
-        raise _broken(path, line, str(problem), "YAML") from None
+        raise _make_error(path, line, str(problem), "YAML") from None
     try:
         # Values of YAML's own types (dates, numbers) are no definitions, and are named as such.
-        return Scheme.model_validate(_plain(parsed))
+        return Scheme.model_validate(_to_plain(parsed))
     except ValidationError as error:
         first = error.errors()[0]
         problem, expected = explain(error)
@@ -139,24 +139,24 @@ def read_scheme(path: Path) -> Scheme:
             words = first["msg"].removeprefix("Value error, ")
             problem = " ".join([".".join(map(str, first["loc"])), words]).strip()
             expected = "labels with definitions, and relations between entity labels"
-        line = _line_of(parsed, [*first["loc"], *problem.partition(" ")[0].split(".")])
-        raise _broken(path, line, problem, expected) from None
+        line = _find_line(parsed, [*first["loc"], *problem.partition(" ")[0].split(".")])
+        raise _make_error(path, line, problem, expected) from None
 
 
-def _broken(path: Path, line: int, problem: str, expected: str) -> MMCoTError:
+def _make_error(path: Path, line: int, problem: str, expected: str) -> MMCoTError:
     cure = "Correct the scheme."
     return MMCoTError(
         Errors.E101.format(path=path, line=line, problem=problem, expected=expected, cure=cure)
     )
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return {str(key): _to_plain(item) for key, item in value.items()}
+    return [_to_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _line_of(parsed: Any, place: Iterable[Any]) -> int:
+def _find_line(parsed: Any, place: Iterable[Any]) -> int:
     """The line of the deepest key of `place` that the file has."""
     line = 1
     node = parsed
@@ -176,19 +176,23 @@ def check_labels(scheme: Scheme, posts: Iterable[Post], path: Path) -> None:
         entities = post.entities or []
         for entity in entities:
             if entity.label not in scheme.entities:
-                raise _unknown(path, post, f"the entity label {entity.label!r}", scheme.entities)
+                raise _make_label_error(
+                    path, post, f"the entity label {entity.label!r}", scheme.entities
+                )
         for relation in post.relations or []:
             if relation.label not in scheme.relations:
                 what = f"the relation label {relation.label!r}"
-                raise _unknown(path, post, what, scheme.relations)
+                raise _make_label_error(path, post, what, scheme.relations)
             head, tail = entities[relation.head].label, entities[relation.tail].label
             if relation.label not in legal.get(head, {}).get(tail, ()):
                 allowed = scheme.relations[relation.label]
                 what = f"{relation.label!r} from {head} to {tail}"
-                raise _unknown(path, post, what, [f"from {allowed.head} to {allowed.tail}"])
+                raise _make_label_error(
+                    path, post, what, [f"from {allowed.head} to {allowed.tail}"]
+                )
 
 
-def _unknown(path: Path, post: Post, what: str, allowed: Iterable[str]) -> MMCoTError:
+def _make_label_error(path: Path, post: Post, what: str, allowed: Iterable[str]) -> MMCoTError:
     return MMCoTError(
         Errors.E110.format(path=path, post=post.id, what=what, allowed=", ".join(allowed))
     )
@@ -213,19 +217,19 @@ def draft_scheme(posts: Iterable[Post]) -> Scheme:
     if not mentions:
         raise MMCoTError(Errors.E111)
     return Scheme(
-        entities={label: _named(mentions[label]) for label in sorted(mentions)},
-        relations={label: _signature(signatures[label]) for label in sorted(signatures)},
+        entities={label: _describe_mentions(mentions[label]) for label in sorted(mentions)},
+        relations={label: _describe_relations(signatures[label]) for label in sorted(signatures)},
     )
 
 
-def _named(found: Counter[str]) -> str:
+def _describe_mentions(found: Counter[str]) -> str:
     typical = ", ".join(
         json.dumps(name, ensure_ascii=False) for name, _ in found.most_common(_TYPICAL)
     )
     return f"such as {typical} ({found.total()} mentions)"
 
 
-def _signature(found: Counter[tuple[str, str]]) -> RelationLabel:
+def _describe_relations(found: Counter[tuple[str, str]]) -> RelationLabel:
     kept = [types for types, count in found.most_common() if count >= _RARE] or list(found)
     heads, tails = (list(dict.fromkeys(types[i] for types in kept)) for i in (0, 1))
     shown = ", ".join(f"{head} to {tail}" for head, tail in kept)
@@ -233,7 +237,7 @@ def _signature(found: Counter[tuple[str, str]]) -> RelationLabel:
     return RelationLabel(definition=definition, head=heads, tail=tails)
 
 
-def scheme_text(scheme: Scheme) -> str:
+def format_scheme(scheme: Scheme) -> str:
     """The scheme as YAML, to be read and edited."""
     from io import StringIO
 

@@ -29,7 +29,7 @@ Augmentation = Literal["style", "entity", "image"]
 Dimension = Literal[Knowledge, Augmentation]
 Split = Literal["train", "unlabelled", "dev", "test"]
 Task = Literal["ner", "rel"]
-Pictures = Literal["none", "real", "shuffled", "black"]
+Pictures = Literal["none", "real"]
 Sureness = Literal["high", "medium", "low"]
 Change = Literal["case", "typos", "strip", "emoji", "swap"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.scheme import Scheme, check_labels, draft_scheme, read_scheme, scheme_text
+from spacy_mmcot.scheme import Scheme, check_labels, draft_scheme, format_scheme, read_scheme
 from spacy_mmcot.types import Entity, Post, PostRelation
 
 CLINICAL = """\
@@ -110,7 +110,7 @@ def test_a_draft_names_labels_mentions_and_signatures_and_reads_back(tmp_path: P
     assert "Aspirin" not in draft.entities["DRUG"]  # unlabelled posts keep their labels
     assert draft.relations["dose_of"].head == ["DOSE"]
     assert draft.relations["dose_of"].tail == ["DRUG"]
-    assert read_scheme(write(tmp_path, scheme_text(draft))) == draft
+    assert read_scheme(write(tmp_path, format_scheme(draft))) == draft
 
 
 def test_a_draft_needs_labels() -> None:

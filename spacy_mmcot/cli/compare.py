@@ -19,39 +19,20 @@ _TITLES = {"ents": "entities, strict", "rel_e2e": "relations, end to end"}
 
 
 def compare(
-    files: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="BASELINE STUDENT",
-            help="Files written by evaluate --predictions",
-            show_default=False,
-        ),
-    ] = None,
-    baseline: Annotated[
-        list[Path] | None,
-        typer.Option(help="The baseline of a further seed; repeatable", show_default=False),
-    ] = None,
-    student: Annotated[
-        list[Path] | None,
-        typer.Option(help="The student of a further seed; repeatable", show_default=False),
-    ] = None,
+    baseline: Annotated[Path, typer.Argument(help="File written by evaluate --predictions")],
+    student: Annotated[Path, typer.Argument(help="Another one, on the same docs")],
     resamples: Annotated[int, typer.Option(min=1, help="Number of resamples")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling")] = 0,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the figures here")] = None,
 ) -> None:
     """Compare the micro F1 of two pipelines on the same labelled docs by a paired bootstrap over
-    docs: the difference, its 95% interval and p-values. With several seeds F1 is the mean over
-    them."""
+    docs: the difference, its 95% interval and p-values."""
     from rich.console import Console
 
     from ..evaluation.compare import compare_files
     from ..files import write_json
 
-    pair = files or []
-    baselines, students = [*pair[:1], *(baseline or [])], [*pair[1:], *(student or [])]
-    if len(pair) > 2 or not baselines or len(baselines) != len(students):
-        raise UsageError(Errors.E803.format(baselines=len(baselines), students=len(students)))
-    compared = compare_files(baselines, students, resamples=resamples, seed=seed)
+    compared = compare_files(baseline, student, resamples=resamples, seed=seed)
     Console().print(_make_comparison(compared))
     Console().print(
         f"{resamples} resamples of the docs, seed {seed}. p: the share of resamples in which the "
@@ -60,8 +41,8 @@ def compare(
     )
     if json is not None:
         figures = {
-            "baseline": [str(file) for file in baselines],
-            "student": [str(file) for file in students],
+            "baseline": str(baseline),
+            "student": str(student),
             "resamples": resamples,
             "seed": seed,
             **{task: comparison._asdict() for task, comparison in compared.items()},
@@ -73,9 +54,6 @@ def _make_comparison(compared: Mapping[str, Comparison]) -> Table:
     """A column per task."""
     from rich.table import Table
 
-    def join(scores: list[float]) -> str:
-        return " ".join(f"{100 * score:.2f}" for score in scores)
-
     figures = compared.values()
     table = Table("F1", *(_TITLES[task] for task in compared), title="Paired bootstrap")
     table.add_row("baseline", *(f"{100 * c.baseline_f:.2f}" for c in figures))
@@ -85,9 +63,6 @@ def _make_comparison(compared: Mapping[str, Comparison]) -> Table:
     table.add_row("p", *(f"{c.p_one_sided:.4f}" for c in figures))
     table.add_row("p, two-sided", *(f"{c.p_two_sided:.4f}" for c in figures))
     table.add_row("docs", *(str(c.docs) for c in figures))
-    if any(len(c.baseline_by_seed) > 1 for c in figures):
-        table.add_row("baseline by seed", *(join(c.baseline_by_seed) for c in figures))
-        table.add_row("student by seed", *(join(c.student_by_seed) for c in figures))
     return table
 
 
@@ -180,7 +155,6 @@ def _format_summary(figures: Mapping[str, Any]) -> str:
     parts = [
         f"{figures['docs']} docs",
         f"area under the risk-coverage curve {100 * figures['aurc']:.2f}",
-        f"best possible {100 * figures['aurc_best']:.2f}",
         f"without order {100 * figures['error_rate']:.2f}",
     ]
     if figures["llm_f"] is not None:

@@ -26,7 +26,7 @@ def scheme(
     label means."""
     from ..elicitation.elicit import define_labels
     from ..files import replace_file
-    from ..scheme import draft_scheme, scheme_text
+    from ..scheme import draft_scheme, format_scheme
 
     draft = draft_scheme(PostsFile(posts)).model_copy(
         update={"language": language, "domain": domain}
@@ -37,5 +37,5 @@ def scheme(
         settings = OpenAISettings(model, base_url)
         draft = define_labels(draft, OpenAISource(settings, "openai"), list(PostsFile(posts)))
     with replace_file(output) as temporary:
-        temporary.write_text(scheme_text(draft), encoding="utf-8")
+        temporary.write_text(format_scheme(draft), encoding="utf-8")
     print(f"{len(draft.entities)} entity and {len(draft.relations)} relation labels -> {output}")

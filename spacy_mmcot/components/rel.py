@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
@@ -20,6 +21,7 @@ from ..distillation.soft_labels import Losses, SoftRelations, get_soft_relations
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states, split_by_counts
 from ..model.pair_classifier import DocPairs, set_schema
+from ..scheme import read_scheme
 from ..types import NO_RELATION, Relation
 from .base import DEFAULT_TOK2VEC, DistilledPipe
 from .pairs import (
@@ -66,8 +68,8 @@ class MMCoTRel(DistilledPipe):
     max_pairs: the most pairs of one Doc; of more the nearest are scored, and a warning gives the
         number of the others.
     legal: which labels a pair may have by the types of head and tail: a map {head type: {tail
-        type: [labels]}}, "learned" for what the gold relations of the training data show, or None
-        for all.
+        type: [labels]}}, the path of a label scheme (`scheme.yml`, read at `initialize`), "learned"
+        for what the gold relations of the training data show, or None for all.
     negatives: the most pairs without a relation in a batch, as a multiple of those with one; None
         for all.
     prior_strength: how far training compensates for the labels' frequencies: for the gold loss
@@ -93,7 +95,8 @@ class MMCoTRel(DistilledPipe):
         overwrite: bool,
         scorer: Callable | None,
     ):
-        if isinstance(legal, str) and legal != "learned":
+        from_scheme = isinstance(legal, str) and legal.endswith((".yml", ".yaml"))
+        if isinstance(legal, str) and legal != "learned" and not from_scheme:
             raise MMCoTError(Errors.E610.format(component=name, legal=legal))
         register()
         self.vocab = nlp.vocab
@@ -105,13 +108,14 @@ class MMCoTRel(DistilledPipe):
         self.overwrite = overwrite
         self.scorer = scorer
         self.learns_legal = legal == "learned"
+        self.scheme = Path(str(legal)) if from_scheme else None
         self.cfg: dict[str, Any] = {
             "labels": [],
             "types": [],
             "threshold": threshold,
             "max_distance": max_distance,
             "max_pairs": max_pairs,
-            "legal": None if self.learns_legal else legal,
+            "legal": None if isinstance(legal, str) else legal,
             "log_prior": [],
         }
 
@@ -316,6 +320,8 @@ class MMCoTRel(DistilledPipe):
                 labels.update(soft.labels)
                 types.update(label for _, _, label in soft.mentions)
         schema: dict[str, Any] = {"labels": sorted(labels), "types": sorted(types)}
+        if self.scheme is not None:
+            self.cfg["legal"] = schema["legal"] = read_scheme(self.scheme).legal()
         if self.learns_legal:
             schema["legal"] = learn_legal(count_types(eg.reference for eg in get_examples()))
         elif self.cfg["legal"] is not None:

@@ -96,7 +96,7 @@ def _judge_conclusions(doc: Doc) -> Iterator[tuple[Kind, list[tuple[Key, bool]]]
         yield "relation", list(zip(keys, right, strict=True))
 
 
-def labels_of_conclusions(docs: Iterable[Doc]) -> tuple[list[str], list[str]]:
+def collect_labels(docs: Iterable[Doc]) -> tuple[list[str], list[str]]:
     """The entity and the relation labels that conclusions and gold annotations have."""
     docs = list(docs)
     entities = {c.label for doc in docs for c in get_concluded_entities(doc) or ()}

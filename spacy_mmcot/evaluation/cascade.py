@@ -73,7 +73,7 @@ def plan_cascade(
     llm_predictions: the LLM's predictions on the same Docs, in the same format; its gold labels
         may be missing.
 
-    Returns `docs`, `f`, `error_rate`, `aurc`, `aurc_best`, `llm_f`, `llm_measured`, `cost_per_doc`,
+    Returns `docs`, `f`, `error_rate`, `aurc`, `llm_f`, `llm_measured`, `cost_per_doc`,
     `chosen` (a Point with `cost_per_1000` and `saved_per_1000`, or None), `steps` (such points near
     0%, 10%, ... 100% sent) and `curve` (all points).
 
@@ -114,7 +114,6 @@ def plan_cascade(
         "f": points[0].f,
         "error_rate": points[0].error_rate,
         "aurc": compute_aurc(confidence, counts),
-        "aurc_best": compute_aurc(-_is_wrong(counts).astype("float64"), counts),
         "llm_f": llm_f,
         "cost_per_doc": cost,
         "chosen": None if chosen is None else _add_cost(chosen, cost),
@@ -171,7 +170,7 @@ def trace_risk_coverage(
     for k in (n, *last_of_group[::-1].tolist(), 0):
         threshold: float | None = 0.0
         if k < n:
-            threshold = _find_shortest(ordered[k], ordered[k - 1]) if k else None
+            threshold = float(ordered[k - 1]) if k else None
         points.append(
             Point(
                 threshold=threshold,
@@ -207,13 +206,3 @@ def _is_wrong(counts: Counts) -> NDArray[numpy.bool_]:
 def _accumulate(rows: NDArray[numpy.int64]) -> NDArray[numpy.int64]:
     """Sums over the first 0, 1, ... all rows: (rows, ...) -> (1 + rows, ...)."""
     return numpy.concatenate([numpy.zeros_like(rows[:1]), numpy.cumsum(rows, axis=0)])
-
-
-def _find_shortest(low: float, high: float) -> float:
-    """The number with the fewest decimals above `low` and at most `high`: short enough to copy into
-    a program."""
-    for digits in range(1, 17):
-        shortest = numpy.floor(high * 10**digits) / 10**digits
-        if low < shortest <= high:
-            return float(shortest)
-    return float(high)

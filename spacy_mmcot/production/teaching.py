@@ -19,7 +19,7 @@ from ..corpus.docbin import list_docbins, read_docs, write_docs
 from ..distillation.conclusions import (
     DEFAULT_CONFIDENCE,
     Confidence,
-    labels_of_conclusions,
+    collect_labels,
     measure_confidence,
     set_labels_from_conclusions,
 )
@@ -109,7 +109,7 @@ def teach_from_conclusions(
         known = read_scheme(scheme)
         entities, relations = list(known.entities), list(known.relations)
     else:
-        entities, relations = labels_of_conclusions(docs)
+        entities, relations = collect_labels(docs)
     write_docs(output, set_labels_from_conclusions(docs, entities, relations, confidence))
     labelled = sum(doc.has_annotation("ENT_IOB") for doc in docs)
     return ConclusionResult(len(docs), concluded, labelled, confidence)

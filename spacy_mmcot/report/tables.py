@@ -96,7 +96,7 @@ def make_differences(pipelines: Sequence[Pipeline]) -> Table | None:
                 or not numpy.array_equal(baseline[:, 2], student[:, 2])
             ):
                 continue
-            found = compare_counts([baseline], [student])
+            found = compare_counts(baseline, student)
             title = f"{first.name} − {other.name}, {task}"
             interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
             p = f"{found.p_two_sided:.3f}" if found.p_two_sided >= 0.001 else "< 0.001"

@@ -184,6 +184,26 @@ def test_a_gold_label_that_the_map_rules_out_teaches_nothing() -> None:
     assert result["rel_r"] < 1.0
 
 
+def test_legal_types_come_from_a_label_scheme(tmp_path: Path) -> None:
+    relations: dict[str, Any] = {}
+    for head, tails in toy_rel.LEGAL.items():
+        for tail, labels in tails.items():
+            for label in labels:
+                relations[label] = {"definition": label, "head": head, "tail": tail}
+    scheme = tmp_path / "scheme.yml"
+    entities = {"PER": "people", "LOC": "places"}
+    scheme.write_text(json.dumps({"entities": entities, "relations": relations}), encoding="utf-8")
+    nlp = toy_rel.initialised(legal=str(scheme))
+    found = toy_rel.component(nlp).cfg["legal"]
+    pairs = {(h, t, label) for h, tails in found.items() for t in tails for label in tails[t]}
+    assert pairs == {(r["head"], r["tail"], label) for label, r in relations.items()}
+    scheme.unlink()
+    nlp.to_disk(tmp_path / "nlp")
+    assert toy_rel.component(spacy.load(tmp_path / "nlp")).cfg["legal"] == found
+    with pytest.raises(MMCoTError, match=r"none\.yml"):
+        toy_rel.initialised(legal="none.yml")
+
+
 def test_legal_survives_a_round_trip(tmp_path: Path) -> None:
     nlp = toy_rel.fitted(steps=1, legal="learned")
     nlp.to_disk(tmp_path / "model")

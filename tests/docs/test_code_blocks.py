@@ -162,7 +162,7 @@ def test_blocks_of_other_kinds_and_skipped_ones_are_few() -> None:
 def test_a_wrong_command_is_found(project: Path) -> None:
     for wrong in (
         "spacy-mmcot evaluate model dev.spacy --no-such-option",
-        "spacy-mmcot evaluate model",
+        "spacy-mmcot convert posts.jsonl",
         "spacy-mmcot enlighten",
         "python -m benchmarks soak model --docs many",
         "python -m spacy train configs/student.cfg --components.transformer.model.sauce x",

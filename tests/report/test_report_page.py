@@ -37,7 +37,7 @@ def test_errors_come_first_and_views_hold_what_differs() -> None:
     assert label.views == [every, every, every]
     assert none.views == [every, every, []]
     assert right.views == [every, [], []]
-    assert [(t.wrong, t.missed) for t in label.tallies] == [(2, 2), (0, 0)]
+    assert label.tallies == [("student", 2, 2), ("baseline", 0, 0)]
 
 
 def test_what_is_the_same_is_drawn_once() -> None:
@@ -74,7 +74,7 @@ def test_the_knowledge_stands_beside_what_was_found_without_it(html: str) -> Non
     page = Page(html)
     text = " ".join(page.articles[2].split())
     assert "Not seen by student, baseline." in text
-    assert "Oslo citywhere she singsLOC LOC" in text
+    assert "Oslo citywhere she sings" in text
     assert "A concert is announced." in text
     assert "What the LLM said" not in page.articles[0]
 
@@ -145,7 +145,7 @@ def test_hostile_text_stays_text(hostile: str) -> None:
     assert found.tags == expected.tags
     names, wanted = ([(t, n) for t, n, _ in p.attributes] for p in (found, expected))
     assert names == wanted
-    assert found.shown.count(hostile) >= 20
+    assert found.shown.count(hostile) >= 18
     (template,) = found.templates
     assert hostile.lower() in template["data-search"]
     assert json.loads(template["data-views"]) == [[hostile], [hostile]]
