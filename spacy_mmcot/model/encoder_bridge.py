@@ -102,7 +102,7 @@ def PromptedTransformer(
     )
     return Model(
         "prompted_transformer",
-        functools.partial(_forward, settings=settings, source=source),
+        functools.partial(_forward, settings=settings),
         init=functools.partial(_init, settings=settings, source=source, n_layers=layers),
         layers=[vision] if vision is not None else [],
         dims={"nO": None},
@@ -162,11 +162,11 @@ def _init(
 
 
 def _forward(
-    model: Model, docs: Sequence[Doc], is_train: bool, *, settings: EncoderSettings, source: str
+    model: Model, docs: Sequence[Doc], is_train: bool, *, settings: EncoderSettings
 ) -> tuple[FullTransformerBatch, Callable[[FullTransformerBatch], list[Doc]]]:
     module: PromptedEncoder | None = prepare_module(model, is_train)
     if module is None:
-        raise MMCoTError(Errors.E404.format(source=source))
+        raise MMCoTError(Errors.E602.format(component="The encoder"))
     device = torch_shim(model).device
     vision = model.layers[0] if model.layers else None
     pictures = see_pictures(vision, docs, is_train, settings.pictures) if vision else None

@@ -73,7 +73,9 @@ class PipelineWorker(Generic[T]):
         """
         limit = self._nlp.max_length
         if len(text) > limit:
-            raise MMCoTError(Errors.E773.format(length=len(text), limit=limit))
+            raise MMCoTError(
+                Errors.E206.format(what="PipelineWorker", length=len(text), limit=limit)
+            )
         answer: Future[T] = Future()
         with self._closing:
             if not self.is_alive:
