@@ -118,10 +118,8 @@ def _make_tables(metrics: dict[str, Any]) -> Iterable[Table]:
         more = {"seqeval": {key: metrics[f"seqeval_{key}"] for key in "prf"}}
         yield _make_scores("Entities (strict)", metrics, "ents", more)
     if "rel_f" in metrics:
-        pairs: Mapping[str, Mapping[str, int]] = metrics["rel_confusion"] or {}
-        support = {label: sum(row.values()) for label, row in pairs.items()}
         macro = {"macro": {"f": metrics["rel_macro_f"]}}
-        yield _make_scores("Relations on gold mentions", metrics, "rel", macro, support)
+        yield _make_scores("Relations on gold mentions", metrics, "rel", macro)
     if "rel_e2e_f" in metrics:
         yield _make_scores("Relations end to end", metrics, "rel_e2e")
     for title, prefix in (("Entities", "ents"), ("Relations on gold mentions", "rel")):
@@ -134,22 +132,19 @@ def _make_scores(
     metrics: Mapping[str, Any],
     prefix: str,
     more: Mapping[str, Mapping[str, float]] | None = None,
-    support: Mapping[str, int] | None = None,
 ) -> Table:
-    """P, R and F in percent: all, each label, and the rows of `more`; with `support`, the number of
-    gold items of each label too."""
+    """P, R and F in percent: all, each label, and the rows of `more`."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("", "P", "R", "F", *(["gold"] if support is not None else []), title=title)
+    table = Table("", "P", "R", "F", title=title)
     rows: list[tuple[str, Mapping[str, float]]]
     rows = [("all", {key: metrics[f"{prefix}_{key}"] for key in "prf"})]
     rows += sorted((metrics[f"{prefix}_per_type"] or {}).items())
     rows += (more or {}).items()
     for name, row in rows:
         cells = [f"{100 * (row[key] or 0.0):.2f}" if key in row else "" for key in "prf"]
-        gold = str((support or {}).get(name, ""))
-        table.add_row(escape(name), *cells, *([gold] if support is not None else []))
+        table.add_row(escape(name), *cells)
     return table
 
 
@@ -172,9 +167,6 @@ def _make_sureness(title: str, metrics: Mapping[str, Any], prefix: str) -> Table
 
 def _format_summary(metrics: Mapping[str, Any]) -> str:
     parts = [f"{metrics['docs']} docs"]
-    if metrics.get("rel_false_positives") is not None:
-        share = metrics["rel_false_positives"]
-        parts.append(f"{share:.1f} false relations per 100 unrelated pairs")
     if "docs_with_conclusion" in metrics:
         return ", ".join([*parts, f"{metrics['docs_with_conclusion']} with a conclusion"])
     training = metrics["training"] or {}

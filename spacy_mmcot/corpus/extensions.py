@@ -98,7 +98,7 @@ def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
     stored = []
     for head, tail, label, score in relations:
         if head.doc is not doc or tail.doc is not doc:
-            raise MMCoTError(Errors.E200.format(label=label, head=head.text, tail=tail.text))
+            raise MMCoTError(Errors.E200.format(head=head.text, tail=tail.text))
         stored.append([*_list_offsets(head, tail), label, float(score)])
     doc.user_data[RELATIONS_KEY] = stored
 
@@ -132,7 +132,7 @@ def set_pairs(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
     stored = []
     for head, tail in pairs:
         if head.doc is not doc or tail.doc is not doc:
-            raise MMCoTError(Errors.E208.format(head=head.text, tail=tail.text))
+            raise MMCoTError(Errors.E200.format(head=head.text, tail=tail.text))
         stored.append(_list_offsets(head, tail))
     doc.user_data[PAIRS_KEY] = stored
 

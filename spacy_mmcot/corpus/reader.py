@@ -51,7 +51,8 @@ def Corpus(
     missing, no DocBin, or empty.
     """
     if pictures not in PICTURES:
-        raise MMCoTError(Errors.E215.format(received=pictures, allowed=", ".join(PICTURES)))
+        name, allowed = "spacy_mmcot.Corpus.v1: pictures", ", ".join(PICTURES)
+        raise MMCoTError(Errors.E409.format(name=name, received=repr(pictures), allowed=allowed))
 
     def read(nlp: Language) -> Iterator[Example]:
         if path is None:

@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 import numpy
 
-from ..errors import Errors, MMCoTError
+from ..errors import Errors, MMCoTError, shown
 from .predictions import Predicted, read_predictions
 from .scores import Counts, compute_f, count_entities, count_relations, get_mentions
 
-_SHOWN = 3  # ids in a message
 _MAX_DRAWS = 2_000_000  # held at a time: 16 MB of indexes
 
 
@@ -26,10 +25,8 @@ class Comparison(NamedTuple):
     """F1 from 0 to 1.
 
     low, high: the 95% interval of the difference, by percentiles of the resamples.
-    p_one_sided: the share of resamples in which the student is not better: its F1 minus the
-        baseline's is 0 or below.
-    p_two_sided: twice the smaller of that share and the share in which the difference is 0 or
-        above, at most 1.
+    p: two-sided: twice the smaller of the shares of resamples in which the difference is 0 or below
+        and 0 or above, at most 1.
     """
 
     docs: int
@@ -38,8 +35,7 @@ class Comparison(NamedTuple):
     difference: float
     low: float
     high: float
-    p_one_sided: float
-    p_two_sided: float
+    p: float
 
 
 def compare_files(
@@ -84,9 +80,8 @@ def match_predictions(
     by_id, ids = {doc.id: doc for doc in others}, {doc.id: doc for doc in first}
     differences = []
     for path, own, against in ((paths[0], ids, by_id), (paths[1], by_id, ids)):
-        if alone := [repr(doc_id) for doc_id in own if doc_id not in against]:
-            more = f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
-            differences.append(f"only {path} has {', '.join(alone[:_SHOWN])}{more}")
+        if alone := [doc_id for doc_id in own if doc_id not in against]:
+            differences.append(f"only {path} has {shown(alone)}")
     if differences:
         raise MMCoTError(
             Errors.E800.format(first=paths[0], path=paths[1], differences="; ".join(differences))
@@ -144,6 +139,5 @@ def compare_counts(
         difference=student_f - baseline_f,
         low=float(low),
         high=float(high),
-        p_one_sided=float(not_better),
-        p_two_sided=float(min(1.0, 2 * min(not_better, not_worse))),
+        p=float(min(1.0, 2 * min(not_better, not_worse))),
     )
