@@ -15,7 +15,7 @@ from spacy.strings import get_string_id
 from spacy.tokens import Doc, Span
 
 from ..errors import Errors, MMCoTError
-from ..types import KNOWLEDGE_KEY, Sureness
+from ..types import KNOWLEDGE_KEY, SURENESS, Sureness
 
 # Rows of the table of tag embeddings, and how many of them a token has at most: one for being part
 # of a mention of the `noun` answer, two for its kind, two for the conclusion. Names find their rows
@@ -121,15 +121,22 @@ def tag_tokens(doc: Doc) -> NDArray[numpy.int64]:
 
 
 def tag_pairs(
-    doc: Doc, mentions: Sequence[tuple[int, int, str]], pairs: NDArray[numpy.int64]
+    doc: Doc,
+    mentions: Sequence[tuple[int, int, str]],
+    pairs: NDArray[numpy.int64],
+    labels: Mapping[str, int],
 ) -> NDArray[numpy.int64]:
-    """The rows of each pair's tag embeddings, (pairs, TAGS_PER_PAIR), 0 for none, from what the LLM
-    concludes on the pair. mentions: first token, end token and label; pairs: (pairs, 2), indexes
-    of head and tail. A concluded mention is the one that its first token lies in."""
-    tags = numpy.zeros((len(pairs), TAGS_PER_PAIR), dtype="int64")
+    """What the LLM concludes on each pair, (pairs, 2 + TAGS_PER_PAIR): the index of the label, -1
+    where no relations were asked for and 0 where there is none; the index of its sureness; and the
+    rows of its tag embeddings, 0 for none. A concluded mention is the one that its first token lies
+    in. mentions: first token, end token and label; pairs: (pairs, 2), indexes of head and tail;
+    labels: the indexes of the relation labels."""
+    found = numpy.zeros((len(pairs), 2 + TAGS_PER_PAIR), dtype="int64")
     concluded = get_concluded_relations(doc) if len(pairs) else None
     if concluded is None:
-        return tags
+        found[:, 0] = -1
+        return found
+    tags = found[:, 2:]
     tags[:, 0] = hash_tag("asked")[0]
     mention_at = {
         token: i for i, (start, end, _) in enumerate(mentions) for token in range(start, end)
@@ -138,12 +145,14 @@ def tag_pairs(
     for c in concluded:
         head, tail = mention_at.get(c.head, -1), mention_at.get(c.tail, -1)
         if (row := row_of.get((head, tail))) is not None:
+            if c.label in labels:
+                found[row, :2] = labels[c.label], SURENESS.index(c.sure)
             tags[row, 1:3] = hash_tag(f"{c.label} {c.sure}")
             if c.or_label is not None:
                 tags[row, 3] = hash_tag(f"or {c.or_label}")[0]
         if (row := row_of.get((tail, head))) is not None:
             tags[row, 4:6] = hash_tag(f"reverse {c.label} {c.sure}")
-    return tags
+    return found
 
 
 def mark_mentions(doc: Doc, mentions: Iterable[tuple[str, int]]) -> NDArray[numpy.int64]:

@@ -16,6 +16,7 @@ from thinc.api import Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 from torch import Tensor, nn
 
+from ..types import SURENESS
 from .bridge import Settings, TorchShim, prepare_module, split_by_counts, torch_shim
 from .knowledge import TAG_ROWS, tag_pairs
 
@@ -78,11 +79,12 @@ class PairHead(nn.Module):
         if conclusions:
             self.tags = nn.Embedding(TAG_ROWS, hidden, padding_idx=0)
             nn.init.zeros_(self.tags.weight)
+            self.trust = nn.Parameter(torch.zeros(2 * len(SURENESS)))
         self.output = nn.Linear(hidden, n_labels)
 
     def forward(self, states: Tensor, index: PairIndex, tags: Tensor | None = None) -> Tensor:
         """Logits, (pairs, labels). states: (tokens, width) of all docs, one after the other; tags:
-        (pairs, tags), the rows of their tag embeddings."""
+        (pairs, 2 + TAGS_PER_PAIR), see `tag_pairs`."""
         means = _SpanMeans(self.dropout(states))
         mentions = means.compute(index.mentions)
         docs = self.doc(means.compute(index.docs))
@@ -92,9 +94,23 @@ class PairHead(nn.Module):
         spans = index.mentions[head], index.mentions[tail]
         summed = summed + self.distance(_bucket_distances(*spans))
         summed = summed + self.around(means.compute(_find_between(*spans)))
-        if self.tags is not None and tags is not None:
-            summed = summed + self.tags(tags).sum(-2)
-        return self.output(self.dropout(torch.relu(summed)))
+        if self.tags is None or tags is None:
+            return self.output(self.dropout(torch.relu(summed)))
+        if self.training:
+            # A classifier that has memorised the texts would ignore the conclusions.
+            drawn = torch.rand(len(summed), 1, device=summed.device)
+            summed = summed * ((drawn >= TEXT_DROPOUT) | (tags[:, :1] < 0))
+        summed = summed + self.tags(tags[:, 2:]).sum(-2)
+        logits = self.output(self.dropout(torch.relu(summed)))
+        return logits + self._trust_conclusions(tags[:, 0], tags[:, 1], logits.shape[1])
+
+    def _trust_conclusions(self, label: Tensor, sure: Tensor, n_labels: int) -> Tensor:
+        """(pairs, labels): at each pair's concluded label how far its sureness is trusted, one
+        figure for no relation and one for all labels, so that rare labels learn from frequent ones.
+        label, sure: (pairs,), see `tag_pairs`."""
+        trust = TRUST_SCALE * self.trust[sure + len(SURENESS) * (label > 0)]
+        chosen = nn.functional.one_hot(label.clamp(min=0), n_labels)
+        return chosen * (trust * (label >= 0)).unsqueeze(1)
 
 
 class _SpanMeans:
@@ -135,6 +151,11 @@ def _bucket_distances(heads: Tensor, tails: Tensor) -> Tensor:
 
 # Pairs that are scored at once outside training: bounds the memory that very many mentions take.
 CHUNK = 8192
+# How often a pair of a teacher is trained on the LLM's conclusion alone.
+TEXT_DROPOUT = 0.5
+# How much faster than other weights the trust in conclusions is learned: a few figures that must
+# grow to several units each.
+TRUST_SCALE = 30.0
 
 
 def PairClassifier(
@@ -166,6 +187,7 @@ def PairClassifier(
 def set_schema(model: Model, labels: Sequence[str], types: Sequence[str]) -> None:
     """Set what `initialize` builds a pair classifier for: the relation labels, that of no relation
     first, and the mention types."""
+    model.attrs["labels"] = {name: i for i, name in enumerate(labels)}
     model.attrs["types"] = {name: i + 1 for i, name in enumerate(types)}
     model.set_dim("nO", len(labels), force=True)
 
@@ -200,7 +222,9 @@ def _forward(
     index = _make_index(X, lengths, model.attrs["types"], states.device)
     tags = None
     if module.tags is not None:
-        tags = torch.from_numpy(numpy.concatenate([tag_pairs(*entry) for entry in X]))
+        tags = torch.from_numpy(
+            numpy.concatenate([tag_pairs(*entry, model.attrs["labels"]) for entry in X])
+        )
         tags = tags.to(states.device)
     size = max(1, len(index.pairs)) if is_train else CHUNK
     with torch.set_grad_enabled(is_train):

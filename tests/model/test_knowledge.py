@@ -19,7 +19,7 @@ from spacy_mmcot.model.knowledge import (
     tag_pairs,
     tag_tokens,
 )
-from spacy_mmcot.types import KNOWLEDGE_KEY
+from spacy_mmcot.types import KNOWLEDGE_KEY, SURENESS
 
 
 @pytest.fixture(scope="module")
@@ -170,15 +170,18 @@ def test_concluded_relations_are_tagged_on_their_pairs(nlp: Language) -> None:
     }
     mentions = [(0, 2, "PER"), (3, 4, "LOC"), (5, 6, "LOC")]
     pairs = numpy.array([[0, 1], [1, 0], [0, 2]])
-    tags = tag_pairs(concluded(doc, relations=[relation]), mentions, pairs).tolist()
+    labels = {"None": 0, "lives_in": 1, "left": 2}
+    tags = tag_pairs(concluded(doc, relations=[relation]), mentions, pairs, labels).tolist()
     asked = hash_tag("asked")[0]
+    medium = SURENESS.index("medium")
     assert tags == [
-        [asked, *hash_tag("left medium"), hash_tag("or lives_in")[0], 0, 0],
-        [asked, 0, 0, 0, *hash_tag("reverse left medium")],
-        [asked, 0, 0, 0, 0, 0],
+        [2, medium, asked, *hash_tag("left medium"), hash_tag("or lives_in")[0], 0, 0],
+        [0, 0, asked, 0, 0, 0, *hash_tag("reverse left medium")],
+        [0, 0, asked, 0, 0, 0, 0, 0],
     ]
-    assert not tag_pairs(concluded(doc, entities=[]), mentions, pairs).any()
-    assert tag_pairs(doc, mentions, pairs[:0]).shape == (0, TAGS_PER_PAIR)
+    silent = tag_pairs(concluded(doc, entities=[]), mentions, pairs, labels)
+    assert silent.tolist() == [[-1] + [0] * (1 + TAGS_PER_PAIR)] * 3
+    assert tag_pairs(doc, mentions, pairs[:0], labels).shape == (0, 2 + TAGS_PER_PAIR)
 
 
 def test_tags_have_rows_of_their_own() -> None:

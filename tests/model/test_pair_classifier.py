@@ -15,6 +15,7 @@ from torch import Tensor
 from spacy_mmcot.model import pair_classifier
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.pair_classifier import (
+    TRUST_SCALE,
     DocPairs,
     PairClassifier,
     PairHead,
@@ -267,14 +268,21 @@ def test_initializing_again_starts_from_scratch_with_another_schema() -> None:
     assert model.predict([entry(7, 3)])[0].shape == (6, 4)
 
 
-def test_tags_of_a_pair_move_its_logits_alone() -> None:
+def test_a_conclusion_moves_the_logits_of_its_pair_alone() -> None:
     module, where = head(conclusions=True), small_index()
     assert module.tags is not None
     module.tags.weight.data[0] = 0.0  # no tag
+    module.trust.data = torch.tensor([0.0, 0.0, 0.0, 0.1, 0.2, 0.3], dtype=torch.double)
     states = torch.randn(12, WIDTH, dtype=torch.double)
-    tags = torch.zeros(len(where.pairs), 6, dtype=torch.long)
+    tags = torch.zeros(len(where.pairs), 8, dtype=torch.long)
+    tags[:, 0] = -1  # not asked
     plain = module(states, where)
     torch.testing.assert_close(module(states, where, tags), plain)
-    tags[2, 1:3] = torch.tensor([5, 9])
+    tags[2, 3:5] = torch.tensor([5, 9])
     changed = (module(states, where, tags) - plain).abs().sum(1) > 1e-9
     assert changed.tolist() == [False, False, True, False, False, False, False]
+    tags[2] = tags[3]
+    tags[5, :2] = torch.tensor([2, 1])  # label 2, the second level of sureness
+    expected = torch.zeros_like(plain)
+    expected[5, 2] = TRUST_SCALE * 0.2
+    torch.testing.assert_close(module(states, where, tags) - plain, expected)
