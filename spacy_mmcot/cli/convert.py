@@ -73,7 +73,6 @@ def convert(
     Reads posts and Prodigy's JSON Lines, CoNLL with IMGID lines, MNRE rows, and .spacy files.
     """
     from ..corpus.formats import make_image_relative, read_corpus
-    from ..corpus.mnre import join_rows
     from ..corpus.posts import Findings, write_posts, write_records
 
     findings = Findings(skip_invalid)
@@ -88,7 +87,7 @@ def convert(
         for line in findings.describe():
             print(line, file=sys.stderr)
         raise MMCoTError(Errors.E711.format(paths=", ".join(map(str, inputs))))
-    rows = attach_answers(join_rows(rows, findings), answers or [], task, findings)
+    rows = attach_answers(rows, answers or [], task, findings)
 
     if output.suffix == ".jsonl":
         write_posts(output, (make_image_relative(row.post, output.parent) for row in rows))

@@ -50,7 +50,7 @@ def read_rows(
     split: Split | None = None,
     repair_bio: bool = False,
 ) -> Iterator[Row]:
-    """Stream a file's rows, those of an MNRE file not yet joined.
+    """Stream a file's rows.
 
     format: None guesses it.
     split: replaces each post's own.

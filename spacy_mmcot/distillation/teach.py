@@ -117,8 +117,8 @@ def teach(
     docs: with the knowledge that the teachers read. Labelled or not, their entities and relations
         stay as they are.
     labels: the label to write for each label of the teachers' entities, such as
-        `{"ORGANIZATION": "ORG"}`. An entity's `span._.mmcot_score` is its probability, or the score
-        of its span group, or else 0.95. No relations are written.
+        `{"ORGANIZATION": "ORG"}`. An entity's `span._.mmcot_score` is its probability, or else
+        0.95. No relations are written.
     dropped: counts the entities whose label is not in `labels`.
     pictures: whether the teachers see the Docs' pictures.
 
