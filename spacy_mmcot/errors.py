@@ -43,8 +43,7 @@ class Errors(metaclass=Catalogue):
     )
 
     E200 = (
-        "Relation {label!r} between {head!r} and {tail!r}: a span belongs to another Doc. Set "
-        "doc._.mmcot_rel with spans of the same Doc."
+        "Mentions {head!r} and {tail!r}: a span belongs to another Doc. Give spans of the same Doc."
     )
     E201 = (
         "{path}: not a readable .spacy file (DocBin): {reason}. Write one with spacy-mmcot convert."
@@ -58,7 +57,6 @@ class Errors(metaclass=Catalogue):
     E205 = "{path}, document {index}: {problem}. Expected: {expected}. Correct or --skip-invalid."
     E206 = "Post {id}: the text has {length} characters, at most {limit} are allowed. Split it."
     E207 = "{path}: {problem}. Expected: {expected}. Correct the file, or give another."
-    E208 = "Pair {head!r}, {tail!r}: a span belongs to another Doc. Give spans of the same Doc."
     E209 = (
         "doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path (str or "
         "pathlib.Path), a file's content (bytes), a PIL image, or None."
@@ -73,9 +71,7 @@ class Errors(metaclass=Catalogue):
         "are allowed. Split it, or raise nlp.max_length."
     )
     E212 = "spacy_mmcot.attach: records is {received}. Allowed: an iterable of records."
-    E215 = (
-        "spacy_mmcot.Corpus.v1: pictures is {received!r}. Allowed: {allowed}. Correct the config."
-    )
+    E215 = "pictures is {received!r}. Allowed: {allowed}."
 
     E300 = "{path}: not an answers store ({reason}). Give one by elicit, or a new path."
     E301 = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -166,19 +166,16 @@ def print_summary(rows: Sequence[Row], findings: Findings, *, keep_mentions: boo
     def is_hidden(row: Row) -> bool:
         return row.post.entities is None or row.post.split == "unlabelled"
 
-    def has_mentions(row: Row) -> bool:
-        return keep_mentions or not is_hidden(row)
-
-    def has_knowledge(row: Row) -> bool:
-        return any(getattr(row.answers, name, None) is not None for name in KNOWLEDGE)
+    def count_mentions(row: Row, items: Sequence[Any] | None) -> int:
+        return len(items or ()) * (keep_mentions or not is_hidden(row))
 
     columns: dict[str, Callable[[Row], int]] = {
         "posts": lambda row: 1,
-        "entities": lambda row: len(row.post.entities or []) * has_mentions(row),
-        "pairs": lambda row: len(row.post.pairs or []) * has_mentions(row),
+        "entities": lambda row: count_mentions(row, row.post.entities),
+        "pairs": lambda row: count_mentions(row, row.post.pairs),
         "relations": lambda row: len(row.post.relations or []) * (not is_hidden(row)),
         "no labels": is_hidden,
-        "knowledge": has_knowledge,
+        "knowledge": lambda row: any(getattr(row.answers, name, None) for name in KNOWLEDGE),
         "caption": lambda row: bool(row.post.caption),
         "picture": lambda row: bool(row.post.image),
     }

@@ -95,12 +95,10 @@ def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
 
     Raises MMCoTError where a span belongs to another Doc.
     """
-    stored = []
-    for head, tail, label, score in relations:
-        if head.doc is not doc or tail.doc is not doc:
-            raise MMCoTError(Errors.E200.format(label=label, head=head.text, tail=tail.text))
-        stored.append([*_list_offsets(head, tail), label, float(score)])
-    doc.user_data[RELATIONS_KEY] = stored
+    doc.user_data[RELATIONS_KEY] = [
+        [*_list_offsets(doc, head, tail), label, float(score)]
+        for head, tail, label, score in relations
+    ]
 
 
 def get_judged_pairs(doc: Doc) -> list[tuple[int, int, int, int]] | None:
@@ -129,15 +127,12 @@ def set_pairs(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
 
     Raises MMCoTError where a span belongs to another Doc.
     """
-    stored = []
-    for head, tail in pairs:
-        if head.doc is not doc or tail.doc is not doc:
-            raise MMCoTError(Errors.E208.format(head=head.text, tail=tail.text))
-        stored.append(_list_offsets(head, tail))
-    doc.user_data[PAIRS_KEY] = stored
+    doc.user_data[PAIRS_KEY] = [_list_offsets(doc, head, tail) for head, tail in pairs]
 
 
-def _list_offsets(head: Span, tail: Span) -> list[int]:
+def _list_offsets(doc: Doc, head: Span, tail: Span) -> list[int]:
+    if head.doc is not doc or tail.doc is not doc:
+        raise MMCoTError(Errors.E200.format(head=head.text, tail=tail.text))
     return [head.start_char, head.end_char, tail.start_char, tail.end_char]
 
 

@@ -60,8 +60,6 @@ class _Pair(BaseModel):
                     f"{role}.name is {mention.name!r}, but the tokens at [{start}, {end}] are "
                     f"{surface!r}"
                 )
-        if self.h.pos == self.t.pos:
-            raise ValueError(f"h and t are the same mention, {list(self.h.pos)}")
         return self
 
 

@@ -47,11 +47,9 @@ def Corpus(
         judged.
     pictures: "real": the predicted Doc has the reference's picture; "none": it has none.
 
-    Raises MMCoTError for unknown `pictures`. The reader raises it for a path that is not set,
-    missing, no DocBin, or empty.
+    The reader raises MMCoTError for a path that is not set, missing, no DocBin, or empty, and for
+    unknown `pictures`.
     """
-    if pictures not in PICTURES:
-        raise MMCoTError(Errors.E215.format(received=pictures, allowed=", ".join(PICTURES)))
 
     def read(nlp: Language) -> Iterator[Example]:
         if path is None:
@@ -74,7 +72,10 @@ def make_examples(
     gold_entities: bool = False,
     pictures: Pictures = "none",
 ) -> Iterator[Example]:
-    """Examples of these reference Docs, as `Corpus` describes them."""
+    """Examples of these reference Docs, as `Corpus` describes them. Raises MMCoTError for unknown
+    `pictures`."""
+    if pictures not in PICTURES:
+        raise MMCoTError(Errors.E215.format(received=pictures, allowed=", ".join(PICTURES)))
     register()
     copied: list[Any] = [ID_KEY, PROMPT_TARGET_KEY]
     if knowledge:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
-from spacy.vocab import Vocab
 
 from ..corpus.extensions import copy_tokens, register
 from ..errors import Errors, MMCoTError
@@ -134,9 +133,10 @@ def teach(
     for batch in minibatch(docs, batch_size):
         predictions: list[list[Prediction]] = []
         for teacher in teachers:
-            copies = [
-                _copy(doc, pictures, None if labels is None else teacher.vocab) for doc in batch
-            ]
+            vocab = None if labels is None else teacher.vocab
+            hidden = () if pictures else (IMAGE_KEY,)
+            keys = [[key for key in doc.user_data if key not in hidden] for doc in batch]
+            copies = [copy_tokens(*each, vocab) for each in zip(batch, keys, strict=True)]
             if labels is not None:
                 mapped = predict_mapped_tags(teacher, copies, labels, dropped)
                 predictions.append([(tags, None) for tags in mapped])
@@ -174,11 +174,6 @@ def _predict(teacher: Language, docs: Sequence[Doc], copies: list[Doc]) -> list[
             piped = component.pipe(copies) if hasattr(component, "pipe") else map(component, copies)
             copies = list(piped)
     return list(zip(tags, relations, strict=True))
-
-
-def _copy(doc: Doc, pictures: bool, vocab: Vocab | None) -> Doc:
-    keys = [key for key in doc.user_data if pictures or key != IMAGE_KEY]
-    return copy_tokens(doc, keys, vocab)
 
 
 def _set_gold_mentions(docs: Sequence[Doc], copies: Sequence[Doc]) -> None:
