@@ -15,7 +15,6 @@ from ..types import KNOWLEDGE, SPLITS, Split, Task
 if TYPE_CHECKING:
     from spacy.tokens import Doc
 
-    from ..corpus.docs import Tokenizer
     from ..corpus.posts import Findings, Row
 
 FormatName = Literal["auto", "posts", "conll", "mnre", "prodigy", "spacy"]
@@ -92,7 +91,8 @@ def convert(
     if output.suffix == ".jsonl":
         write_posts(output, (make_image_relative(row.post, output.parent) for row in rows))
     else:
-        _write_docs(output, rows, lang, tokenizer, keep_mentions, findings)
+        settings = {"tokenizer": tokenizer, "keep_mentions": keep_mentions, "findings": findings}
+        _write_docs(output, rows, lang, **settings)
     if answers_out:
         count = write_records(answers_out, (row.answers for row in rows if row.answers))
         print(f"Answers about {count} posts are in {answers_out}.")
@@ -114,27 +114,16 @@ def attach_answers(
         found = load_answers(path, task)
         if found and not found.keys() & {row.post.id for row in rows}:
             findings.lose("answers files about none of the posts", str(path))
-        located = {
-            row.post.id: locate_conclusion(found[row.post.id], row.post)
-            for row in rows
-            if row.post.id in found
-        }
-        rows = [
-            row._replace(answers=merge_answers(row.answers, located.get(row.post.id)))
-            for row in rows
-        ]
+        for i, row in enumerate(rows):
+            if row.post.id in found:
+                known = locate_conclusion(found[row.post.id], row.post)
+                rows[i] = row._replace(answers=merge_answers(row.answers, known))
     return rows
 
 
-def _write_docs(
-    output: Path,
-    rows: Sequence[Row],
-    lang: str,
-    tokenizer: Tokenizer,
-    keep_mentions: bool,
-    findings: Findings,
-) -> None:
-    """Write all Docs to NAME.spacy, or those of each split to a file in the folder `output`."""
+def _write_docs(output: Path, rows: Sequence[Row], lang: str, **settings: Any) -> None:
+    """Write all Docs to NAME.spacy, or those of each split to a file in the folder `output`.
+    settings: those of `make_doc`."""
     import spacy
 
     from ..corpus.docbin import SUFFIX, write_docs
@@ -147,14 +136,7 @@ def _write_docs(
     docs: dict[Path, list[Doc]] = {}
     for row in rows:
         path = output if output.suffix == SUFFIX else output / f"{row.post.split}{SUFFIX}"
-        doc = make_doc(
-            nlp,
-            row.post,
-            row.answers,
-            tokenizer=tokenizer,
-            keep_mentions=keep_mentions,
-            findings=findings,
-        )
+        doc = make_doc(nlp, row.post, row.answers, **settings)
         docs.setdefault(path, []).append(doc)
     for path, group in docs.items():
         write_docs(path, group)

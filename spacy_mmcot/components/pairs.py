@@ -23,8 +23,6 @@ from ..types import RELATIONS_KEY
 # Head type -> tail type -> relation labels.
 Legal = Mapping[str, Mapping[str, Sequence[str]]]
 
-_MAX_NAMED = 5  # kinds of relations in a warning
-
 
 def warn_of_illegal(docs: Iterable[Doc], legal: Legal, component: str) -> None:
     """Warn where the map rules out relations that are gold."""
@@ -32,8 +30,7 @@ def warn_of_illegal(docs: Iterable[Doc], legal: Legal, component: str) -> None:
     illegal = [kind for kind in gold if kind[2] not in legal.get(kind[0], {}).get(kind[1], ())]
     if illegal:
         kinds = [f"{label} from {head} to {tail}" for head, tail, label in sorted(set(illegal))]
-        more = f" and {len(kinds) - _MAX_NAMED} more" if len(kinds) > _MAX_NAMED else ""
-        places = ", ".join(kinds[:_MAX_NAMED]) + more
+        places = ", ".join(kinds[:5]) + (", ..." if len(kinds) > 5 else "")
         numbers = {"count": len(illegal), "total": len(gold)}
         message = Warnings.W600.format(component=component, places=places, **numbers)
         warnings.warn(message, stacklevel=2)
@@ -68,9 +65,9 @@ def find_candidates(doc: Doc, max_distance: int) -> DocPairs:
         return DocPairs(doc, mentions, _find_near_pairs(mentions, max_distance))
     index = {(start, end): i for i, (start, end, _) in enumerate(mentions)}
     found = [(index.get((h.start, h.end)), index.get((t.start, t.end))) for h, t in asked]
-    known = dict.fromkeys(pair for pair in found if None not in pair and pair[0] != pair[1])
-    pairs = numpy.array(list(known), dtype="int64").reshape(-1, 2)
-    return DocPairs(doc, mentions, pairs[_measure_gaps(mentions, pairs) <= max_distance])
+    known = dict.fromkeys((h, t) for h, t in found if h is not None and t is not None and h != t)
+    near = [(h, t) for h, t in known if _measure_gap(mentions[h], mentions[t]) <= max_distance]
+    return DocPairs(doc, mentions, numpy.array(near, dtype="int64").reshape(-1, 2))
 
 
 def _find_near_pairs(mentions: Sequence[MentionSpan], max_distance: int) -> NDArray[numpy.int64]:
@@ -90,12 +87,9 @@ def _find_near_pairs(mentions: Sequence[MentionSpan], max_distance: int) -> NDAr
     return numpy.stack([left, right, right, left], axis=1).reshape(-1, 2)
 
 
-def _measure_gaps(mentions: Sequence[MentionSpan], pairs: NDArray) -> NDArray[numpy.int64]:
-    """(pairs,): the number of tokens between the two mentions of each pair. pairs: (pairs, 2)."""
-    bounds = numpy.array([mention[:2] for mention in mentions], dtype="int64").reshape(-1, 2)
-    heads, tails = bounds[pairs[:, 0]], bounds[pairs[:, 1]]
-    gap = numpy.maximum(heads[:, 0], tails[:, 0]) - numpy.minimum(heads[:, 1], tails[:, 1])
-    return numpy.maximum(gap, 0)
+def _measure_gap(left: MentionSpan, right: MentionSpan) -> int:
+    """The number of tokens between two disjoint mentions, in either order."""
+    return max(left[0] - right[1], right[0] - left[1])
 
 
 def to_characters(doc: Doc, start: int, end: int) -> tuple[int, int]:
@@ -120,16 +114,11 @@ def move_pairs(entry: DocPairs, doc: Doc) -> DocPairs:
     if entry.doc is doc:
         return entry
     labelled = zip(get_mention_offsets(entry), entry.mentions, strict=True)
-    mentions = [_to_tokens(doc, *place, mention[2]) for place, mention in labelled]
+    mentions = [to_tokens(doc, *place, mention[2]) for place, mention in labelled]
     return entry._replace(doc=doc, mentions=mentions)
 
 
-def get_soft_pairs(doc: Doc, soft: SoftRelations) -> DocPairs:
-    """The mentions and pairs of soft relations, on the Doc's tokens."""
-    return DocPairs(doc, [_to_tokens(doc, *mention) for mention in soft.mentions], soft.pairs)
-
-
-def _to_tokens(doc: Doc, start: int, end: int, label: str) -> MentionSpan:
+def to_tokens(doc: Doc, start: int, end: int, label: str) -> MentionSpan:
     """The mention at these characters, in tokens. Raises MMCoTError where the Doc ends before."""
     span = doc.char_span(start, end, alignment_mode="expand")
     if span is None:

@@ -28,13 +28,13 @@ from .pairs import (
     Target,
     find_candidates,
     get_mention_offsets,
-    get_soft_pairs,
     mask_legal,
     match_gold,
     match_soft,
     move_pairs,
     sample_negatives,
     to_characters,
+    to_tokens,
     warn_of_illegal,
 )
 
@@ -277,7 +277,8 @@ class MMCoTRel(DistilledPipe):
         (entry,) = self._find_candidates([with_mentions])
         gold = match_gold(entry, reference, self.labels, self.name)
         if soft is not None and (gold == UNJUDGED).all():
-            entry = get_soft_pairs(reference, soft)
+            mentions = [to_tokens(reference, *mention) for mention in soft.mentions]
+            entry = DocPairs(reference, mentions, soft.pairs)
             gold = numpy.full(len(entry.pairs), UNJUDGED, dtype="int64")
         allowed = mask_legal(entry, self.cfg["legal"], self.labels)
         # A predicted mention of another type may rule out what is gold.

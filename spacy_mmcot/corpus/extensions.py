@@ -166,3 +166,12 @@ def copy_tokens(doc: Doc, keys: Iterable[Any] | None = None, vocab: Vocab | None
     copied = data if keys is None else keys
     copy.user_data.update({key: data[key] for key in copied if key in data})
     return copy
+
+
+def copy_entities(doc: Doc, copy: Doc) -> None:
+    """Give a copy of the Doc its entities, and the pairs of them that were judged."""
+    spans = [Span(copy, ent.start, ent.end, label=ent.label) for ent in doc.ents]
+    copy.set_ents(spans, default="outside" if doc.has_annotation("ENT_IOB") else "missing")
+    pairs = get_judged_pairs(doc)
+    if pairs is not None:
+        copy.user_data[PAIRS_KEY] = [list(pair) for pair in pairs]

@@ -103,10 +103,8 @@ def _parse_literal(path: Path, line: int, raw: bytes) -> Any:
         problem = "a text holds one half of a surrogate pair"
     except (RecursionError, MemoryError):
         problem = "the literal is nested too deeply"
-    except SyntaxError as error:
-        problem = f"not a Python literal ({error.msg})"
-    except (ValueError, TypeError):
-        problem = "not a Python literal (it holds more than plain values)"
+    except (SyntaxError, ValueError, TypeError):
+        problem = "not a Python literal of plain values"
     else:
         return value
     raise located(path, line, problem, _LITERAL, CURE)

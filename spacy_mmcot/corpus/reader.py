@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 from spacy.training import Example
 
 from ..errors import Errors, MMCoTError
@@ -16,13 +16,12 @@ from ..types import (
     ID_KEY,
     IMAGE_KEY,
     KNOWLEDGE_KEY,
-    PAIRS_KEY,
     PICTURES,
     PROMPT_TARGET_KEY,
     Pictures,
 )
 from .docbin import read_all_docs
-from .extensions import copy_tokens, get_judged_pairs, register
+from .extensions import copy_entities, copy_tokens, register
 
 # Union, since Python 3.10 resolves the annotation when spaCy checks a config.
 MaybePath = Union[str, Path, None]  # noqa: UP007
@@ -85,15 +84,5 @@ def make_examples(
     for reference in references:
         predicted = copy_tokens(reference, copied)
         if gold_entities:
-            _copy_entities(reference, predicted)
+            copy_entities(reference, predicted)
         yield Example(predicted, reference)
-
-
-def _copy_entities(reference: Doc, predicted: Doc) -> None:
-    """Give the predicted Doc the reference's entities, and the pairs of them that were judged."""
-    spans = [Span(predicted, ent.start, ent.end, label=ent.label) for ent in reference.ents]
-    labelled = reference.has_annotation("ENT_IOB")
-    predicted.set_ents(spans, default="outside" if labelled else "missing")
-    pairs = get_judged_pairs(reference)
-    if pairs is not None:
-        predicted.user_data[PAIRS_KEY] = [list(pair) for pair in pairs]

@@ -116,11 +116,15 @@ def predict_mapped_tags(
     result = []
     for doc in teacher.pipe(docs):
         dropped.update(span.label_ for span in doc.ents if span.label_ not in labels)
-        known = [span for span in doc.ents if span.label_ in labels]
-        scores = [DEFAULT_SCORE if s._.mmcot_score is None else s._.mmcot_score for s in known]
         scored = [
-            (span.start, span.end, labels[span.label_], score)
-            for span, score in zip(known, scores, strict=True)
+            (ent.start, ent.end, labels[ent.label_], _get_score(ent))
+            for ent in doc.ents
+            if ent.label_ in labels
         ]
         result.append(SoftTags(tags, make_tag_probabilities(len(doc), tags, scored)))
     return result
+
+
+def _get_score(ent: Span) -> float:
+    score: float | None = ent._.mmcot_score
+    return DEFAULT_SCORE if score is None else score

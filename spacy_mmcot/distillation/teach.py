@@ -13,10 +13,10 @@ import numpy
 import torch
 from numpy.typing import NDArray
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 from spacy.util import minibatch
 
-from ..corpus.extensions import copy_tokens, register
+from ..corpus.extensions import copy_entities, copy_tokens, register
 from ..errors import Errors, MMCoTError
 from ..model.knowledge import get_full_text
 from ..model.sources import load_pretrained
@@ -167,20 +167,15 @@ def _predict(teacher: Language, docs: Sequence[Doc], copies: list[Doc]) -> list[
             marginals = component.predict_marginals(copies)
             tags = [SoftTags(component.tags, probabilities) for probabilities in marginals]
         elif factories[i] == "mmcot_rel":
-            _set_gold_mentions(docs, copies)
+            for doc, copy in zip(docs, copies, strict=True):
+                if doc.has_annotation("ENT_IOB"):
+                    copy_entities(doc, copy)
             relations = component.predict_soft_relations(copies)
         if i < teaching[-1]:
             # A component that is a function has no pipe.
             piped = component.pipe(copies) if hasattr(component, "pipe") else map(component, copies)
             copies = list(piped)
     return list(zip(tags, relations, strict=True))
-
-
-def _set_gold_mentions(docs: Sequence[Doc], copies: Sequence[Doc]) -> None:
-    for doc, copy in zip(docs, copies, strict=True):
-        if doc.has_annotation("ENT_IOB"):
-            spans = [Span(copy, ent.start, ent.end, label=ent.label) for ent in doc.ents]
-            copy.set_ents(spans, default="outside")
 
 
 def _mean_tags(each: Sequence[SoftTags]) -> SoftTags:
