@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
-from spacy_mmcot.elicitation.elicit import Money, elicit
+from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Pace
+from spacy_mmcot.elicitation.prices import Prices
 from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.types import Dimension, Entity, Post
@@ -71,9 +72,9 @@ def main() -> None:
     given = parser.parse_args()
     names: list[Dimension] = ["noun", "sentence", "multimodality", "style", "entity", "image"]
     settings = OpenAISettings(MODEL, base_url=given.url, api_key=KEY, timeout=given.timeout)
-    source, money = OpenAISource(settings), Money()
+    source, prices = OpenAISource(settings), Prices()
     # Loads the table of prices, which is not what is measured.
-    money.prices.find(MODEL)
+    prices.find(MODEL)
     with AnswerStore(given.store) as store:
         started, cpu = time.perf_counter(), time.process_time()
         result = elicit(
@@ -82,7 +83,7 @@ def main() -> None:
             source,
             settings=QuestionSettings.of(*names[: given.dimensions]),
             pace=Pace(workers=given.workers),
-            money=money,
+            prices=prices,
         )
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     total = result.report.total()

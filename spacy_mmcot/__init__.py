@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from .corpus.posts import write_posts as write_posts
     from .distillation.entity_teachers import GlinerTeacher as GlinerTeacher
     from .distillation.teach import teach as teach
-    from .elicitation.elicit import Money as Money
     from .elicitation.elicit import Result as Result
     from .elicitation.elicit import elicit as elicit
     from .elicitation.engine import Pace as Pace
+    from .elicitation.prices import Prices as Prices
     from .elicitation.prompts import Prompt as Prompt
     from .elicitation.prompts import QuestionSettings as QuestionSettings
     from .elicitation.questions import Source as Source
@@ -93,7 +93,7 @@ _MODULES = {
     "Result": ".elicitation.elicit",
     "QuestionSettings": ".elicitation.prompts",
     "Pace": ".elicitation.engine",
-    "Money": ".elicitation.elicit",
+    "Prices": ".elicitation.prices",
     "AnswerStore": ".elicitation.store",
     "load_answers": ".elicitation.store",
     "Source": ".elicitation.questions",

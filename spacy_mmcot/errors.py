@@ -38,13 +38,8 @@ class Errors(metaclass=Catalogue):
     E110 = "Post {post}: {what} is not in the scheme {path}. Allowed: {allowed}."
     E111 = "No post is labelled. Give labelled posts, or write scheme.yml by hand."
     E112 = "The scheme has {examples} examples for {labels} labels. Set examples to {labels}."
-    E140 = (
-        "spacy_mmcot.Pictures.v1: {name} is {received!r}. Allowed: {allowed}. Correct the config."
-    )
 
-    E200 = (
-        "Mentions {head!r} and {tail!r}: a span belongs to another Doc. Give spans of the same Doc."
-    )
+    E200 = "Pair {head!r}, {tail!r}: a span belongs to another Doc. Give spans of the same Doc."
     E201 = (
         "{path}: not a readable .spacy file (DocBin): {reason}. Write one with spacy-mmcot convert."
     )
@@ -55,7 +50,10 @@ class Errors(metaclass=Catalogue):
         "--paths.dev."
     )
     E205 = "{path}, document {index}: {problem}. Expected: {expected}. Correct or --skip-invalid."
-    E206 = "Post {id}: the text has {length} characters, at most {limit} are allowed. Split it."
+    E206 = (
+        "{what}: the text has {length} characters, at most {limit} are allowed. Split it, or raise "
+        "nlp.max_length."
+    )
     E207 = "{path}: {problem}. Expected: {expected}. Correct the file, or give another."
     E209 = (
         "doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path (str or "
@@ -66,12 +64,7 @@ class Errors(metaclass=Catalogue):
         "{keys}, or a pair (text, image). Correct it, or name other keys with the arguments text, "
         "image and id."
     )
-    E211 = (
-        "spacy_mmcot.attach, record {number}: the text has {length} characters, at most {limit} "
-        "are allowed. Split it, or raise nlp.max_length."
-    )
     E212 = "spacy_mmcot.attach: records is {received}. Allowed: an iterable of records."
-    E215 = "pictures is {received!r}. Allowed: {allowed}."
 
     E300 = "{path}: not an answers store ({reason}). Give one by elicit, or a new path."
     E301 = (
@@ -140,16 +133,12 @@ class Errors(metaclass=Catalogue):
         "file. Give a package with a Hugging Face model."
     )
     E402 = (
-        "Encoder source {source!r} could not be loaded: {reason}. Allowed: the name of a hub "
+        "{kind} source {source!r} could not be loaded: {reason}. Allowed: the name of a hub "
         "model, a folder saved by save_pretrained, or package:NAME."
     )
     E403 = (
         "No room for text: {budget} word pieces are left beside special pieces, prompt and "
         "knowledge segment. Raise max_length or lower prompt_length or segment_length."
-    )
-    E404 = (
-        "The encoder is not initialised. Load a trained pipeline, or call nlp.initialize, which "
-        "reads the encoder from {source!r}."
     )
     E405 = (
         "{component} listens to a transformer that did not run on the doc {text!r}. Run the whole "
@@ -158,11 +147,6 @@ class Errors(metaclass=Catalogue):
     E406 = (
         'The picture of the doc {doc} {reason}. Correct or remove it; with on_bad_image = "warn" '
         "the doc is read without it."
-    )
-    E407 = "The vision model {name} is not initialised. Load a pipeline, or call nlp.initialize."
-    E408 = (
-        "Vision source {source!r} could not be loaded: {reason}. Allowed: the name of a hub model "
-        "with a picture encoder, a folder saved by save_pretrained, or package:NAME."
     )
     E409 = "{name} is {received}. Allowed: {allowed}."
     E410 = (
@@ -223,7 +207,7 @@ class Errors(metaclass=Catalogue):
     E513 = "{source} needs a table of labels, since GLiNER is asked for labels. Give --map."
 
     E600 = (
-        "{component} has no labels. Train it on docs with entities, pass labels to initialize, or "
+        "{component} has no labels. Train it on docs with {what}, pass labels to initialize, or "
         "call add_label before nlp.initialize."
     )
     E601 = (
@@ -242,10 +226,6 @@ class Errors(metaclass=Catalogue):
     E610 = (
         "{component}: legal is {legal!r}. Allowed: null, the path of a scheme.yml, or "
         "{{head type: {{tail type: [labels]}}}}."
-    )
-    E611 = (
-        "{component} has no labels. Train it on docs with relations, pass labels to initialize, "
-        "call add_label before nlp.initialize, or leave {component} out (--nlp.pipeline)."
     )
     E612 = (
         "A soft relation on a training doc has a mention at the characters {start} to {end}, which "
@@ -268,9 +248,7 @@ class Errors(metaclass=Catalogue):
     E711 = "{paths}: no post is left to convert. Check the files and the rows left out."
     E712 = "--lang {lang}: unknown to spaCy ({reason}). Give a language code such as en, or xx."
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
-    E726 = (
-        "{option} {received!r}. Expected: NAME={what}, each name once, such as student={example}."
-    )
+    E726 = "{option} {received!r}. Expected: NAME={what}, each name once."
     E727 = (
         "Nothing to report on. Give at least one trained pipeline with --pipeline NAME=FOLDER, or "
         "its predictions with --predictions NAME=FILE.jsonl."
@@ -303,9 +281,6 @@ class Errors(metaclass=Catalogue):
     )
     E771 = "{waiting} texts wait already. Try again later, or run more workers."
     E772 = "The worker is closed. Make a new PipelineWorker for further texts."
-    E773 = (
-        "The text has {length} characters, at most {limit} (nlp.max_length) are allowed. Split it."
-    )
     E774 = "The pipeline's error handler skipped the text, so there is no answer. See its log."
     E780 = (
         "{pipeline}: no component can be exported, among {names}. Give a trained pipeline whose "
@@ -316,19 +291,15 @@ class Errors(metaclass=Catalogue):
     E800 = "{path} and {first} are not about the same docs: {differences}. Write both again."
     E801 = "The doc {id!r} has a different {part} in {path} than in {first}. Write both again."
     E802 = (
-        "{path}: there is nothing to compare: no doc is labelled with entities that all pipelines "
-        "predict, or with relations that all predict. Give predictions on labelled data."
-    )
-    E803 = (
-        "There are {baselines} baseline files and {students} student files. Give the same number "
-        "of each: BASELINE STUDENT, and for further seeds --baseline FILE --student FILE."
+        "{path}: nothing to compare: no doc is labelled with entities or relations that both "
+        "pipelines predict. Give predictions on labelled data."
     )
     E804 = "{options} exclude each other. Give one of them."
     E805 = "{path}: no doc is labelled with entities. Give predictions on labelled data."
     E806 = "{path}: the doc {id!r} has no confidence. Run `evaluate --predictions` again."
     E807 = (
-        "No threshold gives the F1 {target:.4f}: the best is {best:.4f}, at {threshold}. Lower "
-        "--target-f, or train or calibrate a better pipeline."
+        "No threshold gives the F1 {target:.4f}: the best is {best:.4f}. Lower --target-f, or "
+        "train or calibrate a better pipeline."
     )
     E808 = "{path}: two docs have the id {id!r}. Remove one of them from the data."
     E809 = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import astuple, fields
 from enum import Enum
@@ -17,14 +17,9 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..types import DIMENSIONS, Post, Task
 
 if TYPE_CHECKING:
-    from ..elicitation.client import OpenAISource
-    from ..elicitation.elicit import ElicitConfig, Result
-    from ..elicitation.prices import Prices
+    from ..elicitation.elicit import Progress, Result
     from ..elicitation.prompts import QuestionSettings
     from ..elicitation.store import AnswerStore
-
-# Takes the number of questions settled and failed since the last call, and the cost so far.
-ShowProgress = Callable[[int, int, float], None]
 
 _SECONDS_BETWEEN_LINES = 30.0
 _SHOWN = 5
@@ -36,11 +31,9 @@ DimensionChoice = Enum(  # type: ignore[misc]
 )
 ConfigOption = Annotated[
     Path | None,
-    typer.Option(
-        help="A project.yml whose vars.elicit says which dimensions, variants and models."
-    ),
+    typer.Option(help="A project.yml whose vars.elicit says which dimensions and variants."),
 ]
-ModelOption = Annotated[str, typer.Option(help="Model, where the config names no other.")]
+ModelOption = Annotated[str, typer.Option(help="The LLM to ask.")]
 TaskOption = Annotated[Task, typer.Option(help="Which prompts to use.")]
 DimensionOption = Annotated[
     list[DimensionChoice] | None,
@@ -81,35 +74,24 @@ class PostsFile:
         return iter_posts(self.path)
 
 
-def choose_dimensions(config: Path | None, dimension: list[DimensionChoice] | None) -> ElicitConfig:
-    """Those of a project.yml, restricted to the named ones."""
-    from ..elicitation.elicit import ElicitConfig, read_config
-
-    found = ElicitConfig() if config is None else read_config(config)
-    return found.only({choice.value for choice in dimension}) if dimension else found
-
-
-def show_pictures(source: OpenAISource, prices: Prices, chosen: ElicitConfig) -> bool:
-    return prices.all_see(map(source.model_for, chosen.dimensions))
-
-
 def make_questions(
-    chosen: ElicitConfig,
+    config: Path | None,
+    dimension: list[DimensionChoice] | None,
     task: Task,
     posts: PostsFile,
     scheme: Path | None,
     templates: Path | None,
-    *,
     shown: bool,
-    named: bool,
 ) -> QuestionSettings:
-    """What is asked. shown: whether the model sees the posts' pictures. named: whether the
-    dimensions are the user's own choice; without a scheme no conclusion is asked by default."""
+    """What is asked: the dimensions of a project.yml, restricted to the named ones. Without a
+    scheme no conclusion is asked, unless it was named. shown: whether the model sees the posts'
+    pictures."""
     from ..elicitation.conclusion import Examples
+    from ..elicitation.elicit import choose_dimensions
     from ..elicitation.prompts import QuestionSettings, check_templates
     from ..scheme import check_labels, read_scheme
 
-    variants = dict(chosen.variants())
+    asks = choose_dimensions(config, [choice.value for choice in dimension or ()])
     if templates is not None:
         check_templates(templates)
     known = examples = None
@@ -117,14 +99,14 @@ def make_questions(
         known = read_scheme(scheme)
         check_labels(known, posts, scheme)
         examples = Examples(known, posts)
-    elif named and "conclusion" in variants:
+    elif (config or dimension) and "conclusion" in asks:
         raise UsageError(Errors.E324)
     else:
-        variants.pop("conclusion", None)
+        asks.pop("conclusion", None)
+    variants = {name: ask.variants for name, ask in asks.items()}
+    after = tuple(name for ask in asks.values() for name in ask.after)
     pictures = posts.path.parent if shown else None
-    return QuestionSettings(
-        task, variants, pictures, known, examples, tuple(chosen.after()), templates
-    )
+    return QuestionSettings(task, variants, pictures, known, examples, after, templates)
 
 
 def print_table(
@@ -174,29 +156,28 @@ def plan(
     """Requests, tokens and cost per dimension, before anything is asked."""
     from ..elicitation.client import OpenAISettings, OpenAISource
     from ..elicitation.elicit import plan as make_plan
-    from ..elicitation.elicit import sum_plan
     from ..elicitation.prices import Prices
     from ..elicitation.store import AnswerStore
 
-    chosen, known, rows = choose_dimensions(config, dimension), Prices(prices), PostsFile(posts)
+    known, rows = Prices(prices), PostsFile(posts)
     # Nothing is sent, so any key and address will do.
     url, key = "https://localhost/v1", "plan"
-    source = OpenAISource(OpenAISettings(model, chosen.models(), url, key, temperature=temperature))
-    shown = show_pictures(source, known, chosen) if vision is None else vision
-    named = bool(config or dimension)
-    questions = make_questions(chosen, task, rows, scheme, templates, shown=shown, named=named)
+    source = OpenAISource(OpenAISettings(model, url, key, temperature=temperature))
+    shown = known.has_vision(model) if vision is None else vision
+    questions = make_questions(config, dimension, task, rows, scheme, templates, shown)
     there = store if store is not None and store.exists() else None
     with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
         planned = make_plan(rows, source, known, questions, answers)
-    total = sum_plan(planned.values())
     counts = ("requests", "there", "n/a", "input", "cached", "output", "cost", "batch")
     table = [(name, *astuple(row)) for name, row in planned.items()]
-    print_table(("dimension", "model", *counts), table, ("all", *astuple(total)), names=2)
+    columns = list(zip(*map(astuple, planned.values()), strict=True))
+    total = [None if None in column else sum(column) for column in columns]
+    print_table(("dimension", *counts), table, ("all", *total))
     print("Input tokens are estimated from the length of the texts; cached ones are among them.")
     if there and "conclusion" in planned and planned["conclusion"].requests:
         print("Conclusions are asked anew where the scheme or the examples have changed.")
-    if total.cost is None:
-        print("Some models have no price: name a table with --prices.")
+    if None in total:
+        print("The model has no price: name a table with --prices.")
 
 
 def elicit(
@@ -260,7 +241,6 @@ def elicit(
     missing answers, 4 budget reached, 130 Ctrl-C.
     """
     from ..elicitation.client import OpenAISettings, OpenAISource
-    from ..elicitation.elicit import Money
     from ..elicitation.elicit import elicit as ask
     from ..elicitation.engine import Ending, Pace
     from ..elicitation.prices import Prices
@@ -268,34 +248,39 @@ def elicit(
 
     if failures:
         with AnswerStore(store, read_only=True) as opened:
-            _list_failures(opened)
+            rejected = opened.rejected()
+        for answer in rejected:
+            print(f"{answer.post_id} {answer.dimension}: {answer.reason}")
+            # On one line, and without control codes that a terminal obeys.
+            print(f"    {answer.raw!r}")
+        print(f"{len(rejected)} rejected answers.")
         return
-    chosen, money = choose_dimensions(config, dimension), Money(Prices(prices), budget)
+    known, rows = Prices(prices), PostsFile(posts)
     if source == "recorded":
         if recorded is None:
             raise UsageError(Errors.E730)
         answerer: OpenAISource | RecordedSource = RecordedSource(recorded)
         shown = False
     else:
-        settings = OpenAISettings(
-            *(model, chosen.models(), base_url, None, insecure, temperature, timeout)
-        )
+        settings = OpenAISettings(model, base_url, None, insecure, temperature, timeout)
         try:
             answerer = OpenAISource(settings, source)
-            money.check_prices(map(answerer.model_for, chosen.dimensions))
         except MMCoTError as error:
             raise UsageError(str(error)) from None
-        shown = show_pictures(answerer, money.prices, chosen) if vision is None else vision
+        shown = known.has_vision(model) if vision is None else vision
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
-    rows, named = PostsFile(posts), bool(config or dimension)
-    questions = make_questions(chosen, task, rows, scheme, templates, shown=shown, named=named)
+    questions = make_questions(config, dimension, task, rows, scheme, templates, shown)
     # A broken row is an error before the first question, not after the last good row.
-    total = sum(1 for _ in rows) * len(questions.list_questions())
+    n_questions = sum(1 for _ in rows) * len(questions.list_questions())
     with AnswerStore(store) as opened:
         try:
-            with _show_progress(total, answerer.paid) as show:
+            with _show_progress(n_questions, answerer.paid) as show:
                 result = ask(
-                    rows, opened, answerer, questions, pace=pace, money=money, on_progress=show
+                    *(rows, opened, answerer, questions),
+                    pace=pace,
+                    prices=known,
+                    budget=budget,
+                    on_progress=show,
                 )
         except KeyboardInterrupt:
             _stop(store)
@@ -308,7 +293,10 @@ def elicit(
         case Ending.BUDGET:
             print(f"The budget of {budget:g} is reached: the rest waits for a larger one.")
             raise typer.Exit(BUDGET)
-    if result.report.share_of_failures(answerer.paid) > threshold:
+    total = result.report.total()
+    # Recorded answers may be missing.
+    failed = total.rejected + (total.missing if answerer.paid else 0)
+    if failed > threshold * (total.stored + failed):
         raise typer.Exit(REJECTED)
 
 
@@ -318,12 +306,13 @@ def _stop(store: Path) -> NoReturn:
 
 
 @contextmanager
-def _show_progress(total: int, priced: bool) -> Iterator[ShowProgress]:
+def _show_progress(total: int, priced: bool) -> Iterator[Progress]:
     """Shows questions done of `total`, rate, failures, time left, and spend where it is `priced`: a
     bar on a terminal, lines elsewhere."""
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich import progress
 
-    bar = Progress(BarColumn(), TextColumn("{task.description}"), disable=not sys.stdout.isatty())
+    columns = (progress.BarColumn(), progress.TextColumn("{task.description}"))
+    bar = progress.Progress(*columns, disable=not sys.stdout.isatty())
     task = bar.add_task("", total=total)
     done = failed = 0
     started = shown = time.monotonic()
@@ -346,15 +335,6 @@ def _show_progress(total: int, priced: bool) -> Iterator[ShowProgress]:
         yield show
 
 
-def _list_failures(store: AnswerStore) -> None:
-    rejected = store.rejected()
-    for answer in rejected:
-        print(f"{answer.post_id} {answer.dimension}: {answer.reason}")
-        # On one line, and without control codes that a terminal obeys.
-        print(f"    {answer.raw!r}")
-    print(f"{len(rejected)} rejected answers.")
-
-
 def _print_summary(result: Result, store: AnswerStore, paid: bool) -> None:
     from ..elicitation.claims import read_total_spend
 
@@ -371,8 +351,8 @@ def _print_summary(result: Result, store: AnswerStore, paid: bool) -> None:
     for what, counts in (("unanswered", report.unanswered), ("dropped", report.dropped)):
         for reason, count in counts.most_common(_SHOWN):
             print(f"{what}: {count}: {reason}")
-    if report.captions_only:
-        print(f"captions only: {report.captions_only} posts whose picture could not be read")
+    if unshown := len(report.captions_only):
+        print(f"captions only: {unshown} posts whose picture could not be read")
     if paid:
         spent = read_total_spend(store)
         print(f"Spent {result.cost:.4f} in this run, {spent:.4f} on this store.")

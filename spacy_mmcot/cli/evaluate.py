@@ -50,12 +50,6 @@ def evaluate(
     pictures: Annotated[
         Pictures, typer.Option(help="Whether the docs' pictures are given to the pipeline")
     ] = "none",
-    confusion: Annotated[
-        bool, typer.Option("--confusion", help="Show which labels are confused")
-    ] = False,
-    reliability: Annotated[
-        bool, typer.Option("--reliability", help="Show the accuracy at each level of score")
-    ] = False,
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -101,8 +95,7 @@ def evaluate(
         from ..elicitation.store import load_answers
         from ..evaluation.conclusions import attach_conclusions, evaluate_conclusions
 
-        options = {"--knowledge": knowledge, "--reliability": reliability}
-        for option, given in {**options, "--pictures": pictures != "none"}.items():
+        for option, given in {"--knowledge": knowledge, "--pictures": pictures != "none"}.items():
             if given:
                 raise UsageError(Errors.E811.format(option=option, needed="a pipeline"))
         metrics = evaluate_conclusions(
@@ -112,35 +105,26 @@ def evaluate(
             source=data,
         )
     console = Console()
-    for table in _make_tables(metrics, confusion, reliability):
+    for table in _make_tables(metrics):
         console.print(table)
     console.print(_format_summary(metrics))
     if output is not None:
         write_json(output, metrics)
 
 
-def _make_tables(metrics: dict[str, Any], confusion: bool, reliability: bool) -> Iterable[Table]:
-    """The scores of entities and relations, as far as there are any, and the tables asked for."""
+def _make_tables(metrics: dict[str, Any]) -> Iterable[Table]:
+    """The scores of entities and relations, as far as there are any."""
     if "ents_f" in metrics:
         more = {"seqeval": {key: metrics[f"seqeval_{key}"] for key in "prf"}}
         yield _make_scores("Entities (strict)", metrics, "ents", more)
-    pairs: Mapping[str, Mapping[str, int]] = metrics.get("rel_confusion") or {}
     if "rel_f" in metrics:
-        support = {label: sum(row.values()) for label, row in pairs.items()}
         macro = {"macro": {"f": metrics["rel_macro_f"]}}
-        yield _make_scores("Relations on gold mentions", metrics, "rel", macro, support)
+        yield _make_scores("Relations on gold mentions", metrics, "rel", macro)
     if "rel_e2e_f" in metrics:
         yield _make_scores("Relations end to end", metrics, "rel_e2e")
     for title, prefix in (("Entities", "ents"), ("Relations on gold mentions", "rel")):
         if f"{prefix}_sure_f" in metrics:
             yield _make_sureness(f"{title}, by the LLM's sureness", metrics, prefix)
-    if confusion and metrics.get("ents_confusion"):
-        yield _make_confusion("Confusion of entities", metrics["ents_confusion"])
-    if confusion and pairs:
-        yield _make_confusion("Confusion of relations", pairs)
-    if reliability and "ents_f" in metrics:
-        yield _make_reliability("Reliability of mentions", metrics["ents_reliability"])
-        yield _make_reliability("Reliability of docs", metrics["docs_reliability"])
 
 
 def _make_scores(
@@ -148,22 +132,19 @@ def _make_scores(
     metrics: Mapping[str, Any],
     prefix: str,
     more: Mapping[str, Mapping[str, float]] | None = None,
-    support: Mapping[str, int] | None = None,
 ) -> Table:
-    """P, R and F in percent: all, each label, and the rows of `more`; with `support`, the number of
-    gold items of each label too."""
+    """P, R and F in percent: all, each label, and the rows of `more`."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("", "P", "R", "F", *(["gold"] if support is not None else []), title=title)
+    table = Table("", "P", "R", "F", title=title)
     rows: list[tuple[str, Mapping[str, float]]]
     rows = [("all", {key: metrics[f"{prefix}_{key}"] for key in "prf"})]
     rows += sorted((metrics[f"{prefix}_per_type"] or {}).items())
     rows += (more or {}).items()
     for name, row in rows:
         cells = [f"{100 * (row[key] or 0.0):.2f}" if key in row else "" for key in "prf"]
-        gold = str((support or {}).get(name, ""))
-        table.add_row(escape(name), *cells, *([gold] if support is not None else []))
+        table.add_row(escape(name), *cells)
     return table
 
 
@@ -179,52 +160,13 @@ def _make_sureness(title: str, metrics: Mapping[str, Any], prefix: str) -> Table
         rows[label] = [scores.get(label, {"n": 0}) for scores in by_label]
     table = Table("", "sure", "P", "R", "not sure", "P", "R", title=title)
     for label, scores in rows.items():
-        cells = [(f"{100 * s[key]:.2f}" if s["n"] else "" for key in "pr") for s in scores]
+        cells = [[f"{100 * s[key]:.2f}" if s["n"] else "" for key in "pr"] for s in scores]
         table.add_row(escape(label), str(scores[0]["n"]), *cells[0], str(scores[1]["n"]), *cells[1])
-    return table
-
-
-def _make_confusion(title: str, pairs: Mapping[str, Mapping[str, int]]) -> Table:
-    """A row for each gold label, a column for each predicted one, "None" last. Column headings are
-    the rows' numbers: two dozen labels do not fit across a terminal."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    from ..types import NO_RELATION
-
-    predicted = {label for row in pairs.values() for label in row}
-    labels = sorted(predicted.union(pairs), key=lambda label: (label == NO_RELATION, label))
-    heads = {label: label if label == NO_RELATION else str(i) for i, label in enumerate(labels, 1)}
-    columns = [label for label in labels if label in predicted]
-    table = Table("gold", "", title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.min_width = len(title)  # rich wraps a title at the width of its table
-    for label in columns:
-        table.add_column(heads[label], justify="right", no_wrap=True)
-    for label in labels:
-        row = pairs.get(label, {})
-        number = "" if label == NO_RELATION else heads[label]
-        table.add_row(escape(label), number, *(str(row.get(column, "·")) for column in columns))
-    return table
-
-
-def _make_reliability(title: str, curve: Iterable[Mapping[str, Any]]) -> Table:
-    """The bins that are not empty."""
-    from rich.table import Table
-
-    table = Table("score", "number", "mean score", "right", title=title)
-    for row in curve:
-        if row["n"]:
-            shares = (f"{100 * row[key]:.1f}%" for key in ("score", "right"))
-            table.add_row(f"{row['low']:.1f} to {row['high']:.1f}", str(row["n"]), *shares)
     return table
 
 
 def _format_summary(metrics: Mapping[str, Any]) -> str:
     parts = [f"{metrics['docs']} docs"]
-    if metrics.get("rel_false_positives") is not None:
-        share = metrics["rel_false_positives"]
-        parts.append(f"{share:.1f} false relations per 100 unrelated pairs")
     if "docs_with_conclusion" in metrics:
         return ", ".join([*parts, f"{metrics['docs_with_conclusion']} with a conclusion"])
     training = metrics["training"] or {}

@@ -48,7 +48,7 @@ def report(
     limit: Annotated[int, typer.Option(help="Greatest number of docs, 0 for all", min=0)] = 0,
     title: Annotated[str, typer.Option(help="Heading of the page")] = "",
 ) -> None:
-    """Write a page to OUTPUT that needs no network: scores and their differences, plots, and every
+    """Write a page to OUTPUT that needs no network: scores, plots, and every
     doc with its labels, each pipeline's findings, its attention on the picture, and the LLM's
     knowledge. Where docs hold conclusions, the LLM stands beside the pipelines. The docs with the
     most errors come first."""
@@ -57,12 +57,8 @@ def report(
     from ..production.pipelines import load_pipeline
     from ..report.build import LLM, ReportSettings, build_report
 
-    sources = _parse_names(
-        "--pipeline", "FOLDER", "training/student/model-best", pipeline or [], {LLM}
-    )
-    files = _parse_names(
-        "--predictions", "FILE", "student.jsonl", predictions or [], {LLM, *sources}
-    )
+    sources = _parse_names("--pipeline", "FOLDER", pipeline or [], {LLM})
+    files = _parse_names("--predictions", "FILE", predictions or [], {LLM, *sources})
     for name in with_knowledge or []:
         if name not in sources:
             allowed = ", ".join(sources) or "none, as no --pipeline is given"
@@ -86,7 +82,7 @@ def report(
 
 
 def _parse_names(
-    option: str, what: str, example: str, given: list[str], taken: Collection[str]
+    option: str, what: str, given: list[str], taken: Collection[str]
 ) -> dict[str, str]:
     """NAME=VALUE options by name. Raises UsageError for another form and a name given twice."""
     from ..errors import Errors, UsageError
@@ -95,8 +91,6 @@ def _parse_names(
     for received in given:
         name, equals, value = received.partition("=")
         if not name or not equals or not value or name in named or name in taken:
-            raise UsageError(
-                Errors.E726.format(option=option, received=received, what=what, example=example)
-            )
+            raise UsageError(Errors.E726.format(option=option, received=received, what=what))
         named[name] = value
     return named

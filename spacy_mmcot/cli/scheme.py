@@ -34,7 +34,7 @@ def scheme(
     if ask:
         from ..elicitation.client import OpenAISettings, OpenAISource
 
-        settings = OpenAISettings(model, {}, base_url)
+        settings = OpenAISettings(model, base_url)
         draft = define_labels(draft, OpenAISource(settings, "openai"), list(PostsFile(posts)))
     with replace_file(output) as temporary:
         temporary.write_text(format_scheme(draft), encoding="utf-8")

@@ -121,7 +121,7 @@ class MMCoTNER(DistilledPipe):
         for label in self.labels:
             self.vocab.strings.add(label)
         if not self.labels:
-            raise MMCoTError(Errors.E600.format(component=self.name))
+            raise MMCoTError(Errors.E600.format(component=self.name, what="entities"))
         set_tags(self.model, self.tags)
         sample = [eg.predicted for eg in islice(get_examples(), 10)]
         self.model.initialize(X=[doc for doc in sample if len(doc)] or sample)

@@ -140,7 +140,7 @@ class MMCoTRel(DistilledPipe):
         for label in (*self.labels, *self.cfg["types"]):
             self.vocab.strings.add(label)
         if not self.labels:
-            raise MMCoTError(Errors.E611.format(component=self.name))
+            raise MMCoTError(Errors.E600.format(component=self.name, what="relations"))
         set_schema(self.model, [NO_RELATION, *self.labels], self.cfg["types"])
         sample = [eg.predicted for eg in islice(get_examples(), 10)]
         none = numpy.zeros((0, 2), dtype="int64")

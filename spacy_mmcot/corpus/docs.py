@@ -63,7 +63,7 @@ def make_doc(
     findings = findings or Findings()
     if len(post.text) > nlp.max_length:
         raise MMCoTError(
-            Errors.E206.format(id=post.id, length=len(post.text), limit=nlp.max_length)
+            Errors.E206.format(what=f"Post {post.id}", length=len(post.text), limit=nlp.max_length)
         )
     labelled = post.split != "unlabelled"
     has_entities = post.entities is not None and (labelled or keep_mentions)
@@ -205,8 +205,8 @@ def _attach_record(nlp: Language, number: int, text: Any, image: Any, name: Any)
     if not is_null(name) and (not isinstance(name, str | Integral) or isinstance(name, bool)):
         raise _BadRecord(f"the id is {_show(name)}")
     if len(text) > nlp.max_length:
-        message = Errors.E211.format(number=number, length=len(text), limit=nlp.max_length)
-        raise MMCoTError(message)
+        what = f"spacy_mmcot.attach, record {number}"
+        raise MMCoTError(Errors.E206.format(what=what, length=len(text), limit=nlp.max_length))
     doc = nlp.make_doc(text)
     data: dict[Any, Any] = doc.user_data
     if not is_null(name):

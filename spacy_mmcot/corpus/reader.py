@@ -74,7 +74,10 @@ def make_examples(
     """Examples of these reference Docs, as `Corpus` describes them. Raises MMCoTError for unknown
     `pictures`."""
     if pictures not in PICTURES:
-        raise MMCoTError(Errors.E215.format(received=pictures, allowed=", ".join(PICTURES)))
+        allowed = ", ".join(PICTURES)
+        raise MMCoTError(
+            Errors.E409.format(name="pictures", received=repr(pictures), allowed=allowed)
+        )
     register()
     copied: list[Any] = [ID_KEY, PROMPT_TARGET_KEY]
     if knowledge:

@@ -47,8 +47,8 @@ class BatchRunner:
         self._store = elicitation.store
         self._pace = pace
         self._ending = Ending.DONE
-        # By model: a file of questions in the making, and their keys.
-        self._chunks: dict[str, tuple[bytearray, list[str]]] = {}
+        # A file of questions in the making, and their keys.
+        self._data, self._keys = bytearray(), list[str]()
 
     def run(self, posts: Iterable[Post]) -> Ending:
         """Collect what earlier runs have in batches, then ask the rest, until nothing is left.
@@ -93,8 +93,8 @@ class BatchRunner:
             left = self._settle_from_inbox(job)
             if left is not None and self._claim(left):
                 await self._add(left)
-        for model in list(self._chunks):
-            await self._submit(model)
+        if self._keys:
+            await self._submit()
 
     def _claim(self, job: Job) -> bool:
         spent = self._ending is Ending.BUDGET
@@ -108,23 +108,22 @@ class BatchRunner:
         return claim is Claim.MADE
 
     async def _add(self, job: Job) -> None:
-        model = self._source.model_for(job.prompt.dimension)
         body = self._source.body(job.prompt)
         self._elicitation.defer(job)
-        data, keys = self._chunks.setdefault(model, (bytearray(), []))
         row = {"custom_id": job.key, "method": "POST", "url": _PATH, "body": body}
-        data += json.dumps(row).encode("ascii") + b"\n"
-        keys.append(job.key)
-        if len(keys) >= self._pace.batch_size or len(data) >= _LARGEST_FILE:
-            await self._submit(model)
+        self._data += json.dumps(row).encode("ascii") + b"\n"
+        self._keys.append(job.key)
+        if len(self._keys) >= self._pace.batch_size or len(self._data) >= _LARGEST_FILE:
+            await self._submit()
 
-    async def _submit(self, model: str) -> None:
-        data, keys = self._chunks.pop(model)
+    async def _submit(self) -> None:
+        data, keys = self._data, self._keys
+        self._data, self._keys = bytearray(), []
         name, expires = uuid.uuid4().hex, time.time() + _CLAIM_SECONDS
         with self._store.transaction() as connection:
             connection.execute(
                 "INSERT INTO batches VALUES (?, ?, ?, NULL, ?)",
-                (name, self._source.url, model, time.time()),
+                (name, self._source.url, self._source.model, time.time()),
             )
             connection.executemany(
                 "UPDATE claims SET owner = ?, pid = 0, expires = ? WHERE key = ?",

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -32,11 +32,6 @@ class Claim(Enum):
     POOR = "poor"
 
 
-def make_run_name() -> str:
-    """Names sort by the time of the run's start (UTC)."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-
-
 @dataclass
 class Account:
     """The claims of one run, which last `seconds`, or until they are released or the process ends;
@@ -49,10 +44,11 @@ class Account:
     seconds: float = 3600.0
     cap: float | None = None
     batch: bool = False
-    run: str = field(default_factory=make_run_name)
     cost: float = 0.0
 
     def __post_init__(self) -> None:
+        # Names sort by the time of the run's start (UTC).
+        self.run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
         self._host = platform.node()
         # Claims of processes that ended would keep money reserved for ever.
         rows = self.store.fetch("SELECT key, host, pid, expires FROM claims")
@@ -64,7 +60,7 @@ class Account:
     def claim(self, key: str, cost: float) -> Claim:
         """Reserve `cost` for a question before it is asked."""
         with self.store.transaction():
-            if self.store.fetch("SELECT 1 FROM answers WHERE key = ? LIMIT 1", key):
+            if self.store.has_answer(key):
                 return Claim.ANSWERED
             held = self.store.fetch("SELECT host, pid, expires FROM claims WHERE key = ?", key)
             if held and not self._is_dead(*held[0]):
@@ -160,10 +156,11 @@ def read_spend(store: AnswerStore) -> list[Spend]:
     return [Spend(*row) for row in rows]
 
 
-def read_mean_output(store: AnswerStore) -> dict[tuple[str, str], float]:
-    """Output tokens a request by model and dimension, as far as the store has seen any."""
+def read_mean_output(store: AnswerStore, model: str) -> dict[str, float]:
+    """A model's output tokens a request by dimension, as far as the store has seen any."""
     rows = store.fetch(
-        "SELECT model, dimension, 1.0 * sum(output_tokens) / sum(requests) FROM ledger "
-        "WHERE unconfirmed = 0 GROUP BY model, dimension"
+        "SELECT dimension, 1.0 * sum(output_tokens) / sum(requests) AS mean FROM ledger "
+        "WHERE unconfirmed = 0 AND model = ? GROUP BY dimension HAVING mean > 0",
+        model,
     )
-    return {(model, dimension): mean for model, dimension, mean in rows if mean}
+    return dict(rows)

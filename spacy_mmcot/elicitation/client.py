@@ -5,13 +5,12 @@ key that no message, log or store shows.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import json
 import os
 import ssl
 import time
-import urllib.request
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,11 +22,9 @@ import httpx2
 import openai
 
 from ..errors import Errors, MMCoTError
-from ..types import Dimension
 from .prompts import Prompt
 from .replies import AnswerRejected, Fault, Reply, RequestRefused, Unavailable, fault_of, read_reply
 
-_POOLS = 64
 # Seconds. Requests as a whole have a time limit of their own.
 _TIMEOUT = httpx2.Timeout(None, connect=15.0)
 # Shorter keys are the placeholders that local servers take, and may be ordinary words.
@@ -40,14 +37,12 @@ _LONGEST_REASON = 300
 class OpenAISettings:
     """Which endpoint to ask about which model, and how.
 
-    `models` names other models for single dimensions. `base_url` and `api_key` are
-    OPENAI_BASE_URL's and OPENAI_API_KEY's by default; `insecure` allows to send the key unencrypted
-    over a network. `temperature` None leaves the endpoint's own; `timeout` is in seconds, for a
-    request as a whole.
+    `base_url` and `api_key` are OPENAI_BASE_URL's and OPENAI_API_KEY's by default; `insecure`
+    allows to send the key unencrypted over a network. `temperature` None leaves the endpoint's
+    own; `timeout` is in seconds, for a request as a whole.
     """
 
     model: str
-    models: Mapping[Dimension, str] = field(default_factory=dict)
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     insecure: bool = False
@@ -80,15 +75,16 @@ class OpenAISource:
         self.url = _strip_secrets(self._base_url)
         parts = urlsplit(self._base_url)
         path = parts.path.rstrip("/") + "/chat/completions"
-        self._chat_url = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+        self._chat_url = parts._replace(path=path, fragment="").geturl()
         if not settings.insecure and not _is_encrypted_or_local(self._base_url):
             raise MMCoTError(Errors.E318.format(url=self.url))
-        self._client: openai.AsyncOpenAI | None = None
-        # How many response formats of the list a model was found not to have.
-        self._formats_refused: Counter[str] = Counter()
-
-    def model_for(self, dimension: Dimension) -> str:
-        return self._settings.models.get(dimension, self._settings.model)
+        # One for each request in flight: a client looks through all its connections at every
+        # request, which at two hundred in flight takes twice the processor time.
+        self._clients: list[openai.AsyncOpenAI] = []
+        self._idle: list[openai.AsyncOpenAI] = []
+        self.model = settings.model
+        # How many response formats of the list the model was found not to have.
+        self._formats_refused = 0
 
     def parameters(self, prompt: Prompt) -> dict[str, Any]:
         """What goes to the endpoint beside model, messages and response format."""
@@ -97,7 +93,6 @@ class OpenAISource:
 
     def body(self, prompt: Prompt) -> dict[str, Any]:
         """A request's body."""
-        model = self.model_for(prompt.dimension)
         messages: list[Any] = list(prompt.messages)
         if prompt.picture is not None:
             # The question comes second, after the system message, whatever follows it.
@@ -105,16 +100,16 @@ class OpenAISource:
             text = {"type": "text", "text": messages[1]["content"]}
             parts = [text, {"type": "image_url", "image_url": image}]
             messages[1] = {"role": "user", "content": parts}
-        body = {"model": model, "messages": messages, **self.parameters(prompt)}
-        formats = prompt.response_formats()[self._formats_refused[model] :]
+        body = {"model": self.model, "messages": messages, **self.parameters(prompt)}
+        formats = prompt.response_formats()[self._formats_refused :]
         return body | ({"response_format": formats[0]} if formats else {})
 
     async def ask(self, prompt: Prompt) -> Reply:
         """The answer. Raises AnswerRejected where the endpoint declines this one prompt or cuts
         its answer off, Unavailable where another try may help, MMCoTError where none will."""
-        model, formats = self.model_for(prompt.dimension), len(prompt.response_formats())
+        formats = len(prompt.response_formats())
         while True:
-            refused_before = self._formats_refused[model]
+            refused_before = self._formats_refused
             try:
                 return await self._ask(prompt)
             except RequestRefused as refused:
@@ -122,34 +117,41 @@ class OpenAISource:
                     question = f"the prompt {prompt.template} for the post {prompt.post_id!r}"
                     raise self.refusal_error(refused, question) from None
                 # Of many requests in flight, the first that is refused changes it for all.
-                self._formats_refused[model] = max(self._formats_refused[model], refused_before + 1)
+                self._formats_refused = max(self._formats_refused, refused_before + 1)
             except (AnswerRejected, Unavailable) as fault:
                 # The endpoint's words may quote the key.
                 fault.reason = self.scrub(fault.reason)
                 raise
 
+    @functools.cached_property
+    def _context(self) -> ssl.SSLContext:
+        # Without the authorities, which take a tenth of a second to load, where none is needed.
+        if urlsplit(self._base_url).scheme == "https":
+            return httpx2.create_ssl_context()
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
     def open_client(self) -> openai.AsyncOpenAI:
         """A client that does not retry. Use it only in the event loop in which it was created, and
         close the source there. Redirects are not followed: they could carry the key elsewhere."""
-        if self._client is None:
-            http_client = httpx2.AsyncClient(
-                transport=PooledTransport(self._base_url), timeout=_TIMEOUT, follow_redirects=False
-            )
-            self._client = openai.AsyncOpenAI(
-                api_key=self._settings.api_key,
-                base_url=self._base_url,
-                max_retries=0,
-                http_client=http_client,
-            )
-        return self._client
+        client = openai.AsyncOpenAI(
+            api_key=self._settings.api_key,
+            base_url=self._base_url,
+            max_retries=0,
+            http_client=httpx2.AsyncClient(
+                verify=self._context, timeout=_TIMEOUT, follow_redirects=False
+            ),
+        )
+        self._clients.append(client)
+        return client
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
+        clients, self._clients, self._idle = self._clients, [], []
+        for client in clients:
             await client.close()
 
     async def _ask(self, prompt: Prompt) -> Reply:
-        body, client = self.body(prompt), self.open_client()
+        body = self.body(prompt)
+        client = self._idle.pop() if self._idle else self.open_client()
         try:
             async with asyncio.timeout(self._settings.timeout):
                 # Bytes out, bytes in, and the whole address: the library's walk through a body,
@@ -171,6 +173,8 @@ class OpenAISource:
             raise Unavailable(str(cause) or type(cause).__name__, billed=reached) from None
         except (openai.OpenAIError, httpx2.InvalidURL) as error:
             raise self.error(Errors.E314, reason=error) from None
+        finally:
+            self._idle.append(client)
 
     def error(self, message: str, **details: object) -> MMCoTError:
         if "reason" in details:
@@ -216,46 +220,6 @@ def _is_encrypted_or_local(base_url: str) -> bool:
         return ipaddress.ip_address(parts.hostname or "").is_loopback
     except ValueError:
         return False
-
-
-class PooledTransport(httpx2.AsyncBaseTransport):
-    """Spreads requests over several connection pools: a pool looks through all its connections at
-    every request, which at two hundred requests in flight takes twice the processor time."""
-
-    def __init__(self, url: str) -> None:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        # Without the authorities, which take a tenth of a second to load, where none is needed.
-        if urlsplit(url).scheme == "https":
-            context = httpx2.create_ssl_context()
-        else:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        proxy = _find_proxy(url)
-        self._pools = [
-            httpx2.AsyncHTTPTransport(verify=context, limits=limits, proxy=proxy)
-            for _ in range(_POOLS)
-        ]
-        self._busy = [0] * _POOLS
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        pool = self._busy.index(min(self._busy))
-        self._busy[pool] += 1
-        try:
-            return await self._pools[pool].handle_async_request(request)
-        finally:
-            self._busy[pool] -= 1
-
-    async def aclose(self) -> None:
-        for transport in self._pools:
-            await transport.aclose()
-
-
-def _find_proxy(url: str) -> str | None:
-    """The environment's proxy for an address: a client with a custom transport ignores it."""
-    parts = urlsplit(url)
-    if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
-        return None
-    proxies = urllib.request.getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 def read_fault(error: openai.APIStatusError) -> Fault:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -32,6 +32,7 @@ from ..types import (
 from .replies import AnswerRejected
 
 Model = TypeVar("Model", bound=BaseModel)
+Item = TypeVar("Item", ConcludedEntity, ConcludedRelation)
 TEXT = {"type": "string"}
 
 # How many of several answers must agree for a sureness, as shares.
@@ -320,32 +321,35 @@ def merge_conclusions(variants: Sequence[Conclusion]) -> Conclusion | None:
     )
 
 
-def _sureness(share: float) -> Sureness:
-    return next(sure for least, sure in _AGREEMENT if share >= least)
+def _count_votes(
+    answers: Sequence[Sequence[Item]], key: Callable[[Item], tuple[Any, ...]]
+) -> Iterator[tuple[Item, Sureness]]:
+    """Each item with the sureness that the share of the answers with it is, the largest first."""
+    votes = Counter(key(item) for answer in answers for item in answer)
+    items = {key(item): item for answer in answers for item in answer}
+    for found, count in sorted(votes.items(), key=lambda vote: (-vote[1], vote[0])):
+        share = count / len(answers)
+        yield items[found], next(sure for least, sure in _AGREEMENT if share >= least)
 
 
 def _vote_entities(answers: Sequence[list[ConcludedEntity]]) -> list[ConcludedEntity]:
-    votes = Counter((e.start or 0, e.mention, e.label) for answer in answers for e in answer)
-    kept: list[ConcludedEntity] = []
-    taken: list[tuple[int, int]] = []
-    for (start, mention, label), count in sorted(votes.items(), key=lambda v: (-v[1], v[0])):
-        place = (start, start + len(mention))
-        if _free(place, taken):
-            taken.append(place)
-            sure = _sureness(count / len(answers))
-            kept.append(ConcludedEntity(mention=mention, label=label, sure=sure, start=start))
-    return sorted(kept, key=lambda entity: entity.start or 0)
+    kept: dict[tuple[int, int], ConcludedEntity] = {}
+    for entity, sure in _count_votes(answers, lambda e: (e.start or 0, e.mention, e.label)):
+        start = entity.start or 0
+        place = (start, start + len(entity.mention))
+        if _free(place, kept):
+            kept[place] = entity.model_copy(update={"sure": sure})
+    return [kept[place] for place in sorted(kept)]
 
 
 def _vote_relations(answers: Sequence[list[ConcludedRelation]]) -> list[ConcludedRelation]:
-    votes = Counter((r.head_start, r.tail_start, r.label) for answer in answers for r in answer)
-    texts = {(r.head_start, r.tail_start): r for answer in answers for r in answer}
-    kept: dict[tuple[int | None, int | None], ConcludedRelation] = {}
-    for (*place, label), count in sorted(votes.items(), key=lambda v: (-v[1], str(v[0]))):
-        pair = (place[0], place[1])
+    kept: dict[tuple[int, int], ConcludedRelation] = {}
+    for relation, sure in _count_votes(
+        answers, lambda r: (r.head_start or 0, r.tail_start or 0, r.label)
+    ):
+        pair = (relation.head_start or 0, relation.tail_start or 0)
         if pair not in kept:
-            update = {"label": label, "sure": _sureness(count / len(answers)), "or_label": None}
-            kept[pair] = texts[pair].model_copy(update=update)
+            kept[pair] = relation.model_copy(update={"sure": sure, "or_label": None})
         elif kept[pair].or_label is None:
-            kept[pair] = kept[pair].model_copy(update={"or_label": label})
+            kept[pair] = kept[pair].model_copy(update={"or_label": relation.label})
     return list(kept.values())

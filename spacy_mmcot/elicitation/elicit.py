@@ -5,15 +5,15 @@ cost, and the run itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pydantic
 import srsly
 
-from ..errors import Errors, MMCoTError, explain, first_line
+from ..errors import Errors, MMCoTError, UsageError, explain, first_line
 from ..files import read_bytes
 from ..scheme import Scheme
 from ..types import AUGMENTATIONS, Dimension, Knowledge, Post
@@ -30,73 +30,53 @@ from .store import AnswerStore, answer_key
 
 
 class Ask(pydantic.BaseModel):
-    """One dimension: how many variants (of augmentations and the conclusion), which model if not
-    the run's, and the dimensions whose answers are handed on (to the conclusion)."""
+    """One dimension: how many variants (of augmentations and the conclusion), and the dimensions
+    whose answers are handed on (to the conclusion)."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     variants: int = pydantic.Field(default=1, ge=1, le=20)
-    model: str | None = pydantic.Field(default=None, min_length=1)
     after: list[Knowledge] = []
 
 
-class ElicitConfig(pydantic.BaseModel):
-    """Dimensions to ask for, in order."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-    dimensions: dict[Dimension, Ask] = pydantic.Field(
-        default_factory=lambda: {name: Ask() for name in KINDS}
-    )
-
-    @pydantic.field_validator("dimensions")
-    @classmethod
-    def _check(cls, asks: dict[Dimension, Ask]) -> dict[Dimension, Ask]:
-        if not asks:
-            raise ValueError("no dimension is named")
-        for name, ask in asks.items():
-            if ask.variants > 1 and name not in (*AUGMENTATIONS, "conclusion"):
-                raise ValueError(f"{name} has {ask.variants} variants, but it is knowledge")
-            if ask.after and name != "conclusion":
-                raise ValueError(f"{name} is asked after others, but only the conclusion can be")
-            if "conclusion" in ask.after:
-                raise ValueError("the conclusion is asked after itself")
-        return {name: asks[name] for name in KINDS if name in asks}
-
-    def variants(self) -> Mapping[Dimension, int]:
-        return {name: ask.variants for name, ask in self.dimensions.items()}
-
-    def after(self) -> list[Dimension]:
-        """The dimensions whose answers are handed on to the conclusion."""
-        asked = self.dimensions.get("conclusion")
-        return list(asked.after) if asked is not None else []
-
-    def models(self) -> Mapping[Dimension, str]:
-        return {name: ask.model for name, ask in self.dimensions.items() if ask.model}
-
-    def only(self, names: set[str]) -> ElicitConfig:
-        """Restricted to the named dimensions; ones it does not have are asked plainly."""
-        asks = {name: self.dimensions.get(name, Ask()) for name in KINDS if name in names}
-        return ElicitConfig(dimensions=asks)
+def _check_asks(asks: dict[Dimension, Ask]) -> dict[Dimension, Ask]:
+    if not asks:
+        raise ValueError("no dimension is named")
+    for name, ask in asks.items():
+        if ask.variants > 1 and name not in (*AUGMENTATIONS, "conclusion"):
+            raise ValueError(f"{name} has {ask.variants} variants, but it is knowledge")
+        if ask.after and name != "conclusion":
+            raise ValueError(f"{name} is asked after others, but only the conclusion can be")
+        if "conclusion" in ask.after:
+            raise ValueError("the conclusion is asked after itself")
+    return {name: asks[name] for name in KINDS if name in asks}
 
 
-def read_config(path: Path) -> ElicitConfig:
-    """The block `elicit` under `vars` of a project.yml, {DIMENSION: {variants, model}}; all
-    dimensions plainly where there is none. Raises MMCoTError for a file or a block that is broken.
-    """
+_ASKS = pydantic.TypeAdapter(Annotated[dict[Dimension, Ask], pydantic.AfterValidator(_check_asks)])
+
+
+def choose_dimensions(config: Path | None, names: Collection[str] = ()) -> dict[Dimension, Ask]:
+    """What the block `elicit` under `vars` of a project.yml, {DIMENSION: {variants, after}}, says
+    about the named dimensions, or else about all that it has; plain questions where it says
+    nothing. Raises MMCoTError for a file or a block that is broken."""
+    asks = None if config is None else _read_block(config)
+    if names:
+        return {name: (asks or {}).get(name, Ask()) for name in KINDS if name in names}
+    return {name: Ask() for name in KINDS} if asks is None else asks
+
+
+def _read_block(path: Path) -> dict[Dimension, Ask] | None:
     try:
         project: Any = srsly.yaml_loads(read_bytes(path).decode("utf-8"))
     except ValueError as error:
         raise MMCoTError(Errors.E102.format(path=path, reason=first_line(error))) from None
     variables = project.get("vars") if isinstance(project, dict) else None
     block = variables.get("elicit") if isinstance(variables, dict) else None
-    if block is None:
-        return ElicitConfig()
     if isinstance(block, dict):
         # `noun:` with nothing after it is how YAML says "plainly".
         block = {name: {} if ask is None else ask for name, ask in block.items()}
     try:
-        return ElicitConfig.model_validate({"dimensions": block})
+        return None if block is None else _ASKS.validate_python(block)
     except pydantic.ValidationError as error:
         problem, expected = explain(error)
         message = Errors.E322.format(path=path, problem=problem, expected=expected)
@@ -109,7 +89,6 @@ class PlannedDimension:
     a price. `there` counts questions that the store has answers to, `not_applicable` those that
     make no sense for their post."""
 
-    model: str
     requests: int = 0
     there: int = 0
     not_applicable: int = 0
@@ -118,15 +97,6 @@ class PlannedDimension:
     output_tokens: int = 0
     cost: float | None = None
     batch_cost: float | None = None
-
-
-def sum_plan(planned: Iterable[PlannedDimension]) -> PlannedDimension:
-    """All dimensions together; without costs where one has none."""
-    total, rows = PlannedDimension("", cost=0.0, batch_cost=0.0), list(planned)
-    for name in list(vars(total))[1:]:
-        values = [getattr(row, name) for row in rows]
-        setattr(total, name, None if None in values else sum(values))
-    return total
 
 
 def plan(
@@ -142,9 +112,9 @@ def plan(
     earlier prompt has too count as cached, as endpoints do. Output tokens are the mean of what the
     store's ledger has of a model and dimension, or else typical figures.
     """
-    planned = {name: PlannedDimension(source.model_for(name)) for name in settings.variants}
-    found = {row.model: prices.find(row.model) for row in planned.values()}
-    outputs = {} if store is None else read_mean_output(store)
+    planned = {name: PlannedDimension() for name in settings.variants}
+    price = prices.find(source.model)
+    outputs = {} if store is None else read_mean_output(store, source.model)
     asked: set[str] = set()
     beginnings: set[str] = set()
     for post in posts:
@@ -154,12 +124,12 @@ def plan(
             if prompt is None:
                 row.not_applicable += 1
                 continue
-            key = answer_key(prompt, row.model, source.parameters(prompt))
-            if key in asked or (store is not None and any(store.find(key, post.id))):
+            key = answer_key(prompt, source.model, source.parameters(prompt))
+            if key in asked or (store is not None and store.has_answer(key)):
                 row.there += 1
                 continue
             asked.add(key)
-            usage = estimate(prompt, found[row.model], outputs.get((row.model, dimension)))
+            usage = estimate(prompt, price, outputs.get(dimension))
             beginning = prompt.messages[0]["content"]
             row.cached_tokens += count_cached(beginning) if beginning in beginnings else 0
             beginnings.add(beginning)
@@ -167,24 +137,10 @@ def plan(
             row.input_tokens += usage.input
             row.output_tokens += usage.output
     for row in planned.values():
-        price, usage = found[row.model], Usage(row.input_tokens, 0, row.output_tokens)
+        usage = Usage(row.input_tokens, 0, row.output_tokens)
         if price is not None:
             row.cost, row.batch_cost = price.cost(usage), price.cost(usage, batch=True)
     return planned
-
-
-@dataclass(frozen=True)
-class Money:
-    """Prices, and the cap on all that the store's answers may cost, in the prices' currency."""
-
-    prices: Prices = field(default_factory=Prices)
-    cap: float | None = None
-
-    def check_prices(self, models: Iterable[str]) -> None:
-        """Raises MMCoTError where there is a cap and a model has no price."""
-        for model in sorted(set(models)):
-            if self.cap is not None and self.prices.find(model) is None:
-                raise MMCoTError(Errors.E321.format(model=model))
 
 
 class Result(NamedTuple):
@@ -207,30 +163,35 @@ def elicit(
     settings: QuestionSettings | None = None,
     *,
     pace: Pace | None = None,
-    money: Money | None = None,
+    prices: Prices | None = None,
+    budget: float | None = None,
     on_progress: Progress = lambda settled, failed, cost: None,
 ) -> Result:
     """Ask `source` what `store` does not know yet about `posts`, which may be iterated repeatedly.
 
-    `settings` says what is asked. Whatever ends the run, each answer that arrived is in the store.
-    Raises MMCoTError where the source fails for good.
+    `settings` says what is asked. `budget` caps all that the store's answers may cost, in the
+    currency of `prices`. Whatever ends the run, each answer that arrived is in the store.
+    Raises MMCoTError where the source fails for good, UsageError for a budget where the model has
+    no price.
     """
-    pace, money = pace or Pace(), money or Money()
-    batch = isinstance(source, OpenAISource) and source.batch
-    account = Account(
-        store, money.prices, source.name, pace.claim_seconds(), money.cap, batch=batch
-    )
+    pace, prices = pace or Pace(), prices or Prices()
+    if budget is not None and source.paid and prices.find(source.model) is None:
+        raise UsageError(Errors.E321.format(model=source.model))
+    batch = source if isinstance(source, OpenAISource) and source.batch else None
+    # A claim lasts longer than a question can take with all its tries.
+    seconds = 60.0 + 100.0 * pace.tries
+    account = Account(store, prices, source.name, seconds, budget, batch=batch is not None)
     report, ending = Report(), Ending.DONE
+
+    def on_settled(settled: int, failed: int) -> None:
+        on_progress(settled, failed, account.cost)
+
     for stage in (settings or QuestionSettings()).in_stages():
-        elicitation = Elicitation(
-            *(account, source, stage),
-            on_settled=lambda settled, failed: on_progress(settled, failed, account.cost),
-        )
-        if isinstance(source, OpenAISource) and source.batch:
-            ending = BatchRunner(elicitation, source, pace).run(posts)
-        else:
+        elicitation = Elicitation(account, source, stage, report, on_settled)
+        if batch is None:
             ending = Engine(elicitation, pace).run(posts)
-        report.add(elicitation.report)
+        else:
+            ending = BatchRunner(elicitation, batch, pace).run(posts)
         if ending is not Ending.DONE:
             break
     return Result(report, ending, account.cost)

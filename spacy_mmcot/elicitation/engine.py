@@ -51,10 +51,6 @@ class Pace:
     batch_size: int = 10_000
     batch_poll: float = 30.0
 
-    def claim_seconds(self) -> float:
-        """Longer than a question can take with all its tries."""
-        return 60.0 + 100.0 * self.tries
-
 
 class Ending(Enum):
     """How a run ended."""
@@ -262,14 +258,14 @@ class Breaker:
         self._failures = 0
         self._pause = _FIRST_PAUSE
         self._clock = asyncio.get_running_loop().time
-        self._started = self._clock()
-        self._alive: float | None = None
+        # When it last answered, and how long it may be down since.
+        self._alive, self._allowed = self._clock(), min(patience, _FIRST_PATIENCE)
         self._gate = asyncio.Lock()
         self._reason = ""
 
     def note_success(self) -> None:
         self._failures, self._pause = 0, _FIRST_PAUSE
-        self._alive = self._clock()
+        self._alive, self._allowed = self._clock(), self._patience
 
     def note_failure(self, fault: Unavailable) -> None:
         """Raises MMCoTError where the endpoint asks to wait for too long."""
@@ -290,10 +286,7 @@ class Breaker:
         async with self._gate:
             if self._failures < _FAILURES_OF_A_DOWN_ENDPOINT:
                 return
-            patience, last = self._patience, self._alive
-            if last is None:
-                patience, last = min(patience, _FIRST_PATIENCE), self._started
-            left = last + patience - self._clock()
+            left = self._alive + self._allowed - self._clock()
             if left <= 0:
                 raise MMCoTError(Errors.E312.format(url=self._url, reason=self._reason))
             await asyncio.sleep(min(left, self._pause * random.uniform(0.5, 1.0)))

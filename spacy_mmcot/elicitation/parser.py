@@ -72,17 +72,15 @@ def parse_answer(
                 "the answer holds nothing but reasoning" if raw.strip() else "the answer is empty"
             )
         dropped = [] if dropped is None else dropped
-        match dimension:
-            case "noun":
-                return _read_noun(answer, post, dropped)
-            case "conclusion":
-                assert scheme is not None
-                values = _find_json(answer)
-                value, left_out = _last_fitting(values, lambda v: read_conclusion(v, post, scheme))
-                dropped.extend(left_out)
-                return value
-            case "entity":
-                return _read_entity(answer, post)
+        if dimension == "noun":
+            return _read_noun(answer, post, dropped)
+        if dimension == "entity":
+            return _read_entity(answer, post)
+        if dimension == "conclusion":
+            values = _find_json(answer)
+            value, left_out = _last_fitting(values, lambda v: read_conclusion(v, post, scheme))
+            dropped.extend(left_out)
+            return value
         text = _read_text(answer)
         lost = [surface for surface in list_surfaces(post) if surface not in text]
         if dimension == "style" and lost:

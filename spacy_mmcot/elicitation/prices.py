@@ -5,10 +5,7 @@ many tokens a question and its answer take, before anybody counted them.
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pydantic
 
@@ -54,6 +51,9 @@ class Price(pydantic.BaseModel):
         return (fresh * input + usage.cached * cached + usage.output * output) / _MILLION
 
 
+_TABLE = pydantic.TypeAdapter(dict[str, Price])
+
+
 class Prices:
     """Prices by model: those of a JSON file {"MODEL": {"input": 0.15, "output": 0.6, ...}}, and for
     other models those of genai-prices, in US dollars. A dated version, MODEL-2026-01-31, has its
@@ -71,25 +71,16 @@ class Prices:
         price = self.find(model)
         return 0.0 if price is None else price.cost(usage, batch)
 
-    def all_see(self, models: Iterable[str]) -> bool:
-        """Whether all models see pictures. They are shown to all or to none, so that answers
-        compare."""
-        found = [self.find(model) for model in models]
-        return all(price is not None and price.vision for price in found)
+    def has_vision(self, model: str) -> bool:
+        price = self.find(model)
+        return price is not None and price.vision
 
 
 def _read_table(path: Path) -> dict[str, Price]:
-    data = read_bytes(path)
     try:
-        table = json.loads(data)
-        if not isinstance(table, dict):
-            raise ValueError("the file is not one JSON object")
-        return {str(model): Price.model_validate(row) for model, row in table.items()}
+        return _TABLE.validate_json(read_bytes(path))
     except pydantic.ValidationError as error:
-        problem = explain(error)[0]
-    except (ValueError, RecursionError) as error:
-        problem = str(error)
-    raise MMCoTError(Errors.E320.format(path=path, problem=problem))
+        raise MMCoTError(Errors.E320.format(path=path, problem=explain(error)[0])) from None
 
 
 def _strip_date(model: str) -> str:
@@ -103,21 +94,17 @@ def _find_published(model: str) -> Price | None:
     import genai_prices
 
     # A thousand tokens: some models cost more beyond a hundred thousand.
-    counts = {
-        "input": {"input_tokens": 1000},
-        "cached": {"input_tokens": 1000, "cache_read_tokens": 1000},
-        "output": {"output_tokens": 1000},
-    }
-    fields: dict[str, Any] = {}
+    usage = functools.partial(genai_prices.Usage, input_tokens=1000)
+    counts = (usage(), usage(cache_read_tokens=1000), usage(input_tokens=0, output_tokens=1000))
     try:
-        for name, count in counts.items():
-            price = genai_prices.calc_price(genai_prices.Usage(**count), model)
-            fields[name] = float(price.total_price * 1000)
+        input, cached, output = (
+            float(genai_prices.calc_price(count, model).total_price * 1000) for count in counts
+        )
     except LookupError:
         return None
     picture = _PICTURE_TOKENS.get(_strip_date(model))
     seeing = {} if picture is None else {"vision": True, "picture": picture}
-    return Price(**fields, **seeing)
+    return Price(input=input, output=output, cached=cached, **seeing)
 
 
 _BYTES_PER_TOKEN = 4

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
@@ -216,11 +216,6 @@ def _picture(path: Path, changed: int, size: int) -> Picture | None:
     return Picture(hash_picture(data), url)
 
 
-class Message(TypedDict):
-    role: str
-    content: str
-
-
 @dataclass(frozen=True)
 class Prompt:
     """One question to an LLM. `template` names the file and its version, such as `ner/noun.v1`;
@@ -228,7 +223,7 @@ class Prompt:
     message; `schema` is the JSON schema of the answer, None for plain text."""
 
     template: str
-    messages: Sequence[Message]
+    messages: Sequence[Mapping[str, str]]
     dimension: Dimension
     post_id: str
     variant: int = 0
@@ -277,13 +272,13 @@ def render_repair(prompt: Prompt, raw: str, reason: str) -> Prompt:
     context = {"reason": reason, "wants_json": prompt.schema is not None}
     asked = _render_messages("common/repair.v1", context)
     # Endpoints refuse an empty message, and some a user's message after another.
-    said: Message = {"role": "assistant", "content": raw if raw.strip() else "(no answer)"}
+    said = {"role": "assistant", "content": raw if raw.strip() else "(no answer)"}
     return replace(prompt, messages=[*prompt.messages, said, *asked])
 
 
 def _render_messages(
     name: str, context: Mapping[str, object], templates: Path | None = None
-) -> list[Message]:
+) -> list[dict[str, str]]:
     template = _environment(templates).get_template(f"{name}.jinja")
     rendered = template.new_context(dict(context))
     return [
@@ -311,25 +306,22 @@ def check_templates(folder: Path) -> None:
     entities = [Entity(start=0, end=1, label="X"), Entity(start=2, end=3, label="X")]
     post = Post(id="1", text="x y", entities=entities, relations=[], caption="x")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    problem, path = "" if files else "the folder has no template", folder
-    for path in files:
-        name, kind = path.relative_to(folder).as_posix(), path.name.split(".")[0]
-        if _TEMPLATE_NAME.sub("", name) not in known or not _TEMPLATE_NAME.search(name):
-            problem = "no template has this name"
-            break
-        try:
+    path = folder
+    try:
+        if not files:
+            raise ValueError("the folder has no template")
+        for path in files:
+            name, kind = path.relative_to(folder).as_posix(), path.name.split(".")[0]
+            if _TEMPLATE_NAME.sub("", name) not in known or not _TEMPLATE_NAME.search(name):
+                raise ValueError("no template has this name")
             template = _environment(folder).get_template(name)
-            if kind in DIMENSIONS and "user" not in template.blocks:
-                problem = "it has no block `user`"
-                break
             if kind in DIMENSIONS:
+                if "user" not in template.blocks:
+                    raise ValueError("it has no block `user`")
                 task: Task = "rel" if name.startswith("rel/") else "ner"
                 QuestionSettings(task, scheme=scheme, templates=folder).render(post, kind)
-        except (jinja2.TemplateError, UnicodeDecodeError) as error:
-            problem = first_line(error)
-            break
-    if problem:
-        raise MMCoTError(Errors.E323.format(path=path, problem=problem))
+    except (jinja2.TemplateError, ValueError) as error:
+        raise MMCoTError(Errors.E323.format(path=path, problem=first_line(error))) from None
 
 
 def list_surfaces(post: Post) -> list[str]:

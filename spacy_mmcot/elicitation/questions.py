@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Protocol
 
 from ..types import Dimension, Post
@@ -42,34 +42,16 @@ class Counts:
 @dataclass
 class Report:
     """What an elicitation did, by dimension. `unanswered` counts why questions stayed without an
-    answer, `captions_only` the posts whose picture a model that sees was not shown, `dropped` what
-    was left out of answers."""
+    answer, `dropped` what was left out of answers. `captions_only` holds the ids of posts whose
+    picture a model that sees was not shown."""
 
     counts: dict[Dimension, Counts] = field(default_factory=dict)
     unanswered: Counter[str] = field(default_factory=Counter)
-    captions_only: int = 0
+    captions_only: set[str] = field(default_factory=set)
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def add(self, other: Report) -> None:
-        """The same, with what another stage did."""
-        self.counts |= other.counts
-        self.unanswered += other.unanswered
-        self.dropped += other.dropped
-        self.captions_only = max(self.captions_only, other.captions_only)
-
     def total(self) -> Counts:
-        every = self.counts.values()
-        return Counts(**{f.name: sum(getattr(c, f.name) for c in every) for f in fields(Counts)})
-
-    def share_of_failures(self, paid: bool) -> float:
-        """Rejected answers, and missing ones of a `paid` source, among all that this run asked."""
-        total = self.total()
-        failed = total.rejected + (total.missing if paid else 0)
-        return failed / max(1, total.stored + failed)
-
-
-# How many settled questions `pending` passes over before it lets the event loop run.
-_PASSED_OVER_AT_ONCE = 100
+        return Counts(*map(sum, zip(*map(astuple, self.counts.values()), strict=True)))
 
 
 class Source(Protocol):
@@ -77,16 +59,10 @@ class Source(Protocol):
     answer's address, so they hold all that could change it, and no secrets. Only the answers of a
     `paid` source have repair rounds and spend."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def url(self) -> str: ...
-
-    @property
-    def paid(self) -> bool: ...
-
-    def model_for(self, dimension: Dimension) -> str: ...
+    name: str
+    url: str
+    model: str
+    paid: bool
 
     def parameters(self, prompt: Prompt) -> dict[str, object]: ...
 
@@ -113,6 +89,10 @@ class Job:
     repairing: bool = False
 
 
+def _make_repair(job: Job, raw: str, reason: str) -> Job:
+    return replace(job, prompt=render_repair(job.prompt, raw, reason), repairing=True)
+
+
 class Elicitation:
     """The questions about posts that the store cannot answer yet, and what became of them.
 
@@ -127,9 +107,11 @@ class Elicitation:
         account: Account,
         source: Source,
         settings: QuestionSettings,
-        on_settled: Callable[[int, int], None] = lambda settled, failed: None,
+        report: Report,
+        on_settled: Callable[[int, int], None],
     ) -> None:
-        self.report = Report({dimension: Counts() for dimension in settings.variants})
+        report.counts |= {dimension: Counts() for dimension in settings.variants}
+        self.report = report
         self.store = account.store
         self.account = account
         self.source = source
@@ -141,21 +123,16 @@ class Elicitation:
 
     def pending(self, posts: Iterable[Post], deferred: bool = False) -> Iterator[Job | None]:
         """The questions that the store cannot answer yet, made one by one as they are taken, and
-        now and then None, so that many settled questions in a row do not block the event loop.
+        None for each that is settled, so that many of them do not block the event loop.
         `deferred` takes up those that were deferred before, and no others."""
         chosen, self.deferred = self.deferred if deferred else None, set()
-        passed = 0
         for post in posts:
             for dimension, variant in self._settings.list_questions():
-                if chosen is not None and (post.id, dimension, variant) not in chosen:
-                    continue
-                job = self._make_job(post, dimension, variant)
-                passed += job is None
-                if job is not None or passed % _PASSED_OVER_AT_ONCE == 0:
-                    yield job
-            if chosen is None and self._settings.pictures is not None and post.image:
-                picture = find_picture(post.image, self._settings.pictures)
-                self.report.captions_only += picture is None
+                if chosen is None or (post.id, dimension, variant) in chosen:
+                    yield self._make_job(post, dimension, variant)
+            pictures = self._settings.pictures
+            if pictures and post.image and find_picture(post.image, pictures) is None:
+                self.report.captions_only.add(post.id)
 
     def _make_job(self, post: Post, dimension: Dimension, variant: int) -> Job | None:
         counts = self.report.counts[dimension]
@@ -164,28 +141,21 @@ class Elicitation:
             counts.not_applicable += 1
             self._on_settled(1, 0)
             return None
-        model = self.source.model_for(dimension)
-        key = answer_key(prompt, model, self.source.parameters(prompt))
+        key = answer_key(prompt, self.source.model, self.source.parameters(prompt))
         if key in self._waiting:
             self._waiting[key].append(post)
             return None
-        own, other = self.store.find(key, post.id)
-        if own:
-            self.store.renew(key, post.id)
-        elif not (other and self.store.share(key, post.id)):
-            self._waiting[key] = [post]
-            price = self.account.prices.find(model) if self.source.paid else None
-            expected = estimate(prompt, price)
-            cost = 0.0 if price is None else price.cost(expected, self.account.batch)
-            job = Job(key, prompt, post, expected, cost)
-            attempt = self.store.attempt(key)
-            return self._make_repair(job, *attempt) if attempt else job
-        counts.already_there += 1
-        self._on_settled(1, 0)
-        return None
-
-    def _make_repair(self, job: Job, raw: str, reason: str) -> Job:
-        return replace(job, prompt=render_repair(job.prompt, raw, reason), repairing=True)
+        if self.store.reuse(key, post.id):
+            counts.already_there += 1
+            self._on_settled(1, 0)
+            return None
+        self._waiting[key] = [post]
+        price = self.account.prices.find(self.source.model) if self.source.paid else None
+        expected = estimate(prompt, price)
+        cost = 0.0 if price is None else price.cost(expected, self.account.batch)
+        job = Job(key, prompt, post, expected, cost)
+        attempt = self.store.attempt(key)
+        return _make_repair(job, *attempt) if attempt else job
 
     def claim(self, job: Job) -> Claim:
         """Claim a question before it is asked. Where another run has it, it is deferred; where
@@ -197,7 +167,7 @@ class Elicitation:
         elif claim is Claim.ANSWERED:
             posts = self._waiting.pop(job.key)
             for post in posts:
-                self.store.share(job.key, post.id)
+                self.store.reuse(job.key, post.id)
             counts.already_there += len(posts)
             self._on_settled(len(posts), 0)
         elif claim is Claim.HELD:
@@ -231,7 +201,7 @@ class Elicitation:
                 self.book(job, rejected.usage)
             if self.source.paid and not job.repairing and not rejected.final:
                 self.store.put_attempt(job.key, rejected.raw, rejected.reason)
-                return self._make_repair(job, rejected.raw, rejected.reason)
+                return _make_repair(job, rejected.raw, rejected.reason)
             kept = self._keep(job, rejected.raw, None, rejected.reason)
         self.report.counts[job.prompt.dimension].rejected += kept
         return None
@@ -239,8 +209,7 @@ class Elicitation:
     def book(self, job: Job, usage: Usage | None) -> None:
         """Book a request that was, or may have been, charged."""
         if self.source.paid:
-            dimension = job.prompt.dimension
-            self.account.book(self.source.model_for(dimension), dimension, usage, job.estimate)
+            self.account.book(self.source.model, job.prompt.dimension, usage, job.estimate)
 
     def miss(self, job: Job, reason: str | None = None) -> None:
         """There is no answer: nothing is kept, so a later run asks again."""
@@ -274,21 +243,10 @@ class Elicitation:
         """Keep an answer for all posts of the question; returns how many. Belongs into a
         transaction."""
         posts, prompt = self._waiting.pop(job.key), job.prompt
-        model = self.source.model_for(prompt.dimension)
         for post in posts:
-            answer = StoredAnswer(
-                job.key,
-                post.id,
-                self._settings.task,
-                prompt.dimension,
-                prompt.template,
-                self.source.name,
-                model,
-                raw,
-                value,
-                reason,
-                prompt.variant,
-            )
+            asked = (job.key, post.id, self._settings.task, prompt.dimension, prompt.template)
+            of_whom = (self.source.name, self.source.model)
+            answer = StoredAnswer(*asked, *of_whom, raw, value, reason, prompt.variant)
             self.store.put(answer)
         if job.repairing:
             self.store.drop_attempt(job.key)

@@ -78,44 +78,40 @@ class AnswerStore(Database):
         texts = {"raw": _replace_surrogates(answer.raw), "value": value}
         if answer.reason is not None:
             texts["reason"] = _replace_surrogates(answer.reason)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         return self.write(
             f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *(vars(answer) | texts).values(),
-            *("rejected" if value is None else "ok", _now()),
+            *("rejected" if value is None else "ok", now),
         )
 
-    def find(self, key: str, post_id: str) -> tuple[bool, bool]:
-        """Whether a question has an answer for this post, and one for any post."""
-        (row,) = self.fetch(
-            "SELECT EXISTS (SELECT 1 FROM answers WHERE key = ? AND post_id = ?), "
-            "EXISTS (SELECT 1 FROM answers WHERE key = ?)",
-            *(key, post_id, key),
-        )
-        return bool(row[0]), bool(row[1])
+    def has_answer(self, key: str) -> bool:
+        """Whether a question has an answer, for whichever post."""
+        return bool(self.fetch("SELECT 1 FROM answers WHERE key = ? LIMIT 1", key))
 
-    def share(self, key: str, post_id: str) -> bool:
-        """Keep the answer to the same question about another post for this post too."""
-        columns = _COLUMNS.replace("post_id", "?")
-        return self.write(
-            f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
-            f"SELECT {columns}, status, created FROM answers WHERE key = ? LIMIT 1",
-            *(post_id, key),
-        )
-
-    def renew(self, key: str, post_id: str) -> bool:
-        """Make this answer count again where a later one to the same post and dimension, by
-        another model or prompt, has replaced it."""
-        later = self.fetch(
+    def reuse(self, key: str, post_id: str) -> bool:
+        """Whether a question has an answer. It then is this post's too, and counts rather than a
+        later one to the same post and dimension by another model or prompt."""
+        known = self.fetch("SELECT max(post_id = ?) FROM answers WHERE key = ?", post_id, key)[0][0]
+        if known == 0:
+            columns = _COLUMNS.replace("post_id", "?")
+            self.write(
+                f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
+                f"SELECT {columns}, status, created FROM answers WHERE key = ? LIMIT 1",
+                *(post_id, key),
+            )
+        elif known and self.fetch(
             "SELECT 1 FROM answers a JOIN answers b USING (task, post_id, dimension, variant) "
             "WHERE a.key = ? AND a.post_id = ? AND b.seq > a.seq LIMIT 1",
             *(key, post_id),
-        )
-        return bool(later) and self.write(
-            "UPDATE answers SET seq = (SELECT max(seq) + 1 FROM answers) "
-            "WHERE key = ? AND post_id = ?",
-            *(key, post_id),
-        )
+        ):
+            self.write(
+                "UPDATE answers SET seq = (SELECT max(seq) + 1 FROM answers) "
+                "WHERE key = ? AND post_id = ?",
+                *(key, post_id),
+            )
+        return known is not None
 
     def attempt(self, key: str) -> tuple[str, str] | None:
         """Raw text and reason of a first answer that could not be used, while its repair round is
@@ -186,13 +182,10 @@ class AnswerStore(Database):
                 raise ValueError("unknown dimension")
             answers = Answers.model_validate({"id": post_id, dimension: json.loads(value)})
             return getattr(answers, dimension)
-        except ValidationError as error:
-            reason = explain(error)[0]
         except (ValueError, TypeError) as error:
-            reason = str(error)
-        raise MMCoTError(
-            Errors.E302.format(path=self.path, post_id=post_id, dimension=dimension, reason=reason)
-        )
+            reason = explain(error)[0] if isinstance(error, ValidationError) else str(error)
+            details = {"post_id": post_id, "dimension": dimension, "reason": reason}
+            raise MMCoTError(Errors.E302.format(path=self.path, **details)) from None
 
 
 def load_answers(path: Path, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
@@ -215,10 +208,6 @@ def _as_text(value: Any) -> str:
 
 def _replace_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def export_answers(store: AnswerStore, path: Path) -> int:
@@ -255,14 +244,12 @@ class RecordedSource:
     MMCoTError where it cannot be read or a row is broken."""
 
     name = "recorded"
+    model = ""
     paid = False
 
     def __init__(self, path: Path) -> None:
         self.url = str(path)
         self._answers = read_answers(path)
-
-    def model_for(self, dimension: Dimension) -> str:
-        return ""
 
     def parameters(self, prompt: Prompt) -> dict[str, object]:
         # A recorded answer belongs to its post, whatever the prompt, and one that was corrected in
@@ -288,17 +275,14 @@ class RecordedSource:
 def read_answers(path: Path) -> dict[str, Answers]:
     """The answers of a JSONL file by post id, in file order. Raises MMCoTError that names the line
     for a broken row or an id that occurs twice."""
-    answers: dict[str, Answers] = {}
-    first_line: dict[str, int] = {}
+    found: dict[str, tuple[int, Answers]] = {}
     expected = "one JSON object with an id and answers"
     for number, row in _iter_records(Answers.model_validate, path, expected):
-        if row.id in answers:
-            problem = f"id {row.id!r} occurs in line {first_line[row.id]} too"
-            cure = "Delete or rename one of the rows."
-            raise located(path, number, problem, "each id once", cure)
-        answers[row.id] = row
-        first_line[row.id] = number
-    return answers
+        if row.id in found:
+            problem = f"id {row.id!r} occurs in line {found[row.id][0]} too"
+            raise located(path, number, problem, "each id once", "Delete or rename a row.")
+        found[row.id] = number, row
+    return {name: row for name, (_, row) in found.items()}
 
 
 def _iter_records(

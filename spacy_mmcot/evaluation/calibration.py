@@ -9,7 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from .predictions import Predicted
-from .scores import count_entities, get_mentions
+from .scores import get_mentions
 
 Scores = NDArray[numpy.float64]
 Flags = NDArray[numpy.bool_]
@@ -27,15 +27,6 @@ def collect_mention_scores(docs: Iterable[Predicted]) -> tuple[Scores, Flags]:
     ]
     scores, right = zip(*found, strict=True) if found else ((), ())
     return numpy.array(scores, dtype="float64"), numpy.array(right, dtype=bool)
-
-
-def collect_confidences(docs: Iterable[Predicted]) -> tuple[Scores, Flags]:
-    """The confidence of all labelled Docs that have one, and whether no mention of the Doc is
-    wrong, missing or spurious, both (docs,)."""
-    kept = [doc for doc in docs if doc.gold is not None and doc.confidence is not None]
-    right, found, gold = count_entities(kept).T
-    confidences = numpy.array([doc.confidence for doc in kept], dtype="float64")
-    return confidences, (right == found) & (right == gold)
 
 
 def compute_reliability(scores: Scores, right: Flags, n_bins: int = 10) -> list[dict[str, Any]]:

@@ -73,8 +73,8 @@ def plan_cascade(
     llm_predictions: the LLM's predictions on the same Docs, in the same format; its gold labels
         may be missing.
 
-    Returns `docs`, `f`, `error_rate`, `aurc`, `aurc_best`, `llm_f`, `llm_measured`, `cost_per_doc`,
-    `chosen` (a Point with `cost_per_1000` and `saved_per_1000`, or None), `steps` (such points near
+    Returns `docs`, `f`, `error_rate`, `aurc`, `llm_f`, `llm_measured`, `cost_per_doc`,
+    `chosen` (a Point with `cost_per_1000`, or None), `steps` (such points near
     0%, 10%, ... 100% sent) and `curve` (all points).
 
     Raises MMCoTError for files without labels or confidences or on different Docs, and where no
@@ -102,11 +102,8 @@ def plan_cascade(
     points = trace_risk_coverage(confidence, counts, llm_counts)
     chosen = choose_point(points, confidence, replace(settings, llm_f=llm_f))
     if chosen is None and settings.target_f is not None:
-        best = max(points, key=lambda p: (-1.0 if p.quality is None else p.quality, -p.sent))
-        place = "all docs sent" if best.threshold is None else f"the threshold {best.threshold}"
-        raise MMCoTError(
-            Errors.E807.format(target=settings.target_f, best=best.quality or 0.0, threshold=place)
-        )
+        best = max(point.quality or 0.0 for point in points)
+        raise MMCoTError(Errors.E807.format(target=settings.target_f, best=best))
     steps = dict.fromkeys(_find_within_budget(points, i / _STEPS) for i in range(_STEPS + 1))
     cost = settings.cost_per_doc
     return {
@@ -114,7 +111,6 @@ def plan_cascade(
         "f": points[0].f,
         "error_rate": points[0].error_rate,
         "aurc": compute_aurc(confidence, counts),
-        "aurc_best": compute_aurc(-_is_wrong(counts).astype("float64"), counts),
         "llm_f": llm_f,
         "cost_per_doc": cost,
         "chosen": None if chosen is None else _add_cost(chosen, cost),
@@ -148,10 +144,8 @@ def _find_within_budget(points: Sequence[Point], share: float) -> Point:
 
 
 def _add_cost(point: Point, cost: float | None) -> dict[str, Any]:
-    """The point's fields, and the LLM's cost and the saving for 1,000 Docs, USD."""
-    shares = {"cost_per_1000": point.sent, "saved_per_1000": point.coverage}
-    costs = {key: None if cost is None else 1000 * cost * share for key, share in shares.items()}
-    return {**asdict(point), **costs}
+    """The point's fields, and the LLM's cost for 1,000 Docs, USD."""
+    return {**asdict(point), "cost_per_1000": None if cost is None else 1000 * cost * point.sent}
 
 
 def trace_risk_coverage(
@@ -171,7 +165,7 @@ def trace_risk_coverage(
     for k in (n, *last_of_group[::-1].tolist(), 0):
         threshold: float | None = 0.0
         if k < n:
-            threshold = _find_shortest(ordered[k], ordered[k - 1]) if k else None
+            threshold = float(ordered[k - 1]) if k else None
         points.append(
             Point(
                 threshold=threshold,
@@ -207,13 +201,3 @@ def _is_wrong(counts: Counts) -> NDArray[numpy.bool_]:
 def _accumulate(rows: NDArray[numpy.int64]) -> NDArray[numpy.int64]:
     """Sums over the first 0, 1, ... all rows: (rows, ...) -> (1 + rows, ...)."""
     return numpy.concatenate([numpy.zeros_like(rows[:1]), numpy.cumsum(rows, axis=0)])
-
-
-def _find_shortest(low: float, high: float) -> float:
-    """The number with the fewest decimals above `low` and at most `high`: short enough to copy into
-    a program."""
-    for digits in range(1, 17):
-        shortest = numpy.floor(high * 10**digits) / 10**digits
-        if low < shortest <= high:
-            return float(shortest)
-    return float(high)

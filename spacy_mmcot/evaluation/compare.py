@@ -2,8 +2,8 @@
 Tibshirani 1993; for NLP: Berg-Kirkpatrick, Burkett and Klein, EMNLP 2012).
 
 Docs are drawn with replacement, the same draw for all pipelines, and F1 is computed over each draw:
-the spread of the difference shows how much of it may be due to the choice of Docs. The spread over
-training seeds is another matter: compare several.
+the spread of the difference shows how much of it may be due to the choice of Docs, not to the
+training seed.
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ from typing import NamedTuple
 
 import numpy
 
-from ..errors import Errors, MMCoTError
+from ..errors import Errors, MMCoTError, shown
 from .predictions import Predicted, read_predictions
 from .scores import Counts, compute_f, count_entities, count_relations, get_mentions
 
-_SHOWN = 3  # ids in a message
 _MAX_DRAWS = 2_000_000  # held at a time: 16 MB of indexes
 
 
 class Comparison(NamedTuple):
-    """F1 from 0 to 1, means over the seeds.
+    """F1 from 0 to 1.
 
     low, high: the 95% interval of the difference, by percentiles of the resamples.
-    p_one_sided: the share of resamples in which the student is not better: its F1 minus the
-        baseline's is 0 or below.
-    p_two_sided: twice the smaller of that share and the share in which the difference is 0 or
-        above, at most 1.
+    p: two-sided: twice the smaller of the shares of resamples in which the difference is 0 or below
+        and 0 or above, at most 1.
     """
 
     docs: int
@@ -38,27 +35,20 @@ class Comparison(NamedTuple):
     difference: float
     low: float
     high: float
-    p_one_sided: float
-    p_two_sided: float
-    baseline_by_seed: list[float]
-    student_by_seed: list[float]
+    p: float
 
 
 def compare_files(
-    baselines: Sequence[Path], students: Sequence[Path], *, resamples: int = 10_000, seed: int = 0
+    baseline: Path, student: Path, *, resamples: int = 10_000, seed: int = 0
 ) -> dict[str, Comparison]:
-    """Compare predictions files, one a training seed: "ents" over the Docs labelled with entities,
-    where every pipeline predicts them, and "rel_e2e" over those labelled with relations, likewise.
+    """Compare two predictions files: "ents" over the Docs labelled with entities, where both
+    pipelines predict them, and "rel_e2e" over those labelled with relations, likewise.
 
     Raises MMCoTError where the files do not describe the same Docs, or neither can be compared.
     """
-    paths, n = [*baselines, *students], len(baselines)
-    first = read_predictions(paths[0])
-    matched = [first] + [
-        match_predictions(first, read_predictions(path), paths=(paths[0], path))
-        for path in paths[1:]
-    ]
-    rows = list(zip(*matched, strict=True))
+    first = read_predictions(baseline)
+    matched = match_predictions(first, read_predictions(student), paths=(baseline, student))
+    rows = list(zip(first, matched, strict=True))
     entities = [row for row in rows if all(doc.gold is not None for doc in row)]
     relations = [row for row in rows if all(doc.gold_relations is not None for doc in row)]
     if any(doc.relations is None for row in relations for doc in row):
@@ -68,12 +58,12 @@ def compare_files(
         "rel_e2e": [count_relations(docs) for docs in zip(*relations, strict=True)],
     }
     compared = {
-        task: compare_counts(each[:n], each[n:], resamples=resamples, seed=seed)
-        for task, each in counts.items()
-        if each
+        task: compare_counts(*sides, resamples=resamples, seed=seed)
+        for task, sides in counts.items()
+        if sides
     }
     if not compared:
-        raise MMCoTError(Errors.E802.format(path=paths[0]))
+        raise MMCoTError(Errors.E802.format(path=baseline))
     return compared
 
 
@@ -90,9 +80,8 @@ def match_predictions(
     by_id, ids = {doc.id: doc for doc in others}, {doc.id: doc for doc in first}
     differences = []
     for path, own, against in ((paths[0], ids, by_id), (paths[1], by_id, ids)):
-        if alone := [repr(doc_id) for doc_id in own if doc_id not in against]:
-            more = f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
-            differences.append(f"only {path} has {', '.join(alone[:_SHOWN])}{more}")
+        if alone := [doc_id for doc_id in own if doc_id not in against]:
+            differences.append(f"only {path} has {shown(alone)}")
     if differences:
         raise MMCoTError(
             Errors.E800.format(first=paths[0], path=paths[1], differences="; ".join(differences))
@@ -121,18 +110,13 @@ _PARTS: dict[str, Callable[[Predicted], object]] = {
 
 
 def compare_counts(
-    baselines: Sequence[Counts],
-    students: Sequence[Counts],
-    *,
-    resamples: int = 10_000,
-    seed: int = 0,
+    baseline: Counts, student: Counts, *, resamples: int = 10_000, seed: int = 0
 ) -> Comparison:
-    """Compare pipelines by their counts on the same Docs, (docs, 3) each, one array a training
-    seed. A resample draws Docs once for all of them and takes the mean of F1 over the seeds."""
-    counts = numpy.stack([*baselines, *students])
-    n, (n_pipelines, n_docs, _) = len(baselines), counts.shape
-    own = compute_f(counts.sum(axis=1))
-    flat = counts.transpose(1, 0, 2).reshape(n_docs, -1).astype("float64")
+    """Compare two pipelines by their counts on the same Docs, (docs, 3) each. A resample draws Docs
+    once for both."""
+    n_docs = len(baseline)
+    baseline_f, student_f = (float(compute_f(counts.sum(axis=0))) for counts in (baseline, student))
+    flat = numpy.concatenate([baseline, student], axis=1).astype("float64")
     generator = numpy.random.default_rng(seed)
     differences = []
     at_once = max(1, _MAX_DRAWS // n_docs)
@@ -143,22 +127,17 @@ def compare_counts(
         )
         # How often each Doc was drawn, (rows, docs).
         weights = numpy.bincount(drawn.ravel(), minlength=rows * n_docs).reshape(rows, n_docs)
-        scores = compute_f((weights.astype("float64") @ flat).reshape(rows, n_pipelines, 3))
-        differences.append(scores[:, n:].mean(axis=1) - scores[:, :n].mean(axis=1))
-    # Equal means of different seeds may differ in their last bits.
-    difference = numpy.round(numpy.concatenate(differences), 12)
+        scores = compute_f((weights.astype("float64") @ flat).reshape(rows, 2, 3))
+        differences.append(scores[:, 1] - scores[:, 0])
+    difference = numpy.concatenate(differences)
     low, high = numpy.quantile(difference, [0.025, 0.975])
     not_better, not_worse = (difference <= 0).mean(), (difference >= 0).mean()
-    baseline_f, student_f = own[:n].mean(), own[n:].mean()
     return Comparison(
         docs=n_docs,
-        baseline_f=float(baseline_f),
-        student_f=float(student_f),
-        difference=float(student_f - baseline_f),
+        baseline_f=baseline_f,
+        student_f=student_f,
+        difference=student_f - baseline_f,
         low=float(low),
         high=float(high),
-        p_one_sided=float(not_better),
-        p_two_sided=float(min(1.0, 2 * min(not_better, not_worse))),
-        baseline_by_seed=own[:n].tolist(),
-        student_by_seed=own[n:].tolist(),
+        p=float(min(1.0, 2 * min(not_better, not_worse))),
     )

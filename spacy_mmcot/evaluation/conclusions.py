@@ -29,9 +29,16 @@ from ..types import (
     Relation,
     Sureness,
 )
-from .evaluate import score_found_entities
 from .predictions import Pair, Predicted, list_judged_pairs, predict_example, write_predictions
-from .scores import Mention, get_mentions, pair_overlapping, score_items, score_relations
+from .scores import (
+    Mention,
+    get_mentions,
+    pair_overlapping,
+    score_entities,
+    score_items,
+    score_relations,
+    score_seqeval,
+)
 
 
 class Concluded(NamedTuple):
@@ -151,8 +158,8 @@ def score_conclusions(found: Iterable[Concluded]) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     labelled = [one for one in found if one.record.gold is not None]
     if labelled:
-        records = [one.record for one in labelled]
-        metrics |= score_found_entities([one.example for one in labelled], records)
+        examples = [one.example for one in labelled]
+        metrics |= score_entities(examples) | score_seqeval(examples)
         items = [(one.entities, get_mentions(one.record.gold)) for one in labelled]
         metrics |= _score_by_sureness("ents", items)
     related = [(one, one.pairs) for one in found if one.pairs is not None]

@@ -15,14 +15,9 @@ from ..corpus.extensions import get_image
 from ..corpus.reader import make_examples
 from ..errors import Errors, MMCoTError
 from ..types import RELATIONS_KEY, Pictures
-from .calibration import (
-    collect_confidences,
-    collect_mention_scores,
-    compute_calibration_error,
-    compute_reliability,
-)
+from .calibration import collect_mention_scores, compute_calibration_error
 from .predictions import Predicted, collect_predictions, write_predictions
-from .scores import count_confusions, score_entities, score_seqeval
+from .scores import score_entities, score_seqeval
 
 
 def evaluate(
@@ -45,8 +40,7 @@ def evaluate(
     source: what messages call the Docs.
 
     Returns the metrics: `ents_p`, `ents_r`, `ents_f`, `ents_per_type` (strict), `seqeval_*`,
-    `ents_confusion`, `ents_ece`, `ents_reliability`,
-    `docs_ece`, `docs_reliability`; `rel_*` (on gold mentions) and `rel_e2e_*` (end to end); `docs`,
+    `ents_ece`; `rel_*` (on gold mentions) and `rel_e2e_*` (end to end); `docs`,
     `docs_with_picture`, `pictures`, `words_per_second`, `model_mb`, `training`. Keys of what could
     not be scored are absent. Scores are from 0 to 1.
 
@@ -88,11 +82,8 @@ def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any]
     found = collect_predictions(examples, finds_entities=finds)
     metrics: dict[str, Any] = {}
     if finds and any(eg.reference.has_annotation("ENT_IOB") for eg in examples):
-        metrics.update(score_found_entities(examples, found))
-        mentions, docs = collect_mention_scores(found), collect_confidences(found)
-        for prefix, (scores, right) in {"ents": mentions, "docs": docs}.items():
-            metrics[f"{prefix}_ece"] = compute_calibration_error(scores, right)
-            metrics[f"{prefix}_reliability"] = compute_reliability(scores, right)
+        metrics.update(score_entities(examples) | score_seqeval(examples))
+        metrics["ents_ece"] = compute_calibration_error(*collect_mention_scores(found))
     if any(RELATIONS_KEY in eg.reference.user_data for eg in examples):
         for name in nlp.pipe_names:
             if nlp.get_pipe_meta(name).factory == "mmcot_rel":
@@ -113,9 +104,3 @@ def needs_gold_entities(nlp: Language) -> bool:
     metas = map(nlp.get_pipe_meta, nlp.pipe_names)
     first = next((m for m in metas if m.factory == "mmcot_rel" or "doc.ents" in m.assigns), None)
     return first is not None and first.factory == "mmcot_rel"
-
-
-def score_found_entities(examples: list[Example], found: list[Predicted]) -> dict[str, Any]:
-    """The metrics of entities that need no scores. found: the records of the examples."""
-    confusions = {"ents_confusion": count_confusions(found)}
-    return score_entities(examples) | score_seqeval(examples) | confusions

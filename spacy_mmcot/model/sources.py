@@ -56,7 +56,9 @@ def load_pretrained(source: str) -> tuple[Any, Any]:
     # libraries raise all kinds of exceptions, tokenizers even Exception itself.
     except Exception as error:
         reason = first_line(error).rstrip(".")
-        raise MMCoTError(Errors.E402.format(source=source, reason=reason)) from error
+        raise MMCoTError(
+            Errors.E402.format(kind="Encoder", source=source, reason=reason)
+        ) from error
     return tokenizer, _remove_pooler(encoder).eval()
 
 

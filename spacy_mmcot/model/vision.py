@@ -105,10 +105,10 @@ def _load_pretrained(source: str) -> tuple[nn.Module, Settings]:
     # TypeError: a model that takes no pictures.
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, TypeError) as error:
         reason = first_line(error).rstrip(".")
-        raise MMCoTError(Errors.E408.format(source=source, reason=reason)) from error
+        raise MMCoTError(Errors.E402.format(kind="Vision", source=source, reason=reason)) from error
     except AttributeError as error:
         reason = f"it is no model of pictures ({first_line(error)})"
-        raise MMCoTError(Errors.E408.format(source=source, reason=reason)) from error
+        raise MMCoTError(Errors.E402.format(kind="Vision", source=source, reason=reason)) from error
     settings = {"config": config.to_dict(), "mean": mean, "std": std}
     return module, settings
 
@@ -269,7 +269,7 @@ def _forward(
 ) -> tuple[PatchFeatures, Callable[[Tensor], Sequence[Doc]]]:
     module = prepare_module(model, is_train)
     if module is None:
-        raise MMCoTError(Errors.E407.format(name=model.name))
+        raise MMCoTError(Errors.E602.format(component=f"The vision model {model.name}"))
     device = torch_shim(model).device
     found = find_pictures(docs, policy)
     arrays = {name: cache.get(name, module) for name in found.values}

@@ -110,7 +110,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _reject_setting(name: str, received: object, allowed: str) -> MMCoTError:
-    return MMCoTError(Errors.E140.format(name=name, received=received, allowed=allowed))
+    name = f"spacy_mmcot.Pictures.v1: {name}"
+    return MMCoTError(Errors.E409.format(name=name, received=repr(received), allowed=allowed))
 
 
 def get_image(doc: Doc) -> str | bytes | None:

@@ -5,7 +5,6 @@ and the views by which the reader selects them.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,42 +37,25 @@ class Item(NamedTuple):
     seen_by: str = ""
 
 
-class Tally(NamedTuple):
-    """The errors of one pipeline in one Doc. judged: whether the Doc has gold labels."""
-
-    name: str
-    wrong: int
-    missed: int
-    judged: bool
-
-
-class Noun(NamedTuple):
-    """A row of the LLM's list of nouns, and the labels of the entities that gold and the pipeline
-    under review have at its place."""
-
-    mention: str
-    kind: str
-    explanation: str
-    gold: list[str]
-    found: list[str]
-
-
 class Article(NamedTuple):
     """All that the page shows of a Doc.
 
     place: its number in the data, from 0.
+    tallies: each pipeline's name and numbers of wrong and of missed findings, where there are gold
+        labels.
     blocks: drawings of the text, each with the names of all pipelines that found the same in it.
+    nouns: the LLM's list of nouns: `mention`, `kind`, `explanation`.
     views: for each view of `name_views` the labels by which the Doc belongs to it.
     search: the text that a search looks through, in lower case.
     """
 
     id: str
     place: int
-    tallies: list[Tally]
+    tallies: list[tuple[str, int, int]]
     blocks: list[tuple[list[str], Markup]]
     picture: Markup
     seen_by: str
-    nouns: list[Noun]
+    nouns: list[Mapping[str, str]]
     sentences: list[tuple[str, str]]
     views: list[list[str]]
     errors: int
@@ -104,7 +86,7 @@ def _make_article(names: Sequence[str], place: int, item: Item) -> Article:
     compared = {name: _compare(doc) for name, doc in found.items()}
     doc, first = found[names[0]], compared[names[0]]
     tallies = [
-        Tally(name, len(one.wrong), len(one.missed), one.judged) for name, one in compared.items()
+        (name, len(one.wrong), len(one.missed)) for name, one in compared.items() if one.judged
     ]
     views = [
         first.gold.union(*(findings.found for findings in compared.values())),
@@ -113,10 +95,12 @@ def _make_article(names: Sequence[str], place: int, item: Item) -> Article:
     ]
     data: dict[Any, Any] = item.doc.user_data
     known: dict[str, Any] = data.get(KNOWLEDGE_KEY) or {}
-    nouns = [_make_noun(row, doc) for row in known.get("noun") or ()]
+    nouns = known.get("noun") or []
     sentences = [(title, str(known[key])) for key, title in _SENTENCES.items() if known.get(key)]
     sentences += _describe_conclusion(known.get("conclusion") or {})
-    said = [words for noun in nouns for words in noun[:3]] + [text for _, text in sentences]
+    said = [words for noun in nouns for words in map(str, noun.values())] + [
+        text for _, text in sentences
+    ]
     return Article(
         id=doc.id,
         place=place,
@@ -127,20 +111,9 @@ def _make_article(names: Sequence[str], place: int, item: Item) -> Article:
         nouns=nouns,
         sentences=sentences,
         views=[sorted({key[-1] for key in view}) for view in views],
-        errors=tallies[0].wrong + tallies[0].missed,
+        errors=len(first.wrong) + len(first.missed),
         search="\n".join([doc.id, doc.text, *said]).lower(),
     )
-
-
-def _make_noun(row: Mapping[str, Any], doc: Predicted) -> Noun:
-    mention, kind, explanation = (str(row.get(k, "")) for k in ("mention", "kind", "explanation"))
-    place = re.search(re.escape(mention), doc.text, re.IGNORECASE) if mention else None
-    start, end = place.span() if place else (0, 0)
-    gold, found = (
-        [e.label for e in entities if e.start < end and start < e.end]
-        for entities in (doc.gold or (), doc.entities)
-    )
-    return Noun(mention, kind, explanation, gold, found)
 
 
 def _describe_conclusion(conclusion: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -27,7 +27,7 @@ from .arcs import read_asset, render_template
 from .browser import Item, make_articles, name_views
 from .overlay import render_picture
 from .plots import make_plots
-from .tables import Pipeline, make_confusions, make_differences, make_label_tables, make_scores
+from .tables import Pipeline, make_confusions, make_label_tables, make_scores
 
 _STYLES = ("page.css", "theme.css", "relations.css", "overlay.css")
 _SCRIPTS = ("relations.js", "report.js")
@@ -87,6 +87,8 @@ def build_report(settings: ReportSettings) -> str:
     subtitle = f"{settings.data}: {len(docs)} doc{'' if len(docs) == 1 else 's'}"
     if settings.pipelines:
         subtitle += f", pictures: {settings.pictures}"
+    if settings.readers:
+        subtitle += f", the LLM's knowledge read by {', '.join(settings.readers)}"
     title = settings.title or f"{pipelines[0].name} on {settings.data.stem}"
     return render_page(title, subtitle, pipelines, items)
 
@@ -103,11 +105,10 @@ def _make_llm(concluded: Sequence[Concluded | None], labelled: Sequence[Predicte
 
 
 def _run(name: str, nlp: Language, settings: ReportSettings) -> tuple[Pipeline, list[Example]]:
-    knowledge = name in settings.readers
     read = Corpus(
         settings.data,
         limit=settings.limit,
-        knowledge=knowledge,
+        knowledge=name in settings.readers,
         gold_entities=needs_gold_entities(nlp),
         pictures=settings.pictures,
     )
@@ -118,7 +119,7 @@ def _run(name: str, nlp: Language, settings: ReportSettings) -> tuple[Pipeline, 
             setters: Any = registry.annotation_setters  # type: ignore[attr-defined]
             component.set_extra_annotations = setters.get("spacy_mmcot.alignment_setter.v1")()
     metrics, found = run_pipeline(nlp, examples)
-    return Pipeline(name, found, metrics, knowledge), examples
+    return Pipeline(name, found, metrics), examples
 
 
 def _read(file: Path, labelled: Sequence[Predicted], data: Path) -> list[Predicted]:
@@ -140,7 +141,6 @@ def render_page(
     """
     names = [pipeline.name for pipeline in pipelines]
     articles = make_articles(names, items)
-    tables = [make_scores(pipelines), make_differences(pipelines)]
     # Only these scripts run, by their digests: text that got past escaping would not be executed.
     scripts = [f"\n{read_asset(name)}" for name in _SCRIPTS]
     digests = " ".join(
@@ -157,25 +157,12 @@ def render_page(
         policy=Markup(policy),
         style=Markup("".join(map(read_asset, _STYLES))),
         scripts=[Markup(script) for script in scripts],
-        scores=[table for table in tables if table is not None],
+        scores=make_scores(pipelines),
         plots=make_plots(pipelines),
         labels=make_label_tables(pipelines),
         confusions=make_confusions(pipelines[0]),
         views=name_views(names),
         all_labels=sorted({label for article in articles for label in article.views[0]}),
         focus=names[0],
-        readers=_describe_readers(pipelines),
         articles=articles,
     )
-
-
-def _describe_readers(pipelines: Sequence[Pipeline]) -> str:
-    """Which pipelines read the LLM's answers and which did not, as far as it is known."""
-    read, unread = (
-        [pipeline.name for pipeline in pipelines if pipeline.knowledge is known]
-        for known in (True, False)
-    )
-    words = [f"Read by {', '.join(read)}"] if read else []
-    words += [f"not seen by {', '.join(unread)}"] if unread else []
-    said = "; ".join(words)
-    return f"{said[:1].upper()}{said[1:]}." if said else ""

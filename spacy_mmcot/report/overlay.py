@@ -5,7 +5,6 @@ The heat map lies over the picture in grey, so that all colour shown is attentio
 
 from __future__ import annotations
 
-import functools
 import io
 from base64 import b64encode
 from typing import Any
@@ -35,7 +34,6 @@ _RAMP = (
     (0.65, 252, 175, 20, 185),
     (1.0, 255, 245, 150, 245),
 )
-_CONTEXT = 40  # characters shown before and after a mention
 
 
 def render_picture(doc: Doc, policy: PicturePolicy | None = None) -> Markup:
@@ -67,12 +65,8 @@ def render_picture(doc: Doc, policy: PicturePolicy | None = None) -> Markup:
     }
     alignment = get_alignment(doc)
     if alignment is not None:
-        rows, columns = alignment.grid
         values |= {
             "gate": float(alignment.gate),
-            "rows": rows,
-            "columns": columns,
-            "ramp": _make_ramp(),
             "choices": _make_choices(doc, alignment),
         }
     return render_template("picture.html.jinja", **values)
@@ -80,21 +74,17 @@ def render_picture(doc: Doc, policy: PicturePolicy | None = None) -> Markup:
 
 def _make_choices(doc: Doc, alignment: Alignment) -> list[dict[str, Any]]:
     """What the template needs of each entity."""
-    choices, text = [], doc.text
+    choices = []
     for ent in doc.ents:
         weights = alignment.tokens[ent.start : ent.end].mean(0).astype("float64")
-        top = min(max(float(weights.max()), _MIN_PEAK / weights.size), 1.0)
-        start, end = ent.start_char, ent.end_char
-        before = max(start - _CONTEXT, 0)
+        total, peak = min(float(weights.sum()), 1.0), float(weights.max())
+        top = min(max(peak, _MIN_PEAK / weights.size), 1.0)
         choices.append(
             {
                 "mention": ent.text,
                 "label": ent.label_,
                 "heat": _make_heat(weights / top),
-                "before": ("…" if before else "") + text[before:start],
-                "after": text[end : end + _CONTEXT] + ("…" if end + _CONTEXT < len(text) else ""),
-                "summary": _summarise(weights),
-                "top": _format_share(top),
+                "summary": f"{total:.1%} of its attention on the picture, {peak:.1%} on one patch",
             }
         )
     return choices
@@ -107,17 +97,7 @@ def _make_heat(shares: NDArray[numpy.float64]) -> str:
     pixels = max(1, min(_PATCH_PIXELS, _MAP_PIXELS // max(rows, columns)))
     image = PIL.Image.fromarray(shares.astype("float32"))
     smooth = image.resize((columns * pixels, rows * pixels), PIL.Image.Resampling.BICUBIC)
-    return _colour((numpy.asarray(smooth).clip(0.0, 1.0) * 255).round().astype("uint8"))
-
-
-@functools.cache
-def _make_ramp() -> str:
-    """All levels of heat, from none to full, one pixel high."""
-    return _colour(numpy.arange(256, dtype="uint8")[None])
-
-
-def _colour(levels: NDArray[numpy.uint8]) -> str:
-    """levels: (height, width). Returns a PNG with a palette as a data URL."""
+    levels = (numpy.asarray(smooth).clip(0.0, 1.0) * 255).round().astype("uint8")
     image = PIL.Image.fromarray(levels)
     at, *channels = zip(*_RAMP, strict=True)
     *rgb, opacity = (
@@ -128,25 +108,6 @@ def _colour(levels: NDArray[numpy.uint8]) -> str:
     file = io.BytesIO()
     image.save(file, "PNG", transparency=opacity.tobytes(), optimize=True)
     return _make_data_url("png", file.getvalue())
-
-
-def _summarise(weights: NDArray[numpy.float64]) -> str:
-    """weights: (rows, columns). The map in words, for readers who cannot see it."""
-    total, peak = min(float(weights.sum()), 1.0), float(weights.max())
-    words = f"{_format_share(total)} of its attention fell on the picture"
-    if not peak:
-        return f"{words}."
-    if peak < 2 * total / weights.size:
-        return f"{words}, with no clear peak."
-    place = numpy.array(numpy.unravel_index(int(weights.argmax()), weights.shape))
-    row, column = ((place + 0.5) * 3 / weights.shape).astype(int)
-    names = (("upper", "", "lower")[row], ("left", "", "right")[column])
-    part = " ".join(filter(None, names)) or "middle"
-    return f"{words}; its peak, {_format_share(peak)} on one patch, is in the {part} part."
-
-
-def _format_share(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.1 or not share else f"{share:.1%}"
 
 
 def _make_data_url(kind: str, content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The plots of the report, each with its figures as a table.
+"""The plots of the report.
 
 matplotlib's drawings are inline SVG: text stays text, colours follow the page's light and dark
 theme, and nothing is loaded from a server.
@@ -62,7 +62,7 @@ class Plot(NamedTuple):
     title: str
     caption: str
     svg: Markup
-    table: Table
+    table: Table | None = None
 
 
 def make_plots(pipelines: Sequence[Pipeline]) -> list[Plot]:
@@ -96,17 +96,11 @@ def plot_calibration(pipelines: Sequence[Pipeline]) -> Plot | None:
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.05)
         svg = render_svg(figure, "calibration", "Share of right mentions by score", curves)
-    lines = []
-    for name, (points, _) in curves.items():
-        for p in points:
-            head = f"{name}, {p['low']:.1f} to {p['high']:.1f}"
-            lines.append([head, str(p["n"]), f"{p['score']:.3f}", f"{p['right']:.3f}"])
     caption = (
         "How well scores match accuracy: on the dashed line they are equal. Beside the names: the "
         "calibration error, in points."
     )
-    columns = ["", "mentions", "mean score", "share right"]
-    return Plot("Calibration", caption, svg, Table("Mentions by score", columns, lines))
+    return Plot("Calibration", caption, svg)
 
 
 def plot_risk(pipelines: Sequence[Pipeline]) -> Plot | None:
@@ -133,19 +127,11 @@ def plot_risk(pipelines: Sequence[Pipeline]) -> Plot | None:
         axes.set_xlim(0, 100)
         axes.set_ylim(0, None)
         svg = render_svg(figure, "risk", "Share of wrong docs by coverage", curves)
-    shares = (0.25, 0.5, 0.75, 1.0)
-    lines = []
-    for name, (points, area) in curves.items():
-        # The point that keeps at least this share of Docs, and the fewest.
-        at = [next(p for p in points if p.coverage >= share) for share in shares]
-        cells = (f"{100 * (p.error_rate or 0.0):.1f}" for p in at)
-        lines.append([name, *cells, f"{area:.3f}"])
-    columns = ["docs with an error, %", *(f"{share:.0%} kept" for share in shares), "area"]
     caption = (
         "The errors that remain where docs of low confidence go to an LLM: lower is better. Beside "
         "the names: the area under the curve."
     )
-    return Plot("Risk and coverage", caption, svg, Table("Risk by coverage", columns, lines))
+    return Plot("Risk and coverage", caption, svg)
 
 
 def get_look(index: int) -> tuple[str, str]:
@@ -194,5 +180,5 @@ def render_svg(
     svg = re.sub(r"(\d+(?:\.\d+)?)px (?:'[^']+', )*sans-serif", r"\1px system-ui, sans-serif", svg)
     for color, variable in _VARIABLES.items():
         svg = svg.replace(color, variable)
-    spoken = f"{title}: {', '.join(series)}. The table below has the figures."
+    spoken = f"{title}: {', '.join(series)}."
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(spoken)}"', 1))

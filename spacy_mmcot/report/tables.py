@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from ..evaluation.compare import compare_counts
 from ..evaluation.predictions import Predicted
 from ..evaluation.scores import (
     Counts,
@@ -36,13 +35,11 @@ class Pipeline(NamedTuple):
 
     metrics: as `evaluate` returns them. The page shows those that it cannot count itself: `rel_*`
         on gold mentions, `words_per_second`, `model_mb`, `training`.
-    knowledge: whether it read the LLM's answers, None where that is not known.
     """
 
     name: str
     found: Sequence[Predicted]
     metrics: Mapping[str, Any]
-    knowledge: bool | None = None
 
     @property
     def entities(self) -> Counts | None:
@@ -77,38 +74,6 @@ def make_scores(pipelines: Sequence[Pipeline]) -> Table:
         [[p.name, *row] for p, *row in zip(pipelines, *kept.values(), strict=True)],
         "Correct entities have the same offsets and label as gold; correct relations also have "
         "two correct mentions.",
-    )
-
-
-def make_differences(pipelines: Sequence[Pipeline]) -> Table | None:
-    """The first pipeline minus each other, with a bootstrap interval; None where nothing can be
-    compared."""
-    first, *others = pipelines
-    lines = []
-    for other in others:
-        sides = {"entities": (other.entities, first.entities)}
-        sides["relations, end to end"] = (other.relations, first.relations)
-        for task, (baseline, student) in sides.items():
-            # Of different gold counts where the LLM was asked about some Docs only.
-            if (
-                baseline is None
-                or student is None
-                or not numpy.array_equal(baseline[:, 2], student[:, 2])
-            ):
-                continue
-            found = compare_counts([baseline], [student])
-            title = f"{first.name} − {other.name}, {task}"
-            interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
-            p = f"{found.p_two_sided:.3f}" if found.p_two_sided >= 0.001 else "< 0.001"
-            lines.append([title, f"{100 * found.difference:+.2f}", interval, p])
-    if not lines:
-        return None
-    return Table(
-        "Differences in F1",
-        ["", "points", "95% interval", "p (two-sided)"],
-        lines,
-        "Paired bootstrap over the docs, 10,000 resamples: how much of a difference may be due to "
-        "these docs. It does not cover the variation between training seeds.",
     )
 
 

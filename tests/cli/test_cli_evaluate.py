@@ -60,25 +60,11 @@ def wrong_in_part(tmp_path: Path) -> Path:
 def test_what_is_almost_right(command: Command, model: Path, tmp_path: Path) -> None:
     """Every doc with mentions has two, all found: one under another label, one that gold lacks."""
     data, output = wrong_in_part(tmp_path), tmp_path / "metrics.json"
-    options = ("--confusion", "--reliability")
-    result = command("evaluate", model, data, "-o", output, *options)
+    result = command("evaluate", model, data, "-o", output)
     assert result.exit_code == 0, result.output
     metrics = json.loads(output.read_text("utf-8"))
     assert [metrics[f"ents_{key}"] for key in "prf"] == [0, 0, 0]
-    confusion = metrics["ents_confusion"]
-    n_docs = sum(bool(labels["entities"]) for _, labels in toy.posts())
-    assert confusion["LOC"].keys() == {"PER"} and confusion["PER"].keys() == {"LOC"}
-    assert sum(confusion["LOC"].values()) + sum(confusion["PER"].values()) == n_docs
-    assert sum(confusion["None"].values()) == n_docs
-    assert sum(row["n"] for row in metrics["ents_reliability"]) == 2 * n_docs
-    assert sum(row["n"] for row in metrics["docs_reliability"]) == len(toy.texts())
-    last = metrics["docs_reliability"][-1]
-    assert last["score"] > 0.9 and last["right"] == pytest.approx(1 / last["n"])
-    assert metrics["ents_ece"] > 0.9 and metrics["docs_ece"] > 0.5
-    titles = ("Confusion of entities", "Reliability of mentions")
-    assert all(title in result.output for title in titles)
-    plain = command("evaluate", model, data).output
-    assert "Confusion" not in plain and "Reliability" not in plain
+    assert metrics["ents_ece"] > 0.9
 
 
 def test_predictions_are_written(command: Command, model: Path, tmp_path: Path) -> None:
@@ -258,7 +244,6 @@ def test_relations_and_entities(
     assert metrics["rel_confusion"]["at"] == {"at": n_relations}
     titles = ("Entities (strict)", "Relations on gold mentions", "Relations end to end")
     assert all(title in result.output for title in titles)
-    assert "Confusion" not in result.output
 
 
 def test_relations_alone_are_given_gold_entities(
@@ -266,20 +251,15 @@ def test_relations_alone_are_given_gold_entities(
 ) -> None:
     output = tmp_path / "metrics.json"
     model = relation_models / "alone"
-    result = command("evaluate", model, related_data, "-o", output, "--confusion")
+    result = command("evaluate", model, related_data, "-o", output)
     assert result.exit_code == 0, result.output
     metrics = json.loads(output.read_text("utf-8"))
     assert metrics["rel_f"] == metrics["rel_e2e_f"] == 1.0
     # Gold entities are no finding of the pipeline.
     assert [key for key in metrics if key.startswith(("ents", "seqeval"))] == []
     assert "Entities" not in result.output and "calibration" not in result.output
-    confusion = result.output.split("Confusion of relations")[1].split("words/s")[0]
-    rows = {cells[0]: cells[1:] for line in confusion.splitlines() if (cells := line.split())}
     n_relations = sum(len(doc._.mmcot_rel) for doc in related_docs())
-    n_others = sum(n for n in metrics["rel_confusion"]["None"].values())
-    assert rows["gold"] == ["1", "None"]
-    assert rows["at"] == ["1", str(n_relations), "·"]
-    assert rows["None"] == ["·", str(n_others)]
+    assert metrics["rel_confusion"]["at"] == {"at": n_relations}
 
 
 def test_data_labelled_with_what_the_pipeline_does_not_find(

@@ -61,7 +61,7 @@ def test_no_label_can_be_added_after_initialise() -> None:
 def test_no_labels_at_all() -> None:
     nlp = toy_rel.pipeline()
     doc = toy_rel.annotated(nlp, "Anna knows Bo", ["Anna", "Bo"], [])
-    with pytest.raises(MMCoTError, match=r"\[E611\] mmcot_rel has no labels"):
+    with pytest.raises(MMCoTError, match=r"\[E600\] mmcot_rel has no labels"):
         nlp.initialize(lambda: [Example(nlp.make_doc(doc.text), doc)])
 
 

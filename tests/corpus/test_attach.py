@@ -113,7 +113,7 @@ def test_what_cannot_be_gone_through_is_refused(nlp: Language) -> None:
 
 
 def test_texts_longer_than_the_tokenizer_takes_are_refused(nlp: Language) -> None:
-    with pytest.raises(MMCoTError, match=r"\[E211\].*record 1: the text has 1000001 characters"):
+    with pytest.raises(MMCoTError, match=r"\[E206\].*record 1: the text has 1000001 characters"):
         next(spacy_mmcot.attach(nlp, [("x" * 1_000_001, None)]))
 
 

@@ -84,7 +84,7 @@ def test_references_keep_theirs(nlp: Language, mixed: Path) -> None:
 
 
 def test_unknown_pictures(nlp: Language, mixed: Path) -> None:
-    with pytest.raises(MMCoTError, match=r"\[E215\].*'grey'.*none, real"):
+    with pytest.raises(MMCoTError, match=r"\[E409\].*'grey'.*none, real"):
         list(Corpus(mixed, pictures="grey")(nlp))  # type: ignore[arg-type]
 
 

@@ -11,9 +11,8 @@ import pytest
 
 from spacy_mmcot.elicitation.claims import read_spend, read_total_spend
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
-from spacy_mmcot.elicitation.elicit import Money, Result, elicit
+from spacy_mmcot.elicitation.elicit import Result, elicit
 from spacy_mmcot.elicitation.engine import Ending, Pace
-from spacy_mmcot.elicitation.prices import Prices
 from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
@@ -150,9 +149,7 @@ def test_the_budget_counts_batches_under_way(
     llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:
     cap = 0.0001
-    result = run(
-        llm_server, posts, store, money=Money(Prices(), cap), settings=QuestionSettings.of("noun")
-    )
+    result = run(llm_server, posts, store, budget=cap, settings=QuestionSettings.of("noun"))
     assert result.ending is Ending.BUDGET
     assert 0 < read_total_spend(store) <= cap
     assert 0 < result.report.total().stored < 12

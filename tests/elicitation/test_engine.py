@@ -15,7 +15,7 @@ import pytest
 
 from spacy_mmcot.elicitation.claims import read_spend, read_total_spend
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
-from spacy_mmcot.elicitation.elicit import Money, elicit
+from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Ending, Pace
 from spacy_mmcot.elicitation.prices import Prices
 from spacy_mmcot.elicitation.prompts import QuestionSettings
@@ -114,8 +114,7 @@ def test_a_budget_is_kept_and_a_larger_one_goes_on(
     price = Prices().find("gpt-4o-mini")
     assert price is not None
     cap, workers = 0.0007, 4
-    money = Money(Prices(), cap)
-    result = elicit(posts, store, source(llm_server), pace=Pace(workers=workers), money=money)
+    result = elicit(posts, store, source(llm_server), pace=Pace(workers=workers), budget=cap)
     assert result.ending is Ending.BUDGET
     assert (
         result.cost == pytest.approx(read_total_spend(store))
@@ -124,9 +123,9 @@ def test_a_budget_is_kept_and_a_larger_one_goes_on(
     kept = sum(len(a.model_fields_set) - 1 for a in store.answers().values())
     assert 0 < kept == sum(llm_server.seen()["sold"].values()) < 72
     # The cap holds for the store, not for a run.
-    again = elicit(posts, store, source(llm_server), money=money)
+    again = elicit(posts, store, source(llm_server), budget=cap)
     assert again.ending is Ending.BUDGET and again.report.total().asked <= 2
-    larger = elicit(posts, store, source(llm_server), money=Money(Prices(), 1.0))
+    larger = elicit(posts, store, source(llm_server), budget=1.0)
     assert larger.ending is Ending.DONE
     assert set(llm_server.seen()["sold"].values()) == {1}
     assert sum(llm_server.seen()["sold"].values()) == 72
@@ -141,18 +140,17 @@ def test_the_ledger_books_what_the_endpoint_counts_by_run_model_and_dimension(
         "prompt_tokens_details": {"cached_tokens": 400},
     }
     llm_server.reply = lambda body: (200, completion(sensible_answer(body)) | {"usage": usage})
-    models = {"style": "gpt-4o"}
-    asked = source(llm_server, models=models)  # type: ignore[arg-type]
-    elicit(posts, store, asked, settings=QuestionSettings.of("noun", "style"))
-    elicit(posts, store, asked, settings=QuestionSettings.of("sentence"))
+    asked, large = source(llm_server), source(llm_server, "gpt-4o")
+    elicit(posts, store, asked, settings=QuestionSettings.of("noun", "sentence"))
+    elicit(posts, store, large, settings=QuestionSettings.of("style"))
     rows = {(row.model, row.dimension): row for row in read_spend(store)}
     assert set(rows) == {
         ("gpt-4o-mini", "noun"),
         ("gpt-4o", "style"),
         ("gpt-4o-mini", "sentence"),
     }
-    assert rows["gpt-4o-mini", "noun"].run == rows["gpt-4o", "style"].run
-    assert rows["gpt-4o-mini", "noun"].run != rows["gpt-4o-mini", "sentence"].run
+    assert rows["gpt-4o-mini", "noun"].run != rows["gpt-4o", "style"].run
+    assert rows["gpt-4o-mini", "noun"].run == rows["gpt-4o-mini", "sentence"].run
     style = rows["gpt-4o", "style"]
     counts = (style.requests, style.input_tokens, style.cached_tokens, style.output_tokens)
     assert counts == (12, 12_000, 4_800, 2_400)

@@ -64,17 +64,15 @@ def test_rejections_keep_reason_and_raw_text(filled: Path) -> None:
 
 def test_an_answer_is_kept_once(filled: Path) -> None:
     with AnswerStore(filled) as store:
-        assert store.find("k1", "p1") == (True, True)
-        assert store.find("k1", "p2") == (False, True)
-        assert store.find("k9", "p1") == (False, False)
         assert not store.put(replace(NOUN, value=[]))
         assert store.answers()["p1"].noun == NOUN.value
 
 
 def test_the_same_question_about_another_post_shares_the_answer(filled: Path) -> None:
     with AnswerStore(filled) as store:
-        assert store.share("k1", "p7")
-        assert not store.share("k1", "p7") and not store.share("k9", "p7")
+        assert store.reuse("k1", "p7") and store.reuse("k1", "p7")
+        assert store.has_answer("k1") and not store.has_answer("k9")
+        assert not store.reuse("k9", "p7")
         assert store.answers()["p7"] == Answers(id="p7", noun=NOUN.value)
 
 
@@ -83,8 +81,7 @@ def test_the_last_answer_stands_and_an_older_one_can_be_renewed(filled: Path) ->
         store.put(replace(SENTENCE, key="k6", model="other", value="Newer."))
         store.put(replace(SENTENCE, key="k7", model="third", value=None, reason="useless"))
         assert store.answers()["p1"].sentence == "Newer."
-        assert store.renew("k2", "p1")
-        assert not store.renew("k2", "p1")
+        assert store.reuse("k2", "p1")
         assert store.answers()["p1"].sentence == "It calls."
         assert store.answers("rel")["p1"].sentence == "It calls."
 
@@ -117,8 +114,7 @@ def test_closing_leaves_one_complete_file_and_idle_runs_leave_its_bytes(filled: 
     before, time = digest(filled), filled.stat().st_mtime_ns
     with AnswerStore(filled) as store:
         assert not store.put(NOUN)
-        store.renew("k1", "p1")
-        store.share("k1", "p1")
+        store.reuse("k1", "p1")
     load_answers(filled)
     assert (digest(filled), filled.stat().st_mtime_ns) == (before, time)
     assert [p.name for p in filled.parent.iterdir()] == ["answers.sqlite"]

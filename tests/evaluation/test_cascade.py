@@ -70,11 +70,6 @@ def test_every_point_is_what_its_threshold_does() -> None:
             assert point.f is None
 
 
-def test_thresholds_are_short() -> None:
-    points = trace_risk_coverage(numpy.array([0.123456, 0.654321, 0.1234999]), COUNTS[:3])
-    assert [p.threshold for p in points] == [0.0, 0.12349, 0.6, None]
-
-
 @pytest.mark.parametrize("low", [0.0, 5e-324, 0.1, 1 - 2**-53])
 def test_neighbouring_numbers_have_a_threshold_between_them(low: float) -> None:
     high = float(numpy.nextafter(low, 2))

@@ -43,7 +43,7 @@ def test_other_docs() -> None:
         matched(first, other)
     message = str(raised.value)
     assert message.startswith("[E800] two.jsonl and one.jsonl are not about the same docs: ")
-    assert "only one.jsonl has '1', '2', '3' and 2 more; only two.jsonl has 'x'. " in message
+    assert "only one.jsonl has ['1', '2', '3', '4', '5']; only two.jsonl has ['x']. " in message
 
 
 @pytest.mark.parametrize(

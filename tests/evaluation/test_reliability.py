@@ -8,7 +8,6 @@ import pytest
 from found import word
 
 from spacy_mmcot.evaluation.calibration import (
-    collect_confidences,
     collect_mention_scores,
     compute_calibration_error,
     compute_reliability,
@@ -84,18 +83,3 @@ def test_mentions_count_with_offsets_and_label() -> None:
     scores, right = collect_mention_scores([doc, bare])
     assert scores.tolist() == [0.9, 0.8, 0.7]
     assert right.tolist() == [True, False, False]
-
-
-def test_a_doc_is_right_where_nothing_is_wrong_missing_or_spurious() -> None:
-    a, b = word(0), word(2, label="LOC")
-    cases = [([a, b], [a, b]), ([], []), ([a, b], [a]), ([a], [a, b]), ([a], [word(0, 1)])]
-    docs = [
-        found.predicted(str(i), gold, mentions, confidence=0.1 * i)
-        for i, (gold, mentions) in enumerate(cases)
-    ]
-    docs.append(found.predicted("no confidence", [a], [a]))
-    docs.append(found.predicted("nobody labelled it", None, [a], confidence=0.9))
-    scores, right = collect_confidences(docs)
-    assert scores.tolist() == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
-    assert right.tolist() == [True, True, False, False, False]
-    assert [array.size for array in collect_confidences([])] == [0, 0]

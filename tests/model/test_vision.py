@@ -121,12 +121,12 @@ def test_a_convolutional_family_too(tmp_path: Path) -> None:
 
 
 def test_a_model_of_text_alone_is_refused(bert_source: str) -> None:
-    with pytest.raises(MMCoTError, match=r"E408.*picture"):
+    with pytest.raises(MMCoTError, match=r"E402.*picture"):
         HFVision(bert_source).initialize()
 
 
 def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MMCoTError, match="E408"):
+    with pytest.raises(MMCoTError, match="E402"):
         HFVision(str(tmp_path)).initialize()
 
 
@@ -174,7 +174,7 @@ def test_sizes_that_do_not_fit_are_refused(setting: dict[str, int]) -> None:
 
 
 def test_an_uninitialised_model_says_so(tmp_path: Path) -> None:
-    with pytest.raises(MMCoTError, match="E407"):
+    with pytest.raises(MMCoTError, match="E602"):
         ConvVision().predict(docs(picture(tmp_path, (1, 2, 3), "a.png")))
 
 

@@ -49,7 +49,7 @@ def test_values_that_make_no_sense_are_refused(name: str, value: Any, allowed: s
     with pytest.raises(MMCoTError) as caught:
         PicturePolicy(**{name: value})
     message = str(caught.value)
-    assert f"[E140] spacy_mmcot.Pictures.v1: {name} is {value!r}" in message
+    assert f"[E409] spacy_mmcot.Pictures.v1: {name} is {value!r}" in message
     assert allowed in message
 
 

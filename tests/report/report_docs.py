@@ -73,8 +73,8 @@ def three() -> tuple[list[Pipeline], list[Item]]:
     ]
     speed = {"words_per_second": 1000, "model_mb": 12.0, "training": {"seconds": 60.0}}
     pipelines = [
-        Pipeline("student", student, speed, False),
-        Pipeline("baseline", baseline, speed, False),
+        Pipeline("student", student, speed),
+        Pipeline("baseline", baseline, speed),
     ]
     docs = [doc_of(TEXT, KNOWLEDGE), doc_of(TEXT), doc_of(TEXT)]
     items = [Item(doc, [one.found[i] for one in pipelines]) for i, doc in enumerate(docs)]

@@ -151,8 +151,6 @@ def test_every_mention_has_its_choice_and_its_map() -> None:
         ("Oslo", "LOC"),
         ("Anna Li", "PER"),
     ]
-    # The two of the same words are told apart by their context.
-    assert "Anna Li of Oslo met Anna Li 50%" in fragment.labels[0]
     assert fragment.labels[3] == "Picture alone"
     for image, (row, column) in zip(heat(fragment), [(0, 0), (5, 5), (2, 4)], strict=True):
         patches = image[..., 3].reshape(6, len(image) // 6, 6, -1).mean((1, 3))
@@ -219,14 +217,11 @@ def test_without_mentions_and_without_attention() -> None:
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        (EVEN, "60% of its attention fell on the picture, with no clear peak."),
-        (peak(0, 5), "50% on one patch, is in the upper right part."),
-        (peak(3, 0), "50% on one patch, is in the left part."),
-        (peak(2, 2, share=0.031), "3.1% on one patch, is in the middle part."),
-        (peak(0, 0, share=0.0), "0% of its attention fell on the picture."),
-        ([[1.0]], "100% of its attention fell on the picture, with no clear peak."),
+        (EVEN, "60.0% of its attention on the picture, 10.0% on one patch"),
+        (peak(2, 2, share=0.031), "3.1% on one patch"),
+        (peak(0, 0, share=0.0), "0.0% of its attention"),
         # Sums of attention in half precision are not exactly 1.
-        (numpy.full((7, 7), 1.004 / 49), "100% of its attention"),
+        (numpy.full((7, 7), 1.004 / 49), "100.0% of its attention"),
     ],
 )
 def test_the_map_in_words(weights: Any, words: str) -> None:
@@ -239,8 +234,6 @@ def test_the_scale_ends_at_the_peak_and_keeps_even_maps_pale() -> None:
     pale, hot = heat(fragment)
     assert numpy.unique(pale[..., 3]).size == 1
     assert 0 < pale[0, 0, 3] < hot[..., 3].max() / 2
-    assert "0%4.0%of its attention on a patch (10\xa0×\xa010 patches)" in fragment.labels[0]
-    assert "0%30%of its attention on a patch" in fragment.labels[1]
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 9), (16, 16), (37, 37), (300, 2)])
@@ -254,8 +247,8 @@ def test_a_mention_has_the_mean_over_its_tokens() -> None:
     tokens[0, 0, 0], tokens[1, 5, 5], tokens[2, 3, 3], tokens[3, 0, 5] = 0.5, 0.25, 1.0, 0.75
     doc = keep(make_doc(str(DEMO / "images" / "sports-001.png")), 0.8, tokens)
     fragment = Fragment(render_picture(doc))
-    assert "38% of its attention fell on the picture; its peak, 25%" in fragment.labels[0]
-    assert "75% of its attention fell on the picture; its peak, 75%" in fragment.labels[1]
+    assert "37.5% of its attention on the picture, 25.0%" in fragment.labels[0]
+    assert "75.0% of its attention on the picture, 75.0%" in fragment.labels[1]
     patches = heat(fragment)[0][..., 3].reshape(6, -1, 6, len(heat(fragment)[0]) // 6)
     anna = patches.mean((1, 3))
     assert anna[0, 0] > anna[5, 5] > 2 * anna[3, 3]
@@ -281,9 +274,8 @@ def test_hostile_text_stays_text(hostile: str) -> None:
     found, expected = fragment(hostile), fragment("x")
     assert (found.tags, found.names) == (expected.tags, expected.names)
     assert found.images[0]["alt"] == f"Picture of the text: {hostile} {hostile} {hostile} "[:121]
-    # Choice and label, then the mention in its context.
+    # Choice and label.
     assert found.labels[0].startswith(f"{hostile} {hostile}")
-    assert f"{hostile} {hostile} {hostile}"[:60] in found.labels[0]
 
 
 def test_no_network_and_no_script() -> None:
@@ -291,7 +283,7 @@ def test_no_network_and_no_script() -> None:
     words = r"https?:|//|@import|<script|javascript:|\son\w+="
     assert re.findall(words, re.sub(r"base64,[^\")]*", "", html)) == []
     sources = re.findall(r"""(?:src|href|action)=["']?([^"'\s>]*)|url\(([^)]*)\)""", html)
-    assert len(sources) == 3
+    assert len(sources) == 2
     assert all("".join(source).startswith("data:image/") for source in sources)
 
 
@@ -319,15 +311,16 @@ def test_heat_can_be_told_from_black_and_white_pictures(white: float) -> None:
                    STYLE)[0],
     )  # fmt: skip
     grey = ((white - 0.5) * contrast + 0.5) * brightness
-    html = render_picture(make_doc(picture(), [EVEN]))
-    ramp = pixels((re.search(r"--ramp: url\((.*?)\)", html) or [""])[1])[0]
+    (hot,) = heat(draw(peak(0, 0, grid=(8, 8))))
+    ramp = numpy.unique(hot.reshape(-1, 4), axis=0)
+    ramp = ramp[ramp[:, 3].argsort(kind="stable")]
     luminances = [composite(colour, grey) for colour in ramp]
     assert ramp[0, 3] == 0
     assert (luminances[-1] + 0.05) / (luminances[0] + 0.05) >= 3
-    upper = luminances[64:]
+    upper = luminances[len(ramp) // 4 :]
     assert all(a <= b for a, b in itertools.pairwise(upper))
-    red, blue = ramp[64:, 0].astype(int), ramp[64:, 2].astype(int)
-    assert ((red - blue) * (ramp[64:, 3] / 255) > 40).all()
+    dense = ramp[ramp[:, 3] > 75].astype(int)
+    assert ((dense[:, 0] - dense[:, 2]) * (dense[:, 3] / 255) > 40).all()
 
 
 @pytest.mark.parametrize(

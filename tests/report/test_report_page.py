@@ -37,7 +37,7 @@ def test_errors_come_first_and_views_hold_what_differs() -> None:
     assert label.views == [every, every, every]
     assert none.views == [every, every, []]
     assert right.views == [every, [], []]
-    assert [(t.wrong, t.missed) for t in label.tallies] == [(2, 2), (0, 0)]
+    assert label.tallies == [("student", 2, 2), ("baseline", 0, 0)]
 
 
 def test_what_is_the_same_is_drawn_once() -> None:
@@ -73,18 +73,16 @@ def html() -> str:
 def test_the_knowledge_stands_beside_what_was_found_without_it(html: str) -> None:
     page = Page(html)
     text = " ".join(page.articles[2].split())
-    assert "Not seen by student, baseline." in text
-    assert "Oslo citywhere she singsLOC LOC" in text
+    assert "Oslo citywhere she sings" in text
     assert "A concert is announced." in text
     assert "What the LLM said" not in page.articles[0]
 
 
-def test_scores_and_differences_are_those_of_the_counts(html: str) -> None:
+def test_scores_are_those_of_the_counts(html: str) -> None:
     shown = " ".join(Page(html).shown.split())
     # Of 6 gold mentions the student has 3 among 4, the baseline 4 among 4.
     assert "student60.0075.0050.0040.001,0001260" in shown
     assert "baseline80.00100.0066.6780.001,0001260" in shown
-    assert "student − baseline, entities-20.00" in shown
 
 
 def test_the_page_is_closed_to_every_server(html: str) -> None:
@@ -127,7 +125,7 @@ def render_words(words: str) -> str:
         "multimodality": words,
     }
     found = [predicted(text, gold, gold[1:], words, words)]
-    pipelines = [Pipeline(words, found, {"rel_confusion": {words: {words: 1}}}, True)]
+    pipelines = [Pipeline(words, found, {"rel_confusion": {words: {words: 1}}})]
     item = Item(doc_of(text, knowledge), found)
     return render_page(words, words, pipelines, [item])
 
@@ -145,7 +143,7 @@ def test_hostile_text_stays_text(hostile: str) -> None:
     assert found.tags == expected.tags
     names, wanted = ([(t, n) for t, n, _ in p.attributes] for p in (found, expected))
     assert names == wanted
-    assert found.shown.count(hostile) >= 20
+    assert found.shown.count(hostile) >= 18
     (template,) = found.templates
     assert hostile.lower() in template["data-search"]
     assert json.loads(template["data-views"]) == [[hostile], [hostile]]
