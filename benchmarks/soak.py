@@ -16,7 +16,7 @@ from spacy.language import Language
 
 from benchmarks.errors import BenchmarkErrors
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.production.pipelines import limit_compiled_products, trim_heap
+from spacy_mmcot.production.pipelines import trim_heap
 
 _STATM = Path("/proc/self/statm")
 _PAGE = 4096
@@ -58,7 +58,6 @@ def measure_soak(
     four fifths: in the first, caches fill and the allocator settles. Raises MMCoTError where the
     operating system has no /proc/self/statm.
     """
-    limit_compiled_products()
     texts = make_texts(seed)
     samples = [Sample(0, read_resident_mb(), 0.0, len(nlp.vocab.strings))]
     done, entities = 0, 0

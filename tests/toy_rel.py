@@ -34,11 +34,12 @@ Found = tuple[int, int, int, int, str]
 
 
 def settings(tok2vec: dict[str, Any] = toy.TOK2VEC, **more: Any) -> dict[str, Any]:
-    """The config of a component without dropout; `hidden` goes to the model."""
+    """The config of a component without dropout; `hidden` and `conclusions` go to the model."""
     model = {
         "@architectures": "spacy_mmcot.PairClassifier.v1",
         "hidden": more.pop("hidden", 48),
         "dropout": 0.0,
+        "conclusions": more.pop("conclusions", False),
         "tok2vec": copy.deepcopy(tok2vec),
     }
     return {"model": model, **more}
@@ -128,13 +129,10 @@ def transformer_pipeline(source: Path | str, **encoder: Any) -> Language:
 
 
 def teacher(source: Path | str) -> Language:
-    """mmcot_rel with a second encoder for knowledge."""
+    """mmcot_rel that reads the LLM's conclusions."""
     nlp = toy.transformer_pipeline(source)
     nlp.remove_pipe("mmcot_ner")
-    reader = {"@architectures": "spacy_mmcot.KnowledgeReader.v1", "source": str(source)}
-    config = settings(tok2vec=toy.LISTENER)
-    config["model"] |= {"knowledge": reader, "view_dropout": 0.2}
-    nlp.add_pipe("mmcot_rel", config=config)
+    nlp.add_pipe("mmcot_rel", config=settings(tok2vec=toy.LISTENER, conclusions=True))
     return nlp
 
 

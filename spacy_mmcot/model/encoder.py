@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.activations import GELUActivation
 
-from .knowledge import TAG_ROWS, SegmentSettings
+from .knowledge import TAG_ROWS
 from .picture_input import PictureSettings
-from .prompts import PromptSettings, VisualPrompt, VisualPrompts, make_prompt
-from .wordpieces import PieceBatch, WindowSettings, WordPieceTokenizer
+from .prompts import ConditionalPrompt, PromptKind, StaticPrompt, VisualPrompt, VisualPrompts
+from .wordpieces import PieceBatch, WordPieceTokenizer
 
 # At inference a picture whose gate is below this is ignored.
 MIN_GATE = 0.5
@@ -32,19 +32,17 @@ Layers = Callable[[Tensor, Tensor], Tensor]
 class EncoderSettings:
     """The settings of `spacy_mmcot.PromptedTransformer.v1` that hold for a loaded encoder."""
 
-    prompt: PromptSettings = field(default_factory=PromptSettings)
-    segment: SegmentSettings = field(default_factory=SegmentSettings)
-    windows: WindowSettings = field(default_factory=WindowSettings)
-    pictures: PictureSettings = field(default_factory=PictureSettings)
+    prompt: PromptKind = "none"
+    prompt_length: int = 4
+    prompt_hidden: int = 128
+    prompt_regression: float = 0.0
     knowledge_tags: bool = False
+    segment_length: int = 0
+    max_length: int = 512
+    stride: int = 64
     embedding_dropout: float = 0.1
     freeze_word_embeddings: bool = True
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EncoderSettings:
-        """The settings that `dataclasses.asdict` took apart."""
-        own = {f.name: f.default_factory for f in fields(cls) if f.default_factory is not MISSING}
-        return cls(**{k: own[k](**v) if k in own else v for k, v in values.items()})
+    pictures: PictureSettings = field(default_factory=PictureSettings)
 
 
 class PictureBatch(NamedTuple):
@@ -96,13 +94,18 @@ class PromptedEncoder(nn.Module):
         if settings.knowledge_tags:
             self.tags = nn.Embedding(TAG_ROWS, embedding_width, padding_idx=0)
             nn.init.zeros_(self.tags.weight)
-        self.prompt = make_prompt(settings.prompt, embedding_width)
-        self.prompt_length = self.prompt.length if self.prompt is not None else 0
+        self.prompt: ConditionalPrompt | StaticPrompt | None = None
+        self.prompt_length = settings.prompt_length if settings.prompt != "none" else 0
+        if settings.prompt == "conditional":
+            hidden = settings.prompt_hidden
+            self.prompt = ConditionalPrompt(embedding_width, self.prompt_length, hidden)
+        elif settings.prompt == "static":
+            self.prompt = StaticPrompt(embedding_width, self.prompt_length)
         self.visual: VisualPrompt | None = None
         if patch_width and (length := settings.pictures.prompts):
             self.visual = VisualPrompt(embedding_width, self.width, patch_width, length)
         self.to_knowledge: nn.Linear | None = None
-        if self.prompt_length and settings.prompt.regression > 0:
+        if self.prompt_length and settings.prompt_regression > 0:
             self.to_knowledge = nn.Linear(self.width, self.width)
         for module in getattr(encoder, "embeddings", nn.Module()).modules():
             if isinstance(module, nn.Dropout):

@@ -1,4 +1,4 @@
-"""PromptedEncoder as a thinc model, and the architectures that are made of it."""
+"""PromptedEncoder as a thinc model, the architecture `spacy_mmcot.PromptedTransformer.v1`."""
 
 import dataclasses
 import functools
@@ -9,19 +9,17 @@ import numpy
 import torch
 from spacy.tokens import Doc, Span
 from spacy_transformers.data_classes import FullTransformerBatch, WordpieceBatch
-from spacy_transformers.layers.split_trf import split_trf_batch
-from spacy_transformers.layers.trfs2arrays import trfs2arrays
-from thinc.api import Model, chain, reduce_first
-from thinc.types import Floats2d, Ragged
+from thinc.api import Model
+from thinc.types import Ragged
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import Errors, MMCoTError
 from .bridge import TorchShim, prepare_module, torch_shim
 from .encoder import EncoderSettings, PictureBatch, PromptedEncoder
-from .knowledge import SEGMENT_GRAINS, SegmentSettings, get_segment_parts, tag_tokens
+from .knowledge import get_segment_parts, tag_tokens
 from .picture_input import DocPictures, PictureSettings, VisionModel, see_pictures
-from .prompts import PromptedBatch, PromptKind, PromptSettings, View, compute_regression_loss
+from .prompts import PromptedBatch, PromptKind, View, compute_regression_loss
 from .sources import build_from_config, keep_layers, load_pretrained, load_tokenizer, save_tokenizer
 from .vision import get_patch_grid
 from .wordpieces import (
@@ -29,7 +27,6 @@ from .wordpieces import (
     MIN_GROUP_FILL,
     MIN_PACKED_FILL,
     Row,
-    WindowSettings,
     WordPieceTokenizer,
     group_by_length,
     make_row,
@@ -58,7 +55,6 @@ def PromptedTransformer(
     picture_dropout: float = 0.5,
     picture_swap: float = 0.15,
     picture_matching: float = 0.2,
-    segment_grains: Optional[list[str]] = None,  # noqa: UP045
     layers: Optional[int] = None,  # noqa: UP045
 ) -> Model[list[Doc], FullTransformerBatch]:
     """`spacy_mmcot.PromptedTransformer.v1`: an encoder for spaCy's stock `transformer` component.
@@ -86,22 +82,23 @@ def PromptedTransformer(
     picture_dropout: how often training hides a doc's picture.
     picture_swap: how often training shows another picture in place of one that is not hidden.
     picture_matching: weight of learning which text and picture of a batch belong together.
-    segment_grains: the parts of the segment, of "caption", "sentence" and "multimodality"; None for
-        all that a doc has.
     layers: how many of the encoder's layers to keep, counted from its input; None for all.
 
-    Raises MMCoTError for an unknown grain of the segment and for picture settings out of range;
-    `initialize` raises it for a number of layers that the encoder does not have.
+    Raises MMCoTError for picture settings out of range; `initialize` raises it for a number of
+    layers that the encoder does not have.
     """
-    grains = SEGMENT_GRAINS if segment_grains is None else segment_grains
     settings = EncoderSettings(
-        PromptSettings(prompt, prompt_length, prompt_hidden, prompt_regression),
-        SegmentSettings(segment_length, grains),
-        WindowSettings(max_length, stride),
-        PictureSettings(visual_prompts, picture_dropout, picture_swap, picture_matching),
+        prompt,
+        prompt_length,
+        prompt_hidden,
+        prompt_regression,
         knowledge_tags,
+        segment_length,
+        max_length,
+        stride,
         embedding_dropout,
         freeze_word_embeddings,
+        PictureSettings(visual_prompts, picture_dropout, picture_swap, picture_matching),
     )
     return Model(
         "prompted_transformer",
@@ -113,33 +110,18 @@ def PromptedTransformer(
     )
 
 
-def KnowledgeReader(
-    source: str,
-    max_length: int = 128,
-    encoder_lr_scale: float = 0.3,
-) -> Model[list[Doc], list[Floats2d]]:
-    """`spacy_mmcot.KnowledgeReader.v1`: token vectors of knowledge texts, from a second encoder.
-    Arguments as for `PromptedTransformer`."""
-    encoder = PromptedTransformer(
-        source,
-        max_length=max_length,
-        stride=max_length // 4,
-        encoder_lr_scale=encoder_lr_scale,
-    )
-    pooling: Model[Ragged, Floats2d] = reduce_first()
-    return chain(chain(encoder, split_trf_batch()), trfs2arrays(pooling, 1.0))
-
-
 def build_module(
     config: dict[str, Any],
     tokenizer: dict[str, bytes],
     encoder: dict[str, Any],
     patch_width: int,
-    kind: type[PromptedEncoder] = PromptedEncoder,
 ) -> PromptedEncoder:
     """A PromptedEncoder from what `_init` keeps of it, weights still to be loaded."""
-    settings = EncoderSettings.from_dict(encoder)
-    return kind(build_from_config(config), load_tokenizer(tokenizer), settings, patch_width)
+    pictures = PictureSettings(**encoder["pictures"])
+    settings = EncoderSettings(**{**encoder, "pictures": pictures})
+    return PromptedEncoder(
+        build_from_config(config), load_tokenizer(tokenizer), settings, patch_width
+    )
 
 
 def find_torch_encoder(component: Any) -> PromptedEncoder | None:
@@ -221,10 +203,10 @@ def _make_rows(
     number of pieces."""
     pieces = module.pieces
     segments: list[list[int]] = [[] for _ in docs]
-    if settings.segment.length:
-        parts = [get_segment_parts(doc, settings.segment.grains) for doc in docs]
-        segments = pieces.split_joined(parts, settings.segment.length)
-    limit = min(settings.windows.max_length, module.max_pieces)
+    if settings.segment_length:
+        parts = [get_segment_parts(doc) for doc in docs]
+        segments = pieces.split_joined(parts, settings.segment_length)
+    limit = min(settings.max_length, module.max_pieces)
     rows: list[Row] = []
     spans: list[list[Span]] = []
     lengths: list[list[int]] = []
@@ -234,7 +216,7 @@ def _make_rows(
         words = pieces.split_doc(doc, max(1, budget))
         counts = [len(word) for word in words]
         tags = tag_tokens(doc) if module.tags is not None else None
-        windows = make_windows(counts, budget, settings.windows.stride)
+        windows = make_windows(counts, budget, settings.stride)
         for window in windows:
             rows.append(make_row(pieces, words, window, segment, tags, index))
         spans.append([doc[window.own_start : window.own_end] for window in windows])
@@ -292,7 +274,7 @@ def _compute_losses(
     if prompts:
         loss = compute_regression_loss(prompts, [docs[row.doc] for row in rows])
         if loss is not None:
-            losses.append(settings.prompt.regression * loss)
+            losses.append(settings.prompt_regression * loss)
     visual, matching = module.visual, settings.pictures.matching
     if visual is not None and matching and pictures is not None and len(pictures.patches) > 1:
         # Of a long Doc the first window counts.
@@ -315,7 +297,7 @@ def _make_wordpieces(pieces: WordPieceTokenizer, rows: Sequence[Row]) -> Wordpie
         ids[i, : len(row)] = row
         mask[i, : len(row)] = 1
     return WordpieceBatch(
-        strings=pieces.strings[ids].tolist(),
+        strings=[pieces.tokenizer.convert_ids_to_tokens(row) for row in ids.tolist()],
         input_ids=ids,  # type: ignore[arg-type]
         attention_mask=mask,  # type: ignore[arg-type]
         lengths=[len(row) for row in own],

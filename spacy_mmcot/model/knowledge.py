@@ -1,5 +1,5 @@
 """What an LLM said about a Doc, as a teacher's input: tags on the tokens and a second text segment
-for its encoder, a Doc of its own for the pair classifier.
+for its encoder, tags of pairs for its pair classifier.
 """
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy
@@ -29,32 +28,10 @@ TAGS_PER_TOKEN = 5
 TAGS_PER_PAIR = 6
 
 _ALTERNATIVES = re.compile(r"[/,;|()]| or | and ")
-_ANY_WORD = re.compile(r"\w+|[^\w\s]")
 _TAIL = re.compile(r" (?:of|in|from|for|at|by|on|about|with)\b.*")
 
 # The parts that a segment can have, in this order.
-SEGMENT_GRAINS: tuple[str, ...] = ("caption", "sentence", "multimodality")
-
-
-@dataclass(frozen=True)
-class SegmentSettings:
-    """The knowledge segment. length: most word pieces, 0 for no segment; grains: which of
-    SEGMENT_GRAINS it has.
-
-    Raises MMCoTError for an unknown grain.
-    """
-
-    length: int = 0
-    grains: Sequence[str] = SEGMENT_GRAINS
-
-    def __post_init__(self) -> None:
-        for grain in self.grains:
-            if grain not in SEGMENT_GRAINS:
-                name = "In segment_grains of spacy_mmcot.PromptedTransformer.v1 a grain"
-                allowed = ", ".join(SEGMENT_GRAINS)
-                raise MMCoTError(
-                    Errors.E409.format(name=name, received=repr(grain), allowed=allowed)
-                )
+SEGMENT_GRAINS = ("caption", "sentence", "multimodality")
 
 
 class ConcludedSpan(NamedTuple):
@@ -195,44 +172,12 @@ def mark_mentions(doc: Doc, mentions: Iterable[tuple[str, int]]) -> NDArray[nump
     return tags
 
 
-def get_segment_parts(doc: Doc, grains: Sequence[str] = SEGMENT_GRAINS) -> list[str]:
-    """Those of the `grains` that the Doc has: the picture's caption, what the post means, how
-    picture and post relate."""
+def get_segment_parts(doc: Doc) -> list[str]:
+    """The picture's caption, what the post means, how picture and post relate, as far as the Doc
+    has them."""
     knowledge = _get_knowledge(doc)
-    parts = (knowledge.get(name) or "" for name in SEGMENT_GRAINS if name in grains)
+    parts = (knowledge.get(name) or "" for name in SEGMENT_GRAINS)
     return [part.strip() for part in parts if part.strip()]
-
-
-def get_segment_text(doc: Doc) -> str:
-    """All grains of the segment as one text."""
-    return " ".join(get_segment_parts(doc))
-
-
-def find_in_segment(
-    doc: Doc, mentions: Sequence[tuple[int, int, str]]
-) -> tuple[Doc, list[tuple[int, int, str]]]:
-    """The Doc's segment as a Doc, and its mentions (first token, end token, label) in it.
-
-    A mention is placed where the text names it last, since an LLM states its conclusion at the
-    end; failing that, where its last word occurs last; failing that, it covers the whole text.
-    """
-    words = _ANY_WORD.findall(get_segment_text(doc))
-    lowered = [word.lower() for word in words]
-    found = []
-    for start, end, label in mentions:
-        surface = [w.lower() for w in _ANY_WORD.findall(doc[start:end].text) if w not in "#@"]
-        place = _find_last(lowered, surface) or _find_last(lowered, surface[-1:]) or (0, len(words))
-        found.append((*place, label))
-    return Doc(doc.vocab, words=words), found
-
-
-def _find_last(words: Sequence[str], wanted: Sequence[str]) -> tuple[int, int] | None:
-    """Start and end of the last run of words that is `wanted`."""
-    n = len(wanted)
-    for start in range(len(words) - n, -1, -1) if n else ():
-        if words[start : start + n] == wanted:
-            return start, start + n
-    return None
 
 
 def get_full_text(doc: Doc) -> str:
@@ -241,7 +186,7 @@ def get_full_text(doc: Doc) -> str:
         f"{item['mention']}: {item['kind']}. {item.get('explanation') or ''}".strip()
         for item in _get_knowledge(doc).get("noun") or ()
     )
-    return " ".join([*nouns, get_segment_text(doc)]).strip()
+    return " ".join([*nouns, *get_segment_parts(doc)]).strip()
 
 
 def _get_knowledge(doc: Doc) -> Mapping[str, Any]:

@@ -1,12 +1,12 @@
 """The pair classifier of `mmcot_rel`: a torch module that scores relation labels for ordered pairs
 of mentions, as a thinc model over a batch of Docs and the pairs to score in each. A teacher's also
-reads what an LLM said about the Doc.
+reads what an LLM concludes on the pairs.
 """
 
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Optional, cast
+from typing import Any, NamedTuple, cast
 
 import numpy
 import torch
@@ -17,7 +17,7 @@ from thinc.types import Floats2d
 from torch import Tensor, nn
 
 from .bridge import Settings, TorchShim, prepare_module, split_by_counts, torch_shim
-from .knowledge import TAG_ROWS, find_in_segment, tag_pairs
+from .knowledge import TAG_ROWS, tag_pairs
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
@@ -47,12 +47,21 @@ class PairIndex(NamedTuple):
     pairs: Tensor  # (pairs, 2): head and tail, indexes into mentions
 
 
-class PairView(nn.Module):
-    """The hidden layer's input from one text: a sum of projections of the pair's two mentions (the
-    mean states of their tokens), the tokens between them, the whole doc, their types and their
-    distance."""
+class PairHead(nn.Module):
+    """One hidden layer over a pair. Its input is a sum of projections of the pair's two mentions
+    (the mean states of their tokens), the tokens between them, the whole doc, their types and their
+    distance, and of embeddings of what an LLM concludes on the pair."""
 
-    def __init__(self, width: int, n_types: int, hidden: int, dropout: float):
+    def __init__(
+        self,
+        width: int,
+        n_types: int,
+        n_labels: int,
+        *,
+        hidden: int,
+        dropout: float,
+        conclusions: bool,
+    ):
         super().__init__()
         self.width = width
         self.dropout = nn.Dropout(dropout)
@@ -65,9 +74,15 @@ class PairView(nn.Module):
         self.distance = nn.Embedding(2 * len(_DISTANCES), hidden)
         for embedding in (self.head_type, self.tail_type, self.distance):
             nn.init.normal_(embedding.weight, std=0.02)
+        self.tags: nn.Embedding | None = None
+        if conclusions:
+            self.tags = nn.Embedding(TAG_ROWS, hidden, padding_idx=0)
+            nn.init.zeros_(self.tags.weight)
+        self.output = nn.Linear(hidden, n_labels)
 
-    def view(self, states: Tensor, index: PairIndex) -> Tensor:
-        """states: (tokens, width) of all docs, one after the other. Returns (pairs, hidden)."""
+    def forward(self, states: Tensor, index: PairIndex, tags: Tensor | None = None) -> Tensor:
+        """Logits, (pairs, labels). states: (tokens, width) of all docs, one after the other; tags:
+        (pairs, tags), the rows of their tag embeddings."""
         means = _SpanMeans(self.dropout(states))
         mentions = means.compute(index.mentions)
         docs = self.doc(means.compute(index.docs))
@@ -76,7 +91,10 @@ class PairView(nn.Module):
         summed = summed + self.head_type(index.types[head]) + self.tail_type(index.types[tail])
         spans = index.mentions[head], index.mentions[tail]
         summed = summed + self.distance(_bucket_distances(*spans))
-        return summed + self.around(means.compute(_find_between(*spans)))
+        summed = summed + self.around(means.compute(_find_between(*spans)))
+        if self.tags is not None and tags is not None:
+            summed = summed + self.tags(tags).sum(-2)
+        return self.output(self.dropout(torch.relu(summed)))
 
 
 class _SpanMeans:
@@ -95,60 +113,6 @@ class _SpanMeans:
         length = (end - start).unsqueeze(1)
         mean = (self.total[end] - self.total[start]) / length.clamp(min=1) + self.centre
         return mean.where(length > 0, 0.0)
-
-
-class PairHead(PairView):
-    """One hidden layer over a pair. A teacher's has a second view of it: the same mentions in the
-    knowledge text."""
-
-    def __init__(
-        self,
-        width: int,
-        n_types: int,
-        n_labels: int,
-        *,
-        hidden: int,
-        dropout: float,
-        view_dropout: float,
-        conclusions: bool,
-        knowledge_width: int,
-    ):
-        super().__init__(width, n_types, hidden, dropout)
-        self.knowledge: PairView | None = None
-        if knowledge_width:
-            self.knowledge = PairView(knowledge_width, n_types, hidden, dropout)
-        self.view_dropout = view_dropout
-        self.tags: nn.Embedding | None = None
-        if conclusions:
-            self.tags = nn.Embedding(TAG_ROWS, hidden, padding_idx=0)
-            nn.init.zeros_(self.tags.weight)
-        self.output = nn.Linear(hidden, n_labels)
-
-    def forward(
-        self,
-        states: Tensor,
-        index: PairIndex,
-        known: tuple[Tensor, PairIndex] | None = None,
-        tags: Tensor | None = None,
-    ) -> Tensor:
-        """Logits, (pairs, labels).
-
-        states: (tokens, width) of all docs, one after the other; known: the states of the
-        knowledge texts, and the same pairs in them; tags: (pairs, tags), the rows of their tag
-        embeddings.
-        """
-        summed = self.view(states, index)
-        if self.knowledge is not None and known is not None:
-            other = self.knowledge.view(*known)
-            if self.training and self.view_dropout:
-                # At most one view of a pair is dropped.
-                draw = torch.rand(len(summed), 1, device=summed.device)
-                summed = summed * (draw >= self.view_dropout)
-                other = other * (draw <= 1 - self.view_dropout)
-            summed = summed + other
-        if self.tags is not None and tags is not None:
-            summed = summed + self.tags(tags).sum(-2)
-        return self.output(self.dropout(torch.relu(summed)))
 
 
 def _find_between(heads: Tensor, tails: Tensor) -> Tensor:
@@ -175,10 +139,8 @@ CHUNK = 8192
 
 def PairClassifier(
     tok2vec: Model[list[Doc], list[Floats2d]],
-    knowledge: Optional[Model[list[Doc], list[Floats2d]]] = None,  # noqa: UP045
     hidden: int = 256,
     dropout: float = 0.2,
-    view_dropout: float = 0.0,
     conclusions: bool = False,
 ) -> Model[list[DocPairs], list[Floats2d]]:
     """`spacy_mmcot.PairClassifier.v1`: relation logits of mention pairs for `mmcot_rel`, (pairs,
@@ -186,24 +148,17 @@ def PairClassifier(
 
     tok2vec: token vectors, usually `spacy-transformers.TransformerListener.v1`: one encoder pass
         serves the tagger and all pairs.
-    knowledge: for a teacher, a second encoder (`spacy_mmcot.KnowledgeReader.v1`) for what the LLM
-        said about the doc, in which the same mentions are found; None for a student.
     hidden: units of the classifier's hidden layer.
     dropout: dropout of the token vectors and the hidden layer in training.
-    view_dropout: with `knowledge`, how often a pair is trained without its text, and as often
-        without its knowledge, at most 0.5: a classifier that has memorised the texts would ignore
-        the knowledge.
     conclusions: for a teacher, learn an embedding of what the LLM concludes on each pair.
     """
-    settings = dict(
-        hidden=hidden, dropout=dropout, view_dropout=view_dropout, conclusions=conclusions
-    )
+    settings = dict(hidden=hidden, dropout=dropout, conclusions=conclusions)
     return Model(
         "pair_classifier",
         _forward,
         init=functools.partial(_init, settings=settings),
         dims={"nI": None, "nO": None},
-        layers=[tok2vec] if knowledge is None else [tok2vec, knowledge],
+        layers=[tok2vec],
         shims=[TorchShim(PairHead)],
     )
 
@@ -217,83 +172,53 @@ def set_schema(model: Model, labels: Sequence[str], types: Sequence[str]) -> Non
 
 def _init(model: Model, X: Any = None, Y: Any = None, *, settings: Settings) -> None:
     docs = [entry.doc for entry in X]
-    for layer in model.layers:
-        layer.initialize(X=docs)
-    widths = [layer.predict(docs)[0].shape[1] for layer in model.layers]
+    (tok2vec,) = model.layers
+    tok2vec.initialize(X=docs)
+    width = tok2vec.predict(docs)[0].shape[1]
     settings = {
         **settings,
-        "width": widths[0],
+        "width": width,
         "n_types": len(model.attrs["types"]),
         "n_labels": model.get_dim("nO"),
-        "knowledge_width": widths[1] if len(widths) > 1 else 0,
     }
     # A new module each time: a second initialisation starts from scratch.
     torch_shim(model).set_module(PairHead(**settings), settings)
-    model.set_dim("nI", widths[0], force=True)
+    model.set_dim("nI", width, force=True)
 
 
 def _forward(
     model: Model, X: list[DocPairs], is_train: bool
 ) -> tuple[list[Floats2d], Callable[[list[Floats2d]], list[Doc]]]:
     module: PairHead = prepare_module(model, is_train)
-    texts = _Texts(model, 0, X, module.width, is_train)
-    known = None
-    if module.knowledge is not None:
-        entries = [DocPairs(*find_in_segment(doc, found), pairs) for doc, found, pairs in X]
-        known = _Texts(model, 1, entries, module.knowledge.width, is_train)
-    pairs = texts.index.pairs
+    docs = [entry.doc for entry in X]
+    lengths = [len(doc) for doc in docs]
+    arrays, back = model.layers[0](docs, is_train)
+    # Zero-length Docs come without a width.
+    empty = model.ops.alloc2f(0, module.width)
+    flat = model.ops.xp.concatenate([empty, *(array for array in arrays if len(array))])
+    states = xp2torch(flat, requires_grad=is_train)
+    index = _make_index(X, lengths, model.attrs["types"], states.device)
     tags = None
     if module.tags is not None:
         tags = torch.from_numpy(numpy.concatenate([tag_pairs(*entry) for entry in X]))
-        tags = tags.to(pairs.device)
-    size = max(1, len(pairs)) if is_train else CHUNK
+        tags = tags.to(states.device)
+    size = max(1, len(index.pairs)) if is_train else CHUNK
     with torch.set_grad_enabled(is_train):
         parts = []
-        for i, part in enumerate(torch.split(pairs, size)):
+        for i, part in enumerate(torch.split(index.pairs, size)):
             own = None if tags is None else tags[i * size : (i + 1) * size]
-            parts.append(module(*texts.select(part), known and known.select(part), own))
+            parts.append(module(states, index._replace(pairs=part), own))
         logits = torch.cat(parts)
     counts = [len(entry.pairs) for entry in X]
 
     def backprop(d_logits: list[Floats2d]) -> list[Doc]:
         # Even without pairs: the encoder waits for the gradients of all of its listeners.
         torch.autograd.backward(logits, xp2torch(model.ops.xp.concatenate(d_logits)))
-        texts.backprop()
-        if known is not None:
-            known.backprop()
-        return [entry.doc for entry in X]
+        gradient = torch.zeros_like(states) if states.grad is None else states.grad
+        back(split_by_counts(torch2xp(gradient), lengths))
+        return docs
 
     return split_by_counts(cast(Any, torch2xp(logits.detach())), counts), backprop
-
-
-class _Texts:
-    """The states of a batch of Docs from one of the model's layers, and the pairs in them."""
-
-    def __init__(self, model: Model, layer: int, X: Sequence[DocPairs], width: int, is_train: bool):
-        # A listener must get every Doc; a knowledge encoder only those with knowledge.
-        docs = [entry.doc for entry in X if layer == 0 or len(entry.doc)]
-        self.lengths = [len(doc) for doc in docs]
-        self._back: Callable[[list[Any]], Any] | None = None
-        arrays: list[Any] = []
-        if docs:
-            arrays, self._back = model.layers[layer](docs, is_train)
-        # Zero-length Docs come without a width.
-        empty = model.ops.alloc2f(0, width)
-        flat = model.ops.xp.concatenate([empty, *(array for array in arrays if len(array))])
-        self.states = xp2torch(flat, requires_grad=is_train)
-        lengths = [len(entry.doc) for entry in X]
-        self.index = _make_index(X, lengths, model.attrs["types"], self.states.device)
-
-    def select(self, pairs: Tensor) -> tuple[Tensor, PairIndex]:
-        """The states and the index of some pairs, (pairs, 2)."""
-        return self.states, self.index._replace(pairs=pairs)
-
-    def backprop(self) -> None:
-        gradient = self.states.grad
-        if gradient is None:
-            gradient = torch.zeros_like(self.states)
-        if self._back is not None:
-            self._back(split_by_counts(torch2xp(gradient), self.lengths))
 
 
 def _make_index(

@@ -29,24 +29,6 @@ from ..types import ALIGNMENT_KEY, PROMPT_TARGET_KEY
 PromptKind = Literal["none", "static", "conditional"]
 
 
-@dataclass(frozen=True)
-class PromptSettings:
-    """The text's prompt. length: vectors; hidden: units of the conditional prompt's bottleneck;
-    regression: weight of the regression, 0 for none."""
-
-    kind: PromptKind = "none"
-    length: int = 4
-    hidden: int = 128
-    regression: float = 0.0
-
-
-def make_prompt(settings: PromptSettings, width: int) -> ConditionalPrompt | StaticPrompt | None:
-    """width: of the word embeddings."""
-    if settings.kind == "conditional":
-        return ConditionalPrompt(width, settings.length, settings.hidden)
-    return StaticPrompt(width, settings.length) if settings.kind == "static" else None
-
-
 class ConditionalPrompt(nn.Module):
     """`length` prompt vectors from the mean of the text's word embeddings, through a bottleneck of
     `hidden` units."""

@@ -4,11 +4,9 @@ and padded batches of windows of similar length.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy
@@ -28,15 +26,6 @@ MAX_CACHED_WORDS = 20_000
 MAX_GROUP_PIECES = 4096
 MIN_GROUP_FILL = 0.8
 MIN_PACKED_FILL = 0.3
-
-
-@dataclass(frozen=True)
-class WindowSettings:
-    """How Docs are cut. max_length: most word pieces of a window, special pieces and segment
-    included; stride: word pieces that neighbouring windows share."""
-
-    max_length: int = 512
-    stride: int = 64
 
 
 class Window(NamedTuple):
@@ -73,13 +62,6 @@ class WordPieceTokenizer:
     def n_special_pair(self) -> int:
         """Special pieces around a text and its segment."""
         return len(self.prefix) + len(self.middle) + len(self.pair_suffix)
-
-    @functools.cached_property
-    def strings(self) -> NDArray[numpy.object_]:
-        """The string of each piece, (vocabulary,)."""
-        n_pieces = len(self.tokenizer)
-        pieces = self.tokenizer.convert_ids_to_tokens(list(range(n_pieces)))
-        return numpy.array(pieces, dtype=object)
 
     def split_doc(self, doc: Doc, limit: int) -> list[tuple[int, ...]]:
         """The pieces of each token: at least one, and at most the first `limit`."""

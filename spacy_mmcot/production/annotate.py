@@ -27,7 +27,7 @@ from ..files import replace_file
 from ..types import is_null
 from .engines import EngineName, OnProgress, choose_engine, run_chunks
 from .job import Layout, digest_files, open_job
-from .pipelines import digest_pipeline, limit_compiled_products, load_pipeline, trim_heap
+from .pipelines import digest_pipeline, load_pipeline, trim_heap
 from .table_spacy import copy_unannotated
 from .tables import (
     DEFAULT_COLUMNS,
@@ -166,7 +166,6 @@ class Annotator:
         """Raises MMCoTError where the pipeline cannot be loaded."""
         self.layout, self.columns = layout, columns
         self.settings, self.names = settings, settings.columns
-        limit_compiled_products()
         self._nlp = load_pipeline(source)
         register()
         # A pipeline that cannot work at all is an error here, and not one of every row.

@@ -56,11 +56,7 @@ def run_chunks(
 
 def run_here(load: WorkFactory, chunks: Sequence[Chunk]) -> Iterator[int]:
     """One chunk after the other, in this process. Loads nothing where there are none."""
-    if chunks:
-        work = load()
-        for chunk in chunks:
-            work(chunk)
-            yield chunk.rows
+    return map(_Worker(load), chunks)
 
 
 def run_in_processes(load: WorkFactory, chunks: Sequence[Chunk], workers: int) -> Iterator[int]:
@@ -88,11 +84,22 @@ def run_in_processes(load: WorkFactory, chunks: Sequence[Chunk], workers: int) -
         pool.shutdown(cancel_futures=True)
 
 
-class _Process:
-    """What a worker process holds."""
+class _Worker:
+    """Loads at its first chunk: an error in the start of a process would not reach the parent, and
+    Ray would try again what fails in an actor's constructor. Returns the rows of each chunk."""
 
-    load: WorkFactory
-    work: Work | None = None
+    def __init__(self, load: WorkFactory) -> None:
+        self._load = load
+        self._work: Work | None = None
+
+    def __call__(self, chunk: Chunk) -> int:
+        if self._work is None:
+            self._work = self._load()
+        self._work(chunk)
+        return chunk.rows
+
+
+_worker: _Worker  # that of a worker process
 
 
 def _start_process(load: WorkFactory, threads: int) -> None:
@@ -104,7 +111,8 @@ def _start_process(load: WorkFactory, threads: int) -> None:
     import torch
 
     torch.set_num_threads(min(threads, torch.get_num_threads()))
-    _Process.load = load
+    global _worker
+    _worker = _Worker(load)
 
 
 def _end_with_parent() -> None:
@@ -116,11 +124,7 @@ def _end_with_parent() -> None:
 
 
 def _work_in_process(chunk: Chunk) -> int:
-    # Not loaded in _start_process: an error there would not reach the parent.
-    if _Process.work is None:
-        _Process.work = _Process.load()
-    _Process.work(chunk)
-    return chunk.rows
+    return _worker(chunk)
 
 
 def run_on_ray(
@@ -165,14 +169,8 @@ def run_on_ray(
             ray.shutdown()
 
 
-class _Actor:
-    """Loads at its first chunk: Ray would try again what fails in an actor's constructor."""
-
-    def __init__(self, load: WorkFactory) -> None:
-        self._load = load
-        self._work: Work | None = None
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+class _Actor(_Worker):
+    def __call__(self, batch: Any) -> Any:
         """A batch is one chunk: the fields of a Chunk in, its rows and an error out."""
         # Numbers come as numpy's.
         fields: dict[str, Any] = {
@@ -183,9 +181,7 @@ class _Actor:
         # An MMCoTError is returned as data: Ray would wrap it, and its class would be lost.
         message, usage = "", False
         try:
-            if self._work is None:
-                self._work = self._load()
-            self._work(chunk)
+            super().__call__(chunk)
         except MMCoTError as error:
             message, usage = str(error), isinstance(error, UsageError)
         return {"rows": [chunk.rows], "error": [message], "usage": [usage]}

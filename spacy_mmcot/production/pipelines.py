@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,13 +52,6 @@ def digest_pipeline(source: str) -> str:
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
             digest.update(bytes.fromhex(digest_file(path)))
     return digest.hexdigest()
-
-
-def limit_compiled_products(count: int = 64) -> None:
-    """Let oneDNN keep at most this many compiled matrix products, one for each shape: its own limit
-    of 1024 is tens of megabytes. It reads the limit once, before a pipeline runs for the first
-    time. ONEDNN_PRIMITIVE_CACHE_CAPACITY, if set, prevails."""
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(count))
 
 
 def trim_heap() -> None:

@@ -2,7 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from typing import Any
 
 import numpy
 import torch
@@ -16,6 +16,7 @@ from ..errors import Errors, MMCoTError
 from ..model.bridge import TorchShim
 from ..model.encoder import PromptedEncoder
 from ..model.encoder_bridge import build_module
+from ..model.wordpieces import group_by_length
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
@@ -43,39 +44,31 @@ class OnnxLayers:
 
     def __call__(self, states: Tensor, lengths: Tensor) -> Tensor:
         """states: (pieces, width), windows in order of length; lengths: (windows,), ascending.
-        Returns (pieces, width). Raises MMCoTError where ONNX Runtime is not installed."""
+        Returns (pieces, width). Raises MMCoTError in training, and where ONNX Runtime is not
+        installed."""
+        if torch.is_grad_enabled():
+            raise MMCoTError(Errors.E443)
         if self._started is None or self._started[2] != os.getpid():
             pool = ThreadPoolExecutor(torch.get_num_threads())
             self._started = _start_session(self.graph), pool, os.getpid()
         session, pool, _ = self._started
-        pieces, counts = states.detach().numpy(), lengths.numpy()
+        pieces, counts = states.numpy(), lengths.numpy()
         ends = counts.cumsum()
 
-        def run(part: tuple[int, int]) -> NDArray[numpy.float32]:
-            first, last = part
+        def run(part: list[int]) -> NDArray[numpy.float32]:
+            # Counted from the last window.
+            first, last = len(counts) - 1 - part[-1], len(counts) - part[0]
             own = pieces[ends[first] - counts[first] : ends[last - 1]]
             (result,) = session.run(None, _make_inputs(own, counts[first:last]))
             return result
 
         # The longest windows first, so that all threads end together.
-        results = list(pool.map(run, reversed(_cut_parts(counts))))
+        parts = group_by_length(counts[::-1].tolist(), MAX_PART, MIN_FILL)
+        results = list(pool.map(run, parts))
         return torch.from_numpy(numpy.concatenate(results[::-1]))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_started": None}
-
-
-def _cut_parts(lengths: NDArray[numpy.int64]) -> list[tuple[int, int]]:
-    """Parts of similar length, as (first, last exclusive) windows. lengths: (windows,),
-    ascending."""
-    parts = []
-    first = 0
-    for i, length in enumerate(lengths):
-        alike = lengths[first] >= MIN_FILL * length
-        if i > first and not (alike and (i + 1 - first) * length <= MAX_PART):
-            parts.append((first, i))
-            first = i
-    return [*parts, (first, len(lengths))]
 
 
 def _make_inputs(states: NDArray[numpy.float32], lengths: NDArray[numpy.int64]) -> dict[str, Any]:
@@ -108,21 +101,11 @@ def _start_session(graph: bytes) -> Any:
     )
 
 
-class ExportedEncoder(PromptedEncoder):
-    """A PromptedEncoder without its own layers: embeddings, prompts and visual prompts."""
-
-    def train(self, mode: bool = True) -> Self:
-        """Raises MMCoTError for training mode."""
-        if mode:
-            raise MMCoTError(Errors.E443)
-        return super().train(mode)
-
-
 def build_exported(graph: bytes, config: Any, **settings: Any) -> PromptedEncoder:
-    """An ExportedEncoder, weights still to be loaded. graph: its layers; config, settings: those of
-    `build_module`."""
+    """A PromptedEncoder whose layers are the graph, weights still to be loaded. config, settings:
+    those of `build_module`."""
     config = {**config, "num_hidden_layers": 0}
-    module = build_module(config=config, kind=ExportedEncoder, **settings)
+    module = build_module(config=config, **settings)
     module.layers = OnnxLayers(graph)
     return module
 

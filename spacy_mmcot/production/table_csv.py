@@ -67,7 +67,7 @@ def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[li
             message = Errors.E743.format(path=path, name=names.text, allowed=", ".join(header))
             raise MMCoTError(message)
         chunks = split_places(((offset, line) for offset, line, _ in records), rows)
-    return (chunks, dict.fromkeys(header, str))
+    return chunks, {name: {str} for name in header}
 
 
 def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:

@@ -17,8 +17,7 @@ from .tables import (
     FoundRow,
     Place,
     Row,
-    add_kind,
-    kind_of,
+    add_row,
     split_places,
     to_json,
 )
@@ -32,8 +31,7 @@ def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[li
     def iter_places() -> Iterator[tuple[int, int]]:
         for offset, line, raw in _iter_lines(file):
             if columns:
-                for name, value in _parse(line, raw).values.items():
-                    add_kind(kinds, name, kind_of(value))
+                add_row(kinds, _parse(line, raw).values)
             yield offset, line
 
     with open_file(path) as file:

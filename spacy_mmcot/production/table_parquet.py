@@ -35,13 +35,13 @@ _BATCH_ROWS = 4096  # that are decoded at once
 
 def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[list[Place], Columns]:
     with _file(path) as file:
-        kinds = {field.name: _kind(field.type) for field in file.schema_arrow}
-        if kinds.get(names.text) is not str:
-            allowed = ", ".join(name for name, kind in kinds.items() if kind is str) or "none"
+        kinds = {field.name: {_kind(field.type)} for field in file.schema_arrow}
+        if kinds.get(names.text) != {str}:
+            allowed = ", ".join(name for name, kind in kinds.items() if kind == {str}) or "none"
             message = Errors.E743.format(path=path, name=names.text, allowed=allowed)
             raise MMCoTError(message)
         total = file.metadata.num_rows
-    return (split_count(total, rows), kinds)
+    return split_count(total, rows), kinds
 
 
 def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
@@ -51,10 +51,14 @@ def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
 
 def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
     values = [row.values | row.added for row in rows]
-    arrays = [_array([row.get(name) for row in values], kind) for name, kind in columns.items()]
-    for name, type in zip(names.added, _ADDED, strict=True):
-        arrays.append(pa.array([row[name] for row in values], type))
-    pq.write_table(pa.table(arrays, schema=_schema(columns, names)), path)
+    for name, kinds in columns.items():
+        if _type(kinds) == _TEXT and kinds != {str}:
+            for row in values:
+                if row.get(name) is not None:
+                    row[name] = to_json(row[name])
+    schema = _schema(columns, names)
+    arrays = [pa.array([row.get(field.name) for row in values], field.type) for field in schema]
+    pq.write_table(pa.table(arrays, schema=schema), path)
 
 
 def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
@@ -64,7 +68,7 @@ def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNam
 
 
 def _schema(columns: Columns, names: ColumnNames) -> pa.Schema:
-    carried = [(name, _type(kind)) for name, kind in columns.items()]
+    carried = [(name, _type(kinds)) for name, kinds in columns.items()]
     return pa.schema([*carried, *zip(names.added, _ADDED, strict=True)])
 
 
@@ -74,7 +78,11 @@ def _kind(type: pa.DataType) -> Any:
     return _KINDS.get(type, type)
 
 
-def _type(kind: Any) -> pa.DataType:
+def _type(kinds: set[Any]) -> pa.DataType:
+    """The type of a column that holds these; text, of JSON, where none other holds them all."""
+    if kinds == {int, float}:
+        return _FLOAT
+    kind = next(iter(kinds), str) if len(kinds) < 2 else str
     return kind if isinstance(kind, pa.DataType) else _TYPES.get(kind, _TEXT)
 
 
@@ -103,12 +111,6 @@ def _values(column: pa.Array) -> list[Any]:
         return column.to_pylist()
     except (ValueError, OverflowError):  # finer times or later dates than Python has
         return [value if value.is_valid else None for value in column]
-
-
-def _array(values: Sequence[Any], kind: Any) -> pa.Array:
-    if kind == "json":
-        values = [None if value is None else to_json(value) for value in values]
-    return pa.array(values, _type(kind))
 
 
 @contextmanager

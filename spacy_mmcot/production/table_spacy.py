@@ -32,8 +32,7 @@ from .tables import (
     FoundRow,
     Place,
     Row,
-    add_kind,
-    kind_of,
+    add_row,
     split_count,
     to_plain,
 )
@@ -51,8 +50,7 @@ def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[li
     kinds: Columns = {}
     if columns:
         for doc in docbin.get_docs(Vocab()):
-            for name, value in _values(doc, names).items():
-                add_kind(kinds, name, kind_of(value))
+            add_row(kinds, _values(doc, names))
     return (split_count(len(docbin), rows), kinds)
 
 

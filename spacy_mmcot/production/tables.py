@@ -6,16 +6,14 @@ no header, it reads every row for them if `columns` is true. `read` yields a chu
 as the survey counted, broken ones included. `write` writes a file; it keeps no Doc. `join` writes
 one file from parts, in their order.
 
-A column's *kind* says what it holds: a Python type (bool, int, float, str, bytes), "json" for mixed
-and nested values (JSON text in formats with column types), or the Arrow type of a Parquet column
-that is none of these. None stands for a column without any value.
+A column's *kinds* say what it holds: Python types, "json" for whole numbers of more than 64 bits,
+the Arrow type of a Parquet column that has no Python type.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,8 +30,8 @@ if TYPE_CHECKING:
 
 TableFormat = Literal["jsonl", "csv", "parquet", "spacy"]
 FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
-# name -> kind
-Columns = dict[str, Any]
+# name -> kinds
+Columns = dict[str, set[Any]]
 # Position, first row and rows of a chunk, see Chunk.
 Place = tuple[int, int, int]
 
@@ -144,8 +142,8 @@ def list_chunks(
     for path in files:
         format = detect_format(path)
         places, own = load_format(format).survey(path, rows, names, columns)
-        for name, kind in own.items():
-            add_kind(kinds, name, kind)
+        for name in own:
+            add_kinds(kinds, name, own[name])
         chunks += [Chunk(len(chunks) + i, str(path), format, *p) for i, p in enumerate(places)]
     return chunks, kinds
 
@@ -165,28 +163,22 @@ def split_count(total: int, rows: int) -> list[Place]:
 
 
 _MAX_COLUMNS = 1000
-_KINDS = (bool, int, float, str, bytes)
 
 
-def kind_of(value: Any) -> Any:
-    """The kind of a value, see the module."""
-    if value is None:
-        return None
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return "json"
-    return next((kind for kind in _KINDS if isinstance(value, kind)), "json")
-
-
-def add_kind(columns: Columns, name: str, kind: Any) -> None:
-    """Widen the kind of a column so that it can hold values of another kind too. Raises MMCoTError
-    for too many columns, as in a table whose keys are ids."""
-    known = columns.setdefault(name, kind)
-    if known is None:
-        columns[name] = kind
-    elif kind is not None and kind != known:
-        columns[name] = float if {known, kind} == {int, float} else "json"
+def add_kinds(columns: Columns, name: str, kinds: set[Any]) -> None:
+    """Add the kinds of some values of a column. Raises MMCoTError for too many columns, as in a
+    table whose keys are ids."""
+    columns.setdefault(name, set()).update(kinds)
     if len(columns) > _MAX_COLUMNS:
         raise MMCoTError(Errors.E742.format(limit=_MAX_COLUMNS, name=name))
+
+
+def add_row(columns: Columns, values: dict[str, Any]) -> None:
+    """Add the kinds of a row's values. Raises MMCoTError as `add_kinds` does."""
+    for name, value in values.items():
+        is_large = isinstance(value, int) and not -(2**63) <= value < 2**63
+        kind = "json" if is_large else type(value)
+        add_kinds(columns, name, set() if value is None else {kind})
 
 
 def to_json(value: Any) -> str:
@@ -194,28 +186,24 @@ def to_json(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError):
-        return json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False)
+        return json.dumps(to_plain(value), ensure_ascii=False)
 
 
 def to_plain(value: Any) -> Any:
     """The value in the types of JSON: bytes become base64, NaN and infinity null, dates and
     decimals text."""
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if math.isfinite(value) else None
-        case bytes():
-            return base64.b64encode(value).decode("ascii")
-        case dict():
-            return {str(key): to_plain(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [to_plain(inner) for inner in value]
+    return json.loads(json.dumps(value, default=_replace), parse_constant=lambda _: None)
+
+
+def _replace(value: Any) -> Any:
+    """What stands in JSON for a value of another type."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
     if hasattr(value, "as_py"):
         # An Arrow scalar. It keeps times that are finer than Python's, and refuses to convert those
         # unless pandas is installed.
         with suppress(ValueError, OverflowError):
-            return to_plain(value.as_py())
+            return value.as_py()
         try:
             return value.cast("string").as_py()
         except NotImplementedError:  # durations have no text form

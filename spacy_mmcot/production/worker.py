@@ -13,7 +13,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from ..errors import Errors, MMCoTError
-from .pipelines import limit_compiled_products, trim_heap
+from .pipelines import trim_heap
 
 T = TypeVar("T")
 
@@ -50,7 +50,6 @@ class PipelineWorker(Generic[T]):
         wait: float = 0.002,
         waiting: int = 1000,
     ):
-        limit_compiled_products()
         self._nlp, self._render = nlp, render
         self._batch_size, self._wait = batch_size, wait
         self._queue: queue.Queue[_Request | None] = queue.Queue(waiting)

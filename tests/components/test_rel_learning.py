@@ -441,12 +441,14 @@ def test_no_pair_at_all_in_training() -> None:
 
 
 def test_a_teacher_reads_what_the_text_does_not_say(bert: Path) -> None:
-    """One text, two answers: the knowledge alone decides, and without it there is no way to."""
+    """One text, two conclusions: they alone decide, and without them there is no way to."""
     nlp = toy_rel.teacher(bert)
     docs = []
-    for verb, label in (("employs", "employs"), ("knows", "knows")) * 2:
+    for label in ("employs", "knows") * 2:
         doc = toy_rel.annotated(nlp, "Bo and Anna", ["Bo", "Anna"], [("Bo", "Anna", label)])
-        doc._.mmcot_knowledge = {"sentence": f"Bo {verb} Anna tonight"}
+        places = {"head": "Bo", "head_start": 0, "tail": "Anna", "tail_start": 7}
+        concluded = {**places, "label": label, "sure": "high"}
+        doc._.mmcot_knowledge = {"conclusion": {"relations": [concluded]}}
         docs.append(doc)
     data = [Example(copy_tokens(doc), doc) for doc in docs]
     toy.fix_random_seed(0)

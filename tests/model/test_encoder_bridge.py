@@ -310,37 +310,9 @@ def grain_states(nlp: Language, knowledge: dict[str, Any]) -> Any:
     return output.model_output.last_hidden_state
 
 
-@pytest.mark.parametrize("left_out", sorted(GRAINS))
-def test_a_grain_left_out_makes_no_difference_the_others_do(
-    left_out: str, bert_source: str, tmp_path: Path
-) -> None:
-    kept = [grain for grain in GRAINS if grain != left_out]
-    nlp = pipeline(bert_source, segment_length=40, segment_grains=kept)
-    without = {grain: GRAINS[grain] for grain in kept}
-    expected = grain_states(nlp, without)
-    numpy.testing.assert_array_equal(grain_states(nlp, GRAINS), expected)
-    for grain in kept:
-        fewer = {name: text for name, text in without.items() if name != grain}
-        assert not numpy.array_equal(grain_states(nlp, fewer), expected)
-    nlp.to_disk(tmp_path / "model")
-    again = spacy.load(tmp_path / "model")
-    numpy.testing.assert_array_equal(grain_states(again, GRAINS), expected)
-
-
 def test_no_grain_is_crowded_out_of_a_short_segment(bert_source: str) -> None:
     nlp = pipeline(bert_source, segment_length=9)
     expected = grain_states(nlp, GRAINS)
     for grain in GRAINS:
         other = {**GRAINS, grain: f"otherwise {GRAINS[grain]}"}
         assert not numpy.array_equal(grain_states(nlp, other), expected), grain
-
-
-def test_all_grains_are_read_unless_some_are_named(bert_source: str) -> None:
-    every = pipeline(bert_source, segment_length=40)
-    named = pipeline(bert_source, segment_length=40, segment_grains=list(GRAINS))
-    numpy.testing.assert_array_equal(grain_states(every, GRAINS), grain_states(named, GRAINS))
-
-
-def test_an_unknown_grain(bert_source: str) -> None:
-    with pytest.raises(MMCoTError, match=r"\[E409\] .*'noun'.*caption, sentence, multimodality"):
-        pipeline(bert_source, segment_length=40, segment_grains=["noun"])

@@ -14,7 +14,7 @@ from spacy_mmcot.model.knowledge import (
     TAGS_PER_TOKEN,
     find_kind,
     get_full_text,
-    get_segment_text,
+    get_segment_parts,
     hash_tag,
     tag_pairs,
     tag_tokens,
@@ -217,7 +217,8 @@ def test_white_space_tokens_carry_no_tag_of_their_own(nlp: Language) -> None:
 
 def test_texts(nlp: Language) -> None:
     doc = nlp("Oslo")
-    assert get_segment_text(doc) == get_full_text(doc) == ""
+    assert get_segment_parts(doc) == []
+    assert get_full_text(doc) == ""
     doc.user_data[KNOWLEDGE_KEY] = {
         "noun": [
             {"mention": "Oslo", "kind": "city", "explanation": "capital of Norway"},
@@ -227,7 +228,7 @@ def test_texts(nlp: Language) -> None:
         "multimodality": "The stage is in the city.",
         "sentence": None,
     }
-    assert get_segment_text(doc) == "a stage The stage is in the city."
+    assert get_segment_parts(doc) == ["a stage", "The stage is in the city."]
     assert get_full_text(doc) == (
         "Oslo: city. capital of Norway Anna: singer. a stage The stage is in the city."
     )
@@ -251,7 +252,7 @@ def test_texts(nlp: Language) -> None:
 def test_knowledge_of_another_shape(nlp: Language, knowledge: object, problem: str) -> None:
     doc = nlp("Paris again")
     doc.user_data[KNOWLEDGE_KEY] = knowledge
-    for read in (tag_tokens, get_segment_text, get_full_text):
+    for read in (tag_tokens, get_segment_parts, get_full_text):
         with pytest.raises(MMCoTError, match=r"E410.*'Paris again'") as caught:
             read(doc)
         assert problem in str(caught.value)

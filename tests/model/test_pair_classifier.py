@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy
 import pytest
-import spacy
 import torch
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
@@ -15,16 +14,13 @@ from torch import Tensor
 
 from spacy_mmcot.model import pair_classifier
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.knowledge import find_in_segment
 from spacy_mmcot.model.pair_classifier import (
     DocPairs,
     PairClassifier,
     PairHead,
     PairIndex,
-    PairView,
     set_schema,
 )
-from spacy_mmcot.types import KNOWLEDGE_KEY
 
 WIDTH = 6
 LABELS = ["None", "employs", "knows"]
@@ -54,7 +50,7 @@ def small_index() -> PairIndex:
     return index([(0, 8), (8, 8), (8, 12)], mentions, pairs)
 
 
-def head(knowledge_width: int = 0, conclusions: bool = False) -> PairHead:
+def head(conclusions: bool = False) -> PairHead:
     torch.manual_seed(0)
     module = PairHead(
         WIDTH,
@@ -62,9 +58,7 @@ def head(knowledge_width: int = 0, conclusions: bool = False) -> PairHead:
         len(LABELS),
         hidden=5,
         dropout=0.0,
-        view_dropout=0.0,
         conclusions=conclusions,
-        knowledge_width=knowledge_width,
     )
     # Embeddings begin so small that a wrong row would not show.
     for part in module.modules():
@@ -77,7 +71,7 @@ def mean(states: Tensor) -> Tensor:
     return states.mean(0) if len(states) else states.new_zeros(states.shape[1])
 
 
-def view_of(module: PairView, states: Tensor, index: PairIndex, h: int, t: int) -> Tensor:
+def view_of(module: PairHead, states: Tensor, index: PairIndex, h: int, t: int) -> Tensor:
     """The hidden layer's input from one pair, from its own slices of the states."""
     (h0, h1), (t0, t1) = index.mentions[h].tolist(), index.mentions[t].tolist()
     of_doc = states[slice(*index.docs[int(index.doc_of[h])].tolist())]
@@ -92,38 +86,19 @@ def view_of(module: PairView, states: Tensor, index: PairIndex, h: int, t: int) 
     return total + module.around(mean(states[left:right]))
 
 
-def one_by_one(
-    module: PairHead,
-    states: Tensor,
-    index: PairIndex,
-    known: tuple[Tensor, PairIndex] | None = None,
-) -> Tensor:
+def one_by_one(module: PairHead, states: Tensor, index: PairIndex) -> Tensor:
     rows = []
     for h, t in index.pairs.tolist():
         total = view_of(module, states, index, h, t)
-        if module.knowledge is not None and known is not None:
-            total = total + view_of(module.knowledge, *known, h, t)
         rows.append(module.output(torch.relu(total)))
     return torch.stack(rows)
 
 
-def knowledge_index() -> PairIndex:
-    """The same mentions in other texts: one not named, so that it covers all of its text, and the
-    last doc without a text."""
-    mentions = [(1, 2, 1, 0), (0, 5, 2, 0), (4, 5, 0, 0), (5, 5, 1, 2), (5, 5, 2, 2)]
-    pairs = [tuple(pair) for pair in small_index().pairs.tolist()]
-    return index([(0, 5), (5, 5), (5, 5)], mentions, pairs)
-
-
-@pytest.mark.parametrize("knowledge_width", [0, 4])
-def test_against_a_loop_over_pairs(knowledge_width: int) -> None:
-    module = head(knowledge_width)
+def test_against_a_loop_over_pairs() -> None:
+    module = head()
     states = torch.randn(12, WIDTH, dtype=torch.float64)
-    known = None
-    if knowledge_width:
-        known = torch.randn(5, 4, dtype=torch.float64), knowledge_index()
-    found = module(states, small_index(), known)
-    expected = one_by_one(module, states, small_index(), known)
+    found = module(states, small_index())
+    expected = one_by_one(module, states, small_index())
     assert found.shape == (7, len(LABELS))
     torch.testing.assert_close(found, expected)
 
@@ -138,15 +113,14 @@ def test_distances_and_their_order(gap: int) -> None:
 
 
 def test_gradients() -> None:
-    module = head(knowledge_width=4)
+    module = head()
     states = torch.randn(12, WIDTH, dtype=torch.float64, requires_grad=True)
-    known = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     parameters = tuple(module.parameters())
 
-    def logits(states: Tensor, known: Tensor, *_: Tensor) -> Tensor:
-        return module(states, small_index(), (known, knowledge_index()))
+    def logits(states: Tensor, *_: Tensor) -> Tensor:
+        return module(states, small_index())
 
-    assert torch.autograd.gradcheck(logits, (states, known, *parameters), fast_mode=True)
+    assert torch.autograd.gradcheck(logits, (states, *parameters), fast_mode=True)
 
 
 def test_no_pairs() -> None:
@@ -257,38 +231,6 @@ def test_a_batch_without_pairs_still_answers_its_encoder() -> None:
     assert not any(rows.any() for rows in received[0])
 
 
-def test_knowledge_of_each_doc_reaches_its_pairs_and_gets_their_gradient() -> None:
-    read: list[list[str]] = []
-    received: list[Any] = []
-
-    def states(model: Model, docs: list[Doc], is_train: bool) -> tuple[list, Any]:
-        return vectors(docs), lambda gradients: docs
-
-    def known(model: Model, docs: list[Doc], is_train: bool) -> tuple[list, Any]:
-        read.append([doc.text for doc in docs])
-        rows = [array[:, :4] for array in vectors(docs)]
-        return rows, lambda gradients: received.append(gradients) or docs
-
-    model = PairClassifier(
-        Model("vectors", states), knowledge=Model("known", known), hidden=8, dropout=0.0
-    )
-    set_schema(model, LABELS, TYPES)
-    model.initialize(X=[entry(3, 0)])
-    entries = batch()
-    bare = model.predict(entries)
-    for i in (2, 3):
-        entries[i].doc.user_data[KNOWLEDGE_KEY] = {"sentence": f"some word number {i}"}
-    read.clear()
-    logits, backprop = model.begin_update(entries)
-    # An encoder has nothing to say about knowledge that is missing.
-    assert len(read) == 1 and [text.split()[-1] for text in read[0]] == ["2", "3"]
-    changed = [not numpy.allclose(a, b) for a, b in zip(logits, bare, strict=True)]
-    assert changed == [False, False, False, True, False]
-    backprop([numpy.ones_like(rows) for rows in logits])
-    # The first of the two has a single mention, and so no pair that could learn.
-    assert [bool(rows.any()) for rows in received[0]] == [False, True]
-
-
 def test_dropout_in_training_alone() -> None:
     model, _ = classifier(dropout=0.5)
     calm = [model.predict([entry(7, 3)])[0] for _ in range(2)]
@@ -332,50 +274,7 @@ def test_tags_of_a_pair_move_its_logits_alone() -> None:
     states = torch.randn(12, WIDTH, dtype=torch.double)
     tags = torch.zeros(len(where.pairs), 6, dtype=torch.long)
     plain = module(states, where)
-    torch.testing.assert_close(module(states, where, None, tags), plain)
+    torch.testing.assert_close(module(states, where, tags), plain)
     tags[2, 1:3] = torch.tensor([5, 9])
-    changed = (module(states, where, None, tags) - plain).abs().sum(1) > 1e-9
+    changed = (module(states, where, tags) - plain).abs().sum(1) > 1e-9
     assert changed.tolist() == [False, False, True, False, False, False, False]
-
-
-PAIRS = numpy.array([[0, 1]])
-
-
-def located(words: list[str], mentions: list[tuple[int, int]], sentence: str | None) -> list[str]:
-    """The words of the knowledge that each mention is found on."""
-    doc = Doc(spacy.blank("en").vocab, words=words)
-    if sentence is not None:
-        doc.user_data[KNOWLEDGE_KEY] = {"sentence": sentence}
-    entry = DocPairs(doc, [(*mention, "X") for mention in mentions], PAIRS)
-    found = DocPairs(*find_in_segment(entry.doc, entry.mentions), entry.pairs)
-    assert found.pairs is PAIRS
-    assert [label for _, _, label in found.mentions] == ["X"] * len(mentions)
-    return [found.doc[start:end].text for start, end, _ in found.mentions]
-
-
-@pytest.mark.parametrize(
-    ("sentence", "expected"),
-    [
-        ("Bo Diaz was born in Oslo.", ["Bo Diaz", "Oslo"]),
-        ("bo diaz? OSLO!", ["bo diaz", "OSLO"]),
-        ("Oslo is a town, so Oslo is where Bo Diaz (not Al Diaz) lives.", ["Bo Diaz", "Oslo"]),
-        # Only its last word is named.
-        ("Diaz sings in Oslo", ["Diaz", "Oslo"]),
-        # Not named at all: the whole text speaks of it.
-        ("It rains", ["It rains", "It rains"]),
-    ],
-)
-def test_mentions_are_found(sentence: str, expected: list[str]) -> None:
-    assert located(["Bo", "Diaz", "at", "#", "Oslo"], [(0, 2), (3, 5)], sentence) == expected
-
-
-def test_the_last_place_counts() -> None:
-    words = ["Bo", "in", "Oslo"]
-    doc = Doc(spacy.blank("en").vocab, words=words)
-    doc.user_data[KNOWLEDGE_KEY] = {"sentence": "Oslo rains, so Bo left Oslo"}
-    found = DocPairs(*find_in_segment(doc, [(0, 1, "X"), (2, 3, "X")]), PAIRS)
-    assert found.mentions == [(4, 5, "X"), (6, 7, "X")]
-
-
-def test_without_knowledge_there_is_no_text() -> None:
-    assert located(["Bo", "in", "Oslo"], [(0, 1), (2, 3)], None) == ["", ""]
