@@ -84,9 +84,9 @@ def convert(
     `spacy-mmcot convert` makes Docs of the result.
     """
     from spacy_mmcot.corpus.formats import make_image_relative, read_corpus
-    from spacy_mmcot.corpus.mnre import join_rows
     from spacy_mmcot.corpus.posts import Findings, write_posts, write_records
 
+    from .join_rows import join_rows
     from .selection import (
         label_fraction,
         parse_renaming,

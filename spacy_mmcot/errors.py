@@ -224,7 +224,7 @@ class Errors(metaclass=Catalogue):
         "the pipeline was not trained on, such as the dev set."
     )
     E610 = (
-        '{component}: legal is {legal!r}. Allowed: null, "learned", the path of a scheme.yml, or '
+        "{component}: legal is {legal!r}. Allowed: null, the path of a scheme.yml, or "
         "{{head type: {{tail type: [labels]}}}}."
     )
     E612 = (
@@ -315,7 +315,7 @@ class Warnings(metaclass=Catalogue):
     W600 = (
         "{component}: the map `legal` rules out {count} of the {total} gold relations, "
         "which are neither learned nor found: {places}. Add these labels to the map, or set legal "
-        'to null or "learned".'
+        "to null."
     )
 
 

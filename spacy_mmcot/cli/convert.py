@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +15,6 @@ from ..types import KNOWLEDGE, SPLITS, Split, Task
 if TYPE_CHECKING:
     from spacy.tokens import Doc
 
-    from ..corpus.docs import Tokenizer
     from ..corpus.posts import Findings, Row
 
 FormatName = Literal["auto", "posts", "conll", "mnre", "prodigy", "spacy"]
@@ -73,7 +72,6 @@ def convert(
     Reads posts and Prodigy's JSON Lines, CoNLL with IMGID lines, MNRE rows, and .spacy files.
     """
     from ..corpus.formats import make_image_relative, read_corpus
-    from ..corpus.mnre import join_rows
     from ..corpus.posts import Findings, write_posts, write_records
 
     findings = Findings(skip_invalid)
@@ -88,12 +86,13 @@ def convert(
         for line in findings.describe():
             print(line, file=sys.stderr)
         raise MMCoTError(Errors.E711.format(paths=", ".join(map(str, inputs))))
-    rows = attach_answers(join_rows(rows, findings), answers or [], task, findings)
+    rows = attach_answers(rows, answers or [], task, findings)
 
     if output.suffix == ".jsonl":
         write_posts(output, (make_image_relative(row.post, output.parent) for row in rows))
     else:
-        _write_docs(output, rows, lang, tokenizer, keep_mentions, findings)
+        settings = {"tokenizer": tokenizer, "keep_mentions": keep_mentions, "findings": findings}
+        _write_docs(output, rows, lang, **settings)
     if answers_out:
         count = write_records(answers_out, (row.answers for row in rows if row.answers))
         print(f"Answers about {count} posts are in {answers_out}.")
@@ -115,27 +114,16 @@ def attach_answers(
         found = load_answers(path, task)
         if found and not found.keys() & {row.post.id for row in rows}:
             findings.lose("answers files about none of the posts", str(path))
-        located = {
-            row.post.id: locate_conclusion(found[row.post.id], row.post)
-            for row in rows
-            if row.post.id in found
-        }
-        rows = [
-            row._replace(answers=merge_answers(row.answers, located.get(row.post.id)))
-            for row in rows
-        ]
+        for i, row in enumerate(rows):
+            if row.post.id in found:
+                known = locate_conclusion(found[row.post.id], row.post)
+                rows[i] = row._replace(answers=merge_answers(row.answers, known))
     return rows
 
 
-def _write_docs(
-    output: Path,
-    rows: Sequence[Row],
-    lang: str,
-    tokenizer: Tokenizer,
-    keep_mentions: bool,
-    findings: Findings,
-) -> None:
-    """Write all Docs to NAME.spacy, or those of each split to a file in the folder `output`."""
+def _write_docs(output: Path, rows: Sequence[Row], lang: str, **settings: Any) -> None:
+    """Write all Docs to NAME.spacy, or those of each split to a file in the folder `output`.
+    settings: those of `make_doc`."""
     import spacy
 
     from ..corpus.docbin import SUFFIX, write_docs
@@ -148,14 +136,7 @@ def _write_docs(
     docs: dict[Path, list[Doc]] = {}
     for row in rows:
         path = output if output.suffix == SUFFIX else output / f"{row.post.split}{SUFFIX}"
-        doc = make_doc(
-            nlp,
-            row.post,
-            row.answers,
-            tokenizer=tokenizer,
-            keep_mentions=keep_mentions,
-            findings=findings,
-        )
+        doc = make_doc(nlp, row.post, row.answers, **settings)
         docs.setdefault(path, []).append(doc)
     for path, group in docs.items():
         write_docs(path, group)
@@ -167,19 +148,16 @@ def print_summary(rows: Sequence[Row], findings: Findings, *, keep_mentions: boo
     def is_hidden(row: Row) -> bool:
         return row.post.entities is None or row.post.split == "unlabelled"
 
-    def has_mentions(row: Row) -> bool:
-        return keep_mentions or not is_hidden(row)
-
-    def has_knowledge(row: Row) -> bool:
-        return any(getattr(row.answers, name, None) is not None for name in KNOWLEDGE)
+    def count_mentions(row: Row, items: Sequence[Any] | None) -> int:
+        return len(items or ()) * (keep_mentions or not is_hidden(row))
 
     columns: dict[str, Callable[[Row], int]] = {
         "posts": lambda row: 1,
-        "entities": lambda row: len(row.post.entities or []) * has_mentions(row),
-        "pairs": lambda row: len(row.post.pairs or []) * has_mentions(row),
+        "entities": lambda row: count_mentions(row, row.post.entities),
+        "pairs": lambda row: count_mentions(row, row.post.pairs),
         "relations": lambda row: len(row.post.relations or []) * (not is_hidden(row)),
         "no labels": is_hidden,
-        "knowledge": has_knowledge,
+        "knowledge": lambda row: any(getattr(row.answers, name, None) for name in KNOWLEDGE),
         "caption": lambda row: bool(row.post.caption),
         "picture": lambda row: bool(row.post.image),
     }

@@ -46,7 +46,6 @@ def report(
         Pictures, typer.Option(help="The docs' pictures given to the pipelines")
     ] = "real",
     limit: Annotated[int, typer.Option(help="Greatest number of docs, 0 for all", min=0)] = 0,
-    title: Annotated[str, typer.Option(help="Heading of the page")] = "",
 ) -> None:
     """Write a page to OUTPUT that needs no network: scores, plots, and every
     doc with its labels, each pipeline's findings, its attention on the picture, and the LLM's
@@ -73,7 +72,6 @@ def report(
             with_knowledge or [],
             pictures,
             limit,
-            title,
         )
     )
     with replace_file(output) as temporary:

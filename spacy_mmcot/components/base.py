@@ -104,20 +104,12 @@ def make_run_logger(progress_bar: bool = False) -> Callable[..., Any]:
     those of the update steps: evaluation, loading and saving do not count.
     """
     console = registry.get("loggers", "spacy.ConsoleLogger.v1")(progress_bar=progress_bar)
-    return note_cost(console, time.perf_counter)
-
-
-def note_cost(logger: Callable[..., Any], clock: Callable[[], float]) -> Callable[..., Any]:
-    """The logger, made to note steps and seconds as `make_run_logger` says.
-
-    clock: seconds that only grow.
-    """
 
     def setup(
         nlp: Language, stdout: IO = sys.stdout, stderr: IO = sys.stderr
     ) -> tuple[Callable[[dict[str, Any] | None], None], Callable[[], None]]:
-        log_inner, finalize = logger(nlp, stdout, stderr)
-        last = clock()
+        log_inner, finalize = console(nlp, stdout, stderr)
+        last = time.perf_counter()
         seconds, timed, steps = 0.0, 0, 0
 
         def log_step(info: dict[str, Any] | None) -> None:
@@ -125,13 +117,13 @@ def note_cost(logger: Callable[..., Any], clock: Callable[[], float]) -> Callabl
             steps += 1
             # A step with an evaluation has an info. It is not timed, but counts as a mean one.
             if info is None:
-                seconds += clock() - last
+                seconds += time.perf_counter() - last
                 timed += 1
             # At every step, since spaCy saves a pipeline before it logs the step.
             mean = seconds / timed if timed else 0.0
             nlp.meta["mmcot_training"] = {"steps": steps, "seconds": round(mean * steps, 2)}
             log_inner(info)
-            last = clock()
+            last = time.perf_counter()
 
         return log_step, finalize
 

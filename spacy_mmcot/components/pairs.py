@@ -7,8 +7,6 @@ Docs of one text may differ in their tokens, so mentions are matched by characte
 from __future__ import annotations
 
 import warnings
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,42 +22,17 @@ from ..types import RELATIONS_KEY
 
 # Head type -> tail type -> relation labels.
 Legal = Mapping[str, Mapping[str, Sequence[str]]]
-# Of each (head type, tail type, label), how many relations there are.
-TypeCounts = Counter[tuple[str, str, str]]
-
-_MAX_NAMED = 5  # kinds of relations in a warning
 
 
-def count_types(docs: Iterable[Doc]) -> TypeCounts:
-    """Count the Docs' relations by the types of their mentions and their label."""
-    return Counter(
-        (head.label_, tail.label_, label)
-        for doc in docs
-        for head, tail, label, _ in get_relations(doc)
-    )
-
-
-def learn_legal(counts: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, list[str]]]:
-    """The map that allows the labels which these relations have, and no other."""
-    legal: dict[str, dict[str, list[str]]] = {}
-    for head, tail, label in sorted(set(counts)):
-        legal.setdefault(head, {}).setdefault(tail, []).append(label)
-    return legal
-
-
-def warn_of_illegal(counts: TypeCounts, legal: Legal, component: str) -> None:
+def warn_of_illegal(docs: Iterable[Doc], legal: Legal, component: str) -> None:
     """Warn where the map rules out relations that are gold."""
-    illegal: TypeCounts = Counter()
-    for (head, tail, label), count in counts.items():
-        if label not in legal.get(head, {}).get(tail, ()):
-            illegal[head, tail, label] = count
+    gold = [(h.label_, t.label_, label) for doc in docs for h, t, label, _ in get_relations(doc)]
+    illegal = [kind for kind in gold if kind[2] not in legal.get(kind[0], {}).get(kind[1], ())]
     if illegal:
-        named = illegal.most_common(_MAX_NAMED)
-        kinds = ", ".join(f"{label} from {head} to {tail}" for (head, tail, label), _ in named)
-        if len(illegal) > len(named):
-            kinds += f" and {len(illegal) - len(named)} more"
-        numbers = {"count": illegal.total(), "total": counts.total()}
-        message = Warnings.W600.format(component=component, places=kinds, **numbers)
+        kinds = [f"{label} from {head} to {tail}" for head, tail, label in sorted(set(illegal))]
+        places = ", ".join(kinds[:5]) + (", ..." if len(kinds) > 5 else "")
+        numbers = {"count": len(illegal), "total": len(gold)}
+        message = Warnings.W600.format(component=component, places=places, **numbers)
         warnings.warn(message, stacklevel=2)
 
 
@@ -83,63 +56,40 @@ def mask_legal(entry: DocPairs, legal: Legal | None, labels: Sequence[str]) -> N
 MentionSpan = tuple[int, int, str]
 
 
-def find_candidates(doc: Doc, max_distance: int, max_pairs: int) -> tuple[DocPairs, int]:
+def find_candidates(doc: Doc, max_distance: int) -> DocPairs:
     """The ordered pairs of the Doc's entities with at most `max_distance` tokens between them, of
-    which only those that `get_pairs` names, if it does; of more than `max_pairs` the nearest. Also
-    returns how many pairs were left out because of `max_pairs`."""
+    which only those that `get_pairs` names, if it does."""
     mentions = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
     asked = get_pairs(doc)
     if asked is None:
-        pairs, n_pairs = _find_near_pairs(mentions, max_distance, max_pairs)
-    else:
-        index = {(start, end): i for i, (start, end, _) in enumerate(mentions)}
-        found = [(index.get((h.start, h.end)), index.get((t.start, t.end))) for h, t in asked]
-        known = dict.fromkeys(pair for pair in found if None not in pair and pair[0] != pair[1])
-        pairs = numpy.array(list(known), dtype="int64").reshape(-1, 2)
-        pairs = pairs[_measure_gaps(mentions, pairs) <= max_distance]
-        n_pairs = len(pairs)
-    if len(pairs) > max_pairs:
-        nearest = numpy.argsort(_measure_gaps(mentions, pairs), kind="stable")[:max_pairs]
-        pairs = pairs[numpy.sort(nearest)]
-    return DocPairs(doc, mentions, pairs), n_pairs - len(pairs)
+        return DocPairs(doc, mentions, _find_near_pairs(mentions, max_distance))
+    index = {(start, end): i for i, (start, end, _) in enumerate(mentions)}
+    found = [(index.get((h.start, h.end)), index.get((t.start, t.end))) for h, t in asked]
+    known = dict.fromkeys((h, t) for h, t in found if h is not None and t is not None and h != t)
+    near = [(h, t) for h, t in known if _measure_gap(mentions[h], mentions[t]) <= max_distance]
+    return DocPairs(doc, mentions, numpy.array(near, dtype="int64").reshape(-1, 2))
 
 
-def _find_near_pairs(
-    mentions: Sequence[MentionSpan], max_distance: int, max_pairs: int
-) -> tuple[NDArray[numpy.int64], int]:
-    """Both directions of every pair that is near enough, (pairs, 2), and how many there are.
-    Mentions are sorted and disjoint. Of more than `max_pairs` only the nearer are made, but at
-    least `max_pairs`."""
+def _find_near_pairs(mentions: Sequence[MentionSpan], max_distance: int) -> NDArray[numpy.int64]:
+    """Both directions of every pair that is near enough, (pairs, 2). Mentions are sorted and
+    disjoint."""
     n = len(mentions)
     if n < 2:
-        return numpy.zeros((0, 2), dtype="int64"), 0
+        return numpy.zeros((0, 2), dtype="int64")
     starts, ends = numpy.array([mention[:2] for mention in mentions], dtype="int64").T
-
-    def count_after(distance: int) -> NDArray[numpy.int64]:
-        """(mentions,): how many mentions follow each one within the distance."""
-        last = numpy.searchsorted(starts, ends + distance, side="right")
-        return numpy.maximum(last - numpy.arange(n) - 1, 0)
-
     distance = min(max_distance, int(ends[-1]))
-    after = count_after(distance)
-    n_near = 2 * int(after.sum())
-    if n_near > max_pairs:
-        # The least distance at which there are enough pairs.
-        distances = range(distance)
-        nearer = bisect_right(distances, max_pairs, key=lambda d: 2 * int(count_after(d).sum()))
-        after = count_after(nearer)
+    # (mentions,): how many mentions follow each one within the distance.
+    after = numpy.searchsorted(starts, ends + distance, side="right") - numpy.arange(n) - 1
+    after = numpy.maximum(after, 0)
     left = numpy.repeat(numpy.arange(n), after)
     right = left + 1 + numpy.arange(len(left)) - numpy.repeat(numpy.cumsum(after) - after, after)
     # Each pair, followed by the same with head and tail exchanged.
-    return numpy.stack([left, right, right, left], axis=1).reshape(-1, 2), n_near
+    return numpy.stack([left, right, right, left], axis=1).reshape(-1, 2)
 
 
-def _measure_gaps(mentions: Sequence[MentionSpan], pairs: NDArray) -> NDArray[numpy.int64]:
-    """(pairs,): the number of tokens between the two mentions of each pair. pairs: (pairs, 2)."""
-    bounds = numpy.array([mention[:2] for mention in mentions], dtype="int64").reshape(-1, 2)
-    heads, tails = bounds[pairs[:, 0]], bounds[pairs[:, 1]]
-    gap = numpy.maximum(heads[:, 0], tails[:, 0]) - numpy.minimum(heads[:, 1], tails[:, 1])
-    return numpy.maximum(gap, 0)
+def _measure_gap(left: MentionSpan, right: MentionSpan) -> int:
+    """The number of tokens between two disjoint mentions, in either order."""
+    return max(left[0] - right[1], right[0] - left[1])
 
 
 def to_characters(doc: Doc, start: int, end: int) -> tuple[int, int]:
@@ -164,16 +114,11 @@ def move_pairs(entry: DocPairs, doc: Doc) -> DocPairs:
     if entry.doc is doc:
         return entry
     labelled = zip(get_mention_offsets(entry), entry.mentions, strict=True)
-    mentions = [_to_tokens(doc, *place, mention[2]) for place, mention in labelled]
+    mentions = [to_tokens(doc, *place, mention[2]) for place, mention in labelled]
     return entry._replace(doc=doc, mentions=mentions)
 
 
-def get_soft_pairs(doc: Doc, soft: SoftRelations) -> DocPairs:
-    """The mentions and pairs of soft relations, on the Doc's tokens."""
-    return DocPairs(doc, [_to_tokens(doc, *mention) for mention in soft.mentions], soft.pairs)
-
-
-def _to_tokens(doc: Doc, start: int, end: int, label: str) -> MentionSpan:
+def to_tokens(doc: Doc, start: int, end: int, label: str) -> MentionSpan:
     """The mention at these characters, in tokens. Raises MMCoTError where the Doc ends before."""
     span = doc.char_span(start, end, alignment_mode="expand")
     if span is None:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example, validate_get_examples
-from spacy.util import logger
 from thinc.api import Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 
@@ -27,17 +26,15 @@ from .base import DEFAULT_TOK2VEC, DistilledPipe
 from .pairs import (
     UNJUDGED,
     Target,
-    count_types,
     find_candidates,
     get_mention_offsets,
-    get_soft_pairs,
-    learn_legal,
     mask_legal,
     match_gold,
     match_soft,
     move_pairs,
     sample_negatives,
     to_characters,
+    to_tokens,
     warn_of_illegal,
 )
 
@@ -65,11 +62,9 @@ class MMCoTRel(DistilledPipe):
     threshold: a pair gets its likeliest label where the probability that it has any relation
         reaches this.
     max_distance: pairs with more tokens between their mentions have no relation.
-    max_pairs: the most pairs of one Doc; of more the nearest are scored, and a warning gives the
-        number of the others.
     legal: which labels a pair may have by the types of head and tail: a map {head type: {tail
-        type: [labels]}}, the path of a label scheme (`scheme.yml`, read at `initialize`), "learned"
-        for what the gold relations of the training data show, or None for all.
+        type: [labels]}}, the path of a label scheme (`scheme.yml`, read at `initialize`), or
+        None for all.
     negatives: the most pairs without a relation in a batch, as a multiple of those with one; None
         for all.
     prior_strength: how far training compensates for the labels' frequencies: for the gold loss
@@ -87,7 +82,6 @@ class MMCoTRel(DistilledPipe):
         model: Model[list[DocPairs], list[Floats2d]],
         threshold: float,
         max_distance: int,
-        max_pairs: int,
         legal: str | dict[str, dict[str, list[str]]] | None,
         negatives: float | None,
         prior_strength: float,
@@ -96,7 +90,7 @@ class MMCoTRel(DistilledPipe):
         scorer: Callable | None,
     ):
         from_scheme = isinstance(legal, str) and legal.endswith((".yml", ".yaml"))
-        if isinstance(legal, str) and legal != "learned" and not from_scheme:
+        if isinstance(legal, str) and not from_scheme:
             raise MMCoTError(Errors.E610.format(component=name, legal=legal))
         register()
         self.vocab = nlp.vocab
@@ -107,14 +101,12 @@ class MMCoTRel(DistilledPipe):
         self.soft_weight = soft_weight
         self.overwrite = overwrite
         self.scorer = scorer
-        self.learns_legal = legal == "learned"
         self.scheme = Path(str(legal)) if from_scheme else None
         self.cfg: dict[str, Any] = {
             "labels": [],
             "types": [],
             "threshold": threshold,
             "max_distance": max_distance,
-            "max_pairs": max_pairs,
             "legal": None if isinstance(legal, str) else legal,
             "log_prior": [],
         }
@@ -157,27 +149,20 @@ class MMCoTRel(DistilledPipe):
 
     def predict(self, docs: Iterable[Doc]) -> list[list[PairPrediction]]:
         """The relations of each Doc, in the order of their heads; the Docs are not changed."""
-        entries, surplus = self._find_candidates(docs)
-        for entry, n in zip(entries, surplus, strict=True):
-            if n:
-                logger.warning(
-                    "%s: %d of %d pairs of mentions in one doc were left out (max_pairs = %d): %r",
-                    *(self.name, n, n + len(entry.pairs), self.cfg["max_pairs"]),
-                    entry.doc.text[:60],
-                )
+        entries = self._find_candidates(docs)
         return self._pick_relations(entries, self._score_pairs(entries))
 
     def predict_on_gold_mentions(self, examples: Sequence[Example]) -> list[list[PairPrediction]]:
         """What `predict` would give if the entities of each reference had been found: read from
         the predicted Doc, head and tail as tokens of the reference."""
-        entries, _ = self._find_candidates(eg.reference for eg in examples)
+        entries = self._find_candidates(eg.reference for eg in examples)
         moved = [move_pairs(e, eg.predicted) for e, eg in zip(entries, examples, strict=True)]
         return self._pick_relations(entries, self._score_pairs(moved))
 
     def predict_soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
         """The probabilities of each Doc's candidate pairs: each row sums to 1, an illegal label
         has 0."""
-        entries, _ = self._find_candidates(docs)
+        entries = self._find_candidates(docs)
         counts = [len(entry.pairs) for entry in entries]
         soft = []
         rows = split_by_counts(self._score_pairs(entries), counts)
@@ -289,10 +274,11 @@ class MMCoTRel(DistilledPipe):
         doc, reference = example.predicted, example.reference
         soft = get_soft_relations(reference, self.labels) if self.soft_weight else None
         with_mentions = doc if doc.has_annotation("ENT_IOB") else reference
-        (entry,), _ = self._find_candidates([with_mentions])
+        (entry,) = self._find_candidates([with_mentions])
         gold = match_gold(entry, reference, self.labels, self.name)
         if soft is not None and (gold == UNJUDGED).all():
-            entry = get_soft_pairs(reference, soft)
+            mentions = [to_tokens(reference, *mention) for mention in soft.mentions]
+            entry = DocPairs(reference, mentions, soft.pairs)
             gold = numpy.full(len(entry.pairs), UNJUDGED, dtype="int64")
         allowed = mask_legal(entry, self.cfg["legal"], self.labels)
         # A predicted mention of another type may rule out what is gold.
@@ -301,11 +287,9 @@ class MMCoTRel(DistilledPipe):
             move_pairs(entry, doc), allowed, gold, *match_soft(entry, soft, len(self.labels))
         )
 
-    def _find_candidates(self, docs: Iterable[Doc]) -> tuple[list[DocPairs], list[int]]:
-        """Each Doc's candidate pairs, and how many were left out because of `max_pairs`."""
-        limits = self.cfg["max_distance"], self.cfg["max_pairs"]
-        found = [find_candidates(doc, *limits) for doc in docs]
-        return [entry for entry, _ in found], [surplus for _, surplus in found]
+    def _find_candidates(self, docs: Iterable[Doc]) -> list[DocPairs]:
+        """Each Doc's candidate pairs."""
+        return [find_candidates(doc, self.cfg["max_distance"]) for doc in docs]
 
     def _find_schema(
         self, get_examples: Callable[[], Iterable[Example]], known: Sequence[str]
@@ -322,14 +306,11 @@ class MMCoTRel(DistilledPipe):
         schema: dict[str, Any] = {"labels": sorted(labels), "types": sorted(types)}
         if self.scheme is not None:
             self.cfg["legal"] = schema["legal"] = read_scheme(self.scheme).legal()
-        if self.learns_legal:
-            schema["legal"] = learn_legal(count_types(eg.reference for eg in get_examples()))
-        elif self.cfg["legal"] is not None:
-            counted = count_types(eg.reference for eg in get_examples())
-            warn_of_illegal(counted, self.cfg["legal"], self.name)
+        if self.cfg["legal"] is not None:
+            references = (eg.reference for eg in get_examples())
+            warn_of_illegal(references, self.cfg["legal"], self.name)
         counts = numpy.ones(1 + len(labels))
-        entries, _ = self._find_candidates(eg.reference for eg in get_examples())
-        for entry in entries:
+        for entry in self._find_candidates(eg.reference for eg in get_examples()):
             gold = match_gold(entry, entry.doc, schema["labels"], self.name)
             counts += numpy.bincount(gold[gold != UNJUDGED], minlength=len(counts))
         schema["log_prior"] = numpy.log(counts / counts.sum()).tolist()
@@ -345,7 +326,6 @@ make_rel = Language.factory(
         "model": DEFAULT_MODEL,
         "threshold": 0.5,
         "max_distance": 100,
-        "max_pairs": 100_000,
         "legal": None,
         "negatives": 3.0,
         "prior_strength": 0.0,

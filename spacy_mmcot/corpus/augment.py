@@ -68,10 +68,6 @@ def locate_mentions(mentions: Sequence[tuple[str, str]], text: str) -> list[Plac
     return [next(queues[surface]) for surface, _ in mentions]
 
 
-# A new post, and what is still known: noun items and sentence.
-_Made = tuple[Post, list[NounItem] | None, str | None]
-
-
 class Augmented(NamedTuple):
     """A new post and what is still known of it; `answers` is None where nothing is."""
 
@@ -93,24 +89,21 @@ class Tally:
 class Substitution:
     """Swaps of (old, new) surfaces, applied to a text.
 
-    An old surface that one swap names is swapped wherever it stands. Several swaps of one surface
-    apply to its places in turn. `text` is the result.
+    An old surface is swapped wherever it stands. `text` is the result.
 
-    Raises NotLocated where a surface has several swaps, but not as many as it has places.
+    Raises NotLocated where a surface has several swaps.
     """
 
     def __init__(self, text: str, swaps: Sequence[tuple[str, str]]) -> None:
-        news: dict[str, list[str]] = {}
-        for old, new in swaps:
-            news.setdefault(old, []).append(new)
+        news = dict(swaps)
+        if len(news) < len(set(swaps)):
+            raise NotLocated("a surface has several swaps")
         # (start, end, new) in the old text, in text order.
-        self._pieces: list[tuple[int, int, str]] = []
-        for old, places in find_surfaces(news, text).items():
-            chosen = news[old] * len(places) if len(news[old]) == 1 else news[old]
-            if places and len(chosen) != len(places):
-                raise NotLocated("a surface has fewer or more swaps than occurrences")
-            self._pieces += [(*place, new) for place, new in zip(places, chosen, strict=False)]
-        self._pieces.sort()
+        self._pieces = sorted(
+            (*place, news[old])
+            for old, places in find_surfaces(news, text).items()
+            for place in places
+        )
         self.text = text
         for start, end, new in reversed(self._pieces):
             self.text = self.text[:start] + new + self.text[end:]
@@ -157,10 +150,7 @@ def augment(
         else:
             name = dimension if number == 1 else f"{dimension}{number}"
             try:
-                new, noun, sentence = makers[dimension](post, known, f"{post.id}#{name}")
-                is_known = noun is not None or sentence is not None
-                kept = Answers(id=new.id, noun=noun, sentence=sentence) if is_known else None
-                made.append(Augmented(new, kept))
+                made.append(makers[dimension](post, known, f"{post.id}#{name}"))
                 tally.made += 1
             except (NotLocated, ValidationError) as error:
                 reason = str(error) if isinstance(error, NotLocated) else explain(error)[0]
@@ -168,7 +158,12 @@ def augment(
     return made, tallies
 
 
-def _make_style(post: Post, known: Answers, name: str) -> _Made:
+def _add_known(post: Post, noun: list[NounItem] | None, sentence: str | None) -> Augmented:
+    is_known = noun is not None or sentence is not None
+    return Augmented(post, Answers(id=post.id, noun=noun, sentence=sentence) if is_known else None)
+
+
+def _make_style(post: Post, known: Answers, name: str) -> Augmented:
     text = known.style or ""
     if text == post.text:
         raise NotLocated("the new text is the old one")
@@ -176,10 +171,10 @@ def _make_style(post: Post, known: Answers, name: str) -> _Made:
     _check_all_labelled(post)
     new = _move_post(post, name, text, locate_mentions(mentions, text))
     nouns = known.noun and [noun for noun in known.noun if find_surface(noun.mention, text)]
-    return new, nouns, known.sentence
+    return _add_known(new, nouns, known.sentence)
 
 
-def _make_entity(post: Post, known: Answers, name: str) -> _Made:
+def _make_entity(post: Post, known: Answers, name: str) -> Augmented:
     variant = known.entity
     assert variant is not None
     if variant.text == post.text:
@@ -200,12 +195,12 @@ def _make_entity(post: Post, known: Answers, name: str) -> _Made:
     if sentence == known.sentence:
         # It names nothing that changed, so it may describe the old things without their names.
         sentence = None
-    return new, nouns, sentence
+    return _add_known(new, nouns, sentence)
 
 
-def _make_image(post: Post, known: Answers, name: str) -> _Made:
+def _make_image(post: Post, known: Answers, name: str) -> Augmented:
     new = post.model_copy(update={"id": name, "caption": known.image, "image": None})
-    return new, known.noun, known.sentence
+    return _add_known(new, known.noun, known.sentence)
 
 
 def _check_all_labelled(post: Post) -> None:
@@ -228,27 +223,13 @@ def _move_post(post: Post, name: str, text: str, places: Sequence[Place]) -> Pos
 
 
 def _swap(text: str | None, swaps: Sequence[tuple[str, str]]) -> str | None:
-    """The text with the swaps applied; None where it is open which swap applies."""
-    if text is None:
-        return None
-    try:
-        return Substitution(text, swaps).text
-    except NotLocated:
-        return None
+    """The text with the swaps applied."""
+    return None if text is None else Substitution(text, swaps).text
 
 
 def _swap_nouns(
     nouns: Sequence[NounItem], swaps: Sequence[tuple[str, str]], text: str
 ) -> list[NounItem]:
-    """The items under their new mentions, without explanations, which are about the old things.
-    Items are in text order, so several swaps of one surface apply to its items in turn."""
-    news: dict[str, list[str]] = {}
-    for old, new in swaps:
-        news.setdefault(old, []).append(new)
-    result = []
-    for noun in nouns:
-        turn = news.get(noun.mention, [])
-        mention = turn.pop(0) if len(turn) > 1 else _swap(noun.mention, swaps)
-        if mention and find_surface(mention, text):
-            result.append(NounItem(mention=mention, kind=noun.kind))
-    return result
+    """The items under their new mentions, without explanations, which are about the old things."""
+    items = [NounItem(mention=_swap(n.mention, swaps) or "", kind=n.kind) for n in nouns]
+    return [item for item in items if find_surface(item.mention, text)]

@@ -95,12 +95,10 @@ def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
 
     Raises MMCoTError where a span belongs to another Doc.
     """
-    stored = []
-    for head, tail, label, score in relations:
-        if head.doc is not doc or tail.doc is not doc:
-            raise MMCoTError(Errors.E200.format(head=head.text, tail=tail.text))
-        stored.append([*_list_offsets(head, tail), label, float(score)])
-    doc.user_data[RELATIONS_KEY] = stored
+    doc.user_data[RELATIONS_KEY] = [
+        [*_list_offsets(doc, head, tail), label, float(score)]
+        for head, tail, label, score in relations
+    ]
 
 
 def get_judged_pairs(doc: Doc) -> list[tuple[int, int, int, int]] | None:
@@ -129,15 +127,12 @@ def set_pairs(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
 
     Raises MMCoTError where a span belongs to another Doc.
     """
-    stored = []
-    for head, tail in pairs:
-        if head.doc is not doc or tail.doc is not doc:
-            raise MMCoTError(Errors.E200.format(head=head.text, tail=tail.text))
-        stored.append(_list_offsets(head, tail))
-    doc.user_data[PAIRS_KEY] = stored
+    doc.user_data[PAIRS_KEY] = [_list_offsets(doc, head, tail) for head, tail in pairs]
 
 
-def _list_offsets(head: Span, tail: Span) -> list[int]:
+def _list_offsets(doc: Doc, head: Span, tail: Span) -> list[int]:
+    if head.doc is not doc or tail.doc is not doc:
+        raise MMCoTError(Errors.E200.format(head=head.text, tail=tail.text))
     return [head.start_char, head.end_char, tail.start_char, tail.end_char]
 
 
@@ -171,3 +166,12 @@ def copy_tokens(doc: Doc, keys: Iterable[Any] | None = None, vocab: Vocab | None
     copied = data if keys is None else keys
     copy.user_data.update({key: data[key] for key in copied if key in data})
     return copy
+
+
+def copy_entities(doc: Doc, copy: Doc) -> None:
+    """Give a copy of the Doc its entities, and the pairs of them that were judged."""
+    spans = [Span(copy, ent.start, ent.end, label=ent.label) for ent in doc.ents]
+    copy.set_ents(spans, default="outside" if doc.has_annotation("ENT_IOB") else "missing")
+    pairs = get_judged_pairs(doc)
+    if pairs is not None:
+        copy.user_data[PAIRS_KEY] = [list(pair) for pair in pairs]

@@ -50,7 +50,7 @@ def read_rows(
     split: Split | None = None,
     repair_bio: bool = False,
 ) -> Iterator[Row]:
-    """Stream a file's rows, those of an MNRE file not yet joined.
+    """Stream a file's rows.
 
     format: None guesses it.
     split: replaces each post's own.
@@ -81,17 +81,9 @@ def read_rows(
         yield row._replace(post=post)
 
 
-def read_corpus(
-    paths: Iterable[Path],
-    findings: Findings,
-    *,
-    format: Format | None = None,
-    split: Split | None = None,
-    repair_bio: bool = False,
-) -> list[Row]:
-    """The rows of several files, whose ids are unique among all; see `read_rows`."""
+def read_corpus(paths: Iterable[Path], findings: Findings, **settings: Any) -> list[Row]:
+    """The rows of several files, whose ids are unique among all. settings: those of `read_rows`."""
     ids: set[str] = set()
-    settings: Any = {"format": format, "split": split, "repair_bio": repair_bio}
     return [row for path in paths for row in read_rows(path, findings, ids, **settings)]
 
 

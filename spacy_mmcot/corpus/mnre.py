@@ -4,17 +4,15 @@
      'relation': ...}
 
 Positions count tokens, end exclusive; the relation `None` says that the pair has none. A post's
-text is the tokens joined by single spaces, as with CoNLL files. `read_rows` makes a post of each
-row, and `join_rows` one post of all rows about a tweet.
+text is the tokens joined by single spaces, as with CoNLL files. Each row is a post of its own.
 """
 
 from __future__ import annotations
 
 import ast
-import itertools
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from pydantic import BaseModel, StrictInt, model_validator
 
 from ..errors import MMCoTError, located
 from ..files import decode_line, iter_lines
-from ..types import NO_RELATION, Answers, Conclusion, Entity, NounItem, Post, PostRelation, Text
+from ..types import NO_RELATION, Entity, Post, PostRelation, Text
 from .conll import SPACED, replace_spaces
 from .posts import CURE, Findings, Row, guess_split, make_unique_id, validate_row
 
@@ -33,12 +31,6 @@ MAX_LINE = 100_000
 
 _LITERAL = "one Python dict literal, {'token': [...], 'h': {...}, 't': {...}, ...}"
 _NESTED = "rows left out: one mention overlaps the other, which entities of a Doc cannot"
-_JOINED = "rows joined into the post of an earlier row"
-_OVERLAP = "rows with a mention that overlaps another row's, kept as a post of their own"
-_REPEATED = "rows that repeat a pair of their post, counted once"
-_CONTRARY = "rows that contradict an earlier row about the same pair, left out"
-
-Place = tuple[int, int]
 
 
 class _Mention(BaseModel):
@@ -68,8 +60,6 @@ class _Pair(BaseModel):
                     f"{role}.name is {mention.name!r}, but the tokens at [{start}, {end}] are "
                     f"{surface!r}"
                 )
-        if self.h.pos == self.t.pos:
-            raise ValueError(f"h and t are the same mention, {list(self.h.pos)}")
         return self
 
 
@@ -113,10 +103,8 @@ def _parse_literal(path: Path, line: int, raw: bytes) -> Any:
         problem = "a text holds one half of a surrogate pair"
     except (RecursionError, MemoryError):
         problem = "the literal is nested too deeply"
-    except SyntaxError as error:
-        problem = f"not a Python literal ({error.msg})"
-    except (ValueError, TypeError):
-        problem = "not a Python literal (it holds more than plain values)"
+    except (SyntaxError, ValueError, TypeError):
+        problem = "not a Python literal of plain values"
     else:
         return value
     raise located(path, line, problem, _LITERAL, CURE)
@@ -146,96 +134,3 @@ def _make_post(path: Path, line: int, pair: _Pair) -> Post | None:
         "split": guess_split(path),
     }
     return validate_row(path, line, Post, fields)
-
-
-def join_rows(rows: Iterable[Row], findings: Findings) -> list[Row]:
-    """The rows with those of one group, text and split joined into one post, which takes the place,
-    id and number of the first of them. Rows without a group stay as they are.
-
-    A post's entities are in text order, its pairs and relations in the order of the rows. Of
-    several noun items about one mention the first counts; sentences are joined by spaces. A row
-    with a mention that overlaps another one of the post, which a Doc does not allow, begins a
-    further post.
-    """
-    parts: list[Row | list[Row]] = []
-    joints: dict[tuple[str, str, str], list[list[Row]]] = {}
-    for row in rows:
-        if row.group is None:
-            parts.append(row)
-            continue
-        same = joints.setdefault((row.group, row.post.text, row.post.split), [])
-        joint = next((joint for joint in same if _has_room(joint, row.post)), None)
-        if joint is not None:
-            findings.change(_JOINED, f"row {row.number}: {row.post.id}")
-            joint.append(row)
-            continue
-        if same:
-            findings.change(_OVERLAP, f"row {row.number}: {row.post.id}")
-        same.append([row])
-        parts.append(same[-1])
-    return [part if isinstance(part, Row) else _join(part, findings) for part in parts]
-
-
-def _list_places(post: Post) -> list[Place]:
-    return [(entity.start, entity.end) for entity in post.entities or []]
-
-
-def _has_room(rows: Sequence[Row], post: Post) -> bool:
-    """Whether each entity of the post is one of the rows' entities or overlaps none of them."""
-    taken = {place for row in rows for place in _list_places(row.post)}
-    return all(
-        new == place or new[1] <= place[0] or place[1] <= new[0]
-        for new in _list_places(post)
-        for place in taken
-    )
-
-
-def _join(rows: Sequence[Row], findings: Findings) -> Row:
-    """One row of all."""
-    entities: dict[Place, Entity] = {}
-    # Each pair's label, None where it has no relation.
-    labels: dict[tuple[Place, Place], str | None] = {}
-    for row in rows:
-        places = _list_places(row.post)
-        entities = dict(zip(places, row.post.entities or [], strict=True)) | entities
-        relations = {(r.head, r.tail): r.label for r in row.post.relations or []}
-        for head, tail in row.post.pairs or []:
-            ends, label = (places[head], places[tail]), relations.get((head, tail))
-            if ends not in labels:
-                labels[ends] = label
-            elif labels[ends] == label:
-                findings.change(_REPEATED, f"row {row.number}: {row.post.id}")
-            else:
-                findings.lose(_CONTRARY, f"row {row.number}: {row.post.id}: {label}")
-    order = sorted(entities)
-    pairs = {(order.index(head), order.index(tail)): x for (head, tail), x in labels.items()}
-    update = {
-        "entities": [entities[place] for place in order],
-        "pairs": list(pairs),
-        "relations": [
-            PostRelation(head=head, tail=tail, label=label)
-            for (head, tail), label in pairs.items()
-            if label is not None
-        ],
-    }
-    post = rows[0].post.model_copy(update=update)
-    return Row(rows[0].number, post, _join_answers(post.id, rows))
-
-
-def _join_answers(name: str, rows: Sequence[Row]) -> Answers | None:
-    known = [row.answers for row in rows if row.answers]
-    if not known:
-        return None
-    items = [answers.noun for answers in known if answers.noun is not None]
-    nouns: dict[str, NounItem] = {}
-    for item in itertools.chain.from_iterable(items):
-        nouns.setdefault(item.mention, item)
-    concluded = [answers.conclusion.relations or () for answers in known if answers.conclusion]
-    relations = list(itertools.chain.from_iterable(concluded))
-    sentences = dict.fromkeys(answers.sentence for answers in known if answers.sentence)
-    return Answers(
-        id=name,
-        noun=list(nouns.values()) if items else None,
-        sentence=" ".join(sentences) or None,
-        conclusion=Conclusion(relations=relations) if relations else None,
-    )

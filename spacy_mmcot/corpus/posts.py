@@ -23,8 +23,7 @@ CURE = "Correct the row, or leave such rows out with --skip-invalid."
 
 class Row(NamedTuple):
     """A post, the number of its row in the file (from 0, invalid rows counted too), and the
-    answers about it where the file holds them. Rows of one `group` and text are parts of one post
-    (see `mnre.join_rows`)."""
+    answers about it where the file holds them. Rows of one `group` are about the same tweet."""
 
     number: int
     post: Post

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 from spacy.training import Example
 
 from ..errors import Errors, MMCoTError
@@ -16,13 +16,12 @@ from ..types import (
     ID_KEY,
     IMAGE_KEY,
     KNOWLEDGE_KEY,
-    PAIRS_KEY,
     PICTURES,
     PROMPT_TARGET_KEY,
     Pictures,
 )
 from .docbin import read_all_docs
-from .extensions import copy_tokens, get_judged_pairs, register
+from .extensions import copy_entities, copy_tokens, register
 
 # Union, since Python 3.10 resolves the annotation when spaCy checks a config.
 MaybePath = Union[str, Path, None]  # noqa: UP007
@@ -47,12 +46,9 @@ def Corpus(
         judged.
     pictures: "real": the predicted Doc has the reference's picture; "none": it has none.
 
-    Raises MMCoTError for unknown `pictures`. The reader raises it for a path that is not set,
-    missing, no DocBin, or empty.
+    The reader raises MMCoTError for a path that is not set, missing, no DocBin, or empty, and for
+    unknown `pictures`.
     """
-    if pictures not in PICTURES:
-        name, allowed = "spacy_mmcot.Corpus.v1: pictures", ", ".join(PICTURES)
-        raise MMCoTError(Errors.E409.format(name=name, received=repr(pictures), allowed=allowed))
 
     def read(nlp: Language) -> Iterator[Example]:
         if path is None:
@@ -75,7 +71,13 @@ def make_examples(
     gold_entities: bool = False,
     pictures: Pictures = "none",
 ) -> Iterator[Example]:
-    """Examples of these reference Docs, as `Corpus` describes them."""
+    """Examples of these reference Docs, as `Corpus` describes them. Raises MMCoTError for unknown
+    `pictures`."""
+    if pictures not in PICTURES:
+        allowed = ", ".join(PICTURES)
+        raise MMCoTError(
+            Errors.E409.format(name="pictures", received=repr(pictures), allowed=allowed)
+        )
     register()
     copied: list[Any] = [ID_KEY, PROMPT_TARGET_KEY]
     if knowledge:
@@ -85,15 +87,5 @@ def make_examples(
     for reference in references:
         predicted = copy_tokens(reference, copied)
         if gold_entities:
-            _copy_entities(reference, predicted)
+            copy_entities(reference, predicted)
         yield Example(predicted, reference)
-
-
-def _copy_entities(reference: Doc, predicted: Doc) -> None:
-    """Give the predicted Doc the reference's entities, and the pairs of them that were judged."""
-    spans = [Span(predicted, ent.start, ent.end, label=ent.label) for ent in reference.ents]
-    labelled = reference.has_annotation("ENT_IOB")
-    predicted.set_ents(spans, default="outside" if labelled else "missing")
-    pairs = get_judged_pairs(reference)
-    if pairs is not None:
-        predicted.user_data[PAIRS_KEY] = [list(pair) for pair in pairs]

@@ -94,7 +94,7 @@ def check_label_table(teacher: EntityTeacher, labels: Mapping[str, str]) -> None
     assigns = {name: teacher.get_pipe_meta(name).assigns for name in teacher.pipe_names}
     if not all(assigns.values()):
         return
-    names = [name for name in assigns if {"doc.ents", "doc.spans"}.intersection(assigns[name])]
+    names = [name for name in assigns if "doc.ents" in assigns[name]]
     if not names:
         raise MMCoTError(Errors.E502.format(pipeline=teacher.pipe_names))
     known = {label for name in names for label in teacher.pipe_labels.get(name, ())}
@@ -106,7 +106,7 @@ def predict_mapped_tags(
     teacher: EntityTeacher, docs: Sequence[Doc], labels: Mapping[str, str], dropped: Counter[str]
 ) -> list[SoftTags]:
     """Tag probabilities of each Doc from the entities that the teacher finds: an entity's score on
-    its tags, the rest on O. Of overlapping spans the longest counts.
+    its tags, the rest on O.
 
     docs: on the teacher's vocab, without annotation; they get the teacher's.
     labels: the user's labels by the teacher's.
@@ -115,24 +115,16 @@ def predict_mapped_tags(
     tags = list_tags(set(labels.values()))
     result = []
     for doc in teacher.pipe(docs):
-        spans = _find_spans(doc)
-        dropped.update(span.label_ for span in spans if span.label_ not in labels)
-        known = filter_spans(span for span in spans if span.label_ in labels)
-        scores = [DEFAULT_SCORE if s._.mmcot_score is None else s._.mmcot_score for s in known]
+        dropped.update(span.label_ for span in doc.ents if span.label_ not in labels)
         scored = [
-            (span.start, span.end, labels[span.label_], score)
-            for span, score in zip(known, scores, strict=True)
+            (ent.start, ent.end, labels[ent.label_], _get_score(ent))
+            for ent in doc.ents
+            if ent.label_ in labels
         ]
         result.append(SoftTags(tags, make_tag_probabilities(len(doc), tags, scored)))
     return result
 
 
-def _find_spans(doc: Doc) -> list[Span]:
-    """The Doc's entities, or, where no component has set any, the spans of its span groups with
-    the scores that a group keeps for them."""
-    if doc.has_annotation("ENT_IOB"):
-        return list(doc.ents)
-    for group in doc.spans.values():
-        for span, score in zip(group, group.attrs.get("scores", ()), strict=False):
-            span._.mmcot_score = float(score)
-    return [span for group in doc.spans.values() for span in group]
+def _get_score(ent: Span) -> float:
+    score: float | None = ent._.mmcot_score
+    return DEFAULT_SCORE if score is None else score

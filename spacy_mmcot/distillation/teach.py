@@ -13,11 +13,10 @@ import numpy
 import torch
 from numpy.typing import NDArray
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 from spacy.util import minibatch
-from spacy.vocab import Vocab
 
-from ..corpus.extensions import copy_tokens, register
+from ..corpus.extensions import copy_entities, copy_tokens, register
 from ..errors import Errors, MMCoTError
 from ..model.knowledge import get_full_text
 from ..model.sources import load_pretrained
@@ -117,8 +116,8 @@ def teach(
     docs: with the knowledge that the teachers read. Labelled or not, their entities and relations
         stay as they are.
     labels: the label to write for each label of the teachers' entities, such as
-        `{"ORGANIZATION": "ORG"}`. An entity's `span._.mmcot_score` is its probability, or the score
-        of its span group, or else 0.95. No relations are written.
+        `{"ORGANIZATION": "ORG"}`. An entity's `span._.mmcot_score` is its probability, or else
+        0.95. No relations are written.
     dropped: counts the entities whose label is not in `labels`.
     pictures: whether the teachers see the Docs' pictures.
 
@@ -134,9 +133,10 @@ def teach(
     for batch in minibatch(docs, batch_size):
         predictions: list[list[Prediction]] = []
         for teacher in teachers:
-            copies = [
-                _copy(doc, pictures, None if labels is None else teacher.vocab) for doc in batch
-            ]
+            vocab = None if labels is None else teacher.vocab
+            hidden = () if pictures else (IMAGE_KEY,)
+            keys = [[key for key in doc.user_data if key not in hidden] for doc in batch]
+            copies = [copy_tokens(*each, vocab) for each in zip(batch, keys, strict=True)]
             if labels is not None:
                 mapped = predict_mapped_tags(teacher, copies, labels, dropped)
                 predictions.append([(tags, None) for tags in mapped])
@@ -167,25 +167,15 @@ def _predict(teacher: Language, docs: Sequence[Doc], copies: list[Doc]) -> list[
             marginals = component.predict_marginals(copies)
             tags = [SoftTags(component.tags, probabilities) for probabilities in marginals]
         elif factories[i] == "mmcot_rel":
-            _set_gold_mentions(docs, copies)
+            for doc, copy in zip(docs, copies, strict=True):
+                if doc.has_annotation("ENT_IOB"):
+                    copy_entities(doc, copy)
             relations = component.predict_soft_relations(copies)
         if i < teaching[-1]:
             # A component that is a function has no pipe.
             piped = component.pipe(copies) if hasattr(component, "pipe") else map(component, copies)
             copies = list(piped)
     return list(zip(tags, relations, strict=True))
-
-
-def _copy(doc: Doc, pictures: bool, vocab: Vocab | None) -> Doc:
-    keys = [key for key in doc.user_data if pictures or key != IMAGE_KEY]
-    return copy_tokens(doc, keys, vocab)
-
-
-def _set_gold_mentions(docs: Sequence[Doc], copies: Sequence[Doc]) -> None:
-    for doc, copy in zip(docs, copies, strict=True):
-        if doc.has_annotation("ENT_IOB"):
-            spans = [Span(copy, ent.start, ent.end, label=ent.label) for ent in doc.ents]
-            copy.set_ents(spans, default="outside")
 
 
 def _mean_tags(each: Sequence[SoftTags]) -> SoftTags:

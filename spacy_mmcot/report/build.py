@@ -51,7 +51,6 @@ class ReportSettings:
     readers: Sequence[str] = ()
     pictures: Pictures = "real"
     limit: int = 0
-    title: str = ""
 
 
 def build_report(settings: ReportSettings) -> str:
@@ -89,7 +88,7 @@ def build_report(settings: ReportSettings) -> str:
         subtitle += f", pictures: {settings.pictures}"
     if settings.readers:
         subtitle += f", the LLM's knowledge read by {', '.join(settings.readers)}"
-    title = settings.title or f"{pipelines[0].name} on {settings.data.stem}"
+    title = f"{pipelines[0].name} on {settings.data.stem}"
     return render_page(title, subtitle, pipelines, items)
 
 

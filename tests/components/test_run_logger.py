@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import spacy
@@ -14,7 +15,7 @@ from spacy.tokens import DocBin
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import train
 
-from spacy_mmcot.components.base import make_run_logger, note_cost
+from spacy_mmcot.components.base import make_run_logger
 
 
 def info(step: int) -> dict:
@@ -32,13 +33,14 @@ def info(step: int) -> dict:
     }
 
 
-def test_seconds_are_those_of_update_steps() -> None:
+def test_seconds_are_those_of_update_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     nlp = toy.pipeline()
     nlp.config["training"]["score_weights"] = {"ents_f": 1.0}
     nlp.config["training"]["logger"] = {"@loggers": "spacy_mmcot.RunLogger.v1"}
     now = 100.0
-    console = spacy.registry.get("loggers", "spacy.ConsoleLogger.v1")()
-    log, finalize = note_cost(console, lambda: now)(nlp, io.StringIO(), io.StringIO())
+    clock = SimpleNamespace(perf_counter=lambda: now)
+    monkeypatch.setattr("spacy_mmcot.components.base.time", clock)
+    log, finalize = make_run_logger()(nlp, io.StringIO(), io.StringIO())
     log(info(0))
     for _ in range(3):
         now += 0.02

@@ -1,4 +1,4 @@
-"""MNRE files: what a row says arrives, rows of a tweet are joined, and broken rows are named."""
+"""MNRE files: what a row says arrives, and broken rows are named."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from spacy_mmcot.corpus.formats import guess_format
-from spacy_mmcot.corpus.mnre import MAX_LINE, join_rows, read_rows
+from spacy_mmcot.corpus.mnre import MAX_LINE, read_rows
 from spacy_mmcot.corpus.posts import Findings, Row
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.types import Answers, NounItem, Post
+from spacy_mmcot.types import Post
 
 TOKENS = ["Anna", "Lind", "sings", "in", "Oslo", ",", "Norway"]
 ANNA, LIND, OSLO, NORWAY = (0, 2), (1, 2), (4, 5), (6, 7)
@@ -83,63 +83,17 @@ def test_tokens_are_told_by_the_space_alone(mnre: Callable[..., Path]) -> None:
     )
 
 
-def test_rows_of_a_tweet_become_one_post(mnre: Callable[..., Path]) -> None:
-    other = row(ANNA, OSLO, img_id="8.jpg")
-    path = mnre(row(OSLO, NORWAY, "/in"), other, row(ANNA, OSLO), row(ANNA, NORWAY, "/home"))
-    first, second = join_rows(read(path), Findings())
-    assert first.post.id == "7.jpg"
-    surfaces = [first.post.text[e.start : e.end] for e in first.post.entities or []]
-    assert surfaces == ["Anna Lind", "Oslo", "Norway"]
-    assert pairs(first.post) == [("Oslo", "Norway"), ("Anna Lind", "Oslo"), ("Anna Lind", "Norway")]
-    assert relations(first.post) == [("Oslo", "Norway", "/in"), ("Anna Lind", "Norway", "/home")]
-    assert Post.model_validate(first.post.model_dump()) == first.post
-    assert (second.post.id, pairs(second.post)) == ("8.jpg", [("Anna Lind", "Oslo")])
-
-
-def test_mentions_that_overlap_live_in_two_posts(mnre: Callable[..., Path]) -> None:
+def test_a_row_of_overlapping_mentions_is_left_out(mnre: Callable[..., Path]) -> None:
     findings = Findings()
-    path = mnre(row(ANNA, OSLO), row(LIND, OSLO), row(ANNA, LIND), row(LIND, NORWAY, "/x"))
-    first, second = join_rows(read(path, findings), findings)
-    assert pairs(first.post) == [("Anna Lind", "Oslo")]
-    assert pairs(second.post) == [("Lind", "Oslo"), ("Lind", "Norway")]
-    assert relations(second.post) == [("Lind", "Norway", "/x")]
-    assert second.post.id == "7.jpg-2"
+    path = mnre(row(ANNA, OSLO), row(LIND, OSLO), row(ANNA, LIND), row(ANNA, ANNA))
+    assert [pairs(found.post) for found in read(path, findings)] == [
+        [("Anna Lind", "Oslo")],
+        [("Lind", "Oslo")],
+    ]
     report = "\n".join(findings.describe())
     assert "rows left out: one mention overlaps the other" in report
     assert f"{path}, line 3: 'Anna Lind' and 'Lind'" in report
-    assert "kept as a post of their own: 1" in report
-
-
-def test_a_pair_that_is_judged_twice(mnre: Callable[..., Path]) -> None:
-    findings = Findings()
-    twice = mnre(row(ANNA, OSLO, "/x"), row(ANNA, OSLO, "/x"), row(ANNA, OSLO, "/y"))
-    (joined,) = join_rows(read(twice, findings), findings)
-    assert relations(joined.post) == [("Anna Lind", "Oslo", "/x")]
-    assert len(pairs(joined.post)) == 1
-    report = "\n".join(findings.describe())
-    assert "rows that repeat a pair of their post, counted once: 1" in report
-    assert "row 2: 7.jpg-3: /y" in report
-    # The other direction is another pair.
-    (both,) = join_rows(read(mnre(row(ANNA, OSLO, "/x"), row(OSLO, ANNA))), Findings())
-    assert pairs(both.post) == [("Anna Lind", "Oslo"), ("Oslo", "Anna Lind")]
-
-
-def test_what_is_known_of_the_rows_is_united(mnre: Callable[..., Path]) -> None:
-    anna, again, oslo = (
-        NounItem(mention=mention, kind=kind)
-        for mention, kind in (("Anna Lind", "singer"), ("Anna Lind", "woman"), ("Oslo", "city"))
-    )
-    answers = [
-        Answers(id="7.jpg", noun=[anna], sentence="She sings."),
-        Answers(id="7.jpg-2", noun=[again, oslo], sentence="She sings."),
-        Answers(id="7.jpg-3", sentence="In Norway."),
-    ]
-    rows = read(mnre(row(ANNA, OSLO), row(OSLO, NORWAY), row(ANNA, NORWAY)))
-    known = [r._replace(answers=a) for r, a in zip(rows, answers, strict=True)]
-    (joined,) = join_rows(known, Findings())
-    assert joined.answers == Answers(
-        id="7.jpg", noun=[anna, oslo], sentence="She sings. In Norway."
-    )
+    assert f"{path}, line 4: 'Anna Lind' and 'Anna Lind'" in report
 
 
 @pytest.mark.parametrize(
@@ -163,7 +117,6 @@ def test_what_is_known_of_the_rows_is_united(mnre: Callable[..., Path]) -> None:
         (row(ANNA, OSLO, t={"name": "x", "pos": ["4", 5]}), "field t.pos[0] is '4'"),
         (row(ANNA, OSLO, t={"name": "Rome", "pos": [4, 5]}), "t.name is 'Rome', but the tokens"),
         (row(ANNA, OSLO, t={"pos": [4, 5]}), "field t.name is missing"),
-        (row(ANNA, ANNA), "h and t are the same mention"),
         (row(ANNA, OSLO, ""), "field relation is ''"),
         (row(ANNA, OSLO, img_id=None), "field img_id is None"),
     ],

@@ -83,9 +83,9 @@ def test_references_keep_theirs(nlp: Language, mixed: Path) -> None:
     assert shown(mixed, nlp, pictures="real")[0] == kept
 
 
-def test_unknown_pictures(mixed: Path) -> None:
+def test_unknown_pictures(nlp: Language, mixed: Path) -> None:
     with pytest.raises(MMCoTError, match=r"\[E409\].*'grey'.*none, real"):
-        Corpus(mixed, pictures="grey")  # type: ignore[arg-type]
+        list(Corpus(mixed, pictures="grey")(nlp))  # type: ignore[arg-type]
 
 
 def test_in_a_config(nlp: Language, mixed: Path) -> None:

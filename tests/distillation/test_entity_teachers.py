@@ -8,7 +8,7 @@ import numpy
 import pytest
 import spacy
 from spacy.language import Language
-from spacy.tokens import Doc, SpanGroup
+from spacy.tokens import Doc
 
 from spacy_mmcot import teach
 from spacy_mmcot.distillation.entity_teachers import (
@@ -29,9 +29,9 @@ PATTERNS = [
 TEXTS = ["Ada Berg left Oslo with Acme", "", " ", "nobody"]
 
 
-def ruler_pipeline(name: str = "entity_ruler") -> Language:
+def ruler_pipeline() -> Language:
     nlp = spacy.blank("en")
-    nlp.add_pipe(name).add_patterns(PATTERNS)  # type: ignore[attr-defined]
+    nlp.add_pipe("entity_ruler").add_patterns(PATTERNS)  # type: ignore[attr-defined]
     return nlp
 
 
@@ -46,11 +46,10 @@ def soft(doc: Doc) -> numpy.ndarray:
     return found
 
 
-@pytest.mark.parametrize("name", ["entity_ruler", "span_ruler"])
-def test_entities_of_a_stock_pipeline(name: str) -> None:
+def test_entities_of_a_stock_pipeline() -> None:
     dropped: Counter[str] = Counter()
     given = make_docs(*TEXTS)
-    docs = list(teach(ruler_pipeline(name), given, labels=TABLE, dropped=dropped))
+    docs = list(teach(ruler_pipeline(), given, labels=TABLE, dropped=dropped))
     assert all(doc is old for doc, old in zip(docs, given, strict=True))
     assert [len(soft(doc)) for doc in docs] == [6, 0, 1, 1]
     assert all(get_soft_tags(doc) == TAGS for doc in docs)
@@ -60,7 +59,7 @@ def test_entities_of_a_stock_pipeline(name: str) -> None:
         expected[token, tag] = DEFAULT_SCORE if tag else 1.0
     numpy.testing.assert_allclose(soft(docs[0]), expected, atol=1e-3)
     assert dropped == {"ORG": 1}
-    assert not docs[0].ents and not docs[0].spans
+    assert not docs[0].ents
     assert not docs[0].has_annotation("ENT_IOB")
 
 
@@ -72,28 +71,17 @@ def test_gold_entities_stay_and_are_not_seen() -> None:
     assert soft(taught)[0, 3] == pytest.approx(DEFAULT_SCORE, abs=1e-3)
 
 
-def test_scores_of_entities_and_of_span_groups() -> None:
+def test_scores_of_entities() -> None:
     @Language.component("score_entities")
     def score_entities(doc: Doc) -> Doc:
         for ent in doc.ents:
             ent._.mmcot_score = 0.6
         return doc
 
-    @Language.component("group_spans", assigns=["doc.spans"])
-    def group_spans(doc: Doc) -> Doc:
-        spans = [doc.char_span(0, 3, "PERSON"), doc.char_span(0, 8, "PERSON")]
-        doc.spans["sc"] = SpanGroup(doc, spans=spans, attrs={"scores": numpy.array([0.8, 0.7])})
-        return doc
-
     nlp = ruler_pipeline()
     nlp.add_pipe("score_entities")
     (doc,) = teach(nlp, make_docs(TEXTS[0]), labels=TABLE)
     assert soft(doc)[[0, 1, 3], [3, 4, 1]] == pytest.approx([0.6] * 3, abs=1e-3)
-    nlp = spacy.blank("en")
-    nlp.add_pipe("group_spans")
-    # Of overlapping spans the longest counts.
-    (doc,) = teach(nlp, make_docs(TEXTS[0]), labels=TABLE)
-    assert soft(doc)[[0, 1], [3, 4]] == pytest.approx([0.7, 0.7], abs=1e-3)
 
 
 def test_the_mean_of_several_teachers_with_vocabs_of_their_own() -> None:
