@@ -167,6 +167,8 @@ def _make_sureness(title: str, metrics: Mapping[str, Any], prefix: str) -> Table
 
 def _format_summary(metrics: Mapping[str, Any]) -> str:
     parts = [f"{metrics['docs']} docs"]
+    if (share := metrics.get("rel_false_positives")) is not None:
+        parts.append(f"{share:.1f} false relations per 100 unrelated pairs")
     if "docs_with_conclusion" in metrics:
         return ", ".join([*parts, f"{metrics['docs_with_conclusion']} with a conclusion"])
     training = metrics["training"] or {}

@@ -187,7 +187,7 @@ def _get_iob_tags(doc: Doc) -> list[str]:
 def make_rel_scorer() -> Callable[..., dict[str, Any]]:
     """`spacy_mmcot.rel_scorer.v1`: `rel_e2e_p`, `rel_e2e_r`, `rel_e2e_f`, `rel_e2e_per_type` and,
     where predictions on gold mentions are given, `rel_p`, `rel_r`, `rel_f`, `rel_per_type`,
-    `rel_macro_f`, `rel_confusion`."""
+    `rel_macro_f`, `rel_confusion`, `rel_false_positives`."""
     return score_relations
 
 
@@ -205,7 +205,8 @@ def score_relations(
 
     on_gold_mentions: for each example, what was predicted for the reference's own mentions. It is
         compared on the judged pairs. `rel_macro_f` is the mean F1 of the labels that occur in gold,
-        `rel_confusion` maps each gold label to the predicted labels and their numbers of pairs.
+        `rel_confusion` maps each gold label to the predicted labels and their numbers of pairs,
+        `rel_false_positives` is the number of labels on a hundred pairs without a gold relation.
     """
     examples = list(examples)
     proposals = on_gold_mentions if on_gold_mentions is not None else [()] * len(examples)
@@ -244,4 +245,8 @@ def _score_gold_mentions(rows: list[tuple[Doc, Iterable[Proposal]]]) -> dict[str
     f_scores = [scores["rel_per_type"][label]["f"] for label in gold_labels]
     scores["rel_macro_f"] = mean(f_scores) if f_scores else 0.0
     scores["rel_confusion"] = {label: dict(found) for label, found in confusion.items()}
+    unrelated = confusion[NO_RELATION]
+    n_pairs = sum(unrelated.values())
+    n_wrong = n_pairs - unrelated.get(NO_RELATION, 0)
+    scores["rel_false_positives"] = 100 * n_wrong / n_pairs if n_pairs else None
     return scores

@@ -82,6 +82,7 @@ def test_a_false_relation_counts_among_unrelated_pairs_alone(docs: list[Doc]) ->
     metrics = evaluate_conclusions(docs)
     assert metrics["rel_f"] == metrics["rel_e2e_f"] == 0.0
     # 12 ordered pairs, one of them related.
+    assert metrics["rel_false_positives"] == pytest.approx(100 / 11)
     assert (metrics["rel_sure_n"], metrics["rel_unsure_n"]) == (0, 1)
 
 
@@ -95,6 +96,7 @@ def test_given_pairs_are_scored_on_gold_mentions_without_entities() -> None:
     assert "ents_f" not in metrics
     assert [metrics[f"rel_{key}"] for key in "pr"] == [1.0, 0.5]
     assert metrics["rel_e2e_r"] == 0.5
+    assert metrics["rel_false_positives"] == 0.0
 
 
 def test_disagreements_name_both_sides_and_the_sure_ones_come_first(docs: list[Doc]) -> None:
