@@ -188,10 +188,8 @@ def elicit(
 
     for stage in (settings or QuestionSettings()).in_stages():
         elicitation = Elicitation(account, source, stage, report, on_settled)
-        if batch is None:
-            ending = Engine(elicitation, pace).run(posts)
-        else:
-            ending = BatchRunner(elicitation, batch, pace).run(posts)
+        engine = BatchRunner(elicitation, batch, pace) if batch else Engine(elicitation, pace)
+        ending = engine.run(posts)
         if ending is not Ending.DONE:
             break
     return Result(report, ending, account.cost)
