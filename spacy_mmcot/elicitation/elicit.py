@@ -137,7 +137,7 @@ def plan(
             row.input_tokens += usage.input
             row.output_tokens += usage.output
     for row in planned.values():
-        usage = Usage(row.input_tokens, 0, row.output_tokens)
+        usage = Usage(row.input_tokens, row.cached_tokens, row.output_tokens)
         if price is not None:
             row.cost, row.batch_cost = price.cost(usage), price.cost(usage, batch=True)
     return planned
