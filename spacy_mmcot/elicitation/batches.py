@@ -15,17 +15,15 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, NamedTuple, TypeVar
 
-import httpx2
-import openai
 from openai.types import Batch
 
 from ..errors import Errors, MMCoTError
 from ..types import Post
 from .claims import Claim
-from .client import OpenAISource, read_fault
+from .client import OpenAISource
 from .engine import Ending, Pace, seconds_before_retry
 from .questions import Elicitation, Job
-from .replies import AnswerRejected, RequestRefused, Unavailable, fault_of, read_reply
+from .replies import AnswerRejected, Fault, RequestRefused, Unavailable, fault_of, read_reply
 
 # The path in a batch's requests is the API's own, whatever address the endpoint has.
 _PATH: Final = "/v1/chat/completions"
@@ -91,8 +89,15 @@ class BatchRunner:
                 await asyncio.sleep(0)
                 continue
             left = self._settle_from_inbox(job)
-            if left is not None and self._claim(left):
-                await self._add(left)
+            if left is None or not self._claim(left):
+                continue
+            body = self._source.body(left.prompt)
+            self._elicitation.defer(left)
+            row = {"custom_id": left.key, "method": "POST", "url": _PATH, "body": body}
+            self._data += json.dumps(row).encode("ascii") + b"\n"
+            self._keys.append(left.key)
+            if len(self._keys) >= self._pace.batch_size or len(self._data) >= _LARGEST_FILE:
+                await self._submit()
         if self._keys:
             await self._submit()
 
@@ -106,15 +111,6 @@ class BatchRunner:
             self._ending = Ending.BUDGET
             self._elicitation.put_back(job)
         return claim is Claim.MADE
-
-    async def _add(self, job: Job) -> None:
-        body = self._source.body(job.prompt)
-        self._elicitation.defer(job)
-        row = {"custom_id": job.key, "method": "POST", "url": _PATH, "body": body}
-        self._data += json.dumps(row).encode("ascii") + b"\n"
-        self._keys.append(job.key)
-        if len(self._keys) >= self._pace.batch_size or len(self._data) >= _LARGEST_FILE:
-            await self._submit()
 
     async def _submit(self) -> None:
         data, keys = self._data, self._keys
@@ -263,12 +259,12 @@ class BatchApi:
 
     async def download(self, batch: Batch) -> list[Line]:
         """The outcomes of a batch that was completed, expired or cancelled."""
-        found: list[Line | None] = []
+        found: list[Line] = []
         for file in filter(None, (batch.output_file_id, batch.error_file_id)):
             get = functools.partial(self._client.files.content, file)
             content = (await self._call(get, f"the file {file}")).content
-            found += map(_parse_line, content.split(b"\n"))
-        return [line for line in found if line is not None]
+            found += filter(None, map(_parse_line, content.split(b"\n")))
+        return found
 
     async def _find(self, name: str) -> str | None:
         async for batch in self._client.batches.list(limit=100):
@@ -282,17 +278,14 @@ class BatchApi:
             if fault is not None:
                 await asyncio.sleep(seconds_before_retry(attempt, fault.retry_after))
             try:
-                return await call()
-            except openai.APIStatusError as error:
-                read = read_fault(error)
-                if not isinstance(read, Unavailable):
-                    refused = RequestRefused(error.status_code, str(read))
-                    raise self._source.refusal_error(refused, f"the request for {what}") from None
-                fault = read
-            except (openai.APIConnectionError, httpx2.TransportError) as error:
-                fault = Unavailable(str(error.__cause__ or error))
-            except (openai.OpenAIError, ValueError) as error:
-                raise self._source.error(Errors.E314, reason=error) from None
+                with self._source.translate_errors():
+                    return await call()
+            except Unavailable as unavailable:
+                fault = unavailable
+            except Fault as refused:
+                status = refused.status if isinstance(refused, RequestRefused) else 400
+                error = RequestRefused(refused.reason, status)
+                raise self._source.refusal_error(error, f"the request for {what}") from None
         raise self._source.error(Errors.E312, reason=fault.reason if fault else "") from None
 
     def make_error(self, batch: Batch) -> MMCoTError:

@@ -51,11 +51,10 @@ class Account:
         self.run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
         self._host = platform.node()
         # Claims of processes that ended would keep money reserved for ever.
-        rows = self.store.fetch("SELECT key, host, pid, expires FROM claims")
-        dead = [key for key, *holder in rows if self._is_dead(*holder)]
-        if dead:
-            with self.store.transaction() as connection:
-                connection.executemany("DELETE FROM claims WHERE key = ?", [(k,) for k in dead])
+        with self.store.transaction():
+            rows = self.store.fetch("SELECT key, host, pid, expires FROM claims")
+            for key in [key for key, *holder in rows if self._is_dead(*holder)]:
+                self.store.write("DELETE FROM claims WHERE key = ?", key)
 
     def claim(self, key: str, cost: float) -> Claim:
         """Reserve `cost` for a question before it is asked."""

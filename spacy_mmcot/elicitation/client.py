@@ -11,8 +11,8 @@ import json
 import os
 import ssl
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -23,7 +23,7 @@ import openai
 
 from ..errors import Errors, MMCoTError
 from .prompts import Prompt
-from .replies import AnswerRejected, Fault, Reply, RequestRefused, Unavailable, fault_of, read_reply
+from .replies import AnswerRejected, Reply, RequestRefused, Unavailable, fault_of, read_reply
 
 # Seconds. Requests as a whole have a time limit of their own.
 _TIMEOUT = httpx2.Timeout(None, connect=15.0)
@@ -153,28 +153,40 @@ class OpenAISource:
         body = self.body(prompt)
         client = self._idle.pop() if self._idle else self.open_client()
         try:
-            async with asyncio.timeout(self._settings.timeout):
-                # Bytes out, bytes in, and the whole address: the library's walk through a body,
-                # its models of an answer and the joining of addresses cost a third of a request.
-                response = await client.post(
-                    self._chat_url,
-                    cast_to=httpx2.Response,
-                    content=json.dumps(body).encode("ascii"),
-                )
+            with self.translate_errors():
+                async with asyncio.timeout(self._settings.timeout):
+                    # Bytes out, bytes in, and the whole address: the library's walk through a body,
+                    # its models of an answer and the joining of addresses cost a third of it.
+                    content = json.dumps(body).encode("ascii")
+                    response = await client.post(
+                        self._chat_url, cast_to=httpx2.Response, content=content
+                    )
             return read_reply(response.content)
         except TimeoutError:
             reason = f"no answer in {self._settings.timeout:g} s"
             raise Unavailable(reason, billed=True) from None
+        finally:
+            self._idle.append(client)
+
+    @contextmanager
+    def translate_errors(self) -> Iterator[None]:
+        """For a block that sends one request: a Fault in place of the client's error, MMCoTError
+        where the address is no such endpoint's."""
+        try:
+            yield
         except openai.APIStatusError as error:
-            raise read_fault(error) from None
+            try:
+                body = json.loads(error.response.content)
+            except (ValueError, RecursionError):
+                body = error.response.text
+            retry_after = _read_retry_after(error.response.headers)
+            raise fault_of(error.status_code, body, retry_after) from None
         except (openai.APIConnectionError, httpx2.TransportError) as error:
             cause = error.__cause__ or error
             reached = not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
             raise Unavailable(str(cause) or type(cause).__name__, billed=reached) from None
-        except (openai.OpenAIError, httpx2.InvalidURL) as error:
+        except (openai.OpenAIError, httpx2.InvalidURL, ValueError) as error:
             raise self.error(Errors.E314, reason=error) from None
-        finally:
-            self._idle.append(client)
 
     def error(self, message: str, **details: object) -> MMCoTError:
         if "reason" in details:
@@ -220,15 +232,6 @@ def _is_encrypted_or_local(base_url: str) -> bool:
         return ipaddress.ip_address(parts.hostname or "").is_loopback
     except ValueError:
         return False
-
-
-def read_fault(error: openai.APIStatusError) -> Fault:
-    """What a status other than success stands for."""
-    try:
-        body = json.loads(error.response.content)
-    except (ValueError, RecursionError):
-        body = error.response.text
-    return fault_of(error.status_code, body, _read_retry_after(error.response.headers))
 
 
 def _read_retry_after(headers: Mapping[str, str]) -> float | None:

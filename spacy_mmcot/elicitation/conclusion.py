@@ -323,33 +323,33 @@ def merge_conclusions(variants: Sequence[Conclusion]) -> Conclusion | None:
 
 def _count_votes(
     answers: Sequence[Sequence[Item]], key: Callable[[Item], tuple[Any, ...]]
-) -> Iterator[tuple[Item, Sureness]]:
+) -> Iterator[Item]:
     """Each item with the sureness that the share of the answers with it is, the largest first."""
     votes = Counter(key(item) for answer in answers for item in answer)
     items = {key(item): item for answer in answers for item in answer}
     for found, count in sorted(votes.items(), key=lambda vote: (-vote[1], vote[0])):
         share = count / len(answers)
-        yield items[found], next(sure for least, sure in _AGREEMENT if share >= least)
+        sure = next(sure for least, sure in _AGREEMENT if share >= least)
+        yield items[found].model_copy(update={"sure": sure})
 
 
 def _vote_entities(answers: Sequence[list[ConcludedEntity]]) -> list[ConcludedEntity]:
     kept: dict[tuple[int, int], ConcludedEntity] = {}
-    for entity, sure in _count_votes(answers, lambda e: (e.start or 0, e.mention, e.label)):
+    for entity in _count_votes(answers, lambda e: (e.start or 0, e.mention, e.label)):
         start = entity.start or 0
         place = (start, start + len(entity.mention))
         if _free(place, kept):
-            kept[place] = entity.model_copy(update={"sure": sure})
+            kept[place] = entity
     return [kept[place] for place in sorted(kept)]
 
 
 def _vote_relations(answers: Sequence[list[ConcludedRelation]]) -> list[ConcludedRelation]:
     kept: dict[tuple[int, int], ConcludedRelation] = {}
-    for relation, sure in _count_votes(
-        answers, lambda r: (r.head_start or 0, r.tail_start or 0, r.label)
-    ):
+    votes = _count_votes(answers, lambda r: (r.head_start or 0, r.tail_start or 0, r.label))
+    for relation in votes:
         pair = (relation.head_start or 0, relation.tail_start or 0)
         if pair not in kept:
-            kept[pair] = relation.model_copy(update={"sure": sure, "or_label": None})
+            kept[pair] = relation.model_copy(update={"or_label": None})
         elif kept[pair].or_label is None:
             kept[pair] = kept[pair].model_copy(update={"or_label": relation.label})
     return list(kept.values())

@@ -25,12 +25,8 @@ _TABLES = """
 CREATE TABLE answers (
     seq INTEGER PRIMARY KEY,
     key TEXT NOT NULL,
-    post_id TEXT NOT NULL,
-    task TEXT NOT NULL,
-    dimension TEXT NOT NULL,
-    template TEXT NOT NULL,
-    source TEXT NOT NULL,
-    model TEXT NOT NULL,
+    post_id TEXT NOT NULL, task TEXT NOT NULL, dimension TEXT NOT NULL, template TEXT NOT NULL,
+    source TEXT NOT NULL, model TEXT NOT NULL,
     raw TEXT NOT NULL,
     value TEXT,
     status TEXT NOT NULL CHECK (status IN ('ok', 'rejected')),
@@ -42,31 +38,19 @@ CREATE TABLE answers (
 CREATE INDEX answers_by_post ON answers (task, post_id, dimension);
 CREATE TABLE attempts (key TEXT PRIMARY KEY, raw TEXT NOT NULL, reason TEXT NOT NULL);
 CREATE TABLE ledger (
-    run TEXT NOT NULL,
-    source TEXT NOT NULL,
-    model TEXT NOT NULL,
-    dimension TEXT NOT NULL,
+    run TEXT NOT NULL, source TEXT NOT NULL, model TEXT NOT NULL, dimension TEXT NOT NULL,
     requests INTEGER NOT NULL,
-    input_tokens INTEGER NOT NULL,
-    cached_tokens INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL,
-    cost REAL NOT NULL,
-    unconfirmed REAL NOT NULL,
+    input_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+    cost REAL NOT NULL, unconfirmed REAL NOT NULL,
     PRIMARY KEY (run, source, model, dimension)
 ) WITHOUT ROWID;
 CREATE TABLE claims (
     key TEXT PRIMARY KEY,
-    owner TEXT NOT NULL,
-    host TEXT NOT NULL,
-    pid INTEGER NOT NULL,
-    expires REAL NOT NULL,
+    owner TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL, expires REAL NOT NULL,
     cost REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE batches (
-    name TEXT PRIMARY KEY,
-    url TEXT NOT NULL,
-    model TEXT NOT NULL,
-    remote TEXT,
+    name TEXT PRIMARY KEY, url TEXT NOT NULL, model TEXT NOT NULL, remote TEXT,
     created REAL NOT NULL
 );
 CREATE TABLE inbox (
@@ -183,9 +167,11 @@ class Database:
             return self.connection.execute(statement, values).fetchall()
 
     def write(self, statement: str, *values: object) -> bool:
-        """Run a statement, in the transaction if there is one; whether it changed a row."""
+        """Run a statement, in the transaction if there is one; whether it changed a row. Halves of
+        surrogate pairs, for which SQLite has no form, become question marks."""
+        row = [v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for v in values]
         with self.translate_errors():
-            return self.connection.execute(statement, values).rowcount > 0
+            return self.connection.execute(statement, row).rowcount > 0
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:

@@ -137,7 +137,7 @@ def plan(
             row.input_tokens += usage.input
             row.output_tokens += usage.output
     for row in planned.values():
-        usage = Usage(row.input_tokens, 0, row.output_tokens)
+        usage = Usage(row.input_tokens, row.cached_tokens, row.output_tokens)
         if price is not None:
             row.cost, row.batch_cost = price.cost(usage), price.cost(usage, batch=True)
     return planned
@@ -188,10 +188,8 @@ def elicit(
 
     for stage in (settings or QuestionSettings()).in_stages():
         elicitation = Elicitation(account, source, stage, report, on_settled)
-        if batch is None:
-            ending = Engine(elicitation, pace).run(posts)
-        else:
-            ending = BatchRunner(elicitation, batch, pace).run(posts)
+        engine = BatchRunner(elicitation, batch, pace) if batch else Engine(elicitation, pace)
+        ending = engine.run(posts)
         if ending is not Ending.DONE:
             break
     return Result(report, ending, account.cost)

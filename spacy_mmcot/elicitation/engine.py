@@ -72,11 +72,8 @@ class Engine:
         self._ending: Ending | None = None
 
     def run(self, posts: Iterable[Post]) -> Ending:
-        """Ask what the store does not know yet about `posts`, which may be iterated repeatedly.
-
-        Whatever ends the run, each answer that arrived is in the store. Raises MMCoTError where
-        the source fails for good.
-        """
+        """Ask what the store does not know yet. Raises MMCoTError where the source fails for
+        good."""
         # Looking through all modules again and again takes a tenth of the processor time.
         gc.freeze()
         try:

@@ -28,13 +28,12 @@ _FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _QUOTES = {'"': '"', "“": "”", "«": "»"}
 _REASONING = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|analysis|reflection|scratchpad)"
 _OPENING = rf"[<\[◁]\s*{_REASONING}\s*[>\]▷]"
-_CLOSING = rf"[<\[◁]\s*/\s*{_REASONING}\s*[>\]▷]"
+# Or how gpt-oss marks its answer where a server leaves its channels in the text.
+_CLOSING = rf"(?:[<\[◁]\s*/\s*{_REASONING}\s*[>\]▷]|<\|channel\|>final<\|message\|>)"
 _REASONED = re.compile(rf"{_OPENING}(?:(?!{_OPENING}).)*?{_CLOSING}", re.DOTALL | re.IGNORECASE)
 _BEFORE_END = re.compile(rf"\A.*{_CLOSING}", re.DOTALL | re.IGNORECASE)
 _UNFINISHED = re.compile(rf"\A\s*{_OPENING}.*\Z", re.DOTALL | re.IGNORECASE)
 _DEEPEST_NESTING = 3
-# How gpt-oss marks its answer where a server leaves its channels in the text.
-_CHANNEL = re.compile(r"\A.*<\|channel\|>final<\|message\|>", re.DOTALL)
 _END_TOKEN = re.compile(r"(?:<\|(?:return|end|im_end|eot_id)\|>|</s>)\s*\Z")
 
 _OPEN_BRACKET = re.compile(r"[\[{]")
@@ -96,7 +95,7 @@ def _cut_reasoning(raw: str) -> str:
         json.loads(raw)
         # Tags inside its strings are the answer's own.
         return raw
-    text = _END_TOKEN.sub("", _CHANNEL.sub("", raw))
+    text = _END_TOKEN.sub("", raw)
     for _ in range(_DEEPEST_NESTING):  # from the innermost outwards
         text = _REASONED.sub("", text)
     return _UNFINISHED.sub("", _BEFORE_END.sub("", text))
@@ -182,14 +181,11 @@ def _read_text(text: str) -> str:
     return text
 
 
-class _DuplicateKey(Exception):
-    """Two things may have run into one object."""
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _DuplicateKey
+        # Two things may have run into one object.
+        raise AnswerRejected("the JSON has a key twice in one object")
     return found
 
 
@@ -209,17 +205,15 @@ def _find_json(text: str) -> list[Any]:
         start = found.start()
         try:
             value, position = _DECODER.raw_decode(text, start)
-        except (json.JSONDecodeError, RecursionError, _DuplicateKey) as error:
+        except (json.JSONDecodeError, RecursionError, AnswerRejected) as error:
             position = start + 1
             if not _LIKE_JSON.match(text, start):
                 continue
             end = _find_end(text, start)
             if end is None:
                 return [*values, AnswerRejected("the answer breaks off within its JSON")]
-            if isinstance(error, _DuplicateKey):
-                value = AnswerRejected("the JSON has a key twice in one object")
-            else:
-                value = _repair_json(text[start:end])
+            twice = isinstance(error, AnswerRejected)
+            value = error if twice else _repair_json(text[start:end])
             position = end
         values.append(value)
     return [*values, AnswerRejected(f"the answer holds over {_MOST_VALUES} JSON values")]

@@ -60,7 +60,10 @@ class Prices:
     model's price. Raises MMCoTError for a file that is no such table."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._prices = {} if path is None else _read_table(path)
+        try:
+            self._prices = {} if path is None else _TABLE.validate_json(read_bytes(path))
+        except pydantic.ValidationError as error:
+            raise MMCoTError(Errors.E320.format(path=path, problem=explain(error)[0])) from None
 
     def find(self, model: str) -> Price | None:
         price = self._prices.get(model) or self._prices.get(_strip_date(model))
@@ -74,13 +77,6 @@ class Prices:
     def has_vision(self, model: str) -> bool:
         price = self.find(model)
         return price is not None and price.vision
-
-
-def _read_table(path: Path) -> dict[str, Price]:
-    try:
-        return _TABLE.validate_json(read_bytes(path))
-    except pydantic.ValidationError as error:
-        raise MMCoTError(Errors.E320.format(path=path, problem=explain(error)[0])) from None
 
 
 def _strip_date(model: str) -> str:
@@ -109,7 +105,6 @@ def _find_published(model: str) -> Price | None:
 
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
-_TOKENS_PER_PICTURE = 300
 _FEWEST_CACHED_TOKENS = 1024  # shorter beginnings are not cached
 
 
@@ -120,7 +115,7 @@ def estimate(prompt: Prompt, price: Price | None, output: float | None = None) -
     tokens = size // _BYTES_PER_TOKEN + 1
     tokens += _TOKENS_PER_MESSAGE * len(prompt.messages)
     if prompt.picture is not None:
-        tokens += _TOKENS_PER_PICTURE if price is None else price.picture
+        tokens += (price or Price(input=0, output=0)).picture
     return Usage(tokens, 0, KINDS[prompt.dimension].tokens if output is None else round(output))
 
 

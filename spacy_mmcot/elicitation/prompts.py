@@ -52,7 +52,6 @@ class Kind:
     schema: dict[str, Any] | None = None
     sees_picture: bool = False
     needs_picture: bool = False
-    needs_mentions: bool = False
 
 
 # A model writes in order, so what judges the answer stands last in a schema.
@@ -71,7 +70,6 @@ KINDS: dict[Dimension, Kind] = {
         object_schema(
             text=TEXT, swaps=list_schema(list_schema(TEXT)), possible={"type": "boolean"}
         ),
-        needs_mentions=True,
     ),
     "image": Kind(25, sees_picture=True, needs_picture=True),
 }
@@ -145,7 +143,7 @@ class QuestionSettings:
         if dimension in AUGMENTATIONS:
             mentions = list_surfaces(post)
             # A variant of a dev or test post could only leak into training.
-            if post.split in ("dev", "test") or (kind.needs_mentions and not mentions):
+            if post.split in ("dev", "test") or (dimension == "entity" and not mentions):
                 return None
             parts["mentions"] = _to_json(mentions) if mentions else ""
         elif dimension == "conclusion":
@@ -353,6 +351,5 @@ def _environment(templates: Path | None) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
         auto_reload=False,
     )

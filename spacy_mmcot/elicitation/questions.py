@@ -88,9 +88,8 @@ class Job:
     cost: float
     repairing: bool = False
 
-
-def _make_repair(job: Job, raw: str, reason: str) -> Job:
-    return replace(job, prompt=render_repair(job.prompt, raw, reason), repairing=True)
+    def make_repair(self, raw: str, reason: str) -> Job:
+        return replace(self, prompt=render_repair(self.prompt, raw, reason), repairing=True)
 
 
 class Elicitation:
@@ -155,7 +154,7 @@ class Elicitation:
         cost = 0.0 if price is None else price.cost(expected, self.account.batch)
         job = Job(key, prompt, post, expected, cost)
         attempt = self.store.attempt(key)
-        return _make_repair(job, *attempt) if attempt else job
+        return job.make_repair(*attempt) if attempt else job
 
     def claim(self, job: Job) -> Claim:
         """Claim a question before it is asked. Where another run has it, it is deferred; where
@@ -201,7 +200,7 @@ class Elicitation:
                 self.book(job, rejected.usage)
             if self.source.paid and not job.repairing and not rejected.final:
                 self.store.put_attempt(job.key, rejected.raw, rejected.reason)
-                return _make_repair(job, rejected.raw, rejected.reason)
+                return job.make_repair(rejected.raw, rejected.reason)
             kept = self._keep(job, rejected.raw, None, rejected.reason)
         self.report.counts[job.prompt.dimension].rejected += kept
         return None
@@ -249,7 +248,7 @@ class Elicitation:
             answer = StoredAnswer(*asked, *of_whom, raw, value, reason, prompt.variant)
             self.store.put(answer)
         if job.repairing:
-            self.store.drop_attempt(job.key)
+            self.store.write("DELETE FROM attempts WHERE key = ?", job.key)
         self.account.release(job.key)
         self._on_settled(len(posts), len(posts) if value is None else 0)
         return len(posts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # Faults of one post, not of the settings: the others can still be asked.
@@ -30,27 +30,27 @@ class Reply:
     usage: Usage | None = None
 
 
+@dataclass(eq=False)
 class Fault(Exception):
     """Why there is no answer, or none that can be used; `usage` is what it took all the same."""
 
-    def __init__(self, reason: str, usage: Usage | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.usage = usage
+    reason: str
+    usage: Usage | None = field(default=None, kw_only=True)
+
+    def __str__(self) -> str:
+        return self.reason
 
 
+@dataclass(eq=False)
 class AnswerRejected(Fault):
     """An answer that cannot be used. `raw` holds what came, as far as the source still had it;
     `final` says that asking again would bring the same."""
 
-    def __init__(
-        self, reason: str, raw: str = "", usage: Usage | None = None, final: bool = False
-    ) -> None:
-        super().__init__(reason, usage)
-        self.raw = raw
-        self.final = final
+    raw: str = ""
+    final: bool = False
 
 
+@dataclass(eq=False, kw_only=True)
 class Unavailable(Fault):
     """No answer this time; another try may bring one.
 
@@ -58,30 +58,22 @@ class Unavailable(Fault):
     endpoint's rather than this request's. `billed` says that the model may have worked for it.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        *,
-        retry_after: float | None = None,
-        down: bool = True,
-        billed: bool = False,
-        usage: Usage | None = None,
-    ) -> None:
-        super().__init__(reason, usage)
-        self.retry_after = retry_after
-        self.down = down
-        self.billed = billed
+    retry_after: float | None = None
+    down: bool = True
+    billed: bool = False
 
 
+@dataclass(eq=False)
 class RequestRefused(Fault):
     """The endpoint would refuse any such request. `status` is 200 for what is no chat completions
     endpoint. `of_format` says that the response format may be why."""
 
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        named = "response_format" in reason or "json_schema" in reason
-        self.of_format = status in (400, 422) and named
+    status: int
+
+    @property
+    def of_format(self) -> bool:
+        named = "response_format" in self.reason or "json_schema" in self.reason
+        return self.status in (400, 422) and named
 
 
 def read_reply(data: bytes) -> Reply:
@@ -93,31 +85,32 @@ def read_reply(data: bytes) -> Reply:
     except (ValueError, RecursionError) as error:
         if data.lstrip()[:1] == b"{":
             raise Unavailable("its answer breaks off", down=False, billed=True) from None
-        raise RequestRefused(200, f"its answer is not JSON ({error})") from None
+        raise RequestRefused(f"its answer is not JSON ({error})", 200) from None
     if isinstance(body, dict) and isinstance(body.get("error"), dict):
         code = body["error"].get("code")
         raise fault_of(code if type(code) is int else 500, body)
     if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
-        raise RequestRefused(200, "its answer is not an object with choices")
+        raise RequestRefused("its answer is not an object with choices", 200)
     usage = _read_usage(body.get("usage"))
     if not body["choices"]:
         raise Unavailable("its answer holds no choices", down=False, billed=True, usage=usage)
     choice = body["choices"][0]
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
-        raise RequestRefused(200, "its choices hold no message")
+        raise RequestRefused("its choices hold no message", 200)
     content = message.get("content")
     # Some endpoints send an answer in parts, thoughts among them.
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     texts = [p.get("text") for p in parts if isinstance(p, dict) and p.get("type") == "text"]
     text = "".join(words for words in texts if isinstance(words, str))
     if message.get("refusal"):
-        raise AnswerRejected("the model refused", str(message["refusal"]), usage)
+        raise AnswerRejected("the model refused", str(message["refusal"]), usage=usage)
     if choice.get("finish_reason") == "length":
-        raise AnswerRejected("the answer is cut off at the model's length limit", text, usage)
+        reason = "the answer is cut off at the model's length limit"
+        raise AnswerRejected(reason, text, usage=usage)
     if choice.get("finish_reason") == "content_filter":
         reason = "the endpoint's content filter stopped the answer"
-        raise AnswerRejected(reason, text, usage, final=True)
+        raise AnswerRejected(reason, text, usage=usage, final=True)
     return Reply(text, usage)
 
 
@@ -132,7 +125,7 @@ def fault_of(status: int, body: Any, retry_after: float | None = None) -> Fault:
     if (status in _BUSY or status >= 500) and code not in _EXHAUSTED:
         down = status not in _BUSY
         return Unavailable(f"HTTP {status}: {words}", retry_after=retry_after, down=down)
-    return RequestRefused(status, words)
+    return RequestRefused(words, status)
 
 
 def _read_usage(value: Any) -> Usage | None:

@@ -75,14 +75,11 @@ class AnswerStore(Database):
     def put(self, answer: StoredAnswer) -> bool:
         """Keep an answer; False where the store has it already."""
         value = None if answer.value is None else to_json(answer.value).decode()
-        texts = {"raw": _replace_surrogates(answer.raw), "value": value}
-        if answer.reason is not None:
-            texts["reason"] = _replace_surrogates(answer.reason)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return self.write(
             f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(vars(answer) | texts).values(),
+            *(vars(answer) | {"value": value}).values(),
             *("rejected" if value is None else "ok", now),
         )
 
@@ -120,11 +117,7 @@ class AnswerStore(Database):
         return rows[0] if rows else None
 
     def put_attempt(self, key: str, raw: str, reason: str) -> None:
-        texts = (_replace_surrogates(raw), _replace_surrogates(reason))
-        self.write("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?)", key, *texts)
-
-    def drop_attempt(self, key: str) -> None:
-        self.write("DELETE FROM attempts WHERE key = ?", key)
+        self.write("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?)", key, raw, reason)
 
     def answers(self, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
         """The good answers by post id, in the order of the ids; of several to the same post and
@@ -165,8 +158,7 @@ class AnswerStore(Database):
         return [StoredAnswer(*row) for row in self.fetch(query)]
 
     def iter_all(self) -> Iterator[StoredAnswer]:
-        """All answers, the rejected ones too, in an order that does not depend on when they
-        came."""
+        """All answers, rejected ones too, in an order that does not depend on when they came."""
         order = "task, post_id, dimension, variant, seq, key"
         with self.translate_errors():
             for row in self.connection.execute(f"SELECT {_COLUMNS} FROM answers ORDER BY {order}"):
@@ -204,10 +196,6 @@ def _as_text(value: Any) -> str:
     if isinstance(value, list):
         return "\n".join(f"{item.mention}: {item.kind}. {item.explanation}" for item in value)
     return str(value)
-
-
-def _replace_surrogates(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def export_answers(store: AnswerStore, path: Path) -> int:
