@@ -1,125 +1,61 @@
 """Chain-of-thought prompt distillation for spaCy pipelines.
 
 `__all__` is the public API. Each name is imported when it is first used: spaCy imports this package
-at every start of its command line.
+at every start of its command line. Type checkers read `__init__.pyi` instead.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .corpus.docbin import read_docs as read_docs
-    from .corpus.docbin import write_docs as write_docs
-    from .corpus.docs import attach as attach
-    from .corpus.extensions import Alignment as Alignment
-    from .corpus.extensions import get_alignment as get_alignment
-    from .corpus.extensions import get_pairs as get_pairs
-    from .corpus.extensions import get_relations as get_relations
-    from .corpus.extensions import register as register
-    from .corpus.extensions import set_image as set_image
-    from .corpus.extensions import set_pairs as set_pairs
-    from .corpus.extensions import set_relations as set_relations
-    from .corpus.posts import read_posts as read_posts
-    from .corpus.posts import write_posts as write_posts
-    from .distillation.entity_teachers import GlinerTeacher as GlinerTeacher
-    from .distillation.teach import teach as teach
-    from .elicitation.elicit import Result as Result
-    from .elicitation.elicit import elicit as elicit
-    from .elicitation.engine import Pace as Pace
-    from .elicitation.prices import Prices as Prices
-    from .elicitation.prompts import Prompt as Prompt
-    from .elicitation.prompts import QuestionSettings as QuestionSettings
-    from .elicitation.questions import Source as Source
-    from .elicitation.replies import AnswerRejected as AnswerRejected
-    from .elicitation.replies import Reply as Reply
-    from .elicitation.replies import Unavailable as Unavailable
-    from .elicitation.replies import Usage as Usage
-    from .elicitation.store import AnswerStore as AnswerStore
-    from .elicitation.store import RecordedSource as RecordedSource
-    from .elicitation.store import load_answers as load_answers
-    from .errors import MMCoTError as MMCoTError
-    from .errors import UsageError as UsageError
-    from .evaluation.conclusions import evaluate_conclusions as evaluate_conclusions
-    from .evaluation.evaluate import evaluate as evaluate
-    from .model.vision import make_vision_model as make_vision_model
-    from .pictures.read import PicturePolicy as PicturePolicy
-    from .production.annotate import AnnotateResult as AnnotateResult
-    from .production.annotate import AnnotateSettings as AnnotateSettings
-    from .production.annotate import annotate as annotate
-    from .production.annotate import extract_findings as extract_findings
-    from .production.export import export as export
-    from .production.tables import ColumnNames as ColumnNames
-    from .production.worker import Busy as Busy
-    from .production.worker import PipelineWorker as PipelineWorker
-    from .scheme import Scheme as Scheme
-    from .scheme import read_scheme as read_scheme
-    from .types import Answers as Answers
-    from .types import Entity as Entity
-    from .types import EntityVariant as EntityVariant
-    from .types import NounItem as NounItem
-    from .types import Post as Post
-    from .types import PostRelation as PostRelation
-    from .types import Relation as Relation
+from typing import Any
 
 __version__ = "0.1.0"
 
-# Public name -> module that defines it.
-_MODULES = {
-    "attach": ".corpus.docs",
-    "register": ".corpus.extensions",
-    "set_image": ".corpus.extensions",
-    "get_relations": ".corpus.extensions",
-    "set_relations": ".corpus.extensions",
-    "get_pairs": ".corpus.extensions",
-    "set_pairs": ".corpus.extensions",
-    "get_alignment": ".corpus.extensions",
-    "Alignment": ".corpus.extensions",
-    "Relation": ".types",
-    "Post": ".types",
-    "Entity": ".types",
-    "PostRelation": ".types",
-    "Answers": ".types",
-    "NounItem": ".types",
-    "EntityVariant": ".types",
-    "read_posts": ".corpus.posts",
-    "write_posts": ".corpus.posts",
-    "read_docs": ".corpus.docbin",
-    "Scheme": ".scheme",
-    "read_scheme": ".scheme",
-    "write_docs": ".corpus.docbin",
-    "elicit": ".elicitation.elicit",
-    "Result": ".elicitation.elicit",
-    "QuestionSettings": ".elicitation.prompts",
-    "Pace": ".elicitation.engine",
-    "Prices": ".elicitation.prices",
-    "AnswerStore": ".elicitation.store",
-    "load_answers": ".elicitation.store",
-    "Source": ".elicitation.questions",
-    "RecordedSource": ".elicitation.store",
-    "Prompt": ".elicitation.prompts",
-    "Reply": ".elicitation.replies",
-    "Usage": ".elicitation.replies",
-    "AnswerRejected": ".elicitation.replies",
-    "Unavailable": ".elicitation.replies",
-    "teach": ".distillation.teach",
-    "GlinerTeacher": ".distillation.entity_teachers",
-    "evaluate": ".evaluation.evaluate",
-    "evaluate_conclusions": ".evaluation.conclusions",
-    "annotate": ".production.annotate",
-    "AnnotateSettings": ".production.annotate",
-    "AnnotateResult": ".production.annotate",
-    "ColumnNames": ".production.tables",
-    "extract_findings": ".production.annotate",
-    "export": ".production.export",
-    "PipelineWorker": ".production.worker",
-    "Busy": ".production.worker",
-    "PicturePolicy": ".pictures.read",
-    "make_vision_model": ".model.vision",
-    "MMCoTError": ".errors",
-    "UsageError": ".errors",
+# Module -> the public names that it defines.
+_NAMES = {
+    ".corpus.docs": ("attach",),
+    ".corpus.extensions": (
+        "register",
+        "set_image",
+        "get_relations",
+        "set_relations",
+        "get_pairs",
+        "set_pairs",
+        "get_alignment",
+        "Alignment",
+    ),
+    ".types": (
+        "Relation",
+        "Post",
+        "Entity",
+        "PostRelation",
+        "Answers",
+        "NounItem",
+        "EntityVariant",
+    ),
+    ".corpus.posts": ("read_posts", "write_posts"),
+    ".corpus.docbin": ("read_docs", "write_docs"),
+    ".scheme": ("Scheme", "read_scheme"),
+    ".elicitation.elicit": ("elicit", "Result"),
+    ".elicitation.prompts": ("QuestionSettings", "Prompt"),
+    ".elicitation.engine": ("Pace",),
+    ".elicitation.prices": ("Prices",),
+    ".elicitation.store": ("AnswerStore", "load_answers", "RecordedSource"),
+    ".elicitation.questions": ("Source",),
+    ".elicitation.replies": ("Reply", "Usage", "AnswerRejected", "Unavailable"),
+    ".distillation.teach": ("teach",),
+    ".distillation.entity_teachers": ("GlinerTeacher",),
+    ".evaluation.evaluate": ("evaluate",),
+    ".evaluation.conclusions": ("evaluate_conclusions",),
+    ".production.annotate": ("annotate", "AnnotateSettings", "AnnotateResult", "extract_findings"),
+    ".production.tables": ("ColumnNames",),
+    ".production.export": ("export",),
+    ".production.worker": ("PipelineWorker", "Busy"),
+    ".pictures.read": ("PicturePolicy",),
+    ".model.vision": ("make_vision_model",),
+    ".errors": ("MMCoTError", "UsageError"),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = ["__version__", *_MODULES]
 
@@ -128,11 +64,9 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(_MODULES[name], __name__), name)
-        globals()[name] = value
-        return value
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name], __name__), name)
+    globals()[name] = value
+    return value

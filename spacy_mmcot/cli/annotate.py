@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from ..production.engines import OnProgress
 
 REJECTED, INTERRUPTED = 3, 130
+
+EngineOption = Annotated[
+    EngineName, typer.Option(help="This machine, or a Ray cluster that shares its files")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes; by default one, with Ray one for each CPU")
+]
 
 
 def annotate(
@@ -43,17 +51,8 @@ def annotate(
     prefix: Annotated[
         str, typer.Option(help="Put before the names of the added columns, such as `entities`")
     ] = "",
-    engine: Annotated[
-        EngineName, typer.Option(help="This machine, or a Ray cluster that shares its files")
-    ] = "local",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Processes, each with the pipeline; 1 by default, with Ray one for each CPU",
-            show_default=False,
-        ),
-    ] = None,
+    engine: EngineOption = "local",
+    workers: WorkersOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Docs that run together")] = 256,
     chunk: Annotated[
         int,
@@ -101,14 +100,10 @@ def annotate(
 @contextmanager
 def show_progress() -> Iterator[OnProgress]:
     """A progress bar on a terminal, elsewhere nothing."""
-    import sys
-
-    if not sys.stdout.isatty():
-        yield lambda total, done: None
-        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task("", total=None)
         yield lambda total, done: bar.update(task, total=total, completed=done)
 

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..types import AUGMENTATIONS, Augmentation, Task
-from .convert import print_counts
+from .elicit import print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from ..corpus.augment import Tally
     from ..types import Answers
 
 _SHOWN = 5
-
 
 # typer takes enums for options that repeat, not Literals.
 AugmentationChoice = Enum(  # type: ignore[misc]
@@ -82,11 +81,11 @@ def _variants(path: Path, task: Task) -> Iterator[Mapping[str, Answers]]:
 
 
 def _print_summary(tallies: Mapping[Augmentation, Tally]) -> None:
-    counts: dict[str, Sequence[int]] = {}
-    for name, tally in tallies.items():
-        rejected = sum(map(len, tally.rejected.values()))
-        counts[name] = (tally.made, tally.unanswered, tally.impossible, rejected)
-    print_counts(["dimension", "made", "no answer", "impossible", "rejected"], counts)
+    counts = [
+        (name, t.made, t.unanswered, t.impossible, sum(map(len, t.rejected.values())))
+        for name, t in tallies.items()
+    ]
+    print_table(["dimension", "made", "no answer", "impossible", "rejected"], counts)
     for name, tally in tallies.items():
         for reason, ids in tally.rejected.items():
             more = "" if len(ids) <= _SHOWN else ", ..."

@@ -13,8 +13,6 @@ from ..errors import Errors, UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..evaluation.compare import Comparison
-
 _TITLES = {"ents": "entities, strict", "rel_e2e": "relations, end to end"}
 
 
@@ -28,12 +26,21 @@ def compare(
     """Compare the micro F1 of two pipelines on the same labelled docs by a paired bootstrap over
     docs: the difference, its 95% interval and p-value."""
     from rich.console import Console
+    from rich.table import Table
 
     from ..evaluation.compare import compare_files
     from ..files import write_json
 
     compared = compare_files(baseline, student, resamples=resamples, seed=seed)
-    Console().print(_make_comparison(compared))
+    results = compared.values()
+    table = Table("F1", *(_TITLES[task] for task in compared), title="Paired bootstrap")
+    table.add_row("baseline", *(f"{100 * c.baseline_f:.2f}" for c in results))
+    table.add_row("student", *(f"{100 * c.student_f:.2f}" for c in results))
+    table.add_row("difference", *(f"{100 * c.difference:+.2f}" for c in results))
+    table.add_row("95% interval", *(f"{100 * c.low:+.2f} to {100 * c.high:+.2f}" for c in results))
+    table.add_row("p, two-sided", *(f"{c.p:.4f}" for c in results))
+    table.add_row("docs", *(str(c.docs) for c in results))
+    Console().print(table)
     Console().print(f"{resamples} resamples of the docs, seed {seed}")
     if json is not None:
         figures = {
@@ -44,21 +51,6 @@ def compare(
             **{task: comparison._asdict() for task, comparison in compared.items()},
         }
         write_json(json, figures)
-
-
-def _make_comparison(compared: Mapping[str, Comparison]) -> Table:
-    """A column per task."""
-    from rich.table import Table
-
-    figures = compared.values()
-    table = Table("F1", *(_TITLES[task] for task in compared), title="Paired bootstrap")
-    table.add_row("baseline", *(f"{100 * c.baseline_f:.2f}" for c in figures))
-    table.add_row("student", *(f"{100 * c.student_f:.2f}" for c in figures))
-    table.add_row("difference", *(f"{100 * c.difference:+.2f}" for c in figures))
-    table.add_row("95% interval", *(f"{100 * c.low:+.2f} to {100 * c.high:+.2f}" for c in figures))
-    table.add_row("p, two-sided", *(f"{c.p:.4f}" for c in figures))
-    table.add_row("docs", *(str(c.docs) for c in figures))
-    return table
 
 
 def cascade(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ import typer
 
 from ..errors import Errors, MMCoTError
 from ..types import KNOWLEDGE, SPLITS, Split, Task
+from .elicit import print_table
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -165,25 +166,11 @@ def print_summary(rows: Sequence[Row], findings: Findings, *, keep_mentions: boo
         if not any(map(columns[heading], rows)):
             del columns[heading]
     groups = {name: [row for row in rows if row.post.split == name] for name in SPLITS}
-    counts = {
-        name: [sum(map(count, group)) for count in columns.values()]
+    counts = [
+        (name, *(sum(map(count, group)) for count in columns.values()))
         for name, group in [*groups.items(), ("all", rows)]
         if group
-    }
-    print_counts(["split", *columns], counts)
+    ]
+    print_table(["split", *columns], counts)
     for line in findings.describe():
         print(line)
-
-
-def print_counts(headings: Sequence[str], counts: Mapping[str, Iterable[int]]) -> None:
-    """Print a table of counts: a row of them for each name."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if i else "left", no_wrap=True)
-    for name, row in counts.items():
-        table.add_row(name, *map(str, row))
-    Console().print(table)

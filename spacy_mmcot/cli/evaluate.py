@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import Errors, UsageError
+from ..errors import Errors, MMCoTError, UsageError
 from ..types import Pictures, Task
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+KnowledgeOption = Annotated[
+    bool, typer.Option(help="Give the docs' knowledge to the pipeline (for teachers)")
+]
 
 
 def evaluate(
@@ -44,9 +48,7 @@ def evaluate(
             "the LLM is sure of first. Often the label is wrong."
         ),
     ] = None,
-    knowledge: Annotated[
-        bool, typer.Option(help="Give the docs' knowledge to the pipeline (for teachers)")
-    ] = False,
+    knowledge: KnowledgeOption = False,
     pictures: Annotated[
         Pictures, typer.Option(help="Whether the docs' pictures are given to the pipeline")
     ] = "none",
@@ -121,7 +123,7 @@ def _make_tables(metrics: dict[str, Any]) -> Iterable[Table]:
         macro = {"macro": {"f": metrics["rel_macro_f"]}}
         yield _make_scores("Relations on gold mentions", metrics, "rel", macro)
     if "rel_e2e_f" in metrics:
-        yield _make_scores("Relations end to end", metrics, "rel_e2e")
+        yield _make_scores("Relations end to end", metrics, "rel_e2e", {})
     for title, prefix in (("Entities", "ents"), ("Relations on gold mentions", "rel")):
         if f"{prefix}_sure_f" in metrics:
             yield _make_sureness(f"{title}, by the LLM's sureness", metrics, prefix)
@@ -131,7 +133,7 @@ def _make_scores(
     title: str,
     metrics: Mapping[str, Any],
     prefix: str,
-    more: Mapping[str, Mapping[str, float]] | None = None,
+    more: Mapping[str, Mapping[str, float]],
 ) -> Table:
     """P, R and F in percent: all, each label, and the rows of `more`."""
     from rich.markup import escape
@@ -141,7 +143,7 @@ def _make_scores(
     rows: list[tuple[str, Mapping[str, float]]]
     rows = [("all", {key: metrics[f"{prefix}_{key}"] for key in "prf"})]
     rows += sorted((metrics[f"{prefix}_per_type"] or {}).items())
-    rows += (more or {}).items()
+    rows += more.items()
     for name, row in rows:
         cells = [f"{100 * (row[key] or 0.0):.2f}" if key in row else "" for key in "prf"]
         table.add_row(escape(name), *cells)
@@ -171,16 +173,14 @@ def _format_summary(metrics: Mapping[str, Any]) -> str:
         parts.append(f"{share:.1f} false relations per 100 unrelated pairs")
     if "docs_with_conclusion" in metrics:
         return ", ".join([*parts, f"{metrics['docs_with_conclusion']} with a conclusion"])
-    training = metrics["training"] or {}
     parts.append(f"{metrics['words_per_second']} words/s")
     if "ents_ece" in metrics:
         parts.append(f"calibration error {100 * metrics['ents_ece']:.2f}")
     if metrics["pictures"] != "none":
         parts.append(f"{metrics['pictures']} pictures on {metrics['docs_with_picture']}")
+    trained = {"seconds": "?", "steps": "?"} | (metrics["training"] or {})
     parts.append(f"model {metrics['model_mb']} MB")
-    parts.append(
-        f"trained in {training.get('seconds', '?')} s ({training.get('steps', '?')} steps)"
-    )
+    parts.append(f"trained in {trained['seconds']} s ({trained['steps']} steps)")
     return ", ".join(parts)
 
 
@@ -189,13 +189,10 @@ def calibrate(
     data: Annotated[
         Path, typer.Argument(help=".spacy file or folder with gold entities, not the test set")
     ],
-    knowledge: Annotated[
-        bool, typer.Option(help="Give the docs' knowledge to the pipeline (for teachers)")
-    ] = False,
+    knowledge: KnowledgeOption = False,
 ) -> None:
     """Fit the temperature of PIPELINE's span scores on DATA. Predictions do not change."""
     from ..corpus.reader import Corpus
-    from ..errors import Errors, MMCoTError
     from ..evaluation.temperature import calibrate_pipeline
     from ..production.pipelines import load_pipeline
 

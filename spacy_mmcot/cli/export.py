@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..errors import Errors, MMCoTError
+
 
 def export(
     pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")],
@@ -20,7 +22,6 @@ def export(
 
     It has the same components, loads with spacy.load, and cannot be trained.
     """
-    from ..errors import Errors, MMCoTError
     from ..files import catch_write_errors
     from ..production.pipelines import load_pipeline
 

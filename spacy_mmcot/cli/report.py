@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import Errors, UsageError
 from ..types import Pictures
 
 
@@ -51,7 +52,6 @@ def report(
     doc with its labels, each pipeline's findings, its attention on the picture, and the LLM's
     knowledge. Where docs hold conclusions, the LLM stands beside the pipelines. The docs with the
     most errors come first."""
-    from ..errors import Errors, UsageError
     from ..files import replace_file
     from ..production.pipelines import load_pipeline
     from ..report.build import LLM, ReportSettings, build_report
@@ -83,8 +83,6 @@ def _parse_names(
     option: str, what: str, given: list[str], taken: Collection[str]
 ) -> dict[str, str]:
     """NAME=VALUE options by name. Raises UsageError for another form and a name given twice."""
-    from ..errors import Errors, UsageError
-
     named: dict[str, str] = {}
     for received in given:
         name, equals, value = received.partition("=")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import Errors, UsageError
-from ..production.engines import EngineName, choose_engine
+from ..production.engines import choose_engine
+from .annotate import EngineOption, WorkersOption
 
 if TYPE_CHECKING:
     from ..types import Sureness
@@ -71,13 +72,8 @@ def teach(
     pictures: Annotated[
         bool, typer.Option(help="Let a teacher that reads pictures see those of the docs")
     ] = True,
-    engine: Annotated[
-        EngineName, typer.Option(help="This machine, or a Ray cluster that shares its files")
-    ] = "local",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes; by default one, with Ray one for each CPU"),
-    ] = None,
+    engine: EngineOption = "local",
+    workers: WorkersOption = None,
     chunk: Annotated[
         int, typer.Option(min=1, help="Docs that a worker writes, and a kill loses, at once")
     ] = 500,

@@ -31,19 +31,18 @@ def collect_mention_scores(docs: Iterable[Predicted]) -> tuple[Scores, Flags]:
 
 def compute_reliability(scores: Scores, right: Flags, n_bins: int = 10) -> list[dict[str, Any]]:
     """The reliability curve over `n_bins` bins of equal width; the last one includes 1.0. Each bin
-    has `low`, `high`, its number `n`, and the mean `score` and the share `right` of its items, both
-    None in an empty bin.
+    that is not empty has `low`, `high`, its number `n`, and the mean `score` and the share `right`
+    of its items.
 
     scores, right: (items,).
     """
     bins = numpy.minimum((scores * n_bins).astype(int), n_bins - 1)
     curve = []
-    for b in range(n_bins):
+    for b in numpy.unique(bins).tolist():
         inside = bins == b
         row: dict[str, Any] = {"low": b / n_bins, "high": (b + 1) / n_bins, "n": int(inside.sum())}
-        for key, values in (("score", scores), ("right", right)):
-            row[key] = float(values[inside].mean()) if row["n"] else None
-        curve.append(row)
+        means = {"score": float(scores[inside].mean()), "right": float(right[inside].mean())}
+        curve.append(row | means)
     return curve
 
 
@@ -53,7 +52,5 @@ def compute_calibration_error(scores: Scores, right: Flags, n_bins: int = 10) ->
 
     scores, right: (items,).
     """
-    if not len(scores):
-        return 0.0
-    filled = [row for row in compute_reliability(scores, right, n_bins) if row["n"]]
-    return sum(row["n"] * abs(row["score"] - row["right"]) for row in filled) / len(scores)
+    curve = compute_reliability(scores, right, n_bins)
+    return sum(b["n"] * abs(b["score"] - b["right"]) for b in curve) / max(len(scores), 1)

@@ -92,10 +92,9 @@ def plan_cascade(
     if llm_predictions is not None:
         paths = (predictions, llm_predictions)
         matched = match_predictions(every, read_predictions(llm_predictions), paths=paths)
-        pairs = zip(every, matched, strict=True)
         llm_counts = count_entities(
             answer.model_copy(update={"gold": doc.gold})
-            for doc, answer in pairs
+            for doc, answer in zip(every, matched, strict=True)
             if doc.gold is not None
         )
         llm_f = float(compute_f(llm_counts.sum(axis=0)))
@@ -163,12 +162,10 @@ def trace_risk_coverage(
     last_of_group = numpy.flatnonzero(ordered[1:] < ordered[:-1]) + 1
     points = []
     for k in (n, *last_of_group[::-1].tolist(), 0):
-        threshold: float | None = 0.0
-        if k < n:
-            threshold = float(ordered[k - 1]) if k else None
+        lowest = float(ordered[k - 1]) if k else None
         points.append(
             Point(
-                threshold=threshold,
+                threshold=0.0 if k == n else lowest,
                 coverage=k / n,
                 sent=(n - k) / n,
                 f=float(compute_f(kept[k])) if kept[k, 1:].any() else None,

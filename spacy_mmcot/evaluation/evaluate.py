@@ -63,8 +63,7 @@ def evaluate(
     metrics, found = run_pipeline(nlp, examples)
     if "ents_f" not in metrics and "rel_e2e_f" not in metrics:
         raise MMCoTError(Errors.E705.format(path=source, pipeline=nlp.pipe_names))
-    metrics["pictures"] = pictures
-    metrics["docs_with_picture"] = n_pictures
+    metrics |= {"pictures": pictures, "docs_with_picture": n_pictures}
     if predictions is not None:
         write_predictions(Path(predictions), found)
     return metrics

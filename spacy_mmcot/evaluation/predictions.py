@@ -94,10 +94,9 @@ def write_predictions(path: Path, docs: Sequence[Predicted]) -> None:
 
     Raises MMCoTError where two Docs have the same id, or the file cannot be written.
     """
-    counts = Counter(doc.id for doc in docs)
-    twice = next((doc_id for doc_id, count in counts.items() if count > 1), None)
-    if twice is not None:
-        raise MMCoTError(Errors.E808.format(path=path, id=twice))
+    for doc_id, count in Counter(doc.id for doc in docs).items():
+        if count > 1:
+            raise MMCoTError(Errors.E808.format(path=path, id=doc_id))
     write_records(path, docs)
 
 

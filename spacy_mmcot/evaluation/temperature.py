@@ -17,9 +17,8 @@ from ..errors import Errors, MMCoTError
 def calibrate_pipeline(nlp: Language, name: str, examples: Sequence[Example]) -> float:
     """Run the components before `name`, an mmcot_ner, on the predicted Docs of the examples, then
     fit its temperature as `fit_temperature` does. Returns the temperature."""
-    docs = [example.predicted for example in examples]
-    for earlier in nlp.pipe_names[: nlp.pipe_names.index(name)]:
-        docs = list(nlp.get_pipe(earlier).pipe(docs))  # type: ignore[attr-defined]
+    later = nlp.pipe_names[nlp.pipe_names.index(name) :]
+    docs = nlp.pipe([example.predicted for example in examples], disable=later)
     for example, doc in zip(examples, docs, strict=True):
         example.predicted = doc
     component: Any = nlp.get_pipe(name)

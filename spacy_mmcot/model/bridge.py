@@ -88,23 +88,18 @@ def torch_shim(model: Model) -> TorchShim:
 def prepare_module(model: Model, is_train: bool) -> Any:
     """The module of a model, in training or evaluation mode; None where it has none yet. Every
     forward pass starts with it."""
-    _limit_threads_after_fork()
+    global _process
+    if _process != os.getpid():
+        # A forked process, such as those of `nlp.pipe(n_process=2)`, computes with one thread:
+        # OpenMP's others do not survive a fork, and torch would wait for them forever.
+        _process = os.getpid()
+        torch.set_num_threads(1)
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     module = torch_shim(model).module
     # Setting the mode visits all submodules: a few percent of the time of a single short Doc.
     if module is not None and module.training != is_train:
         module.train(is_train)
     return module
-
-
-def _limit_threads_after_fork() -> None:
-    """Let torch compute with one thread in a forked process, such as those of
-    `nlp.pipe(n_process=2)`: OpenMP's other threads do not survive a fork, and torch would wait for
-    them forever."""
-    global _process
-    if _process != os.getpid():
-        _process = os.getpid()
-        torch.set_num_threads(1)
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def split_by_counts(flat: Any, counts: Sequence[int]) -> list[Any]:

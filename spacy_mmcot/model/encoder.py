@@ -34,7 +34,6 @@ class EncoderSettings:
 
     prompt: PromptKind = "none"
     prompt_length: int = 4
-    prompt_hidden: int = 128
     prompt_regression: float = 0.0
     knowledge_tags: bool = False
     segment_length: int = 0
@@ -97,13 +96,12 @@ class PromptedEncoder(nn.Module):
         self.prompt: ConditionalPrompt | StaticPrompt | None = None
         self.prompt_length = settings.prompt_length if settings.prompt != "none" else 0
         if settings.prompt == "conditional":
-            hidden = settings.prompt_hidden
-            self.prompt = ConditionalPrompt(embedding_width, self.prompt_length, hidden)
+            self.prompt = ConditionalPrompt(embedding_width, self.prompt_length)
         elif settings.prompt == "static":
             self.prompt = StaticPrompt(embedding_width, self.prompt_length)
         self.visual: VisualPrompt | None = None
-        if patch_width and (length := settings.pictures.prompts):
-            self.visual = VisualPrompt(embedding_width, self.width, patch_width, length)
+        if patch_width:
+            self.visual = VisualPrompt(embedding_width, self.width, patch_width)
         self.to_knowledge: nn.Linear | None = None
         if self.prompt_length and settings.prompt_regression > 0:
             self.to_knowledge = nn.Linear(self.width, self.width)

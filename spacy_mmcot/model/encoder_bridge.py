@@ -41,7 +41,6 @@ def PromptedTransformer(
     source: str,
     prompt: PromptKind = "none",
     prompt_length: int = 4,
-    prompt_hidden: int = 128,
     prompt_regression: float = 0.0,
     knowledge_tags: bool = False,
     segment_length: int = 0,
@@ -51,7 +50,6 @@ def PromptedTransformer(
     freeze_word_embeddings: bool = True,
     encoder_lr_scale: float = 0.3,
     vision: Optional[VisionModel] = None,  # noqa: UP045
-    visual_prompts: int = 4,
     picture_dropout: float = 0.5,
     picture_swap: float = 0.15,
     picture_matching: float = 0.2,
@@ -65,7 +63,6 @@ def PromptedTransformer(
     source: a hub name, a folder, or `package:NAME`; read at `initialize` only.
     prompt: "none", "static" (learned vectors) or "conditional" (computed from the text).
     prompt_length: prompt vectors before the pieces.
-    prompt_hidden: units of the conditional prompt's bottleneck.
     prompt_regression: weight of 1 - cosine between the prompt's last states and the knowledge
         targets that `teach` set on training docs; 0 for none.
     knowledge_tags: add embeddings of the `noun` answer's kinds, and of label and sureness of
@@ -78,7 +75,6 @@ def PromptedTransformer(
     encoder_lr_scale: the pretrained weights' learning rate divided by that of new weights.
     vision: the model for the docs' pictures (`doc._.mmcot_image`), `spacy_mmcot.ConvVision.v1` or
         `spacy_mmcot.HFVision.v1`; None to ignore pictures.
-    visual_prompts: prompt vectors before the pieces where a doc has a picture.
     picture_dropout: how often training hides a doc's picture.
     picture_swap: how often training shows another picture in place of one that is not hidden.
     picture_matching: weight of learning which text and picture of a batch belong together.
@@ -88,17 +84,9 @@ def PromptedTransformer(
     layers that the encoder does not have.
     """
     settings = EncoderSettings(
-        prompt,
-        prompt_length,
-        prompt_hidden,
-        prompt_regression,
-        knowledge_tags,
-        segment_length,
-        max_length,
-        stride,
-        embedding_dropout,
-        freeze_word_embeddings,
-        PictureSettings(visual_prompts, picture_dropout, picture_swap, picture_matching),
+        *(prompt, prompt_length, prompt_regression, knowledge_tags, segment_length),
+        *(max_length, stride, embedding_dropout, freeze_word_embeddings),
+        PictureSettings(picture_dropout, picture_swap, picture_matching),
     )
     return Model(
         "prompted_transformer",

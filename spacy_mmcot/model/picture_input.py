@@ -33,14 +33,13 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """How the encoder uses pictures. prompts: visual prompt vectors before the pieces; dropout:
-    how often training hides a Doc's picture; swap: how often it shows a Doc that keeps its picture
-    another one; matching: weight of learning which text and picture belong together.
+    """How the encoder uses pictures. dropout: how often training hides a Doc's picture; swap: how
+    often it shows a Doc that keeps its picture another one; matching: weight of learning which text
+    and picture belong together.
 
     Raises MMCoTError for a share outside of 0 to 1 and for a negative weight.
     """
 
-    prompts: int = 4
     dropout: float = 0.5
     swap: float = 0.15
     matching: float = 0.2
@@ -50,10 +49,8 @@ class PictureSettings:
             value = getattr(self, name)
             if not 0.0 <= value <= most:
                 allowed = f"0 to {most:g}"
-                message = Errors.E409.format(
-                    name=f"picture_{name}", received=value, allowed=allowed
-                )
-                raise MMCoTError(message)
+                values = {"name": f"picture_{name}", "received": value, "allowed": allowed}
+                raise MMCoTError(Errors.E409.format(**values))
 
 
 class PatchFeatures(NamedTuple):

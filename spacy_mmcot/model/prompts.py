@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple
 
 import numpy
 import torch
-from numpy.typing import NDArray
 from spacy.tokens import Doc
 from spacy_transformers.data_classes import FullTransformerBatch
 from torch import Tensor, nn
@@ -27,17 +26,18 @@ from ..errors import Errors, MMCoTError
 from ..types import ALIGNMENT_KEY, PROMPT_TARGET_KEY
 
 PromptKind = Literal["none", "static", "conditional"]
+# Units of the conditional prompt's bottleneck.
+HIDDEN = 128
 
 
 class ConditionalPrompt(nn.Module):
-    """`length` prompt vectors from the mean of the text's word embeddings, through a bottleneck of
-    `hidden` units."""
+    """`length` prompt vectors from the mean of the text's word embeddings, through a bottleneck."""
 
-    def __init__(self, width: int, length: int, hidden: int):
+    def __init__(self, width: int, length: int):
         super().__init__()
         self.length = length
-        self.down = nn.Linear(width, hidden)
-        self.up = nn.Linear(hidden, length * width)
+        self.down = nn.Linear(width, HIDDEN)
+        self.up = nn.Linear(HIDDEN, length * width)
         nn.init.normal_(self.up.weight, std=0.02)
         nn.init.normal_(self.up.bias, std=0.02)
 
@@ -127,7 +127,7 @@ class VisualPrompt(nn.Module):
     """
 
     def __init__(
-        self, width: int, state_width: int, patch_width: int, length: int, hidden: int = 128
+        self, width: int, state_width: int, patch_width: int, length: int = 4, hidden: int = 128
     ):
         super().__init__()
         self.length = length
@@ -247,21 +247,13 @@ def set_alignment(docs: list[Doc], batch: FullTransformerBatch) -> None:
         seen = [view for view in itertools.islice(all_views, len(windows)) if view is not None]
         if seen:
             attention = numpy.concatenate([view.attention.cpu().numpy() for view in seen])
+            starts = numpy.concatenate([[0], numpy.cumsum(counts)[:-1]])
+            sums = numpy.add.reduceat(attention, starts, axis=0)
+            means = sums / numpy.asarray(counts)[:, None]
             doc.user_data[ALIGNMENT_KEY] = {
                 "gate": float(numpy.mean([view.gate for view in seen])),
                 "grid": list(batch.grid),
-                "tokens": _average_by_token(attention, counts).astype("float16").tobytes(),
+                "tokens": means.astype("float16").tobytes(),
             }
         else:
             doc.user_data.pop(ALIGNMENT_KEY, None)
-
-
-def _average_by_token(
-    attention: NDArray[numpy.float32], pieces: Sequence[int]
-) -> NDArray[numpy.float32]:
-    """attention: (pieces, patches); pieces: (tokens,), how many each token has. Returns (tokens,
-    patches)."""
-    counts = numpy.asarray(pieces)
-    starts = numpy.concatenate([[0], numpy.cumsum(counts)[:-1]])
-    sums: NDArray[numpy.float32] = numpy.add.reduceat(attention, starts, axis=0)
-    return sums / counts[:, None]

@@ -251,7 +251,8 @@ class Annotator:
         """The rows with their annotated Docs, or with the reason why the pipeline fails on them.
         folder: where the rows' pictures lie."""
         try:
-            docs = self._pipe(rows, folder)
+            given = (self._make_doc(row, folder) for row in rows)
+            docs = list(self._nlp.pipe(given, batch_size=self.settings.batch_size))
         # A component may raise anything. Which Doc is at fault shows one by one, each anew, since
         # one on which a component failed cannot be used again.
         except Exception as error:
@@ -266,10 +267,6 @@ class Annotator:
         else:
             for row in rows:
                 yield from self._run([row], folder)
-
-    def _pipe(self, rows: Iterable[Row], folder: Path) -> list[Doc]:
-        docs = (self._make_doc(row, folder) for row in rows)
-        return list(self._nlp.pipe(docs, batch_size=self.settings.batch_size))
 
 
 def _round(score: float | None) -> float | None:

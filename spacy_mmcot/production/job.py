@@ -14,7 +14,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +102,7 @@ class Job:
             if done and layout.output.exists():
                 shutil.rmtree(layout.work, ignore_errors=True)
                 return done
-        elif _holds_something(layout.output):
+        elif any(layout.output.iterdir()) if layout.output.is_dir() else layout.output.exists():
             raise MMCoTError(Errors.E744.format(path=layout.output, manifest=self.manifest))
         with catch_write_errors(layout.parts):
             layout.parts.mkdir(parents=True, exist_ok=True)
@@ -190,12 +190,6 @@ def open_job(layout: Layout, identity: Mapping[str, Any]) -> Iterator[Job]:
         # Removed while it is held: whoever opened it in between notices, and tries again.
         path.unlink(missing_ok=True)
         lock.release()
-
-
-def _holds_something(output: Path) -> bool:
-    with suppress(NotADirectoryError, FileNotFoundError):
-        return any(output.iterdir())
-    return output.exists()
 
 
 def _shorten(value: Any) -> str:

@@ -59,7 +59,18 @@ class OnnxLayers:
             # Counted from the last window.
             first, last = len(counts) - 1 - part[-1], len(counts) - part[0]
             own = pieces[ends[first] - counts[first] : ends[last - 1]]
-            (result,) = session.run(None, _make_inputs(own, counts[first:last]))
+            lengths = counts[first:last]
+            steps = numpy.arange(lengths[-1])
+            mask = steps < lengths[:, None]
+            starts = lengths.cumsum() - lengths
+            # See `build_layers_graph`.
+            inputs = {
+                "states": own,
+                "grid": numpy.where(mask, starts[:, None] + steps, 0),
+                "mask": mask.astype("int32"),
+                "places": mask.ravel().nonzero()[0],
+            }
+            (result,) = session.run(None, inputs)
             return result
 
         # The longest windows first, so that all threads end together.
@@ -69,20 +80,6 @@ class OnnxLayers:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_started": None}
-
-
-def _make_inputs(states: NDArray[numpy.float32], lengths: NDArray[numpy.int64]) -> dict[str, Any]:
-    """The graph's inputs (see `build_layers_graph`). states: (pieces, width); lengths: (windows,),
-    ascending."""
-    steps = numpy.arange(lengths[-1])
-    mask = steps < lengths[:, None]
-    starts = lengths.cumsum() - lengths
-    return {
-        "states": states,
-        "grid": numpy.where(mask, starts[:, None] + steps, 0),
-        "mask": mask.astype("int32"),
-        "places": mask.ravel().nonzero()[0],
-    }
 
 
 def _start_session(graph: bytes) -> Any:

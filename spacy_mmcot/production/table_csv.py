@@ -7,7 +7,6 @@ other value is JSON in a cell.
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,17 @@ from typing import BinaryIO
 
 from ..errors import Errors, MMCoTError, located, shown
 from ..files import open_file
-from .tables import Chunk, ColumnNames, Columns, FoundRow, Place, Row, split_places, to_json
+from .tables import (
+    Chunk,
+    ColumnNames,
+    Columns,
+    FoundRow,
+    Place,
+    Row,
+    join_files,
+    split_places,
+    to_json,
+)
 
 # Characters. A quote that is never closed takes what follows into its cell, up to this limit.
 _MAX_CELL = 1 << 24
@@ -101,10 +110,7 @@ def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNam
     write(output, (), columns, names)
     header = output.stat().st_size
     with output.open("ab") as file:
-        for part in parts:
-            with part.open("rb") as source:
-                source.seek(header)
-                shutil.copyfileobj(source, file)
+        join_files(parts, file, skipped=header)
 
 
 def _header(path: Path, record: _Record) -> list[str]:

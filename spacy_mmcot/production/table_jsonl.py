@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from .tables import (
     Place,
     Row,
     add_row,
+    join_files,
     split_places,
     to_json,
 )
@@ -52,9 +52,7 @@ def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnN
 
 def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
     with output.open("wb") as file:
-        for part in parts:
-            with part.open("rb") as source:
-                shutil.copyfileobj(source, file)
+        join_files(parts, file)
 
 
 def _iter_lines(file: BinaryIO, line: int = 1) -> Iterator[tuple[int, int, bytes]]:

@@ -46,7 +46,20 @@ def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[li
 
 def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
     with _file(Path(chunk.path)) as file:
-        yield from _rows(file, chunk.position, chunk.rows)
+        # Row groups without any of the chunk's rows are not read.
+        start, end = chunk.position, chunk.position + chunk.rows
+        sizes = (file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
+        bounds = list(accumulate(sizes, initial=0))
+        first_group = bisect_right(bounds, start) - 1
+        groups = list(range(first_group, bisect_left(bounds, end)))
+        batch_start = bounds[first_group]
+        for batch in file.iter_batches(min(chunk.rows, _BATCH_ROWS), row_groups=groups):
+            first = max(start, batch_start)
+            wanted = batch.slice(first - batch_start, max(0, end - first))
+            batch_start += len(batch)
+            columns = [_values(column) for column in wanted.columns]
+            for number, values in enumerate(zip(*columns, strict=True), start=first + 1):
+                yield Row(number, dict(zip(wanted.schema.names, values, strict=True)))
 
 
 def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
@@ -84,24 +97,6 @@ def _type(kinds: set[Any]) -> pa.DataType:
         return _FLOAT
     kind = next(iter(kinds), str) if len(kinds) < 2 else str
     return kind if isinstance(kind, pa.DataType) else _TYPES.get(kind, _TEXT)
-
-
-def _rows(file: pq.ParquetFile, start: int, count: int) -> Iterator[Row]:
-    """`count` rows from row `start` (from 0) on. Row groups without any
-    of them are not read."""
-    sizes = (file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
-    bounds = list(accumulate(sizes, initial=0))
-    first_group = bisect_right(bounds, start) - 1
-    groups = range(first_group, bisect_left(bounds, start + count))
-    batch_start = bounds[first_group]
-    for batch in file.iter_batches(min(count, _BATCH_ROWS), row_groups=list(groups)):
-        first = max(start, batch_start)
-        wanted = batch.slice(first - batch_start, max(0, start + count - first))
-        batch_start += len(batch)
-        columns = [_values(column) for column in wanted.columns]
-        for i in range(len(wanted)):
-            values = (column[i] for column in columns)
-            yield Row(first + i + 1, dict(zip(wanted.schema.names, values, strict=True)))
 
 
 def _values(column: pa.Array) -> list[Any]:

@@ -73,14 +73,10 @@ def read_docs(chunk: Chunk, vocab: Vocab) -> Iterator[Doc]:
 def copy_unannotated(doc: Doc, vocab: Vocab) -> Doc:
     """A Doc on another vocabulary with the same tokens and user data. Annotation is left out: a
     pipeline would take it for its own."""
-    kept = [key for key in doc.user_data if not _is_annotation(key)]
-    return copy_tokens(doc, kept, vocab)
-
-
-def _is_annotation(key: Any) -> bool:
     # The key of an extension attribute is ("._.", name, start, end); a Doc's has no start.
-    of_span = isinstance(key, tuple) and len(key) == 4 and key[2] is not None
-    return of_span or key in _FOUND
+    keys: list[Any] = [key for key in doc.user_data if key not in _FOUND]
+    kept = [k for k in keys if not (isinstance(k, tuple) and len(k) == 4 and k[2] is not None)]
+    return copy_tokens(doc, kept, vocab)
 
 
 def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, get_args
 
 from ..errors import Errors, MMCoTError
 from ..files import check_exists
@@ -146,6 +147,14 @@ def list_chunks(
             add_kinds(kinds, name, own[name])
         chunks += [Chunk(len(chunks) + i, str(path), format, *p) for i, p in enumerate(places)]
     return chunks, kinds
+
+
+def join_files(parts: Sequence[Path], file: BinaryIO, skipped: int = 0) -> None:
+    """Append the parts to the file, each without its first bytes."""
+    for part in parts:
+        with part.open("rb") as source:
+            source.seek(skipped)
+            shutil.copyfileobj(source, file)
 
 
 def split_places(places: Iterable[tuple[int, int]], rows: int) -> list[Place]:

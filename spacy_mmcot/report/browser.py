@@ -4,7 +4,6 @@ and the views by which the reader selects them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -61,10 +60,6 @@ class Article(NamedTuple):
     errors: int
     search: str
 
-    @property
-    def views_json(self) -> str:
-        return json.dumps(self.views, ensure_ascii=False)
-
 
 def make_articles(names: Sequence[str], items: Iterable[Item]) -> list[Article]:
     """The articles of the Docs, those with the most errors of the first pipeline first.
@@ -118,13 +113,9 @@ def _make_article(names: Sequence[str], place: int, item: Item) -> Article:
 
 def _describe_conclusion(conclusion: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The reasoning before the conclusion, and what the LLM is not sure of."""
-    items = [
-        *(conclusion.get("entities") or ()),
-        *(
-            {**r, "mention": f"{r['head']} → {r['tail']}"}
-            for r in conclusion.get("relations") or ()
-        ),
-    ]
+    relations = conclusion.get("relations") or ()
+    named = [{**r, "mention": f"{r['head']} → {r['tail']}"} for r in relations]
+    items = [*(conclusion.get("entities") or ()), *named]
     doubtful = [f"{i['mention']}: {i['label']} ({i['sure']})" for i in items if i["sure"] != "high"]
     said = {"Reasoning": conclusion.get("reasoning") or "", "Not sure of": ", ".join(doubtful)}
     return [(title, words) for title, words in said.items() if words]

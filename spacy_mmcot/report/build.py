@@ -71,7 +71,11 @@ def build_report(settings: ReportSettings) -> str:
             if number not in drawn and example.predicted._.mmcot_alignment is not None:
                 drawn[number] = render_picture(example.predicted), name
     for name, file in settings.predictions.items():
-        pipelines.append(Pipeline(name, _read(file, labelled, settings.data), {}))
+        records = {doc.id: doc for doc in read_predictions(file)}
+        # A report on the first Docs alone may use predictions on all.
+        known = [records[doc.id] for doc in labelled if doc.id in records]
+        matched = match_predictions(labelled, known, paths=(settings.data, file))
+        pipelines.append(Pipeline(name, matched, {}))
     concluded = collect_conclusions(docs)
     found: list[list[Predicted | None]] = [
         [p.found[i] for p in pipelines] for i in range(len(docs))
@@ -119,14 +123,6 @@ def _run(name: str, nlp: Language, settings: ReportSettings) -> tuple[Pipeline, 
             component.set_extra_annotations = setters.get("spacy_mmcot.alignment_setter.v1")()
     metrics, found = run_pipeline(nlp, examples)
     return Pipeline(name, found, metrics), examples
-
-
-def _read(file: Path, labelled: Sequence[Predicted], data: Path) -> list[Predicted]:
-    """The predictions on these Docs. Raises MMCoTError where the file lacks one of them."""
-    read = {doc.id: doc for doc in read_predictions(file)}
-    # A report on the first Docs alone may use predictions on all.
-    known = [read[doc.id] for doc in labelled if doc.id in read]
-    return match_predictions(labelled, known, paths=(data, file))
 
 
 def render_page(

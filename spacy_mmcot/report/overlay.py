@@ -55,21 +55,17 @@ def render_picture(doc: Doc, policy: PicturePolicy | None = None) -> Markup:
         width, height = opened.size
     longest = max(width, height)
     scale = min(max(longest, _SHORTEST), _LONGEST) / longest
-    values = {
-        "text": doc.text,
-        "picture": _make_data_url("jpeg", jpeg),
-        "width": width,
-        "height": height,
-        "wide": max(round(width * scale), 1),
-        "choices": None,
-    }
     alignment = get_alignment(doc)
-    if alignment is not None:
-        values |= {
-            "gate": float(alignment.gate),
-            "choices": _make_choices(doc, alignment),
-        }
-    return render_template("picture.html.jinja", **values)
+    return render_template(
+        "picture.html.jinja",
+        text=doc.text,
+        picture=_make_data_url("jpeg", jpeg),
+        width=width,
+        height=height,
+        wide=max(round(width * scale), 1),
+        gate=None if alignment is None else float(alignment.gate),
+        choices=None if alignment is None else _make_choices(doc, alignment),
+    )
 
 
 def _make_choices(doc: Doc, alignment: Alignment) -> list[dict[str, Any]]:

@@ -70,8 +70,7 @@ def make_plots(pipelines: Sequence[Pipeline]) -> list[Plot]:
 
     Raises MMCoTError where there is something to draw and matplotlib is not installed.
     """
-    plots = (plot_calibration(pipelines), plot_risk(pipelines))
-    return [plot for plot in plots if plot is not None]
+    return [plot for draw in (plot_calibration, plot_risk) if (plot := draw(pipelines))]
 
 
 def plot_calibration(pipelines: Sequence[Pipeline]) -> Plot | None:
@@ -80,8 +79,8 @@ def plot_calibration(pipelines: Sequence[Pipeline]) -> Plot | None:
     for pipeline in pipelines:
         scores, right = collect_mention_scores(pipeline.found)
         if len(scores):
-            bins = [point for point in compute_reliability(scores, right) if point["n"]]
-            curves[pipeline.name] = bins, compute_calibration_error(scores, right)
+            error = compute_calibration_error(scores, right)
+            curves[pipeline.name] = compute_reliability(scores, right), error
     if not curves:
         return None
     with open_figure() as (figure, axes):

@@ -93,10 +93,8 @@ def make_label_tables(pipelines: Sequence[Pipeline]) -> list[Table]:
             cells += [_format_prf(totals[0], key) for key in "pr"]
             lines.append([label, str(totals[0][2]), *cells])
         if counts:
-            heads = [
-                *(f"{name} F1" for name in counts),
-                *(f"{next(iter(counts))} {k}" for k in "PR"),
-            ]
+            first = next(iter(counts))
+            heads = [*(f"{name} F1" for name in counts), f"{first} P", f"{first} R"]
             tables.append(Table(title, ["label", "gold", *heads], lines))
     return tables
 

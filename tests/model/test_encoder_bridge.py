@@ -23,11 +23,10 @@ from spacy_mmcot.types import KNOWLEDGE_KEY
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {"prompt": "none"},
     "static": {"prompt": "static", "prompt_length": 3},
-    "conditional": {"prompt": "conditional", "prompt_length": 3, "prompt_hidden": 8},
+    "conditional": {"prompt": "conditional", "prompt_length": 3},
     "everything": {
         "prompt": "conditional",
         "prompt_length": 2,
-        "prompt_hidden": 8,
         "prompt_regression": 0.5,
         "knowledge_tags": True,
         "segment_length": 12,

@@ -25,7 +25,6 @@ TEXT = "Anna Berg sings in Oslo tonight."
 STUDENT: dict[str, Any] = {
     "prompt": "conditional",
     "prompt_length": 2,
-    "prompt_hidden": 8,
     "prompt_regression": 0.5,
 }
 TEACHER: dict[str, Any] = {**STUDENT, "knowledge_tags": True, "segment_length": 8}

@@ -198,18 +198,18 @@ def test_training_hides_and_swaps(bert_source: str) -> None:
     vision = nlp.get_pipe("transformer").model.layers[0]  # type: ignore[attr-defined]
     docs = [with_picture(nlp, f"text {i}", encoded(noise(20 + i, 20), "PNG")) for i in range(40)]
     torch.manual_seed(1)
-    whole = see_pictures(vision, docs, True, PictureSettings(4, 0.0, 0.0, 0.0))
+    whole = see_pictures(vision, docs, True, PictureSettings(0.0, 0.0, 0.0))
     assert whole is not None
     assert whole.own == whole.shown == list(range(40))
-    assert see_pictures(vision, docs, True, PictureSettings(4, 1.0, 0.0, 0.0)) is None
-    some = see_pictures(vision, docs, True, PictureSettings(4, 0.5, 0.0, 0.0))
+    assert see_pictures(vision, docs, True, PictureSettings(1.0, 0.0, 0.0)) is None
+    some = see_pictures(vision, docs, True, PictureSettings(0.5, 0.0, 0.0))
     assert some is not None
     assert 8 < sum(row >= 0 for row in some.own) < 32
-    swapped = see_pictures(vision, docs, True, PictureSettings(4, 0.0, 1.0, 0.0))
+    swapped = see_pictures(vision, docs, True, PictureSettings(0.0, 1.0, 0.0))
     assert swapped is not None
     assert all(own != shown for own, shown in zip(swapped.own, swapped.shown, strict=True))
     # At inference every doc has its own.
-    plain = see_pictures(vision, docs, False, PictureSettings(4, 1.0, 1.0, 0.0))
+    plain = see_pictures(vision, docs, False, PictureSettings(1.0, 1.0, 0.0))
     assert plain is not None
     assert plain.own == plain.shown == list(range(40))
 
@@ -217,4 +217,4 @@ def test_training_hides_and_swaps(bert_source: str) -> None:
 @pytest.mark.parametrize("rates", [(-0.1, 0, 0), (0, 1.1, 0), (0, 0, -1)])
 def test_rates_out_of_range(rates: tuple[float, float, float]) -> None:
     with pytest.raises(MMCoTError, match="E409"):
-        PictureSettings(4, *rates)
+        PictureSettings(*rates)
