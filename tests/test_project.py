@@ -188,7 +188,7 @@ def test_a_project_without_labels_in_german_ends_in_a_wheel(
     settings = {
         **{"labels": "none", "lang": "de", "encoder": bert_source, "sentence": posts[0]["text"]},
         **{"posts": "posts.jsonl", "recorded": "answers.jsonl", "scheme": "scheme.yml"},
-        "student_steps": "200",
+        "student_steps": "500",
     }
     given = [word for name, value in settings.items() for word in (f"--vars.{name}", value)]
     first = run_project(tmp_path, given)
