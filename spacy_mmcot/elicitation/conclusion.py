@@ -56,15 +56,13 @@ class Examples:
         if self._count and self._count < n_labels <= len(labelled):
             raise MMCoTError(Errors.E112.format(examples=self._count, labels=n_labels))
         # Twice as many as are shown: the second half stands in where one of the first may not.
-        self._ordered = _cover(labelled, scheme, 2 * self._count)
+        chosen = _cover(labelled, scheme, 2 * self._count)
+        self._by_text = {text_key(post): post for post in chosen}
 
     def shown_to(self, post: Post | None) -> list[Post]:
         """At most `scheme.examples` posts, none of them with the post's text."""
         own = None if post is None else text_key(post)
-        shown = self._ordered[: self._count]
-        if any(text_key(example) == own for example in shown):
-            shown = [p for p in self._ordered if text_key(p) != own][: self._count]
-        return shown
+        return [p for text, p in self._by_text.items() if text != own][: self._count]
 
 
 def text_key(post: Post) -> str:
