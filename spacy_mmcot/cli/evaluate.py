@@ -193,7 +193,7 @@ def calibrate(
 ) -> None:
     """Fit the temperature of PIPELINE's span scores on DATA. Predictions do not change."""
     from ..corpus.reader import Corpus
-    from ..evaluation.temperature import calibrate_pipeline
+    from ..evaluation.calibration import calibrate_pipeline
     from ..production.pipelines import load_pipeline
 
     nlp = load_pipeline(pipeline)
