@@ -78,7 +78,7 @@ def evaluate(
         raise UsageError(Errors.E810.format(count=len(paths)))
     if answers is None:
         from ..evaluation.evaluate import evaluate as evaluate_docs
-        from ..production.pipelines import load_pipeline
+        from ..production.job import load_pipeline
 
         if disagreements is not None:
             raise UsageError(Errors.E811.format(option="--disagreements", needed="--answers"))
@@ -194,7 +194,7 @@ def calibrate(
     """Fit the temperature of PIPELINE's span scores on DATA. Predictions do not change."""
     from ..corpus.reader import Corpus
     from ..evaluation.calibration import calibrate_pipeline
-    from ..production.pipelines import load_pipeline
+    from ..production.job import load_pipeline
 
     nlp = load_pipeline(pipeline)
     factories = {nlp.get_pipe_meta(name).factory: name for name in nlp.pipe_names}
