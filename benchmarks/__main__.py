@@ -68,7 +68,7 @@ def pipe(
 ) -> None:
     """Words/s, latency and memory of a pipeline, beside its bare encoder, spaCy's stock components,
     GLiNER and its exported form; and what each of its components costs."""
-    from spacy_mmcot.production.pipelines import load_pipeline
+    from spacy_mmcot.production.job import load_pipeline
 
     from .memory import measure_peak_mb
     from .pipe import has_gliner, measure_pipe
@@ -102,7 +102,7 @@ def pictures(
     from spacy_mmcot import PicturePolicy
     from spacy_mmcot.errors import MMCoTError
     from spacy_mmcot.pictures.read import get_image, read_picture
-    from spacy_mmcot.production.pipelines import load_pipeline
+    from spacy_mmcot.production.job import load_pipeline
 
     from .pictures import initialize_student, measure_pictures
 
@@ -125,7 +125,7 @@ def ladder(
 ) -> None:
     """Words/s of several pipelines that take turns, and how many times the first one's it is."""
     from spacy_mmcot.errors import MMCoTError
-    from spacy_mmcot.production.pipelines import load_pipeline
+    from spacy_mmcot.production.job import load_pipeline
 
     from .ladder import measure_side_by_side
 
@@ -173,7 +173,7 @@ def soak(
     json: JsonFile = None,
 ) -> None:
     """Memory and speed over a long run whose texts bring new words all the time."""
-    from spacy_mmcot.production.pipelines import load_pipeline
+    from spacy_mmcot.production.job import load_pipeline
 
     from .soak import Sample, draw_sparkline, measure_soak
 

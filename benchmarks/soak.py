@@ -16,7 +16,7 @@ from spacy.language import Language
 
 from benchmarks.errors import BenchmarkErrors
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.production.pipelines import trim_heap
+from spacy_mmcot.production.worker import trim_heap
 
 _STATM = Path("/proc/self/statm")
 _PAGE = 4096

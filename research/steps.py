@@ -31,7 +31,7 @@ def label_softly(
     for a prompt_length above 0, prompt targets of the first teacher's encoder."""
     from spacy_mmcot import read_docs, teach, write_docs
     from spacy_mmcot.distillation.teach import KnowledgeEncoder, set_prompt_targets
-    from spacy_mmcot.production.pipelines import load_pipeline
+    from spacy_mmcot.production.job import load_pipeline
 
     first = load_pipeline(teachers[0])
     pipelines = [first, *(load_pipeline(other, first.vocab) for other in teachers[1:])]
@@ -66,7 +66,7 @@ def evaluate_pipeline(
     """
     from spacy_mmcot import evaluate, read_docs
     from spacy_mmcot.evaluation.predictions import read_predictions
-    from spacy_mmcot.production.pipelines import load_pipeline
+    from spacy_mmcot.production.job import load_pipeline
 
     nlp = load_pipeline(model)
     with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,7 @@ E6xx components, E7xx commands and production, E8xx evaluation.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -139,6 +140,10 @@ class Errors(metaclass=Catalogue):
     E403 = (
         "No room for text: {budget} word pieces are left beside special pieces, prompt and "
         "knowledge segment. Raise max_length or lower prompt_length or segment_length."
+    )
+    E404 = (
+        "The pipeline's tokenizer files hold {received}. Allowed: {allowed}. Load pipelines only "
+        "from people that you trust."
     )
     E405 = (
         "{component} listens to a transformer that did not run on the doc {text!r}. Run the whole "
@@ -371,6 +376,17 @@ def explain(error: ValidationError) -> tuple[str, str]:
     return f"{f'field {name}' if name else 'the row'} is {shown(fault['input'])}", expected
 
 
+def escape_control(text: str, keep: str = "") -> str:
+    """A text from outside as a terminal, a log or a page can show it: control characters, marks of
+    direction and halves of surrogate pairs become escapes such as \\x1b. keep: characters that
+    stay as they are."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep or category(c) == "Zs" else ascii(c)[1:-1] for c in text
+    )
+
+
 def shown(value: object) -> str:
     """A value as a message can hold it: its repr, cut at 60 characters."""
     whole = repr(value)
@@ -379,4 +395,5 @@ def shown(value: object) -> str:
 
 def first_line(error: BaseException) -> str:
     """What another library's error says, in the one line that a message of ours has room for."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = str(error).strip().splitlines()
+    return escape_control(lines[0]) if lines else type(error).__name__

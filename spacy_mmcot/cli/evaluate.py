@@ -79,7 +79,7 @@ def evaluate(
 
     from ..corpus.docbin import read_all_docs
     from ..files import write_json
-    from ..production.pipelines import load_pipeline, use_gpu
+    from ..production.job import load_pipeline, use_gpu
 
     *pipelines, data = paths
     if len(pipelines) != (answers is None):
@@ -216,8 +216,8 @@ def calibrate(
 ) -> None:
     """Fit the temperature of PIPELINE's span scores on DATA. Predictions do not change."""
     from ..corpus.reader import Corpus
-    from ..evaluation.temperature import calibrate_pipeline
-    from ..production.pipelines import load_pipeline, use_gpu
+    from ..evaluation.calibration import calibrate_pipeline
+    from ..production.job import load_pipeline, use_gpu
 
     if if_labelled and not _has_labels(data):
         print(f"Not calibrated: {data} has no labels.")

@@ -23,7 +23,7 @@ def export(
     It has the same components, loads with spacy.load, and cannot be trained.
     """
     from ..files import catch_write_errors
-    from ..production.pipelines import load_pipeline
+    from ..production.job import load_pipeline
 
     if output.resolve() == Path(pipeline).resolve():
         raise MMCoTError(Errors.E781.format(path=output))

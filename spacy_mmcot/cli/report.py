@@ -55,7 +55,7 @@ def report(
     knowledge. Where docs hold conclusions, the LLM stands beside the pipelines. The docs with the
     most errors come first."""
     from ..files import replace_file
-    from ..production.pipelines import load_pipeline, use_gpu
+    from ..production.job import load_pipeline, use_gpu
     from ..report.build import LLM, ReportSettings, build_report
 
     sources = _parse_names("--pipeline", "FOLDER", pipeline or [], {LLM})

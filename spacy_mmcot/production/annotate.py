@@ -26,8 +26,7 @@ from ..errors import Errors, UsageError, first_line, shown
 from ..files import replace_file
 from ..types import is_null
 from .engines import EngineName, OnProgress, choose_engine, run_chunks
-from .job import Layout, digest_files, open_job
-from .pipelines import digest_pipeline, load_pipeline, trim_heap
+from .job import Layout, digest_files, digest_pipeline, load_pipeline, open_job
 from .table_spacy import copy_unannotated
 from .tables import (
     DEFAULT_COLUMNS,
@@ -42,6 +41,7 @@ from .tables import (
     list_files,
     load_format,
 )
+from .worker import trim_heap
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""A long job over chunks that can be stopped at any moment and continues where it was.
+"""A long job of a trained pipeline over chunks, which can be stopped at any moment and continues
+where it was.
 
 The output of a chunk is a part file. It takes its name when it is complete, so the parts on disk
 are the record of progress: a kill costs the chunks in work, and no row is written twice. At the end
@@ -16,13 +17,17 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from ..errors import Errors, MMCoTError
+from ..errors import Errors, MMCoTError, first_line
 from ..files import catch_write_errors, open_file, read_bytes, replace_file, write_json
 from .tables import TableFormat
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.vocab import Vocab
 
 
 def digest_file(path: Path) -> str:
@@ -36,6 +41,55 @@ def digest_files(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(bytes.fromhex(digest_file(path)))
+    return digest.hexdigest()
+
+
+def load_pipeline(source: str | Path, vocab: Vocab | None = None) -> Language:
+    """The trained pipeline in a folder or of an installed package.
+
+    vocab: that of another pipeline, whose Docs this one can then read; None for its own.
+
+    Raises MMCoTError where there is no pipeline, or it cannot be read.
+    """
+    import spacy
+    from safetensors import SafetensorError
+
+    try:
+        return spacy.load(source, vocab=True if vocab is None else vocab)
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        raise MMCoTError(Errors.E700.format(source=source, reason=first_line(error))) from error
+
+
+def use_gpu(number: int) -> None:
+    """Have pipelines that are loaded from now on run on this GPU; -1 changes nothing. Raises
+    MMCoTError where there is none, or spaCy lacks what it needs for it."""
+    import spacy
+
+    if number < 0:
+        return
+    try:
+        spacy.require_gpu(number)
+    except Exception as error:  # of torch, cupy or CUDA
+        raise MMCoTError(Errors.E702.format(number=number, reason=first_line(error))) from None
+
+
+def digest_pipeline(source: str) -> str:
+    """The SHA-256 of the names and contents of all files of a pipeline's folder or package, apart
+    from what Python compiles. Raises MMCoTError where there is neither."""
+    from spacy.util import get_package_path, is_package
+
+    if Path(source).is_dir():
+        folder = Path(source)
+    elif is_package(source):
+        folder = get_package_path(source)
+    else:
+        reason = "neither a folder nor an installed package"
+        raise MMCoTError(Errors.E700.format(source=source, reason=reason))
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            digest.update(bytes.fromhex(digest_file(path)))
     return digest.hexdigest()
 
 

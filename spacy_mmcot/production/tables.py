@@ -1,6 +1,6 @@
 """Tables of documents in files: their formats, rows and columns.
 
-A format is a module `table_FORMAT` with four functions. `survey` cuts a file into chunks of `rows`
+A format has four functions. `survey` cuts a file into chunks of `rows`
 rows, each as (position, first_row, rows), and finds the kinds of its columns; where the format has
 no header, it reads every row for them if `columns` is true. `read` yields a chunk's rows, as many
 as the survey counted, broken ones included. `write` writes a file; it keeps no Doc. `join` writes
@@ -102,7 +102,10 @@ class FoundRow(NamedTuple):
 
 
 def load_format(format: TableFormat) -> Any:
-    """The module of a format. Raises MMCoTError where the library that it needs is missing."""
+    """A format's four functions. Raises MMCoTError where the library that it needs is missing."""
+    if format in ("csv", "jsonl"):
+        text = import_module(".table_text", __package__)
+        return text.Csv if format == "csv" else text.JsonLines
     try:
         return import_module(f".table_{format}", __package__)
     except ModuleNotFoundError as error:

@@ -30,8 +30,7 @@ from ..model.knowledge import get_concluded_entities, get_concluded_relations
 from ..scheme import read_scheme
 from ..types import Sureness
 from .engines import Engine, run_chunks
-from .job import Layout, digest_files, open_job
-from .pipelines import digest_pipeline, load_pipeline, use_gpu
+from .job import Layout, digest_files, digest_pipeline, load_pipeline, open_job, use_gpu
 from .table_spacy import read_docs as read_chunk
 from .tables import DEFAULT_COLUMNS, Chunk, list_chunks
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import queue
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Generic, Self, TypeVar
 
 from spacy.language import Language
 from spacy.tokens import Doc
 
 from ..errors import Errors, MMCoTError
-from .pipelines import trim_heap
 
 T = TypeVar("T")
 
@@ -154,3 +155,14 @@ class PipelineWorker(Generic[T]):
             # One text is at fault; the others must not fail with it.
             for request in batch:
                 self._answer([request])
+
+
+def trim_heap() -> None:
+    """Return the free pages of the heap to the system, where the C library can (glibc). Takes some
+    milliseconds: call it now and then, not for each Doc.
+
+    glibc by itself returns only what is free at the end of its heap. An encoder's arrays have a new
+    size in every batch, so a process would grow for as long as it runs.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # macOS, musl, Windows
+        ctypes.CDLL(None).malloc_trim(0)

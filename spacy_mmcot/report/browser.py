@@ -13,7 +13,7 @@ from spacy.tokens import Doc
 from ..evaluation.predictions import FoundEntity, Predicted, SpanRelation
 from ..evaluation.scores import get_mentions, get_typed_relations
 from ..types import KNOWLEDGE_KEY, Entity
-from .arcs import Arc, Mention, Status, render_text
+from .drawings import Arc, Mention, Status, render_text
 
 # One finding: (start, end, label), or a relation as it is scored, its label last.
 Key = tuple[Any, ...]

@@ -23,9 +23,8 @@ from ..evaluation.conclusions import Concluded, collect_conclusions, score_concl
 from ..evaluation.evaluate import needs_gold_entities, run_pipeline
 from ..evaluation.predictions import Predicted, collect_predictions, read_predictions
 from ..types import Pictures
-from .arcs import read_asset, render_template
 from .browser import Item, make_articles, name_views
-from .overlay import render_picture
+from .drawings import read_asset, render_picture, render_template
 from .plots import make_plots
 from .tables import Pipeline, make_confusions, make_label_tables, make_scores
 

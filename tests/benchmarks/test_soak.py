@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from benchmarks.__main__ import app
 from benchmarks.soak import draw_sparkline, make_texts, measure_soak, read_resident_mb
 from spacy_mmcot.model import wordpieces
-from spacy_mmcot.production.pipelines import trim_heap
+from spacy_mmcot.production.worker import trim_heap
 
 
 @pytest.fixture

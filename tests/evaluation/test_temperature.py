@@ -12,9 +12,12 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.evaluation.calibration import collect_mention_scores, compute_calibration_error
+from spacy_mmcot.evaluation.calibration import (
+    collect_mention_scores,
+    compute_calibration_error,
+    fit_temperature,
+)
 from spacy_mmcot.evaluation.predictions import collect_predictions
-from spacy_mmcot.evaluation.temperature import fit_temperature
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from click.testing import Result
 from spacy.language import Language
 
 from spacy_mmcot.production import annotate as module
-from spacy_mmcot.production.pipelines import load_pipeline
+from spacy_mmcot.production.job import load_pipeline
 
 Command = Callable[..., Result]
 

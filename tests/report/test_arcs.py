@@ -13,7 +13,7 @@ from spacy.tokens import Doc, Span
 
 from spacy_mmcot.corpus.docs import make_doc
 from spacy_mmcot.corpus.extensions import register
-from spacy_mmcot.report.arcs import Arc, Mention, compute_hue, read_asset, render_text
+from spacy_mmcot.report.drawings import Arc, Mention, compute_hue, read_asset, render_text
 from spacy_mmcot.types import RELATIONS_KEY, Post, Relation
 
 register()

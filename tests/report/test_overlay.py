@@ -21,8 +21,7 @@ from spacy.tokens import Doc, Span
 
 from spacy_mmcot.corpus.extensions import register
 from spacy_mmcot.pictures.read import PicturePolicy
-from spacy_mmcot.report.arcs import read_asset
-from spacy_mmcot.report.overlay import render_picture
+from spacy_mmcot.report.drawings import read_asset, render_picture
 from spacy_mmcot.types import ALIGNMENT_KEY, IMAGE_KEY
 
 register()

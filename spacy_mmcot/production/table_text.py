@@ -1,0 +1,199 @@
+"""The two formats of text, in UTF-8. Both find a chunk by its byte offset.
+
+CSV: comma-separated, quoted by double quotes, the first row a header. All columns are read as text;
+an empty cell is null. On writing, text is a cell as it is and any other value is JSON in a cell.
+
+JSON Lines: an object a line. Blank lines are no rows.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import Errors, MMCoTError, located, shown
+from ..files import open_file, parse_json
+from .tables import (
+    Chunk,
+    ColumnNames,
+    Columns,
+    FoundRow,
+    Place,
+    Row,
+    add_row,
+    join_files,
+    split_places,
+    to_json,
+)
+
+_BOM = b"\xef\xbb\xbf"
+# Characters. A quote that is never closed takes what follows into its cell, up to this limit.
+_MAX_CELL = 1 << 24
+
+# Offset and line at which a record starts, and its cells, or the reason why it cannot be read.
+_Record = tuple[int, int, list[str] | str]
+
+
+class JsonLines:
+    """See `tables`."""
+
+    @staticmethod
+    def survey(
+        path: Path, rows: int, names: ColumnNames, columns: bool
+    ) -> tuple[list[Place], Columns]:
+        kinds: Columns = {}
+
+        def iter_places() -> Iterator[tuple[int, int]]:
+            for offset, line, raw in _iter_lines(file):
+                if columns:
+                    add_row(kinds, _parse_line(line, raw).values)
+                yield offset, line
+
+        with open_file(path) as file:
+            return (split_places(iter_places(), rows), kinds)
+
+    @staticmethod
+    def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
+        with open_file(Path(chunk.path)) as file:
+            file.seek(chunk.position)
+            for _, line, raw in islice(_iter_lines(file, chunk.first_row), chunk.rows):
+                yield _parse_line(line, raw)
+
+    @staticmethod
+    def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(to_json(row.values | row.added) + "\n" for row in rows)
+
+    @staticmethod
+    def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
+        with output.open("wb") as file:
+            join_files(parts, file)
+
+
+def _iter_lines(file: BinaryIO, line: int = 1) -> Iterator[tuple[int, int, bytes]]:
+    """(offset from where reading starts, line number, content) of the lines that are not blank."""
+    offset = 0
+    for number, raw in enumerate(file, start=line):
+        if raw.strip(_BOM + b" \t\r\n"):
+            yield offset, number, raw
+        offset += len(raw)
+
+
+def _parse_line(line: int, raw: bytes) -> Row:
+    raw = raw.removeprefix(_BOM) if line == 1 else raw
+    raw = raw.rstrip(b"\r\n")
+    try:
+        value = parse_json(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, is not UTF-8"
+    except ValueError as error:
+        reason = str(error)
+    else:
+        if isinstance(value, dict):
+            return Row(line, value)
+        reason = f"the row is {shown(value)}, not an object"
+    return Row(line, {}, problem=reason, raw=shown(raw.decode("utf-8", "backslashreplace")))
+
+
+class Csv:
+    """See `tables`."""
+
+    @staticmethod
+    def survey(
+        path: Path, rows: int, names: ColumnNames, columns: bool
+    ) -> tuple[list[Place], Columns]:
+        with open_file(path) as file:
+            records = _iter_records(file)
+            header = _check_header(path, next(records, (0, 1, [])))
+            if names.text not in header:
+                message = Errors.E743.format(path=path, name=names.text, allowed=", ".join(header))
+                raise MMCoTError(message)
+            chunks = split_places(((offset, line) for offset, line, _ in records), rows)
+        return chunks, {name: {str} for name in header}
+
+    @staticmethod
+    def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
+        path = Path(chunk.path)
+        with open_file(path) as file:
+            header = _check_header(path, next(_iter_records(file), (0, 1, [])))
+            records = _iter_records(file, chunk.position, chunk.first_row)
+            for _, line, cells in islice(records, chunk.rows):
+                if isinstance(cells, str):
+                    yield Row(line, {}, problem=cells)
+                elif len(cells) != len(header):
+                    reason = f"the row has {len(cells)} cells, the header {len(header)}"
+                    yield Row(line, {}, problem=reason, raw=shown(",".join(cells)))
+                else:
+                    values = zip(header, cells, strict=True)
+                    yield Row(line, {name: cell or None for name, cell in values})
+
+    @staticmethod
+    def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
+        header = [*columns, *names.added]
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            for row in rows:
+                values = row.values | row.added
+                cells = (values.get(name) for name in header)
+                writer.writerow(v if isinstance(v, str | None) else to_json(v) for v in cells)
+
+    @staticmethod
+    def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
+        Csv.write(output, (), columns, names)
+        header = output.stat().st_size
+        with output.open("ab") as file:
+            join_files(parts, file, skipped=header)
+
+
+def _iter_records(file: BinaryIO, position: int = 0, line: int = 1) -> Iterator[_Record]:
+    """The records of a file from an offset on. Blank lines are no records.
+
+    Reads lines of bytes, since the offset of a record is needed to come back to it.
+    """
+    csv.field_size_limit(_MAX_CELL)
+    file.seek(position)
+
+    def read_lines() -> Iterator[str]:
+        nonlocal position, line
+        for raw in file:
+            codec = "utf-8" if position else "utf-8-sig"
+            position += len(raw)
+            line += 1
+            yield raw.decode(codec, "surrogateescape")
+
+    reader = csv.reader(read_lines(), strict=True)
+    while True:
+        start = position, line
+        try:
+            cells = next(reader)
+            "".join(cells).encode("utf-8")
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield *start, f"not CSV ({error})"
+        except UnicodeEncodeError as error:
+            byte = ord(error.object[error.start]) & 0xFF
+            yield *start, f"0x{byte:02x} is not UTF-8"
+        else:
+            if cells:
+                yield *start, cells
+
+
+def _check_header(path: Path, record: _Record) -> list[str]:
+    """The column names in a file's first record. Raises MMCoTError where it is no header."""
+    _, line, header = record
+    if isinstance(header, str):
+        problem = header
+    elif not header:
+        problem = "there is no header"
+    elif len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        problem = f"the header names the column {twice!r} twice"
+    else:
+        return header
+    expected = "a header with a different name for each column"
+    raise located(path, line, problem, expected, "Correct the header.")
