@@ -271,6 +271,10 @@ class Errors(metaclass=Catalogue):
         "The relation {label} joins {name!r}, which is no entity label. Allowed: {allowed}. "
         "Correct --relation, or add --label {name}."
     )
+    E719 = (
+        "{path}: files of posts end in .jsonl, those of docs in .spacy. Give such a name, or a "
+        "folder (without a dot, or one that exists) for a .spacy file of each split."
+    )
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
     E726 = "{option} {received!r}. Expected: NAME={what}, each name once."
     E727 = (
