@@ -79,7 +79,7 @@ class Errors(metaclass=Catalogue):
         "The source openai needs an API key, and {received}. Set OPENAI_API_KEY (any text for a "
         "server without authentication)."
     )
-    E311 = "{url} refused the API key (HTTP {status}). Check OPENAI_API_KEY."
+    E311 = "{url} refused the API key (HTTP {status}{reason}). Check OPENAI_API_KEY."
     E312 = (
         "{url} cannot be reached ({reason}). Check --base-url (or OPENAI_BASE_URL) and the server. "
         "Answers are kept: run the command again to continue."

@@ -17,7 +17,6 @@ from .. import __version__
 from ..errors import MMCoTError, UsageError
 from . import answers
 from .annotate import annotate
-from .augment import augment
 from .compare import cascade, compare
 from .convert import convert
 from .elicit import elicit, plan
@@ -66,7 +65,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _command in (
-    *(scheme, convert, plan, elicit, augment, teach, calibrate, evaluate),
+    *(scheme, convert, plan, elicit, answers.augment, teach, calibrate, evaluate),
     *(compare, cascade, report, annotate, export),
 ):
     app.command(_command.__name__)(plain_errors(_command))

@@ -28,7 +28,7 @@ from ..types import (
     Relation,
     is_null,
 )
-from .extensions import register, set_pairs, set_relations
+from .extensions import register_extensions, set_pairs, set_relations
 from .posts import Findings
 
 Tokenizer = Literal["spacy", "whitespace"]
@@ -59,7 +59,7 @@ def make_doc(
     The entities of a post that is not labelled, or of the split `unlabelled`, are marked as
     missing. Raises MMCoTError for a text that is longer than the tokenizer takes.
     """
-    register()
+    register_extensions()
     findings = findings or Findings()
     if len(post.text) > nlp.max_length:
         raise MMCoTError(
@@ -165,7 +165,7 @@ def attach(
 
     Raises MMCoTError for the first record that is none of these, with its number from 1.
     """
-    register()
+    register_extensions()
     try:
         numbered = enumerate(records, start=1)
     except TypeError:

@@ -20,7 +20,7 @@ from spacy.util import minibatch
 
 from .. import __version__
 from ..corpus.docs import attach
-from ..corpus.extensions import get_relations, register
+from ..corpus.extensions import get_relations, register_extensions
 from ..corpus.formats import join_image
 from ..errors import Errors, UsageError, first_line, shown
 from ..files import replace_file
@@ -167,7 +167,7 @@ class Annotator:
         self.layout, self.columns = layout, columns
         self.settings, self.names = settings, settings.columns
         self._nlp = load_pipeline(source)
-        register()
+        register_extensions()
         # A pipeline that cannot work at all is an error here, and not one of every row.
         self._nlp("Anna sings in Oslo.")
 
