@@ -286,7 +286,15 @@ class Errors(metaclass=Catalogue):
     )
     E771 = "{waiting} texts wait already. Try again later, or run more workers."
     E772 = "The worker is closed. Make a new PipelineWorker for further texts."
+    E773 = (
+        "PipelineWorker: {problem}. Allowed: at most nlp.max_length Unicode characters, with "
+        "spaces between many signs. Split or clean the text."
+    )
     E774 = "The pipeline's error handler skipped the text, so there is no answer. See its log."
+    E775 = (
+        "A component gave back another Doc than it was given, so nobody knows which text it is of. "
+        "Components must give back each Doc that they get."
+    )
     E780 = (
         "{pipeline}: no component can be exported, among {names}. Give a trained pipeline whose "
         "transformer has a spacy_mmcot.PromptedTransformer.v1."

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..errors import MMCoTError, UsageError
+from ..errors import MMCoTError, UsageError, escape_control
 from . import answers
 from .annotate import annotate
 from .augment import augment
@@ -59,7 +59,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except MMCoTError as error:
-            print(f"✘ {error}", file=sys.stderr)
+            print(f"✘ {escape_control(str(error))}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
 
     return run
