@@ -205,6 +205,10 @@ class Errors(metaclass=Catalogue):
         "gliner:FOLDER."
     )
     E513 = "{source} needs a table of labels, since GLiNER is asked for labels. Give --map."
+    E514 = (
+        "The soft labels on the training doc {text!r} were made for another text. Convert and "
+        "teach again from the current texts."
+    )
 
     E600 = (
         "{component} has no labels. Train it on docs with {what}, pass labels to initialize, or "
@@ -226,10 +230,6 @@ class Errors(metaclass=Catalogue):
     E610 = (
         "{component}: legal is {legal!r}. Allowed: null, the path of a scheme.yml, or "
         "{{head type: {{tail type: [labels]}}}}."
-    )
-    E612 = (
-        "A soft relation on a training doc has a mention at the characters {start} to {end}, which "
-        "are outside its text: {text!r}. Convert and teach again from the current texts."
     )
     E613 = "{component}: labels is {received}. Allowed: what `spacy init labels` writes for it."
 
