@@ -8,6 +8,7 @@ E6xx components, E7xx commands and production, E8xx evaluation.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -140,6 +141,10 @@ class Errors(metaclass=Catalogue):
         "No room for text: {budget} word pieces are left beside special pieces, prompt and "
         "knowledge segment. Raise max_length or lower prompt_length or segment_length."
     )
+    E404 = (
+        "The pipeline's tokenizer files hold {received}. Allowed: {allowed}. Load pipelines only "
+        "from people that you trust."
+    )
     E405 = (
         "{component} listens to a transformer that did not run on the doc {text!r}. Run the whole "
         "pipeline; in training, add the transformer to annotating_components."
@@ -241,12 +246,31 @@ class Errors(metaclass=Catalogue):
         "{source} cannot be calibrated: it is not the folder of a pipeline with mmcot_ner. Give "
         "the folder that spaCy wrote (training/student/model-best), not a package."
     )
+    E702 = (
+        "The GPU {number} cannot be used: {reason}. Use --gpu-id -1 for the processor, or install "
+        "spaCy for your GPU (pip install 'spacy[cuda12x]')."
+    )
     E705 = (
         "{path}: no doc is labelled with what the pipeline predicts ({pipeline}), entities or "
         "relations. Give labelled data, such as the dev or test split."
     )
     E711 = "{paths}: no post is left to convert. Check the files and the rows left out."
     E712 = "--lang {lang}: unknown to spaCy ({reason}). Give a language code such as en, or xx."
+    E713 = (
+        "{path}: no post of the split {split}, which training needs. Give some, or take a share of "
+        "the others with --dev 0.1."
+    )
+    E714 = "{path}: there is a project already. Give another folder, or remove the file."
+    E715 = "{option} {received!r}. Expected: {expected}."
+    E716 = (
+        "{path}: no post has labels to draft a scheme from. Name the labels with --label NAME or "
+        "--label 'NAME=what it stands for'."
+    )
+    E717 = "{option} is missing, and there is no terminal to ask. Give it, or --demo."
+    E718 = (
+        "The relation {label} joins {name!r}, which is no entity label. Allowed: {allowed}. "
+        "Correct --relation, or add --label {name}."
+    )
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
     E726 = "{option} {received!r}. Expected: NAME={what}, each name once."
     E727 = (
@@ -352,6 +376,17 @@ def explain(error: ValidationError) -> tuple[str, str]:
     return f"{f'field {name}' if name else 'the row'} is {shown(fault['input'])}", expected
 
 
+def escape_control(text: str, keep: str = "") -> str:
+    """A text from outside as a terminal, a log or a page can show it: control characters, marks of
+    direction and halves of surrogate pairs become escapes such as \\x1b. keep: characters that
+    stay as they are."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep or category(c) == "Zs" else ascii(c)[1:-1] for c in text
+    )
+
+
 def shown(value: object) -> str:
     """A value as a message can hold it: its repr, cut at 60 characters."""
     whole = repr(value)
@@ -360,4 +395,5 @@ def shown(value: object) -> str:
 
 def first_line(error: BaseException) -> str:
     """What another library's error says, in the one line that a message of ours has room for."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = str(error).strip().splitlines()
+    return escape_control(lines[0]) if lines else type(error).__name__
