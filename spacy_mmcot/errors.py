@@ -210,6 +210,10 @@ class Errors(metaclass=Catalogue):
         "gliner:FOLDER."
     )
     E513 = "{source} needs a table of labels, since GLiNER is asked for labels. Give --map."
+    E514 = (
+        "The soft labels on the training doc {text!r} were made for another text. Convert and "
+        "teach again from the current texts."
+    )
 
     E600 = (
         "{component} has no labels. Train it on docs with {what}, pass labels to initialize, or "
@@ -232,10 +236,6 @@ class Errors(metaclass=Catalogue):
         "{component}: legal is {legal!r}. Allowed: null, the path of a scheme.yml, or "
         "{{head type: {{tail type: [labels]}}}}."
     )
-    E612 = (
-        "A soft relation on a training doc has a mention at the characters {start} to {end}, which "
-        "are outside its text: {text!r}. Convert and teach again from the current texts."
-    )
     E613 = "{component}: labels is {received}. Allowed: what `spacy init labels` writes for it."
 
     E700 = (
@@ -246,12 +246,31 @@ class Errors(metaclass=Catalogue):
         "{source} cannot be calibrated: it is not the folder of a pipeline with mmcot_ner. Give "
         "the folder that spaCy wrote (training/student/model-best), not a package."
     )
+    E702 = (
+        "The GPU {number} cannot be used: {reason}. Use --gpu-id -1 for the processor, or install "
+        "spaCy for your GPU (pip install 'spacy[cuda12x]')."
+    )
     E705 = (
         "{path}: no doc is labelled with what the pipeline predicts ({pipeline}), entities or "
         "relations. Give labelled data, such as the dev or test split."
     )
     E711 = "{paths}: no post is left to convert. Check the files and the rows left out."
     E712 = "--lang {lang}: unknown to spaCy ({reason}). Give a language code such as en, or xx."
+    E713 = (
+        "{path}: no post of the split {split}, which training needs. Give some, or take a share of "
+        "the others with --dev 0.1."
+    )
+    E714 = "{path}: there is a project already. Give another folder, or remove the file."
+    E715 = "{option} {received!r}. Expected: {expected}."
+    E716 = (
+        "{path}: no post has labels to draft a scheme from. Name the labels with --label NAME or "
+        "--label 'NAME=what it stands for'."
+    )
+    E717 = "{option} is missing, and there is no terminal to ask. Give it, or --demo."
+    E718 = (
+        "The relation {label} joins {name!r}, which is no entity label. Allowed: {allowed}. "
+        "Correct --relation, or add --label {name}."
+    )
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
     E726 = "{option} {received!r}. Expected: NAME={what}, each name once."
     E727 = (

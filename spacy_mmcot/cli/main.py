@@ -23,6 +23,7 @@ from .convert import convert
 from .elicit import elicit, plan
 from .evaluate import calibrate, evaluate
 from .export import export
+from .init import init
 from .report import report
 from .scheme import scheme
 from .teach import teach
@@ -66,7 +67,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _command in (
-    *(scheme, convert, plan, elicit, augment, teach, calibrate, evaluate),
+    *(init, scheme, convert, plan, elicit, augment, teach, calibrate, evaluate),
     *(compare, cascade, report, annotate, export),
 ):
     app.command(_command.__name__)(plain_errors(_command))
