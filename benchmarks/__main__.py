@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
 
 STUDENT = "training/student/model-best"
-TEST = Path("corpus/demo/gold/test.spacy")
+TEST = Path("corpus/gold/test.spacy")
 
 Pipeline = Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")]
 Texts = Annotated[Path, typer.Argument(help=".spacy file or folder whose texts are read")]
@@ -33,7 +33,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the fi
 
 def train(
     taught: Annotated[Path, typer.Argument(help="A .spacy file that `teach` wrote")] = Path(
-        "corpus/demo/taught.spacy"
+        "corpus/taught.spacy"
     ),
     config: Annotated[Path, typer.Option(help="Training config of the student")] = Path(
         "configs/student.cfg"

@@ -16,7 +16,7 @@ from spacy_mmcot import set_image
 from spacy_mmcot.errors import Errors, MMCoTError
 
 CONFIG = Path("configs/student.cfg")
-TRAIN = Path("corpus/demo/gold/train.spacy")
+TRAIN = Path("corpus/gold/train.spacy")
 
 
 def initialize_student() -> Language:

@@ -65,7 +65,7 @@ def print_results(results: list[dict[str, Any]]) -> None:
 
 
 def figures() -> None:
-    """Write the tables of README.md and research/RESULTS.md from metrics and results."""
+    """Write the tables of docs/PROJECT.md and research/RESULTS.md from metrics and results."""
     from .figures import write_figures
 
     write_figures()

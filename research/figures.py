@@ -1,6 +1,6 @@
 """Write the figures of the last runs, so that none is typed by hand: metrics/{baseline,student,
 teacher}.json of `spacy project run all`, and the runs in results.jsonl of the plans. The chief ones
-go into the repository's README.md, between its FIGURES marks, those of all plans into RESULTS.md.
+go into docs/PROJECT.md, between its FIGURES marks, those of all plans into RESULTS.md.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ there are several seeds. What the rows are: [README.md](README.md).
 
 
 def write_figures() -> None:
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text("utf-8").split(START)
+    page = ROOT / "docs" / "PROJECT.md"
+    before, rest = page.read_text("utf-8").split(START)
     _, after = rest.split(END)
     plans = {path.stem: read_plan(path) for path in sorted((FOLDER / "plans").glob("*.yaml"))}
     chief = [line for name in CHIEF for line in make_plan_tables(plans[name])]
     figures = "\n".join([*make_demo_table(), *chief])
-    readme.write_text(f"{before}{START}\n{figures}\n{END}{after}", "utf-8")
+    page.write_text(f"{before}{START}\n{figures}\n{END}{after}", "utf-8")
     tables = [line for plan in plans.values() for line in make_plan_tables(plan)]
     (FOLDER / "RESULTS.md").write_text(HEADER + "\n".join([*tables, ""]), "utf-8")
 

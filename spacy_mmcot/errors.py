@@ -8,6 +8,7 @@ E6xx components, E7xx commands and production, E8xx evaluation.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -140,6 +141,10 @@ class Errors(metaclass=Catalogue):
         "No room for text: {budget} word pieces are left beside special pieces, prompt and "
         "knowledge segment. Raise max_length or lower prompt_length or segment_length."
     )
+    E404 = (
+        "The pipeline's tokenizer files hold {received}. Allowed: {allowed}. Load pipelines only "
+        "from people that you trust."
+    )
     E405 = (
         "{component} listens to a transformer that did not run on the doc {text!r}. Run the whole "
         "pipeline; in training, add the transformer to annotating_components."
@@ -205,6 +210,10 @@ class Errors(metaclass=Catalogue):
         "gliner:FOLDER."
     )
     E513 = "{source} needs a table of labels, since GLiNER is asked for labels. Give --map."
+    E514 = (
+        "The soft labels on the training doc {text!r} were made for another text. Convert and "
+        "teach again from the current texts."
+    )
 
     E600 = (
         "{component} has no labels. Train it on docs with {what}, pass labels to initialize, or "
@@ -227,10 +236,6 @@ class Errors(metaclass=Catalogue):
         "{component}: legal is {legal!r}. Allowed: null, the path of a scheme.yml, or "
         "{{head type: {{tail type: [labels]}}}}."
     )
-    E612 = (
-        "A soft relation on a training doc has a mention at the characters {start} to {end}, which "
-        "are outside its text: {text!r}. Convert and teach again from the current texts."
-    )
     E613 = "{component}: labels is {received}. Allowed: what `spacy init labels` writes for it."
 
     E700 = (
@@ -241,12 +246,31 @@ class Errors(metaclass=Catalogue):
         "{source} cannot be calibrated: it is not the folder of a pipeline with mmcot_ner. Give "
         "the folder that spaCy wrote (training/student/model-best), not a package."
     )
+    E702 = (
+        "The GPU {number} cannot be used: {reason}. Use --gpu-id -1 for the processor, or install "
+        "spaCy for your GPU (pip install 'spacy[cuda12x]')."
+    )
     E705 = (
         "{path}: no doc is labelled with what the pipeline predicts ({pipeline}), entities or "
         "relations. Give labelled data, such as the dev or test split."
     )
     E711 = "{paths}: no post is left to convert. Check the files and the rows left out."
     E712 = "--lang {lang}: unknown to spaCy ({reason}). Give a language code such as en, or xx."
+    E713 = (
+        "{path}: no post of the split {split}, which training needs. Give some, or take a share of "
+        "the others with --dev 0.1."
+    )
+    E714 = "{path}: there is a project already. Give another folder, or remove the file."
+    E715 = "{option} {received!r}. Expected: {expected}."
+    E716 = (
+        "{path}: no post has labels to draft a scheme from. Name the labels with --label NAME or "
+        "--label 'NAME=what it stands for'."
+    )
+    E717 = "{option} is missing, and there is no terminal to ask. Give it, or --demo."
+    E718 = (
+        "The relation {label} joins {name!r}, which is no entity label. Allowed: {allowed}. "
+        "Correct --relation, or add --label {name}."
+    )
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
     E726 = "{option} {received!r}. Expected: NAME={what}, each name once."
     E727 = (
@@ -281,7 +305,15 @@ class Errors(metaclass=Catalogue):
     )
     E771 = "{waiting} texts wait already. Try again later, or run more workers."
     E772 = "The worker is closed. Make a new PipelineWorker for further texts."
+    E773 = (
+        "PipelineWorker: {problem}. Allowed: at most nlp.max_length Unicode characters, with "
+        "spaces between many signs. Split or clean the text."
+    )
     E774 = "The pipeline's error handler skipped the text, so there is no answer. See its log."
+    E775 = (
+        "A component gave back another Doc than it was given, so nobody knows which text it is of. "
+        "Components must give back each Doc that they get."
+    )
     E780 = (
         "{pipeline}: no component can be exported, among {names}. Give a trained pipeline whose "
         "transformer has a spacy_mmcot.PromptedTransformer.v1."
@@ -352,6 +384,17 @@ def explain(error: ValidationError) -> tuple[str, str]:
     return f"{f'field {name}' if name else 'the row'} is {shown(fault['input'])}", expected
 
 
+def escape_control(text: str, keep: str = "") -> str:
+    """A text from outside as a terminal, a log or a page can show it: control characters, marks of
+    direction and halves of surrogate pairs become escapes such as \\x1b. keep: characters that
+    stay as they are."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep or category(c) == "Zs" else ascii(c)[1:-1] for c in text
+    )
+
+
 def shown(value: object) -> str:
     """A value as a message can hold it: its repr, cut at 60 characters."""
     whole = repr(value)
@@ -360,4 +403,5 @@ def shown(value: object) -> str:
 
 def first_line(error: BaseException) -> str:
     """What another library's error says, in the one line that a message of ours has room for."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = str(error).strip().splitlines()
+    return escape_control(lines[0]) if lines else type(error).__name__

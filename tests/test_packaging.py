@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "spacy_mmcot"
 BUILD = "import sys; from setuptools import build_meta; {}(sys.argv[1])"
 
-# Everything that git would take: code, prompts, type marker.
+# Everything that git would take: code, prompts, type marker; and configs and demo corpus, which are
+# linked into the package.
 SHIPPED = sorted(
-    path.relative_to(ROOT).as_posix()
-    for path in PACKAGE.rglob("*")
-    if path.is_file() and "__pycache__" not in path.parts
+    (Path(folder) / name).relative_to(ROOT).as_posix()
+    for folder, _, names in os.walk(PACKAGE, followlinks=True)
+    for name in names
+    if "__pycache__" not in folder
 )
 
 

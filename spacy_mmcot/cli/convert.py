@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from ..corpus.posts import Findings, Row
 
+# typer takes enums for options that repeat, not Literals.
+SplitChoice = Enum("SplitChoice", {name: name for name in SPLITS}, type=str)  # type: ignore[misc]
 FormatName = Literal["auto", "posts", "conll", "mnre", "prodigy", "spacy"]
 
 
@@ -64,6 +67,14 @@ def convert(
         bool,
         typer.Option("--repair-bio", help="Read an I- tag that continues no entity as B-."),
     ] = False,
+    reviewed: Annotated[
+        Path | None,
+        typer.Option(help="Corrected posts: their labels replace those of posts of the same id."),
+    ] = None,
+    require: Annotated[
+        list[SplitChoice] | None,
+        typer.Option(help="Stop where no post is of this split; repeatable."),
+    ] = None,
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave invalid rows out and list them.")
     ] = False,
@@ -72,7 +83,7 @@ def convert(
 
     Reads posts and Prodigy's JSON Lines, CoNLL with IMGID lines, MNRE rows, and .spacy files.
     """
-    from ..corpus.formats import make_image_relative, read_corpus
+    from ..corpus.formats import make_image_relative, read_corpus, replace_labels
     from ..corpus.posts import Findings, write_posts, write_records
 
     findings = Findings(skip_invalid)
@@ -87,6 +98,12 @@ def convert(
         for line in findings.describe():
             print(line, file=sys.stderr)
         raise MMCoTError(Errors.E711.format(paths=", ".join(map(str, inputs))))
+    if reviewed is not None:
+        rows = replace_labels(rows, read_corpus([reviewed], findings))
+    for choice in require or []:
+        if all(row.post.split != choice.value for row in rows):
+            paths = ", ".join(map(str, inputs))
+            raise MMCoTError(Errors.E713.format(path=paths, split=choice.value))
     rows = attach_answers(rows, answers or [], task, findings)
 
     if output.suffix == ".jsonl":

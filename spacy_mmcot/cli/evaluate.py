@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 KnowledgeOption = Annotated[
     bool, typer.Option(help="Give the docs' knowledge to the pipeline (for teachers)")
 ]
+IfLabelledOption = Annotated[
+    bool,
+    typer.Option("--if-labelled", help="Do nothing where DATA has no labels, instead of failing"),
+]
+GpuOption = Annotated[int, typer.Option(min=-1, help="GPU to run on, -1 for the processor")]
 
 
 def evaluate(
@@ -59,6 +64,8 @@ def evaluate(
             "and report"
         ),
     ] = None,
+    if_labelled: IfLabelledOption = False,
+    gpu_id: GpuOption = -1,
 ) -> None:
     """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, with
     calibration; relations on gold mentions and end to end; each per
@@ -72,13 +79,17 @@ def evaluate(
 
     from ..corpus.docbin import read_all_docs
     from ..files import write_json
+    from ..production.job import load_pipeline, use_gpu
 
     *pipelines, data = paths
     if len(pipelines) != (answers is None):
         raise UsageError(Errors.E810.format(count=len(paths)))
+    if if_labelled and not _has_labels(Path(data)):
+        print(f"Nothing to score: {data} has no labels.")
+        return
+    use_gpu(gpu_id)
     if answers is None:
         from ..evaluation.evaluate import evaluate as evaluate_docs
-        from ..production.job import load_pipeline
 
         if disagreements is not None:
             raise UsageError(Errors.E811.format(option="--disagreements", needed="--answers"))
@@ -112,6 +123,16 @@ def evaluate(
     console.print(_format_summary(metrics))
     if output is not None:
         write_json(output, metrics)
+
+
+def _has_labels(data: Path) -> bool:
+    from spacy.vocab import Vocab
+
+    from ..corpus.docbin import read_all_docs
+    from ..types import RELATIONS_KEY
+
+    docs = read_all_docs(data, Vocab())
+    return any(doc.has_annotation("ENT_IOB") or RELATIONS_KEY in doc.user_data for doc in docs)
 
 
 def _make_tables(metrics: dict[str, Any]) -> Iterable[Table]:
@@ -190,12 +211,18 @@ def calibrate(
         Path, typer.Argument(help=".spacy file or folder with gold entities, not the test set")
     ],
     knowledge: KnowledgeOption = False,
+    if_labelled: IfLabelledOption = False,
+    gpu_id: GpuOption = -1,
 ) -> None:
     """Fit the temperature of PIPELINE's span scores on DATA. Predictions do not change."""
     from ..corpus.reader import Corpus
     from ..evaluation.calibration import calibrate_pipeline
-    from ..production.job import load_pipeline
+    from ..production.job import load_pipeline, use_gpu
 
+    if if_labelled and not _has_labels(data):
+        print(f"Not calibrated: {data} has no labels.")
+        return
+    use_gpu(gpu_id)
     nlp = load_pipeline(pipeline)
     factories = {nlp.get_pipe_meta(name).factory: name for name in nlp.pipe_names}
     found = factories.get("mmcot_ner")

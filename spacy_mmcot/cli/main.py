@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..errors import MMCoTError, UsageError
+from ..errors import MMCoTError, UsageError, escape_control
 from . import answers
 from .annotate import annotate
 from .compare import cascade, compare
@@ -22,6 +22,7 @@ from .convert import convert
 from .elicit import elicit, plan
 from .evaluate import calibrate, evaluate
 from .export import export
+from .init import init
 from .report import report
 from .scheme import scheme
 from .teach import teach
@@ -58,14 +59,14 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except MMCoTError as error:
-            print(f"✘ {error}", file=sys.stderr)
+            print(f"✘ {escape_control(str(error))}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
 
     return run
 
 
 for _command in (
-    *(scheme, convert, plan, elicit, answers.augment, teach, calibrate, evaluate),
+    *(init, scheme, convert, plan, elicit, answers.augment, teach, calibrate, evaluate),
     *(compare, cascade, report, annotate, export),
 ):
     app.command(_command.__name__)(plain_errors(_command))

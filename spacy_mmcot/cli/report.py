@@ -11,6 +11,7 @@ import typer
 
 from ..errors import Errors, UsageError
 from ..types import Pictures
+from .evaluate import GpuOption
 
 
 def report(
@@ -47,13 +48,14 @@ def report(
         Pictures, typer.Option(help="The docs' pictures given to the pipelines")
     ] = "real",
     limit: Annotated[int, typer.Option(help="Greatest number of docs, 0 for all", min=0)] = 0,
+    gpu_id: GpuOption = -1,
 ) -> None:
     """Write a page to OUTPUT that needs no network: scores, plots, and every
     doc with its labels, each pipeline's findings, its attention on the picture, and the LLM's
     knowledge. Where docs hold conclusions, the LLM stands beside the pipelines. The docs with the
     most errors come first."""
     from ..files import replace_file
-    from ..production.job import load_pipeline
+    from ..production.job import load_pipeline, use_gpu
     from ..report.build import LLM, ReportSettings, build_report
 
     sources = _parse_names("--pipeline", "FOLDER", pipeline or [], {LLM})
@@ -64,6 +66,7 @@ def report(
             raise UsageError(Errors.E728.format(received=name, allowed=allowed))
     if not sources and not files:
         raise UsageError(Errors.E727)
+    use_gpu(gpu_id)
     page = build_report(
         ReportSettings(
             data,

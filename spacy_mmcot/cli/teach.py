@@ -10,6 +10,7 @@ import typer
 from ..errors import Errors, UsageError
 from ..production.engines import choose_engine
 from .annotate import EngineOption, WorkersOption
+from .evaluate import GpuOption
 
 if TYPE_CHECKING:
     from ..types import Sureness
@@ -72,6 +73,7 @@ def teach(
     pictures: Annotated[
         bool, typer.Option(help="Let a teacher that reads pictures see those of the docs")
     ] = True,
+    gpu_id: GpuOption = -1,
     engine: EngineOption = "local",
     workers: WorkersOption = None,
     chunk: Annotated[
@@ -106,6 +108,7 @@ def teach(
         knowledge_encoder,
         batch_size,
         chunk,
+        gpu_id,
     )
     result = teach_files(request, choose_engine(engine, workers))
     print(

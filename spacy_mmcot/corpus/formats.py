@@ -87,6 +87,23 @@ def read_corpus(paths: Iterable[Path], findings: Findings, **settings: Any) -> l
     return [row for path in paths for row in read_rows(path, findings, ids, **settings)]
 
 
+def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row]) -> list[Row]:
+    """The rows, with text and labels of the reviewed posts of the same id in place of theirs; then
+    the reviewed posts that are no one else's. A reviewed post keeps its split, but for
+    `unlabelled`, whose labels nobody would read."""
+    found = {row.post.id: row for row in reviewed}
+    kept = []
+    for row in rows:
+        post = row.post
+        if new := found.pop(post.id, None):
+            names = ("text", "entities", "relations", "pairs")
+            update = {name: getattr(new.post, name) for name in names}
+            split = "train" if post.split == "unlabelled" else post.split
+            row = row._replace(post=post.model_copy(update={**update, "split": split}))
+        kept.append(row)
+    return [*kept, *found.values()]
+
+
 def join_image(folder: Path, image: str) -> str:
     """The picture's path in a posts file of `folder`, relative to the working directory. Addresses
     and absolute paths stay."""

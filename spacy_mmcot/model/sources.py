@@ -1,11 +1,15 @@
 """Pretrained encoders and tokenizers: loaded from a source (a hub name, a local folder, or
 `package:NAME`), cut to their first layers, and rebuilt without the source from what a pipeline has
 saved.
+
+A saved pipeline is data: it may neither write files by names of its own, nor bring code, nor make
+the libraries fetch any. `trust_remote_code=False` keeps transformers from asking on the terminal.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,27 @@ from typing import Any
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from ..errors import Errors, MMCoTError, first_line
+from ..errors import Errors, MMCoTError, first_line, shown
+
+# The files that tokenizers write in `save_pretrained`.
+_TOKENIZER_FILES = frozenset(
+    {
+        *("added_tokens.json", "special_tokens_map.json", "tokenizer.json"),
+        *("tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt", "dict.txt"),
+        *("bpe.codes", "entity_vocab.json", "unigram.json", "chat_template.jinja"),
+        *("sentencepiece.bpe.model", "sentencepiece.model", "spiece.model", "spm.model"),
+        *("tokenizer.model", "spm_char.model", "source.spm", "target.spm", "bpe.model"),
+        *("prophetnet.tokenizer", "byte_maps.json", "emoji.json"),
+    }
+)
+# Settings by which a config names code, kernels, backbones or quantizers for transformers to load.
+_LOADING_SETTINGS = frozenset(
+    {
+        *("auto_map", "custom_pipelines", "quantization_config", "backbone", "backbone_config"),
+        *("use_pretrained_backbone", "use_timm_backbone", "attn_implementation"),
+        *("_attn_implementation", "_attn_implementation_internal", "attn_implementation_internal"),
+    }
+)
 
 # The names that model families use for dropout inside their layers.
 _LAYER_DROPOUT = (
@@ -49,9 +73,9 @@ def load_pretrained(source: str) -> tuple[Any, Any]:
     where it cannot be loaded."""
     path = resolve_source(source)
     try:
-        config = remove_layer_dropout(AutoConfig.from_pretrained(path))
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        encoder = AutoModel.from_pretrained(path, config=config)
+        config = remove_layer_dropout(AutoConfig.from_pretrained(path, trust_remote_code=False))
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        encoder = AutoModel.from_pretrained(path, config=config, trust_remote_code=False)
     # Missing or damaged files, weights of another shape, a tokenizer that needs a library: the
     # libraries raise all kinds of exceptions, tokenizers even Exception itself.
     except Exception as error:
@@ -64,8 +88,22 @@ def load_pretrained(source: str) -> tuple[Any, Any]:
 
 def build_from_config(config: dict[str, Any]) -> Any:
     """An encoder of the given Hugging Face config, its weights still to be loaded."""
-    hf_config = AutoConfig.for_model(**config)
-    return _remove_pooler(AutoModel.from_config(remove_layer_dropout(hf_config)))
+    return _remove_pooler(build_model(config))
+
+
+def build_model(config: dict[str, Any]) -> Any:
+    """A model of the given Hugging Face config, its weights still to be loaded. Settings by which
+    the config would have code or files loaded are left out."""
+    hf_config = remove_layer_dropout(AutoConfig.for_model(**_drop_loading_settings(config)))
+    return AutoModel.from_config(hf_config, trust_remote_code=False)
+
+
+def _drop_loading_settings(value: Any) -> Any:
+    """A config, or a part of one, without the settings that `_LOADING_SETTINGS` names."""
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if k not in _LOADING_SETTINGS}
+        return {name: _drop_loading_settings(part) for name, part in kept.items()}
+    return [_drop_loading_settings(part) for part in value] if isinstance(value, list) else value
 
 
 def remove_layer_dropout(config: Any) -> Any:
@@ -109,15 +147,41 @@ def keep_layers(encoder: Any, layers: int | None) -> None:
 
 
 def save_tokenizer(tokenizer: Any) -> dict[str, bytes]:
-    """The files that `save_pretrained` writes, by name."""
+    """The files that `save_pretrained` writes, by name. Raises MMCoTError for one that
+    `load_tokenizer` would refuse."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+        files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    _check_tokenizer_files(files)
+    return files
 
 
 def load_tokenizer(files: dict[str, bytes]) -> Any:
-    """The tokenizer whose files `save_tokenizer` returned."""
+    """The tokenizer whose files `save_tokenizer` returned. Raises MMCoTError for files that no
+    tokenizer writes."""
+    _check_tokenizer_files(files)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
+            if name == "tokenizer_config.json":
+                content = _clean_tokenizer_config(content)
             (Path(folder) / name).write_bytes(content)
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def _check_tokenizer_files(files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        if name not in _TOKENIZER_FILES or not isinstance(content, bytes):
+            allowed = ", ".join(sorted(_TOKENIZER_FILES))
+            raise MMCoTError(Errors.E404.format(received=shown(name), allowed=allowed))
+
+
+def _clean_tokenizer_config(content: bytes) -> bytes:
+    """The tokenizer's config without code and without names of files, which could be any on this
+    machine: the tokenizer finds its own by their names."""
+    try:
+        config = dict(json.loads(content))
+    except (ValueError, TypeError) as error:
+        problem = first_line(error)
+        raise MMCoTError(Errors.E404.format(received=problem, allowed="a JSON object")) from None
+    kept = {k: v for k, v in config.items() if not k.endswith(("_file", "_files", "_path"))}
+    return json.dumps(_drop_loading_settings(kept)).encode()

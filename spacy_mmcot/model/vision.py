@@ -29,7 +29,7 @@ from .picture_input import (
     read_pixels,
     report_bad_picture,
 )
-from .sources import remove_layer_dropout, resolve_source
+from .sources import build_model, remove_layer_dropout, resolve_source
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
@@ -96,10 +96,10 @@ def HFVision(
 def _load_pretrained(source: str) -> tuple[nn.Module, Settings]:
     path = resolve_source(source)
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         # Models of text and pictures keep their picture side's config inside.
         config = remove_layer_dropout(getattr(config, "vision_config", config))
-        encoder = AutoModel.from_pretrained(path, config=config).eval()
+        encoder = AutoModel.from_pretrained(path, config=config, trust_remote_code=False).eval()
         mean, std = _read_normalisation(path)
         module = PretrainedModule(encoder, mean, std)
     # TypeError: a model that takes no pictures.
@@ -114,8 +114,7 @@ def _load_pretrained(source: str) -> tuple[nn.Module, Settings]:
 
 
 def _build_pretrained(config: dict[str, Any], **settings: Any) -> nn.Module:
-    hf_config = remove_layer_dropout(AutoConfig.for_model(**config))
-    return PretrainedModule(AutoModel.from_config(hf_config).eval(), **settings)
+    return PretrainedModule(build_model(config).eval(), **settings)
 
 
 def _read_normalisation(path: str) -> tuple[list[float], list[float]]:

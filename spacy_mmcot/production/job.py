@@ -60,6 +60,19 @@ def load_pipeline(source: str | Path, vocab: Vocab | None = None) -> Language:
         raise MMCoTError(Errors.E700.format(source=source, reason=first_line(error))) from error
 
 
+def use_gpu(number: int) -> None:
+    """Have pipelines that are loaded from now on run on this GPU; -1 changes nothing. Raises
+    MMCoTError where there is none, or spaCy lacks what it needs for it."""
+    import spacy
+
+    if number < 0:
+        return
+    try:
+        spacy.require_gpu(number)
+    except Exception as error:  # of torch, cupy or CUDA
+        raise MMCoTError(Errors.E702.format(number=number, reason=first_line(error))) from None
+
+
 def digest_pipeline(source: str) -> str:
     """The SHA-256 of the names and contents of all files of a pipeline's folder or package, apart
     from what Python compiles. Raises MMCoTError where there is neither."""

@@ -30,7 +30,7 @@ from ..model.knowledge import get_concluded_entities, get_concluded_relations
 from ..scheme import read_scheme
 from ..types import Sureness
 from .engines import Engine, run_chunks
-from .job import Layout, digest_files, digest_pipeline, load_pipeline, open_job
+from .job import Layout, digest_files, digest_pipeline, load_pipeline, open_job, use_gpu
 from .table_spacy import read_docs as read_chunk
 from .tables import DEFAULT_COLUMNS, Chunk, list_chunks
 
@@ -46,6 +46,7 @@ class TeachRequest:
     knowledge_encoder: encoder source of the prompt targets; None for the first teacher's own.
     batch_size: Docs that run together.
     chunk: Docs that are lost, and labelled again, when the job is killed.
+    gpu: number of the GPU to run on, -1 for the processor.
     """
 
     teachers: Sequence[str]
@@ -57,6 +58,7 @@ class TeachRequest:
     knowledge_encoder: str | None = None
     batch_size: int = 64
     chunk: int = 500
+    gpu: int = -1
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class _ChunkTeacher:
 
     def __init__(self, request: TeachRequest, layout: Layout) -> None:
         self._request, self._layout = request, layout
+        use_gpu(request.gpu)
         self._teachers = load_teachers(request.teachers, request.labels)
 
     def __call__(self, chunk: Chunk) -> None:

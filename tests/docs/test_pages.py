@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 import typer.main
-from weasel.cli.document import project_document
 
 import spacy_mmcot
 from spacy_mmcot import types
@@ -101,9 +101,12 @@ def test_pages_and_examples_import_from_the_public_api_alone() -> None:
     assert imported <= set(spacy_mmcot.__all__)
 
 
-def test_the_readme_s_tables_are_those_of_the_project_file(tmp_path: Path) -> None:
-    copy = tmp_path / "README.md"
-    copy.write_bytes((ROOT / "README.md").read_bytes())
-    project_document(ROOT, copy)
-    cure = "python -m spacy project document --output README.md ."
-    assert copy.read_text("utf-8") == (ROOT / "README.md").read_text("utf-8"), cure
+def test_the_tables_of_steps_are_those_of_the_project_file() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "project_page.py"))
+    cure = "python scripts/project_page.py"
+    assert script["make_page"]() == script["PAGE"].read_text("utf-8"), cure
+
+
+def test_the_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.split("\n## Develop")[0].split()) <= 900

@@ -1,0 +1,142 @@
+"""`init`: a project for the user's own texts, or the demo's."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import Errors, UsageError
+
+if TYPE_CHECKING:
+    from ..project import Texts
+    from ..scheme import RelationLabel, Scheme
+
+_LABEL = "NAME or NAME=DEFINITION"
+_RELATION = "NAME:HEAD:TAIL or NAME:HEAD:TAIL=DEFINITION"
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of the project, made if it is missing.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="File of your texts, in a format that `convert` reads by itself."),
+    ] = None,
+    lang: Annotated[
+        str | None, typer.Option(help="Language code of spaCy, such as en or de.")
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="What the texts are, such as support tickets.")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=DEFINITION]",
+            help="An entity label; repeatable. Labelled texts have theirs anyway.",
+        ),
+    ] = None,
+    relation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:HEAD:TAIL[=DEFINITION]",
+            help="A relation label and the entity labels that it joins; repeatable. Without any, "
+            "the pipeline finds entities alone.",
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="URL of an OpenAI-compatible endpoint. Default: OPENAI_BASE_URL."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="The LLM to ask.")] = "gpt-4o-mini",
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Pretrained encoder: a hub name, a folder, or package:NAME. Default: a small "
+            "English or a multilingual one."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the pipeline package. Default: the folder's.")
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Write the demo project.")] = False,
+) -> None:
+    """Write a project into FOLDER: project.yml, configs, scheme.yml and a README. On a terminal,
+    what is not given as an option is asked."""
+    from ..project import DEMO, inspect_texts, make_settings, name_language, write_project
+
+    if demo:
+        write_project(folder, DEMO, None)
+    else:
+        texts = inspect_texts(Path(_ask(data, "--data", "File of your texts")))
+        print(f"{texts.count} texts, {'labelled' if texts.labelled else 'without labels'}.")
+        lang = _ask(lang, "--lang", "Language code", "en")
+        about = {
+            "language": name_language(lang),
+            "domain": _ask(domain, "--domain", "What are the texts", "texts"),
+        }
+        scheme = _make_scheme(texts, label or [], relation or []).model_copy(update=about)
+        endpoint = _ask(endpoint, "--endpoint", "URL of the LLM's endpoint", "")
+        name = name or re.sub(r"\W+", "_", folder.resolve().name.lower())
+        settings = make_settings(folder, texts, scheme, lang, name, encoder, endpoint, model)
+        write_project(folder, settings, scheme)
+        labels = ", ".join([*scheme.entities, *scheme.relations])
+        print(f"Labels: {labels}. Their definitions are in {folder / settings.scheme}.")
+    print(f"The project is in {folder}. Run it: python -m spacy project run all {folder}")
+
+
+def is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _ask(given: object, option: str, question: str, default: str | None = None) -> str:
+    """What is given, else what the user answers on a terminal, else the default. Raises UsageError
+    where there is none of them."""
+    if given is not None:
+        return str(given)
+    if is_terminal():
+        return str(typer.prompt(question, default=default, show_default=bool(default)))
+    if default is None:
+        raise UsageError(Errors.E717.format(option=option))
+    return default
+
+
+def _make_scheme(texts: Texts, labels: Sequence[str], relations: Sequence[str]) -> Scheme:
+    """The labels of the texts, and those that are given or asked for. Raises UsageError where there
+    is none."""
+    from ..project import complete_scheme
+
+    entities = dict(parse_label(text) for text in labels)
+    joins = [parse_relation(text) for text in relations]
+    if texts.draft is None and not entities:
+        if not is_terminal():
+            raise UsageError(Errors.E716.format(path=texts.path))
+        for name in typer.prompt("Labels, with commas between").split(","):
+            entities |= [parse_label(f"{name}={typer.prompt(f'What is {name.strip()}', '')}")]
+        while typer.confirm("Another relation" if joins else "Relations between them"):
+            joins.append(parse_relation(typer.prompt(_RELATION)))
+    return complete_scheme(texts.draft, entities, joins)
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    """A label and its definition, "" for none. Raises UsageError."""
+    label, _, definition = (part.strip() for part in text.partition("="))
+    if not label:
+        raise UsageError(Errors.E715.format(option="--label", received=text, expected=_LABEL))
+    return label, definition
+
+
+def parse_relation(text: str) -> tuple[str, RelationLabel]:
+    """A relation label with what it joins and means. Raises UsageError."""
+    from ..scheme import RelationLabel
+
+    joins, _, definition = text.partition("=")
+    parts = [part.strip() for part in joins.split(":")]
+    if len(parts) != 3 or not all(parts):
+        raise UsageError(Errors.E715.format(option="--relation", received=text, expected=_RELATION))
+    label, head, tail = parts
+    words = definition.strip() or label.replace("_", " ")
+    return label, RelationLabel(definition=words, head=[head], tail=[tail])
