@@ -82,7 +82,7 @@ def pipe_aligned(
     """
     places: set[int] = set()
     numbered = ((one, place) for place, one in enumerate(given))
-    for doc, place in nlp.pipe(numbered, as_tuples=True, batch_size=batch_size):  # type: ignore
+    for doc, place in nlp.pipe(numbered, as_tuples=True, batch_size=batch_size):
         if place is None and len(given) == 1:
             place = 0
         if place is None or place in places:
