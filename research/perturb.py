@@ -20,13 +20,14 @@ from research.errors import StudyErrors
 from spacy_mmcot.corpus.extensions import (
     get_pairs,
     get_relations,
+    list_relations,
     set_image,
     set_pairs,
     set_relations,
 )
 from spacy_mmcot.errors import MMCoTError, UsageError
 from spacy_mmcot.pictures.read import get_image
-from spacy_mmcot.types import CHANGES, ID_KEY, RELATIONS_KEY, Change, Relation
+from spacy_mmcot.types import CHANGES, ID_KEY, Change, Relation
 
 if TYPE_CHECKING:
     from spacy.vocab import Vocab
@@ -239,7 +240,7 @@ def _copy(doc: Doc, words: list[_Word]) -> Doc:
     pairs = get_pairs(doc)
     if pairs is not None:
         set_pairs(copy, [(moved(head), moved(tail)) for head, tail in pairs])
-    if RELATIONS_KEY in doc.user_data:
+    if list_relations(doc) is not None:
         set_relations(
             copy,
             [

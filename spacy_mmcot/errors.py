@@ -80,7 +80,7 @@ class Errors(metaclass=Catalogue):
         "The source openai needs an API key, and {received}. Set OPENAI_API_KEY (any text for a "
         "server without authentication)."
     )
-    E311 = "{url} refused the API key (HTTP {status}). Check OPENAI_API_KEY."
+    E311 = "{url} refused the API key (HTTP {status}{reason}). Check OPENAI_API_KEY."
     E312 = (
         "{url} cannot be reached ({reason}). Check --base-url (or OPENAI_BASE_URL) and the server. "
         "Answers are kept: run the command again to continue."
@@ -210,6 +210,10 @@ class Errors(metaclass=Catalogue):
         "gliner:FOLDER."
     )
     E513 = "{source} needs a table of labels, since GLiNER is asked for labels. Give --map."
+    E514 = (
+        "The soft labels on the training doc {text!r} were made for another text. Convert and "
+        "teach again from the current texts."
+    )
 
     E600 = (
         "{component} has no labels. Train it on docs with {what}, pass labels to initialize, or "
@@ -231,10 +235,6 @@ class Errors(metaclass=Catalogue):
     E610 = (
         "{component}: legal is {legal!r}. Allowed: null, the path of a scheme.yml, or "
         "{{head type: {{tail type: [labels]}}}}."
-    )
-    E612 = (
-        "A soft relation on a training doc has a mention at the characters {start} to {end}, which "
-        "are outside its text: {text!r}. Convert and teach again from the current texts."
     )
     E613 = "{component}: labels is {received}. Allowed: what `spacy init labels` writes for it."
 
@@ -309,7 +309,15 @@ class Errors(metaclass=Catalogue):
     )
     E771 = "{waiting} texts wait already. Try again later, or run more workers."
     E772 = "The worker is closed. Make a new PipelineWorker for further texts."
+    E773 = (
+        "PipelineWorker: {problem}. Allowed: at most nlp.max_length Unicode characters, with "
+        "spaces between many signs. Split or clean the text."
+    )
     E774 = "The pipeline's error handler skipped the text, so there is no answer. See its log."
+    E775 = (
+        "A component gave back another Doc than it was given, so nobody knows which text it is of. "
+        "Components must give back each Doc that they get."
+    )
     E780 = (
         "{pipeline}: no component can be exported, among {names}. Give a trained pipeline whose "
         "transformer has a spacy_mmcot.PromptedTransformer.v1."

@@ -55,6 +55,9 @@ RELATIONS_KEY = "mmcot_relations"
 PAIRS_KEY = "mmcot_pairs"
 SOFT_RELATIONS_KEY = "mmcot_soft_relations"
 
+# doc.spans key of the spans that people rejected as mentions, the name that Prodigy gives them.
+REJECTED_KEY = "incorrect_spans"
+
 # Stands for "no relation" in files and tables; never the label of a relation.
 NO_RELATION = "None"
 
@@ -91,6 +94,10 @@ class Post(Record):
     `entities` is None where nobody has labelled the post and [] where it holds no entity. A post
     of the split `unlabelled` is never used with its labels, even where it carries some.
 
+    A post that is labelled in part has `missing`, the (start, end) offsets of what nobody judged,
+    and `rejected`, the spans that people looked at and that are no entities of that label. Training
+    ignores the tokens of the former and bars the latter.
+
     `relations` is None where nobody has labelled relations and [] where there is none; an ordered
     pair of entities has at most one. `pairs` are the (head, tail) indexes of the pairs that were
     judged or, without `relations`, are asked about; None stands for all ordered pairs of two
@@ -102,10 +109,17 @@ class Post(Record):
     entities: list[Entity] | None = None
     relations: list[PostRelation] | None = None
     pairs: list[tuple[Index, Index]] | None = None
+    missing: list[tuple[Index, Index]] | None = None
+    rejected: list[Entity] | None = None
     image: Text | None = None
     caption: StrictStr | None = None
     split: Split = "train"
     domain: StrictStr | None = None
+
+    @property
+    def is_fully_labelled(self) -> bool:
+        """Whether people have judged all of the text for entities."""
+        return self.entities is not None and not self.missing
 
     @model_validator(mode="after")
     def _check(self) -> Post:
@@ -113,6 +127,7 @@ class Post(Record):
             raise ValueError("text is empty")
         entities = self.entities or []
         check_entities("entities", entities, self.text)
+        _check_partial(self, entities)
         relations = [(relation.head, relation.tail) for relation in self.relations or []]
         _check_pairs("relations", relations, len(entities))
         if self.pairs is not None:
@@ -122,6 +137,22 @@ class Post(Record):
                 if pair not in judged:
                     raise ValueError(f"relations[{i}] joins {pair}, which is not among the pairs")
         return self
+
+
+def _check_partial(post: Post, entities: Sequence[Entity]) -> None:
+    if post.entities is None and (post.missing is not None or post.rejected is not None):
+        raise ValueError("missing and rejected need entities, a list that may be empty")
+    for i, entity in enumerate(post.rejected or ()):
+        check_entities(f"rejected[{i}]", [entity], post.text)
+        if entity in entities:
+            place = f"({entity.start}, {entity.end}, {entity.label})"
+            raise ValueError(f"rejected[{i}] {place} is also one of the entities")
+    for i, (start, end) in enumerate(post.missing or ()):
+        if not start < end <= len(post.text):
+            problem = f"missing[{i}] is ({start}, {end})"
+            raise ValueError(f"{problem}, which is no stretch of {len(post.text)} characters")
+        if any(start < entity.end and entity.start < end for entity in entities):
+            raise ValueError(f"missing[{i}] ({start}, {end}) overlaps an entity")
 
 
 def check_entities(name: str, entities: Sequence[Entity], text: str) -> None:

@@ -14,10 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..errors import MMCoTError, UsageError
+from ..errors import MMCoTError, UsageError, escape_control
 from . import answers
 from .annotate import annotate
-from .augment import augment
 from .compare import cascade, compare
 from .convert import convert
 from .elicit import elicit, plan
@@ -60,14 +59,14 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except MMCoTError as error:
-            print(f"✘ {error}", file=sys.stderr)
+            print(f"✘ {escape_control(str(error))}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
 
     return run
 
 
 for _command in (
-    *(init, scheme, convert, plan, elicit, augment, teach, calibrate, evaluate),
+    *(init, scheme, convert, plan, elicit, answers.augment, teach, calibrate, evaluate),
     *(compare, cascade, report, annotate, export),
 ):
     app.command(_command.__name__)(plain_errors(_command))

@@ -14,7 +14,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
 from thinc.api import Model, torch2xp, xp2torch
 
-from ..corpus.extensions import register
+from ..corpus.extensions import register_extensions
 from ..distillation.soft_labels import Losses, get_soft_labels, get_soft_tags, list_tags, tag_losses
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states
@@ -27,6 +27,7 @@ from ..model.crf import (
 )
 from ..model.tagger import TagScores, set_tags
 from ..model.wordpieces import group_by_length
+from ..types import REJECTED_KEY
 from .base import DEFAULT_TOK2VEC, DistilledPipe
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
@@ -81,7 +82,7 @@ class MMCoTNER(DistilledPipe):
         soft_weight: float,
         scorer: Callable | None,
     ):
-        register()
+        register_extensions()
         self.vocab = nlp.vocab
         self.model = model
         self.name = name
@@ -208,6 +209,7 @@ class MMCoTNER(DistilledPipe):
         shape = (len(emissions), int(lengths.max()), len(tags))
         allowed = numpy.ones(shape, dtype=bool)
         has_gold = numpy.zeros(shape[:2], dtype=bool)
+        rejected: list[tuple[int, int, int, int]] = []
         soft = numpy.zeros(shape, dtype="float32")
         has_soft = numpy.zeros(shape[:2], dtype=bool)
         for row, example in enumerate(examples):
@@ -215,6 +217,7 @@ class MMCoTNER(DistilledPipe):
                 has_gold[row, token] = True
                 allowed[row, token] = False
                 allowed[row, token, tag] = True
+            rejected += [(row, *span) for span in self._find_rejected(example)]
             probabilities = get_soft_labels(example.reference, tags) if self.soft_weight else None
             if probabilities is not None:
                 n_tokens = len(example.predicted)
@@ -228,6 +231,7 @@ class MMCoTNER(DistilledPipe):
             lengths.to(device),
             transitions,
             *(torch.from_numpy(array).to(device) for array in (allowed, has_gold, soft, has_soft)),
+            rejected=rejected,
             crf=self.model.get_ref("head").attrs["learn_transitions"],
         )
 
@@ -243,6 +247,16 @@ class MMCoTNER(DistilledPipe):
                     Errors.E603.format(component=self.name, label=tag[2:], labels=list(self.labels))
                 )
             yield token, index[tag]
+
+    def _find_rejected(self, example: Example) -> list[tuple[int, int, int]]:
+        """Start, end and index of the B tag of each span that people rejected, as far as it is a
+        span of the predicted Doc's tokens and has a label of the component."""
+        index = {tag: i for i, tag in enumerate(self.tags)}
+        spans = [
+            (example.predicted.char_span(span.start_char, span.end_char), f"B-{span.label_}")
+            for span in example.reference.spans.get(REJECTED_KEY, ())
+        ]
+        return [(s.start, s.end, index[tag]) for s, tag in spans if s is not None and tag in index]
 
     def _score_tags(self, docs: Sequence[Doc]) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
         """Emissions, (tokens, tags), of each Doc that has a token, by its index, and transitions,

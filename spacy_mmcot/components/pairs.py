@@ -14,11 +14,10 @@ import numpy
 from numpy.typing import NDArray
 from spacy.tokens import Doc
 
-from ..corpus.extensions import get_pairs, get_relations
+from ..corpus.extensions import get_pairs, get_relations, list_missing, list_relations
 from ..distillation.soft_labels import SoftRelations
 from ..errors import Errors, MMCoTError, Warnings
 from ..model.pair_classifier import DocPairs
-from ..types import RELATIONS_KEY
 
 # Head type -> tail type -> relation labels.
 Legal = Mapping[str, Mapping[str, Sequence[str]]]
@@ -119,10 +118,9 @@ def move_pairs(entry: DocPairs, doc: Doc) -> DocPairs:
 
 
 def to_tokens(doc: Doc, start: int, end: int, label: str) -> MentionSpan:
-    """The mention at these characters, in tokens. Raises MMCoTError where the Doc ends before."""
+    """The mention at these characters of the Doc's text, in tokens."""
     span = doc.char_span(start, end, alignment_mode="expand")
-    if span is None:
-        raise MMCoTError(Errors.E612.format(start=start, end=end, text=doc.text[:60]))
+    assert span is not None
     return span.start, span.end, label
 
 
@@ -157,12 +155,12 @@ def match_gold(
     text; mentions are matched by their characters.
 
     A pair was judged as `get_judged_pairs` says. A predicted mention that is not in gold has no
-    gold relation, so its pairs count as judged.
+    gold relation, so its pairs count as judged, unless nobody judged some of its tokens.
 
     Raises MMCoTError for a relation whose label is not among `labels`.
     """
     gold = numpy.full(len(entry.pairs), UNJUDGED, dtype="int64")
-    if RELATIONS_KEY not in reference.user_data:
+    if list_relations(reference) is None:
         return gold
     index = {label: i + 1 for i, label in enumerate(labels)}
     related: dict[tuple[int, ...], int] = {}
@@ -175,9 +173,17 @@ def match_gold(
     pairs = get_pairs(reference)
     judged = {(h.start_char, h.end_char, t.start_char, t.end_char) for h, t in pairs or ()}
     gold_mentions = {(ent.start_char, ent.end_char) for ent in reference.ents}
+    missing = list_missing(reference)
+    unknown = {
+        (start, end)
+        for start, end in get_mention_offsets(entry)
+        if any(start < right and left < end for left, right in missing)
+    }
     for i, pair in enumerate(get_pair_offsets(entry)):
-        between_gold = pair[:2] in gold_mentions and pair[2:] in gold_mentions
-        if pairs is None or pair in judged or not between_gold:
+        ends = {pair[:2], pair[2:]}
+        if ends & unknown:
+            continue
+        if pairs is None or pair in judged or not ends <= gold_mentions:
             gold[i] = related.get(pair, 0)
     return gold
 

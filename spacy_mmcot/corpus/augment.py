@@ -1,4 +1,4 @@
-"""New training posts from labelled ones and an LLM's rewritings of them.
+"""New training posts from labelled ones and an LLM's augmentations of them.
 
 Labels follow their mentions into the new text, where these are found as whole words ("Ann" does not
 stand in "Anna"). Where that is not certain, there is no new post.
@@ -129,8 +129,8 @@ def augment(
     dimensions: Sequence[Augmentation] = ("style", "entity"),
     variants: Sequence[Mapping[str, Answers]] = (),
 ) -> tuple[list[Augmented], dict[Augmentation, Tally]]:
-    """New posts `ID#DIMENSION`, of the split train, from the labelled posts of the split train.
-    The `variants`, further rewritings of the same posts, make posts `ID#DIMENSION2` and so on.
+    """New posts `ID#DIMENSION`, of the split train, from fully labelled posts of the split train.
+    The `variants`, further augmentations of the same posts, make posts `ID#DIMENSION2` and so on.
 
     An `entity` variant that the LLM calls impossible is dropped. A post whose mentions cannot be
     located with certainty in the new text is rejected, with the reason in the tally.
@@ -138,7 +138,7 @@ def augment(
     makers = {"style": _make_style, "entity": _make_entity, "image": _make_image}
     tallies: dict[Augmentation, Tally] = {dimension: Tally() for dimension in dimensions}
     made: list[Augmented] = []
-    labelled = [post for post in posts if post.split == "train" and post.entities is not None]
+    labelled = [post for post in posts if post.split == "train" and post.is_fully_labelled]
     sources = list(enumerate([answers, *variants], start=1))
     for post, (number, source), dimension in product(labelled, sources, dimensions):
         known, tally = source.get(post.id), tallies[dimension]
@@ -218,7 +218,7 @@ def _move_post(post: Post, name: str, text: str, places: Sequence[Place]) -> Pos
         Entity(start=start, end=end, label=entity.label)
         for (start, end), entity in zip(places, post.entities or [], strict=True)
     ]
-    fields = post.model_dump(exclude={"id", "text", "entities"})
+    fields = post.model_dump(exclude={"id", "text", "entities", "rejected"})
     return Post(id=name, text=text, entities=entities, **fields)
 
 

@@ -13,8 +13,8 @@ from spacy.vocab import Vocab
 from ..errors import Errors, MMCoTError, explain
 from ..files import check_exists, read_bytes, replace_file
 from ..pictures.read import get_image
-from ..types import ID_KEY, KNOWLEDGE, KNOWLEDGE_KEY, RELATIONS_KEY, Answers, Post
-from .extensions import get_pairs, get_relations
+from ..types import ID_KEY, KNOWLEDGE, KNOWLEDGE_KEY, REJECTED_KEY, Answers, Post
+from .extensions import get_pairs, get_relations, list_missing, list_relations
 from .posts import Findings, Row, guess_split, make_unique_id
 
 SUFFIX = ".spacy"
@@ -110,11 +110,12 @@ def make_post(doc: Doc, name: str, file: Path, findings: Findings) -> Post:
         "split": guess_split(file),
     }
     if doc.has_annotation("ENT_IOB"):
-        if any(token.ent_iob == 0 for token in doc):
-            findings.change("documents labelled in part, read as labelled", place)
-        fields["entities"] = [
-            {"start": ent.start_char, "end": ent.end_char, "label": ent.label_} for ent in doc.ents
-        ]
+        fields["entities"] = list(map(_describe_span, doc.ents))
+        if missing := list_missing(doc):
+            findings.change("documents labelled in part, their other tokens missing", place)
+            fields["missing"] = missing
+        if REJECTED_KEY in doc.spans:
+            fields["rejected"] = list(map(_describe_span, doc.spans[REJECTED_KEY]))
         indexes = {(ent.start, ent.end): i for i, ent in enumerate(doc.ents)}
 
         def find_ends(head: Span, tail: Span, what: str, shown: str) -> tuple[int, int] | None:
@@ -125,7 +126,7 @@ def make_post(doc: Doc, name: str, file: Path, findings: Findings) -> Post:
                 return None
             return ends  # type: ignore[return-value]
 
-        if RELATIONS_KEY in doc.user_data:
+        if list_relations(doc) is not None:
             fields["relations"] = [
                 {"head": ends[0], "tail": ends[1], "label": label}
                 for head, tail, label, _ in get_relations(doc)
@@ -135,6 +136,10 @@ def make_post(doc: Doc, name: str, file: Path, findings: Findings) -> Post:
             found = [find_ends(*pair, "pairs of", f"{pair[0]}, {pair[1]}") for pair in pairs]
             fields["pairs"] = [ends for ends in found if ends]
     return Post.model_validate(fields)
+
+
+def _describe_span(span: Span) -> dict[str, Any]:
+    return {"start": span.start_char, "end": span.end_char, "label": span.label_}
 
 
 def _make_answers(doc: Doc, name: str) -> Answers | None:

@@ -22,13 +22,14 @@ from ..types import (
     IMAGE_KEY,
     KNOWLEDGE,
     KNOWLEDGE_KEY,
+    REJECTED_KEY,
     Answers,
     Entity,
     Post,
     Relation,
     is_null,
 )
-from .extensions import register, set_pairs, set_relations
+from .extensions import register_extensions, set_pairs, set_relations
 from .posts import Findings
 
 Tokenizer = Literal["spacy", "whitespace"]
@@ -57,9 +58,11 @@ def make_doc(
     findings: takes what was changed.
 
     The entities of a post that is not labelled, or of the split `unlabelled`, are marked as
-    missing. Raises MMCoTError for a text that is longer than the tokenizer takes.
+    missing, as are the tokens of `post.missing`; the spans of `post.rejected` are in
+    `doc.spans["incorrect_spans"]`. Raises MMCoTError for a text that is longer than the tokenizer
+    takes.
     """
-    register()
+    register_extensions()
     findings = findings or Findings()
     if len(post.text) > nlp.max_length:
         raise MMCoTError(
@@ -68,8 +71,10 @@ def make_doc(
     labelled = post.split != "unlabelled"
     has_entities = post.entities is not None and (labelled or keep_mentions)
     entities = [_trim(post, e, findings) for e in post.entities or ()] if has_entities else []
+    rejected = [_trim(post, e, findings) for e in post.rejected or () if has_entities]
+    unjudged = post.missing or ()
     doc = nlp.make_doc(post.text) if tokenizer == "spacy" else _split_at_spaces(nlp, post.text)
-    doc = _split_at_edges(doc, post, entities, findings)
+    doc = _split_at_edges(doc, post, [*entities, *rejected], findings)
 
     data: dict[Any, Any] = doc.user_data
     data[ID_KEY] = post.id
@@ -82,7 +87,17 @@ def make_doc(
         return doc
     # No token reaches over an edge now, so that every entity has its span.
     spans: list[Any] = [doc.char_span(e.start, e.end, label=e.label) for e in entities]
-    doc.set_ents(spans, default="outside")
+    known = {token.i for span in spans for token in span}
+    missing = [
+        doc[token.i : token.i + 1]
+        for token in doc
+        if token.i not in known
+        and any(token.idx < end and start < token.idx + len(token) for start, end in unjudged)
+    ]
+    doc.set_ents(spans, missing=missing, default="outside")
+    if rejected:
+        barred: list[Any] = [doc.char_span(e.start, e.end, label=e.label) for e in rejected]
+        doc.spans[REJECTED_KEY] = barred
     if post.pairs is not None:
         set_pairs(doc, [(spans[head], spans[tail]) for head, tail in post.pairs])
     # An empty list is stored too: it says that somebody looked and there is none.
@@ -165,7 +180,7 @@ def attach(
 
     Raises MMCoTError for the first record that is none of these, with its number from 1.
     """
-    register()
+    register_extensions()
     try:
         numbered = enumerate(records, start=1)
     except TypeError:

@@ -7,8 +7,10 @@ DocBin as a tuple: read sequences by iterating over them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from itertools import permutations
+from typing import Any, NamedTuple, cast
+from zlib import crc32
 
 import numpy
 from numpy.typing import NDArray
@@ -28,7 +30,7 @@ class Alignment(NamedTuple):
     tokens: NDArray[numpy.float32]  # (tokens, rows, columns): each token's attention, at most 1
 
 
-def register() -> None:
+def register_extensions() -> None:
     """Add the attributes to spaCy's Doc and Span; a second call changes nothing.
 
     `doc._.mmcot_image`: path (str) or content (bytes) of the picture, None without one; `set_image`
@@ -39,6 +41,8 @@ def register() -> None:
     `kind` and `explanation`), `sentence`, `multimodality` and `caption` that are known, or None.
     `doc._.mmcot_rel`: tuple of `Relation(head, tail, label, score)`, empty by default.
     `span._.mmcot_score`: probability of the mention, or None.
+    `span._.mmcot_relations`, `span._.mmcot_pairs`: of the Span of the whole text, what
+    `doc._.mmcot_rel` and `get_pairs` read, in plain lists for `Doc.to_json`.
     `doc._.mmcot_confidence`: probability, as `mmcot_ner` estimates it, that all entities of the Doc
     are right and none is missing: that of the predicted tag sequence. 1.0 for an empty Doc, None
     where no `mmcot_ner` ran. Relations do not count in it.
@@ -53,8 +57,9 @@ def register() -> None:
     for name, settings in attributes.items():
         if not Doc.has_extension(name):
             Doc.set_extension(name, **settings)
-    if not Span.has_extension("mmcot_score"):
-        Span.set_extension("mmcot_score", default=None)
+    for name in ("mmcot_score", RELATIONS_KEY, PAIRS_KEY):
+        if not Span.has_extension(name):
+            Span.set_extension(name, default=None)
 
 
 def set_image(doc: Doc, image: object) -> None:
@@ -75,51 +80,78 @@ def set_image(doc: Doc, image: object) -> None:
 
 
 def get_alignment(doc: Doc) -> Alignment | None:
-    """Each token's attention on the Doc's picture; None where the pipeline did not keep it."""
+    """Each token's attention on the Doc's picture; None where the pipeline did not keep it, or for
+    other tokens."""
     stored = doc.user_data.get(ALIGNMENT_KEY)
     if stored is None:
         return None
     rows, columns = stored["grid"]
     tokens = numpy.frombuffer(stored["tokens"], dtype="float16").astype("float32")
+    if tokens.size != len(doc) * rows * columns:
+        return None  # of a Doc of other tokens, from which this one was cut or copied
     return Alignment(stored["gate"], (rows, columns), tokens.reshape(-1, rows, columns))
 
 
+# Character offsets of head and tail, ends exclusive: h0, h1, t0, t1.
+PairOffsets = tuple[int, int, int, int]
+
+
 def get_relations(doc: Doc) -> tuple[Relation, ...]:
-    """The Doc's relations. A mention that is an entity of the Doc comes back as that entity."""
-    found = _find_spans(doc, doc.user_data.get(RELATIONS_KEY, ()))
-    return tuple(Relation(head, tail, *rest) for head, tail, rest in found)
+    """The Doc's relations. A mention that is an entity of the Doc comes back as that entity; a
+    relation whose mention does not begin and end with a token is left out."""
+    rows = list_relations(doc) or []
+    spans = _find_spans(doc, (row[:4] for row in rows))
+    return tuple(
+        Relation(*ends, label, score)
+        for (*_, label, score), ends in zip(rows, spans, strict=True)
+        if ends is not None
+    )
 
 
 def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
-    """Store relations between spans of this Doc. Character offsets outlive a retokenisation.
+    """Store relations between spans of this Doc.
 
     Raises MMCoTError where a span belongs to another Doc.
     """
-    doc.user_data[RELATIONS_KEY] = [
-        [*_list_offsets(doc, head, tail), label, float(score)]
+    rows = [
+        (*_list_offsets(doc, head, tail), label, float(score))
         for head, tail, label, score in relations
     ]
+    _keep_rows(doc, RELATIONS_KEY, rows)
 
 
-def get_judged_pairs(doc: Doc) -> list[tuple[int, int, int, int]] | None:
+def list_relations(doc: Doc) -> list[tuple[int, int, int, int, str, float]] | None:
+    """The character offsets of head and tail of each relation, its label and its score; None where
+    nobody has looked for relations."""
+    return _list_rows(doc, RELATIONS_KEY)
+
+
+def get_judged_pairs(doc: Doc) -> list[PairOffsets] | None:
     """Which ordered pairs of mentions were judged, or are asked about: the pairs that were set on
-    the Doc, and the pair of each of its relations. Training and scoring both go by this. Pairs are
-    character offsets (head start, head end, tail start, tail end), ends exclusive.
+    the Doc, and the pair of each of its relations. Training and scoring both go by this.
 
-    None where no pairs were set: then every ordered pair of two different entities was judged.
+    None where no pairs were set: then every ordered pair of two different entities was judged. In
+    Docs that `Doc.from_docs` joined, those are the pairs within each of them.
     """
-    stored = doc.user_data.get(PAIRS_KEY)
+    stored: list[PairOffsets] | None = _list_rows(doc, PAIRS_KEY)
+    parts = [key[2:] for key in _list_keys(doc, RELATIONS_KEY)]
     if stored is None:
-        return None
-    related = [(h0, h1, t0, t1) for h0, h1, t0, t1, *_ in doc.user_data.get(RELATIONS_KEY, ())]
-    return list(dict.fromkeys([*((h0, h1, t0, t1) for h0, h1, t0, t1 in stored), *related]))
+        if len(parts) < 2:
+            return None
+        places = [(ent.start_char, ent.end_char) for ent in doc.ents]
+        groups = [[p for p in places if start <= p[0] and p[1] <= end] for start, end in parts]
+        stored = [(*h, *t) for group in groups for h, t in permutations(group, 2)]
+    related = [(h0, h1, t0, t1) for h0, h1, t0, t1, *_ in list_relations(doc) or ()]
+    return list(dict.fromkeys([*stored, *related]))
 
 
 def get_pairs(doc: Doc) -> list[tuple[Span, Span]] | None:
     """The (head, tail) mentions of `get_judged_pairs`; None where every ordered pair of two
     entities counts. Mentions come back as in `get_relations`."""
     judged = get_judged_pairs(doc)
-    return None if judged is None else [(h, t) for h, t, _ in _find_spans(doc, judged)]
+    if judged is None:
+        return None
+    return [ends for ends in _find_spans(doc, judged) if ends is not None]
 
 
 def set_pairs(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
@@ -127,27 +159,65 @@ def set_pairs(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
 
     Raises MMCoTError where a span belongs to another Doc.
     """
-    doc.user_data[PAIRS_KEY] = [_list_offsets(doc, head, tail) for head, tail in pairs]
+    _keep_rows(doc, PAIRS_KEY, [_list_offsets(doc, head, tail) for head, tail in pairs])
 
 
-def _list_offsets(doc: Doc, head: Span, tail: Span) -> list[int]:
+def _list_offsets(doc: Doc, head: Span, tail: Span) -> PairOffsets:
     if head.doc is not doc or tail.doc is not doc:
         raise MMCoTError(Errors.E200.format(head=head.text, tail=tail.text))
-    return [head.start_char, head.end_char, tail.start_char, tail.end_char]
+    return head.start_char, head.end_char, tail.start_char, tail.end_char
 
 
-def _find_spans(doc: Doc, rows: Iterable[Sequence[Any]]) -> Iterator[tuple[Span, Span, list[Any]]]:
-    """Head and tail of each row that begins with their character offsets, and the rest of the row.
-    Offsets of an entity give that entity."""
+# Rows about pairs of mentions are kept as an attribute of the Span of the whole text, so that
+# `Span.as_doc` and `Doc.from_docs` move them along with the text. Each row ends with a digest of
+# its mentions' texts: where these are not at the offsets, the row belongs to another text.
+
+
+def _keep_rows(doc: Doc, name: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    """rows: the character offsets of head and tail, and what is known of the pair."""
+    for key in _list_keys(doc, name):
+        del doc.user_data[key]
+    text = doc.text
+    end = doc[-1].idx + len(doc[-1]) if len(doc) else 0
+    data: dict[Any, Any] = doc.user_data
+    data["._.", name, 0, end] = [[*row, _digest(text, *row[:4])] for row in rows]
+
+
+def _list_rows(doc: Doc, name: str) -> list[Any] | None:
+    """The rows whose mentions are in the Doc's text; None where none were kept."""
+    keys = _list_keys(doc, name)
+    if not keys:
+        return None
+    text, data, found = doc.text, cast(dict[Any, Any], doc.user_data), []
+    for key in keys:
+        shift = key[2]
+        for h0, h1, t0, t1, *rest, digest in data[key]:
+            offsets = h0 + shift, h1 + shift, t0 + shift, t1 + shift
+            if min(offsets) >= 0 and _digest(text, *offsets) == digest:
+                found.append((*offsets, *rest))
+    return found
+
+
+def _list_keys(doc: Doc, name: str) -> list[Any]:
+    return [k for k in doc.user_data if isinstance(k, tuple) and k[:2] == ("._.", name)]
+
+
+def _digest(text: str, h0: int, h1: int, t0: int, t1: int) -> int:
+    return crc32(f"{text[h0:h1]}\0{text[t0:t1]}".encode())
+
+
+def _find_spans(doc: Doc, pairs: Iterable[PairOffsets]) -> Iterator[tuple[Span, Span] | None]:
+    """Head and tail of each pair; None where one does not begin and end with a token."""
     entities = {(ent.start_char, ent.end_char): ent for ent in doc.ents}
-    for h0, h1, t0, t1, *rest in rows:
-        head, tail = (
-            entities.get(place) or doc.char_span(*place, alignment_mode="expand")
-            for place in ((h0, h1), (t0, t1))
-        )
-        # A slice of a Doc (span.as_doc) has the user data of all, but not every mention.
-        if head is not None and tail is not None:
-            yield head, tail, rest
+    for h0, h1, t0, t1 in pairs:
+        head, tail = (entities.get(ends) or doc.char_span(*ends) for ends in ((h0, h1), (t0, t1)))
+        yield None if head is None or tail is None else (head, tail)
+
+
+def list_missing(doc: Doc) -> list[tuple[int, int]]:
+    """The character offsets of the tokens that nobody has judged for entities; of a Doc without any
+    entity annotation, all."""
+    return [(t.idx, t.idx + len(t)) for t in doc if t.ent_iob == 0]
 
 
 def copy_tokens(doc: Doc, keys: Iterable[Any] | None = None, vocab: Vocab | None = None) -> Doc:
@@ -174,4 +244,4 @@ def copy_entities(doc: Doc, copy: Doc) -> None:
     copy.set_ents(spans, default="outside" if doc.has_annotation("ENT_IOB") else "missing")
     pairs = get_judged_pairs(doc)
     if pairs is not None:
-        copy.user_data[PAIRS_KEY] = [list(pair) for pair in pairs]
+        _keep_rows(copy, PAIRS_KEY, pairs)

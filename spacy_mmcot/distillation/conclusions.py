@@ -15,9 +15,9 @@ from typing import Literal
 import numpy
 from spacy.tokens import Doc
 
-from ..corpus.extensions import get_pairs, get_relations
+from ..corpus.extensions import get_pairs, get_relations, list_relations
 from ..model.knowledge import ConcludedSpan, get_concluded_entities, get_concluded_relations
-from ..types import NO_RELATION, RELATIONS_KEY, SURENESS, Sureness
+from ..types import NO_RELATION, SURENESS, Sureness
 from .soft_labels import (
     SoftRelations,
     list_tags,
@@ -86,10 +86,12 @@ def _judge_conclusions(doc: Doc) -> Iterator[tuple[Kind, list[tuple[Key, bool]]]
     entities, relations = get_concluded_entities(doc), get_concluded_relations(doc)
     if entities is not None and doc.has_annotation("ENT_IOB"):
         spans = {(ent.start, ent.end, ent.label_) for ent in doc.ents}
+        unknown = {token.i for token in doc if token.ent_iob == 0}
+        entities = [c for c in entities if unknown.isdisjoint(range(c.start, c.end))]
         keys: list[Key] = [("entity", c.label, c.sure) for c in entities]
         right = [(c.start, c.end, c.label) in spans for c in entities]
         yield "entity", list(zip(keys, right, strict=True))
-    if relations is not None and RELATIONS_KEY in doc.user_data:
+    if relations is not None and list_relations(doc) is not None:
         gold = {(r.head.start, r.tail.start): r.label for r in get_relations(doc)}
         keys = [("relation", c.label, c.sure) for c in relations]
         right = [gold.get((c.head, c.tail), NO_RELATION) == c.label for c in relations]

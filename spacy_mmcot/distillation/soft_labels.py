@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy
 import torch
@@ -17,7 +18,13 @@ from spacy.tokens import Doc
 from torch import Tensor
 
 from ..errors import Errors, MMCoTError
-from ..model.crf import ILLEGAL, compute_forward, compute_lattice, compute_log_marginals
+from ..model.crf import (
+    ILLEGAL,
+    compute_forward,
+    compute_lattice,
+    compute_log_marginals,
+    score_spans,
+)
 from ..types import NO_RELATION, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY
 
 
@@ -55,6 +62,7 @@ def set_soft_labels(doc: Doc, tags: Sequence[str], probabilities: NDArray) -> No
     four labels, and far less once a DocBin has compressed the near one-hot rows."""
     doc.user_data[SOFT_LABELS_KEY] = {
         "tags": list(tags),
+        "text": _digest(doc),
         "probabilities": numpy.asarray(probabilities, dtype="float16").tobytes(),
     }
 
@@ -69,7 +77,8 @@ def get_soft_labels(doc: Doc, tags: Sequence[str]) -> NDArray[numpy.float32] | N
     """The Doc's tag probabilities, (tokens, tags), in the order of `tags`; each row sums to 1.
     None where it has none.
 
-    Raises MMCoTError where they cover a tag that is not in `tags`, or another number of tokens.
+    Raises MMCoTError where they cover a tag that is not in `tags`, or another text or number of
+    tokens.
     """
     entry: dict[str, Any] | None = doc.user_data.get(SOFT_LABELS_KEY)
     if not entry:
@@ -80,6 +89,7 @@ def get_soft_labels(doc: Doc, tags: Sequence[str]) -> NDArray[numpy.float32] | N
         raise MMCoTError(
             Errors.E501.format(rows=stored.size // max(1, len(known)), tokens=len(doc))
         )
+    _check_text(entry, doc)
     return _reorder(stored, known, tags)
 
 
@@ -109,6 +119,7 @@ def set_soft_relations(doc: Doc, soft: SoftRelations) -> None:
     """Write the pairs' probabilities onto the Doc, as 16-bit floats."""
     doc.user_data[SOFT_RELATIONS_KEY] = {
         "labels": list(soft.labels),
+        "text": _digest(doc),
         "mentions": [list(mention) for mention in soft.mentions],
         "pairs": soft.pairs.astype("int32").tobytes(),
         "probabilities": numpy.asarray(soft.probabilities, dtype="float16").tobytes(),
@@ -119,11 +130,12 @@ def get_soft_relations(doc: Doc, labels: Sequence[str] | None = None) -> SoftRel
     """The Doc's soft relations, columns in the order of `labels` (None: as stored); each row sums
     to 1. None where it has none.
 
-    Raises MMCoTError where they cover a label that is not in `labels`.
+    Raises MMCoTError where they cover a label that is not in `labels`, or another text.
     """
     entry: dict[str, Any] | None = doc.user_data.get(SOFT_RELATIONS_KEY)
     if not entry:
         return None
+    _check_text(entry, doc)
     known = list(entry["labels"])
     labels = known if labels is None else list(labels)
     pairs = numpy.frombuffer(entry["pairs"], dtype="int32").reshape(-1, 2).astype("int64")
@@ -131,6 +143,17 @@ def get_soft_relations(doc: Doc, labels: Sequence[str] | None = None) -> SoftRel
     probabilities = _reorder(stored, [NO_RELATION, *known], [NO_RELATION, *labels])
     mentions = [(start, end, label) for start, end, label in entry["mentions"]]
     return SoftRelations(labels, mentions, pairs, probabilities)
+
+
+def _digest(doc: Doc) -> int:
+    return crc32(doc.text.encode())
+
+
+def _check_text(entry: dict[str, Any], doc: Doc) -> None:
+    """Raises MMCoTError where soft labels were kept with another text, such as that of the Doc from
+    which this one was cut."""
+    if entry["text"] != _digest(doc):
+        raise MMCoTError(Errors.E514.format(text=doc.text[:60]))
 
 
 def _reorder(
@@ -164,6 +187,7 @@ def tag_losses(
     soft: Tensor,
     has_soft: Tensor,
     *,
+    rejected: Sequence[tuple[int, int, int, int]] = (),
     crf: bool,
 ) -> Losses:
     """The losses of a padded batch.
@@ -174,28 +198,36 @@ def tag_losses(
     has_gold: bool (docs, tokens), where a token is annotated.
     soft: (docs, tokens, tags), soft labels; has_soft: bool (docs, tokens), where there are any.
 
+    rejected: (doc, start, end, index of the B tag) of each span that is no mention of that label.
+
     gold is the negative log likelihood of all tag sequences that agree with the annotation, per
-    annotated token (for a softmax head: the mean cross-entropy of annotated tokens). soft is the
+    annotated token (for a softmax head: the mean cross-entropy of annotated tokens). A rejected
+    span adds minus the log probability that it is none, and counts as one token. soft is the
     mean cross-entropy between soft labels and the student's marginals over the tokens that have
     soft labels (posterior distillation: Wang et al., ACL 2020, "Structure-level knowledge
     distillation for multilingual sequence labeling").
     """
-    n_gold = has_gold.sum().clamp(min=1)
+    n_gold = (has_gold.sum() + len(rejected)).clamp(min=1)
     if not crf:
         log_probabilities = torch.log_softmax(emissions, dim=-1)
         picked = log_probabilities.masked_fill(~allowed, ILLEGAL).logsumexp(-1)
-        gold = -(picked * has_gold).sum() / n_gold
+        gold = -(picked * has_gold).sum()
     else:
         scores = compute_lattice(emissions, lengths, transitions)
         agreeing = emissions.masked_fill(~allowed, ILLEGAL)
         _, agreeing_log_z = compute_forward(agreeing, lengths, transitions)
-        gold = ((scores.log_z - agreeing_log_z) * has_gold.any(dim=1)).sum() / n_gold
+        gold = ((scores.log_z - agreeing_log_z) * has_gold.any(dim=1)).sum()
         log_probabilities = compute_log_marginals(scores)
+    if rejected:
+        agreeing = emissions.masked_fill(~allowed, ILLEGAL)
+        lattice = compute_lattice(agreeing, lengths, transitions)
+        chances = score_spans(lattice, agreeing, lengths, transitions, rejected).exp()
+        gold = gold - torch.log1p(-chances.clamp(max=1 - 1e-6)).sum()
     # A teacher's mass on a tag that the structure rules out is rounding noise; times a log
     # probability of ILLEGAL it would outweigh all other terms.
     possible = log_probabilities > ILLEGAL / 2
     cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
-    return Losses(gold, (cross_entropy * has_soft).sum() / has_soft.sum().clamp(min=1))
+    return Losses(gold / n_gold, (cross_entropy * has_soft).sum() / has_soft.sum().clamp(min=1))
 
 
 def pair_losses(

@@ -50,7 +50,7 @@ class Examples:
         labelled: dict[str, Post] = {}
         for post in posts:
             complete = not scheme.relations or post.relations is not None
-            if post.split == "train" and post.entities is not None and complete:
+            if post.split == "train" and post.is_fully_labelled and complete:
                 labelled.setdefault(text_key(post), post)
         n_labels = len(scheme.relations) or len(scheme.entities)
         if self._count and self._count < n_labels <= len(labelled):

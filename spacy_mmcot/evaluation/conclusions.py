@@ -12,7 +12,7 @@ from spacy.training import Example
 from spacy.util import filter_spans
 
 from ..corpus.docbin import make_post
-from ..corpus.extensions import copy_tokens, set_relations
+from ..corpus.extensions import PairOffsets, copy_tokens, list_relations, set_relations
 from ..corpus.posts import Findings
 from ..elicitation.conclusion import locate_conclusion
 from ..errors import Errors, MMCoTError
@@ -22,14 +22,13 @@ from ..types import (
     ID_KEY,
     KNOWLEDGE_KEY,
     NO_RELATION,
-    RELATIONS_KEY,
     SURENESS,
     Answers,
     Entity,
     Relation,
     Sureness,
 )
-from .predictions import Pair, Predicted, list_judged_pairs, predict_example, write_predictions
+from .predictions import Predicted, list_judged_pairs, predict_example, write_predictions
 from .scores import (
     Mention,
     get_mentions,
@@ -54,7 +53,7 @@ class Concluded(NamedTuple):
     example: Example
     record: Predicted
     entities: Mapping[Mention, Sureness]
-    pairs: Mapping[Pair, tuple[str, Sureness]] | None
+    pairs: Mapping[PairOffsets, tuple[str, Sureness]] | None
 
 
 def attach_conclusions(docs: Iterable[Doc], answers: Mapping[str, Answers]) -> Iterator[Doc]:
@@ -123,7 +122,7 @@ def _collect_conclusion(doc: Doc, number: int) -> Concluded | None:
         at, gold_at = _index_mentions(predicted), _index_mentions(doc)
         stated = [c for c in relations if c.label != NO_RELATION and {c.head, c.tail} <= at.keys()]
         set_relations(predicted, [Relation(at[c.head], at[c.tail], c.label, 1.0) for c in stated])
-        if RELATIONS_KEY in doc.user_data:
+        if list_relations(doc) is not None:
             judged = list_judged_pairs(doc)
             known = [c for c in relations if {c.head, c.tail} <= gold_at.keys()]
             both = [(gold_at[c.head], gold_at[c.tail], (c.label, c.sure)) for c in known]

@@ -11,10 +11,10 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from ..corpus.extensions import get_image
+from ..corpus.extensions import get_image, list_relations
 from ..corpus.reader import make_examples
 from ..errors import Errors, MMCoTError
-from ..types import RELATIONS_KEY, Pictures
+from ..types import Pictures
 from .calibration import collect_mention_scores, compute_calibration_error
 from .predictions import Predicted, collect_predictions, write_predictions
 from .scores import score_entities, score_seqeval
@@ -83,7 +83,7 @@ def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any]
     if finds and any(eg.reference.has_annotation("ENT_IOB") for eg in examples):
         metrics.update(score_entities(examples) | score_seqeval(examples))
         metrics["ents_ece"] = compute_calibration_error(*collect_mention_scores(found))
-    if any(RELATIONS_KEY in eg.reference.user_data for eg in examples):
+    if any(list_relations(eg.reference) is not None for eg in examples):
         for name in nlp.pipe_names:
             if nlp.get_pipe_meta(name).factory == "mmcot_rel":
                 pipe: Any = nlp.get_pipe(name)

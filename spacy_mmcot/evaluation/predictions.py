@@ -15,16 +15,14 @@ from pydantic import Field, StrictFloat, StrictInt, StrictStr, ValidationError, 
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from ..corpus.extensions import get_judged_pairs
+from ..corpus.extensions import PairOffsets, get_judged_pairs, list_missing, list_relations
 from ..corpus.posts import write_records
 from ..errors import Errors, MMCoTError, explain, located
 from ..files import iter_lines
-from ..types import CONFIDENCE_KEY, ID_KEY, RELATIONS_KEY, Entity, Record, Text, check_entities
+from ..types import CONFIDENCE_KEY, ID_KEY, REJECTED_KEY, Entity, Record, Text, check_entities
 
 Offset = Annotated[StrictInt, Field(ge=0)]
 Probability = Annotated[StrictFloat, Field(ge=0.0, le=1.0)]
-# Character offsets of head and tail, ends exclusive: h0, h1, t0, t1.
-Pair = tuple[int, int, int, int]
 
 _CURE = "Write the file again with `evaluate --predictions`."
 
@@ -115,9 +113,8 @@ def predict_example(
 ) -> Predicted:
     """The record of one Example.
 
-    Findings on which gold says nothing are left out: a mention that touches a token without
-    annotation in a Doc that has some, and a relation between two gold mentions that were not judged
-    as a pair.
+    Findings on which gold says nothing are left out: mentions that `list_judged_mentions` leaves
+    out, and relations between two gold mentions that were not judged as a pair.
 
     number: the Doc's number, from 0, which serves as id where the Doc has none.
     finds_entities: as in `collect_predictions`. scored: whether findings have scores.
@@ -126,7 +123,6 @@ def predict_example(
     data: dict[Any, Any] = reference.user_data
     found_data: dict[Any, Any] = predicted.user_data
     labelled = reference.has_annotation("ENT_IOB")
-    unknown = [(t.idx, t.idx + len(t)) for t in reference if labelled and t.ent_iob == 0]
     scored_mentions = scored and Span.has_extension("mmcot_score")
     found = [
         FoundEntity(
@@ -135,40 +131,53 @@ def predict_example(
             label=e.label_,
             score=e._.mmcot_score if scored_mentions else None,
         )
-        for e in predicted.ents
-        if finds_entities and not any(s < e.end_char and e.start_char < end for s, end in unknown)
+        for e in (list_judged_mentions(example) if finds_entities else ())
     ]
-    relations = _get_relations(found_data, scored=scored)
+    relations = _get_relations(predicted, scored=scored)
     if relations is not None:
-        judged, right = list_judged_pairs(reference), _list_mentions(reference)
+        judged, right = list_judged_pairs(reference), set(map(get_place, reference.ents))
         if finds_entities:
-            right &= _list_mentions(predicted)
+            right &= set(map(get_place, predicted.ents))
         spans = {(start, end) for start, end, _ in right}
         relations = [
             r for r in relations if (*r.head, *r.tail) in judged or not {r.head, r.tail} <= spans
         ]
     gold = None
     if labelled and finds_entities:
-        gold = [
-            Entity(start=s, end=e, label=label) for s, e, label in sorted(_list_mentions(reference))
-        ]
+        places = sorted(map(get_place, reference.ents))
+        gold = [Entity(start=s, end=e, label=label) for s, e, label in places]
     return Predicted(
         id=str(data.get(ID_KEY, number)),
         text=reference.text,
         words=len(reference),
         gold=gold,
         entities=found,
-        gold_relations=_get_relations(data),
+        gold_relations=_get_relations(reference),
         relations=relations,
         confidence=found_data.get(CONFIDENCE_KEY),
     )
 
 
-def _list_mentions(doc: Doc) -> set[tuple[int, int, str]]:
-    return {(e.start_char, e.end_char, e.label_) for e in doc.ents}
+def get_place(span: Span) -> tuple[int, int, str]:
+    """The character offsets of a mention, end exclusive, and its label."""
+    return span.start_char, span.end_char, span.label_
 
 
-def list_judged_pairs(reference: Doc) -> set[Pair]:
+def list_judged_mentions(example: Example) -> list[Span]:
+    """The predicted mentions on which the reference says something. Where it is labelled in part,
+    those that touch no token without annotation, and those that people rejected."""
+    reference = example.reference
+    missing = list_missing(reference) if reference.has_annotation("ENT_IOB") else []
+    rejected = set(map(get_place, reference.spans.get(REJECTED_KEY, ())))
+    return [
+        e
+        for e in example.predicted.ents
+        if get_place(e) in rejected
+        or not any(start < e.end_char and e.start_char < end for start, end in missing)
+    ]
+
+
+def list_judged_pairs(reference: Doc) -> set[PairOffsets]:
     """The judged pairs of `get_judged_pairs`; where it names none in particular, every ordered pair
     of two entities and the pairs of the gold relations."""
     pairs = get_judged_pairs(reference)
@@ -176,15 +185,16 @@ def list_judged_pairs(reference: Doc) -> set[Pair]:
         return set(pairs)
     spans = [(ent.start_char, ent.end_char) for ent in reference.ents]
     every = ((*head, *tail) for head, tail in permutations(spans, 2))
-    related = reference.user_data.get(RELATIONS_KEY, ())
+    related = list_relations(reference) or ()
     return {*every, *((h0, h1, t0, t1) for h0, h1, t0, t1, *_ in related)}
 
 
-def _get_relations(data: dict[Any, Any], *, scored: bool = False) -> list[SpanRelation] | None:
-    """The relations in a Doc's user data, None where nobody looked for any."""
-    if RELATIONS_KEY not in data:
+def _get_relations(doc: Doc, *, scored: bool = False) -> list[SpanRelation] | None:
+    """The Doc's relations, None where nobody looked for any."""
+    rows = list_relations(doc)
+    if rows is None:
         return None
     return [
         SpanRelation(head=(h0, h1), tail=(t0, t1), label=label, score=score if scored else None)
-        for h0, h1, t0, t1, label, score in data[RELATIONS_KEY]
+        for h0, h1, t0, t1, label, score in rows
     ]

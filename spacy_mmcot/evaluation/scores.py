@@ -16,12 +16,19 @@ from typing import Any
 
 import numpy
 from numpy.typing import NDArray
-from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from ..types import NO_RELATION, RELATIONS_KEY, Entity
-from .predictions import Predicted, SpanRelation, list_judged_pairs, predict_example
+from ..corpus.extensions import list_relations
+from ..types import NO_RELATION, Entity
+from .predictions import (
+    Predicted,
+    SpanRelation,
+    get_place,
+    list_judged_mentions,
+    list_judged_pairs,
+    predict_example,
+)
 
 Counts = NDArray[numpy.int64]
 Mention = tuple[int, int, str]
@@ -154,13 +161,27 @@ Proposal = tuple[int, int, int, int, str, float]
 
 
 def make_ner_scorer() -> Callable[..., dict[str, Any]]:
-    """`spacy_mmcot.ner_scorer.v1`: strict span scores by spaCy's own scorer (`ents_p`, `ents_r`,
-    `ents_f`, `ents_per_type`)."""
+    """`spacy_mmcot.ner_scorer.v1`: strict span scores by characters (`ents_p`, `ents_r`, `ents_f`,
+    `ents_per_type`)."""
     return score_entities
 
 
 def score_entities(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-    return get_ner_prf(examples)
+    """The scores of `make_ner_scorer` over the Docs whose reference is labelled; None where these
+    have no mention, gold or found, as in spaCy's scorer. The predicted Doc may have other tokens
+    than the reference."""
+    sides = _pair_mentions(examples)
+    scores = score_items("ents", sides)
+    return scores if any(found or gold for found, gold in sides) else dict.fromkeys(scores)
+
+
+def _pair_mentions(examples: Iterable[Example]) -> list[Sides]:
+    """The mentions of each Doc whose reference is labelled."""
+    labelled = [eg for eg in examples if eg.reference.has_annotation("ENT_IOB")]
+    return [
+        (set(map(get_place, list_judged_mentions(eg))), set(map(get_place, eg.reference.ents)))
+        for eg in labelled
+    ]
 
 
 def score_seqeval(examples: Iterable[Example]) -> dict[str, float]:
@@ -169,19 +190,28 @@ def score_seqeval(examples: Iterable[Example]) -> dict[str, float]:
     from seqeval.metrics.v1 import precision_recall_fscore_support
     from seqeval.scheme import IOB2
 
-    labelled = [eg for eg in examples if eg.reference.has_annotation("ENT_IOB")]
+    sides = _pair_mentions(examples)
     scores = [0.0, 0.0, 0.0]
-    if labelled:  # seqeval rejects empty lists
-        gold = [_get_iob_tags(eg.reference) for eg in labelled]
-        predicted = [_get_iob_tags(eg.predicted) for eg in labelled]
+    if sides:  # seqeval rejects empty lists
+        edges = [sorted({edge for m in found | gold for edge in m[:2]}) for found, gold in sides]
+        found, gold = (
+            [_make_tags(side[i], cuts) for side, cuts in zip(sides, edges, strict=True)]
+            for i in (0, 1)
+        )
         scores = precision_recall_fscore_support(
-            gold, predicted, average="micro", scheme=IOB2, zero_division=0
+            gold, found, average="micro", scheme=IOB2, zero_division=0
         )[:3]
     return {f"seqeval_{key}": float(score) for key, score in zip("prf", scores, strict=True)}
 
 
-def _get_iob_tags(doc: Doc) -> list[str]:
-    return [f"{t.ent_iob_}-{t.ent_type_}" if t.ent_iob_ in ("B", "I") else "O" for t in doc]
+def _make_tags(mentions: Iterable[Mention], edges: Sequence[int]) -> list[str]:
+    """The BIO tags of the stretches of text that begin at the edges, which are those of all
+    mentions."""
+    tags = ["O"] * max(1, len(edges))
+    for start, end, label in mentions:
+        first, last = edges.index(start), edges.index(end)
+        tags[first:last] = [f"B-{label}", *[f"I-{label}"] * (last - first - 1)]
+    return tags
 
 
 def make_rel_scorer() -> Callable[..., dict[str, Any]]:
@@ -213,7 +243,7 @@ def score_relations(
     rows = [
         (example, proposed)
         for example, proposed in zip(examples, proposals, strict=True)
-        if RELATIONS_KEY in example.reference.user_data
+        if list_relations(example.reference) is not None
     ]
     found = [predict_example(eg, i, True, scored=False) for i, (eg, _) in enumerate(rows)]
     scores = score_items("rel_e2e", pair_relations(found))
@@ -227,10 +257,10 @@ def _score_gold_mentions(rows: list[tuple[Doc, Iterable[Proposal]]]) -> dict[str
     confusion: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     for reference, proposals in rows:
         gold, predicted = defaultdict(set), defaultdict(set)
-        for *pair, label, _ in reference.user_data[RELATIONS_KEY]:
-            gold[tuple(pair)].add(label)
-        for *pair, label, _ in proposals:
-            predicted[tuple(pair)].add(label)
+        for h0, h1, t0, t1, label, _ in list_relations(reference) or ():
+            gold[h0, h1, t0, t1].add(label)
+        for h0, h1, t0, t1, label, _ in proposals:
+            predicted[h0, h1, t0, t1].add(label)
         for pair in list_judged_pairs(reference):
             true, found = gold[pair], predicted[pair]
             sides.append(({(label,) for label in found}, {(label,) for label in true}))

@@ -19,8 +19,6 @@ from ..types import (
     ALIGNMENT_KEY,
     CONFIDENCE_KEY,
     ID_KEY,
-    PAIRS_KEY,
-    RELATIONS_KEY,
     ROW_KEY,
     SOFT_LABELS_KEY,
     SOFT_RELATIONS_KEY,
@@ -37,11 +35,8 @@ from .tables import (
     to_plain,
 )
 
-# The keys of user data that a pipeline writes.
-_FOUND = {
-    *(ALIGNMENT_KEY, CONFIDENCE_KEY, PAIRS_KEY),
-    *(RELATIONS_KEY, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY),
-}
+# The keys of user data that a pipeline writes, beside those of spans.
+_FOUND = {ALIGNMENT_KEY, CONFIDENCE_KEY, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY}
 _LISTS = ("tokens", "spaces", "cats", "span_groups", "flags", "user_data")
 
 

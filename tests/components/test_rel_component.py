@@ -15,9 +15,10 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
 from spacy_mmcot.components.rel import PairPrediction
+from spacy_mmcot.corpus.extensions import list_relations
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.types import RELATIONS_KEY, Relation
+from spacy_mmcot.types import Relation
 
 KNOWLEDGE = {
     "noun": [{"mention": "Anna", "kind": "city", "explanation": "a place by the sea"}],
@@ -85,7 +86,7 @@ def test_empty_doc(trained_rel: Language) -> None:
 def test_white_space_docs(text: str, trained_rel: Language) -> None:
     for doc in (trained_rel(text), *trained_rel.pipe([text, "", text])):
         assert doc._.mmcot_rel == ()
-        assert doc.user_data[RELATIONS_KEY] == []
+        assert list_relations(doc) == []
 
 
 def test_docs_with_no_or_one_mention(trained_rel_cnn: Language) -> None:

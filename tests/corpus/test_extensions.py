@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import PIL.Image
@@ -9,7 +10,13 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 
-from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.corpus.extensions import (
+    get_pairs,
+    list_relations,
+    register_extensions,
+    set_pairs,
+    set_relations,
+)
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import IMAGE_KEY, KNOWLEDGE_KEY, Relation
 
@@ -22,7 +29,7 @@ KNOWLEDGE = {
 
 @pytest.fixture
 def doc(nlp: Language) -> Doc:
-    register()
+    register_extensions()
     doc = nlp("Anna sings in New York")
     doc.set_ents([doc.char_span(0, 4, "PER"), doc.char_span(14, 22, "LOC")])
     doc._.mmcot_image = "images/1.png"
@@ -43,8 +50,8 @@ def assert_complete(doc: Doc) -> None:
 
 
 def test_defaults(nlp: Language) -> None:
-    register()
-    register()
+    register_extensions()
+    register_extensions()
     doc = nlp("Anna")
     assert doc._.mmcot_image is None
     assert doc._.mmcot_knowledge is None
@@ -87,6 +94,78 @@ def test_relations_outlive_a_retokenisation(doc: Doc) -> None:
     assert [span.text for span in relation[:2]] == ["Anna", "New York"]
 
 
+def test_a_relation_whose_mention_became_part_of_a_token_is_left_out(doc: Doc) -> None:
+    with doc.retokenize() as retokenizer:
+        retokenizer.merge(doc[2:5])
+    assert doc._.mmcot_rel == ()
+
+
+def test_a_part_keeps_the_relations_inside_it(doc: Doc) -> None:
+    inside = doc[0:5].as_doc(copy_user_data=True)
+    (relation,) = inside._.mmcot_rel
+    assert [span.text for span in relation[:2]] == ["Anna", "New York"]
+    for part in (doc[1:5], doc[0:4], doc[3:4]):
+        copy = part.as_doc(copy_user_data=True)
+        assert copy._.mmcot_rel == () and list_relations(copy) == []
+    assert doc[1:5].as_doc(copy_user_data=True).ents[0]._.mmcot_score == 0.5
+    assert doc[0:5].as_doc(copy_user_data=True)._.mmcot_confidence is None
+    assert list_relations(doc[0:5].as_doc()) is None
+
+
+def test_a_part_from_the_middle(nlp: Language) -> None:
+    doc = nlp("Yesterday Carla met Dmitri in Rome and Rome met Carla")
+    spans = [doc.char_span(10, 15, "PER"), doc.char_span(20, 26, "PER"), doc.char_span(30, 34, "L")]
+    doc.set_ents(spans)
+    set_relations(doc, [Relation(spans[0], spans[1], "met", 0.5), Relation(*spans[1:], "in", 1.0)])
+    set_pairs(doc, [(spans[0], spans[1]), (spans[0], spans[2])])
+    part = doc[1:6].as_doc(copy_user_data=True)
+    assert part.text.strip() == "Carla met Dmitri in Rome"
+    found = [(r.head.text, r.label, r.tail.text) for r in part._.mmcot_rel]
+    assert found == [("Carla", "met", "Dmitri"), ("Dmitri", "in", "Rome")]
+    assert [(h.text, t.text) for h, t in get_pairs(part) or ()] == [
+        ("Carla", "Dmitri"),
+        ("Carla", "Rome"),
+        ("Dmitri", "Rome"),
+    ]
+    again = part[2:5].as_doc(copy_user_data=True)
+    assert [(r.head.text, r.label) for r in again._.mmcot_rel] == [("Dmitri", "in")]
+
+
+def test_user_data_of_another_text_gives_nothing(nlp: Language, doc: Doc) -> None:
+    set_pairs(doc, [(doc.ents[1], doc.ents[0])])
+    for text in ("Bert sings in New York", "Anna", "", "Well, Anna sings in New York"):
+        other = nlp(text)
+        other.user_data.update(doc.user_data)
+        assert other._.mmcot_rel == ()
+        assert get_pairs(other) == []
+
+
+def test_joined_docs_keep_their_relations(nlp: Language, doc: Doc) -> None:
+    other = nlp("Bo sings in Rome.")
+    other.set_ents([other[0:1]])
+    set_relations(other, [Relation(other[0:1], other[3:4], "x", 0.5)])
+    with pytest.warns(UserWarning, match="W10"):
+        joined = Doc.from_docs([doc, other, doc])
+    found = [(r.head.start, r.label, r.tail.text) for r in joined._.mmcot_rel]
+    assert found == [
+        (0, "/per/loc/in", "New York"),
+        (5, "x", "Rome"),
+        (10, "/per/loc/in", "New York"),
+    ]
+    # Nobody has judged a pair of mentions of two Docs.
+    pairs = [(head.start, tail.start) for head, tail in get_pairs(joined) or ()]
+    assert pairs == [(0, 3), (3, 0), (10, 13), (13, 10), (5, 8)]
+    assert_complete(doc.copy())
+
+
+def test_json_carries_relations(nlp: Language, doc: Doc) -> None:
+    data = json.loads(json.dumps(doc.to_json(underscore=["mmcot_relations", "mmcot_score"])))
+    loaded = Doc(nlp.vocab).from_json(data)
+    (relation,) = loaded._.mmcot_rel
+    assert (relation.head, relation.label, relation.score) == (loaded.ents[0], "/per/loc/in", 0.75)
+    assert loaded.ents[1]._.mmcot_score == 0.5
+
+
 def test_relations_between_spans_that_are_no_entities(doc: Doc) -> None:
     doc._.mmcot_rel = [Relation(doc[1:2], doc[3:4], "x", 1.0)]
     (relation,) = doc._.mmcot_rel
@@ -114,7 +193,7 @@ def test_spans_of_another_doc_are_refused(nlp: Language, doc: Doc) -> None:
     ],
 )
 def test_pictures_are_stored_plain(nlp: Language, image: object, stored: object) -> None:
-    register()
+    register_extensions()
     doc = nlp("Anna")
     doc._.mmcot_image = image
     assert type(doc.user_data[IMAGE_KEY]) is type(stored)
@@ -125,7 +204,7 @@ def test_pictures_are_stored_plain(nlp: Language, image: object, stored: object)
 
 
 def test_a_pil_image_is_carried_everywhere(nlp: Language) -> None:
-    register()
+    register_extensions()
     image = PIL.Image.effect_noise((20, 10), 80)
     doc = nlp("Anna")
     doc._.mmcot_image = image
@@ -139,7 +218,7 @@ def test_a_pil_image_is_carried_everywhere(nlp: Language) -> None:
 
 @pytest.mark.parametrize("image", [7, 1.5, ["a.png"], {"path": "a.png"}, object()])
 def test_what_is_no_picture_is_refused(nlp: Language, image: object) -> None:
-    register()
+    register_extensions()
     doc = nlp("Anna")
     doc._.mmcot_image = "a.png"
     with pytest.raises(MMCoTError, match=r"\[E209\].*cannot be set: the picture is .*Allowed: a"):

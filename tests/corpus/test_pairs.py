@@ -13,11 +13,17 @@ from spacy.tokens import Doc, DocBin, Span
 
 from spacy_mmcot.corpus.docbin import read_docs, write_docs
 from spacy_mmcot.corpus.docs import make_doc
-from spacy_mmcot.corpus.extensions import copy_tokens, get_pairs, set_pairs
+from spacy_mmcot.corpus.extensions import (
+    copy_tokens,
+    get_pairs,
+    list_relations,
+    set_pairs,
+    set_relations,
+)
 from spacy_mmcot.corpus.posts import Findings, read_posts
 from spacy_mmcot.corpus.reader import Corpus
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.types import PAIRS_KEY, RELATIONS_KEY, Entity, Post, PostRelation
+from spacy_mmcot.types import Entity, Post, PostRelation
 
 POST = Post(
     id="p",
@@ -100,10 +106,10 @@ def test_unlabelled_posts_keep_mentions_where_asked(nlp: Language) -> None:
     doc = make_doc(nlp, UNLABELLED, keep_mentions=True)
     assert [ent.text for ent in doc.ents] == ["Anna", "Oslo", "Bo"]
     assert texts(get_pairs(doc)) == PAIRS
-    assert RELATIONS_KEY not in doc.user_data
+    assert list_relations(doc) is None
     bare = make_doc(nlp, UNLABELLED)
     assert not bare.ents
-    assert not {PAIRS_KEY, RELATIONS_KEY} & bare.user_data.keys()
+    assert get_pairs(bare) is None and list_relations(bare) is None
     nobody = Post(id="n", text="Anna in Oslo", split="unlabelled")
     assert not make_doc(nlp, nobody, keep_mentions=True).has_annotation("ENT_IOB")
 
@@ -129,7 +135,7 @@ def test_pairs_of_spans_that_are_no_entities_are_reported(nlp: Language, tmp_pat
 
     doc = make_doc(nlp, POST)
     set_pairs(doc, [(doc[0:1], doc[1:2]), (doc.ents[2], doc.ents[0])])
-    doc.user_data[RELATIONS_KEY] = []
+    set_relations(doc, [])
     write_docs(tmp_path / "train.spacy", [doc])
     findings = Findings()
     (row,) = read_rows(tmp_path / "train.spacy", findings, set())
@@ -152,16 +158,16 @@ def test_the_reader_gives_mentions_where_asked(nlp: Language, tmp_path: Path) ->
         ]
         assert all(ent.doc is predicted for ent in predicted.ents)
         assert texts(get_pairs(predicted)) == PAIRS
-        assert RELATIONS_KEY not in predicted.user_data
+        assert list_relations(predicted) is None
     assert not open_one.predicted.has_annotation("ENT_IOB")
-    labelled.reference.user_data[PAIRS_KEY] = []
+    set_pairs(labelled.reference, [])
     write_docs(tmp_path / "train.spacy", [labelled.reference])
     (example,) = Corpus(tmp_path, gold_entities=True)(nlp)
     assert texts(get_pairs(example.predicted)) == [("Anna", "Oslo")]  # that of its relation
     write_docs(tmp_path / "train.spacy", docs)
     for example in Corpus(tmp_path)(nlp):
         assert not example.predicted.ents
-        assert PAIRS_KEY not in example.predicted.user_data
+        assert get_pairs(example.predicted) is None
 
 
 def test_a_bare_copy_has_tokens_and_the_data_asked_for(nlp: Language) -> None:

@@ -13,7 +13,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 
-from spacy_mmcot.corpus.extensions import set_pairs
+from spacy_mmcot.corpus.extensions import get_relations, set_pairs
 from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_relations, get_soft_tags
 from spacy_mmcot.distillation.teach import KnowledgeEncoder, set_prompt_targets, teach
 from spacy_mmcot.errors import MMCoTError
@@ -23,7 +23,6 @@ from spacy_mmcot.types import (
     IMAGE_KEY,
     KNOWLEDGE_KEY,
     PROMPT_TARGET_KEY,
-    RELATIONS_KEY,
     SOFT_LABELS_KEY,
     SOFT_RELATIONS_KEY,
     Relation,
@@ -352,7 +351,7 @@ def test_soft_relations_survive_a_docbin_and_teach_a_student(pair_teacher: Langu
         assert numpy.array_equal(left.pairs, right.pairs)
         assert numpy.array_equal(left.probabilities, right.probabilities)
     unlabelled = loaded[2:]
-    assert not any(RELATIONS_KEY in doc.user_data or doc.ents for doc in unlabelled)
+    assert not any(get_relations(doc) or doc.ents for doc in unlabelled)
     student = toy_rel.pipeline()
     data = [Example(student.make_doc(doc.text), doc) for doc in unlabelled]
     student.initialize(lambda: data)

@@ -17,7 +17,7 @@ from click.testing import Result
 from made_tables import read_jsonl, rows, write_jsonl
 from spacy.tokens import DocBin, Span
 
-from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.corpus.extensions import register_extensions, set_relations
 from spacy_mmcot.pictures.read import get_image
 from spacy_mmcot.production.annotate import extract_findings
 from spacy_mmcot.types import ID_KEY, ROW_KEY, Relation
@@ -104,7 +104,7 @@ def test_columns_are_carried(written: Callable[..., Path], tmp_path: Path) -> No
 
 
 def test_the_columns_of_what_was_found() -> None:
-    register()
+    register_extensions()
     doc = spacy.blank("en")("Anna in Oslo")
     doc.ents = [Span(doc, 0, 1, label="PER")]
     doc._.mmcot_rel = [Relation(doc[0:1], doc[2:3], "in", 0.123456)]
@@ -167,7 +167,7 @@ def test_gold_annotation_is_not_taken_for_a_finding(
     docs = [eg.reference for eg in toy.examples(spacy.blank("en"))]
     for doc in docs:
         doc.set_ents([doc[0:1]] if doc.ents else [])
-        doc.user_data["mmcot_relations"] = [[0, 1, 0, 1, "wrong", 1.0]]
+        set_relations(doc, [Relation(doc[0:1], doc[0:1], "wrong", 1.0)])
     DocBin(docs=docs, store_user_data=True).to_disk(tmp_path / "gold.spacy")
     output = tmp_path / "out.jsonl"
     assert annotate(tmp_path / "gold.spacy", "-o", output).exit_code == 0

@@ -12,11 +12,11 @@ import spacy
 from spacy.tokens import Doc, Span
 
 from spacy_mmcot.corpus.docs import make_doc
-from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.corpus.extensions import list_relations, register_extensions
 from spacy_mmcot.report.drawings import Arc, Mention, compute_hue, read_asset, render_text
-from spacy_mmcot.types import RELATIONS_KEY, Post, Relation
+from spacy_mmcot.types import Post, Relation
 
-register()
+register_extensions()
 NLP = spacy.blank("en")
 DEMO = Path(__file__).parents[2] / "assets" / "demo"
 VOID = {"meta", "br"}
@@ -41,7 +41,7 @@ def make(
 def render(doc: Doc) -> str:
     """A Doc's text with its entities and relations."""
     mentions = [Mention(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]
-    stored = doc.user_data.get(RELATIONS_KEY)
+    stored = list_relations(doc)
     if stored is None:
         return str(render_text(doc.text, mentions, None))
     arcs = [Arc((h0, h1), (t0, t1), *rest) for h0, h1, t0, t1, *rest in stored]
