@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import escape_control
 from ..types import AUGMENTATIONS, Augmentation, Task
 from .elicit import print_table
 
@@ -125,4 +126,5 @@ def _print_summary(tallies: Mapping[Augmentation, Tally]) -> None:
     for name, tally in tallies.items():
         for reason, ids in tally.rejected.items():
             more = "" if len(ids) <= _SHOWN else ", ..."
-            print(f"{name}, rejected: {reason}: {len(ids)} ({', '.join(ids[:_SHOWN])}{more})")
+            shown = escape_control(", ".join(ids[:_SHOWN]))
+            print(f"{name}, rejected: {reason}: {len(ids)} ({shown}{more})")
