@@ -80,7 +80,7 @@ class Errors(metaclass=Catalogue):
         "The source openai needs an API key, and {received}. Set OPENAI_API_KEY (any text for a "
         "server without authentication)."
     )
-    E311 = "{url} refused the API key (HTTP {status}). Check OPENAI_API_KEY."
+    E311 = "{url} refused the API key (HTTP {status}{reason}). Check OPENAI_API_KEY."
     E312 = (
         "{url} cannot be reached ({reason}). Check --base-url (or OPENAI_BASE_URL) and the server. "
         "Answers are kept: run the command again to continue."
@@ -270,6 +270,10 @@ class Errors(metaclass=Catalogue):
     E718 = (
         "The relation {label} joins {name!r}, which is no entity label. Allowed: {allowed}. "
         "Correct --relation, or add --label {name}."
+    )
+    E719 = (
+        "{path}: files of posts end in .jsonl, those of docs in .spacy. Give such a name, or a "
+        "folder (without a dot, or one that exists) for a .spacy file of each split."
     )
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
     E726 = "{option} {received!r}. Expected: NAME={what}, each name once."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import Errors, MMCoTError
+from ..errors import Errors, MMCoTError, UsageError
 from ..types import KNOWLEDGE, SPLITS, Split, Task
 from .elicit import print_table
 
@@ -86,6 +86,8 @@ def convert(
     from ..corpus.formats import make_image_relative, read_corpus, replace_labels
     from ..corpus.posts import Findings, write_posts, write_records
 
+    if output.suffix not in ("", ".jsonl", ".spacy") and not output.is_dir():
+        raise UsageError(Errors.E719.format(path=output))
     findings = Findings(skip_invalid)
     rows = read_corpus(
         inputs,

@@ -17,7 +17,7 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..types import DIMENSIONS, Post, Task
 
 if TYPE_CHECKING:
-    from ..elicitation.elicit import Progress, Result
+    from ..elicitation.elicit import ElicitResult, Progress
     from ..elicitation.prompts import QuestionSettings
     from ..elicitation.store import AnswerStore
 
@@ -335,7 +335,7 @@ def _show_progress(total: int, priced: bool) -> Iterator[Progress]:
         yield show
 
 
-def _print_summary(result: Result, store: AnswerStore, paid: bool) -> None:
+def _print_summary(result: ElicitResult, store: AnswerStore, paid: bool) -> None:
     from ..elicitation.claims import read_total_spend
 
     report, total = result.report, result.report.total()
@@ -351,6 +351,8 @@ def _print_summary(result: Result, store: AnswerStore, paid: bool) -> None:
     for what, counts in (("unanswered", report.unanswered), ("dropped", report.dropped)):
         for reason, count in counts.most_common(_SHOWN):
             print(f"{what}: {count}: {reason}")
+    for note in report.notes:
+        print(note)
     if unshown := len(report.captions_only):
         print(f"captions only: {unshown} posts whose picture could not be read")
     if paid:

@@ -17,7 +17,6 @@ from .. import __version__
 from ..errors import MMCoTError, UsageError, escape_control
 from . import answers
 from .annotate import annotate
-from .augment import augment
 from .compare import cascade, compare
 from .convert import convert
 from .elicit import elicit, plan
@@ -67,7 +66,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _command in (
-    *(init, scheme, convert, plan, elicit, augment, teach, calibrate, evaluate),
+    *(init, scheme, convert, plan, elicit, answers.augment, teach, calibrate, evaluate),
     *(compare, cascade, report, annotate, export),
 ):
     app.command(_command.__name__)(plain_errors(_command))
@@ -81,9 +80,26 @@ def main() -> None:
     app(prog_name="spacy-mmcot")
 
 
+def check_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a command of spaCy: a GPU that is asked for and cannot be used is an MMCoTError."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from ..production.job import use_gpu
+
+        use_gpu(kwargs.get("use_gpu", -1))
+        return function(*args, **kwargs)
+
+    return run
+
+
 # `python -m spacy` imports this module through the entry point `spacy_cli`, for it to add its
 # commands. Others do not wait for spaCy to load.
 if "spacy.cli._util" in sys.modules:
     from spacy.cli._util import app as spacy_app
 
+    # A training whose file is missing ends in the message, not in a traceback.
+    for _info in spacy_app.registered_commands:
+        if _info.callback is not None:
+            _info.callback = plain_errors(check_gpu(_info.callback))
     spacy_app.add_typer(app, name="mmcot")

@@ -20,7 +20,7 @@ from spacy.util import minibatch
 
 from .. import __version__
 from ..corpus.docs import attach
-from ..corpus.extensions import get_relations, register
+from ..corpus.extensions import get_relations, register_extensions
 from ..corpus.formats import join_image
 from ..errors import Errors, UsageError, first_line, shown
 from ..files import replace_file
@@ -138,7 +138,7 @@ def extract_findings(doc: Doc) -> dict[str, Any]:
     Offsets are characters of the text, ends exclusive. Scores are probabilities, or None where the
     component gives none.
     """
-    register()
+    register_extensions()
     entities = []
     for ent in doc.ents:
         start, end = _offsets(ent)
