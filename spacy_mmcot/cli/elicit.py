@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_LINES = 30.0
 _SHOWN = 5
+# What an answer costs: nothing where it is recorded, nobody knows where a model has no price.
+Money = Literal["free", "USD", "unpriced"]
 REJECTED, BUDGET, INTERRUPTED = 3, 4, 130
 
 # typer takes enums for options that repeat, not Literals.
@@ -57,7 +59,7 @@ TemperatureOption = Annotated[
 ]
 PricesOption = Annotated[
     Path | None,
-    typer.Option(help='Prices, {"MODEL": {"input": 0.15, "output": 0.6}} a million tokens.'),
+    typer.Option(help='Prices, {"MODEL": {"input": 0.15, "output": 0.6}}, USD a million tokens.'),
 ]
 RootOption = Annotated[
     Path | None,
@@ -184,16 +186,20 @@ def plan(
     there = store if store is not None and store.exists() else None
     with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
         planned = make_plan(rows, source, known, questions, answers)
-    counts = ("requests", "there", "n/a", "input", "cached", "output", "cost", "batch")
-    table = [(name, *astuple(row)) for name, row in planned.items()]
+    counts = ("requests", "there", "n/a", "input", "cached", "output", "USD", "USD, batch")
     columns = list(zip(*map(astuple, planned.values()), strict=True))
     total = [None if None in column else sum(column) for column in columns]
-    print_table(("dimension", *counts), table, ("all", *total))
+    rows_shown = [(name, *_show_unpriced(astuple(row))) for name, row in planned.items()]
+    print_table(("dimension", *counts), rows_shown, ("all", *_show_unpriced(total)))
     print("Input tokens are estimated from the length of the texts; cached ones are among them.")
     if there and "conclusion" in planned and planned["conclusion"].requests:
         print("Conclusions are asked anew where the scheme or the examples have changed.")
     if None in total:
-        print("The model has no price: name a table with --prices.")
+        print(f"Unpriced: nobody has a price for {model}. Give a table with --prices.")
+
+
+def _show_unpriced(row: Iterable[object]) -> list[object]:
+    return ["unpriced" if value is None else value for value in row]
 
 
 def elicit(
@@ -232,7 +238,7 @@ def elicit(
     ] = 120.0,
     budget: Annotated[
         float | None,
-        typer.Option(min=0, help="Most that the store's answers may cost, of all runs together."),
+        typer.Option(min=0, help="Most USD that the store's answers may cost, of all runs."),
     ] = None,
     prices: PricesOption = None,
     batch_size: Annotated[
@@ -290,9 +296,10 @@ def elicit(
     )
     # A broken row is an error before the first question, not after the last good row.
     n_questions = sum(1 for _ in rows) * len(questions.list_questions())
+    money: Money = "free" if not answerer.paid else "USD" if known.find(model) else "unpriced"
     with AnswerStore(store) as opened:
         try:
-            with _show_progress(n_questions, answerer.paid) as show:
+            with _show_progress(n_questions, money) as show:
                 result = ask(
                     *(rows, opened, answerer, questions),
                     pace=pace,
@@ -302,14 +309,14 @@ def elicit(
                 )
         except KeyboardInterrupt:
             _stop(store)
-        _print_summary(result, opened, answerer.paid)
+        _print_summary(result, opened, money)
     match result.ending:
         case Ending.INTERRUPT:
             _stop(store)
         case Ending.TIME:
             raise MMCoTError(Errors.E319.format(seconds=f"{run_timeout or 0:g}"))
         case Ending.BUDGET:
-            print(f"The budget of {budget:g} is reached: the rest waits for a larger one.")
+            print(f"The budget of {budget:g} USD is reached: the rest waits for a larger one.")
             raise typer.Exit(BUDGET)
     total = result.report.total()
     # Recorded answers may be missing.
@@ -324,9 +331,9 @@ def _stop(store: Path) -> NoReturn:
 
 
 @contextmanager
-def _show_progress(total: int, priced: bool) -> Iterator[Progress]:
-    """Shows questions done of `total`, rate, failures, time left, and spend where it is `priced`: a
-    bar on a terminal, lines elsewhere."""
+def _show_progress(total: int, money: Money) -> Iterator[Progress]:
+    """Shows questions done of `total`, rate, failures, time left, and spend: a bar on a terminal,
+    lines elsewhere."""
     from rich import progress
     from rich.console import Console
 
@@ -345,7 +352,7 @@ def _show_progress(total: int, priced: bool) -> Iterator[Progress]:
         rate = done / max(now - started, 1e-9)
         line = f"{done} of {total}, {rate:.1f}/s, {failed} failed"
         line += f", {(total - done) / rate:.0f} s left" if done < total else ""
-        line += f", {cost:.4f} spent" if priced else ""
+        line += {"USD": f", {cost:.4f} USD spent", "unpriced": ", unpriced", "free": ""}[money]
         if not bar.disable:
             bar.update(task, completed=done, description=line)
         elif done * 10 // total > tenths or now - shown > _SECONDS_BETWEEN_LINES:
@@ -360,7 +367,7 @@ def _describe(answer: StoredAnswer) -> str:
     return escape_control(f"{answer.post_id} {answer.dimension}: {answer.reason}")
 
 
-def _print_summary(result: ElicitResult, store: AnswerStore, paid: bool) -> None:
+def _print_summary(result: ElicitResult, store: AnswerStore, money: Money) -> None:
     from ..elicitation.claims import read_total_spend
 
     report, total = result.report, result.report.total()
@@ -381,7 +388,7 @@ def _print_summary(result: ElicitResult, store: AnswerStore, paid: bool) -> None
     if unshown := len(report.captions_only):
         print(f"captions only: {unshown} posts whose picture could not be read, or lies outside")
         print("the folder that --image-root names (by default the posts file's)")
-    if paid:
-        spent = read_total_spend(store)
-        print(f"Spent {result.cost:.4f} in this run, {spent:.4f} on this store.")
+    if money != "free":
+        spent = f"{result.cost:.4f} USD" if money == "USD" else "unpriced tokens (see --prices)"
+        print(f"Spent {spent} in this run, {read_total_spend(store):.4f} USD on this store.")
     print(f"Answers are in {store.path}.")
