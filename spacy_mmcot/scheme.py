@@ -36,7 +36,7 @@ from pydantic import StrictStr as Str
 from srsly.ruamel_yaml import YAML
 from srsly.ruamel_yaml.error import MarkedYAMLError, YAMLError
 
-from .errors import Errors, MMCoTError, explain
+from .errors import Errors, MMCoTError, explain, located
 from .files import read_bytes
 from .types import NO_RELATION, Post
 
@@ -144,10 +144,7 @@ def read_scheme(path: Path) -> Scheme:
 
 
 def _make_error(path: Path, line: int, problem: str, expected: str) -> MMCoTError:
-    cure = "Correct the scheme."
-    return MMCoTError(
-        Errors.E101.format(path=path, line=line, problem=problem, expected=expected, cure=cure)
-    )
+    return located(path, line, problem, expected, "Correct the scheme.")
 
 
 def _to_plain(value: Any) -> Any:
