@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import openai
-
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Pace
@@ -156,11 +154,10 @@ _MODEL_NAME = "mmcot_benchmark_model"
 
 def side_by_side(requests: int = 200) -> dict[str, Any]:
     """Seconds that each client takes for one `sentence` question about each of `requests` posts,
-    one after the other on one server. spacy-llm has its row where it is installed."""
-    clients: dict[str, Callable[[str, int], float]] = {
-        "spacy_mmcot": _ours,
-        "openai_semaphore": _semaphore,
-    }
+    one after the other on one server. The others have their rows where they are installed."""
+    clients: dict[str, Callable[[str, int], float]] = {"spacy_mmcot": _ours}
+    if importlib.util.find_spec("openai") is not None:
+        clients["openai_semaphore"] = _semaphore
     if importlib.util.find_spec("spacy_llm") is not None:
         clients["spacy_llm"] = _spacy_llm
     figures: dict[str, Any] = {"peer_requests": requests}
@@ -186,6 +183,8 @@ def _ours(url: str, requests: int) -> float:
 
 
 def _semaphore(url: str, requests: int) -> float:
+    import openai
+
     prompts = [QuestionSettings().render(post, "sentence") for post in MadePosts(requests)]
 
     async def run() -> None:

@@ -63,8 +63,8 @@ def convert(
             help="Also take, as unlabelled, rows that --conclusions alone names.",
         ),
     ] = False,
-    rewritings: Annotated[
-        Path | None, typer.Option(help="Recorded rewritings of the posts, by row number.")
+    augmentations: Annotated[
+        Path | None, typer.Option(help="Recorded augmentations of the posts, by row number.")
     ] = None,
     answers: Annotated[
         Path | None,
@@ -95,9 +95,9 @@ def convert(
         select_split,
     )
     from .side_files import (
+        attach_augmentations,
         attach_conclusions,
         attach_knowledge,
-        attach_rewritings,
         read_concluded_numbers,
         read_row_numbers,
         split_rows,
@@ -124,8 +124,8 @@ def convert(
         rows = attach_knowledge(knowledge, rows, findings)
     if conclusions:
         rows = attach_conclusions(conclusions, rows, findings)
-    if rewritings:
-        rows = attach_rewritings(rewritings, rows, findings)
+    if augmentations:
+        rows = attach_augmentations(augmentations, rows, findings)
     rows = join_rows(rows, findings)
     if answers:
         rows = attach_answers(rows, [answers], task, findings)

@@ -1,7 +1,7 @@
 """Files that lie beside a corpus file and speak of its rows by number, from 0: which rows count
 as labelled, and what an LLM said about each.
 
-An LLM's recorded rewritings of a corpus, a JSON Lines file that speaks of its rows by number.
+An LLM's recorded augmentations of a corpus, a JSON Lines file that speaks of its rows by number.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def attach_knowledge(path: Path, rows: list[Row], findings: Findings) -> list[Ro
     return list(found.values())
 
 
-class _Rewritings(BaseModel):
+class _Augmentations(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     n: StrictInt
@@ -219,7 +219,7 @@ class _Mention(NamedTuple):
     surface: str
 
 
-def attach_rewritings(path: Path, rows: list[Row], findings: Findings) -> list[Row]:
+def attach_augmentations(path: Path, rows: list[Row], findings: Findings) -> list[Row]:
     """Give rows the answers to the prompts `style`, `entity` and `image` that a file of the form
     `{"n", "style", "entity", "swaps", "possible", "image"}` holds. `swaps` are the new surfaces of
     the row's entities, in text order.
@@ -229,11 +229,11 @@ def attach_rewritings(path: Path, rows: list[Row], findings: Findings) -> list[R
     """
     found = list(rows)
     places = {row.number: i for i, row in enumerate(rows)}
-    for _, line, record in iter_records(path, _Rewritings, findings):
+    for _, line, record in iter_records(path, _Augmentations, findings):
         place = places.get(record.n)
         if place is None:
             findings.lose(
-                "rewritings of rows that were left out or do not exist", f"row {record.n}"
+                "augmentations of rows that were left out or do not exist", f"row {record.n}"
             )
             continue
         row = found[place]

@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _NAMES = {
     ".corpus.docs": ("attach",),
     ".corpus.extensions": (
-        "register",
+        "register_extensions",
         "set_image",
         "get_relations",
         "set_relations",
@@ -36,7 +36,7 @@ _NAMES = {
     ".corpus.posts": ("read_posts", "write_posts"),
     ".corpus.docbin": ("read_docs", "write_docs"),
     ".scheme": ("Scheme", "read_scheme"),
-    ".elicitation.elicit": ("elicit", "Result"),
+    ".elicitation.elicit": ("elicit", "ElicitResult"),
     ".elicitation.prompts": ("QuestionSettings", "Prompt"),
     ".elicitation.engine": ("Pace",),
     ".elicitation.prices": ("Prices",),

@@ -7,7 +7,7 @@ from .corpus.extensions import Alignment as Alignment
 from .corpus.extensions import get_alignment as get_alignment
 from .corpus.extensions import get_pairs as get_pairs
 from .corpus.extensions import get_relations as get_relations
-from .corpus.extensions import register as register
+from .corpus.extensions import register_extensions as register_extensions
 from .corpus.extensions import set_image as set_image
 from .corpus.extensions import set_pairs as set_pairs
 from .corpus.extensions import set_relations as set_relations
@@ -15,7 +15,7 @@ from .corpus.posts import read_posts as read_posts
 from .corpus.posts import write_posts as write_posts
 from .distillation.entity_teachers import GlinerTeacher as GlinerTeacher
 from .distillation.teach import teach as teach
-from .elicitation.elicit import Result as Result
+from .elicitation.elicit import ElicitResult as ElicitResult
 from .elicitation.elicit import elicit as elicit
 from .elicitation.engine import Pace as Pace
 from .elicitation.prices import Prices as Prices

@@ -94,7 +94,7 @@ class Errors(metaclass=Catalogue):
         "The source openai needs an API key, and {received}. Set OPENAI_API_KEY (any text for a "
         "server without authentication)."
     )
-    E311 = "{url} refused the API key (HTTP {status}). Check OPENAI_API_KEY."
+    E311 = "{url} refused the API key (HTTP {status}{reason}). Check OPENAI_API_KEY."
     E312 = (
         "{url} cannot be reached ({reason}). Check --base-url (or OPENAI_BASE_URL) and the server. "
         "Answers are kept: run the command again to continue."
@@ -285,6 +285,10 @@ class Errors(metaclass=Catalogue):
         "The relation {label} joins {name!r}, which is no entity label. Allowed: {allowed}. "
         "Correct --relation, or add --label {name}."
     )
+    E719 = (
+        "{path}: files of posts end in .jsonl, those of docs in .spacy. Give such a name, or a "
+        "folder (without a dot, or one that exists) for a .spacy file of each split."
+    )
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
     E726 = "{option} {received!r}. Expected: NAME={what}, each name once."
     E727 = (
@@ -319,7 +323,15 @@ class Errors(metaclass=Catalogue):
     )
     E771 = "{waiting} texts wait already. Try again later, or run more workers."
     E772 = "The worker is closed. Make a new PipelineWorker for further texts."
+    E773 = (
+        "PipelineWorker: {problem}. Allowed: at most nlp.max_length Unicode characters, with "
+        "spaces between many signs. Split or clean the text."
+    )
     E774 = "The pipeline's error handler skipped the text, so there is no answer. See its log."
+    E775 = (
+        "A component gave back another Doc than it was given, so nobody knows which text it is of. "
+        "Components must give back each Doc that they get."
+    )
     E780 = (
         "{pipeline}: no component can be exported, among {names}. Give a trained pipeline whose "
         "transformer has a spacy_mmcot.PromptedTransformer.v1."

@@ -66,6 +66,18 @@ def test_a_missing_file_is_one_line(program: tuple[str, ...], tmp_path: Path) ->
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_training_that_fails_ends_in_the_message(tmp_path: Path) -> None:
+    config = Path(__file__).parents[1] / "configs" / "student.cfg"
+    done = run(
+        *(sys.executable, "-m", "spacy", "train", str(config), "--paths.train", "absent.spacy"),
+        *("--paths.dev", "absent.spacy", "--components.transformer.model.vision", "null"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1].startswith("✘ [E100] absent.spacy: no such file.")
+
+
 def test_errors_are_printed_where_the_terminal_is_not_utf8(tmp_path: Path) -> None:
     done = run(
         *(*SCRIPT, "elicit", "absent.jsonl", "answers.sqlite", "--recorded", "absent.jsonl"),

@@ -1,10 +1,11 @@
 """A web service around a pipeline. See README.md beside this file.
 
-MMCOT_PIPELINE=training/student/model-best uvicorn app:app --port 8000
+MMCOT_PIPELINE=training/student/model-best python app.py --port 8000
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import os
@@ -13,21 +14,27 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import spacy
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from spacy_mmcot import Busy, MMCoTError, PipelineWorker, extract_findings
 
 PIPELINE = os.environ.get("MMCOT_PIPELINE", "training/student/model-best")
 MAX_TEXTS = int(os.environ.get("MMCOT_MAX_TEXTS", "64"))  # a request
 MAX_CHARACTERS = int(os.environ.get("MMCOT_MAX_CHARACTERS", "10000"))  # a text
+MAX_TOTAL = int(os.environ.get("MMCOT_MAX_TOTAL", "20000"))  # characters of a request's texts
 MAX_BYTES = int(os.environ.get("MMCOT_MAX_BYTES", "1000000"))  # a body
 BATCH_SIZE = int(os.environ.get("MMCOT_BATCH_SIZE", "32"))  # texts through nlp.pipe at once
 WAITING = int(os.environ.get("MMCOT_WAITING", "1000"))  # texts in the queue before a 503
 TIMEOUT = float(os.environ.get("MMCOT_TIMEOUT", "30"))  # seconds before a 504
+PATIENCE = float(os.environ.get("MMCOT_PATIENCE", "10"))  # seconds for a client to send or read
+MAX_CONNECTIONS = int(os.environ.get("MMCOT_MAX_CONNECTIONS", "500"))
+GRACE = int(os.environ.get("MMCOT_GRACE", "10"))  # seconds from SIGTERM to the end
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -38,20 +45,71 @@ class Texts(BaseModel):
     texts: list[str] = Field(min_length=1, max_length=MAX_TEXTS)
 
 
+class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """A connection that is closed where the client takes more than PATIENCE seconds to send the
+    head of a request, or to read a response, and at once where MAX_CONNECTIONS are open."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self.waiting: asyncio.TimerHandle | None = None
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+        else:
+            self.wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.stop_waiting()
+        elif self.waiting is None:
+            self.wait()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.wait()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.stop_waiting()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.stop_waiting()
+        super().connection_lost(error)
+
+    def wait(self) -> None:
+        self.stop_waiting()
+        self.waiting = self.loop.call_later(PATIENCE, self.transport.abort)
+
+    def stop_waiting(self) -> None:
+        if self.waiting is not None:
+            self.waiting.cancel()
+        self.waiting = None
+
+
 class BodyLimit:
-    """Rejects a body above MAX_BYTES before reading more of it, whatever its Content-Length."""
+    """Rejects a body above MAX_BYTES before reading more of it, whatever its Content-Length, and
+    one that takes more than PATIENCE seconds."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]):
         self.app = app
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        read = 0
+        read, whole = 0, False
+        until = asyncio.get_running_loop().time() + PATIENCE
         problem = f"The body has more than {MAX_BYTES} bytes."
 
         async def limited() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, whole
+            if whole:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                late = f"The body took more than {PATIENCE:g} s."
+                raise HTTPException(408, late, {"Connection": "close"}) from None
             read += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if read > MAX_BYTES:
                 raise HTTPException(413, problem, {"Connection": "close"})
             return message
@@ -87,6 +145,9 @@ async def annotate(body: Texts, request: Request) -> JSONResponse:
         if len(text) > MAX_CHARACTERS:
             problem = f"Text {number} (from 0) has {len(text)} characters; at most {MAX_CHARACTERS}"
             return error(422, f"{problem} are taken. Cut it into shorter texts.")
+    if (total := sum(map(len, body.texts))) > MAX_TOTAL:
+        problem = f"The texts have {total} characters together; at most {MAX_TOTAL} are taken."
+        return error(422, f"{problem} Send them in several requests.")
     worker = request.app.state.worker
     answers: list[asyncio.Future] = []
     try:
@@ -135,3 +196,22 @@ async def refused(request: Request, problem: HTTPException) -> JSONResponse:
 @app.exception_handler(Exception)
 async def broken(request: Request, problem: Exception) -> JSONResponse:
     return error(500, "The service failed on this request; its log says why.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    arguments = parser.parse_args()
+    uvicorn.run(
+        app,
+        host=arguments.host,
+        port=arguments.port,
+        http=Connection,
+        log_level="warning",
+        timeout_graceful_shutdown=GRACE,
+    )
+
+
+if __name__ == "__main__":
+    main()

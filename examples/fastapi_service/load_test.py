@@ -33,8 +33,7 @@ def service(pipeline: str, **environment: str) -> Iterator[str]:
         port = found.getsockname()[1]
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "uvicorn", "app:app", "--port", str(port)),
-            *("--log-level", "warning", "--timeout-graceful-shutdown", "10"),
+            *(sys.executable, "app.py", "--port", str(port)),
         ],
         cwd=FOLDER,
         env={**os.environ, "MMCOT_PIPELINE": str(Path(pipeline).resolve()), **environment},

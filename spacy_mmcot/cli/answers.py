@@ -1,19 +1,34 @@
-"""`answers`: a store's answers, exported and imported, and what they cost."""
+"""`answers`: a store's answers, exported and imported, and what they cost; `augment`: more training
+posts from an LLM's augmentations."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import escape_control
+from ..types import AUGMENTATIONS, Augmentation, Task
 from .elicit import print_table
+
+if TYPE_CHECKING:
+    from ..corpus.augment import Tally
+    from ..types import Answers
+
+_SHOWN = 5
 
 app = typer.Typer(
     help="Export or import a store's answers, or show their cost.", no_args_is_help=True
 )
-
 StoreArgument = Annotated[Path, typer.Argument(help="Answers store (.sqlite).")]
+# typer takes enums for options that repeat, not Literals.
+AugmentationChoice = Enum(  # type: ignore[misc]
+    "AugmentationChoice", {name: name for name in AUGMENTATIONS}, type=str
+)
 
 
 def export_answers(
@@ -21,11 +36,10 @@ def export_answers(
     output: Annotated[Path, typer.Argument(help="Where the answers go (.jsonl).")],
 ) -> None:
     """Write all answers of a store, the rejected ones too, a JSON object a line."""
-    from ..elicitation.store import AnswerStore
-    from ..elicitation.store import export_answers as write
+    from ..elicitation import store as answers
 
-    with AnswerStore(store, read_only=True) as opened:
-        print(f"{write(opened, output)} answers written to {output}.")
+    with answers.AnswerStore(store, read_only=True) as opened:
+        print(f"{answers.export_answers(opened, output)} answers written to {output}.")
 
 
 def import_answers(
@@ -33,11 +47,10 @@ def import_answers(
     exported: Annotated[Path, typer.Argument(help="Answers that `export` wrote (.jsonl).")],
 ) -> None:
     """Add an export's answers to a store; those it has already stay."""
-    from ..elicitation.store import AnswerStore
-    from ..elicitation.store import import_answers as read
+    from ..elicitation import store as answers
 
-    with AnswerStore(store) as opened:
-        print(f"{read(opened, exported)} answers added to {store}.")
+    with answers.AnswerStore(store) as opened:
+        print(f"{answers.import_answers(opened, exported)} answers added to {store}.")
 
 
 def spend(store: StoreArgument) -> None:
@@ -47,5 +60,77 @@ def spend(store: StoreArgument) -> None:
 
     with AnswerStore(store, read_only=True) as opened:
         rows = read_spend(opened)
-    print_table([name.replace("_", " ") for name in Spend._fields], rows, names=4)
-    print(f"{sum(row.cost + row.unconfirmed for row in rows):.4f} in all.")
+    headings = [name.replace("_", " ") for name in Spend._fields[:-2]]
+    headings += ["USD", "USD, unconfirmed"]
+    # The ledger of a model without a price has tokens and no money.
+    table = [
+        row if row.cost or row.unconfirmed else (*row[:-2], "unpriced", "unpriced") for row in rows
+    ]
+    print_table(headings, table, names=4)
+    print(f"{sum(row.cost + row.unconfirmed for row in rows):.4f} USD in all.")
+
+
+def augment(
+    posts: Annotated[Path, typer.Argument(help="Posts file (.jsonl).")],
+    answers: Annotated[
+        Path, typer.Argument(help="Answers store (.sqlite) or recorded answers (.jsonl).")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the new posts go (.jsonl).")
+    ],
+    answers_out: Annotated[
+        Path, typer.Option(help="Where what is still known about the new posts goes (.jsonl).")
+    ],
+    dimension: Annotated[
+        list[AugmentationChoice] | None,
+        typer.Option(help="Which augmentations; repeat it for several. Default: style and entity."),
+    ] = None,
+    task: Annotated[Task, typer.Option(help="Which answers of a store.")] = "ner",
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Leave invalid rows out and list them.")
+    ] = False,
+) -> None:
+    """Make new training posts from the labelled ones and an LLM's augmentations of them.
+
+    Labels follow their mentions into the new text; where that is not certain, no post is made.
+    """
+    from ..corpus.augment import augment as make
+    from ..corpus.formats import make_image_relative, read_rows
+    from ..corpus.posts import Findings, ReadSettings, write_posts, write_records
+
+    findings = Findings(skip_invalid)
+    names = {choice.value for choice in dimension} if dimension else {"style", "entity"}
+    dimensions = [name for name in AUGMENTATIONS if name in names]
+    old = [row.post for row in read_rows(posts, findings, set(), ReadSettings("posts"))]
+    first, *others = _variants(answers, task)
+    made, tallies = make(old, first, dimensions, others)
+    write_posts(output, (make_image_relative(new.post, output.parent) for new in made))
+    write_records(answers_out, (new.answers for new in made if new.answers))
+    for line in findings.describe():
+        print(line)
+    _print_summary(tallies)
+    print(f"{len(made)} new posts are in {output}, what is known about them in {answers_out}.")
+
+
+def _variants(path: Path, task: Task) -> Iterator[Mapping[str, Answers]]:
+    """The answers with each post's first augmentations, then with its second ones, and so on."""
+    from ..elicitation.store import load_answers
+
+    for variant in count():
+        found = load_answers(path, task, variant)
+        if variant and not any(getattr(a, name) for a in found.values() for name in AUGMENTATIONS):
+            return
+        yield found
+
+
+def _print_summary(tallies: Mapping[Augmentation, Tally]) -> None:
+    counts = [
+        (name, t.made, t.unanswered, t.impossible, sum(map(len, t.rejected.values())))
+        for name, t in tallies.items()
+    ]
+    print_table(["dimension", "made", "no answer", "impossible", "rejected"], counts)
+    for name, tally in tallies.items():
+        for reason, ids in tally.rejected.items():
+            more = "" if len(ids) <= _SHOWN else ", ..."
+            shown = escape_control(", ".join(ids[:_SHOWN]))
+            print(f"{name}, rejected: {reason}: {len(ids)} ({shown}{more})")

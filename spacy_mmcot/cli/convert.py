@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import Errors, MMCoTError, UsageError
+from ..errors import Errors, MMCoTError, UsageError, escape_control
 from ..types import KNOWLEDGE, SPLITS, Split, Task
 from .elicit import print_table
 
@@ -130,6 +130,8 @@ def convert(
     from ..corpus.posts import Findings, ReadSettings, write_posts, write_records
     from ..corpus.splits import check_labels, split_rows
 
+    if output.suffix not in ("", ".jsonl", ".spacy") and not output.is_dir():
+        raise UsageError(Errors.E719.format(path=output))
     if split is not None and (dev or test):
         raise UsageError(Errors.E804.format(options="--split and --dev or --test"))
     findings = Findings(skip_invalid)
@@ -141,7 +143,7 @@ def convert(
     rows = read_corpus(inputs, findings, reading)
     if not rows:
         for line in findings.describe():
-            print(line, file=sys.stderr)
+            print(escape_control(line), file=sys.stderr)
         raise MMCoTError(Errors.E711.format(paths=", ".join(map(str, inputs))))
     if reviewed is not None:
         rows = replace_labels(rows, read_corpus([reviewed], findings))

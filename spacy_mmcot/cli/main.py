@@ -6,18 +6,19 @@ of them are imported at every call.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from .. import __version__
-from ..errors import MMCoTError, UsageError
+from ..errors import MMCoTError, UsageError, escape_control
 from . import answers
 from .annotate import annotate
-from .augment import augment
 from .compare import cascade, compare
 from .convert import convert
 from .elicit import elicit, plan
@@ -51,23 +52,42 @@ def read_options(
     """Distil an LLM's chain of thought into a spaCy pipeline."""
 
 
+class EscapedOutput(io.TextIOBase):
+    """Standard output while a command runs: texts, ids and an endpoint's words cannot steer the
+    terminal, however they are printed. `terminal` is the stream behind it, for progress bars."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self.terminal = terminal
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.terminal.encoding
+
+    def write(self, text: str) -> int:
+        return self.terminal.write(escape_control(text, keep="\n\t"))
+
+    def flush(self) -> None:
+        self.terminal.flush()
+
+
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a command: an MMCoTError is printed as one line on stderr. Exit code 1, or 2 for options
-    that cannot be used (UsageError)."""
+    """Wrap a command: what it prints is escaped, and an MMCoTError is one line on stderr. Exit code
+    1, or 2 for options that cannot be used (UsageError)."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with contextlib.redirect_stdout(EscapedOutput(sys.stdout)):
+                return function(*args, **kwargs)
         except MMCoTError as error:
-            print(f"✘ {error}", file=sys.stderr)
+            print(f"✘ {escape_control(str(error))}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
 
     return run
 
 
 for _command in (
-    *(init, scheme, convert, plan, elicit, augment, teach, calibrate, evaluate),
+    *(init, scheme, convert, plan, elicit, answers.augment, teach, calibrate, evaluate),
     *(compare, cascade, report, annotate, export),
 ):
     app.command(_command.__name__)(plain_errors(_command))
@@ -81,9 +101,26 @@ def main() -> None:
     app(prog_name="spacy-mmcot")
 
 
+def check_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a command of spaCy: a GPU that is asked for and cannot be used is an MMCoTError."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from ..production.job import use_gpu
+
+        use_gpu(kwargs.get("use_gpu", -1))
+        return function(*args, **kwargs)
+
+    return run
+
+
 # `python -m spacy` imports this module through the entry point `spacy_cli`, for it to add its
 # commands. Others do not wait for spaCy to load.
 if "spacy.cli._util" in sys.modules:
     from spacy.cli._util import app as spacy_app
 
+    # A training whose file is missing ends in the message, not in a traceback.
+    for _info in spacy_app.registered_commands:
+        if _info.callback is not None:
+            _info.callback = plain_errors(check_gpu(_info.callback))
     spacy_app.add_typer(app, name="mmcot")

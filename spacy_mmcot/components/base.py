@@ -19,6 +19,8 @@ from thinc.api import Optimizer
 
 from ..errors import Errors, MMCoTError
 
+_SECONDS_BETWEEN_LINES = 20.0
+
 # The encoder of a component that is added without a config.
 DEFAULT_TOK2VEC = {
     "@architectures": "spacy.HashEmbedCNN.v2",
@@ -99,7 +101,8 @@ class DistilledPipe(TrainablePipe):
 
 
 def make_run_logger(progress_bar: bool = False) -> Callable[..., Any]:
-    """A logger that shows what `spacy.ConsoleLogger.v1` shows and writes `{"steps", "seconds"}` to
+    """A logger that shows what `spacy.ConsoleLogger.v1` shows, between evaluations a line every 20
+    seconds with the time that is left, and writes `{"steps", "seconds"}` to
     `nlp.meta["mmcot_training"]`, which every saved pipeline carries in its meta.json. Seconds are
     those of the update steps: evaluation, loading and saving do not count.
     """
@@ -109,22 +112,38 @@ def make_run_logger(progress_bar: bool = False) -> Callable[..., Any]:
         nlp: Language, stdout: IO = sys.stdout, stderr: IO = sys.stderr
     ) -> tuple[Callable[[dict[str, Any] | None], None], Callable[[], None]]:
         log_inner, finalize = console(nlp, stdout, stderr)
-        last = time.perf_counter()
+        last = shown = time.perf_counter()
         seconds, timed, steps = 0.0, 0, 0
+        total = nlp.config["training"].get("max_steps") or 0
 
         def log_step(info: dict[str, Any] | None) -> None:
-            nonlocal last, seconds, timed, steps
+            nonlocal last, shown, seconds, timed, steps
+            now = time.perf_counter()
             steps += 1
             # A step with an evaluation has an info. It is not timed, but counts as a mean one.
             if info is None:
-                seconds += time.perf_counter() - last
+                seconds += now - last
                 timed += 1
             # At every step, since spaCy saves a pipeline before it logs the step.
             mean = seconds / timed if timed else 0.0
             nlp.meta["mmcot_training"] = {"steps": steps, "seconds": round(mean * steps, 2)}
+            if info is not None:
+                shown = now
+            elif now - shown >= _SECONDS_BETWEEN_LINES and not progress_bar:
+                shown = now
+                left = f", {format_seconds(mean * (total - steps))} left" if total else ""
+                stdout.write(f"step {steps} of {total or '?'}, {mean:.2f} s a step{left}\n")
+                stdout.flush()
             log_inner(info)
             last = time.perf_counter()
 
         return log_step, finalize
 
     return setup
+
+
+def format_seconds(seconds: float) -> str:
+    """A time in words: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -14,7 +14,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
 from thinc.api import Model, torch2xp, xp2torch
 
-from ..corpus.extensions import register
+from ..corpus.extensions import register_extensions
 from ..distillation.soft_labels import Losses, get_soft_labels, get_soft_tags, list_tags, tag_losses
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states
@@ -82,7 +82,7 @@ class MMCoTNER(DistilledPipe):
         soft_weight: float,
         scorer: Callable | None,
     ):
-        register()
+        register_extensions()
         self.vocab = nlp.vocab
         self.model = model
         self.name = name

@@ -15,7 +15,7 @@ from spacy.training import Example, validate_get_examples
 from thinc.api import Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 
-from ..corpus.extensions import get_relations, register
+from ..corpus.extensions import get_relations, register_extensions
 from ..distillation.soft_labels import Losses, SoftRelations, get_soft_relations, pair_losses
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states, split_by_counts
@@ -92,7 +92,7 @@ class MMCoTRel(DistilledPipe):
         from_scheme = isinstance(legal, str) and legal.endswith((".yml", ".yaml"))
         if isinstance(legal, str) and not from_scheme:
             raise MMCoTError(Errors.E610.format(component=name, legal=legal))
-        register()
+        register_extensions()
         self.vocab = nlp.vocab
         self.model = model
         self.name = name

@@ -1,4 +1,4 @@
-"""New training posts from labelled ones and an LLM's rewritings of them.
+"""New training posts from labelled ones and an LLM's augmentations of them.
 
 Labels follow their mentions into the new text, where these are found as whole words ("Ann" does not
 stand in "Anna"). Where that is not certain, there is no new post.
@@ -130,7 +130,7 @@ def augment(
     variants: Sequence[Mapping[str, Answers]] = (),
 ) -> tuple[list[Augmented], dict[Augmentation, Tally]]:
     """New posts `ID#DIMENSION`, of the split train, from fully labelled posts of the split train.
-    The `variants`, further rewritings of the same posts, make posts `ID#DIMENSION2` and so on.
+    The `variants`, further augmentations of the same posts, make posts `ID#DIMENSION2` and so on.
 
     An `entity` variant that the LLM calls impossible is dropped. A post whose mentions cannot be
     located with certainty in the new text is rejected, with the reason in the tally.

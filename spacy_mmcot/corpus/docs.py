@@ -29,7 +29,7 @@ from ..types import (
     Relation,
     is_null,
 )
-from .extensions import register, set_pairs, set_relations
+from .extensions import register_extensions, set_pairs, set_relations
 from .posts import Findings
 
 Tokenizer = Literal["spacy", "whitespace"]
@@ -62,7 +62,7 @@ def make_doc(
     `doc.spans["incorrect_spans"]`. Raises MMCoTError for a text that is longer than the tokenizer
     takes.
     """
-    register()
+    register_extensions()
     findings = findings or Findings()
     if len(post.text) > nlp.max_length:
         raise MMCoTError(
@@ -180,7 +180,7 @@ def attach(
 
     Raises MMCoTError for the first record that is none of these, with its number from 1.
     """
-    register()
+    register_extensions()
     try:
         numbered = enumerate(records, start=1)
     except TypeError:

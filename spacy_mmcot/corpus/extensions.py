@@ -30,7 +30,7 @@ class Alignment(NamedTuple):
     tokens: NDArray[numpy.float32]  # (tokens, rows, columns): each token's attention, at most 1
 
 
-def register() -> None:
+def register_extensions() -> None:
     """Add the attributes to spaCy's Doc and Span; a second call changes nothing.
 
     `doc._.mmcot_image`: path (str) or content (bytes) of the picture, None without one; `set_image`

@@ -21,7 +21,7 @@ from ..types import (
     Pictures,
 )
 from .docbin import read_all_docs
-from .extensions import copy_entities, copy_tokens, register
+from .extensions import copy_entities, copy_tokens, register_extensions
 
 # Union, since Python 3.10 resolves the annotation when spaCy checks a config.
 MaybePath = Union[str, Path, None]  # noqa: UP007
@@ -78,7 +78,7 @@ def make_examples(
         raise MMCoTError(
             Errors.E409.format(name="pictures", received=repr(pictures), allowed=allowed)
         )
-    register()
+    register_extensions()
     copied: list[Any] = [ID_KEY, PROMPT_TARGET_KEY]
     if knowledge:
         copied.append(KNOWLEDGE_KEY)

@@ -15,7 +15,7 @@ from spacy.util import filter_spans
 from spacy.vocab import Vocab
 from srsly.ruamel_yaml.error import YAMLError
 
-from ..corpus.extensions import register
+from ..corpus.extensions import register_extensions
 from ..errors import Errors, MMCoTError, first_line
 from ..files import read_bytes
 from .soft_labels import SoftTags, list_tags, make_tag_probabilities
@@ -45,7 +45,7 @@ class GlinerTeacher:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = first_line(error)
             raise MMCoTError(Errors.E512.format(source=source, reason=reason)) from error
-        register()
+        register_extensions()
         self.vocab = Vocab()
         self._labels = list(labels)
         # A token of spaCy may be several words of GLiNER, which ignores those above max_len.

@@ -16,7 +16,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import minibatch
 
-from ..corpus.extensions import copy_entities, copy_tokens, register
+from ..corpus.extensions import copy_entities, copy_tokens, register_extensions
 from ..errors import Errors, MMCoTError
 from ..model.knowledge import get_full_text
 from ..model.sources import load_pretrained
@@ -127,7 +127,7 @@ def teach(
     teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
     dropped = Counter() if dropped is None else dropped
     if labels is not None:
-        register()
+        register_extensions()
         for teacher in teachers:
             check_label_table(teacher, labels)
     for batch in minibatch(docs, batch_size):

@@ -8,14 +8,12 @@ for: the batch before it is made, its answers before they are settled.
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, NamedTuple, TypeVar
-
-from openai.types import Batch
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import quote
 
 from ..errors import Errors, MMCoTError
 from ..types import Post
@@ -23,17 +21,31 @@ from .claims import Claim
 from .client import OpenAISource
 from .engine import Ending, Pace, seconds_before_retry
 from .questions import Elicitation, Job
-from .replies import AnswerRejected, Fault, RequestRefused, Unavailable, fault_of, read_reply
+from .replies import (
+    NAME_FIELD,
+    AnswerRejected,
+    Batch,
+    Fault,
+    Line,
+    RequestRefused,
+    Unavailable,
+    make_fault,
+    read_batch,
+    read_batches,
+    read_file_id,
+    read_lines,
+    read_reply,
+)
 
 # The path in a batch's requests is the API's own, whatever address the endpoint has.
 _PATH: Final = "/v1/chat/completions"
-_RUNNING = {"validating", "in_progress", "finalizing", "cancelling"}
-_NAME_FIELD = "spacy_mmcot_batch"  # in a batch's metadata
-_CLAIM_SECONDS = 26 * 3600.0  # a batch lives for 24 hours
+_ENDED = {"completed", "failed", "expired", "cancelled"}
 _LARGEST_FILE = 100_000_000  # bytes; endpoints take 200 MB
-# Rounds without a single answer before the rest is given up.
+_LARGEST_OUTPUT = 2_000_000_000
+_FILE_SECONDS = 900.0  # for a whole file, up or down
+_KEPT_SECONDS = 30 * 86_400.0  # endpoints keep a batch's files no longer
+# Rounds without a single settled question before the rest is given up.
 _MOST_EMPTY_ROUNDS = 3
-T = TypeVar("T")
 
 
 class BatchRunner:
@@ -44,7 +56,9 @@ class BatchRunner:
         self._source = source
         self._store = elicitation.store
         self._pace = pace
+        self._api = BatchApi(source, pace)
         self._ending = Ending.DONE
+        self._settled, self._answered = 0, False
         # A file of questions in the making, and their keys.
         self._data, self._keys = bytearray(), list[str]()
 
@@ -58,26 +72,28 @@ class BatchRunner:
         return self._ending
 
     async def _run(self, posts: Iterable[Post]) -> None:
-        self._api = BatchApi(self._source, self._pace)
         try:
             async with asyncio.timeout(self._pace.run_timeout):
                 await self._run_rounds(posts)
+        except RequestRefused as refused:
+            raise self._source.refusal_error(refused, "a request of the Batch API") from None
         finally:
-            self._elicitation.account.release_all()
             await self._source.close()
 
     async def _run_rounds(self, posts: Iterable[Post]) -> None:
         empty_rounds, first = 0, True
         while first or self._elicitation.deferred:
-            arrived = await self._collect()
-            empty_rounds = 0 if arrived or first else empty_rounds + 1
-            if empty_rounds >= _MOST_EMPTY_ROUNDS:
-                self._elicitation.miss_deferred("batches come back without answers")
-                return
+            before = self._settled
+            await self._collect()
             await self._run_pass(posts, first)
+            empty_rounds = 0 if first or self._settled > before else empty_rounds + 1
             first = False
-            if self._elicitation.deferred and not self._list_batches():
+            reason = ""
+            if empty_rounds >= _MOST_EMPTY_ROUNDS:
+                reason = "batches come back without answers"
+            elif self._elicitation.deferred and not self._list_batches():
                 reason = "budget" if self._ending is Ending.BUDGET else "another run has it"
+            if reason:
                 self._elicitation.miss_deferred(reason)
                 return
 
@@ -89,6 +105,7 @@ class BatchRunner:
                 await asyncio.sleep(0)
                 continue
             left = self._settle_from_inbox(job)
+            self._settled += left is not job
             if left is None or not self._claim(left):
                 continue
             body = self._source.body(left.prompt)
@@ -113,59 +130,83 @@ class BatchRunner:
         return claim is Claim.MADE
 
     async def _submit(self) -> None:
-        data, keys = self._data, self._keys
+        data, keys = bytes(self._data), self._keys
         self._data, self._keys = bytearray(), []
-        name, expires = uuid.uuid4().hex, time.time() + _CLAIM_SECONDS
+        name = uuid.uuid4().hex
         with self._store.transaction() as connection:
             connection.execute(
                 "INSERT INTO batches VALUES (?, ?, ?, NULL, ?)",
                 (name, self._source.url, self._source.model, time.time()),
             )
             connection.executemany(
-                "UPDATE claims SET owner = ?, pid = 0, expires = ? WHERE key = ?",
-                [(name, expires, key) for key in keys],
+                "UPDATE claims SET owner = ? WHERE key = ?", [(name, key) for key in keys]
             )
+        file = None
         try:
-            file = await self._api.upload(bytes(data))
+            file = await self._api.upload(data)
             remote = await self._api.create(name, file)
-            self._store.write("UPDATE batches SET remote = ? WHERE name = ?", remote, name)
-        except MMCoTError:
-            self._forget(name)
+        except (MMCoTError, RequestRefused) as error:
+            # Where it is open whether the batch was made, the next run looks for it by its name.
+            if file is None or (isinstance(error, RequestRefused) and error.status >= 400):
+                self._forget(name)
             raise
+        self._store.write("UPDATE batches SET remote = ? WHERE name = ?", remote, name)
 
     # Answers in.
 
-    async def _collect(self) -> int:
-        """Wait for all batches of this endpoint and take in what they bring; returns how many
-        answers came."""
-        arrived = 0
+    async def _collect(self) -> None:
+        """Wait for all batches of this endpoint and take in what they bring."""
+        limit = time.time() - _KEPT_SECONDS
+        query = "SELECT name FROM batches WHERE url != ? AND created < ?"
+        for (name,) in self._store.fetch(query, self._source.url, limit):
+            self._forget(name, "of another endpoint is too old to be collected")
         for name, remote in self._list_batches():
             remote = remote or await self._api.find(name)
             if remote is None:
                 # The process died before the batch was made.
                 self._forget(name)
                 continue
-            batch = await self._api.wait_for(remote)
+            try:
+                batch = await self._api.wait_for(remote)
+                lines = await self._api.download(batch)
+            except RequestRefused as refused:
+                if refused.status not in (404, 410):
+                    raise
+                self._forget(name, f"{remote} is gone from {self._source.url}")
+                continue
             if batch.status == "failed":
                 self._forget(name)
-                raise self._api.make_error(batch)
-            lines = await self._api.download(batch)
-            faults = {row.key: fault_of(row.status, row.body) for row in lines if row.status != 200}
-            # The other questions are asked again.
-            entries = [
-                (row.key, row.status, json.dumps(row.body), name)
-                for row in lines
-                if row.status == 200 or isinstance(faults[row.key], AnswerRejected)
-            ]
-            with self._store.transaction() as connection:
-                insert = "INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?)"
-                connection.executemany(insert, entries)
-                self._forget(name)
-            arrived += len(entries)
-            for fault in faults.values():
-                if isinstance(fault, RequestRefused):
-                    raise self._source.refusal_error(fault, "a request of the batch")
-        return arrived
+                reason = self._source.scrub(batch.reason)
+                raise self._source.error(Errors.E317, batch=batch.id, reason=reason)
+            self._take_in(name, lines)
+
+    def _take_in(self, name: str, lines: Iterable[Line]) -> None:
+        """Keep a batch's outcomes. Raises RequestRefused where no request of it was accepted."""
+        best: dict[str, Line] = {}
+        for line in lines:
+            # A question may have a line in both files.
+            if line.key not in best or (line.is_good and not best[line.key].is_good):
+                best[line.key] = line
+        asked = set(self._store.fetch("SELECT key FROM claims WHERE owner = ?", name))
+        kept: list[tuple[str, int, str, str]] = []
+        refused: RequestRefused | None = None
+        for line in best.values():
+            fault = None if line.status == 200 else make_fault(line.status, line.body)
+            if isinstance(fault, RequestRefused) and (refused is None or fault.of_settings):
+                refused = fault
+            # Questions that the endpoint was too busy for are asked again.
+            if (line.key,) in asked and not isinstance(fault, Unavailable):
+                kept.append((line.key, line.status, json.dumps(line.body), name))
+        self._answered = self._answered or any(line.is_good for line in best.values())
+        if refused is not None and (refused.of_settings or not self._answered):
+            kept = [row for row in kept if row[1] == 200]
+        else:
+            refused = None
+        with self._store.transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?)", kept)
+            self._forget(name)
+        if refused is not None:
+            raise refused
 
     def _settle_from_inbox(self, job: Job) -> Job | None:
         """Settle a question from what batches have brought. Returns what is still to be asked:
@@ -178,12 +219,13 @@ class BatchRunner:
             status, body = rows[0]
             try:
                 if status != 200:
-                    raise fault_of(status, json.loads(body))
+                    raise make_fault(status, json.loads(body))
                 return self._elicitation.settle(job, read_reply(body.encode()))
             except AnswerRejected as rejected:
                 return self._elicitation.reject(job, rejected)
             except RequestRefused as fault:
-                return self._elicitation.reject(job, AnswerRejected(str(fault), body))
+                reason = f"the endpoint refused (HTTP {status}): {self._source.scrub(str(fault))}"
+                return self._elicitation.reject(job, AnswerRejected(reason, body, final=True))
             except Unavailable as fault:
                 self._elicitation.book(job, fault.usage)
                 return job
@@ -195,112 +237,86 @@ class BatchRunner:
         query = "SELECT name, remote FROM batches WHERE url = ? ORDER BY created"
         return [(name, remote) for name, remote in self._store.fetch(query, self._source.url)]
 
-    def _forget(self, name: str) -> None:
+    def _forget(self, name: str, why: str = "") -> None:
+        """Free a batch's questions, which are asked again where they have no answers."""
+        if why:
+            self._elicitation.report.notes.append(f"the batch {why}: its questions are asked again")
         with self._store.transaction():
             self._store.write("DELETE FROM batches WHERE name = ?", name)
             self._store.write("DELETE FROM claims WHERE owner = ?", name)
-
-
-class Line(NamedTuple):
-    """One request's outcome in a batch: an HTTP status and a body."""
-
-    key: str
-    status: int
-    body: Any
 
 
 class BatchApi:
     """Files up, batches made and watched, files down.
 
     Batches carry a name of ours in their metadata, so that one that was made just before the
-    process died is found again. Every method raises MMCoTError where the endpoint fails for good;
-    `tries` requests are made for one call."""
+    process died is found again. Methods raise MMCoTError where the endpoint stays out of reach,
+    after the pace's `tries`, and RequestRefused where it refuses."""
 
     def __init__(self, source: OpenAISource, pace: Pace) -> None:
         self._source = source
         self._pace = pace
-        self._client = source.open_client()
 
     async def upload(self, data: bytes) -> str:
         """Returns the file's id."""
-        file = ("batch.jsonl", data)
-        create = self._client.files.create
-        return (await self._call(lambda: create(file=file, purpose="batch"), "a file")).id
+        form: dict[str, Any] = {"data": {"purpose": "batch"}, "timeout": _FILE_SECONDS}
+        file = {"file": ("batch.jsonl", data)}
+        return read_file_id(await self._call("POST", "/files", files=file, **form))
 
     async def create(self, name: str, file: str) -> str:
         """Make the batch `name` of an uploaded file; returns its id."""
-
-        async def create() -> str:
-            # A try whose answer was lost may have made it.
-            if found := await self._find(name):
-                return found
-            batch = await self._client.batches.create(
-                input_file_id=file,
-                endpoint=_PATH,
-                completion_window="24h",
-                metadata={_NAME_FIELD: name},
-            )
-            return batch.id
-
-        return await self._call(create, "a batch")
+        made = {"input_file_id": file, "endpoint": _PATH, "completion_window": "24h"}
+        body = made | {"metadata": {NAME_FIELD: name}}
+        return read_batch(await self._call("POST", "/batches", made_as=name, json=body)).id
 
     async def find(self, name: str) -> str | None:
         """The id of the batch `name`, None where it was never made."""
-        return await self._call(lambda: self._find(name), "the list of batches")
+        params, seen = {"limit": "100"}, set[str]()
+        while batches := read_batches(await self._call("GET", "/batches", params=params)):
+            for batch in batches:
+                if batch.name == name:
+                    return batch.id
+            if batches[-1].id in seen:
+                break
+            params["after"] = batches[-1].id
+            seen.add(batches[-1].id)
+        return None
 
     async def wait_for(self, remote: str) -> Batch:
         """Wait until a batch has come to its end, whichever."""
-        retrieve = self._client.batches.retrieve
-        while True:
-            batch = await self._call(lambda: retrieve(remote), f"the batch {remote}")
-            if batch.status not in _RUNNING:
-                return batch
+        path = f"/batches/{quote(remote, safe='')}"
+        while (batch := read_batch(await self._call("GET", path))).status not in _ENDED:
             await asyncio.sleep(self._pace.batch_poll)
+        return batch
 
     async def download(self, batch: Batch) -> list[Line]:
         """The outcomes of a batch that was completed, expired or cancelled."""
-        found: list[Line] = []
-        for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-            get = functools.partial(self._client.files.content, file)
-            content = (await self._call(get, f"the file {file}")).content
-            found += filter(None, map(_parse_line, content.split(b"\n")))
-        return found
+        lines: list[Line] = []
+        for file in batch.files:
+            path, limits = (
+                f"/files/{quote(file, safe='')}/content",
+                (_LARGEST_OUTPUT, _FILE_SECONDS),
+            )
+            content = await self._call("GET", path, largest=limits[0], timeout=limits[1])
+            lines += read_lines(content)
+        return lines
 
-    async def _find(self, name: str) -> str | None:
-        async for batch in self._client.batches.list(limit=100):
-            if (batch.metadata or {}).get(_NAME_FIELD) == name:
-                return batch.id
-        return None
-
-    async def _call(self, call: Callable[[], Awaitable[T]], what: str) -> T:
-        fault: Unavailable | None = None
+    async def _call(self, method: str, path: str, made_as: str = "", **request: Any) -> bytes:
+        """`made_as`: the name of the batch that the call makes."""
+        fault: Fault | None = None
         for attempt in range(self._pace.tries):
-            if fault is not None:
+            if isinstance(fault, Unavailable):
                 await asyncio.sleep(seconds_before_retry(attempt, fault.retry_after))
+                # A try whose answer was lost may have made it.
+                if made_as and (found := await self.find(made_as)):
+                    return json.dumps({"id": found, "status": "found"}).encode()
             try:
-                with self._source.translate_errors():
-                    return await call()
+                return await self._source.send(method, path, **request)
             except Unavailable as unavailable:
                 fault = unavailable
-            except Fault as refused:
-                status = refused.status if isinstance(refused, RequestRefused) else 400
-                error = RequestRefused(refused.reason, status)
-                raise self._source.refusal_error(error, f"the request for {what}") from None
-        raise self._source.error(Errors.E312, reason=fault.reason if fault else "") from None
-
-    def make_error(self, batch: Batch) -> MMCoTError:
-        """Why the endpoint did not take a batch."""
-        faults = batch.errors.data if batch.errors and batch.errors.data else []
-        reason = "; ".join(fault.message or fault.code or "" for fault in faults) or batch.status
-        return self._source.error(Errors.E317, batch=batch.id, reason=reason)
-
-
-def _parse_line(data: bytes) -> Line | None:
-    """None for a damaged line, and one of a request that the batch did not come to: its question is
-    asked again."""
-    try:
-        row = json.loads(data)
-        response = row["response"]
-        return Line(str(row["custom_id"]), int(response["status_code"]), response.get("body"))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
+            except AnswerRejected as declined:
+                raise RequestRefused(self._source.scrub(declined.reason), 400) from None
+            except RequestRefused as refused:
+                refused.reason = self._source.scrub(refused.reason)
+                raise
+        raise self._source.error(Errors.E312, reason=fault)

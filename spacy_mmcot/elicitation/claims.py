@@ -4,13 +4,15 @@ together keep to one budget, and the ledger says what was spent by run, model an
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import NamedTuple
+
+from filelock import FileLock, Timeout
 
 from ..types import Dimension
 from .prices import Prices
@@ -34,14 +36,17 @@ class Claim(Enum):
 
 @dataclass
 class Account:
-    """The claims of one run, which last `seconds`, or until they are released or the process ends;
-    and its spend. `cap` is the budget of all the store's spend and claims, None for none. `batch`
-    books at batch prices."""
+    """The claims of one run, which last until they are released or the run ends, and its spend.
+    `cap` is the budget of all the store's spend and claims, None for none. `batch` books at batch
+    prices.
+
+    A run is alive while it holds the lock on a file of its own beside the store: neither the number
+    of a process, which another container may use too, nor a clock says so as surely.
+    """
 
     store: AnswerStore
     prices: Prices
     source: str
-    seconds: float = 3600.0
     cap: float | None = None
     batch: bool = False
     cost: float = 0.0
@@ -49,20 +54,26 @@ class Account:
     def __post_init__(self) -> None:
         # Names sort by the time of the run's start (UTC).
         self.run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-        self._host = platform.node()
-        # Claims of processes that ended would keep money reserved for ever.
-        with self.store.transaction():
-            rows = self.store.fetch("SELECT key, host, pid, expires FROM claims")
-            for key in [key for key, *holder in rows if self._is_dead(*holder)]:
-                self.store.write("DELETE FROM claims WHERE key = ?", key)
+        self._lock = self._make_lock(self.run)
+        with self.store.translate_errors():
+            self._lock.acquire()
+        # Claims of runs that ended would keep money reserved for ever.
+        for (owner,) in self.store.fetch("SELECT DISTINCT owner FROM claims"):
+            if self._is_over(owner):
+                self.store.write("DELETE FROM claims WHERE owner = ?", owner)
+
+    def close(self) -> None:
+        """Drop all claims, as the run's end does."""
+        self.store.write("DELETE FROM claims WHERE owner = ?", self.run)
+        self._remove(self._lock)
 
     def claim(self, key: str, cost: float) -> Claim:
         """Reserve `cost` for a question before it is asked."""
         with self.store.transaction():
             if self.store.has_answer(key):
                 return Claim.ANSWERED
-            held = self.store.fetch("SELECT host, pid, expires FROM claims WHERE key = ?", key)
-            if held and not self._is_dead(*held[0]):
+            held = self.store.fetch("SELECT owner FROM claims WHERE key = ?", key)
+            if held and not self._is_over(held[0][0]):
                 return Claim.HELD
             if self.cap is not None:
                 ((spent, reserved),) = self.store.fetch(f"SELECT {_SPENT}, {_RESERVED}")
@@ -70,10 +81,7 @@ class Account:
                     return Claim.POOR
                 if spent + reserved + cost > self.cap:
                     return Claim.WAIT
-            self.store.write(
-                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?)",
-                *(key, self.run, self._host, os.getpid(), time.time() + self.seconds, cost),
-            )
+            self.store.write("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", key, self.run, cost)
         return Claim.MADE
 
     def within_cap(self) -> bool:
@@ -85,29 +93,34 @@ class Account:
 
     def in_batches(self) -> bool:
         """Whether some questions wait in batches rather than in another run."""
-        query = "SELECT 1 FROM claims WHERE pid = 0 AND expires > ? LIMIT 1"
-        return bool(self.store.fetch(query, time.time()))
+        query = "SELECT 1 FROM claims JOIN batches ON owner = name LIMIT 1"
+        return bool(self.store.fetch(query))
 
     def release(self, key: str) -> None:
         """Drop a claim, in the store's transaction if it is in one."""
         self.store.write("DELETE FROM claims WHERE key = ? AND owner = ?", key, self.run)
 
-    def release_all(self) -> None:
-        self.store.write("DELETE FROM claims WHERE owner = ?", self.run)
-
-    def _is_dead(self, host: str, pid: int, expires: float) -> bool:
-        if expires < time.time():
-            return True
-        # A batch has no process (pid 0). A run of this very process that left a claim is over.
-        if pid == 0 or host != self._host:
+    def _is_over(self, owner: str) -> bool:
+        """Whether a run has ended. A batch lasts until it is collected."""
+        lock = self._make_lock(owner)
+        if owner == self.run or self.store.fetch("SELECT 1 FROM batches WHERE name = ?", owner):
             return False
-        if pid == os.getpid():
-            return True
-        try:
-            os.kill(pid, 0)
-        except OSError as error:
-            return isinstance(error, ProcessLookupError)
-        return False
+        if Path(lock.lock_file).exists():
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                return False
+            self._remove(lock)
+        return True
+
+    def _make_lock(self, run: str) -> FileLock:
+        file = self.store.file
+        return FileLock(file.with_name(f".{file.name}.{run}.lock"), thread_local=False)
+
+    def _remove(self, lock: FileLock) -> None:
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
 
     def book(self, model: str, dimension: Dimension, usage: Usage | None, estimate: Usage) -> None:
         """Add one request to the ledger, in the store's transaction if it is in one. Without the
@@ -129,7 +142,7 @@ class Account:
 
 
 class Spend(NamedTuple):
-    """Money of one run, model and dimension, in the prices' currency. `unconfirmed` is what the
+    """Money of one run, model and dimension, in US dollars. `unconfirmed` is what the
     endpoint may have charged for answers that never arrived whole, by estimate."""
 
     run: str

@@ -1,32 +1,41 @@
 """The source `openai`: any endpoint that speaks chat completions, local servers included, with a
 key that no message, log or store shows.
+
+Requests go through httpx's transport and not through its client or OpenAI's: these log addresses,
+read answers of any size, and take half of a question's processor time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import base64
 import ipaddress
 import json
 import os
-import ssl
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import re
+import urllib.request
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import httpx2
-import openai
 
 from ..errors import Errors, MMCoTError
 from .prompts import Prompt
-from .replies import AnswerRejected, Reply, RequestRefused, Unavailable, fault_of, read_reply
+from .replies import (
+    AnswerRejected,
+    Reply,
+    RequestRefused,
+    Unavailable,
+    make_fault,
+    read_reply,
+    read_retry_after,
+)
 
-# Seconds. Requests as a whole have a time limit of their own.
-_TIMEOUT = httpx2.Timeout(None, connect=15.0)
+_CONNECT_SECONDS = 15.0
+_LARGEST_REPLY = 16_000_000  # bytes
 # Shorter keys are the placeholders that local servers take, and may be ordinary words.
 _SECRET_LENGTH = 8
 _DEFAULT_URL = "https://api.openai.com/v1"
@@ -71,20 +80,23 @@ class OpenAISource:
             raise MMCoTError(Errors.E310.format(received=received))
         # Only the settings hold the key, and do not show it.
         self._settings = replace(settings, api_key=key)
-        self._base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
-        self.url = _strip_secrets(self._base_url)
-        parts = urlsplit(self._base_url)
-        path = parts.path.rstrip("/") + "/chat/completions"
-        self._chat_url = parts._replace(path=path, fragment="").geturl()
-        if not settings.insecure and not _is_encrypted_or_local(self._base_url):
+        base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
+        self.url = _strip_secrets(base_url)
+        parts = self._parts = urlsplit(base_url)
+        self._is_local = _is_loopback(parts.hostname or "")
+        if not settings.insecure and parts.scheme != "https" and not self._is_local:
             raise MMCoTError(Errors.E318.format(url=self.url))
-        # One for each request in flight: a client looks through all its connections at every
-        # request, which at two hundred in flight takes twice the processor time.
-        self._clients: list[openai.AsyncOpenAI] = []
-        self._idle: list[openai.AsyncOpenAI] = []
         self.model = settings.model
-        # How many response formats of the list the model was found not to have.
-        self._formats_refused = 0
+        # With the path of a request, where it goes; a user in an address is said in a header.
+        self._address = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
+        # Loading the authorities takes a tenth of a second, so all transports share them.
+        self._context = httpx2.create_ssl_context()
+        # One for each request in flight: a transport looks through all its connections at every
+        # request, which at two hundred in flight takes twice the processor time.
+        self._transports: list[httpx2.AsyncHTTPTransport] = []
+        self._idle: list[httpx2.AsyncHTTPTransport] = []
+        # How many response formats of the list the model was found not to have, or to have.
+        self._formats_refused, self._formats_granted = 0, -1
 
     def parameters(self, prompt: Prompt) -> dict[str, Any]:
         """What goes to the endpoint beside model, messages and response format."""
@@ -106,87 +118,95 @@ class OpenAISource:
 
     async def ask(self, prompt: Prompt) -> Reply:
         """The answer. Raises AnswerRejected where the endpoint declines this one prompt or cuts
-        its answer off, Unavailable where another try may help, MMCoTError where none will."""
+        its answer off, Unavailable where another try may help, RequestRefused where none will."""
         formats = len(prompt.response_formats())
         while True:
-            refused_before = self._formats_refused
+            asked_as = self._formats_refused
+            content = json.dumps(self.body(prompt)).encode("ascii")
             try:
-                return await self._ask(prompt)
+                reply = read_reply(await self.send("POST", "/chat/completions", content=content))
             except RequestRefused as refused:
-                if not refused.of_format or refused_before >= formats:
-                    question = f"the prompt {prompt.template} for the post {prompt.post_id!r}"
-                    raise self.refusal_error(refused, question) from None
+                known = asked_as >= formats or asked_as == self._formats_granted
+                if not refused.of_format or known:
+                    refused.reason = self.scrub(refused.reason)
+                    raise
                 # Of many requests in flight, the first that is refused changes it for all.
-                self._formats_refused = max(self._formats_refused, refused_before + 1)
+                self._formats_refused = max(self._formats_refused, asked_as + 1)
             except (AnswerRejected, Unavailable) as fault:
                 # The endpoint's words may quote the key.
                 fault.reason = self.scrub(fault.reason)
                 raise
+            else:
+                self._formats_granted = asked_as if formats else self._formats_granted
+                return reply
 
-    @functools.cached_property
-    def _context(self) -> ssl.SSLContext:
-        # Without the authorities, which take a tenth of a second to load, where none is needed.
-        if urlsplit(self._base_url).scheme == "https":
-            return httpx2.create_ssl_context()
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    async def send(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        largest: int = _LARGEST_REPLY,
+        timeout: float | None = None,
+        **body: Any,
+    ) -> bytes:
+        """The body of the answer to one request; `body` is the content or files of httpx's Request.
+        `largest` is in bytes, `timeout` in seconds for the whole (default: the settings'). Raises a
+        Fault for any status but a good one."""
+        seconds = timeout or self._settings.timeout
+        url = self._address._replace(path=self._address.path.rstrip("/") + path).geturl()
+        request = httpx2.Request(method, url, params=params, headers=self._make_headers(), **body)
+        request.extensions = {"timeout": {"connect": _CONNECT_SECONDS}}
+        transport = self._idle.pop() if self._idle else self._open_transport()
+        try:
+            async with asyncio.timeout(seconds):
+                response = await transport.handle_async_request(request)
+                try:
+                    data = await _read_body(response, largest)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise Unavailable(f"no answer in {seconds:g} s", billed=True) from None
+        except httpx2.TransportError as error:
+            reached = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            raise Unavailable(str(error) or type(error).__name__, billed=reached) from None
+        finally:
+            self._idle.append(transport)
+        if 200 <= response.status_code < 300:
+            return data
+        try:
+            said = json.loads(data)
+        except (ValueError, RecursionError):
+            said = data.decode("utf-8", "replace")
+        raise make_fault(response.status_code, said, read_retry_after(response.headers))
 
-    def open_client(self) -> openai.AsyncOpenAI:
-        """A client that does not retry. Use it only in the event loop in which it was created, and
-        close the source there. Redirects are not followed: they could carry the key elsewhere."""
-        client = openai.AsyncOpenAI(
-            api_key=self._settings.api_key,
-            base_url=self._base_url,
-            max_retries=0,
-            http_client=httpx2.AsyncClient(
-                verify=self._context, timeout=_TIMEOUT, follow_redirects=False
-            ),
-        )
-        self._clients.append(client)
-        return client
+    def _make_headers(self) -> dict[str, str]:
+        key, parts = self._settings.api_key or "", self._parts
+        headers = {"accept-encoding": "identity", "user-agent": "spacy-mmcot"}
+        if "api-version=" in parts.query:
+            headers["api-key"] = key  # as Azure calls it
+        login = f"{parts.username}:{parts.password or ''}".encode()
+        basic = f"Basic {base64.b64encode(login).decode()}"
+        return headers | {"authorization": f"Bearer {key}" if parts.username is None else basic}
+
+    def _open_transport(self) -> httpx2.AsyncHTTPTransport:
+        """It neither tries again nor follows redirects, which could carry the key elsewhere. A
+        proxy of the environment is for other machines."""
+        host, proxy = self._parts.hostname or "", None
+        if not self._is_local and not urllib.request.proxy_bypass(host):
+            proxies = urllib.request.getproxies()
+            proxy = proxies.get(self._parts.scheme) or proxies.get("all")
+        try:
+            transport = httpx2.AsyncHTTPTransport(verify=self._context, proxy=proxy)
+        except (ValueError, ImportError, httpx2.InvalidURL):
+            reason = "the proxy of the environment cannot be used"
+            raise self.error(Errors.E312, reason=reason) from None
+        self._transports.append(transport)
+        return transport
 
     async def close(self) -> None:
-        clients, self._clients, self._idle = self._clients, [], []
-        for client in clients:
-            await client.close()
-
-    async def _ask(self, prompt: Prompt) -> Reply:
-        body = self.body(prompt)
-        client = self._idle.pop() if self._idle else self.open_client()
-        try:
-            with self.translate_errors():
-                async with asyncio.timeout(self._settings.timeout):
-                    # Bytes out, bytes in, and the whole address: the library's walk through a body,
-                    # its models of an answer and the joining of addresses cost a third of it.
-                    content = json.dumps(body).encode("ascii")
-                    response = await client.post(
-                        self._chat_url, cast_to=httpx2.Response, content=content
-                    )
-            return read_reply(response.content)
-        except TimeoutError:
-            reason = f"no answer in {self._settings.timeout:g} s"
-            raise Unavailable(reason, billed=True) from None
-        finally:
-            self._idle.append(client)
-
-    @contextmanager
-    def translate_errors(self) -> Iterator[None]:
-        """For a block that sends one request: a Fault in place of the client's error, MMCoTError
-        where the address is no such endpoint's."""
-        try:
-            yield
-        except openai.APIStatusError as error:
-            try:
-                body = json.loads(error.response.content)
-            except (ValueError, RecursionError):
-                body = error.response.text
-            retry_after = _read_retry_after(error.response.headers)
-            raise fault_of(error.status_code, body, retry_after) from None
-        except (openai.APIConnectionError, httpx2.TransportError) as error:
-            cause = error.__cause__ or error
-            reached = not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
-            raise Unavailable(str(cause) or type(cause).__name__, billed=reached) from None
-        except (openai.OpenAIError, httpx2.InvalidURL, ValueError) as error:
-            raise self.error(Errors.E314, reason=error) from None
+        transports, self._transports, self._idle = self._transports, [], []
+        for transport in transports:
+            await transport.aclose()
 
     def error(self, message: str, **details: object) -> MMCoTError:
         if "reason" in details:
@@ -197,18 +217,46 @@ class OpenAISource:
         """An error that ends the run: every such request would be refused."""
         if error.status == 200:
             return self.error(Errors.E314, reason=error.reason)
+        # With 401, the server's words may quote a part of the key.
+        words = f": {error.reason}" if error.status == 403 else ""
         if error.status in (401, 403):
-            # The server's words may quote a part of the key.
-            return self.error(Errors.E311, status=error.status)
+            return self.error(Errors.E311, status=error.status, reason=words)
         return self.error(Errors.E313, question=question, status=error.status, reason=error.reason)
 
     def scrub(self, words: str) -> str:
-        """Somebody else's words, short, on one line, and without the key."""
-        key = self._settings.api_key or ""
-        if len(key) >= _SECRET_LENGTH:
-            words = words.replace(key, "***")
+        """Somebody else's words, short, on one line, and without the key and what else the address
+        keeps secret."""
+        query = [value for _, value in parse_qsl(self._parts.query)]
+        for secret in (self._settings.api_key, self._parts.password, self._parts.query, *query):
+            if secret and len(secret) >= _SECRET_LENGTH:
+                words = words.replace(secret, "***")
         words = " ".join(words.split()).rstrip(".")
         return words if len(words) <= _LONGEST_REASON else f"{words[: _LONGEST_REASON - 3]}..."
+
+
+async def _read_body(response: httpx2.Response, largest: int) -> bytes:
+    """The decoded body of a reply. Raises Unavailable where it is over `largest` bytes, or packed
+    in a way that nobody asked for."""
+    packed = response.headers.get("content-encoding", "identity").lower()
+    unzip = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed in ("gzip", "deflate") else None
+    if unzip is None and packed != "identity":
+        raise Unavailable(f"its answer is packed as {packed}", billed=True)
+    data = bytearray()
+    async for chunk in response.stream:  # type: ignore[union-attr]
+        try:
+            data += chunk if unzip is None else unzip.decompress(chunk, largest + 1 - len(data))
+        except zlib.error:
+            raise Unavailable("its packed answer is damaged", billed=True) from None
+        if len(data) > largest:
+            raise Unavailable(f"its answer is larger than {largest / 1e6:g} MB", billed=True)
+    return bytes(data)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _strip_secrets(base_url: str) -> str:
@@ -216,29 +264,10 @@ def _strip_secrets(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname)
-        _ = parts.port
-    except ValueError:
+        _ = parts.port, httpx2.URL(base_url)
+    except (ValueError, httpx2.InvalidURL):
         valid = False
     if not valid:
-        raise MMCoTError(Errors.E315.format(url=base_url.rpartition("@")[2]))
+        shown = re.split(r"[?#]", base_url)[0].rpartition("@")[2]
+        raise MMCoTError(Errors.E315.format(url=shown))
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _is_encrypted_or_local(base_url: str) -> bool:
-    parts = urlsplit(base_url)
-    if parts.scheme == "https" or parts.hostname == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """The endpoint's wish in seconds; it may be a number or an HTTP date."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        with suppress(KeyError, ValueError):
-            return max(0.0, float(headers[name]) * scale)
-    with suppress(KeyError, ValueError):
-        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
-    return None

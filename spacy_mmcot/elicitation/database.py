@@ -3,18 +3,21 @@
 answers:  every answer, good or rejected; of several to one question, the highest seq counts.
 attempts: a first answer that could not be used, kept before the repair round is paid for.
 ledger:   what was spent, by run, model and dimension.
-claims:   questions that a run has in flight, with the money set aside for them.
+claims:   questions that a run, or a batch, has in flight, with the money set aside for them.
 batches:  batches at the endpoint, written down before they are made there.
 inbox:    answers of batches that came and are not settled yet.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -45,9 +48,7 @@ CREATE TABLE ledger (
     PRIMARY KEY (run, source, model, dimension)
 ) WITHOUT ROWID;
 CREATE TABLE claims (
-    key TEXT PRIMARY KEY,
-    owner TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL, expires REAL NOT NULL,
-    cost REAL NOT NULL
+    key TEXT PRIMARY KEY, owner TEXT NOT NULL, cost REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE batches (
     name TEXT PRIMARY KEY, url TEXT NOT NULL, model TEXT NOT NULL, remote TEXT,
@@ -58,8 +59,9 @@ CREATE TABLE inbox (
 )"""
 
 _APPLICATION_ID = 0x4D4D436F  # "MMCo", in the file's header
-_VERSION = 3
+_VERSION = 4
 _BUSY_SECONDS = 30.0
+_MOUNTED = "it is mounted without its folder, where its log has to be; mount the folder"
 
 
 class Database:
@@ -72,16 +74,15 @@ class Database:
     def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
         self._read_only = read_only
+        self._copy: TemporaryDirectory[str] | None = None
         if read_only:
             check_exists(path)
         with self.translate_errors():
             # A log beside a link would be nobody's.
-            file, mode = path.resolve(), "ro" if read_only else "rwc"
+            self.file = path.resolve()
             if not read_only:
-                file.parent.mkdir(parents=True, exist_ok=True)
-            elif not file.with_name(f"{file.name}-wal").exists():
-                # Nobody is writing, and SQLite need not put its own files beside the store.
-                mode += "&immutable=1"
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+            file, mode = self._choose_file() if read_only else (self.file, "rwc")
             # For the tables beside the answers, inside `transaction` or `translate_errors`.
             self.connection = sqlite3.connect(
                 f"file:{quote(str(file))}?mode={mode}",
@@ -92,8 +93,22 @@ class Database:
             try:
                 self._open()
             except BaseException:
-                self.connection.close()
+                self._close()
                 raise
+
+    def _choose_file(self) -> tuple[Path, str]:
+        """The file to read and SQLite's mode of opening it."""
+        log = self.file.with_name(f"{self.file.name}-wal")
+        if os.access(self.file.parent, os.W_OK):
+            # Without a log, SQLite makes one and, as a writer alone does, takes it away again.
+            return self.file, "ro" if log.exists() else "rw"
+        if not log.exists():
+            return self.file, "ro&immutable=1"
+        # SQLite reads a log only where it can write beside it.
+        self._copy = TemporaryDirectory()
+        for path in (self.file, log):
+            shutil.copy(path, self._copy.name)
+        return Path(self._copy.name, self.file.name), "rw"
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -116,7 +131,12 @@ class Database:
         with self.translate_errors():
             if not self._read_only:
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self.connection.close()
+            self._close()
+
+    def _close(self) -> None:
+        self.connection.close()
+        if self._copy is not None:
+            self._copy.cleanup()
 
     def __enter__(self) -> Self:
         return self
@@ -125,8 +145,11 @@ class Database:
         self.close()
 
     def _open(self) -> None:
-        if not self._read_only and not self._has_tables():
-            self._create()
+        if not self._read_only:
+            if _is_mounted(self.file):
+                raise MMCoTError(Errors.E301.format(path=self.path, reason=_MOUNTED))
+            if not self._has_tables():
+                self._create()
         (application,) = self.connection.execute("PRAGMA application_id").fetchone()
         (version,) = self.connection.execute("PRAGMA user_version").fetchone()
         reason = "another kind of database" if application != _APPLICATION_ID else ""
@@ -134,7 +157,9 @@ class Database:
             reason = f"its layout has version {version}, this program knows {_VERSION}"
         if reason:
             raise MMCoTError(Errors.E300.format(path=self.path, reason=reason))
-        if not self._read_only:
+        if self._read_only:
+            self.connection.execute("PRAGMA query_only = ON")
+        else:
             # Survives the end of the process at any moment; only a power cut may take the last few.
             self.connection.execute("PRAGMA synchronous = NORMAL")
 
@@ -184,3 +209,12 @@ class Database:
             raise MMCoTError(Errors.E300.format(path=self.path, reason=error)) from None
         except OSError as error:
             raise MMCoTError(Errors.E301.format(path=self.path, reason=error.strerror)) from None
+
+
+def _is_mounted(file: Path) -> bool:
+    """Whether the file itself, and not a folder above it, is a mount point, as in a container."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(line.split(" ")[4:5] == [str(file)] for line in mounts.splitlines())

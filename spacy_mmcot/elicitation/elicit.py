@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -25,7 +26,7 @@ from .parser import read_definitions
 from .prices import Prices, count_cached, estimate
 from .prompts import KINDS, QuestionSettings, render_scheme
 from .questions import Elicitation, Report, Source
-from .replies import AnswerRejected, Reply, Unavailable, Usage
+from .replies import Fault, Reply, RequestRefused, Usage
 from .store import AnswerStore, answer_key
 
 
@@ -85,7 +86,7 @@ def _read_block(path: Path) -> dict[Dimension, Ask] | None:
 
 @dataclass
 class PlannedDimension:
-    """One dimension of a plan: requests and tokens, and costs in the prices' currency, None without
+    """One dimension of a plan: requests and tokens, and costs in US dollars, None without
     a price. `there` counts questions that the store has answers to, `not_applicable` those that
     make no sense for their post."""
 
@@ -143,8 +144,8 @@ def plan(
     return planned
 
 
-class Result(NamedTuple):
-    """What a run did, how it ended, and what it cost, in the prices' currency."""
+class ElicitResult(NamedTuple):
+    """What a run did, how it ended, and what it cost, in US dollars."""
 
     report: Report
     ending: Ending
@@ -166,11 +167,11 @@ def elicit(
     prices: Prices | None = None,
     budget: float | None = None,
     on_progress: Progress = lambda settled, failed, cost: None,
-) -> Result:
+) -> ElicitResult:
     """Ask `source` what `store` does not know yet about `posts`, which may be iterated repeatedly.
 
-    `settings` says what is asked. `budget` caps all that the store's answers may cost, in the
-    currency of `prices`. Whatever ends the run, each answer that arrived is in the store.
+    `settings` says what is asked. `budget` caps all that the store's answers may cost, in US
+    dollars. Whatever ends the run, each answer that arrived is in the store.
     Raises MMCoTError where the source fails for good, UsageError for a budget where the model has
     no price.
     """
@@ -178,21 +179,20 @@ def elicit(
     if budget is not None and source.paid and prices.find(source.model) is None:
         raise UsageError(Errors.E321.format(model=source.model))
     batch = source if isinstance(source, OpenAISource) and source.batch else None
-    # A claim lasts longer than a question can take with all its tries.
-    seconds = 60.0 + 100.0 * pace.tries
-    account = Account(store, prices, source.name, seconds, budget, batch=batch is not None)
+    account = Account(store, prices, source.name, budget, batch=batch is not None)
     report, ending = Report(), Ending.DONE
 
     def on_settled(settled: int, failed: int) -> None:
         on_progress(settled, failed, account.cost)
 
-    for stage in (settings or QuestionSettings()).in_stages():
-        elicitation = Elicitation(account, source, stage, report, on_settled)
-        engine = BatchRunner(elicitation, batch, pace) if batch else Engine(elicitation, pace)
-        ending = engine.run(posts)
-        if ending is not Ending.DONE:
-            break
-    return Result(report, ending, account.cost)
+    with closing(account):
+        for stage in (settings or QuestionSettings()).in_stages():
+            elicitation = Elicitation(account, source, stage, report, on_settled)
+            engine = BatchRunner(elicitation, batch, pace) if batch else Engine(elicitation, pace)
+            ending = engine.run(posts)
+            if ending is not Ending.DONE:
+                break
+    return ElicitResult(report, ending, account.cost)
 
 
 def define_labels(draft: Scheme, source: Source, posts: Iterable[Post]) -> Scheme:
@@ -210,7 +210,9 @@ def define_labels(draft: Scheme, source: Source, posts: Iterable[Post]) -> Schem
     try:
         reply = asyncio.run(ask())
         definitions = read_definitions("" if reply is None else reply.text, labels)
-    except (AnswerRejected, Unavailable) as error:
+    except RequestRefused as refused:
+        raise source.refusal_error(refused, "the question what the labels mean") from None
+    except Fault as error:
         raise MMCoTError(Errors.E325.format(url=source.url, reason=error)) from None
     relations = {
         label: relation.model_copy(update={"definition": definitions[label]})

@@ -21,7 +21,7 @@ from ..errors import Errors, MMCoTError
 from ..types import Post
 from .claims import Claim
 from .questions import Elicitation, Job
-from .replies import AnswerRejected, Reply, Unavailable
+from .replies import AnswerRejected, Reply, RequestRefused, Unavailable
 
 # Seconds that requests in flight, which are paid for, get when the run is to end.
 _GRACE = 10.0
@@ -34,6 +34,8 @@ _FIRST_PAUSE = 1.0
 _FAILURES_OF_A_DOWN_ENDPOINT = 8
 # A server that has never answered is more likely not there than down.
 _FIRST_PATIENCE = 15.0
+# Posts in a row that an endpoint refuses before the settings count as wrong.
+_REFUSED_BY_SETTINGS = 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ class Engine:
         self._account = elicitation.account
         self._pace = pace
         self._ending: Ending | None = None
+        # Refused since the last answer: the posts' faults if another one comes, else the settings'.
+        self._refused: list[tuple[Job, RequestRefused]] = []
+        self._answered = False
 
     def run(self, posts: Iterable[Post]) -> Ending:
         """Ask what the store does not know yet. Raises MMCoTError where the source fails for
@@ -99,7 +104,6 @@ class Engine:
             await passes
         finally:
             await self._elicitation.source.close()
-            self._account.release_all()
 
     async def _run_passes(self, posts: Iterable[Post]) -> None:
         await self._run_pass(self._elicitation.pending(posts))
@@ -110,8 +114,12 @@ class Engine:
             pause = min(2 * pause, _LONGEST_POLL)
             if self._account.in_batches():
                 self._elicitation.miss_deferred("waits in a batch: run --source openai-batch")
-                return
+                break
             await self._run_pass(self._elicitation.pending(posts, deferred=True))
+        if self._answered:
+            self._settle_refused()
+        elif self._refused and not self._stopping.is_set():
+            self._raise_refusal()
 
     async def _run_pass(self, jobs: Iterator[Job | None]) -> None:
         workers = [asyncio.create_task(self._work(jobs)) for _ in range(self._pace.workers)]
@@ -176,8 +184,29 @@ class Engine:
                 reply = await self._get_answer(job)
             except AnswerRejected as rejected:
                 job = self._elicitation.reject(job, rejected)
+            except RequestRefused as refused:
+                self._refused.append((job, refused))
+                posts = {other.post.id for other, _ in self._refused}
+                if refused.of_settings or len(posts) >= _REFUSED_BY_SETTINGS:
+                    self._raise_refusal()
+                return
             else:
+                if reply is not None:
+                    self._answered = True
+                    self._settle_refused()
                 job = None if reply is None else self._elicitation.settle(job, reply)
+
+    def _settle_refused(self) -> None:
+        """Other questions were answered, so those that were refused have a fault of their own."""
+        refused, self._refused = self._refused, []
+        for job, fault in refused:
+            reason = f"the endpoint refused (HTTP {fault.status}): {fault.reason}"
+            self._elicitation.reject(job, AnswerRejected(reason, final=True))
+
+    def _raise_refusal(self) -> None:
+        job, refused = self._refused[-1]
+        question = f"the prompt {job.prompt.template} for the post {job.post.id!r}"
+        raise self._elicitation.source.refusal_error(refused, question)
 
     async def _get_answer(self, job: Job) -> Reply | None:
         """The answer, after as many tries as it takes; None where there is none and the job is

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, field, replace
 from typing import Protocol
 
+from ..errors import MMCoTError
 from ..types import Dimension, Post
 from .claims import Account, Claim
 from .parser import AnswerValue, parse_answer
 from .prices import estimate
-from .prompts import Prompt, QuestionSettings, find_picture, render_repair
-from .replies import AnswerRejected, Reply, Usage
+from .prompts import Prompt, QuestionSettings, render_repair
+from .replies import AnswerRejected, Reply, RequestRefused, Usage
 from .store import StoredAnswer, answer_key
 
 
@@ -43,12 +44,13 @@ class Counts:
 class Report:
     """What an elicitation did, by dimension. `unanswered` counts why questions stayed without an
     answer, `dropped` what was left out of answers. `captions_only` holds the ids of posts whose
-    picture a model that sees was not shown."""
+    picture a model that sees was not shown. `notes` says what else happened."""
 
     counts: dict[Dimension, Counts] = field(default_factory=dict)
     unanswered: Counter[str] = field(default_factory=Counter)
     captions_only: set[str] = field(default_factory=set)
     dropped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
     def total(self) -> Counts:
         return Counts(*map(sum, zip(*map(astuple, self.counts.values()), strict=True)))
@@ -68,7 +70,11 @@ class Source(Protocol):
 
     async def ask(self, prompt: Prompt) -> Reply | None:
         """The answer, or None where the source has none. Raises AnswerRejected for an answer that
-        cannot be used, Unavailable where another try may help, MMCoTError where none will."""
+        cannot be used, Unavailable where another try may help, RequestRefused where none will."""
+        ...
+
+    def refusal_error(self, error: RequestRefused, question: str) -> MMCoTError:
+        """The error that ends a run whose questions are all refused."""
         ...
 
     async def close(self) -> None:
@@ -129,8 +135,8 @@ class Elicitation:
             for dimension, variant in self._settings.list_questions():
                 if chosen is None or (post.id, dimension, variant) in chosen:
                     yield self._make_job(post, dimension, variant)
-            pictures = self._settings.pictures
-            if pictures and post.image and find_picture(post.image, pictures) is None:
+            settings = self._settings
+            if settings.pictures and post.image and settings.find_picture(post) is None:
                 self.report.captions_only.add(post.id)
 
     def _make_job(self, post: Post, dimension: Dimension, variant: int) -> Job | None:

@@ -1,16 +1,50 @@
-"""What comes back from a chat completions endpoint, sorted by what can be done about it."""
+"""What an endpoint sends, read and checked: the one place where bodies, status codes, token counts,
+headers and lines of batches from outside become values of ours, sorted by what can be done.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple, TypeGuard
 
-# Faults of one post, not of the settings: the others can still be asked.
-_POST_FAULTS = {"content_filter", "content_policy_violation", "context_length_exceeded"}
+# Names that endpoints give to faults of one post, and how the others say it.
+_POST_FAULTS = {
+    "content_filter",
+    "content_policy_violation",
+    "context_length_exceeded",
+    "exceed_context_size_error",
+    "json_validate_failed",
+    "string_above_max_length",
+}
+_POST_WORDS = re.compile(
+    r"context (length|size|window)|(prompt|input|message) (is|are)? ?too (long|large)"
+    r"|content (filter|policy)|safety system|moderation",
+    re.IGNORECASE,
+)
 # No waiting helps against these.
 _EXHAUSTED = {"insufficient_quota", "billing_hard_limit_reached"}
 _BUSY = {408, 409, 425, 429}
+# What an endpoint says of itself or of the key, never of one post.
+_OF_SETTINGS = {401, 402, 404, 405, 407, 429}
+# An error that comes with status 200 may name its kind instead of a status.
+_STATUS_OF_KIND = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+}
+_CUT_OFF = {"length", "max_tokens", "model_length"}
+_FILTERED = {"content_filter", "safety", "recitation", "prohibited_content", "sensitive"}
+_ABANDONED = {"error", "abort", "insufficient_system_resource"}
+_MOST_TOKENS = 10_000_000  # of one request; a larger count is a mistake
+NAME_FIELD = "spacy_mmcot_batch"  # in a batch's metadata
 
 
 @dataclass(frozen=True)
@@ -65,8 +99,9 @@ class Unavailable(Fault):
 
 @dataclass(eq=False)
 class RequestRefused(Fault):
-    """The endpoint would refuse any such request. `status` is 200 for what is no chat completions
-    endpoint. `of_format` says that the response format may be why."""
+    """The endpoint did not accept the request. `status` is 200 for what is no chat completions
+    endpoint. `of_format` says that the response format may be why, `of_settings` that every other
+    request would be refused too; otherwise it may be a fault of one post."""
 
     status: int
 
@@ -74,6 +109,10 @@ class RequestRefused(Fault):
     def of_format(self) -> bool:
         named = "response_format" in self.reason or "json_schema" in self.reason
         return self.status in (400, 422) and named
+
+    @property
+    def of_settings(self) -> bool:
+        return self.status < 400 or self.status in _OF_SETTINGS
 
 
 def read_reply(data: bytes) -> Reply:
@@ -83,57 +122,226 @@ def read_reply(data: bytes) -> Reply:
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
-        if data.lstrip()[:1] == b"{":
+        if data.lstrip()[:1] in (b"", b"{"):
             raise Unavailable("its answer breaks off", down=False, billed=True) from None
         raise RequestRefused(f"its answer is not JSON ({error})", 200) from None
-    if isinstance(body, dict) and isinstance(body.get("error"), dict):
-        code = body["error"].get("code")
-        raise fault_of(code if type(code) is int else 500, body)
-    if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
-        raise RequestRefused("its answer is not an object with choices", 200)
-    usage = _read_usage(body.get("usage"))
-    if not body["choices"]:
+    choices = body.get("choices") if isinstance(body, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    for part in (body, choice):
+        if isinstance(part, dict) and (part.get("error") or part.get("object") == "error"):
+            raise make_fault(200, part)
+    if not isinstance(choices, list):
+        raise RequestRefused(f"its answer is not an object with choices, but {_cut(body)}", 200)
+    usage = read_usage(body.get("usage"))
+    if not choices:
         raise Unavailable("its answer holds no choices", down=False, billed=True, usage=usage)
-    choice = body["choices"][0]
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(message, dict):
+    if not isinstance(choice, dict):
         raise RequestRefused("its choices hold no message", 200)
-    content = message.get("content")
-    # Some endpoints send an answer in parts, thoughts among them.
-    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    texts = [p.get("text") for p in parts if isinstance(p, dict) and p.get("type") == "text"]
-    text = "".join(words for words in texts if isinstance(words, str))
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
+    ending = str(choice.get("finish_reason")).lower()
+    text, instead = _read_text(message.get("content")), ""
+    if not text.strip():
+        # Reasoning without an answer, calls of tools, and whatever else there may be.
+        others = {k: v for k, v in message.items() if v and k not in ("role", "refusal")}
+        instead = ", only " + ", ".join(others) if others else ""
+        text = "\n".join(v if isinstance(v, str) else json.dumps(v) for v in others.values())
     if message.get("refusal"):
         raise AnswerRejected("the model refused", str(message["refusal"]), usage=usage)
-    if choice.get("finish_reason") == "length":
+    if ending in _CUT_OFF:
         reason = "the answer is cut off at the model's length limit"
         raise AnswerRejected(reason, text, usage=usage)
-    if choice.get("finish_reason") == "content_filter":
+    if ending in _FILTERED:
         reason = "the endpoint's content filter stopped the answer"
         raise AnswerRejected(reason, text, usage=usage, final=True)
+    if ending in _ABANDONED:
+        reason = f"the endpoint gave up the answer ({ending})"
+        raise Unavailable(reason, down=False, billed=True, usage=usage)
+    if instead:
+        raise AnswerRejected(f"the answer holds no text{instead}", text, usage=usage)
+    if not message:
+        raise RequestRefused("its choices hold no message", 200)
     return Reply(text, usage)
 
 
-def fault_of(status: int, body: Any, retry_after: float | None = None) -> Fault:
-    """The exception that an HTTP status other than 200 stands for. `body` is the parsed body."""
-    error = body.get("error", body) if isinstance(body, dict) else body
-    code = str(error.get("code")) if isinstance(error, dict) else ""
-    words = str(error.get("message") or error) if isinstance(error, dict) else str(error or "")
-    words = " ".join(words.split()).rstrip(".") or f"HTTP {status}"
-    if code in _POST_FAULTS:
-        return AnswerRejected(f"the endpoint declined ({code}): {words}", final=True)
-    if (status in _BUSY or status >= 500) and code not in _EXHAUSTED:
+def _read_text(content: Any) -> str:
+    """A message's content as one text: of parts those that are text, without thoughts. "" where
+    there is none."""
+    parts = content if isinstance(content, list) else [content]
+    objects = [part for part in parts if isinstance(part, dict)]
+    if objects and not any("type" in part for part in objects):
+        return json.dumps(content)  # the JSON that was asked for, instead of a text with it
+    kinds = ("text", "output_text")
+    texts = [p.get("text") if isinstance(p, dict) and p.get("type") in kinds else p for p in parts]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def make_fault(status: int, body: Any, retry_after: float | None = None) -> Fault:
+    """The exception that an HTTP status other than 200, or an error in a body that came with 200,
+    stands for. `body` is the parsed body, or a text."""
+    error = body[0] if isinstance(body, list) and body else body
+    error = (error.get("error") or error) if isinstance(error, dict) else error
+    names, words = _read_error(error)
+    if status == 200:
+        stated = [int(name) for name in names if re.fullmatch("[3-5][0-9][0-9]", name)]
+        kinds = [_STATUS_OF_KIND[name] for name in names if name in _STATUS_OF_KIND]
+        status = next(iter(stated + kinds), 500)
+    words = words or f"HTTP {status}"
+    about_post = not names.isdisjoint(_POST_FAULTS) or _POST_WORDS.search(words) is not None
+    if about_post and status not in _OF_SETTINGS:
+        code = next(iter(sorted(names & _POST_FAULTS)), f"HTTP {status}")
+        # What a model wrote that was to write JSON, and could not.
+        raw = error.get("failed_generation") if isinstance(error, dict) else None
+        raw = raw if isinstance(raw, str) else ""
+        return AnswerRejected(f"the endpoint declined ({code}): {words}", raw, final=not raw)
+    if (status in _BUSY or status >= 500) and names.isdisjoint(_EXHAUSTED):
         down = status not in _BUSY
         return Unavailable(f"HTTP {status}: {words}", retry_after=retry_after, down=down)
     return RequestRefused(words, status)
 
 
-def _read_usage(value: Any) -> Usage | None:
+def _read_error(error: Any) -> tuple[set[str], str]:
+    """The names and numbers that an error gives itself, and its words."""
+    if not isinstance(error, dict):
+        return set(), _join_words(error or "")
+    inner, more = error.get("innererror"), error.get("metadata")
+    levels = [level for level in (error, inner) if isinstance(level, dict)]
+    values = [level.get(key) for level in levels for key in ("code", "status", "type")]
+    names = {str(v).lower() for v in values if isinstance(v, str | int)}
+    said = error.get("message") or error.get("detail") or error.get("msg") or error
+    # A broker hands on the words of the provider behind it.
+    raw = more.get("raw") if isinstance(more, dict) else None
+    return names, _join_words(said) + (f" ({_join_words(raw)})" if raw else "")
+
+
+def _join_words(value: Any) -> str:
+    words = value if isinstance(value, str) else json.dumps(value, default=str)
+    return " ".join(words.split()).rstrip(".")
+
+
+def _cut(value: Any) -> str:
+    return _join_words(value)[:200]
+
+
+def read_usage(value: Any) -> Usage | None:
+    """The counts of tokens; None where one is no number or can be none of one request."""
     if not isinstance(value, dict):
         return None
     details = value.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    counts: list[Any] = [value.get("prompt_tokens"), cached or 0, value.get("completion_tokens")]
-    # SQLite's whole numbers end at 2^63.
-    valid = all(type(count) is int and 0 <= count < 2**40 for count in counts)
-    return Usage(*counts) if valid else None
+    input, output = value.get("prompt_tokens"), value.get("completion_tokens")
+    if not _is_count(input) or not _is_count(output):
+        return None
+    # No more than that of which it is a part: the cost would be far too high.
+    return Usage(input, min(cached, input) if _is_count(cached) else 0, output)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= _MOST_TOKENS
+
+
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """The endpoint's wish in seconds, a number or an HTTP date; None where it is neither."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        with suppress(KeyError, ValueError):
+            if math.isfinite(seconds := float(headers[name]) * scale):
+                return max(0.0, seconds)
+    with suppress(KeyError, ValueError, TypeError, OverflowError):
+        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
+    return None
+
+
+class Batch(NamedTuple):
+    """A batch at the endpoint: its id, its state, the name of ours that it carries, the ids of the
+    files with its outcomes, and why it failed."""
+
+    id: str
+    status: str
+    name: str | None
+    files: list[str]
+    reason: str
+
+
+def read_batch(data: bytes) -> Batch:
+    """Raises RequestRefused where the body is no batch's."""
+    batch = _read_batch(_parse(data))
+    if batch is None:
+        raise RequestRefused(f"its answer is no batch, but {_cut(_parse(data))}", 200)
+    return batch
+
+
+def read_batches(data: bytes) -> list[Batch]:
+    """Raises RequestRefused where the body is no list."""
+    body = _parse(data)
+    rows = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(rows, list):
+        raise RequestRefused(f"its answer is no list of batches, but {_cut(body)}", 200)
+    return [batch for batch in map(_read_batch, rows) if batch is not None]
+
+
+def _read_batch(row: Any) -> Batch | None:
+    if not isinstance(row, dict) or not _is_name(row.get("id")) or not _is_name(row.get("status")):
+        return None
+    named, faults = row.get("metadata"), row.get("errors")
+    name = named.get(NAME_FIELD) if isinstance(named, dict) else None
+    faults = faults.get("data") if isinstance(faults, dict) else None
+    reasons = [_read_error(fault)[1] for fault in faults] if isinstance(faults, list) else []
+    files = [row.get("output_file_id"), row.get("error_file_id")]
+    return Batch(
+        *(row["id"], row["status"], name if _is_name(name) else None),
+        [file for file in files if _is_name(file)],
+        "; ".join(reasons) or row["status"],
+    )
+
+
+def read_file_id(data: bytes) -> str:
+    """Raises RequestRefused where the body is no file's."""
+    body = _parse(data)
+    name = body.get("id") if isinstance(body, dict) else None
+    if not isinstance(name, str) or not name:
+        raise RequestRefused(f"its answer is no file, but {_cut(body)}", 200)
+    return name
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return data[:200].decode("utf-8", "replace")
+
+
+def _is_completion(body: Any) -> bool:
+    return isinstance(body, dict) and bool(body.get("choices"))
+
+
+def _is_name(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value)
+
+
+class Line(NamedTuple):
+    """One request's outcome in a batch: an HTTP status and a body."""
+
+    key: str
+    status: int
+    body: Any
+
+    @property
+    def is_good(self) -> bool:
+        return self.status == 200 and _is_completion(self.body)
+
+
+def read_lines(content: bytes) -> Iterator[Line]:
+    """The outcomes in a batch's file, without damaged lines, whose questions are asked again. A
+    request that the batch did not come to has the status 500."""
+    for data in content.split(b"\n"):
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            row = json.loads(data)
+            response, error = row.get("response"), row.get("error")
+            body = response.get("body") if isinstance(response, dict) else {"error": error}
+            status = response.get("status_code") if isinstance(response, dict) else None
+            status = int(status) if isinstance(status, str) and status.isdecimal() else status
+            if type(status) is not int or not 100 <= status <= 599:
+                about_post = isinstance(make_fault(400, body), AnswerRejected)
+                status = 400 if about_post else 200 if _is_completion(body) else 500
+            if _is_name(row["custom_id"]):
+                yield Line(row["custom_id"], status, body)

@@ -8,17 +8,30 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import PIL.Image
-import PIL.ImageOps
+from PIL.Image import Transpose
 
 from ..errors import first_line
+from .headers import check_headers, read_orientation
 from .read import PLUGIN_FORMAT, BadPicture, PicturePolicy, list_formats
 
 _BOMBS = (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _JPEG_QUALITY = 85
+# From EXIF's orientation to what turns a picture upright.
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+_BAND = 1 << 20  # pixels of wide grey that are converted at once
 _WIDE_GREY = ("I", "F")  # and all that begin with I;16
 
 _filters = threading.Lock()
@@ -30,6 +43,7 @@ def open_picture(data: bytes, policy: PicturePolicy) -> PIL.Image.Image:
     Raises BadPicture for what is no picture, has a format that is not allowed, or is too large.
     """
     formats = list_formats().intersection(policy.formats)
+    check_headers(data, policy)
     try:
         with _filter_warnings():
             image = PIL.Image.open(io.BytesIO(data), formats=sorted(formats))
@@ -58,12 +72,14 @@ def decode_picture(data: bytes, policy: PicturePolicy, size: int) -> PIL.Image.I
     try:
         # Lets a JPEG be decoded at a smaller scale; other formats ignore it.
         image.draft(None, (size, size))
-        image.load()
-        # Where the EXIF block is damaged, the picture stays as it is stored.
-        with contextlib.suppress(Exception):
-            with _filter_warnings():
-                image.getexif()
-            PIL.ImageOps.exif_transpose(image, in_place=True)
+        # Pillow reads a TIFF's metadata here, and warns of what is damaged.
+        with _filter_warnings() if image.format == "TIFF" else contextlib.nullcontext():
+            image.load()
+        # Pillow itself turns a TIFF, and would read all of the others' metadata.
+        if image.format != "TIFF":
+            way = read_orientation(image.info.get("exif"), image.info.get("xmp"))
+            if way in _TURNS:
+                image = image.transpose(_TURNS[way])
         return _lay_on_white(_scale_down(_to_resizable(image), size))
     except Exception as error:
         raise BadPicture(f"cannot be decoded: {first_line(error)}") from None
@@ -87,14 +103,33 @@ def make_eight_bit_grey(image: PIL.Image.Image) -> PIL.Image.Image:
     white."""
     import numpy
 
-    values = numpy.asarray(image, dtype=numpy.float32)
-    finite = values[numpy.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    values = numpy.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    low, high = numpy.inf, -numpy.inf
+    for _, values in _iter_bands(image):
+        finite = values[numpy.isfinite(values)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
+        low = high = 0.0
     tops = {"F": (1, 255, 65_535), "I": (255, 65_535)}.get(image.mode, (65_535,))
     top = next((top for top in tops if low >= 0 and high <= top), None)
-    levels = (values - low) / ((high - low) or 1.0) if top is None else values / top
-    return PIL.Image.fromarray((levels * 255).round().astype(numpy.uint8))
+    least, span = (low, (high - low) or 1.0) if top is None else (0.0, top)
+    grey = PIL.Image.new("L", image.size)
+    for row, values in _iter_bands(image):
+        values = numpy.nan_to_num(values, nan=low, posinf=high, neginf=low)
+        levels = ((values - least) / span * 255).round().astype(numpy.uint8)
+        grey.paste(PIL.Image.fromarray(levels), (0, row))
+    return grey
+
+
+def _iter_bands(image: PIL.Image.Image) -> Iterator[tuple[int, Any]]:
+    """The first row of each band of the picture, and its values, float32 (rows, columns)."""
+    import numpy
+
+    width, height = image.size
+    rows = max(1, _BAND // width)
+    for row in range(0, height, rows):
+        band = image.crop((0, row, width, min(height, row + rows)))
+        yield row, numpy.asarray(band, dtype=numpy.float32)
 
 
 def is_wide_grey(image: PIL.Image.Image) -> bool:

@@ -20,7 +20,7 @@ from spacy.util import minibatch
 
 from .. import __version__
 from ..corpus.docs import attach
-from ..corpus.extensions import get_relations, register
+from ..corpus.extensions import get_relations, register_extensions
 from ..corpus.formats import join_image
 from ..errors import Errors, UsageError, first_line, shown
 from ..files import replace_file
@@ -41,7 +41,7 @@ from .tables import (
     list_files,
     load_format,
 )
-from .worker import trim_heap
+from .worker import find_text_problem, pipe_aligned, trim_heap
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ def extract_findings(doc: Doc) -> dict[str, Any]:
     Offsets are characters of the text, ends exclusive. Scores are probabilities, or None where the
     component gives none.
     """
+    register_extensions()
     entities = []
     for ent in doc.ents:
         start, end = _offsets(ent)
@@ -167,7 +168,6 @@ class Annotator:
         self.layout, self.columns = layout, columns
         self.settings, self.names = settings, settings.columns
         self._nlp = load_pipeline(source)
-        register()
         # A pipeline that cannot work at all is an error here, and not one of every row.
         self._nlp("Anna sings in Oslo.")
 
@@ -228,8 +228,8 @@ class Annotator:
             return f"the text is {shown(text)} ({type(text).__qualname__}), not a text"
         if not text.strip():
             return f"no text: {shown(text)}"
-        if len(text) > self._nlp.max_length:
-            return f"the text has {len(text)} characters, more than {self._nlp.max_length}"
+        if problem := find_text_problem(text, self._nlp.max_length):
+            return problem
         if not is_null(name) and (isinstance(name, bool) or not isinstance(name, str | Integral)):
             return f"the id is {shown(name)}, neither a text nor a whole number"
         if not is_null(image) and not isinstance(image, str | bytes):
@@ -251,22 +251,19 @@ class Annotator:
         """The rows with their annotated Docs, or with the reason why the pipeline fails on them.
         folder: where the rows' pictures lie."""
         try:
-            given = (self._make_doc(row, folder) for row in rows)
-            docs = list(self._nlp.pipe(given, batch_size=self.settings.batch_size))
+            given = [self._make_doc(row, folder) for row in rows]
+            docs = dict(pipe_aligned(self._nlp, given, self.settings.batch_size))
         # A component may raise anything. Which Doc is at fault shows one by one, each anew, since
         # one on which a component failed cannot be used again.
         except Exception as error:
-            docs, reason = [], f"the pipeline fails: {first_line(error)}"
-        else:
-            reason = "the pipeline's error handler skipped the text"
-        # An error handler that skips a Doc leaves fewer.
-        if len(docs) == len(rows):
-            yield from zip(rows, docs, strict=True)
-        elif len(rows) == 1:
-            yield rows[0], reason
-        else:
-            for row in rows:
-                yield from self._run([row], folder)
+            if len(rows) == 1:
+                yield rows[0], f"the pipeline fails: {first_line(error)}"
+            else:
+                for row in rows:
+                    yield from self._run([row], folder)
+            return
+        for place, row in enumerate(rows):
+            yield row, docs.get(place, "the pipeline's error handler skipped the text")
 
 
 def _round(score: float | None) -> float | None:

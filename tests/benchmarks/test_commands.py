@@ -131,9 +131,9 @@ def test_what_pictures_cost(measure: Any, bert_source: str, tmp_path: Path) -> N
     from pictures.odd_pictures import encoded, noise
     from tiny import pipeline
 
-    from spacy_mmcot import register, set_image
+    from spacy_mmcot import register_extensions, set_image
 
-    register()
+    register_extensions()
     vision = {"@architectures": "spacy_mmcot.ConvVision.v1", "size": 32, "width": 16}
     nlp: Language = pipeline(bert_source, vision=vision)
     nlp.to_disk(tmp_path / "seeing")

@@ -208,3 +208,53 @@ def test_a_broken_row_is_named(command: Command, jsonl: Jsonl, tmp_path: Path) -
     done = command("convert", broken, "-o", tmp_path / "out")
     assert done.exit_code == 1
     assert done.stderr.startswith(f"✘ [E101] {broken}, line 1: text is empty")
+
+
+def test_no_folder_is_made_for_the_name_of_a_file(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    posts = jsonl("posts.jsonl", ANNA)
+    for name in ("posts.json", "posts.csv", "v1.2"):
+        result = command("convert", posts, "-o", tmp_path / name)
+        assert (result.exit_code, result.stderr[:9]) == (2, "✘ [E719] ")
+        assert not (tmp_path / name).exists()
+    (tmp_path / "v1.2").mkdir()
+    assert command("convert", posts, "-o", tmp_path / "v1.2").exit_code == 0
+    assert (tmp_path / "v1.2" / "train.spacy").is_file()
+
+
+def test_a_missing_split_is_an_error_where_it_is_required(
+    command: Command, fails: Callable[..., str], jsonl: Jsonl, tmp_path: Path
+) -> None:
+    posts = jsonl("posts.jsonl", ANNA)
+    out = tmp_path / "made.jsonl"
+    line = fails("E713", "convert", posts, "-o", out, "--require", "train", "--require", "dev")
+    assert "split dev" in line
+    assert not out.exists()
+    assert command("convert", posts, "-o", out, "--require", "train").exit_code == 0
+
+
+def test_reviewed_posts_replace_labels_and_keep_their_split(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    bare = {"text": "Anna in Oslo", "image": "a.png"}
+    splits = ("train", "unlabelled", "dev")
+    posts = jsonl("posts.jsonl", *({**bare, "id": s, "split": s} for s in splits), ANNA)
+    labels = [{"start": 8, "end": 12, "label": "LOC"}]
+    mine = [{"id": name, "text": "Anna in Oslo", "entities": labels} for name in (*splits, "new")]
+    out = tmp_path / "made.jsonl"
+    result = command("convert", posts, "--reviewed", jsonl("mine.jsonl", *mine), "-o", out)
+    assert result.exit_code == 0, result.output
+    found = {post.id: post for post in read_posts(out)}
+    assert {name: post.split for name, post in found.items()} == {
+        **{"train": "train", "unlabelled": "train", "dev": "dev", "a": "train", "new": "train"}
+    }
+    assert {name for name, post in found.items() if post.entities[0].label == "LOC"} == {
+        *(*splits, "new")
+    }
+    assert found["dev"].image == "a.png"
+    # A project begins with an empty file.
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    assert command("convert", posts, "--reviewed", empty, "-o", out).exit_code == 0
+    assert found["a"] == next(post for post in read_posts(out) if post.id == "a")

@@ -16,7 +16,7 @@ from click.testing import Result
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 
-from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.corpus.extensions import register_extensions
 
 Command = Callable[..., Result]
 Fails = Callable[..., str]
@@ -37,7 +37,7 @@ class RedIsAPerson:
     it is of any other colour, nothing without one. Notes what it sees."""
 
     def __init__(self, nlp: Language, name: str):
-        register()
+        register_extensions()
 
     def __call__(self, doc: Doc) -> Doc:
         picture = doc._.mmcot_image
@@ -74,7 +74,7 @@ def labelled(nlp: Language, text: str, *entities: tuple[int, int, str]) -> Doc:
 
 def write(path: Path, *rows: tuple[str, list[tuple[int, int, str]] | None, str | None]) -> Path:
     """A file of docs: text, entities by token (None for a doc that nobody labelled), colour."""
-    register()
+    register_extensions()
     nlp = spacy.blank("en")
     docs = []
     for text, entities, colour in rows:

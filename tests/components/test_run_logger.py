@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +51,30 @@ def test_seconds_are_those_of_update_steps(monkeypatch: pytest.MonkeyPatch) -> N
     finalize()
     # Three steps were timed; the two with an evaluation count as mean ones.
     assert nlp.meta["mmcot_training"] == {"steps": 5, "seconds": 0.1}
+
+
+def test_a_line_every_half_minute_says_how_long_it_will_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nlp = toy.pipeline()
+    nlp.config["training"].update(score_weights={"ents_f": 1.0}, max_steps=1000)
+    now = 0.0
+    clock = SimpleNamespace(perf_counter=lambda: now)
+    monkeypatch.setattr("spacy_mmcot.components.base.time", clock)
+    out = io.StringIO()
+    log, _ = make_run_logger()(nlp, out, io.StringIO())
+    log(info(0))
+    table = out.getvalue()
+    spoken = [now]
+    for _ in range(60):
+        now += 1.5
+        before = out.getvalue()
+        log(None)
+        if out.getvalue() != before:
+            spoken.append(now)
+    lines = out.getvalue().removeprefix(table).splitlines()
+    assert lines[0] == "step 15 of 1000, 1.50 s a step, 25 min left"
+    assert max(b - a for a, b in itertools.pairwise([*spoken, now])) <= 30
 
 
 def test_nothing_timed_yet() -> None:

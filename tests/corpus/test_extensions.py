@@ -13,7 +13,7 @@ from spacy.tokens import Doc, DocBin
 from spacy_mmcot.corpus.extensions import (
     get_pairs,
     list_relations,
-    register,
+    register_extensions,
     set_pairs,
     set_relations,
 )
@@ -29,7 +29,7 @@ KNOWLEDGE = {
 
 @pytest.fixture
 def doc(nlp: Language) -> Doc:
-    register()
+    register_extensions()
     doc = nlp("Anna sings in New York")
     doc.set_ents([doc.char_span(0, 4, "PER"), doc.char_span(14, 22, "LOC")])
     doc._.mmcot_image = "images/1.png"
@@ -50,8 +50,8 @@ def assert_complete(doc: Doc) -> None:
 
 
 def test_defaults(nlp: Language) -> None:
-    register()
-    register()
+    register_extensions()
+    register_extensions()
     doc = nlp("Anna")
     assert doc._.mmcot_image is None
     assert doc._.mmcot_knowledge is None
@@ -193,7 +193,7 @@ def test_spans_of_another_doc_are_refused(nlp: Language, doc: Doc) -> None:
     ],
 )
 def test_pictures_are_stored_plain(nlp: Language, image: object, stored: object) -> None:
-    register()
+    register_extensions()
     doc = nlp("Anna")
     doc._.mmcot_image = image
     assert type(doc.user_data[IMAGE_KEY]) is type(stored)
@@ -204,7 +204,7 @@ def test_pictures_are_stored_plain(nlp: Language, image: object, stored: object)
 
 
 def test_a_pil_image_is_carried_everywhere(nlp: Language) -> None:
-    register()
+    register_extensions()
     image = PIL.Image.effect_noise((20, 10), 80)
     doc = nlp("Anna")
     doc._.mmcot_image = image
@@ -218,7 +218,7 @@ def test_a_pil_image_is_carried_everywhere(nlp: Language) -> None:
 
 @pytest.mark.parametrize("image", [7, 1.5, ["a.png"], {"path": "a.png"}, object()])
 def test_what_is_no_picture_is_refused(nlp: Language, image: object) -> None:
-    register()
+    register_extensions()
     doc = nlp("Anna")
     doc._.mmcot_image = "a.png"
     with pytest.raises(MMCoTError, match=r"\[E209\].*cannot be set: the picture is .*Allowed: a"):

@@ -14,7 +14,7 @@ from spacy.tokens import Doc
 from thinc.api import ConfigValidationError
 
 from spacy_mmcot.corpus.docbin import write_docs
-from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.corpus.extensions import register_extensions
 from spacy_mmcot.corpus.reader import Corpus
 from spacy_mmcot.errors import MMCoTError
 
@@ -29,7 +29,7 @@ def png(grey: int) -> bytes:
 
 def write(path: Path, *pictures: object) -> Path:
     """A file of docs with these pictures."""
-    register()
+    register_extensions()
     nlp = spacy.blank("en")
     docs = []
     for number, picture in enumerate(pictures):

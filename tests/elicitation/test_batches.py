@@ -11,7 +11,7 @@ import pytest
 
 from spacy_mmcot.elicitation.claims import read_spend, read_total_spend
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
-from spacy_mmcot.elicitation.elicit import Result, elicit
+from spacy_mmcot.elicitation.elicit import ElicitResult, elicit
 from spacy_mmcot.elicitation.engine import Ending, Pace
 from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
@@ -31,7 +31,7 @@ def source(server: LLMServer) -> OpenAISource:
     return OpenAISource(settings(server), "openai-batch")
 
 
-def run(server: LLMServer, posts: list[Post], store: AnswerStore, **options: Any) -> Result:
+def run(server: LLMServer, posts: list[Post], store: AnswerStore, **options: Any) -> ElicitResult:
     settings = options.pop("settings", QuestionSettings.of("noun", "style"))
     pace = options.pop("pace", PACE)
     asked = source(server)

@@ -188,7 +188,8 @@ def test_an_endpoint_that_cannot_be_used_ends_in_one_clear_error(
         )
     assert KEY not in str(caught.value)
     assert llm_server.url in str(caught.value)
-    assert len(llm_server.requests) <= 3
+    # What may be a fault of some posts takes all twelve to be sure.
+    assert len(llm_server.requests) <= (12 if status in (400, 403) else 3)
     assert store.answers() == {} and store.rejected() == []
     assert KEY.encode() not in store.path.read_bytes()
 

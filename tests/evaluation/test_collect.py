@@ -10,7 +10,7 @@ import spacy
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_mmcot.corpus.extensions import register, set_pairs
+from spacy_mmcot.corpus.extensions import register_extensions, set_pairs
 from spacy_mmcot.evaluation.predictions import collect_predictions
 from spacy_mmcot.evaluation.scores import (
     compute_prf,
@@ -22,7 +22,7 @@ from spacy_mmcot.evaluation.scores import (
 from spacy_mmcot.types import ID_KEY, Relation
 
 NLP = spacy.blank("en")
-register()
+register_extensions()
 
 
 def doc_of(*entities: tuple[int, int, str], missing: int = 0) -> Doc:

@@ -12,14 +12,14 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from spacy_mmcot import evaluate
-from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.corpus.extensions import register_extensions
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.evaluation.evaluate import needs_gold_entities
 from spacy_mmcot.evaluation.predictions import predict_example, read_predictions
 from spacy_mmcot.evaluation.scores import count_entities, count_relations
 from spacy_mmcot.types import Relation
 
-register()
+register_extensions()
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import spacy
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_mmcot.corpus.extensions import list_relations, register, set_pairs
+from spacy_mmcot.corpus.extensions import list_relations, register_extensions, set_pairs
 from spacy_mmcot.evaluation.scores import score_relations
 from spacy_mmcot.types import Relation
 
-register()
+register_extensions()
 NLP = spacy.blank("en")
 LABELS = ("in", "of", "peer")
 Rel = tuple[int, int, str]

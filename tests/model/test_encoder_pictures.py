@@ -17,7 +17,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from tiny import module_of, pipeline
 
-from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.corpus.extensions import register_extensions
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.picture_input import PictureSettings, see_pictures
 from spacy_mmcot.model.prompts import set_alignment
@@ -40,7 +40,7 @@ def seeing(source: str, policy: dict[str, Any] | None = None, **settings: Any) -
 
 
 def with_picture(nlp: Language, text: str, image: str | bytes | None) -> Doc:
-    register()
+    register_extensions()
     doc = nlp.make_doc(text)
     doc.user_data[ID_KEY] = "post-7"
     if image is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ pytest.importorskip("uvicorn", reason="the extra `service` is not installed")
 
 APP = Path(__file__).parents[2] / "examples" / "fastapi_service"
 LIMITS = {"MMCOT_MAX_CHARACTERS": "2000", "MMCOT_MAX_BYTES": "20000", "MMCOT_MAX_TEXTS": "8"}
+LIMITS |= {"MMCOT_MAX_TOTAL": "5000", "MMCOT_PATIENCE": "2", "MMCOT_MAX_CONNECTIONS": "100"}
 
 
 class Service(NamedTuple):
@@ -38,7 +40,7 @@ def start(model: str, **environment: str) -> Service:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port)],
+        [sys.executable, "app.py", "--port", str(port)],
         cwd=APP,
         env={**os.environ, "OMP_NUM_THREADS": "1", "MMCOT_PIPELINE": model, **environment},
         stderr=subprocess.PIPE,
@@ -122,9 +124,111 @@ def test_a_body_that_is_too_large_is_refused_with_and_without_its_length(
     assert service.annotate("Anna in Oslo").status_code == 200
 
 
+def test_texts_are_bounded_together_and_in_what_their_tokens_cost(service: Service) -> None:
+    assert "6000 characters together" in problem(service.annotate(*["x " * 1000] * 3), 422)
+    for text in ("%" * 2000, "'s" * 1000, "(!" * 1000, "US$" * 660):
+        assert "too many signs" in problem(service.annotate("Anna", text), 422)
+    assert service.annotate("Anna in Oslo").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *('{"texts": ["\\ud800"]}', '{"texts": ["Anna", "x \\udfff y"]}'),
+        *('{"texts": ["Anna"], "\\ud83d": 1}', '{"\\udc00": []}', '{"texts": {"\\ud800": "x"}}'),
+        *('{"texts": "\\ud800"}', '"\\ud800"', '{"texts": [["\\ud800"]]}'),
+    ],
+)
+def test_half_a_surrogate_pair_is_no_failure_of_the_service(service: Service, body: str) -> None:
+    json = {"content-type": "application/json"}
+    reply = service.client.post("/annotate", content=body, headers=json)
+    if body.startswith('{"texts": ["Anna"], '):  # in a field that nobody reads
+        assert reply.status_code == 200
+    else:
+        problem(reply, 422)
+    assert service.annotate("Anna in Oslo").status_code == 200
+
+
+HEAD = b"POST /annotate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+
+
+def read_until_closed(client: socket.socket, seconds: float) -> bytes:
+    """What the service sends; fails if it has not closed the connection by then."""
+    client.settimeout(seconds)
+    read = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := client.recv(65536):
+            read += part
+    return read
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET /hea", HEAD, HEAD + b"content-length: 5\r\n\r\n{", b"GET /health HTTP/1.1\r\n"],
+)
+def test_a_client_that_does_not_go_on_is_sent_away(service: Service, sent: bytes) -> None:
+    url = service.client.base_url
+    with socket.create_connection((url.host, url.port)) as client:
+        client.sendall(sent)
+        started = time.monotonic()
+        reply = read_until_closed(client, 8)
+        assert 1 < time.monotonic() - started < 8
+    assert reply.startswith(b"HTTP/1.1 408 ") or not reply
+
+
+def test_a_second_request_must_come_in_time_too(service: Service) -> None:
+    url = service.client.base_url
+    with socket.create_connection((url.host, url.port)) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        client.sendall(b"GET /he")
+        started = time.monotonic()
+        assert b"200 OK" not in read_until_closed(client, 8)
+        assert time.monotonic() - started < 8
+
+
+def test_a_body_that_trickles_is_late(service: Service) -> None:
+    url = service.client.base_url
+    with socket.create_connection((url.host, url.port)) as client:
+        client.sendall(HEAD + b"content-length: 1000\r\n\r\n")
+        started = time.monotonic()
+        with contextlib.suppress(OSError):
+            while time.monotonic() - started < 8:
+                client.sendall(b" ")
+                time.sleep(0.2)
+        assert time.monotonic() - started < 8
+
+
+def test_slow_connections_hold_neither_the_service_nor_its_end(model: str) -> None:
+    held = start(model, **LIMITS, MMCOT_GRACE="2")
+    url = held.client.base_url
+    try:
+        clients = []
+        for number in range(300):
+            client = socket.create_connection((url.host, url.port), timeout=5)
+            with contextlib.suppress(OSError):
+                client.sendall((b"GET /he", HEAD + b"content-length: 9\r\n\r\n{")[number % 2])
+            clients.append(client)
+        until = time.monotonic() + 15
+        while True:
+            with contextlib.suppress(httpx2.TransportError):
+                if held.annotate("Anna in Oslo").status_code == 200:
+                    break
+            assert time.monotonic() < until
+        for number in range(90):
+            client = socket.create_connection((url.host, url.port), timeout=5)
+            client.sendall((b"GET /he", HEAD + b"content-length: 9\r\n\r\n{")[number % 2])
+            clients.append(client)
+        held.process.send_signal(signal.SIGTERM)
+        assert held.process.wait(10) in (0, -signal.SIGTERM)
+    finally:
+        held.process.kill()
+        held.process.communicate()
+
+
 @pytest.mark.slow
 def test_a_full_queue_says_when_to_come_back(model: str) -> None:
-    tight = start(model, MMCOT_WAITING="2", MMCOT_BATCH_SIZE="1")
+    tight = start(model, MMCOT_WAITING="2", MMCOT_BATCH_SIZE="1", MMCOT_MAX_TOTAL="100000")
     try:
         reply = tight.annotate(*["Anna sings in Oslo tonight " * 40] * 40)
         assert "Try again later" in problem(reply, 503)
@@ -137,7 +241,7 @@ def test_a_full_queue_says_when_to_come_back(model: str) -> None:
 
 @pytest.mark.slow
 def test_a_request_in_flight_is_answered_when_the_service_is_asked_to_end(model: str) -> None:
-    ending = start(model, MMCOT_BATCH_SIZE="1")
+    ending = start(model, MMCOT_BATCH_SIZE="1", MMCOT_MAX_TOTAL="200000")
     try:
         with ThreadPoolExecutor(1) as clients:
             reply = clients.submit(ending.annotate, *["Anna sings in Oslo tonight " * 60] * 60)

@@ -17,7 +17,7 @@ from click.testing import Result
 from made_tables import read_jsonl, rows, write_jsonl
 from spacy.tokens import DocBin, Span
 
-from spacy_mmcot.corpus.extensions import register, set_relations
+from spacy_mmcot.corpus.extensions import register_extensions, set_relations
 from spacy_mmcot.pictures.read import get_image
 from spacy_mmcot.production.annotate import extract_findings
 from spacy_mmcot.types import ID_KEY, ROW_KEY, Relation
@@ -104,7 +104,7 @@ def test_columns_are_carried(written: Callable[..., Path], tmp_path: Path) -> No
 
 
 def test_the_columns_of_what_was_found() -> None:
-    register()
+    register_extensions()
     doc = spacy.blank("en")("Anna in Oslo")
     doc.ents = [Span(doc, 0, 1, label="PER")]
     doc._.mmcot_rel = [Relation(doc[0:1], doc[2:3], "in", 0.123456)]

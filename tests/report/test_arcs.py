@@ -12,11 +12,11 @@ import spacy
 from spacy.tokens import Doc, Span
 
 from spacy_mmcot.corpus.docs import make_doc
-from spacy_mmcot.corpus.extensions import list_relations, register
+from spacy_mmcot.corpus.extensions import list_relations, register_extensions
 from spacy_mmcot.report.drawings import Arc, Mention, compute_hue, read_asset, render_text
 from spacy_mmcot.types import Post, Relation
 
-register()
+register_extensions()
 NLP = spacy.blank("en")
 DEMO = Path(__file__).parents[2] / "assets" / "demo"
 VOID = {"meta", "br"}

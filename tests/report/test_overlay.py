@@ -19,12 +19,12 @@ import spacy
 from numpy.typing import NDArray
 from spacy.tokens import Doc, Span
 
-from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.corpus.extensions import register_extensions
 from spacy_mmcot.pictures.read import PicturePolicy
 from spacy_mmcot.report.drawings import read_asset, render_picture
 from spacy_mmcot.types import ALIGNMENT_KEY, IMAGE_KEY
 
-register()
+register_extensions()
 DEMO = Path(__file__).parents[2] / "assets" / "demo"
 TEXT = "Anna Li of Oslo met Anna Li"
 MENTIONS = ((0, 2, "PER"), (3, 4, "LOC"), (5, 7, "PER"))

@@ -16,7 +16,7 @@ from spacy.tokens import Doc, DocBin, Span
 from typer.testing import CliRunner
 
 from spacy_mmcot.cli.main import app
-from spacy_mmcot.corpus.extensions import register
+from spacy_mmcot.corpus.extensions import register_extensions
 from spacy_mmcot.types import ID_KEY, KNOWLEDGE_KEY
 
 PICTURE = Path(__file__).parents[2] / "assets" / "demo" / "images" / "sports-001.png"
@@ -28,7 +28,7 @@ def run(*arguments: object) -> Result:
 
 def save_docs(path: Path, images: list[str | bytes | None]) -> Path:
     """Docs named d0, d1, ... with Anna and Oslo labelled, the last with an LLM's knowledge."""
-    register()
+    register_extensions()
     vocab = spacy.blank("en").vocab
     docs = []
     for number, image in enumerate(images):

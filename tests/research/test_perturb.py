@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from research.__main__ import app
 from research.perturb import perturb, unseen_names
 from spacy_mmcot.corpus.docbin import read_docs, write_docs
-from spacy_mmcot.corpus.extensions import get_pairs, register, set_pairs
+from spacy_mmcot.corpus.extensions import get_pairs, register_extensions, set_pairs
 from spacy_mmcot.types import CHANGES, ID_KEY, Change, Relation
 
 
@@ -62,7 +62,7 @@ def surfaces(doc: Doc) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def doc(nlp: Language) -> Doc:
-    register()
+    register_extensions()
     words = "@ Anna Berg sings LOUD in #Oslo with Anna Berg # tonight @friend !"
     doc = labelled(nlp, words, (1, 3, "PER"), (6, 7, "LOC"), (8, 10, "PER"))
     doc.user_data[ID_KEY] = "one"

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from research.__main__ import app
 from spacy_mmcot import __version__, read_docs, write_docs
-from spacy_mmcot.corpus.extensions import register, set_image
+from spacy_mmcot.corpus.extensions import register_extensions, set_image
 from spacy_mmcot.distillation.soft_labels import get_soft_labels
 from spacy_mmcot.evaluation.predictions import read_predictions
 from spacy_mmcot.evaluation.scores import compute_f, count_entities
@@ -40,7 +40,7 @@ OVERRIDES = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A corpus and a config that train in a second."""
-    register()
+    register_extensions()
     docs = [eg.reference for eg in toy.examples(spacy.blank("en"))]
     for doc in docs[:3]:
         set_image(doc, b"no picture is opened")

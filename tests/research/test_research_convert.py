@@ -32,7 +32,7 @@ POST = {
         {"start": 9, "end": 11, "label": "PER"},
     ],
 }
-REWRITING: dict[str, Any] = {
+AUGMENTATION: dict[str, Any] = {
     "n": 1,
     "style": "wow , Anna and Bo sing in Oslo",
     "entity": "Cy and Bo sing in Rome",
@@ -257,19 +257,21 @@ def test_numbers_are_those_of_mnre_rows_before_they_are_joined(
     assert (second.id, second.sentence) == ("7.jpg-2", "It lies there.")
 
 
-def test_rewritings_join_what_is_known(convert: Convert, jsonl: Jsonl, tmp_path: Path) -> None:
+def test_augmentations_join_what_is_known(convert: Convert, jsonl: Jsonl, tmp_path: Path) -> None:
     """Swaps stand for the entities in text order."""
     posts = jsonl("posts.jsonl", {"id": "first", "text": "nothing here"}, POST)
     known = jsonl("known.jsonl", {"id": "a", "sentence": "A concert."})
-    done = convert(posts, "--rewritings", jsonl("rewritings.jsonl", REWRITING), "--answers", known)
+    done = convert(
+        posts, "--augmentations", jsonl("augmentations.jsonl", AUGMENTATION), "--answers", known
+    )
     assert done.exit_code == 0, done.output
     (line,) = (tmp_path / "answers.jsonl").read_text("utf-8").splitlines()
     assert json.loads(line) == {
         "id": "a",
         "sentence": "A concert.",
-        "style": REWRITING["style"],
+        "style": AUGMENTATION["style"],
         "entity": {
-            "text": REWRITING["entity"],
+            "text": AUGMENTATION["entity"],
             "swaps": [["Anna", "Cy"], ["Oslo", "Rome"]],
             "possible": False,
         },
@@ -286,22 +288,22 @@ def test_rewritings_join_what_is_known(convert: Convert, jsonl: Jsonl, tmp_path:
         ({"n": "1"}, "field n"),
     ],
 )
-def test_broken_rewritings_are_named_or_skipped(
+def test_broken_augmentations_are_named_or_skipped(
     change: dict[str, Any], words: str, convert: Convert, jsonl: Jsonl
 ) -> None:
     posts = jsonl("posts.jsonl", {"id": "first", "text": "nothing here"}, POST)
-    arguments = (posts, "--rewritings", jsonl("rewritings.jsonl", REWRITING | change))
+    arguments = (posts, "--augmentations", jsonl("augmentations.jsonl", AUGMENTATION | change))
     done = convert(*arguments)
     assert done.exit_code == 1
     (line,) = done.stderr.splitlines()
-    assert "[E101]" in line and "rewritings.jsonl, line 1" in line and words in line
+    assert "[E101]" in line and "augmentations.jsonl, line 1" in line and words in line
     done = convert(*arguments, "--skip-invalid")
     assert done.exit_code == 0 and "1 invalid rows skipped" in done.output
 
 
-def test_rewritings_of_absent_rows_are_listed(convert: Convert, jsonl: Jsonl) -> None:
+def test_augmentations_of_absent_rows_are_listed(convert: Convert, jsonl: Jsonl) -> None:
     posts = jsonl("posts.jsonl", POST)
-    done = convert(posts, "--rewritings", jsonl("rewritings.jsonl", REWRITING | {"n": 9}))
+    done = convert(posts, "--augmentations", jsonl("augmentations.jsonl", AUGMENTATION | {"n": 9}))
     assert done.exit_code == 0 and "row 9" in done.output
 
 
@@ -329,11 +331,11 @@ def test_knowledge_of_every_twitter_post(
 
 def test_low_resource_split_of_twitter2017(convert: Convert, shared: Path, tmp_path: Path) -> None:
     """--labelled alone, and with a fraction that is just as large, give the same posts; the
-    recorded rewritings make new posts."""
+    recorded augmentations make new posts."""
     folder = shared / "twitter2017"
     arguments = (folder / "train.txt", "--labelled", folder / "low_resource.json")
-    rewritings = ("--rewritings", folder / "augmentations.jsonl")
-    done = convert(*arguments, *rewritings)
+    augmentations = ("--augmentations", folder / "augmentations.jsonl")
+    done = convert(*arguments, *augmentations)
     assert done.exit_code == 0, done.output
     assert re.search(r"train\s+850\b", done.output)
     assert re.search(r"unlabelled\s+2523\b", done.output)
