@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import (
@@ -41,6 +41,9 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 PICTURES: tuple[Pictures, ...] = get_args(Pictures)
 SURENESS: tuple[Sureness, ...] = get_args(Sureness)
 CHANGES: tuple[Change, ...] = get_args(Change)
+
+# P(right) of an LLM's conclusion that nobody has checked, by how sure it is.
+DEFAULT_CONFIDENCE: Mapping[Sureness, float] = {"high": 0.95, "medium": 0.7, "low": 0.5}
 
 # doc.user_data keys. The first three are where spaCy keeps the extension attributes of the same
 # names; reading them directly spares the model layer an import of the corpus layer.

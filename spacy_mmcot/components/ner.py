@@ -25,6 +25,7 @@ from ..model.crf import (
     score_paths,
     score_spans,
 )
+from ..model.knowledge import get_concluded_entities
 from ..model.tagger import TagScores, set_tags
 from ..model.wordpieces import group_by_length
 from ..types import REJECTED_KEY
@@ -112,8 +113,8 @@ class MMCoTNER(DistilledPipe):
         nlp: Language | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        """Set the labels, to `labels` or else to those of the examples' entities and soft labels,
-        and build the model for them. Raises MMCoTError where there is no label."""
+        """Set the labels, to `labels` or else to those of the examples' entities, soft labels and
+        conclusions, and build the model for them. Raises MMCoTError where there is no label."""
         validate_get_examples(get_examples, "MMCoTNER.initialize")
         found = labels if labels is not None else _find_labels(get_examples())
         # A first initialisation keeps labels from add_label; a second one starts from scratch.
@@ -291,9 +292,13 @@ make_ner = Language.factory(
 
 
 def _find_labels(examples: Iterable[Example]) -> set[str]:
+    examples = list(examples)
     docs = [example.reference for example in examples]
     tags = {tag for doc in docs for tag in get_soft_tags(doc)}
-    return {ent.label_ for doc in docs for ent in doc.ents} | {tag[2:] for tag in tags - {"O"}}
+    # Those that a teacher reads: few labelled Docs need not show all labels.
+    concluded = (c for eg in examples for c in get_concluded_entities(eg.predicted) or ())
+    labels = {ent.label_ for doc in docs for ent in doc.ents} | {c.label for c in concluded}
+    return labels | {tag[2:] for tag in tags - {"O"}}
 
 
 def _find_spans(path: Sequence[int]) -> list[tuple[int, int, int]]:
