@@ -25,7 +25,7 @@ import jinja2
 
 from ..errors import Errors, MMCoTError, first_line
 from ..pictures.decode import make_thumbnail
-from ..pictures.read import BadPicture, PicturePolicy, hash_picture, read_picture
+from ..pictures.read import BadPicture, hash_picture, make_local_policy, read_picture
 from ..scheme import RelationLabel, Scheme
 from ..types import AUGMENTATIONS, DIMENSIONS, NO_RELATION, Dimension, Entity, Post, Task
 from .conclusion import (
@@ -178,7 +178,6 @@ _TEMPLATE_NAME = re.compile(r"\.v[0-9]+\.jinja$")
 
 # Pixels of the longer side. Endpoints scale to about this for their cheap level of detail.
 LONGEST_SIDE = 512
-_POLICY = PicturePolicy()
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,8 @@ class Picture:
 
 def find_picture(image: str | None, folder: Path) -> Picture | None:
     """The picture that a post in a file of `folder` names; None where there is none, or none that
-    can be decoded. Web addresses are not fetched."""
+    can be decoded, or one outside of the folder and of the working directory: what is read
+    here is sent to the LLM. Web addresses are not fetched."""
     if not image or "://" in image:
         return None
     path = folder / image
@@ -200,14 +200,15 @@ def find_picture(image: str | None, folder: Path) -> Picture | None:
         status = path.stat()
     except (OSError, ValueError):
         return None
-    return _picture(path, status.st_mtime_ns, status.st_size)
+    return _picture(path, folder, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=16)
-def _picture(path: Path, changed: int, size: int) -> Picture | None:
+def _picture(path: Path, root: Path, changed: int, size: int) -> Picture | None:
+    policy = make_local_policy(root)
     try:
-        data = read_picture(str(path), _POLICY)
-        jpeg = make_thumbnail(data, _POLICY, LONGEST_SIDE)
+        data = read_picture(str(path), policy)
+        jpeg = make_thumbnail(data, policy, LONGEST_SIDE)
     except BadPicture:
         return None
     url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

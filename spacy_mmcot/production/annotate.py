@@ -24,6 +24,7 @@ from ..corpus.extensions import get_relations, register_extensions
 from ..corpus.formats import join_image
 from ..errors import Errors, UsageError, first_line, shown
 from ..files import replace_file
+from ..pictures.read import check_roots, is_address, make_local_policy
 from ..types import is_null
 from .engines import EngineName, OnProgress, choose_engine, run_chunks
 from .job import Layout, digest_files, digest_pipeline, load_pipeline, open_job
@@ -196,6 +197,7 @@ class Annotator:
             line["raw"] = row.raw if row.problem else shown(values)
             rejects.append(json.dumps(line, ensure_ascii=False) + "\n")
 
+        folder = Path(chunk.path).parent
         rows = load_format(chunk.format).read(chunk, self.names)
         for batch in minibatch(rows, self.settings.batch_size):
             good = []
@@ -204,11 +206,11 @@ class Annotator:
                     if name in row.values:
                         values = {"path": chunk.path, "row": row.number, "name": name}
                         raise UsageError(Errors.E747.format(**values))
-                if problem := row.problem or self._find_problem(row.values):
+                if problem := row.problem or self._find_problem(row.values, folder):
                     reject(row, problem)
                 else:
                     good.append(row)
-            for row, result in self._run(good, Path(chunk.path).parent):
+            for row, result in self._run(good, folder):
                 if isinstance(result, str):
                     reject(row, result)
                 else:
@@ -216,8 +218,8 @@ class Annotator:
                     added = dict(zip(self.names.added, found, strict=True))
                     yield FoundRow(row.values, added, result)
 
-    def _find_problem(self, values: dict[str, Any]) -> str | None:
-        """Why a row cannot be annotated; None where it can."""
+    def _find_problem(self, values: dict[str, Any], folder: Path) -> str | None:
+        """Why a row of a file in a folder cannot be annotated; None where it can."""
         names = self.names
         text, name = values.get(names.text), values.get(names.id)
         image = _read_image(values.get(names.image))
@@ -234,6 +236,11 @@ class Annotator:
             return f"the id is {shown(name)}, neither a text nor a whole number"
         if not is_null(image) and not isinstance(image, str | bytes):
             return f"the picture is {shown(image)}, neither a path nor a file's content"
+        if isinstance(image, str) and image and not is_address(image):
+            try:
+                check_roots(join_image(folder, image), make_local_policy(folder))
+            except (OSError, RuntimeError, ValueError) as error:
+                return f"the picture {first_line(error)}"
         return None
 
     def _make_doc(self, row: Row, folder: Path) -> Doc:

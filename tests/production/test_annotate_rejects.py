@@ -209,3 +209,21 @@ def test_a_pipeline_that_is_not_there(fails: Callable[..., str], tmp_path: Path)
     source = write_jsonl(tmp_path / "in.jsonl", rows(1))
     line = fails("E700", "annotate", "no_such_pipeline", source, "-o", tmp_path / "out.jsonl")
     assert "no_such_pipeline" in line
+
+
+def test_a_picture_outside_the_tables_folder(
+    annotate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "tables"
+    (tmp_path / "work").mkdir()
+    table.mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    (table / "link.png").symlink_to(tmp_path / "private.png")
+    images = ["x.png", "sub/../x.png", "", None, "https://example.org/x.png", "../work/y.png"]
+    hidden = ["../private.png", "/etc/passwd", "link.png", "a\0b", "sub/../../private.png"]
+    texts = [{"text": f"Anna {n}", "image": name} for n, name in enumerate(images + hidden)]
+    source = write_jsonl(table / "in.jsonl", texts)
+    assert annotate(source, "-o", tmp_path / "out.jsonl").exit_code == 3
+    assert [row["image"] for row in read_jsonl(tmp_path / "out.jsonl")] == images
+    reasons = [row["reason"] for row in read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")]
+    assert ["outside the folder" in reason for reason in reasons] == [1, 1, 1, 0, 1]
