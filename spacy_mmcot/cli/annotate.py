@@ -100,10 +100,13 @@ def annotate(
 @contextmanager
 def show_progress() -> Iterator[OnProgress]:
     """A progress bar on a terminal, elsewhere nothing."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not sys.stdout.isatty()) as bar:
+    terminal = getattr(sys.stdout, "terminal", sys.stdout)
+    console = Console(file=terminal)
+    with Progress(*columns, console=console, disable=not terminal.isatty()) as bar:
         task = bar.add_task("", total=None)
         yield lambda total, done: bar.update(task, total=total, completed=done)
 

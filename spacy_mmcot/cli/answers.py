@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import escape_control
 from ..types import AUGMENTATIONS, Augmentation, Task
 from .elicit import print_table
 
@@ -59,8 +60,14 @@ def spend(store: StoreArgument) -> None:
 
     with AnswerStore(store, read_only=True) as opened:
         rows = read_spend(opened)
-    print_table([name.replace("_", " ") for name in Spend._fields], rows, names=4)
-    print(f"{sum(row.cost + row.unconfirmed for row in rows):.4f} in all.")
+    headings = [name.replace("_", " ") for name in Spend._fields[:-2]]
+    headings += ["USD", "USD, unconfirmed"]
+    # The ledger of a model without a price has tokens and no money.
+    table = [
+        row if row.cost or row.unconfirmed else (*row[:-2], "unpriced", "unpriced") for row in rows
+    ]
+    print_table(headings, table, names=4)
+    print(f"{sum(row.cost + row.unconfirmed for row in rows):.4f} USD in all.")
 
 
 def augment(
@@ -125,4 +132,5 @@ def _print_summary(tallies: Mapping[Augmentation, Tally]) -> None:
     for name, tally in tallies.items():
         for reason, ids in tally.rejected.items():
             more = "" if len(ids) <= _SHOWN else ", ..."
-            print(f"{name}, rejected: {reason}: {len(ids)} ({', '.join(ids[:_SHOWN])}{more})")
+            shown = escape_control(", ".join(ids[:_SHOWN]))
+            print(f"{name}, rejected: {reason}: {len(ids)} ({shown}{more})")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import Errors, MMCoTError, UsageError
+from ..errors import Errors, MMCoTError, UsageError, escape_control
 from ..types import KNOWLEDGE, SPLITS, Split, Task
 from .elicit import print_table
 
@@ -98,7 +98,7 @@ def convert(
     )
     if not rows:
         for line in findings.describe():
-            print(line, file=sys.stderr)
+            print(escape_control(line), file=sys.stderr)
         raise MMCoTError(Errors.E711.format(paths=", ".join(map(str, inputs))))
     if reviewed is not None:
         rows = replace_labels(rows, read_corpus([reviewed], findings))

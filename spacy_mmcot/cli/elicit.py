@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from ..errors import Errors, MMCoTError, UsageError
+from ..errors import Errors, MMCoTError, UsageError, escape_control
 from ..types import DIMENSIONS, Post, Task
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from ..elicitation.elicit import ElicitResult, Progress
     from ..elicitation.prompts import QuestionSettings
-    from ..elicitation.store import AnswerStore
+    from ..elicitation.store import AnswerStore, StoredAnswer
 
 _SECONDS_BETWEEN_LINES = 30.0
 _SHOWN = 5
+# What an answer costs: nothing where it is recorded, nobody knows where a model has no price.
+Money = Literal["free", "USD", "unpriced"]
 REJECTED, BUDGET, INTERRUPTED = 3, 4, 130
 
 # typer takes enums for options that repeat, not Literals.
@@ -55,7 +59,11 @@ TemperatureOption = Annotated[
 ]
 PricesOption = Annotated[
     Path | None,
-    typer.Option(help='Prices, {"MODEL": {"input": 0.15, "output": 0.6}} a million tokens.'),
+    typer.Option(help='Prices, {"MODEL": {"input": 0.15, "output": 0.6}}, USD a million tokens.'),
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder that the pictures must lie in. Default: that of the posts file."),
 ]
 UrlOption = Annotated[
     str | None, typer.Option(help="Endpoint, before OPENAI_BASE_URL; the key is OPENAI_API_KEY.")
@@ -82,6 +90,7 @@ def make_questions(
     scheme: Path | None,
     templates: Path | None,
     shown: bool,
+    image_root: Path | None = None,
 ) -> QuestionSettings:
     """What is asked: the dimensions of a project.yml, restricted to the named ones. Without a
     scheme no conclusion is asked, unless it was named. shown: whether the model sees the posts'
@@ -106,7 +115,9 @@ def make_questions(
     variants = {name: ask.variants for name, ask in asks.items()}
     after = tuple(name for ask in asks.values() for name in ask.after)
     pictures = posts.path.parent if shown else None
-    return QuestionSettings(task, variants, pictures, known, examples, after, templates)
+    return QuestionSettings(
+        *(task, variants, pictures, known, examples, after, templates, image_root)
+    )
 
 
 def print_table(
@@ -134,8 +145,12 @@ def print_table(
     Console().print(table)
 
 
-def _show_cell(value: object) -> str:
-    return "?" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+def _show_cell(value: object) -> Text:
+    """A cell whose words are no markup, and stay on their line."""
+    from rich.text import Text
+
+    shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return Text("?" if value is None else escape_control(shown))
 
 
 def plan(
@@ -148,6 +163,7 @@ def plan(
     task: TaskOption = "ner",
     dimension: DimensionOption = None,
     vision: VisionOption = None,
+    image_root: RootOption = None,
     scheme: SchemeOption = None,
     templates: TemplatesOption = None,
     temperature: TemperatureOption = None,
@@ -164,20 +180,26 @@ def plan(
     url, key = "https://localhost/v1", "plan"
     source = OpenAISource(OpenAISettings(model, url, key, temperature=temperature))
     shown = known.has_vision(model) if vision is None else vision
-    questions = make_questions(config, dimension, task, rows, scheme, templates, shown)
+    questions = make_questions(
+        *(config, dimension, task, rows, scheme, templates, shown, image_root)
+    )
     there = store if store is not None and store.exists() else None
     with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
         planned = make_plan(rows, source, known, questions, answers)
-    counts = ("requests", "there", "n/a", "input", "cached", "output", "cost", "batch")
-    table = [(name, *astuple(row)) for name, row in planned.items()]
+    counts = ("requests", "there", "n/a", "input", "cached", "output", "USD", "USD, batch")
     columns = list(zip(*map(astuple, planned.values()), strict=True))
     total = [None if None in column else sum(column) for column in columns]
-    print_table(("dimension", *counts), table, ("all", *total))
+    rows_shown = [(name, *_show_unpriced(astuple(row))) for name, row in planned.items()]
+    print_table(("dimension", *counts), rows_shown, ("all", *_show_unpriced(total)))
     print("Input tokens are estimated from the length of the texts; cached ones are among them.")
     if there and "conclusion" in planned and planned["conclusion"].requests:
         print("Conclusions are asked anew where the scheme or the examples have changed.")
     if None in total:
-        print("The model has no price: name a table with --prices.")
+        print(f"Unpriced: nobody has a price for {model}. Give a table with --prices.")
+
+
+def _show_unpriced(row: Iterable[object]) -> list[object]:
+    return ["unpriced" if value is None else value for value in row]
 
 
 def elicit(
@@ -195,6 +217,7 @@ def elicit(
     task: TaskOption = "ner",
     dimension: DimensionOption = None,
     vision: VisionOption = None,
+    image_root: RootOption = None,
     base_url: UrlOption = None,
     insecure: Annotated[
         bool,
@@ -215,7 +238,7 @@ def elicit(
     ] = 120.0,
     budget: Annotated[
         float | None,
-        typer.Option(min=0, help="Most that the store's answers may cost, of all runs together."),
+        typer.Option(min=0, help="Most USD that the store's answers may cost, of all runs."),
     ] = None,
     prices: PricesOption = None,
     batch_size: Annotated[
@@ -250,8 +273,7 @@ def elicit(
         with AnswerStore(store, read_only=True) as opened:
             rejected = opened.rejected()
         for answer in rejected:
-            print(f"{answer.post_id} {answer.dimension}: {answer.reason}")
-            # On one line, and without control codes that a terminal obeys.
+            print(_describe(answer))
             print(f"    {answer.raw!r}")
         print(f"{len(rejected)} rejected answers.")
         return
@@ -269,12 +291,15 @@ def elicit(
             raise UsageError(str(error)) from None
         shown = known.has_vision(model) if vision is None else vision
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
-    questions = make_questions(config, dimension, task, rows, scheme, templates, shown)
+    questions = make_questions(
+        *(config, dimension, task, rows, scheme, templates, shown, image_root)
+    )
     # A broken row is an error before the first question, not after the last good row.
     n_questions = sum(1 for _ in rows) * len(questions.list_questions())
+    money: Money = "free" if not answerer.paid else "USD" if known.find(model) else "unpriced"
     with AnswerStore(store) as opened:
         try:
-            with _show_progress(n_questions, answerer.paid) as show:
+            with _show_progress(n_questions, money) as show:
                 result = ask(
                     *(rows, opened, answerer, questions),
                     pace=pace,
@@ -284,14 +309,14 @@ def elicit(
                 )
         except KeyboardInterrupt:
             _stop(store)
-        _print_summary(result, opened, answerer.paid)
+        _print_summary(result, opened, money)
     match result.ending:
         case Ending.INTERRUPT:
             _stop(store)
         case Ending.TIME:
             raise MMCoTError(Errors.E319.format(seconds=f"{run_timeout or 0:g}"))
         case Ending.BUDGET:
-            print(f"The budget of {budget:g} is reached: the rest waits for a larger one.")
+            print(f"The budget of {budget:g} USD is reached: the rest waits for a larger one.")
             raise typer.Exit(BUDGET)
     total = result.report.total()
     # Recorded answers may be missing.
@@ -306,13 +331,16 @@ def _stop(store: Path) -> NoReturn:
 
 
 @contextmanager
-def _show_progress(total: int, priced: bool) -> Iterator[Progress]:
-    """Shows questions done of `total`, rate, failures, time left, and spend where it is `priced`: a
-    bar on a terminal, lines elsewhere."""
+def _show_progress(total: int, money: Money) -> Iterator[Progress]:
+    """Shows questions done of `total`, rate, failures, time left, and spend: a bar on a terminal,
+    lines elsewhere."""
     from rich import progress
+    from rich.console import Console
 
     columns = (progress.BarColumn(), progress.TextColumn("{task.description}"))
-    bar = progress.Progress(*columns, disable=not sys.stdout.isatty())
+    terminal = getattr(sys.stdout, "terminal", sys.stdout)
+    console = Console(file=terminal)
+    bar = progress.Progress(*columns, console=console, disable=not terminal.isatty())
     task = bar.add_task("", total=total)
     done = failed = 0
     started = shown = time.monotonic()
@@ -324,7 +352,7 @@ def _show_progress(total: int, priced: bool) -> Iterator[Progress]:
         rate = done / max(now - started, 1e-9)
         line = f"{done} of {total}, {rate:.1f}/s, {failed} failed"
         line += f", {(total - done) / rate:.0f} s left" if done < total else ""
-        line += f", {cost:.4f} spent" if priced else ""
+        line += {"USD": f", {cost:.4f} USD spent", "unpriced": ", unpriced", "free": ""}[money]
         if not bar.disable:
             bar.update(task, completed=done, description=line)
         elif done * 10 // total > tenths or now - shown > _SECONDS_BETWEEN_LINES:
@@ -335,7 +363,11 @@ def _show_progress(total: int, priced: bool) -> Iterator[Progress]:
         yield show
 
 
-def _print_summary(result: ElicitResult, store: AnswerStore, paid: bool) -> None:
+def _describe(answer: StoredAnswer) -> str:
+    return escape_control(f"{answer.post_id} {answer.dimension}: {answer.reason}")
+
+
+def _print_summary(result: ElicitResult, store: AnswerStore, money: Money) -> None:
     from ..elicitation.claims import read_total_spend
 
     report, total = result.report, result.report.total()
@@ -347,15 +379,16 @@ def _print_summary(result: ElicitResult, store: AnswerStore, paid: bool) -> None
     )
     shown = min(_SHOWN, total.rejected)
     for answer in store.rejected()[-shown:] if shown else []:
-        print(f"rejected: {answer.post_id} {answer.dimension}: {answer.reason}")
+        print(f"rejected: {_describe(answer)}")
     for what, counts in (("unanswered", report.unanswered), ("dropped", report.dropped)):
         for reason, count in counts.most_common(_SHOWN):
-            print(f"{what}: {count}: {reason}")
+            print(f"{what}: {count}: {escape_control(reason)}")
     for note in report.notes:
-        print(note)
+        print(escape_control(note))
     if unshown := len(report.captions_only):
-        print(f"captions only: {unshown} posts whose picture could not be read")
-    if paid:
-        spent = read_total_spend(store)
-        print(f"Spent {result.cost:.4f} in this run, {spent:.4f} on this store.")
+        print(f"captions only: {unshown} posts whose picture could not be read, or lies outside")
+        print("the folder that --image-root names (by default the posts file's)")
+    if money != "free":
+        spent = f"{result.cost:.4f} USD" if money == "USD" else "unpriced tokens (see --prices)"
+        print(f"Spent {spent} in this run, {read_total_spend(store):.4f} USD on this store.")
     print(f"Answers are in {store.path}.")

@@ -142,7 +142,7 @@ class Account:
 
 
 class Spend(NamedTuple):
-    """Money of one run, model and dimension, in the prices' currency. `unconfirmed` is what the
+    """Money of one run, model and dimension, in US dollars. `unconfirmed` is what the
     endpoint may have charged for answers that never arrived whole, by estimate."""
 
     run: str

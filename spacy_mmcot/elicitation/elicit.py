@@ -86,7 +86,7 @@ def _read_block(path: Path) -> dict[Dimension, Ask] | None:
 
 @dataclass
 class PlannedDimension:
-    """One dimension of a plan: requests and tokens, and costs in the prices' currency, None without
+    """One dimension of a plan: requests and tokens, and costs in US dollars, None without
     a price. `there` counts questions that the store has answers to, `not_applicable` those that
     make no sense for their post."""
 
@@ -145,7 +145,7 @@ def plan(
 
 
 class ElicitResult(NamedTuple):
-    """What a run did, how it ended, and what it cost, in the prices' currency."""
+    """What a run did, how it ended, and what it cost, in US dollars."""
 
     report: Report
     ending: Ending
@@ -170,8 +170,8 @@ def elicit(
 ) -> ElicitResult:
     """Ask `source` what `store` does not know yet about `posts`, which may be iterated repeatedly.
 
-    `settings` says what is asked. `budget` caps all that the store's answers may cost, in the
-    currency of `prices`. Whatever ends the run, each answer that arrived is in the store.
+    `settings` says what is asked. `budget` caps all that the store's answers may cost, in US
+    dollars. Whatever ends the run, each answer that arrived is in the store.
     Raises MMCoTError where the source fails for good, UsageError for a budget where the model has
     no price.
     """

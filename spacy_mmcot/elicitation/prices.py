@@ -30,7 +30,7 @@ _PICTURE_TOKENS = {
 
 
 class Price(pydantic.BaseModel):
-    """Prices of one model, in one currency, for a million tokens each. `cached` is for input that
+    """Prices of one model in US dollars, for a million tokens each. `cached` is for input that
     the endpoint had in its cache. `vision` says that the model sees; `picture` is about what one
     picture takes, in tokens."""
 
@@ -43,7 +43,7 @@ class Price(pydantic.BaseModel):
     picture: pydantic.NonNegativeInt = 300
 
     def cost(self, usage: Usage, batch: bool = False) -> float:
-        """In the table's currency. A batch costs half, but what is cached is not cheaper in one."""
+        """In US dollars. A batch costs half, but what is cached is not cheaper in one."""
         scale = 0.5 if batch else 1.0
         input, output = self.input * scale, self.output * scale
         cached = input if self.cached is None else min(input, self.cached)
@@ -70,7 +70,7 @@ class Prices:
         return price or _find_published(model)
 
     def cost(self, model: str, usage: Usage, batch: bool = False) -> float:
-        """In the table's currency; 0 for a model without a price."""
+        """In US dollars; 0 for a model without a price."""
         price = self.find(model)
         return 0.0 if price is None else price.cost(usage, batch)
 

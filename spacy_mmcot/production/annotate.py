@@ -198,7 +198,10 @@ class Annotator:
             rejects.append(json.dumps(line, ensure_ascii=False) + "\n")
 
         folder = Path(chunk.path).parent
+        partition = json.loads(chunk.partition)
         rows = load_format(chunk.format).read(chunk, self.names)
+        if partition:
+            rows = (row._replace(values=partition | row.values) for row in rows)
         for batch in minibatch(rows, self.settings.batch_size):
             good = []
             for row in batch:

@@ -173,7 +173,7 @@ def test_a_terminal_gets_a_bar_with_rate_failures_and_spend(
     shown = data.decode()
     assert process.wait() == 0, shown
     assert "━━" in shown and "72 of 72" in shown and "/s" in shown and "3 failed" in shown
-    spends = [float(number) for number in re.findall(r"([\d.]+) spent", shown)]
+    spends = [float(number) for number in re.findall(r"([\d.]+) USD spent", shown)]
     assert spends == sorted(spends) and spends[-1] > 0
 
 
@@ -267,14 +267,19 @@ def test_an_interrupted_run_loses_nothing_and_asks_nothing_twice(
 
 
 def test_exit_codes_of_a_budget_and_of_too_many_useless_answers(
-    run: Command, server: LLMServer, posts_file: Path, tmp_path: Path
+    run: Command, command: Command, server: LLMServer, posts_file: Path, tmp_path: Path
 ) -> None:
     options = ("--source", "openai", "--dimension", "noun", "--workers", 1)
     poor = run(posts_file, tmp_path / "a.sqlite", *options, "--budget", 0.0004)
-    assert poor.exit_code == 4 and "budget of 0.0004 is reached" in poor.stdout
+    assert poor.exit_code == 4 and "budget of 0.0004 USD is reached" in poor.stdout
     assert 0 < len(server.requests) < 12
     rich = run(posts_file, tmp_path / "a.sqlite", *options, "--budget", 1)
-    assert rich.exit_code == 0 and "spent" in rich.stdout
+    assert rich.exit_code == 0 and "USD spent" in rich.stdout
+    unpriced = run(posts_file, tmp_path / "a.sqlite", *options, "--model", "strange")
+    assert unpriced.exit_code == 0 and "0.0000" not in unpriced.stdout
+    assert "12 of 12" in unpriced.stdout and "Spent unpriced tokens" in unpriced.stdout
+    shown = command("answers", "spend", tmp_path / "a.sqlite").stdout.splitlines()
+    assert "unpriced" in next(line for line in shown if "strange" in line)
     server.reply = lambda body: (200, "no")
     options = (*options[:2], "--dimension", "entity")
     useless = run(posts_file, tmp_path / "a.sqlite", *options)
@@ -384,7 +389,8 @@ def test_plan_says_what_a_run_will_cost(command: Command, posts_file: Path, tmp_
     lines = [line.split() for line in output.splitlines() if line.strip()]
     table = {words[0]: words for words in lines if words[0] in DIMENSIONS}
     assert list(table) == PLAIN and table["noun"][1:4] == ["12", "0", "0"]
-    assert table["noun"][-2:] == ["?", "?"] and "name a table with --prices" in output
+    assert table["noun"][-2:] == ["unpriced"] * 2 and "Give a table with --prices" in output
+    assert "USD" in lines[0]
     prices = tmp_path / "prices.json"
     prices.write_text('{"strange": {"input": 1000000, "output": 0}}')
     priced = plan(posts_file, "--model", "strange", "--prices", prices, "--dimension", "image")
