@@ -22,12 +22,12 @@ from .. import __version__
 from ..corpus.docs import attach
 from ..corpus.extensions import get_relations, register_extensions
 from ..corpus.formats import join_image
-from ..errors import Errors, UsageError, first_line, shown
+from ..errors import Errors, MMCoTError, UsageError, escape_control, first_line, shown
 from ..files import replace_file
 from ..pictures.read import check_roots, is_address, make_local_policy
 from ..types import is_null
 from .engines import EngineName, OnProgress, choose_engine, run_chunks
-from .job import Layout, digest_files, digest_pipeline, load_pipeline, open_job
+from .job import InputFiles, Layout, digest_pipeline, load_pipeline, open_job
 from .table_spacy import copy_unannotated
 from .tables import (
     DEFAULT_COLUMNS,
@@ -107,7 +107,7 @@ def annotate(
     target = settings.output_format or detect_format(output)
     layout = Layout(output, target)
     identity = {
-        "input": digest_files(files),
+        "input": (given := InputFiles(files)).digest,
         "pipeline": digest_pipeline(source),
         "format": target,
         "columns": asdict(settings.columns),
@@ -120,11 +120,12 @@ def annotate(
         needs_columns = target in ("csv", "parquet")
         chunks, columns = list_chunks(files, settings.chunk_rows, settings.columns, needs_columns)
         load = partial(Annotator, source, layout, columns, settings)
-        resumed = run_chunks(job, chunks, load, choose_engine(engine, workers), on_progress)
+        chosen, names = choose_engine(engine, workers), settings.columns
+        resumed = run_chunks(job, chunks, load, chosen, on_progress, names)
+        given.check_unchanged()
         if not layout.is_folder:
             parts = [layout.part(chunk.number) for chunk in chunks]
-            with replace_file(output) as temporary:
-                load_format(target).join(parts, temporary, columns, settings.columns)
+            job.write_output(lambda path: load_format(target).join(parts, path, columns, names))
         done = job.finish(len(chunks), sum(chunk.rows for chunk in chunks))
     return AnnotateResult(**done, resumed=resumed, seconds=time.perf_counter() - started)
 
@@ -193,7 +194,7 @@ class Annotator:
         def reject(row: Row, reason: str) -> None:
             # The picture may be a whole file's content.
             values = {name: row.values[name] for name in row.values if name != self.names.image}
-            line = {"input": chunk.path, "row": row.number, "reason": reason}
+            line = {"input": escape_control(chunk.path), "row": row.number, "reason": reason}
             line["raw"] = row.raw if row.problem else shown(values)
             rejects.append(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -202,8 +203,10 @@ class Annotator:
         rows = load_format(chunk.format).read(chunk, self.names)
         if partition:
             rows = (row._replace(values=partition | row.values) for row in rows)
+        count = 0
         for batch in minibatch(rows, self.settings.batch_size):
             good = []
+            count += len(batch)
             for row in batch:
                 for name in self.names.added:
                     if name in row.values:
@@ -220,6 +223,8 @@ class Annotator:
                     found = extract_findings(result).values()
                     added = dict(zip(self.names.added, found, strict=True))
                     yield FoundRow(row.values, added, result)
+        if count != chunk.rows:
+            raise MMCoTError(Errors.E752.format(path=chunk.path))
 
     def _find_problem(self, values: dict[str, Any], folder: Path) -> str | None:
         """Why a row of a file in a folder cannot be annotated; None where it can."""
