@@ -228,7 +228,8 @@ def read_usage(value: Any) -> Usage | None:
     if not isinstance(value, dict):
         return None
     details = value.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    cached = value.get("prompt_cache_hit_tokens") if cached is None else cached  # DeepSeek's name
     input, output = value.get("prompt_tokens"), value.get("completion_tokens")
     if not _is_count(input) or not _is_count(output):
         return None
@@ -334,7 +335,7 @@ def read_lines(content: bytes) -> Iterator[Line]:
     """The outcomes in a batch's file, without damaged lines, whose questions are asked again. A
     request that the batch did not come to has the status 500."""
     for data in content.split(b"\n"):
-        with suppress(ValueError, TypeError, KeyError, RecursionError):
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             row = json.loads(data)
             response, error = row.get("response"), row.get("error")
             body = response.get("body") if isinstance(response, dict) else {"error": error}
