@@ -84,7 +84,7 @@ def convert(
     `spacy-mmcot convert` makes Docs of the result.
     """
     from spacy_mmcot.corpus.formats import make_image_relative, read_corpus
-    from spacy_mmcot.corpus.posts import Findings, write_posts, write_records
+    from spacy_mmcot.corpus.posts import Findings, ReadSettings, write_posts, write_records
 
     from .join_rows import join_rows
     from .selection import (
@@ -106,8 +106,8 @@ def convert(
     names = parse_renaming(rename_label or [])
     findings = Findings(skip_invalid)
     chosen = None if format == "auto" else format
-    own = None if only else split
-    rows = read_corpus(inputs, findings, format=chosen, split=own, repair_bio=repair_bio)
+    settings = ReadSettings(chosen, None if only else split, repair_bio)
+    rows = read_corpus(inputs, findings, settings)
     if only:
         rows = select_split(rows, only, split or only)
     if domain:

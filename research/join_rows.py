@@ -87,7 +87,7 @@ def _join(rows: Sequence[Row], findings: Findings) -> Row:
         ],
     }
     post = rows[0].post.model_copy(update=update)
-    return Row(rows[0].number, post, _join_answers(post.id, rows))
+    return rows[0]._replace(post=post, answers=_join_answers(post.id, rows))
 
 
 def _join_answers(name: str, rows: Sequence[Row]) -> Answers | None:

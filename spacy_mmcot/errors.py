@@ -32,10 +32,22 @@ class Catalogue(type):
 
 class Errors(metaclass=Catalogue):
     E100 = "{path}: no such file. Check the path, or run the step that writes it."
-    E101 = "{path}, line {line}: {problem}. Expected: {expected}. {cure}"
+    E101 = "{path}, {place}: {problem}. Expected: {expected}. {cure}"
     E102 = "{path}: cannot be read: {reason}. Check the path and its permissions."
     E103 = "{path}: cannot be written: {reason}. Check the folder, permissions and space."
     E104 = "{path}: unknown format. Allowed: {allowed}. Give one with --format."
+    E105 = (
+        "{path}: not text in {encoding} ({reason}). Name its encoding with --encoding{guess}, or "
+        "save it in UTF-8."
+    )
+    E106 = "--encoding {received}: unknown. Give a name such as utf-8, cp1252, latin-1 or gb18030."
+    E107 = (
+        "{path}: no column {name!r} for the texts. Its columns: {columns}. Name one with "
+        "--text-column; if these are not its columns, give --delimiter."
+    )
+    E108 = (
+        "{path}: no column {name!r} for the ids. Its columns: {columns}. Name one with --id-column."
+    )
     E110 = "Post {post}: {what} is not in the scheme {path}. Allowed: {allowed}."
     E111 = "No post is labelled. Give labelled posts, or write scheme.yml by hand."
     E112 = "The scheme has {examples} examples for {labels} labels. Set examples to {labels}."
@@ -45,12 +57,14 @@ class Errors(metaclass=Catalogue):
         "{path}: not a readable .spacy file (DocBin): {reason}. Write one with spacy-mmcot convert."
     )
     E202 = "{path}: holds no documents. Check the step that wrote it."
-    E203 = "{path}: the folder holds no .spacy file. Write one with spacy-mmcot convert."
+    E203 = (
+        "{path}: the folder holds no .spacy file. Write one with spacy-mmcot convert, which also "
+        "reads folders of Hugging Face datasets (.arrow or .parquet)."
+    )
     E204 = (
         "spacy_mmcot.Corpus.v1 has no path. Set it in the config, or pass --paths.train and "
         "--paths.dev."
     )
-    E205 = "{path}, document {index}: {problem}. Expected: {expected}. Correct or --skip-invalid."
     E206 = (
         "{what}: the text has {length} characters, at most {limit} are allowed. Split it, or raise "
         "nlp.max_length."
@@ -290,7 +304,7 @@ class Errors(metaclass=Catalogue):
     E741 = "{path}: the folder holds no file that ends in {allowed}. Give another folder, or files."
     E742 = "The table has more than {limit} columns; the next is {name!r}. Write .jsonl."
     E743 = "{path}: no column {name!r} holds texts. Allowed: {allowed}. Give --text-column."
-    E744 = "{path} exists without {manifest}. Give another --output, or use --overwrite."
+    E744 = "{path} exists and is not of this job. Give another --output, or use --overwrite."
     E745 = (
         "{path} belongs to another job: {name} was {before} and is {now}. Run the same command to "
         "continue, give another --output, or start again with --overwrite."
@@ -306,6 +320,13 @@ class Errors(metaclass=Catalogue):
     E751 = (
         "The Ray cluster failed: {reason}. Finished rows are kept: run the same command to "
         "continue."
+    )
+    E752 = (
+        "{path} was changed while it was read, so the rows written are of two versions. Run the "
+        "command again with --overwrite."
+    )
+    E753 = (
+        "{path} was changed after the job that wrote it. Give another --output, or use --overwrite."
     )
     E771 = "{waiting} texts wait already. Try again later, or run more workers."
     E772 = "The worker is closed. Make a new PipelineWorker for further texts."
@@ -355,10 +376,14 @@ class Warnings(metaclass=Catalogue):
     )
 
 
-def located(path: object, line: int, problem: str, expected: str, cure: str = "") -> MMCoTError:
-    """An error about one line of a file. `line` counts from 1."""
-    fields = {"problem": problem, "expected": expected, "cure": cure}
-    return MMCoTError(Errors.E101.format(path=path, line=line, **fields).rstrip())
+def located(
+    path: object, line: int | str, problem: str, expected: str, cure: str = ""
+) -> MMCoTError:
+    """An error about one line of a file, counted from 1, or about a place that is no line, such as
+    "document 3"."""
+    place = f"line {line}" if isinstance(line, int) else line
+    fields = {"place": place, "problem": problem, "expected": expected, "cure": cure}
+    return MMCoTError(Errors.E101.format(path=path, **fields).rstrip())
 
 
 def explain(error: ValidationError) -> tuple[str, str]:

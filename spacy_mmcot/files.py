@@ -5,17 +5,17 @@ The one place that turns the file system's errors into messages of the catalogue
 
 from __future__ import annotations
 
+import codecs
+import itertools
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .errors import Errors, MMCoTError, first_line, located
-
-_UTF8_BOM = b"\xef\xbb\xbf"
 
 
 @contextmanager
@@ -66,16 +66,66 @@ def open_file(path: Path) -> Iterator[BufferedReader]:
         yield file
 
 
-def iter_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Line numbers, from 1, and raw lines without their line end.
+def iter_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, bytes]]:
+    """Line numbers, from 1, and lines in UTF-8 without their line end.
+
+    encoding: of the file, see `find_encoding`. Lines of UTF-8 may hold invalid bytes.
 
     Only a line feed ends a line: tweets hold other characters that `str.splitlines` would break
-    at. Raises MMCoTError for a missing or unreadable file.
+    at. Raises MMCoTError for a missing or unreadable file, and one that is in another encoding.
     """
+    encoding = find_encoding(path, encoding)
+    if encoding != "utf-8-sig":
+        with open_text(path, encoding, newline="\n") as file:
+            for number, text in enumerate(file, start=1):
+                yield number, text.removesuffix("\n").removesuffix("\r").encode()
+        return
     with open_file(path) as file:
         for number, raw in enumerate(file, start=1):
             raw = raw.removesuffix(b"\n").removesuffix(b"\r")
-            yield number, raw.removeprefix(_UTF8_BOM) if number == 1 else raw
+            yield number, raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+
+
+def find_encoding(path: Path, encoding: str | None = None) -> str:
+    """The Python name of a text file's encoding: the given one, or else what the file's first
+    bytes tell, UTF-16 and UTF-32 by their byte order mark, otherwise UTF-8. Raises MMCoTError for
+    an unknown name, and a file that cannot be UTF-8."""
+    if encoding is not None:
+        try:
+            name = codecs.lookup(encoding).name
+        except LookupError:
+            raise MMCoTError(Errors.E106.format(received=encoding)) from None
+        return "utf-8-sig" if name == "utf-8" else name
+    with open_file(path) as file:
+        head = file.read(1000)
+    # UTF-32 first: its mark begins like that of UTF-16.
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if head.count(0) > len(head) // 4:
+        raise _make_encoding_error(path, "UTF-8", "a quarter of it are zero bytes")
+    return "utf-8-sig"
+
+
+@contextmanager
+def open_text(path: Path, encoding: str | None = None, newline: str = "") -> Iterator[TextIO]:
+    """The file, open for reading text; see `iter_lines` for its encoding and errors."""
+    encoding = find_encoding(path, encoding)
+    try:
+        with catch_read_errors(path), path.open(encoding=encoding, newline=newline) as file:
+            yield file
+    except UnicodeError as error:
+        name = "UTF-8" if encoding == "utf-8-sig" else encoding
+        raise _make_encoding_error(path, name, first_line(error)) from None
+
+
+def _make_encoding_error(path: Path, encoding: str, reason: str) -> MMCoTError:
+    from charset_normalizer import from_path
+
+    best = from_path(path).best()
+    guess = "" if best is None else f", perhaps {best.encoding}"
+    return MMCoTError(Errors.E105.format(path=path, encoding=encoding, reason=reason, guess=guess))
 
 
 def decode_line(path: Path, line: int, raw: bytes) -> str:
@@ -88,7 +138,7 @@ def decode_line(path: Path, line: int, raw: bytes) -> str:
             line,
             f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, is not UTF-8",
             "text in UTF-8",
-            "Save the file in UTF-8.",
+            "Save the file in UTF-8, or name its encoding where the command has --encoding.",
         ) from None
 
 
@@ -113,6 +163,23 @@ def parse_json(text: str) -> Any:
     raise ValueError(problem)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing; they outlast a power cut."""
+    missing = list(itertools.takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _flush_folder(folder.parent)
+
+
+def move_file(path: Path, target: Path) -> None:
+    """Give a file that is complete another name, in place of what had it. The name outlasts a power
+    cut. Raises MMCoTError where it cannot be written."""
+    with catch_write_errors(target):
+        _flush(path)
+        os.replace(path, target)
+        _flush_folder(target.parent)
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which the block writes and which takes the place of `path`
@@ -124,13 +191,9 @@ def replace_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with catch_write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             yield temporary
-            _flush(temporary)
-            os.replace(temporary, path)
-            # Not every system lets a folder be opened, or flushed.
-            with suppress(OSError):
-                _flush(path.parent)
+        move_file(temporary, path)
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -144,6 +207,12 @@ def _flush(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def _flush_folder(path: Path) -> None:
+    # Not every system lets a folder be opened, or flushed.
+    with suppress(OSError):
+        _flush(path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,11 +37,12 @@ from pydantic import StrictStr as Str
 from srsly.ruamel_yaml import YAML
 from srsly.ruamel_yaml.error import MarkedYAMLError, YAMLError
 
-from .errors import Errors, MMCoTError, explain
+from .errors import Errors, MMCoTError, explain, located
 from .files import read_bytes
 from .types import NO_RELATION, Post
 
 _TYPICAL = 6  # mentions that a drafted definition names
+_CURE = "Correct the scheme."
 _RARE = 2  # a relation's types that occur in fewer relations are left out of a draft
 
 
@@ -128,7 +130,7 @@ def read_scheme(path: Path) -> Scheme:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = 1 if mark is None else mark.line + 1
         problem = getattr(error, "problem", None) or "it is not YAML"
-        raise _make_error(path, line, str(problem), "YAML") from None
+        raise located(path, line, str(problem), "YAML", _CURE) from None
     try:
         # Values of YAML's own types (dates, numbers) are no definitions, and are named as such.
         return Scheme.model_validate(_to_plain(parsed))
@@ -140,14 +142,7 @@ def read_scheme(path: Path) -> Scheme:
             problem = " ".join([".".join(map(str, first["loc"])), words]).strip()
             expected = "labels with definitions, and relations between entity labels"
         line = _find_line(parsed, [*first["loc"], *problem.partition(" ")[0].split(".")])
-        raise _make_error(path, line, problem, expected) from None
-
-
-def _make_error(path: Path, line: int, problem: str, expected: str) -> MMCoTError:
-    cure = "Correct the scheme."
-    return MMCoTError(
-        Errors.E101.format(path=path, line=line, problem=problem, expected=expected, cure=cure)
-    )
+        raise located(path, line, problem, expected, _CURE) from None
 
 
 def _to_plain(value: Any) -> Any:
@@ -173,29 +168,22 @@ def check_labels(scheme: Scheme, posts: Iterable[Post], path: Path) -> None:
     scheme (read from `path`) does not know."""
     legal = scheme.legal()
     for post in posts:
+        what, allowed = "", list(scheme.entities)
         entities = post.entities or []
         for entity in entities:
             if entity.label not in scheme.entities:
-                raise _make_label_error(
-                    path, post, f"the entity label {entity.label!r}", scheme.entities
-                )
-        for relation in post.relations or []:
-            if relation.label not in scheme.relations:
-                what = f"the relation label {relation.label!r}"
-                raise _make_label_error(path, post, what, scheme.relations)
+                what = f"the entity label {entity.label!r}"
+        for relation in [] if what else post.relations or []:
             head, tail = entities[relation.head].label, entities[relation.tail].label
-            if relation.label not in legal.get(head, {}).get(tail, ()):
-                allowed = scheme.relations[relation.label]
+            if relation.label not in scheme.relations:
+                what, allowed = f"the relation label {relation.label!r}", list(scheme.relations)
+            elif relation.label not in legal.get(head, {}).get(tail, ()):
+                known = scheme.relations[relation.label]
                 what = f"{relation.label!r} from {head} to {tail}"
-                raise _make_label_error(
-                    path, post, what, [f"from {allowed.head} to {allowed.tail}"]
-                )
-
-
-def _make_label_error(path: Path, post: Post, what: str, allowed: Iterable[str]) -> MMCoTError:
-    return MMCoTError(
-        Errors.E110.format(path=path, post=post.id, what=what, allowed=", ".join(allowed))
-    )
+                allowed = [f"from {known.head} to {known.tail}"]
+        if what:
+            names = {"path": path, "post": post.id, "allowed": ", ".join(allowed)}
+            raise MMCoTError(Errors.E110.format(what=what, **names))
 
 
 def draft_scheme(posts: Iterable[Post]) -> Scheme:
@@ -239,11 +227,8 @@ def _describe_relations(found: Counter[tuple[str, str]]) -> RelationLabel:
 
 def format_scheme(scheme: Scheme) -> str:
     """The scheme as YAML, to be read and edited."""
-    from io import StringIO
-
-    yaml = YAML()
+    yaml, text = YAML(), StringIO()
     yaml.width = 96
     yaml.default_flow_style = False
-    text = StringIO()
     yaml.dump(scheme.model_dump(), text)
     return text.getvalue()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
@@ -261,6 +262,11 @@ class Answers(Record):
     style: Text | None = None
     entity: EntityVariant | None = None
     image: Text | None = None
+
+
+def make_text_key(text: str) -> str:
+    """What two texts share that differ in case, space and punctuation alone."""
+    return "".join(re.findall(r"\w", text.lower())) or text
 
 
 def is_null(value: object) -> bool:

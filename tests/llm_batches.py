@@ -14,7 +14,9 @@ class Batches:
     """Keeps uploaded files and runs batches over them: a batch is done `seconds` after it was
     made. `answer` turns a request's body into a status and a body. In the first batch, the first
     `short` requests are left without an answer, as the status `expired` leaves them, and each
-    `fail_every`th fails. `refuse` is why batches are not taken at all.
+    `fail_every`th fails. `refuse` is why batches are not taken at all. `edit` changes the lines of
+    its output. What is `gone` answers with 404. The next batches are made or not, and answered with
+    a status all the same, as `faults` says.
     """
 
     def __init__(self, answer: Callable[[dict[str, Any]], Reply]) -> None:
@@ -22,6 +24,9 @@ class Batches:
         self.short = 0
         self.fail_every = 0
         self.refuse = ""
+        self.edit: Callable[[list[bytes]], list[bytes]] = lambda lines: lines
+        self.gone: set[str] = set()
+        self.faults: list[tuple[bool, int]] = []
         self.made: list[dict[str, Any]] = []
         self._answer = answer
         self._files: dict[str, bytes] = {}
@@ -40,7 +45,7 @@ class Batches:
         }
 
     def content(self, name: str) -> bytes | None:
-        return self._files.get(name)
+        return None if name in self.gone else self._files.get(name)
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
         batch = {
@@ -59,7 +64,7 @@ class Batches:
 
     def retrieve(self, name: str) -> dict[str, Any] | None:
         for batch in self.made:
-            if batch["id"] == name:
+            if batch["id"] == name and name not in self.gone:
                 if batch["status"] == "in_progress" and time.monotonic() >= batch["ready"]:
                     self._finish(batch)
                 return self._shown(batch)
@@ -94,7 +99,10 @@ class Batches:
         batch["status"] = "expired" if skipped else "completed"
         for name, rows in (("output_file_id", good), ("error_file_id", bad)):
             if rows:
-                data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+                data_lines = [json.dumps(row).encode() for row in rows]
+                if name == "output_file_id" and batch is self.made[0]:
+                    data_lines = self.edit(data_lines)
+                data = b"\n".join([*data_lines, b""])
                 batch[name] = self.upload(data)["id"]
 
     @staticmethod

@@ -13,7 +13,7 @@ import json
 import random
 import re
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -159,7 +159,8 @@ _MOST_KEPT = 1000
 class LLMServer:
     """Runs the server in a thread while the block lasts. `url` is its base address.
 
-    `requests` and `keys` hold bodies and Authorization headers of the first thousand questions.
+    `requests` and `keys` hold bodies and Authorization headers of the first thousand questions,
+    `heads` the whole heads of the last thousand.
     `reply`, where it is set, turns a request's body into a status and an answer's text (or the
     whole body, as anything else, or as bytes of HTML), and may block; `headers` go out with every
     answer.
@@ -170,6 +171,7 @@ class LLMServer:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.headers: dict[str, str] = {}
+        self.heads: deque[bytes] = deque(maxlen=_MOST_KEPT)
         self.latency = 0.0
         self.plan = FaultPlan()
         self.batches = Batches(lambda body: (200, self.answer(body)))
@@ -279,9 +281,10 @@ class _Connection(asyncio.Protocol):
     def _route(self, method: str, path: str, head: bytes, body: bytes) -> None:
         server = self._server
         match method, path.strip("/").split("/"):
-            case "POST", ["v1", "chat", "completions"]:
+            case "POST", [*_, "chat", "completions"]:
                 asked = json.loads(body)
                 server.note_request(asked, _header(head, b"authorization"))
+                server.heads.append(head)
                 if server.reply is not None:
                     loop = asyncio.get_running_loop()
                     future = loop.run_in_executor(None, server.reply, asked)
@@ -294,7 +297,13 @@ class _Connection(asyncio.Protocol):
                 content = server.batches.content(name)
                 self._send(404 if content is None else 200, content or b"{}")
             case "POST", ["v1", "batches"]:
-                self._json(server.batches.create(json.loads(body)))
+                faults = server.batches.faults
+                is_made, status = faults.pop(0) if faults else (True, 200)
+                made = server.batches.create(json.loads(body)) if is_made else None
+                if status == 200:
+                    self._json(made)
+                else:
+                    self._send(status, b'{"error": {"message": "injected"}}')
             case "GET", ["v1", "batches"]:
                 self._json(server.batches.listed())
             case "GET", ["v1", "batches", name]:

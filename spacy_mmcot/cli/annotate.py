@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import escape_control
 from ..production.engines import EngineName
 from ..production.tables import TableFormat
 
@@ -100,10 +101,13 @@ def annotate(
 @contextmanager
 def show_progress() -> Iterator[OnProgress]:
     """A progress bar on a terminal, elsewhere nothing."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not sys.stdout.isatty()) as bar:
+    terminal = getattr(sys.stdout, "terminal", sys.stdout)
+    console = Console(file=terminal)
+    with Progress(*columns, console=console, disable=not terminal.isatty()) as bar:
         task = bar.add_task("", total=None)
         yield lambda total, done: bar.update(task, total=total, completed=done)
 
@@ -115,6 +119,7 @@ def _print_summary(result: AnnotateResult, output: Path) -> None:
         parts.append(f"{result.resumed} were done already")
     if done:
         parts.append(f"{done / result.seconds:.0f} rows/s, {result.seconds:.1f} s")
-    print(f"{', '.join(parts)} -> {output}")
+    shown = escape_control(str(output))
+    print(f"{', '.join(parts)} -> {shown}")
     if result.rejected:
-        print(f"Rejected rows, with reasons: {output}.rejected.jsonl")
+        print(f"Rejected rows, with reasons: {shown}.rejected.jsonl")

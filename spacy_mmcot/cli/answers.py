@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import escape_control
 from ..types import AUGMENTATIONS, Augmentation, Task
 from .elicit import print_table
 
@@ -95,12 +96,12 @@ def augment(
     """
     from ..corpus.augment import augment as make
     from ..corpus.formats import make_image_relative, read_rows
-    from ..corpus.posts import Findings, write_posts, write_records
+    from ..corpus.posts import Findings, ReadSettings, write_posts, write_records
 
     findings = Findings(skip_invalid)
     names = {choice.value for choice in dimension} if dimension else {"style", "entity"}
     dimensions = [name for name in AUGMENTATIONS if name in names]
-    old = [row.post for row in read_rows(posts, findings, set(), format="posts")]
+    old = [row.post for row in read_rows(posts, findings, set(), ReadSettings("posts"))]
     first, *others = _variants(answers, task)
     made, tallies = make(old, first, dimensions, others)
     write_posts(output, (make_image_relative(new.post, output.parent) for new in made))
@@ -131,4 +132,5 @@ def _print_summary(tallies: Mapping[Augmentation, Tally]) -> None:
     for name, tally in tallies.items():
         for reason, ids in tally.rejected.items():
             more = "" if len(ids) <= _SHOWN else ", ..."
-            print(f"{name}, rejected: {reason}: {len(ids)} ({', '.join(ids[:_SHOWN])}{more})")
+            shown = escape_control(", ".join(ids[:_SHOWN]))
+            print(f"{name}, rejected: {reason}: {len(ids)} ({shown}{more})")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import Errors, MMCoTError, UsageError
+from ..errors import Errors, MMCoTError, UsageError, escape_control
 from ..types import KNOWLEDGE, SPLITS, Split, Task
 from .elicit import print_table
 
@@ -21,11 +21,28 @@ if TYPE_CHECKING:
 
 # typer takes enums for options that repeat, not Literals.
 SplitChoice = Enum("SplitChoice", {name: name for name in SPLITS}, type=str)  # type: ignore[misc]
-FormatName = Literal["auto", "posts", "conll", "mnre", "prodigy", "spacy"]
+FormatName = Literal[
+    "auto",
+    "posts",
+    "text",
+    "table",
+    "conll",
+    "prodigy",
+    "doccano",
+    "label-studio",
+    "spacy",
+    "spacy-json",
+    "mnre",
+]
 
 
 def convert(
-    inputs: Annotated[list[Path], typer.Argument(help="Corpus files, or folders of .spacy files.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Corpus files, or folders of .spacy files or of a Hugging Face dataset."
+        ),
+    ],
     output: Annotated[
         Path,
         typer.Option(
@@ -36,9 +53,34 @@ def convert(
         ),
     ],
     format: Annotated[FormatName, typer.Option(help="Format of the inputs.")] = "auto",
+    text_column: Annotated[
+        str | None, typer.Option(help="Column of the texts in tables; otherwise `text`.")
+    ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the ids in tables; otherwise `id`, or made from the text."),
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Of CSV files; otherwise detected.")] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Of text files; otherwise UTF-8, or UTF-16 with a byte order mark."),
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures that the inputs name by IMGID, file name or id."),
+    ] = None,
     split: Annotated[
         Split | None, typer.Option(help="Split of all posts, instead of their own.")
     ] = None,
+    dev: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=0.9, help="Share of the training posts to move to dev, by label."
+        ),
+    ] = 0.0,
+    test: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share to move to test, likewise.")
+    ] = 0.0,
     answers: Annotated[
         list[Path] | None,
         typer.Option(
@@ -81,27 +123,33 @@ def convert(
 ) -> None:
     """Convert a corpus to posts or to spaCy's training format.
 
-    Reads posts and Prodigy's JSON Lines, CoNLL with IMGID lines, MNRE rows, and .spacy files.
+    Reads posts, plain text, tables (CSV, TSV, JSON Lines, Parquet, Hugging Face datasets), CoNLL,
+    the exports of Prodigy, doccano and Label Studio, spaCy's training data, and MNRE rows.
     """
     from ..corpus.formats import make_image_relative, read_corpus, replace_labels
-    from ..corpus.posts import Findings, write_posts, write_records
+    from ..corpus.posts import Findings, ReadSettings, write_posts, write_records
+    from ..corpus.splits import check_labels, split_rows
 
     if output.suffix not in ("", ".jsonl", ".spacy") and not output.is_dir():
         raise UsageError(Errors.E719.format(path=output))
+    if split is not None and (dev or test):
+        raise UsageError(Errors.E804.format(options="--split and --dev or --test"))
     findings = Findings(skip_invalid)
-    rows = read_corpus(
-        inputs,
-        findings,
-        format=None if format == "auto" else format,
-        split=split,
-        repair_bio=repair_bio,
+    reading = ReadSettings(
+        None if format == "auto" else format,
+        *(split, repair_bio, text_column, id_column, delimiter, encoding, pictures),
+        extracted=output.parent / "pictures",
     )
+    rows = read_corpus(inputs, findings, reading)
     if not rows:
         for line in findings.describe():
-            print(line, file=sys.stderr)
+            print(escape_control(line), file=sys.stderr)
         raise MMCoTError(Errors.E711.format(paths=", ".join(map(str, inputs))))
     if reviewed is not None:
         rows = replace_labels(rows, read_corpus([reviewed], findings))
+    if dev or test:
+        rows = split_rows(rows, {"dev": dev, "test": test})
+    check_labels([row.post for row in rows], findings)
     for choice in require or []:
         if all(row.post.split != choice.value for row in rows):
             paths = ", ".join(map(str, inputs))
@@ -117,6 +165,9 @@ def convert(
         count = write_records(answers_out, (row.answers for row in rows if row.answers))
         print(f"Answers about {count} posts are in {answers_out}.")
     print_summary(rows, findings, keep_mentions=keep_mentions)
+    if pictures is not None:
+        found = sum(row.post.image is not None for row in rows)
+        print(f"{found} of {len(rows)} posts have a picture.")
     print(f"Posts are in {output}.")
 
 
@@ -163,7 +214,10 @@ def _write_docs(output: Path, rows: Sequence[Row], lang: str, **settings: Any) -
 
 
 def print_summary(rows: Sequence[Row], findings: Findings, *, keep_mentions: bool = False) -> None:
-    """Print how many posts, entities... each split has, and the findings."""
+    """Print how many posts, entities... each split has, how often it has each label, and the
+    findings."""
+
+    from ..corpus.splits import count_labels
 
     def is_hidden(row: Row) -> bool:
         return row.post.entities is None or row.post.split == "unlabelled"
@@ -191,5 +245,10 @@ def print_summary(rows: Sequence[Row], findings: Findings, *, keep_mentions: boo
         if group
     ]
     print_table(["split", *columns], counts)
+    labels = count_labels(row.post for row in rows)
+    names = [split for split in SPLITS if labels[split]]
+    if names:
+        every = sorted({label for split in names for label in labels[split]})
+        print_table(["label", *names], [(x, *(labels[s][x] for s in names)) for x in every])
     for line in findings.describe():
         print(line)

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from ..errors import Errors, MMCoTError, UsageError
+from ..errors import Errors, MMCoTError, UsageError, escape_control
 from ..types import DIMENSIONS, Post, Task
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from ..elicitation.elicit import ElicitResult, Progress
     from ..elicitation.prompts import QuestionSettings
-    from ..elicitation.store import AnswerStore
+    from ..elicitation.store import AnswerStore, StoredAnswer
 
 _SECONDS_BETWEEN_LINES = 30.0
 _SHOWN = 5
@@ -59,6 +61,10 @@ PricesOption = Annotated[
     Path | None,
     typer.Option(help='Prices, {"MODEL": {"input": 0.15, "output": 0.6}}, USD a million tokens.'),
 ]
+RootOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder that the pictures must lie in. Default: that of the posts file."),
+]
 UrlOption = Annotated[
     str | None, typer.Option(help="Endpoint, before OPENAI_BASE_URL; the key is OPENAI_API_KEY.")
 ]
@@ -84,6 +90,7 @@ def make_questions(
     scheme: Path | None,
     templates: Path | None,
     shown: bool,
+    image_root: Path | None = None,
 ) -> QuestionSettings:
     """What is asked: the dimensions of a project.yml, restricted to the named ones. Without a
     scheme no conclusion is asked, unless it was named. shown: whether the model sees the posts'
@@ -108,7 +115,9 @@ def make_questions(
     variants = {name: ask.variants for name, ask in asks.items()}
     after = tuple(name for ask in asks.values() for name in ask.after)
     pictures = posts.path.parent if shown else None
-    return QuestionSettings(task, variants, pictures, known, examples, after, templates)
+    return QuestionSettings(
+        *(task, variants, pictures, known, examples, after, templates, image_root)
+    )
 
 
 def print_table(
@@ -136,8 +145,12 @@ def print_table(
     Console().print(table)
 
 
-def _show_cell(value: object) -> str:
-    return "?" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+def _show_cell(value: object) -> Text:
+    """A cell whose words are no markup, and stay on their line."""
+    from rich.text import Text
+
+    shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return Text("?" if value is None else escape_control(shown))
 
 
 def plan(
@@ -150,6 +163,7 @@ def plan(
     task: TaskOption = "ner",
     dimension: DimensionOption = None,
     vision: VisionOption = None,
+    image_root: RootOption = None,
     scheme: SchemeOption = None,
     templates: TemplatesOption = None,
     temperature: TemperatureOption = None,
@@ -166,7 +180,9 @@ def plan(
     url, key = "https://localhost/v1", "plan"
     source = OpenAISource(OpenAISettings(model, url, key, temperature=temperature))
     shown = known.has_vision(model) if vision is None else vision
-    questions = make_questions(config, dimension, task, rows, scheme, templates, shown)
+    questions = make_questions(
+        *(config, dimension, task, rows, scheme, templates, shown, image_root)
+    )
     there = store if store is not None and store.exists() else None
     with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
         planned = make_plan(rows, source, known, questions, answers)
@@ -201,6 +217,7 @@ def elicit(
     task: TaskOption = "ner",
     dimension: DimensionOption = None,
     vision: VisionOption = None,
+    image_root: RootOption = None,
     base_url: UrlOption = None,
     insecure: Annotated[
         bool,
@@ -256,8 +273,7 @@ def elicit(
         with AnswerStore(store, read_only=True) as opened:
             rejected = opened.rejected()
         for answer in rejected:
-            print(f"{answer.post_id} {answer.dimension}: {answer.reason}")
-            # On one line, and without control codes that a terminal obeys.
+            print(_describe(answer))
             print(f"    {answer.raw!r}")
         print(f"{len(rejected)} rejected answers.")
         return
@@ -275,7 +291,9 @@ def elicit(
             raise UsageError(str(error)) from None
         shown = known.has_vision(model) if vision is None else vision
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
-    questions = make_questions(config, dimension, task, rows, scheme, templates, shown)
+    questions = make_questions(
+        *(config, dimension, task, rows, scheme, templates, shown, image_root)
+    )
     # A broken row is an error before the first question, not after the last good row.
     n_questions = sum(1 for _ in rows) * len(questions.list_questions())
     money: Money = "free" if not answerer.paid else "USD" if known.find(model) else "unpriced"
@@ -317,9 +335,12 @@ def _show_progress(total: int, money: Money) -> Iterator[Progress]:
     """Shows questions done of `total`, rate, failures, time left, and spend: a bar on a terminal,
     lines elsewhere."""
     from rich import progress
+    from rich.console import Console
 
     columns = (progress.BarColumn(), progress.TextColumn("{task.description}"))
-    bar = progress.Progress(*columns, disable=not sys.stdout.isatty())
+    terminal = getattr(sys.stdout, "terminal", sys.stdout)
+    console = Console(file=terminal)
+    bar = progress.Progress(*columns, console=console, disable=not terminal.isatty())
     task = bar.add_task("", total=total)
     done = failed = 0
     started = shown = time.monotonic()
@@ -342,6 +363,10 @@ def _show_progress(total: int, money: Money) -> Iterator[Progress]:
         yield show
 
 
+def _describe(answer: StoredAnswer) -> str:
+    return escape_control(f"{answer.post_id} {answer.dimension}: {answer.reason}")
+
+
 def _print_summary(result: ElicitResult, store: AnswerStore, money: Money) -> None:
     from ..elicitation.claims import read_total_spend
 
@@ -354,14 +379,15 @@ def _print_summary(result: ElicitResult, store: AnswerStore, money: Money) -> No
     )
     shown = min(_SHOWN, total.rejected)
     for answer in store.rejected()[-shown:] if shown else []:
-        print(f"rejected: {answer.post_id} {answer.dimension}: {answer.reason}")
+        print(f"rejected: {_describe(answer)}")
     for what, counts in (("unanswered", report.unanswered), ("dropped", report.dropped)):
         for reason, count in counts.most_common(_SHOWN):
-            print(f"{what}: {count}: {reason}")
+            print(f"{what}: {count}: {escape_control(reason)}")
     for note in report.notes:
-        print(note)
+        print(escape_control(note))
     if unshown := len(report.captions_only):
-        print(f"captions only: {unshown} posts whose picture could not be read")
+        print(f"captions only: {unshown} posts whose picture could not be read, or lies outside")
+        print("the folder that --image-root names (by default the posts file's)")
     if money != "free":
         spent = f"{result.cost:.4f} USD" if money == "USD" else "unpriced tokens (see --prices)"
         print(f"Spent {spent} in this run, {read_total_spend(store):.4f} USD on this store.")

@@ -6,10 +6,12 @@ of them are imported at every call.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -50,14 +52,33 @@ def read_options(
     """Distil an LLM's chain of thought into a spaCy pipeline."""
 
 
+class EscapedOutput(io.TextIOBase):
+    """Standard output while a command runs: texts, ids and an endpoint's words cannot steer the
+    terminal, however they are printed. `terminal` is the stream behind it, for progress bars."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self.terminal = terminal
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.terminal.encoding
+
+    def write(self, text: str) -> int:
+        return self.terminal.write(escape_control(text, keep="\n\t"))
+
+    def flush(self) -> None:
+        self.terminal.flush()
+
+
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a command: an MMCoTError is printed as one line on stderr. Exit code 1, or 2 for options
-    that cannot be used (UsageError)."""
+    """Wrap a command: what it prints is escaped, and an MMCoTError is one line on stderr. Exit code
+    1, or 2 for options that cannot be used (UsageError)."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with contextlib.redirect_stdout(EscapedOutput(sys.stdout)):
+                return function(*args, **kwargs)
         except MMCoTError as error:
             print(f"✘ {escape_control(str(error))}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None

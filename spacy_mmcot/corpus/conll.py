@@ -1,57 +1,63 @@
-"""CoNLL files, with IMGID lines as in Twitter-2015 and Twitter-2017 or without.
+"""CoNLL files: a token a line, with its tag in the last of two to four columns.
 
-A post is a line `TOKEN<tab>TAG` for each token, with tags O, B-LABEL and I-LABEL; a blank line ends
-it. Where the file begins with a line `IMGID:NAME`, each post does; else posts are numbered. Its
-text is the tokens joined by single spaces, so that splitting at the space (U+0020) gives the
-tokens back, whatever other characters they hold.
+Columns are separated by tabs or, in lines without one, by spaces. Tags are BIO, where a file may
+leave out the B- of entities that follow no other (IOB1), BIOES or BILOU. A blank line ends a post;
+a line `IMGID:NAME` begins one and names its picture, as in Twitter-2015 and Twitter-2017; a line
+`-DOCSTART-` begins a document of several. A post's text is its tokens joined by single spaces, so
+that splitting at the space (U+0020) gives the tokens back, whatever other characters they hold.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import MMCoTError, located
 from ..files import decode_line, iter_lines
 from ..types import Entity, Post
-from .posts import CURE, Findings, Row, guess_split, make_unique_id, validate_row
+from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, make_text_id, validate_row
 
 # Headline of the tokens whose spaces `replace_spaces` replaces.
 SPACED = "tokens with a space inside, written with a no-break space (U+00A0)"
 
 _MARK = "IMGID:"
-_TAGS = "O, B-LABEL, or I-LABEL after a token with B- or I- of the same label"
+_DOCUMENT = "-DOCSTART-"
+_TAG = re.compile(r"O|[BIESLUM]-.+")
+_ROW = "TOKEN and TAG, with at most two columns between them"
+_TAGS = (
+    "O or a tag of BIO, BIOES or BILOU, such as B-LABEL; an I-LABEL after a token with B- or I- of "
+    "the same label"
+)
 _BIO_CURE = (
     "Correct the tag, read such a tag as B- with --repair-bio (as conlleval does), or leave the "
     "post out with --skip-invalid."
 )
 _REPAIRED = "I- tags that continued no entity, read as B-"
 
-Block = list[tuple[int, bytes]]
+
+class _Block(NamedTuple):
+    """The lines of one post; document: its number, 0 before the first -DOCSTART-."""
+
+    lines: list[tuple[int, bytes]]
+    document: int
 
 
-def read_rows(
-    path: Path, findings: Findings, ids: set[str], *, repair_bio: bool = False
-) -> Iterator[Row]:
-    """The posts of a CoNLL file. A repeated IMGID becomes `IMGID-2`, `IMGID-3`...
+def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
+    """The posts of a CoNLL file. One without an IMGID is named by its text.
 
-    repair_bio: an I- tag that continues no entity begins one, and is reported; otherwise the post
-        is invalid.
+    An I- tag that continues no entity begins one, and is reported, with `settings.repair_bio`, and
+    in a file in which no B- begins one (IOB1); otherwise the post is invalid.
     """
-    named = True
-    for number, block in enumerate(_iter_blocks(path)):
-        if number == 0:
-            named = block[0][1].startswith(_MARK.encode())
+    named = _find_names(path, settings)
+    for number, block in enumerate(_iter_blocks(path, settings)):
         try:
-            name = _parse_name(path, *block[0]) if named else f"{path.stem}-{number}"
-            post = _parse_post(path, name, block, named, findings, repair_bio)
+            row = _parse_post(path, block, named, findings, settings)
         except MMCoTError as error:
             findings.reject(error)
             continue
-        name = make_unique_id(post.id, ids)
-        if name != post.id:
-            findings.change("repeated ids, numbered", f"{path}, line {block[0][0]}: {name}")
-        yield Row(number, post.model_copy(update={"id": name}))
+        yield row._replace(number=number)
 
 
 def replace_spaces(token: str) -> str:
@@ -59,18 +65,50 @@ def replace_spaces(token: str) -> str:
     return token.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _iter_blocks(path: Path) -> Iterator[Block]:
-    """The lines of one post each: a blank line ends a block, and an IMGID line begins one."""
-    block: Block = []
-    for line, raw in iter_lines(path):
-        blank = not raw.strip()
+def looks_like_conll(path: Path, settings: ReadSettings = DEFAULTS) -> bool:
+    """Whether the file's first post has a tag in each line."""
+    block = next(_iter_blocks(path, settings), None)
+    lines = block.lines if block is not None else []
+    texts = [raw.decode("utf-8", "replace") for _, raw in lines]
+    if texts and texts[0].startswith(_MARK):
+        return True
+    return any(map(_is_row, texts)) and all(_is_row(text) or text[0] == "#" for text in texts)
+
+
+def _find_names(path: Path, settings: ReadSettings) -> tuple[bool, bool]:
+    """Whether the file's posts begin with IMGID lines, and whether it is in IOB1: no B- tag begins
+    an entity that follows no other of its label, some I- tag does."""
+    block = next(_iter_blocks(path, settings), None)
+    has_names = block is not None and block.lines[0][1].startswith(_MARK.encode())
+    starts = set()
+    for found in _iter_blocks(path, settings):
+        previous = "O"
+        for _, raw in found.lines:
+            text = raw.decode("utf-8", "replace")
+            tag = _split(text)[-1].strip() if _is_row(text) else "O"
+            if tag[:2] not in ("I-", "O") and (tag[:2] != "B-" or previous[2:] != tag[2:]):
+                return has_names, False
+            if tag[:2] == "I-" and previous[2:] != tag[2:]:
+                starts.add(tag)
+            previous = tag
+    return has_names, bool(starts)
+
+
+def _iter_blocks(path: Path, settings: ReadSettings) -> Iterator[_Block]:
+    """A blank line ends a block; an IMGID or -DOCSTART- line begins one, the latter is left out."""
+    block: list[tuple[int, bytes]] = []
+    document = 0
+    for line, raw in iter_lines(path, settings.encoding):
+        starts_document = raw.startswith(_DOCUMENT.encode())
+        blank = not raw.strip() or starts_document
         if block and (blank or raw.startswith(_MARK.encode())):
-            yield block
+            yield _Block(block, document)
             block = []
+        document += starts_document
         if not blank:
             block.append((line, raw))
     if block:
-        yield block
+        yield _Block(block, document)
 
 
 def _parse_name(path: Path, line: int, raw: bytes) -> str:
@@ -83,43 +121,69 @@ def _parse_name(path: Path, line: int, raw: bytes) -> str:
 
 
 def _parse_post(
-    path: Path, name: str, block: Block, named: bool, findings: Findings, repair_bio: bool
-) -> Post:
+    path: Path,
+    block: _Block,
+    named: tuple[bool, bool],
+    findings: Findings,
+    settings: ReadSettings,
+) -> Row:
+    """named: see `_find_names`."""
+    has_names, is_iob1 = named
+    first = block.lines[0][0]
+    name = _parse_name(path, *block.lines[0]) if has_names else None
     tokens: list[str] = []
     entities: list[Entity] = []
     changes: list[tuple[str, str]] = []
     start = 0
     previous = "O"
-    for line, raw in block[named:]:
-        token, tag = _parse_columns(path, line, decode_line(path, line, raw))
+    for line, raw in block.lines[has_names:]:
+        text = decode_line(path, line, raw)
+        if not tokens and text.startswith("#") and not _is_row(text):
+            continue  # a comment
+        token, tag = _parse_columns(path, line, text)
         if " " in token:
             changes.append((SPACED, f"{path}, line {line}"))
             token = replace_spaces(token)
-        if tag.startswith("I-") and previous[2:] != tag[2:]:
-            if not repair_bio:
+        # As BIO: an entity's last token of BIOES and BILOU continues it, and nothing follows.
+        kind = {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}.get(tag[0], tag[0])
+        if kind == "I" and previous[2:] != tag[2:]:
+            if not (settings.repair_bio or is_iob1):
                 problem = f"the tag {tag} follows the tag {previous}"
                 raise located(path, line, problem, _TAGS, _BIO_CURE)
-            changes.append((_REPAIRED, f"{path}, line {line}"))
-            tag = f"B-{tag[2:]}"
+            if not is_iob1:
+                changes.append((_REPAIRED, f"{path}, line {line}"))
+            kind = "B"
         end = start + len(token)
-        if tag.startswith("B-"):
+        if kind == "B":
             entities.append(Entity(start=start, end=end, label=tag[2:]))
-        elif tag.startswith("I-"):
+        elif kind == "I":
             entities[-1] = entities[-1].model_copy(update={"end": end})
         tokens.append(token)
-        start, previous = end + 1, tag
-    fields = {"text": " ".join(tokens), "entities": entities, "split": guess_split(path)}
-    post = validate_row(path, block[0][0], Post, {"id": name, **fields})
+        start, previous = end + 1, "O" if tag[0] in "SUEL" else tag
+    text = " ".join(tokens)
+    fields = {"id": name or make_text_id(text), "text": text, "entities": entities}
+    post = validate_row(path, first, Post, fields)
     for headline, place in changes:
         findings.change(headline, place)
-    return post
+    group = f"{path}, document {block.document}" if block.document else None
+    return Row(0, post, f"line {first}", group=group, picture=name)
+
+
+def _split(text: str) -> list[str]:
+    return text.split("\t") if "\t" in text else text.split()
+
+
+def _is_row(text: str) -> bool:
+    """Whether a line has two to four columns, the last of them a tag."""
+    columns = _split(text)
+    return 2 <= len(columns) <= 4 and bool(_TAG.fullmatch(columns[-1].strip()))
 
 
 def _parse_columns(path: Path, line: int, text: str) -> tuple[str, str]:
-    columns = text.split("\t")
-    if len(columns) != 2 or not columns[0]:
-        raise located(path, line, f"the line is {text!r}", "TOKEN<tab>TAG", CURE)
-    token, tag = columns[0], columns[1].strip()
-    if tag != "O" and not (tag[:2] in ("B-", "I-") and tag[2:]):
+    columns = _split(text)
+    if not 2 <= len(columns) <= 4 or not columns[0]:
+        raise located(path, line, f"the line is {text!r}", _ROW, CURE)
+    token, tag = columns[0], columns[-1].strip()
+    if not _TAG.fullmatch(tag):
         raise located(path, line, f"the tag is {tag!r}", _TAGS, CURE)
     return token, tag

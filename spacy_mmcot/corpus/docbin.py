@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
 
-from ..errors import Errors, MMCoTError, explain
+from ..errors import Errors, MMCoTError, explain, located
 from ..files import check_exists, read_bytes, replace_file
 from ..pictures.read import get_image
 from ..types import ID_KEY, KNOWLEDGE, KNOWLEDGE_KEY, REJECTED_KEY, Answers, Post
 from .extensions import get_pairs, get_relations, list_missing, list_relations
-from .posts import Findings, Row, guess_split, make_unique_id
+from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, make_text_id
 
 SUFFIX = ".spacy"
 
@@ -69,35 +69,22 @@ def write_docs(path: Path, docs: Iterable[Doc]) -> None:
         temporary.write_bytes(docbin.to_bytes())
 
 
-def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
-    """The Docs of a file, or of all `.spacy` files in a folder, as posts, with the knowledge that
-    they hold. The file's name tells the split; a Doc without an id is named by file and number."""
-    number = -1
-    for file in list_docbins(path):
-        for index, doc in enumerate(read_docs(file, Vocab())):
-            number += 1
-            name = doc.user_data.get(ID_KEY) or f"{file.stem}-{index}"
-            try:
-                post = make_post(doc, name, file, findings)
-                answers = _make_answers(doc, name)
-            except ValidationError as error:
-                problem, expected = explain(error)
-                message = Errors.E205.format(
-                    path=file, index=index, problem=problem, expected=expected
-                )
-                findings.reject(MMCoTError(message))
-                continue
-            unique = make_unique_id(name, ids)
-            if unique != name:
-                findings.change("repeated ids, numbered", f"{file}, document {index}: {unique}")
-                post = post.model_copy(update={"id": unique})
-                answers = answers and answers.model_copy(update={"id": unique})
-            yield Row(number, post, answers)
+def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
+    """The Docs of a file as posts, with the knowledge that they hold. A Doc without an id is named
+    by its text."""
+    for number, doc in enumerate(read_docs(path, Vocab())):
+        name, place = doc.user_data.get(ID_KEY) or make_text_id(doc.text), f"document {number}"
+        try:
+            post = make_post(doc, name, f"{path}, {place}", findings)
+            answers = _make_answers(doc, name)
+        except ValidationError as error:
+            findings.reject(located(path, place, *explain(error), CURE))
+            continue
+        yield Row(number, post, place, answers)
 
 
-def make_post(doc: Doc, name: str, file: Path, findings: Findings) -> Post:
-    """The Doc as a post: labels, pairs, picture and caption. file: tells the split."""
-    place = f"{file}: {name}"
+def make_post(doc: Doc, name: str, place: str, findings: Findings) -> Post:
+    """The Doc as a post: labels, pairs, picture and caption. place: what findings call the Doc."""
     image = get_image(doc)
     if isinstance(image, bytes):
         findings.lose("pictures kept as bytes, which a post cannot hold", place)
@@ -107,7 +94,6 @@ def make_post(doc: Doc, name: str, file: Path, findings: Findings) -> Post:
         "text": doc.text,
         "image": image,
         "caption": _get_knowledge(doc).get("caption"),
-        "split": guess_split(file),
     }
     if doc.has_annotation("ENT_IOB"):
         fields["entities"] = list(map(_describe_span, doc.ents))

@@ -2,89 +2,225 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import Errors, MMCoTError
-from ..files import iter_lines
+from ..files import check_exists, replace_file
 from ..pictures.read import is_address
-from ..types import Post, Split
-from . import conll, docbin, mnre, posts, prodigy
-from .posts import Findings, Row
+from ..types import Post
+from . import conll, docbin, exports, mnre, posts, tables
+from .posts import DEFAULTS, Findings, ReadSettings, Row, claim_id, make_unique_id
 
-Format = Literal["posts", "conll", "mnre", "prodigy", "spacy"]
+Format = Literal[
+    "posts",
+    "text",
+    "table",
+    "conll",
+    "prodigy",
+    "doccano",
+    "label-studio",
+    "spacy",
+    "spacy-json",
+    "mnre",
+]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-_CONLL_SUFFIXES = {".conll", ".bio", ".iob", ".tsv"}
-_PRODIGY_FIELDS = {"spans", "tokens", "answer", "meta", "_input_hash", "_task_hash"}
+_READERS: dict[Format, Callable[[Path, Findings, ReadSettings], Iterator[Row]]] = {
+    "posts": posts.read_rows,
+    "text": tables.read_text_lines,
+    "table": tables.read_rows,
+    "conll": conll.read_rows,
+    "prodigy": exports.read_prodigy,
+    "doccano": exports.read_doccano,
+    "label-studio": exports.read_label_studio,
+    "spacy": docbin.read_rows,
+    "spacy-json": exports.read_tuples,
+    "mnre": mnre.read_rows,
+}
+
+_CONLL_SUFFIXES = {".conll", ".bio", ".iob", ".iob2", ".bioes", ".bilou"}
+_PRODIGY_FIELDS = {"spans", "answer", "meta", "_input_hash", "_task_hash", "_view_id"}
+# What a file of pictures may end in.
+_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic"}
+_NAMED = "posts whose picture the file names; give its folder with --pictures"
 
 
-def guess_format(path: Path) -> Format:
-    """The format that a file's name and first row tell. Raises MMCoTError where they tell none."""
+def guess_format(path: Path, settings: ReadSettings = DEFAULTS) -> Format:
+    """The format that a file's name and first rows tell. Raises MMCoTError where they tell none."""
     suffix = path.suffix.lower()
-    if suffix == docbin.SUFFIX or path.is_dir():
+    if suffix == docbin.SUFFIX:
         return "spacy"
     if suffix in _CONLL_SUFFIXES:
         return "conll"
-    if suffix not in {".txt", ".jsonl"}:
-        raise MMCoTError(Errors.E104.format(path=path, allowed=", ".join(FORMATS)))
-    line, raw = next(((line, raw) for line, raw in iter_lines(path) if raw.strip()), (0, b""))
+    if suffix == ".tsv":
+        # A header with a column of texts, or a token and its tag in each line.
+        header = tables.read_header(path, settings)
+        is_table = settings.text_column or tables.find_text_column(header, settings)
+        return "conll" if not is_table and conll.looks_like_conll(path, settings) else "table"
+    if suffix in (".csv", ".parquet", ".arrow"):
+        return "table"
     if suffix == ".txt":
-        return "mnre" if raw.lstrip().startswith(b"{") else "conll"
-    try:
-        row = posts.parse_line(path, line, raw)
-    except MMCoTError:
+        if isinstance(exports.peek_json(path, settings), dict):
+            return "posts"
+        if exports.peek_line(path, settings).startswith("{"):
+            return "mnre"
+        return "conll" if conll.looks_like_conll(path, settings) else "text"
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return _guess_json(path, exports.peek_json(path, settings))
+    raise MMCoTError(Errors.E104.format(path=path, allowed=", ".join(FORMATS)))
+
+
+def _guess_json(path: Path, row: Any) -> Format:
+    """The format of JSON or JSON Lines by its first value."""
+    if isinstance(row, list):
+        return "spacy-json"
+    if not isinstance(row, dict):
         return "posts"
-    return "prodigy" if isinstance(row, dict) and row.keys() & _PRODIGY_FIELDS else "posts"
+    labels = row.get("label", row.get("labels"))
+    spans = [row["entities"], labels] if isinstance(row.get("entities"), list) else [labels]
+    first = next((found[0] for found in spans if isinstance(found, list) and found), None)
+    fields = first if isinstance(first, dict) else {}
+    if "data" in row and row.keys() & {"annotations", "completions", "predictions"}:
+        return "label-studio"
+    if "labels" in fields and "start" in fields:
+        return "label-studio"
+    if "start_offset" in fields or row.keys() & {"Comments"}:
+        return "doccano"
+    if isinstance(first, list):
+        return "doccano" if labels else "spacy-json"
+    if row.keys() & _PRODIGY_FIELDS:
+        return "prodigy"
+    if labels == [] and "text" in row:
+        return "doccano"
+    is_post = "id" in row and row.keys() <= Post.model_fields.keys()
+    # Tables hold numbers as ids, and columns of their own.
+    return "posts" if is_post and not isinstance(row["id"], int) else "table"
+
+
+def list_files(path: Path) -> list[Path]:
+    """The corpus files at a path: the file itself, or those in the folder, in order of name:
+    `.spacy` files, or the data of a folder that Hugging Face's datasets wrote. Raises MMCoTError
+    where there is none."""
+    check_exists(path)
+    if not path.is_dir():
+        return [path]
+    for suffix in (docbin.SUFFIX, ".arrow", ".parquet"):
+        found = sorted(path.rglob(f"*{suffix}"))
+        # Caches that stay beside a dataset hold what it was computed from.
+        if found := [file for file in found if not file.name.startswith("cache-")]:
+            return found
+    raise MMCoTError(Errors.E203.format(path=path))
 
 
 def read_rows(
-    path: Path,
-    findings: Findings,
-    ids: set[str],
-    *,
-    format: Format | None = None,
-    split: Split | None = None,
-    repair_bio: bool = False,
+    path: Path, findings: Findings, ids: set[str], settings: ReadSettings = DEFAULTS
 ) -> Iterator[Row]:
-    """Stream a file's rows.
-
-    format: None guesses it.
-    split: replaces each post's own.
-    repair_bio: see `conll.read_rows`.
+    """Stream a file's rows. Their ids are unique among `ids`, to which they are added.
 
     A picture's path is relative to the file's folder in the file, and to the working directory in
     the rows; a picture that is not there is reported. Raises MMCoTError for a file that is missing
     or of another format and, unless `findings.skip_invalid`, at the first invalid row.
     """
-    readers: dict[Format, Callable[[Path, Findings, set[str]], Iterator[Row]]] = {
-        "posts": posts.read_rows,
-        "conll": partial(conll.read_rows, repair_bio=repair_bio),
-        "mnre": mnre.read_rows,
-        "prodigy": prodigy.read_rows,
-        "spacy": docbin.read_rows,
-    }
-    chosen = format or guess_format(path)
-    for row in readers[chosen](path, findings, ids):
-        update: dict[str, str] = {}
-        if split:
-            update["split"] = split
-        # The paths in a .spacy file are relative to the working directory already.
-        if row.post.image and chosen != "spacy":
-            update["image"] = join_image(path.parent, row.post.image)
-        post = row.post.model_copy(update=update)
-        if post.image and not is_address(post.image) and not Path(post.image).is_file():
-            findings.change("posts whose picture is not there", f"{post.id}: {post.image}")
-        yield row._replace(post=post)
+    chosen: Any = settings.format or guess_format(path, settings)
+    # A folder of Hugging Face's datasets has a folder for each split.
+    own_split = posts.find_split(path.stem) or (
+        posts.find_split(path.parent.name) if path.suffix == ".arrow" else None
+    )
+    index = None if settings.pictures is None else _index_pictures(settings.pictures)
+    for row in _READERS[chosen](path, findings, settings):
+        post = row.post
+        update: dict[str, Any] = {}
+        if chosen == "posts":
+            if not claim_id(path, row, ids, findings):
+                continue
+        elif (name := make_unique_id(post.id, ids)) != post.id:
+            findings.change("repeated ids, numbered", f"{path}, {row.place}: {name}")
+            update["id"] = name
+            if row.answers is not None:
+                row = row._replace(answers=row.answers.model_copy(update={"id": name}))
+        if settings.split:
+            update["split"] = settings.split
+        elif "split" not in post.model_fields_set and own_split:
+            update["split"] = own_split
+        update["image"] = _find_picture(path, row, chosen, index, settings, findings)
+        yield row._replace(post=post.model_copy(update=update))
 
 
-def read_corpus(paths: Iterable[Path], findings: Findings, **settings: Any) -> list[Row]:
-    """The rows of several files, whose ids are unique among all. settings: those of `read_rows`."""
+def read_corpus(
+    paths: Iterable[Path], findings: Findings, settings: ReadSettings = DEFAULTS
+) -> list[Row]:
+    """The rows of several files, or of those in folders, whose ids are unique among all."""
     ids: set[str] = set()
-    return [row for path in paths for row in read_rows(path, findings, ids, **settings)]
+    files = [file for path in paths for file in list_files(path)]
+    return [row for file in files for row in read_rows(file, findings, ids, settings)]
+
+
+def _index_pictures(folder: Path) -> dict[str, Path]:
+    """The pictures in a folder by their names, with and without what they end in."""
+    check_exists(folder)
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES)
+    by_stem = {path.stem: path for path in reversed(found)}
+    return by_stem | {path.name: path for path in reversed(found)}
+
+
+def _find_picture(
+    path: Path,
+    row: Row,
+    format: Format,
+    index: dict[str, Path] | None,
+    settings: ReadSettings,
+    findings: Findings,
+) -> str | None:
+    """The path or address of the row's picture, None where it has none. index: the pictures in the
+    folder of the settings."""
+    image, place = row.post.image, f"{path}, {row.place}"
+    if image is not None and image.startswith("data:"):
+        return _extract_picture(image, place, settings, findings)
+    if image is not None and format != "spacy":
+        # The paths in a .spacy file are relative to the working directory already.
+        image = join_image(path.parent, image)
+    if image is not None and (is_address(image) or Path(image).is_file()):
+        return image
+    if index is not None:
+        names = [row.picture, image and Path(image).name, image and Path(image).stem, row.post.id]
+        known = next((index[name] for name in names if name and name in index), None)
+        if known is not None:
+            return known.as_posix()
+    if image is not None:
+        findings.change("posts whose picture is not there", f"{row.post.id}: {image}")
+    elif row.picture is not None and index is None:
+        findings.change(_NAMED, f"{place}: {row.picture}")
+    return image
+
+
+def _extract_picture(
+    image: str, place: str, settings: ReadSettings, findings: Findings
+) -> str | None:
+    """Write the picture of a data URL to a file, named by its content, and return its path."""
+    head, _, data = image.partition(",")
+    kind = head.removeprefix("data:").split(";")[0]
+    suffix = {"image/jpeg": ".jpg", "image/svg+xml": ""}.get(kind, f".{kind.partition('/')[2]}")
+    try:
+        if suffix not in _PICTURES or not head.endswith(";base64"):
+            raise ValueError
+        content = base64.b64decode(data, validate=True)
+    except (ValueError, binascii.Error):
+        findings.lose("pictures in data URLs that cannot be read", f"{place}: {head[:60]}")
+        return None
+    if settings.extracted is None:
+        findings.lose("pictures in data URLs, for which there is no folder", place)
+        return None
+    target = settings.extracted / f"{sha256(content).hexdigest()[:16]}{suffix}"
+    if not target.exists():
+        with replace_file(target) as temporary:
+            temporary.write_bytes(content)
+    return target.as_posix()
 
 
 def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row]) -> list[Row]:
@@ -96,7 +232,7 @@ def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row]) -> list[Row]:
     for row in rows:
         post = row.post
         if new := found.pop(post.id, None):
-            names = ("text", "entities", "relations", "pairs")
+            names = ("text", "entities", "relations", "pairs", "missing", "rejected")
             update = {name: getattr(new.post, name) for name in names}
             split = "train" if post.split == "unlabelled" else post.split
             row = row._replace(post=post.model_copy(update={**update, "split": split}))

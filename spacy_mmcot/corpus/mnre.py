@@ -22,7 +22,7 @@ from ..errors import MMCoTError, located
 from ..files import decode_line, iter_lines
 from ..types import NO_RELATION, Entity, Post, PostRelation, Text
 from .conll import SPACED, replace_spaces
-from .posts import CURE, Findings, Row, guess_split, make_unique_id, validate_row
+from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, validate_row
 
 # A relation's label tells what types its ends have ("/per/org/member_of"), so an end's own label
 # must not repeat it.
@@ -63,11 +63,11 @@ class _Pair(BaseModel):
         return self
 
 
-def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
-    """A post of two mentions for each row, in the group of its picture. Its id is the picture's,
-    numbered where that is repeated. A row whose mentions overlap is reported as lost."""
+def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
+    """A post of two mentions for each row, in the group of its picture, whose id it has. A row
+    whose mentions overlap is reported as lost."""
     number = -1
-    for line, raw in iter_lines(path):
+    for line, raw in iter_lines(path, settings.encoding):
         if not raw.strip():
             continue
         number += 1
@@ -82,8 +82,7 @@ def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
             continue
         if any(" " in word for word in pair.token):
             findings.change(SPACED, f"{path}, line {line}")
-        name = make_unique_id(pair.img_id, ids)
-        yield Row(number, post.model_copy(update={"id": name}), group=pair.img_id)
+        yield Row(number, post, f"line {line}", group=pair.img_id, picture=pair.img_id)
 
 
 def _parse_literal(path: Path, line: int, raw: bytes) -> Any:
@@ -131,6 +130,5 @@ def _make_post(path: Path, line: int, pair: _Pair) -> Post | None:
         "entities": sorted((head, tail), key=lambda entity: entity.start),
         "relations": relations,
         "pairs": [ends],
-        "split": guess_split(path),
     }
     return validate_row(path, line, Post, fields)

@@ -6,8 +6,10 @@ Nothing is lost in silence: what a reader skips, loses or changes is listed in `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,13 +24,47 @@ CURE = "Correct the row, or leave such rows out with --skip-invalid."
 
 
 class Row(NamedTuple):
-    """A post, the number of its row in the file (from 0, invalid rows counted too), and the
-    answers about it where the file holds them. Rows of one `group` are about the same tweet."""
+    """A post, the number of its row in the file (from 0, invalid rows counted too), where it is
+    ("line 7"), and the answers about it where the file holds them.
+
+    group: rows of one group are parts of one document, or about the same tweet. picture: the name
+    under which the file refers to the post's picture, where it gives no path.
+    """
 
     number: int
     post: Post
+    place: str = ""
     answers: Answers | None = None
     group: str | None = None
+    picture: str | None = None
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """How to read corpus files.
+
+    format: None detects it.
+    split: of all posts, instead of their own.
+    repair_bio: read an I- tag that continues no entity as B-.
+    text_column, id_column: columns of tables; None stands for `text`, and for `id` if there is one.
+    delimiter: of CSV files; None detects it.
+    encoding: of text files; None stands for UTF-8, or what a byte order mark says.
+    pictures: folder in which posts' pictures are looked for by name or id.
+    extracted: folder to which pictures that a corpus file contains are written.
+    """
+
+    format: str | None = None
+    split: Split | None = None
+    repair_bio: bool = False
+    text_column: str | None = None
+    id_column: str | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    pictures: Path | None = None
+    extracted: Path | None = None
+
+
+DEFAULTS = ReadSettings()
 
 
 @dataclass
@@ -72,6 +108,12 @@ class Findings:
                     yield f"  and {len(places) - shown} more"
 
 
+def make_text_id(text: str) -> str:
+    """The id of a post whose file gives it none. It depends on the text alone, so that answers
+    about a post stay with it when other rows come or go."""
+    return f"text-{sha256(text.encode()).hexdigest()[:12]}"
+
+
 def make_unique_id(name: str, ids: set[str]) -> str:
     """`name`, or `name-2`, `name-3`... where earlier posts have it. Adds the id to `ids`."""
     result, count = name, 1
@@ -82,26 +124,37 @@ def make_unique_id(name: str, ids: set[str]) -> str:
     return result
 
 
+def find_split(name: str) -> Split | None:
+    """The split that a name stands for, such as "validation" or "train-00000-of-00002"."""
+    name = re.sub(r"-\d+-of-\d+$", "", name.strip().lower())
+    if name in {"valid", "validation", "val"}:
+        return "dev"
+    return next((split for split in SPLITS if split == name), None)
+
+
 def guess_split(path: Path) -> Split:
     """The split that a file's name stands for; `train` where it stands for none."""
-    stem = path.stem.lower()
-    if stem in {"valid", "validation", "val"}:
-        return "dev"
-    return next((split for split in SPLITS if split == stem), "train")
+    return find_split(path.stem) or "train"
 
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_rows(path: Path, findings: Findings, ids: set[str]) -> Iterator[Row]:
-    """The posts of a posts file. A row whose id is in `ids` is invalid."""
-    for number, line, post in iter_records(path, Post, findings):
-        if post.id in ids:
-            problem = f"field id is {post.id!r}, which an earlier post has"
-            findings.reject(located(path, line, problem, "a unique id for each post", CURE))
-            continue
-        ids.add(post.id)
-        yield Row(number, post)
+def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
+    """The posts of a posts file."""
+    for number, line, post in iter_records(path, Post, findings, settings.encoding):
+        yield Row(number, post, f"line {line}")
+
+
+def claim_id(path: Path, row: Row, ids: set[str], findings: Findings) -> bool:
+    """Add the id of a row of a posts file to `ids`; False, and the row is rejected, where an
+    earlier post has it."""
+    is_new = row.post.id not in ids
+    if not is_new:
+        problem = f"field id is {row.post.id!r}, which an earlier post has"
+        findings.reject(located(path, row.place, problem, "a unique id for each post", CURE))
+    ids.add(row.post.id)
+    return is_new
 
 
 def iter_posts(path: Path | str, findings: Findings | None = None) -> Iterator[Post]:
@@ -110,8 +163,10 @@ def iter_posts(path: Path | str, findings: Findings | None = None) -> Iterator[P
     Raises MMCoTError for a missing file and, unless `findings.skip_invalid`, at the first invalid
     row.
     """
-    for row in read_rows(Path(path), findings or Findings(), set()):
-        yield row.post
+    findings, ids = findings or Findings(), set[str]()
+    for row in read_rows(Path(path), findings):
+        if claim_id(Path(path), row, ids, findings):
+            yield row.post
 
 
 def read_posts(path: Path | str, findings: Findings | None = None) -> list[Post]:
@@ -125,12 +180,12 @@ def write_posts(path: Path | str, posts: Iterable[Post]) -> int:
 
 
 def iter_records(
-    path: Path, model: type[Model], findings: Findings
+    path: Path, model: type[Model], findings: Findings, encoding: str | None = None
 ) -> Iterator[tuple[int, int, Model]]:
     """Row numbers from 0, line numbers from 1, and records of a JSON Lines file. A blank line is no
     row; an invalid row has a number too, so that numbers stay true to the file."""
     row = -1
-    for line, raw in iter_lines(path):
+    for line, raw in iter_lines(path, encoding):
         if not raw.strip():
             continue
         row += 1
@@ -165,8 +220,9 @@ def parse_line(path: Path, line: int, raw: bytes) -> Any:
         raise located(path, line, str(error), "one JSON object", CURE) from None
 
 
-def validate_row(path: Path, line: int, model: type[Model], value: Any) -> Model:
-    """The row as a record of the model. Raises MMCoTError that names the field."""
+def validate_row(path: Path, line: int | str, model: type[Model], value: Any) -> Model:
+    """The row at a line or another place as a record of the model. Raises MMCoTError that names the
+    field."""
     try:
         return model.model_validate(value)
     except ValidationError as error:

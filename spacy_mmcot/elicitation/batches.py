@@ -224,6 +224,9 @@ class BatchRunner:
             except AnswerRejected as rejected:
                 return self._elicitation.reject(job, rejected)
             except RequestRefused as fault:
+                if status == 200:  # no answer at all
+                    self._elicitation.book(job, None)
+                    return job
                 reason = f"the endpoint refused (HTTP {status}): {self._source.scrub(str(fault))}"
                 return self._elicitation.reject(job, AnswerRejected(reason, body, final=True))
             except Unavailable as fault:

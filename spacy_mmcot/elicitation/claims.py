@@ -105,10 +105,11 @@ class Account:
         lock = self._make_lock(owner)
         if owner == self.run or self.store.fetch("SELECT 1 FROM batches WHERE name = ?", owner):
             return False
-        if Path(lock.lock_file).exists():
+        path = Path(lock.lock_file)
+        if path.is_file() and not path.is_symlink():
             try:
                 lock.acquire(blocking=False)
-            except Timeout:
+            except (Timeout, OSError):
                 return False
             self._remove(lock)
         return True

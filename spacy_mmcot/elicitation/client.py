@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import ipaddress
 import json
 import os
 import re
-import ssl
 import urllib.request
 import zlib
 from collections.abc import Mapping
@@ -84,10 +82,15 @@ class OpenAISource:
         self._settings = replace(settings, api_key=key)
         base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
         self.url = _strip_secrets(base_url)
-        self._parts = urlsplit(base_url)
-        if not settings.insecure and self._parts.scheme != "https" and not self._is_local:
+        parts = self._parts = urlsplit(base_url)
+        self._is_local = _is_loopback(parts.hostname or "")
+        if not settings.insecure and parts.scheme != "https" and not self._is_local:
             raise MMCoTError(Errors.E318.format(url=self.url))
         self.model = settings.model
+        # With the path of a request, where it goes; a user in an address is said in a header.
+        self._address = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
+        # Loading the authorities takes a tenth of a second, so all transports share them.
+        self._context = httpx2.create_ssl_context()
         # One for each request in flight: a transport looks through all its connections at every
         # request, which at two hundred in flight takes twice the processor time.
         self._transports: list[httpx2.AsyncHTTPTransport] = []
@@ -119,11 +122,9 @@ class OpenAISource:
         formats = len(prompt.response_formats())
         while True:
             asked_as = self._formats_refused
-            # Bytes, and the whole address: joining and encoding them again takes time.
             content = json.dumps(self.body(prompt)).encode("ascii")
             try:
-                data = await self.send("POST", "/chat/completions", content=content)
-                reply = read_reply(data)
+                reply = read_reply(await self.send("POST", "/chat/completions", content=content))
             except RequestRefused as refused:
                 known = asked_as >= formats or asked_as == self._formats_granted
                 if not refused.of_format or known:
@@ -152,8 +153,8 @@ class OpenAISource:
         `largest` is in bytes, `timeout` in seconds for the whole (default: the settings'). Raises a
         Fault for any status but a good one."""
         seconds = timeout or self._settings.timeout
-        url = self._join_address(path)
-        request = httpx2.Request(method, url, params=params, headers=self._headers, **body)
+        url = self._address._replace(path=self._address.path.rstrip("/") + path).geturl()
+        request = httpx2.Request(method, url, params=params, headers=self._make_headers(), **body)
         request.extensions = {"timeout": {"connect": _CONNECT_SECONDS}}
         transport = self._idle.pop() if self._idle else self._open_transport()
         try:
@@ -178,38 +179,14 @@ class OpenAISource:
             said = data.decode("utf-8", "replace")
         raise make_fault(response.status_code, said, read_retry_after(response.headers))
 
-    @functools.cached_property
-    def _headers(self) -> dict[str, str]:
+    def _make_headers(self) -> dict[str, str]:
         key, parts = self._settings.api_key or "", self._parts
+        headers = {"accept-encoding": "identity", "user-agent": "spacy-mmcot"}
+        if "api-version=" in parts.query:
+            headers["api-key"] = key  # as Azure calls it
         login = f"{parts.username}:{parts.password or ''}".encode()
         basic = f"Basic {base64.b64encode(login).decode()}"
-        return {
-            "authorization": f"Bearer {key}" if parts.username is None else basic,
-            "accept": "application/json",
-            "accept-encoding": "identity",
-            "user-agent": "spacy-mmcot",
-            # The name that Azure has for it, whose addresses state a version.
-            **({"api-key": key} if "api-version=" in parts.query else {}),
-        }
-
-    @functools.cache  # noqa: B019
-    def _join_address(self, path: str) -> httpx2.URL:
-        joined = self._parts.path.rstrip("/") + path
-        host = self._parts.netloc.rpartition("@")[2]
-        return httpx2.URL(self._parts._replace(netloc=host, path=joined, fragment="").geturl())
-
-    @functools.cached_property
-    def _is_local(self) -> bool:
-        host = self._parts.hostname or ""
-        try:
-            return host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
-
-    @functools.cached_property
-    def _context(self) -> ssl.SSLContext:
-        # One for all transports: loading the authorities takes a tenth of a second each time.
-        return httpx2.create_ssl_context()
+        return headers | {"authorization": f"Bearer {key}" if parts.username is None else basic}
 
     def _open_transport(self) -> httpx2.AsyncHTTPTransport:
         """It neither tries again nor follows redirects, which could carry the key elsewhere. A
@@ -273,6 +250,13 @@ async def _read_body(response: httpx2.Response, largest: int) -> bytes:
         if len(data) > largest:
             raise Unavailable(f"its answer is larger than {largest / 1e6:g} MB", billed=True)
     return bytes(data)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _strip_secrets(base_url: str) -> str:

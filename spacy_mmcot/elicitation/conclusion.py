@@ -28,6 +28,7 @@ from ..types import (
     Post,
     PostRelation,
     Sureness,
+    make_text_key,
 )
 from .replies import AnswerRejected
 
@@ -51,23 +52,18 @@ class Examples:
         for post in posts:
             complete = not scheme.relations or post.relations is not None
             if post.split == "train" and post.is_fully_labelled and complete:
-                labelled.setdefault(text_key(post), post)
+                labelled.setdefault(make_text_key(post.text), post)
         n_labels = len(scheme.relations) or len(scheme.entities)
         if self._count and self._count < n_labels <= len(labelled):
             raise MMCoTError(Errors.E112.format(examples=self._count, labels=n_labels))
         # Twice as many as are shown: the second half stands in where one of the first may not.
         chosen = _cover(labelled, scheme, 2 * self._count)
-        self._by_text = {text_key(post): post for post in chosen}
+        self._by_text = {make_text_key(post.text): post for post in chosen}
 
     def shown_to(self, post: Post | None) -> list[Post]:
         """At most `scheme.examples` posts, none of them with the post's text."""
-        own = None if post is None else text_key(post)
+        own = None if post is None else make_text_key(post.text)
         return [p for text, p in self._by_text.items() if text != own][: self._count]
-
-
-def text_key(post: Post) -> str:
-    """What two posts of one text share: its letters and digits, whatever their case."""
-    return "".join(re.findall(r"\w", post.text.lower())) or post.text
 
 
 def _cover(posts: Mapping[str, Post], scheme: Scheme, count: int) -> list[Post]:

@@ -229,8 +229,8 @@ class Engine:
             except AnswerRejected:
                 self._breaker.note_success()
                 raise
-            except Unavailable as unavailable:
-                fault = unavailable
+            except (RequestRefused, Unavailable) as error:
+                fault = self._find_fault(error)
                 if fault.billed:
                     self._elicitation.book(job, fault.usage)
                 self._breaker.note_failure(fault)
@@ -245,6 +245,16 @@ class Engine:
                 return reply
         self._elicitation.miss(job, fault.reason if fault else "")
         return None
+
+    def _find_fault(self, error: RequestRefused | Unavailable) -> Unavailable:
+        """The fault to try again after. Raises the RequestRefused of a request that can bring no
+        answer. What is no answer at all may be one of a proxy's, where there were answers before.
+        """
+        if isinstance(error, Unavailable):
+            return error
+        if error.status == 200 and self._answered:
+            return Unavailable(error.reason, billed=True)
+        raise error
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, unless the run is to stop."""

@@ -85,6 +85,7 @@ class QuestionSettings:
     examples: labelled posts that its prompts show.
     after: the dimensions whose answers are handed on to the conclusion.
     templates: a folder whose templates go before the package's, see `check_templates`.
+    image_root: the folder that a picture must lie in to be shown; None for that of `pictures`.
     """
 
     task: Task = "ner"
@@ -96,11 +97,18 @@ class QuestionSettings:
     examples: Examples | None = None
     after: Sequence[Dimension] = ()
     templates: Path | None = None
+    image_root: Path | None = None
 
     @classmethod
     def of(cls, *dimensions: Dimension) -> QuestionSettings:
         """One question of each dimension about every post."""
         return cls(variants=dict.fromkeys(dimensions, 1))
+
+    def find_picture(self, post: Post) -> Picture | None:
+        """What a model that sees is shown; see the function of this name."""
+        if self.pictures is None:
+            return None
+        return find_picture(post.image, self.pictures, self.image_root)
 
     def in_stages(self) -> list[QuestionSettings]:
         """The same questions, in parts of which each needs the answers to those before it."""
@@ -129,8 +137,8 @@ class QuestionSettings:
         """
         kind, scheme = KINDS[dimension], self.scheme
         picture, schema, name = None, kind.schema, f"{self.task}/{dimension}"
-        if self.pictures is not None and kind.sees_picture:
-            picture = find_picture(post.image, self.pictures)
+        if kind.sees_picture:
+            picture = self.find_picture(post)
         caption = (post.caption or "").strip() if picture is None else ""
         if kind.needs_picture and not caption and picture is None:
             return None
@@ -178,7 +186,6 @@ _TEMPLATE_NAME = re.compile(r"\.v[0-9]+\.jinja$")
 
 # Pixels of the longer side. Endpoints scale to about this for their cheap level of detail.
 LONGEST_SIDE = 512
-_POLICY = PicturePolicy()
 
 
 @dataclass(frozen=True)
@@ -190,9 +197,10 @@ class Picture:
     url: str = field(repr=False)
 
 
-def find_picture(image: str | None, folder: Path) -> Picture | None:
-    """The picture that a post in a file of `folder` names; None where there is none, or none that
-    can be decoded. Web addresses are not fetched."""
+def find_picture(image: str | None, folder: Path, root: Path | None = None) -> Picture | None:
+    """The picture that a post in a file of `folder` names; None where there is none, none that can
+    be decoded, or one outside `root` (default: `folder`), which a posts file from elsewhere must
+    not give away. Web addresses are not fetched."""
     if not image or "://" in image:
         return None
     path = folder / image
@@ -200,14 +208,15 @@ def find_picture(image: str | None, folder: Path) -> Picture | None:
         status = path.stat()
     except (OSError, ValueError):
         return None
-    return _picture(path, status.st_mtime_ns, status.st_size)
+    return _picture(path, root or folder, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=16)
-def _picture(path: Path, changed: int, size: int) -> Picture | None:
+def _picture(path: Path, root: Path, changed: int, size: int) -> Picture | None:
+    policy = PicturePolicy(root=str(root))
     try:
-        data = read_picture(str(path), _POLICY)
-        jpeg = make_thumbnail(data, _POLICY, LONGEST_SIDE)
+        data = read_picture(str(path), policy)
+        jpeg = make_thumbnail(data, policy, LONGEST_SIDE)
     except BadPicture:
         return None
     url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

@@ -17,7 +17,7 @@ from ..types import Dimension, Post
 from .claims import Account, Claim
 from .parser import AnswerValue, parse_answer
 from .prices import estimate
-from .prompts import Prompt, QuestionSettings, find_picture, render_repair
+from .prompts import Prompt, QuestionSettings, render_repair
 from .replies import AnswerRejected, Reply, RequestRefused, Usage
 from .store import StoredAnswer, answer_key
 
@@ -135,8 +135,8 @@ class Elicitation:
             for dimension, variant in self._settings.list_questions():
                 if chosen is None or (post.id, dimension, variant) in chosen:
                     yield self._make_job(post, dimension, variant)
-            pictures = self._settings.pictures
-            if pictures and post.image and find_picture(post.image, pictures) is None:
+            settings = self._settings
+            if settings.pictures and post.image and settings.find_picture(post) is None:
                 self.report.captions_only.add(post.id)
 
     def _make_job(self, post: Post, dimension: Dimension, variant: int) -> Job | None:

@@ -168,18 +168,12 @@ def _read_text(content: Any) -> str:
     """A message's content as one text: of parts those that are text, without thoughts. "" where
     there is none."""
     parts = content if isinstance(content, list) else [content]
-    texts = [_read_part(part) for part in parts]
-    if isinstance(content, dict | list) and parts and all(text is None for text in texts):
-        # Some hand over the JSON that was asked for instead of a text with it.
-        plain = not any(isinstance(part, dict) and "type" in part for part in parts)
-        return json.dumps(content) if plain else ""
-    return "".join(text or "" for text in texts)
-
-
-def _read_part(part: Any) -> str | None:
-    if isinstance(part, dict) and part.get("type") in ("text", "output_text"):
-        part = part.get("text")
-    return part if isinstance(part, str) else None
+    objects = [part for part in parts if isinstance(part, dict)]
+    if objects and not any("type" in part for part in objects):
+        return json.dumps(content)  # the JSON that was asked for, instead of a text with it
+    kinds = ("text", "output_text")
+    texts = [p.get("text") if isinstance(p, dict) and p.get("type") in kinds else p for p in parts]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def make_fault(status: int, body: Any, retry_after: float | None = None) -> Fault:
@@ -234,7 +228,8 @@ def read_usage(value: Any) -> Usage | None:
     if not isinstance(value, dict):
         return None
     details = value.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    cached = value.get("prompt_cache_hit_tokens") if cached is None else cached  # DeepSeek's name
     input, output = value.get("prompt_tokens"), value.get("completion_tokens")
     if not _is_count(input) or not _is_count(output):
         return None
@@ -270,14 +265,14 @@ class Batch(NamedTuple):
 
 def read_batch(data: bytes) -> Batch:
     """Raises RequestRefused where the body is no batch's."""
-    found = _read_batch(_parse(data))
-    if found is None:
+    batch = _read_batch(_parse(data))
+    if batch is None:
         raise RequestRefused(f"its answer is no batch, but {_cut(_parse(data))}", 200)
-    return found
+    return batch
 
 
 def read_batches(data: bytes) -> list[Batch]:
-    """Raises RequestRefused where the body is no list of batches."""
+    """Raises RequestRefused where the body is no list."""
     body = _parse(data)
     rows = body.get("data") if isinstance(body, dict) else None
     if not isinstance(rows, list):
@@ -340,7 +335,7 @@ def read_lines(content: bytes) -> Iterator[Line]:
     """The outcomes in a batch's file, without damaged lines, whose questions are asked again. A
     request that the batch did not come to has the status 500."""
     for data in content.split(b"\n"):
-        with suppress(ValueError, TypeError, KeyError, RecursionError):
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             row = json.loads(data)
             response, error = row.get("response"), row.get("error")
             body = response.get("body") if isinstance(response, dict) else {"error": error}

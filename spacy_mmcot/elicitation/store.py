@@ -119,38 +119,37 @@ class AnswerStore(Database):
     def put_attempt(self, key: str, raw: str, reason: str) -> None:
         self.write("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?)", key, raw, reason)
 
-    def answers(self, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
-        """The good answers by post id, in the order of the ids; of several to the same post and
-        dimension, the last. `variant` picks among several augmentations of a post; several
-        conclusions vote."""
+    def answers(
+        self, task: Task = "ner", variant: int = 0, post_id: str | None = None
+    ) -> dict[str, Answers]:
+        """The good answers by post id (of one post, where it is given), in the order of the ids; of
+        several to the same post and dimension, the last. `variant` picks among several
+        augmentations of a post; several conclusions vote."""
         values: dict[str, dict[str, dict[int, Any]]] = {}
-        for post_id, dimension, number, value in self.fetch(
-            "SELECT post_id, dimension, variant, value FROM answers "
-            "WHERE task = ? AND status = 'ok' AND "
-            "(variant = ? OR dimension IN (SELECT value FROM json_each(?))) ORDER BY post_id, seq",
-            *(task, variant, json.dumps(KNOWLEDGE)),
+        of_post = "" if post_id is None else "AND post_id = ? "
+        for name, dimension, number, value in self.fetch(
+            f"SELECT post_id, dimension, variant, value FROM answers WHERE task = ? {of_post}AND "
+            "(variant = ? OR dimension IN (SELECT value FROM json_each(?))) AND status = 'ok' "
+            "ORDER BY post_id, seq",
+            *(task, *([post_id] if of_post else []), variant, json.dumps(KNOWLEDGE)),
         ):
-            loaded = self._load_value(post_id, dimension, value)
-            values.setdefault(post_id, {}).setdefault(dimension, {})[number] = loaded
+            loaded = self._load_value(name, dimension, value)
+            values.setdefault(name, {}).setdefault(dimension, {})[number] = loaded
         answers = {}
-        for post_id, by_name in values.items():
-            found = {name: list(each.values())[-1] for name, each in by_name.items()}
-            if "conclusion" in by_name:
-                found["conclusion"] = merge_conclusions(list(by_name["conclusion"].values()))
-            answers[post_id] = Answers.model_validate({"id": post_id, **found})
+        for name, by_dimension in values.items():
+            found = {key: list(each.values())[-1] for key, each in by_dimension.items()}
+            if "conclusion" in by_dimension:
+                found["conclusion"] = merge_conclusions(list(by_dimension["conclusion"].values()))
+            answers[name] = Answers.model_validate({"id": name, **found})
         return answers
 
     def texts(
         self, task: Task, post_id: str, dimensions: Sequence[Dimension]
     ) -> dict[Dimension, str]:
         """The good answers to one post as texts, in the order of the dimensions."""
-        rows = self.fetch(
-            "SELECT dimension, value FROM answers WHERE task = ? AND post_id = ? "
-            "AND status = 'ok' AND variant = 0 ORDER BY seq",
-            *(task, post_id),
-        )
-        known = {name: self._load_value(post_id, name, value) for name, value in rows}
-        return {name: _as_text(known[name]) for name in dimensions if name in known}
+        known = self.answers(task, post_id=post_id).get(post_id)
+        values = {name: getattr(known, name, None) for name in dimensions}
+        return {name: _as_text(value) for name, value in values.items() if value is not None}
 
     def rejected(self) -> list[StoredAnswer]:
         """The answers that could not be used, with their reasons, oldest first."""

@@ -11,7 +11,7 @@ from click.testing import Result
 from spacy.tokens import Doc, DocBin
 
 from spacy_mmcot.corpus.docbin import read_docs
-from spacy_mmcot.corpus.posts import read_posts
+from spacy_mmcot.corpus.posts import make_text_id, read_posts
 from spacy_mmcot.types import ID_KEY, Post
 
 Command = Callable[..., Result]
@@ -116,14 +116,14 @@ def test_formats_are_told_by_name_and_first_row(
     read = [(post.id, post.split) for post in read_posts(out)]
     assert read == [
         ("a", "train"),
-        ("anna-1", "train"),
+        (make_text_id("Anna"), "train"),
         *((name, "dev") for name in ("7", "8", "9")),
     ]
     other = tmp_path / "corpus.dat"
     other.write_text(CONLL, encoding="utf-8")
     result = command("convert", other, "-o", out)
     assert result.exit_code == 1
-    assert "Allowed: posts, conll, mnre, prodigy, spacy" in result.output
+    assert "Allowed: posts, text, table, conll, prodigy" in result.output
     assert command("convert", other, "-o", out, "--format", "conll").exit_code == 0
 
 
@@ -194,12 +194,12 @@ def test_documents_of_other_tools(command: Command, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert read_posts(out) == [
         Post(
-            id="dev-0",
+            id=make_text_id("Anna in Oslo"),
             text="Anna in Oslo",
             entities=[{"start": 8, "end": 12, "label": "LOC"}],
             split="dev",
         ),
-        Post(id="dev-1", text="not labelled", split="dev"),
+        Post(id=make_text_id("not labelled"), text="not labelled", split="dev"),
     ]
 
 

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from spacy_mmcot.corpus.conll import read_rows
-from spacy_mmcot.corpus.posts import Findings
+from spacy_mmcot.corpus.formats import read_corpus
+from spacy_mmcot.corpus.posts import Findings, ReadSettings
 from spacy_mmcot.errors import MMCoTError
 
 GOOD = b"IMGID:1\nAnna\tB-PER\nBerg\tI-PER\nin\tO\nOslo\tB-LOC\n"
+
+NAMED = "posts whose picture the file names; give its folder with --pictures"
 
 BROKEN = {
     "I- after O": (b"IMGID:2\nin\tO\nOslo\tI-LOC\n", 8, "the tag I-LOC follows the tag O"),
@@ -24,8 +27,10 @@ BROKEN = {
     "white space tokens only": ("IMGID:2\n\xa0\tO\n".encode(), 6, "text is empty"),
     "no tag": (b"IMGID:2\nOslo\n", 7, "the line is 'Oslo'"),
     "no token": (b"IMGID:2\nin\tO\n\tO\n", 8, "the line is '\\tO'"),
-    "three columns": (b"IMGID:2\nOslo\tNNP\tB-LOC\n", 7, "the line is 'Oslo\\tNNP\\tB-LOC'"),
-    "unknown tag": (b"IMGID:2\nOslo\tS-LOC\n", 7, "the tag is 'S-LOC'"),
+    "five columns": (b"IMGID:2\na\tb\tc\td\tB-LOC\n", 7, "the line is 'a\\tb\\tc\\td\\tB-LOC'"),
+    "unknown tag": (b"IMGID:2\nOslo\tX-LOC\n", 7, "the tag is 'X-LOC'"),
+    "I- after S-": (b"IMGID:2\nOslo\tS-LOC\nFjord\tI-LOC\n", 8, "the tag I-LOC follows the tag O"),
+    "I- after E-": (b"IMGID:2\na\tB-L\nb\tE-L\nc\tI-L\n", 9, "the tag I-L follows the tag O"),
     "tag without label": (b"IMGID:2\nOslo\tB-\n", 7, "the tag is 'B-'"),
     "bad UTF-8": (b"IMGID:2\nin\tO\nOsl\xf8\tB-LOC\n", 8, "byte 4 of the line, 0xf8, is not UTF-8"),
     "white space entity": (
@@ -42,11 +47,11 @@ def test_broken_posts(tmp_path: Path, block: bytes, line: int, problem: str) -> 
     path = tmp_path / "train.txt"
     path.write_bytes(GOOD.replace(b"in\tO\n", b"") + b"\n" + block + b"\n" + b"IMGID:3\nBye\tO")
     with pytest.raises(MMCoTError) as caught:
-        list(read_rows(path, Findings(), set()))
+        list(read_rows(path, Findings()))
     assert str(caught.value).startswith(f"[E101] {path}, line {line}: {problem}")
 
     findings = Findings(skip_invalid=True)
-    rows = list(read_rows(path, findings, set()))
+    rows = list(read_rows(path, findings))
     assert [(row.number, row.post.id) for row in rows] == [(0, "1"), (2, "3")]
     assert len(findings.skipped) == 1
 
@@ -54,7 +59,8 @@ def test_broken_posts(tmp_path: Path, block: bytes, line: int, problem: str) -> 
 def read(path: Path, raw: bytes, **options: bool):  # type: ignore[no-untyped-def]
     path.write_bytes(raw)
     findings = Findings()
-    return [row.post for row in read_rows(path, findings, set(), **options)], findings
+    settings = ReadSettings("conll", **options)
+    return [row.post for row in read_corpus([path], findings, settings)], findings
 
 
 def test_text_and_entities(tmp_path: Path) -> None:
@@ -65,7 +71,7 @@ def test_text_and_entities(tmp_path: Path) -> None:
         ("Oslo", "LOC"),
     ]
     assert (post.id, post.split) == ("1", "dev")
-    assert not list(findings.describe())
+    assert list(findings.changed) == [NAMED]
 
 
 def test_neighbours_of_one_label_stay_two(tmp_path: Path) -> None:
@@ -88,20 +94,20 @@ def test_a_space_inside_a_token_does_not_break_it(tmp_path: Path) -> None:
 
 
 def test_repair_bio_reads_an_orphan_as_a_beginning(tmp_path: Path) -> None:
-    raw = b"IMGID:1\nSt\tO\nLouis\tI-LOC\nMo\tI-LOC\nCards\tI-ORG\n"
-    (post,), findings = read(tmp_path / "train.txt", raw, repair_bio=True)
+    raw = b"IMGID:1\nSt\tO\nLouis\tI-LOC\nMo\tI-LOC\nCards\tI-ORG\n\nIMGID:2\nA\tB-X\n"
+    (post, _), findings = read(tmp_path / "train.txt", raw, repair_bio=True)
     assert [(post.text[e.start : e.end], e.label) for e in post.entities] == [
         ("Louis Mo", "LOC"),
         ("Cards", "ORG"),
     ]
-    assert sum(map(len, findings.changed.values())) == 2
+    assert len(findings.changed["I- tags that continued no entity, read as B-"]) == 2
 
 
 def test_repeated_ids_are_numbered(tmp_path: Path) -> None:
     raw = b"IMGID:1\na\tO\n\nIMGID:1-2\nb\tO\n\nIMGID:1\nc\tO\nIMGID:1\nd\tO\n"
     posts, findings = read(tmp_path / "train.txt", raw)
     assert [post.id for post in posts] == ["1", "1-2", "1-3", "1-4"]
-    assert sum(map(len, findings.changed.values())) == 2
+    assert len(findings.changed["repeated ids, numbered"]) == 2
 
 
 def test_windows_line_ends_and_many_blank_lines(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from spacy_mmcot.corpus.formats import guess_format
-from spacy_mmcot.corpus.mnre import MAX_LINE, read_rows
+from spacy_mmcot.corpus.formats import guess_format, read_corpus
+from spacy_mmcot.corpus.mnre import MAX_LINE
 from spacy_mmcot.corpus.posts import Findings, Row
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Post
@@ -42,7 +42,7 @@ def mnre(tmp_path: Path) -> Callable[..., Path]:
 
 
 def read(path: Path, findings: Findings | None = None) -> list[Row]:
-    return list(read_rows(path, findings or Findings(), set()))
+    return read_corpus([path], findings or Findings())
 
 
 def relations(post: Post) -> list[tuple[str, str, str]]:

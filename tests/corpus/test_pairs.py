@@ -20,6 +20,7 @@ from spacy_mmcot.corpus.extensions import (
     set_pairs,
     set_relations,
 )
+from spacy_mmcot.corpus.formats import read_corpus
 from spacy_mmcot.corpus.posts import Findings, read_posts
 from spacy_mmcot.corpus.reader import Corpus
 from spacy_mmcot.errors import MMCoTError
@@ -131,14 +132,12 @@ def test_docs_and_back(
 
 
 def test_pairs_of_spans_that_are_no_entities_are_reported(nlp: Language, tmp_path: Path) -> None:
-    from spacy_mmcot.corpus.docbin import read_rows
-
     doc = make_doc(nlp, POST)
     set_pairs(doc, [(doc[0:1], doc[1:2]), (doc.ents[2], doc.ents[0])])
     set_relations(doc, [])
     write_docs(tmp_path / "train.spacy", [doc])
     findings = Findings()
-    (row,) = read_rows(tmp_path / "train.spacy", findings, set())
+    (row,) = read_corpus([tmp_path], findings)
     assert row.post.pairs == [(2, 0)]
     assert "pairs of spans that are no entities: 1" in "\n".join(findings.describe())
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from spacy_mmcot.corpus.posts import Findings
-from spacy_mmcot.corpus.prodigy import read_rows
+from spacy_mmcot.corpus.exports import read_prodigy
+from spacy_mmcot.corpus.posts import Findings, make_text_id
 from spacy_mmcot.errors import MMCoTError
 
 ANNA = {"start": 0, "end": 4, "label": "PER", "token_start": 0, "token_end": 0}
@@ -31,8 +31,12 @@ def test_accepted_tasks_become_posts(jsonl: Callable[..., Path]) -> None:
         {"text": "nobody looked at this"},
     )
     findings = Findings()
-    posts = [row.post for row in read_rows(path, findings, set())]
-    assert [post.id for post in posts] == ["ner-1", "named", "ner-5"]
+    posts = [row.post for row in read_prodigy(path, findings)]
+    assert [post.id for post in posts] == [
+        make_text_id("Anna in Oslo"),
+        "named",
+        make_text_id("nobody looked at this"),
+    ]
     assert [(e.start, e.end, e.label) for e in posts[0].entities or []] == [
         (0, 4, "PER"),
         (8, 12, "LOC"),
@@ -47,14 +51,14 @@ def test_accepted_tasks_become_posts(jsonl: Callable[..., Path]) -> None:
 def test_relations_join_spans(jsonl: Callable[..., Path]) -> None:
     relation = {"head": 2, "child": 0, "label": "home", "head_span": OSLO, "child_span": ANNA}
     path = jsonl("rel.jsonl", {**TASK, "relations": [relation]})
-    (row,) = read_rows(path, Findings(), set())
+    (row,) = read_prodigy(path, Findings())
     (found,) = row.post.relations or []
     assert (found.head, found.tail, found.label) == (1, 0, "home")
 
 
 def test_no_relation_is_not_the_same_as_nobody_looked(jsonl: Callable[..., Path]) -> None:
     path = jsonl("rel.jsonl", {**TASK, "relations": []}, TASK)
-    assert [row.post.relations for row in read_rows(path, Findings(), set())] == [[], None]
+    assert [row.post.relations for row in read_prodigy(path, Findings())] == [[], None]
 
 
 @pytest.mark.parametrize(
@@ -93,10 +97,10 @@ def test_no_relation_is_not_the_same_as_nobody_looked(jsonl: Callable[..., Path]
 def test_broken_tasks(jsonl: Callable[..., Path], change: dict, problem: str) -> None:
     path = jsonl("ner.jsonl", TASK, {**TASK, **change}, TASK)
     with pytest.raises(MMCoTError) as caught:
-        list(read_rows(path, Findings(), set()))
+        list(read_prodigy(path, Findings()))
     assert str(caught.value).startswith(f"[E101] {path}, line 2: ")
     assert problem in str(caught.value)
 
     findings = Findings(skip_invalid=True)
-    assert [row.number for row in read_rows(path, findings, set())] == [0, 2]
+    assert [row.number for row in read_prodigy(path, findings)] == [0, 2]
     assert len(findings.skipped) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,11 @@ from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Post
-from tests.llm_server import LLMServer
+from tests.llm_server import LLMServer, completion
 
 KEY = "sk-very-secret-0815"
 PACE = Pace(batch_size=10, batch_poll=0.05)
+FAST = Pace(batch_poll=0.02)
 
 
 def settings(server: LLMServer) -> OpenAISettings:
@@ -132,6 +134,173 @@ with AnswerStore(Path({str(path)!r})) as store:
         assert left_over(store) == [0, 0, 0, 0]
     sold = llm_server.seen()["sold"]
     assert len(sold) == 24 and set(sold.values()) == {1}
+
+
+def change(lines: list[bytes], number: int, **fields: Any) -> list[bytes]:
+    """The lines with other fields in one of them."""
+    return [
+        json.dumps(json.loads(line) | fields).encode() if i == number else line
+        for i, line in enumerate(lines)
+    ]
+
+
+def respond(status: Any, body: Any) -> dict[str, Any]:
+    return {"status_code": status, "request_id": "r", "body": body}
+
+
+REFUSED = {"error": {"message": "strange picture", "type": "invalid_request_error"}}
+FILTERED = {"error": {"message": "too hot", "code": "content_filter"}}
+STRANGE = {"code": ["a"], "message": None}
+HUGE = {"prompt_tokens": 2**70, "completion_tokens": True}
+GOOD = completion('{"things": []}')
+
+
+@pytest.mark.parametrize(
+    ("fields", "outcome"),
+    [
+        # A fault of one question is that question's: asked again, or kept as rejected.
+        ({"response": respond(200, None)}, "stored"),
+        ({"response": respond(200, "hello")}, "stored"),
+        ({"response": respond(200, {"choices": []})}, "stored"),
+        ({"response": respond(500, {"error": STRANGE})}, "stored"),
+        ({"response": respond(200, GOOD | {"usage": HUGE})}, "stored"),
+        ({"response": respond("200", GOOD)}, "stored"),
+        ({"response": respond("ok", GOOD)}, "stored"),
+        ({"response": respond(None, GOOD)}, "stored"),
+        ({"response": respond(1e999, GOOD)}, "stored"),
+        ({"response": respond(True, None)}, "stored"),
+        ({"response": respond([200], {"a": 1})}, "stored"),
+        ({"response": None, "error": {"code": "batch_expired", "message": "late"}}, "stored"),
+        ({"response": None, "error": None}, "stored"),
+        ({"response": "none"}, "stored"),
+        ({"custom_id": "nobody"}, "stored"),
+        ({"custom_id": 7}, "stored"),
+        ({"custom_id": None}, "stored"),
+        ({"response": respond(400, REFUSED)}, "strange picture"),
+        ({"response": respond(403, REFUSED)}, "strange picture"),
+        ({"response": respond(400, FILTERED)}, "too hot"),
+        ({"response": None, "error": FILTERED["error"]}, "too hot"),
+        ({"response": respond(400, None)}, "HTTP 400"),
+        ({"response": respond(400, [["x"]])}, "x"),
+    ],
+)
+def test_a_lines_fault_is_its_questions(
+    llm_server: LLMServer,
+    posts: list[Post],
+    store: AnswerStore,
+    fields: dict[str, Any],
+    outcome: str,
+) -> None:
+    llm_server.configure(batch_edit=lambda lines: change(lines, 3, **fields))
+    result = run(llm_server, posts, store, settings=QuestionSettings.of("noun"), pace=FAST)
+    total = result.report.total()
+    assert result.ending is Ending.DONE and left_over(store) == [0, 0, 0, 0]
+    assert read_total_spend(store) < 0.01
+    if outcome == "stored":
+        assert (total.stored, total.rejected) == (12, 0)
+    else:
+        assert (total.stored, total.rejected) == (11, 1)
+        assert outcome in (store.rejected()[0].reason or "")
+    assert len(llm_server.batches.made) <= 3
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda lines: [*lines, lines[0], lines[3]],
+        lambda lines: [*lines, *change(lines[:1], 0, response=respond(500, {}))],
+        lambda lines: [*change(lines[:1], 0, response=respond(400, REFUSED)), *lines],
+        lambda lines: [*change(lines[:1], 0, response=None, error=STRANGE), *lines],
+        lambda lines: [*change(lines[:1], 0, response=respond(200, None)), *lines],
+        lambda lines: [b"", b"\xff\xfe", b"[]", b"null", b"7", b"{", b"{}", *lines, b'"x"'],
+        lambda lines: [b"[" * 100_000, *lines],
+    ],
+)
+def test_a_good_line_counts_whatever_stands_beside_it(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore, edit: Any
+) -> None:
+    llm_server.configure(batch_edit=edit)
+    result = run(llm_server, posts, store, settings=QuestionSettings.of("noun"), pace=FAST)
+    assert result.report.total().stored == 12 and len(llm_server.batches.made) == 1
+    assert set(llm_server.seen()["sold"].values()) == {1}
+
+
+@pytest.mark.parametrize("gone", ["batch_0", "file-1"])
+def test_what_the_endpoint_has_deleted_is_asked_again_with_a_word(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore, gone: str
+) -> None:
+    llm_server.configure(batch_seconds=0.2)
+    hasty = Pace(batch_poll=0.02, run_timeout=0.1)
+    asked = QuestionSettings.of("noun")
+    assert run(llm_server, posts, store, pace=hasty, settings=asked).ending is Ending.TIME
+    llm_server.batches.gone.add(gone)
+    report = run(llm_server, posts, store, settings=asked, pace=FAST).report
+    assert report.total().stored == 12
+    (note,) = report.notes
+    assert "batch_0 is gone" in note and "asked again" in note
+    assert left_over(store) == [0, 0, 0, 0]
+
+
+def test_one_lost_batch_leaves_the_others_alone(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
+) -> None:
+    llm_server.batches.gone.add("batch_1")
+    report = run(llm_server, posts, store).report
+    assert report.total().stored == 24
+    sold = llm_server.seen()["sold"]
+    assert len(sold) == 24 and set(sold.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("faults", "batches"),
+    [
+        ([(True, 500)], 1),
+        ([(True, 503), (True, 503)], 1),
+        ([(False, 500)], 1),
+        ([(True, 500)] * 2, 1),
+    ],
+)
+def test_a_batch_whose_making_was_not_confirmed_is_not_made_again(
+    llm_server: LLMServer,
+    posts: list[Post],
+    store: AnswerStore,
+    faults: list[tuple[bool, int]],
+    batches: int,
+) -> None:
+    asked = QuestionSettings.of("noun")
+    # Without a second try: the run ends, and the next one finds the batch.
+    llm_server.batches.faults = faults[:1]
+    with pytest.raises(MMCoTError, match="E312"):
+        run(llm_server, posts, store, settings=asked, pace=Pace(batch_poll=0.02, tries=1))
+    llm_server.batches.faults = faults[1:]
+    assert run(llm_server, posts, store, settings=asked, pace=FAST).report.total().stored == 12
+    assert len(llm_server.batches.made) == batches
+    assert set(llm_server.seen()["sold"].values()) == {1}
+
+
+def test_a_batch_that_was_surely_not_made_is_forgotten(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
+) -> None:
+    llm_server.batches.faults = [(False, 400)]
+    with pytest.raises(MMCoTError, match=r"E313.+400: injected"):
+        run(llm_server, posts, store, settings=QuestionSettings.of("noun"), pace=FAST)
+    assert left_over(store) == [0, 0, 0, 0]
+
+
+def test_a_batch_that_is_refused_throughout_ends_the_run_and_not_the_next(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
+) -> None:
+    def refuse(lines: list[bytes]) -> list[bytes]:
+        for number in range(len(lines)):
+            lines = change(lines, number, response=respond(400, REFUSED))
+        return lines
+
+    llm_server.configure(batch_edit=refuse)
+    asked = QuestionSettings.of("noun")
+    with pytest.raises(MMCoTError, match=r"E313.+strange picture"):
+        run(llm_server, posts, store, settings=asked, pace=FAST)
+    assert store.rejected() == [] and left_over(store) == [0, 0, 0, 0]
+    assert run(llm_server, posts, store, settings=asked, pace=FAST).report.total().stored == 12
 
 
 def test_a_batch_that_is_refused_says_why_and_can_be_made_again(

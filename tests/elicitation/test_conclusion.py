@@ -15,7 +15,6 @@ from spacy_mmcot.elicitation.conclusion import (
     find_mention,
     merge_conclusions,
     read_conclusion,
-    text_key,
 )
 from spacy_mmcot.elicitation.elicit import define_labels, elicit
 from spacy_mmcot.elicitation.prompts import QuestionSettings, check_templates
@@ -23,7 +22,7 @@ from spacy_mmcot.elicitation.replies import AnswerRejected
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.scheme import RelationLabel, Scheme, draft_scheme
-from spacy_mmcot.types import Conclusion, Entity, Post, PostRelation
+from spacy_mmcot.types import Conclusion, Entity, Post, PostRelation, make_text_key
 from tests.llm_server import LLMServer, labels_asked, quoted, user_text
 
 ENTITIES = Scheme(entities={"PER": "people", "LOC": "places"}, examples=2)
@@ -146,7 +145,7 @@ def test_examples_cover_every_label_and_never_show_a_post_its_own() -> None:
     assert usual == examples.shown_to(Post(id="other", text="Another one"))
     for post in posts:
         shown = examples.shown_to(post)
-        assert text_key(post) not in {text_key(p) for p in shown}
+        assert make_text_key(post.text) not in {make_text_key(p.text) for p in shown}
         assert len(shown) == 2 and all(p.split == "train" for p in shown)
 
 
@@ -243,7 +242,7 @@ def test_no_text_meets_its_own_labels(llm_server: LLMServer, store: AnswerStore)
         post = next(p for p in TICKETS if p.text == quoted(body, "post"))
         examples = [p for p in TICKETS if f"\n{p.text}\n" in system(body)]
         shown += len(examples)
-        assert all(text_key(p) != text_key(post) for p in examples)
+        assert all(make_text_key(p.text) != make_text_key(post.text) for p in examples)
         for entity in post.entities or ():
             own = json.dumps(post.text[entity.start : entity.end], ensure_ascii=False)
             assert own.lower() not in system(body).lower()

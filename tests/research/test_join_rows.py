@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from research.join_rows import join_rows
-from spacy_mmcot.corpus.mnre import read_rows
+from spacy_mmcot.corpus.formats import read_corpus
 from spacy_mmcot.corpus.posts import Findings, Row
 from spacy_mmcot.types import Answers, NounItem, Post
 
@@ -41,7 +41,7 @@ def mnre(tmp_path: Path) -> Callable[..., Path]:
 
 
 def read(path: Path, findings: Findings | None = None) -> list[Row]:
-    return list(read_rows(path, findings or Findings(), set()))
+    return read_corpus([path], findings or Findings())
 
 
 def relations(post: Post) -> list[tuple[str, str, str]]:
