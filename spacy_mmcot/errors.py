@@ -304,7 +304,7 @@ class Errors(metaclass=Catalogue):
     E741 = "{path}: the folder holds no file that ends in {allowed}. Give another folder, or files."
     E742 = "The table has more than {limit} columns; the next is {name!r}. Write .jsonl."
     E743 = "{path}: no column {name!r} holds texts. Allowed: {allowed}. Give --text-column."
-    E744 = "{path} exists without {manifest}. Give another --output, or use --overwrite."
+    E744 = "{path} exists and is not of this job. Give another --output, or use --overwrite."
     E745 = (
         "{path} belongs to another job: {name} was {before} and is {now}. Run the same command to "
         "continue, give another --output, or start again with --overwrite."
@@ -320,6 +320,13 @@ class Errors(metaclass=Catalogue):
     E751 = (
         "The Ray cluster failed: {reason}. Finished rows are kept: run the same command to "
         "continue."
+    )
+    E752 = (
+        "{path} was changed while it was read, so the rows written are of two versions. Run the "
+        "command again with --overwrite."
+    )
+    E753 = (
+        "{path} was changed after the job that wrote it. Give another --output, or use --overwrite."
     )
     E771 = "{waiting} texts wait already. Try again later, or run more workers."
     E772 = "The worker is closed. Make a new PipelineWorker for further texts."

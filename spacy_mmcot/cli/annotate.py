@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import escape_control
 from ..production.engines import EngineName
 from ..production.tables import TableFormat
 
@@ -118,6 +119,7 @@ def _print_summary(result: AnnotateResult, output: Path) -> None:
         parts.append(f"{result.resumed} were done already")
     if done:
         parts.append(f"{done / result.seconds:.0f} rows/s, {result.seconds:.1f} s")
-    print(f"{', '.join(parts)} -> {output}")
+    shown = escape_control(str(output))
+    print(f"{', '.join(parts)} -> {shown}")
     if result.rejected:
-        print(f"Rejected rows, with reasons: {output}.rejected.jsonl")
+        print(f"Rejected rows, with reasons: {shown}.rejected.jsonl")

@@ -114,7 +114,8 @@ def make_run_logger(progress_bar: bool = False) -> Callable[..., Any]:
         log_inner, finalize = console(nlp, stdout, stderr)
         last = shown = time.perf_counter()
         seconds, timed, steps = 0.0, 0, 0
-        total = nlp.config["training"].get("max_steps") or 0
+        # It may be a reference to another setting.
+        total = nlp.config.interpolate()["training"].get("max_steps") or 0
 
         def log_step(info: dict[str, Any] | None) -> None:
             nonlocal last, shown, seconds, timed, steps

@@ -12,7 +12,7 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from ..errors import Errors, MMCoTError, located, shown
 from ..files import open_file, parse_json
@@ -26,6 +26,7 @@ from .tables import (
     add_row,
     join_files,
     split_places,
+    to_cell,
     to_json,
 )
 
@@ -98,6 +99,16 @@ def _parse_line(line: int, raw: bytes) -> Row:
     return Row(line, {}, problem=reason, raw=shown(raw.decode("utf-8", "backslashreplace")))
 
 
+class _LineFeeds:
+    """A file that ends each row by a line feed alone."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> None:
+        self._file.write(row.removesuffix("\r\n") + "\n")
+
+
 class Csv:
     """See `tables`."""
 
@@ -134,12 +145,17 @@ class Csv:
     def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
         header = [*columns, *names.added]
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
+            # With this line end the module quotes cells that hold either of its characters.
+            writer = csv.writer(_LineFeeds(file), lineterminator="\r\n")
+            if header[0].startswith("\ufeff"):
+                # Quoted, or a reader would take it for a mark of the encoding.
+                file.write(f'"{header[0].replace(chr(34), chr(34) * 2)}",')
+                writer.writerow(header[1:])
+            else:
+                writer.writerow(header)
             for row in rows:
                 values = row.values | row.added
-                cells = (values.get(name) for name in header)
-                writer.writerow(v if isinstance(v, str | None) else to_json(v) for v in cells)
+                writer.writerow(to_cell(values.get(name)) for name in header)
 
     @staticmethod
     def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
