@@ -31,6 +31,7 @@ Dimension = Literal[Knowledge, Augmentation]
 Split = Literal["train", "unlabelled", "dev", "test"]
 Task = Literal["ner", "rel"]
 Pictures = Literal["none", "real"]
+Tokens = Literal["gold", "pipeline"]
 Sureness = Literal["high", "medium", "low"]
 Change = Literal["case", "typos", "strip", "emoji", "swap"]
 
@@ -39,6 +40,7 @@ AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 DIMENSIONS: tuple[Dimension, ...] = KNOWLEDGE + AUGMENTATIONS
 SPLITS: tuple[Split, ...] = get_args(Split)
 PICTURES: tuple[Pictures, ...] = get_args(Pictures)
+TOKENS: tuple[Tokens, ...] = get_args(Tokens)
 SURENESS: tuple[Sureness, ...] = get_args(Sureness)
 CHANGES: tuple[Change, ...] = get_args(Change)
 

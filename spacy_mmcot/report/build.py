@@ -117,6 +117,7 @@ def _run(name: str, nlp: Language, settings: ReportSettings) -> tuple[Pipeline, 
         knowledge=name in settings.readers,
         gold_entities=needs_gold_entities(nlp),
         pictures=settings.pictures,
+        tokens="pipeline",
     )
     examples = list(read(nlp))
     for pipe in nlp.pipe_names:
