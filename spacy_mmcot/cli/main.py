@@ -26,6 +26,7 @@ from .evaluate import calibrate, evaluate
 from .export import export
 from .init import init
 from .report import report
+from .review import review
 from .scheme import scheme
 from .teach import teach
 
@@ -88,7 +89,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 for _command in (
     *(init, scheme, convert, plan, elicit, answers.augment, teach, calibrate, evaluate),
-    *(compare, cascade, report, annotate, export),
+    *(compare, cascade, report, review, annotate, export),
 ):
     app.command(_command.__name__)(plain_errors(_command))
 answers.app.command("export")(plain_errors(answers.export_answers))
