@@ -18,16 +18,13 @@ import typer
 from .. import __version__
 from ..errors import MMCoTError, UsageError, escape_control
 from . import answers
-from .annotate import annotate
+from .annotate import annotate, export
 from .compare import cascade, compare
 from .convert import convert
 from .elicit import elicit, plan
 from .evaluate import calibrate, evaluate
-from .export import export
-from .init import init
-from .report import report
-from .review import review
-from .scheme import scheme
+from .init import init, scheme
+from .report import report, review
 from .teach import teach
 
 app = typer.Typer(

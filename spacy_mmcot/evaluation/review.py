@@ -16,8 +16,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 from ..corpus.extensions import get_image
-from ..distillation.conclusions import DEFAULT_CONFIDENCE
-from ..types import NO_RELATION, Entity, Post, PostRelation, Split
+from ..types import DEFAULT_CONFIDENCE, NO_RELATION, Entity, Post, PostRelation, Split
 from .conclusions import collect_conclusions
 from .evaluate import run_pipeline
 from .predictions import Predicted, SpanRelation

@@ -52,7 +52,7 @@ def make_doc(
 
 def choose(nlp: Language, docs: list[Doc], limit: int = 10, **settings: Any) -> list[Review]:
     splits: list[Split] = settings.pop("splits", ["train"] * len(docs))
-    return choose_reviews(nlp, list(make_examples(docs)), splits, limit, **settings)
+    return choose_reviews(nlp, list(make_examples(nlp, docs)), splits, limit, **settings)
 
 
 def test_disagreement_comes_before_doubt_and_agreement() -> None:
