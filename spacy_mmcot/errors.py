@@ -167,6 +167,12 @@ class Errors(metaclass=Catalogue):
         'The picture of the doc {doc} {reason}. Correct or remove it; with on_bad_image = "warn" '
         "the doc is read without it."
     )
+    E407 = (
+        "{component}: the tokens of the doc {text!r} changed after the transformer read it. "
+        "Components that merge or split tokens, such as merge_entities, belong before the "
+        "transformer or behind {component}: add them with before='transformer' or "
+        "after={component!r}."
+    )
     E409 = "{name} is {received}. Allowed: {allowed}."
     E410 = (
         "The knowledge of the doc {doc} {problem}. Allowed in doc._.mmcot_knowledge: a dict with "
