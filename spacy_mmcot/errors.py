@@ -305,6 +305,7 @@ class Errors(metaclass=Catalogue):
         "--with-knowledge {received!r} is not one of the pipelines. Allowed: {allowed}. "
         "Predictions files were written with or without knowledge and cannot be changed here."
     )
+    E729 = "{path}: a review as {format} ends in {suffix}. Give such a name, or another --format."
     E730 = "--source recorded needs recorded answers. Give --recorded FILE, or use --source openai."
     E740 = "Parquet files need pyarrow. Install it: pip install 'spacy-mmcot[parquet]'."
     E741 = "{path}: the folder holds no file that ends in {allowed}. Give another folder, or files."
