@@ -224,14 +224,18 @@ def _extract_picture(
 
 
 def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row]) -> list[Row]:
-    """The rows, with text and labels of the reviewed posts of the same id in place of theirs; then
-    the reviewed posts that are no one else's. A reviewed post keeps its split, but for
-    `unlabelled`, whose labels nobody would read."""
+    """The rows, with text and labels of the reviewed posts of the same id, or else of the same
+    text, in place of theirs; then the reviewed posts that are no one else's. A reviewed post keeps
+    its split, but for `unlabelled`, whose labels nobody would read."""
+    rows = list(rows)
     found = {row.post.id: row for row in reviewed}
+    # Some tools give the texts ids of their own.
+    known = {row.post.id for row in rows}
+    by_text = {row.post.text: name for name, row in found.items() if name not in known}
     kept = []
     for row in rows:
         post = row.post
-        if new := found.pop(post.id, None):
+        if new := found.pop(post.id, None) or found.pop(by_text.get(post.text, ""), None):
             names = ("text", "entities", "relations", "pairs", "missing", "rejected")
             update = {name: getattr(new.post, name) for name in names}
             split = "train" if post.split == "unlabelled" else post.split

@@ -119,7 +119,7 @@ def render_template(name: str, **values: Any) -> Markup:
 def _escape_value(value: object) -> object:
     """Texts of posts without control characters and marks that change the direction of others."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return escape_control(value, keep="\n\t\u200c\u200d")
+        return escape_control(value, keep="\n\t\u200c\u200d\u2028\u2029")
     return value
 
 
