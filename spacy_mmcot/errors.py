@@ -335,6 +335,14 @@ class Errors(metaclass=Catalogue):
     E753 = (
         "{path} was changed after the job that wrote it. Give another --output, or use --overwrite."
     )
+    E754 = (
+        "{path}: unknown format. Allowed: files that end in {allowed}. Rename the file, or convert "
+        "it first."
+    )
+    E755 = (
+        "{path}: the encoding is {encoding}, not UTF-8. Save it in UTF-8, such as with "
+        "iconv -f ENCODING -t utf-8."
+    )
     E771 = "{waiting} texts wait already. Try again later, or run more workers."
     E772 = "The worker is closed. Make a new PipelineWorker for further texts."
     E773 = (
