@@ -46,11 +46,12 @@ SURENESS: tuple[Sureness, ...] = get_args(Sureness)
 DEFAULT_CONFIDENCE: Mapping[Sureness, float] = {"high": 0.95, "medium": 0.7, "low": 0.5}
 CHANGES: tuple[Change, ...] = get_args(Change)
 
-# doc.user_data keys. The first three are where spaCy keeps the extension attributes of the same
+# doc.user_data keys. The first four are where spaCy keeps the extension attributes of the same
 # names; reading them directly spares the model layer an import of the corpus layer.
 KNOWLEDGE_KEY = ("._.", "mmcot_knowledge", None, None)
 IMAGE_KEY = ("._.", "mmcot_image", None, None)
 CONFIDENCE_KEY = ("._.", "mmcot_confidence", None, None)
+WEAKEST_KEY = ("._.", "mmcot_weakest", None, None)
 ID_KEY = "mmcot_id"
 ROW_KEY = "mmcot_row"
 ALIGNMENT_KEY = "mmcot_alignment"
