@@ -371,6 +371,19 @@ def test_a_clinical_scheme_end_to_end(
     assert all(system(other).startswith(unlabelled) for other in llm_server.requests)
 
 
+def test_examples_of_pairs_show_their_relations() -> None:
+    asked = NOTES[1].model_copy(update={"pairs": [(1, 0), (1, 2)], "split": "unlabelled"})
+    with_pairs = NOTES[0].model_copy(update={"pairs": [(1, 0)]})
+    for example in (NOTES[0], with_pairs):
+        settings = QuestionSettings("rel", scheme=CLINICAL, examples=Examples(CLINICAL, [example]))
+        prompt = settings.render(asked, "conclusion")
+        assert prompt is not None
+        shown, question = (message["content"] for message in prompt.messages)
+        assert '{"head": "amoxicillin", "label": "causes", "tail": "Rash"}' in shown
+        assert '[["lisinopril", "HTN"], ["lisinopril", "cough"]]' in question
+        assert "three sentences. Then give the label of each pair" in question
+
+
 def test_a_changed_scheme_asks_conclusions_anew_and_nothing_else(
     llm_server: LLMServer, store: AnswerStore
 ) -> None:
