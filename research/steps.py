@@ -76,6 +76,7 @@ def evaluate_pipeline(
             change_pictures(read_docs(data, nlp.vocab), pictures, data),
             knowledge=knowledge,
             pictures="none" if pictures == "none" else "real",
+            tokens="gold",
             predictions=found,
             source=data,
         )

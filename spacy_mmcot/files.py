@@ -6,6 +6,7 @@ The one place that turns the file system's errors into messages of the catalogue
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -119,12 +120,17 @@ def open_text(path: Path, encoding: str | None = None, newline: str = "") -> Ite
         raise _make_encoding_error(path, name, first_line(error)) from None
 
 
-def _make_encoding_error(path: Path, encoding: str, reason: str) -> MMCoTError:
+class EncodingError(MMCoTError):
+    """A file is not in the encoding that was expected."""
+
+
+def _make_encoding_error(path: Path, encoding: str, reason: str) -> EncodingError:
     from charset_normalizer import from_path
 
     best = from_path(path).best()
     guess = "" if best is None else f", perhaps {best.encoding}"
-    return MMCoTError(Errors.E105.format(path=path, encoding=encoding, reason=reason, guess=guess))
+    message = Errors.E105.format(path=path, encoding=encoding, reason=reason, guess=guess)
+    return EncodingError(message)
 
 
 def decode_line(path: Path, line: int, raw: bytes) -> str:
@@ -162,6 +168,23 @@ def parse_json(text: str) -> Any:
     raise ValueError(problem)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing; they outlast a power cut."""
+    missing = list(itertools.takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _flush_folder(folder.parent)
+
+
+def move_file(path: Path, target: Path) -> None:
+    """Give a file that is complete another name, in place of what had it. The name outlasts a power
+    cut. Raises MMCoTError where it cannot be written."""
+    with catch_write_errors(target):
+        _flush(path)
+        os.replace(path, target)
+        _flush_folder(target.parent)
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which the block writes and which takes the place of `path`
@@ -173,13 +196,9 @@ def replace_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with catch_write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             yield temporary
-            _flush(temporary)
-            os.replace(temporary, path)
-            # Not every system lets a folder be opened, or flushed.
-            with suppress(OSError):
-                _flush(path.parent)
+        move_file(temporary, path)
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -193,6 +212,12 @@ def _flush(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def _flush_folder(path: Path) -> None:
+    # Not every system lets a folder be opened, or flushed.
+    with suppress(OSError):
+        _flush(path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -31,6 +31,7 @@ Dimension = Literal[Knowledge, Augmentation]
 Split = Literal["train", "unlabelled", "dev", "test"]
 Task = Literal["ner", "rel"]
 Pictures = Literal["none", "real"]
+Tokens = Literal["gold", "pipeline"]
 Sureness = Literal["high", "medium", "low"]
 Change = Literal["case", "typos", "strip", "emoji", "swap"]
 
@@ -39,17 +40,18 @@ AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 DIMENSIONS: tuple[Dimension, ...] = KNOWLEDGE + AUGMENTATIONS
 SPLITS: tuple[Split, ...] = get_args(Split)
 PICTURES: tuple[Pictures, ...] = get_args(Pictures)
+TOKENS: tuple[Tokens, ...] = get_args(Tokens)
 SURENESS: tuple[Sureness, ...] = get_args(Sureness)
+# P(right) of an LLM's conclusion that nobody has checked.
+DEFAULT_CONFIDENCE: Mapping[Sureness, float] = {"high": 0.95, "medium": 0.7, "low": 0.5}
 CHANGES: tuple[Change, ...] = get_args(Change)
 
-# P(right) of an LLM's conclusion that nobody has checked, by how sure it is.
-DEFAULT_CONFIDENCE: Mapping[Sureness, float] = {"high": 0.95, "medium": 0.7, "low": 0.5}
-
-# doc.user_data keys. The first three are where spaCy keeps the extension attributes of the same
+# doc.user_data keys. The first four are where spaCy keeps the extension attributes of the same
 # names; reading them directly spares the model layer an import of the corpus layer.
 KNOWLEDGE_KEY = ("._.", "mmcot_knowledge", None, None)
 IMAGE_KEY = ("._.", "mmcot_image", None, None)
 CONFIDENCE_KEY = ("._.", "mmcot_confidence", None, None)
+WEAKEST_KEY = ("._.", "mmcot_weakest", None, None)
 ID_KEY = "mmcot_id"
 ROW_KEY = "mmcot_row"
 ALIGNMENT_KEY = "mmcot_alignment"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import Errors, MMCoTError, UsageError
-from ..types import Pictures, Task
+from ..types import Pictures, Task, Tokens
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +24,12 @@ IfLabelledOption = Annotated[
     typer.Option("--if-labelled", help="Do nothing where DATA has no labels, instead of failing"),
 ]
 GpuOption = Annotated[int, typer.Option(min=-1, help="GPU to run on, -1 for the processor")]
+TokensOption = Annotated[
+    Tokens,
+    typer.Option(
+        help="Tokens of the pipeline's own tokenizer, as when it is used, or those of the data"
+    ),
+]
 
 
 def evaluate(
@@ -66,6 +72,7 @@ def evaluate(
     ] = None,
     if_labelled: IfLabelledOption = False,
     gpu_id: GpuOption = -1,
+    tokens: TokensOption = "pipeline",
 ) -> None:
     """Score PIPELINE on DATA: entities by spaCy's strict span scores and seqeval's, with
     calibration; relations on gold mentions and end to end; each per
@@ -99,6 +106,7 @@ def evaluate(
             read_all_docs(Path(data), nlp.vocab),
             knowledge=knowledge,
             pictures=pictures,
+            tokens=tokens,
             predictions=predictions,
             source=data,
         )
@@ -190,6 +198,8 @@ def _make_sureness(title: str, metrics: Mapping[str, Any], prefix: str) -> Table
 
 def _format_summary(metrics: Mapping[str, Any]) -> str:
     parts = [f"{metrics['docs']} docs"]
+    if metrics.get("ents_unaligned"):
+        parts.append(f"{metrics['ents_unaligned']} gold entities inside of tokens, not to be found")
     if (share := metrics.get("rel_false_positives")) is not None:
         parts.append(f"{share:.1f} false relations per 100 unrelated pairs")
     if "docs_with_conclusion" in metrics:
@@ -212,11 +222,13 @@ def calibrate(
     ],
     knowledge: KnowledgeOption = False,
     if_labelled: IfLabelledOption = False,
+    tokens: TokensOption = "pipeline",
     gpu_id: GpuOption = -1,
 ) -> None:
     """Fit the temperature of PIPELINE's span scores on DATA. Predictions do not change."""
     from ..corpus.reader import Corpus
     from ..evaluation.calibration import calibrate_pipeline
+    from ..evaluation.evaluate import count_unaligned
     from ..production.job import load_pipeline, use_gpu
 
     if if_labelled and not _has_labels(data):
@@ -230,6 +242,9 @@ def calibrate(
         raise MMCoTError(Errors.E701.format(source=pipeline))
     component: Any = nlp.get_pipe(found)
     before = component.cfg["temperature"]
-    after = calibrate_pipeline(nlp, found, list(Corpus(data, knowledge=knowledge)(nlp)))
+    examples = list(Corpus(data, knowledge=knowledge, tokens=tokens)(nlp))
+    after = calibrate_pipeline(nlp, found, examples)
     component.to_disk(pipeline / found, exclude=["vocab"])
+    if n_unaligned := count_unaligned(examples):
+        print(f"{n_unaligned} gold entities are inside of tokens and do not count.")
     print(f"temperature of {pipeline}: {before:.3f} -> {after:.3f}")

@@ -1,4 +1,5 @@
-"""`init`: a project for the user's own texts, or the demo's."""
+"""`init`: a project for the user's own texts, or the demo's. `scheme`: a draft of a
+label scheme from labelled posts."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import Errors, UsageError
+from .convert import Delimiter, Encoding, IdColumn, PicturesFolder, TextColumn
+from .elicit import PostsFile, UrlOption
 
 if TYPE_CHECKING:
     from ..project import Texts
@@ -26,6 +29,11 @@ def init(
         Path | None,
         typer.Option(help="File of your texts, in a format that `convert` reads by itself."),
     ] = None,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    pictures: PicturesFolder = None,
     lang: Annotated[
         str | None, typer.Option(help="Language code of spaCy, such as en or de.")
     ] = None,
@@ -66,12 +74,20 @@ def init(
 ) -> None:
     """Write a project into FOLDER: project.yml, configs, scheme.yml and a README. On a terminal,
     what is not given as an option is asked."""
+    from ..corpus.posts import ReadSettings
     from ..project import DEMO, inspect_texts, make_settings, name_language, write_project
 
     if demo:
         write_project(folder, DEMO, None)
     else:
-        texts = inspect_texts(Path(_ask(data, "--data", "File of your texts")))
+        reading = ReadSettings(
+            text_column=text_column,
+            id_column=id_column,
+            delimiter=delimiter,
+            encoding=encoding,
+            pictures=pictures,
+        )
+        texts = inspect_texts(Path(_ask(data, "--data", "File of your texts")), reading)
         print(f"{texts.count} texts, {'labelled' if texts.labelled else 'without labels'}.")
         lang = _ask(lang, "--lang", "Language code", "en")
         about = {
@@ -140,3 +156,34 @@ def parse_relation(text: str) -> tuple[str, RelationLabel]:
     label, head, tail = parts
     words = definition.strip() or label.replace("_", " ")
     return label, RelationLabel(definition=words, head=[head], tail=[tail])
+
+
+def scheme(
+    posts: Annotated[Path, typer.Argument(help="Labelled posts (.jsonl).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The scheme to write (.yml).")],
+    language: Annotated[str, typer.Option(help="What the texts are written in.")] = "English",
+    domain: Annotated[
+        str, typer.Option(help="What the texts are, such as clinical notes.")
+    ] = "texts",
+    ask: Annotated[bool, typer.Option("--ask", help="Have an LLM write the definitions.")] = False,
+    model: Annotated[str, typer.Option(help="The LLM to ask.")] = "gpt-4o-mini",
+    base_url: UrlOption = None,
+) -> None:
+    """Draft a label scheme from labelled POSTS: labels with their counts and typical mentions,
+    relations with the types of head and tail. Read it through, and say in your own words what each
+    label means."""
+    from ..elicitation.elicit import define_labels
+    from ..files import replace_file
+    from ..scheme import draft_scheme, format_scheme
+
+    draft = draft_scheme(PostsFile(posts)).model_copy(
+        update={"language": language, "domain": domain}
+    )
+    if ask:
+        from ..elicitation.client import OpenAISettings, OpenAISource
+
+        settings = OpenAISettings(model, base_url)
+        draft = define_labels(draft, OpenAISource(settings, "openai"), list(PostsFile(posts)))
+    with replace_file(output) as temporary:
+        temporary.write_text(format_scheme(draft), encoding="utf-8")
+    print(f"{len(draft.entities)} entity and {len(draft.relations)} relation labels -> {output}")

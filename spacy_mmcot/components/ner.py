@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy
 import torch
 from numpy.typing import NDArray
-from spacy.attrs import ENT_IOB, ENT_TYPE
+from spacy.attrs import ENT_IOB, ENT_TYPE, ORTH
 from spacy.language import Language
+from spacy.strings import get_string_id
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
 from thinc.api import Model, torch2xp, xp2torch
@@ -24,6 +25,7 @@ from ..model.crf import (
     find_best_paths,
     score_paths,
     score_spans,
+    score_stretches,
 )
 from ..model.knowledge import get_concluded_entities
 from ..model.tagger import TagScores, set_tags
@@ -40,6 +42,10 @@ DEFAULT_MODEL = {
     "tok2vec": DEFAULT_TOK2VEC,
 }
 
+# Tokens of a sentence whose certainty is looked at by itself.
+MIN_SENTENCE, MAX_SENTENCE = 5, 64
+_END_IDS = [get_string_id(sign) for sign in (*".!?…。！？", "...", "\n", "\n\n")]
+
 # Tokens of a padded batch that is decoded at once: a long Doc is not padded against short ones.
 MAX_PADDED = 2**16
 
@@ -55,11 +61,12 @@ class Mention(NamedTuple):
 
 class Mentions(list[Mention]):
     """The mentions of one Doc, in text order, and the probability of the tag sequence that they
-    come from: that all are correct and none is missing."""
+    come from: that all are correct and none is missing. weakest: that of the sentence where it is
+    lowest."""
 
-    def __init__(self, probability: float = 1.0):
+    def __init__(self, probability: float = 1.0, weakest: float = 1.0):
         super().__init__()
-        self.probability = probability
+        self.probability, self.weakest = probability, weakest
 
 
 class MMCoTNER(DistilledPipe):
@@ -137,7 +144,8 @@ class MMCoTNER(DistilledPipe):
             paths = find_best_paths(emissions, lengths, transitions)
             scores = compute_lattice(emissions, lengths, transitions)
             chosen = score_paths(emissions, lengths, transitions, paths)
-            probabilities = (chosen - scores.log_z).clamp(max=0.0).exp().tolist()
+            # In double precision: that of a long Doc is small.
+            probabilities = (chosen - scores.log_z).double().clamp(max=0.0).exp().tolist()
             spans = [
                 (row, start, end, 1 + 2 * label)
                 for row, path in enumerate(paths)
@@ -145,7 +153,20 @@ class MMCoTNER(DistilledPipe):
             ]
             chances = score_spans(scores, emissions, lengths, transitions, spans).exp()
             for i, probability in zip(indexes, probabilities, strict=True):
-                mentions[i].probability = probability
+                mentions[i].probability = mentions[i].weakest = probability
+            stretches = [
+                (row, *stretch)
+                for row, path in enumerate(paths)
+                for stretch in _find_sentences(docs[indexes[row]], path)
+            ]
+            if len(stretches) > len(paths):
+                field = emissions, lengths, transitions
+                logs = score_stretches(scores, *field, paths, stretches).exp().tolist()
+                for i in indexes:
+                    mentions[i].weakest = 1.0
+                for (row, *_), chance in zip(stretches, logs, strict=True):
+                    found = mentions[indexes[row]]
+                    found.weakest = min(found.weakest, chance)
             for (row, start, end, begin), score in zip(spans, chances.tolist(), strict=True):
                 i = indexes[row]
                 trimmed = _trim(docs[i], start, end)
@@ -167,6 +188,7 @@ class MMCoTNER(DistilledPipe):
         """Write doc.ents, each new entity's `span._.mmcot_score`, and `doc._.mmcot_confidence`."""
         for doc, mentions in zip(docs, scores, strict=True):
             doc._.mmcot_confidence = mentions.probability
+            doc._.mmcot_weakest = mentions.weakest
             is_fresh = self.overwrite or not doc.has_annotation("ENT_IOB")
             kept = [] if is_fresh else list(doc.ents)
             blocked = [] if is_fresh else _find_blocked(doc)
@@ -279,7 +301,7 @@ make_ner = Language.factory(
     func=MMCoTNER,
     assigns=[
         *("doc.ents", "token.ent_iob", "token.ent_type"),
-        *("span._.mmcot_score", "doc._.mmcot_confidence"),
+        *("span._.mmcot_score", "doc._.mmcot_confidence", "doc._.mmcot_weakest"),
     ],
     default_config={
         "model": DEFAULT_MODEL,
@@ -308,6 +330,29 @@ def _find_spans(path: Sequence[int]) -> list[tuple[int, int, int]]:
     # Where a mention may end: at O and at each B.
     stops = [token for token, tag in enumerate([*path, 0]) if tag == 0 or tag % 2]
     return [(i, stops[bisect_right(stops, i)], (path[i] - 1) // 2) for i in starts]
+
+
+def _find_sentences(doc: Doc, path: Sequence[int]) -> list[tuple[int, int]]:
+    """First and end token of each sentence: the Doc's own where it has them, otherwise what ends
+    in a full stop or the like. One of over MAX_SENTENCE tokens is cut, one of under MIN_SENTENCE
+    goes with the next, and none ends inside of a mention of the path."""
+    n_tokens = len(doc)
+    if n_tokens <= MIN_SENTENCE:
+        return [(0, n_tokens)]
+    if doc.has_annotation("SENT_START"):
+        ends = {sent.end for sent in doc.sents}
+    else:
+        signs = numpy.isin(doc.to_array(ORTH), _END_IDS)
+        ends = set((1 + numpy.flatnonzero(signs)).tolist())
+    sentences, start = [], 0
+    for end in range(1, n_tokens + 1):
+        length = end - start
+        is_long = length >= MAX_SENTENCE or (length >= MIN_SENTENCE and end in ends)
+        # Even tags, but O, continue a mention.
+        if end == n_tokens or (is_long and (path[end] == 0 or path[end] % 2)):
+            sentences.append((start, end))
+            start = end
+    return sentences
 
 
 def _pad_batches(

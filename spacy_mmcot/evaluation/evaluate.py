@@ -14,7 +14,7 @@ from spacy.training import Example
 from ..corpus.extensions import get_image, list_relations
 from ..corpus.reader import make_examples
 from ..errors import Errors, MMCoTError
-from ..types import Pictures
+from ..types import Pictures, Tokens
 from .calibration import collect_mention_scores, compute_calibration_error
 from .predictions import Predicted, collect_predictions, write_predictions
 from .scores import score_entities, score_seqeval
@@ -26,29 +26,35 @@ def evaluate(
     *,
     knowledge: bool = False,
     pictures: Pictures = "none",
+    tokens: Tokens = "pipeline",
     predictions: str | Path | None = None,
     source: object = "the docs",
 ) -> dict[str, Any]:
-    """Run a pipeline over bare copies of labelled Docs and score what it finds.
+    """Run a pipeline over the texts of labelled Docs and score what it finds.
 
     docs: Docs with entities or relations, such as `DocBin().from_disk(path).get_docs(nlp.vocab)`.
         They stay as they are. A pipeline that finds relations but no entities is given the gold
         entities.
-    knowledge: whether the copies have the Docs' knowledge (for teachers).
-    pictures: "real": the copies have the Docs' pictures; "none": they have none.
+    knowledge: whether the pipeline gets the Docs' knowledge (for teachers).
+    pictures: "real": it gets the Docs' pictures; "none": it gets none.
+    tokens: "pipeline": the texts are tokenized by the pipeline, as when it is used; "gold": it gets
+        the Docs' own tokens, which may have been cut at gold entities. A pipeline that is given the
+        gold entities always gets these.
     predictions: file to write the predictions to, one JSON line per Doc.
     source: what messages call the Docs.
 
     Returns the metrics: `ents_p`, `ents_r`, `ents_f`, `ents_per_type` (strict), `seqeval_*`,
-    `ents_ece`; `rel_*` (on gold mentions) and `rel_e2e_*` (end to end); `docs`,
-    `docs_with_picture`, `pictures`, `words_per_second`, `model_mb`, `training`. Keys of what could
-    not be scored are absent. Scores are from 0 to 1.
+    `ents_ece`, `ents_unaligned` (how many gold entities do not begin and end with tokens, so that
+    no pipeline with this tokenizer can find them); `rel_*` (on gold mentions) and `rel_e2e_*` (end
+    to end); `docs`, `docs_with_picture`, `pictures`, `words_per_second`, `model_mb`, `training`.
+    Keys of what could not be scored are absent. Scores are from 0 to 1.
 
     Raises MMCoTError where no Doc is labelled with what the pipeline finds, and where a file cannot
     be written.
     """
     examples = list(
         make_examples(
+            nlp,
             # Components need Docs on the pipeline's vocab.
             (
                 doc if doc.vocab is nlp.vocab else Doc(nlp.vocab).from_bytes(doc.to_bytes())
@@ -57,6 +63,7 @@ def evaluate(
             knowledge=knowledge,
             gold_entities=needs_gold_entities(nlp),
             pictures=pictures,
+            tokens=tokens,
         )
     )
     n_pictures = sum(get_image(eg.predicted) is not None for eg in examples)
@@ -82,6 +89,7 @@ def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any]
     metrics: dict[str, Any] = {}
     if finds and any(eg.reference.has_annotation("ENT_IOB") for eg in examples):
         metrics.update(score_entities(examples) | score_seqeval(examples))
+        metrics["ents_unaligned"] = count_unaligned(examples)
         metrics["ents_ece"] = compute_calibration_error(*collect_mention_scores(found))
     if any(list_relations(eg.reference) is not None for eg in examples):
         for name in nlp.pipe_names:
@@ -96,6 +104,15 @@ def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any]
         metrics["model_mb"] = round(sum(path.stat().st_size for path in files) / 1e6, 1)
     metrics["training"] = nlp.meta.get("mmcot_training")
     return metrics, found
+
+
+def count_unaligned(examples: Iterable[Example]) -> int:
+    """The number of gold entities that do not begin and end with tokens of the predicted Docs."""
+    return sum(
+        eg.predicted.char_span(ent.start_char, ent.end_char) is None
+        for eg in examples
+        for ent in eg.reference.ents
+    )
 
 
 def needs_gold_entities(nlp: Language) -> bool:

@@ -194,3 +194,31 @@ def score_spans(
     closed = torch.where(ends, transitions[last, -1], torch.logsumexp(exits, dim=1))
     total = scores.forward[row, start, begin] + emitted + steps + closed - scores.log_z[row]
     return total.clamp(max=0.0)
+
+
+def score_stretches(
+    scores: Lattice,
+    emissions: Tensor,
+    lengths: Tensor,
+    transitions: Tensor,
+    paths: Sequence[Sequence[int]],
+    stretches: Sequence[tuple[int, int, int]],
+) -> Tensor:
+    """log P(the tokens [start, end) have the path's tags | sentence) of each stretch, (stretches,),
+    summed over all tag sequences that agree with the path there.
+
+    paths: one of each sentence. stretches: (sentence, start, end) each.
+    """
+    n_tokens = emissions.shape[1]
+    rows = [[*path, *[0] * (n_tokens - len(path))] for path in paths]
+    tags = torch.tensor(rows, device=emissions.device)
+    # In double precision, since differences of long sums lose digits.
+    sums = emissions.double().gather(2, tags.unsqueeze(2)).squeeze(2)
+    sums[:, 1:] += transitions[tags[:, :-1], tags[:, 1:]]
+    sums = sums.cumsum(dim=1)
+    columns = torch.tensor(stretches, device=emissions.device, dtype=torch.long).reshape(-1, 3)
+    row, start, end = columns.unbind(dim=1)
+    last = end - 1
+    inside = sums[row, last] - sums[row, start]
+    before = scores.forward[row, start, tags[row, start]] - scores.log_z[row]
+    return (before + inside + scores.backward[row, last, tags[row, last]]).clamp(max=0.0)

@@ -34,6 +34,7 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://|(file|data):", re.IGNORECASE)
 # Windows has few of these flags, and no files that they guard against.
 _FLAG_NAMES = ("O_RDONLY", "O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")
 _OPEN_FLAGS = sum(getattr(os, name, 0) for name in _FLAG_NAMES)
+_FOLDER_FLAGS = _OPEN_FLAGS | getattr(os, "O_DIRECTORY", 0)
 # The modes that PNG holds without loss, and the nearest one of these for some others.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _NEAREST = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
@@ -53,7 +54,8 @@ class PicturePolicy:
     max_mb: size limit of the file, in megabytes (1,000,000 bytes); no more is ever read.
     max_pixels: limit of width times height. Pillow's own limits against decompression bombs hold
         as well.
-    root: paths must lie in this folder, symbolic links and `..` resolved; None allows any path.
+    root: paths must lie in this folder, or one of these, symbolic links and `..` resolved; None
+        allows any path.
     on_bad_image: `warn` logs a warning and goes on without the picture, `raise` stops.
 
     Raises MMCoTError for a value that is not allowed.
@@ -62,28 +64,43 @@ class PicturePolicy:
     formats: Sequence[str] = FORMATS  # kept as a tuple
     max_mb: float = 20.0
     max_pixels: int = 40_000_000
-    root: str | None = None
+    root: str | Sequence[str] | None = None
     on_bad_image: OnBadImage = "warn"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "formats", _check_formats(self.formats))
         if isinstance(self.root, os.PathLike):
             object.__setattr__(self, "root", os.fspath(self.root))
-        size, pixels, root = self.max_mb, self.max_pixels, self.root
+        elif isinstance(self.root, list):
+            object.__setattr__(self, "root", tuple(self.root))
+        size, pixels = self.max_mb, self.max_pixels
         large = isinstance(pixels, int) and not isinstance(pixels, bool) and pixels >= 1
-        named = root is None or (isinstance(root, str) and root != "")
+        named = all(isinstance(root, str) and root for root in self.roots) and self.root != ()
         for name, is_good, allowed in (
             ("max_mb", _is_number(size) and 0 < size < math.inf, "a number above 0"),
             ("max_pixels", large, "a whole number of at least 1"),
-            ("root", named, "the path of a folder, or null for any path"),
+            ("root", named, "the path of a folder, a list of them, or null for any path"),
             ("on_bad_image", self.on_bad_image in get_args(OnBadImage), "warn or raise"),
         ):
             if not is_good:
                 raise _reject_setting(name, getattr(self, name), allowed)
 
     @property
+    def roots(self) -> tuple[str, ...]:
+        """The folders of `root`; none where any path is allowed."""
+        if self.root is None:
+            return ()
+        return tuple(self.root) if isinstance(self.root, tuple) else (self.root,)  # type: ignore
+
+    @property
     def max_bytes(self) -> int:
         return int(self.max_mb * 1_000_000)
+
+
+def make_local_policy(folder: Path) -> PicturePolicy:
+    """The policy for pictures that a file in a folder names, where what is read leaves the machine
+    or is shown: they must lie in that folder or in the working directory."""
+    return PicturePolicy(root=(str(folder), "."))
 
 
 def list_formats() -> set[str]:
@@ -155,14 +172,8 @@ def _read_path(image: str, policy: PicturePolicy) -> bytes:
             "download it first, and name the file"
         )
     try:
-        path = Path(image).resolve()
-        if policy.root is not None and not path.is_relative_to(Path(policy.root).resolve()):
-            raise BadPicture(f"lies outside the folder {policy.root!r} that the setting root names")
-        # Checked before the file is opened, since opening alone starts some devices.
-        _check_kind(path.stat())
-        # Checked again once it is open. The flags keep a name that has become a link in the
-        # meantime from being followed, and one that has become a pipe from blocking.
-        with open(os.open(path, _OPEN_FLAGS), "rb") as file:
+        root, path = check_roots(image, policy)
+        with open(_open_beneath(root, path), "rb") as file:
             _check_kind(os.fstat(file.fileno()))
             return file.read(policy.max_bytes + 1)
     except FileNotFoundError:
@@ -173,6 +184,39 @@ def _read_path(image: str, policy: PicturePolicy) -> bytes:
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise BadPicture(f"cannot be read: {reason}") from None
+
+
+def check_roots(image: str, policy: PicturePolicy) -> tuple[Path, Path]:
+    """The folder of `policy.root` that holds the path, its own folder without a root, and the path,
+    both resolved. Raises BadPicture where the path lies outside."""
+    path = Path(image).resolve()
+    roots = [Path(root).resolve() for root in policy.roots] or [path.parent]
+    for root in roots:
+        if path.is_relative_to(root):
+            return root, path
+    named = " or ".join(map(repr, policy.roots))
+    raise BadPicture(f"lies outside the folder {named} that the setting root names")
+
+
+def _open_beneath(root: Path, path: Path) -> int:
+    """Open a path in a folder, both resolved. What has become a link in the meantime, the file or a
+    folder on the way to it, is not followed. Raises OSError and BadPicture."""
+    if os.open not in os.supports_dir_fd:  # Windows
+        _check_kind(path.stat())
+        return os.open(path, _OPEN_FLAGS)
+    *folders, name = path.relative_to(root).parts or (".",)
+    place = os.open(root, _FOLDER_FLAGS)
+    try:
+        for folder in folders:
+            inner = os.open(folder, _FOLDER_FLAGS, dir_fd=place)
+            os.close(place)
+            place = inner
+        # Checked before the file is opened, since opening alone starts some devices, and again
+        # once it is open. The flags keep what has become a pipe from blocking.
+        _check_kind(os.stat(name, dir_fd=place, follow_symlinks=False))
+        return os.open(name, _OPEN_FLAGS, dir_fd=place)
+    finally:
+        os.close(place)
 
 
 def _check_kind(status: os.stat_result) -> None:

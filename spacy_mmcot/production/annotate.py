@@ -22,14 +22,16 @@ from .. import __version__
 from ..corpus.docs import attach
 from ..corpus.extensions import get_relations, register_extensions
 from ..corpus.formats import join_image
-from ..errors import Errors, UsageError, first_line, shown
+from ..errors import Errors, MMCoTError, UsageError, escape_control, first_line, shown
 from ..files import replace_file
+from ..pictures.read import check_roots, is_address, make_local_policy
 from ..types import is_null
 from .engines import EngineName, OnProgress, choose_engine, run_chunks
-from .job import Layout, digest_files, digest_pipeline, load_pipeline, open_job
+from .job import InputFiles, Layout, digest_pipeline, load_pipeline, open_job
 from .table_spacy import copy_unannotated
 from .tables import (
     DEFAULT_COLUMNS,
+    FORMATS,
     Chunk,
     ColumnNames,
     Columns,
@@ -103,10 +105,13 @@ def annotate(
     files = list_files(map(Path, paths))
     if output.resolve() in {path.resolve() for path in files}:
         raise UsageError(Errors.E749.format(path=output))
-    target = settings.output_format or detect_format(output)
+    target = settings.output_format
+    if target is None and output.suffix.lower().removeprefix(".") not in FORMATS:
+        raise MMCoTError(Errors.E104.format(path=output, allowed=", ".join(FORMATS)))
+    target = target or detect_format(output)
     layout = Layout(output, target)
     identity = {
-        "input": digest_files(files),
+        "input": (given := InputFiles(files)).digest,
         "pipeline": digest_pipeline(source),
         "format": target,
         "columns": asdict(settings.columns),
@@ -119,11 +124,12 @@ def annotate(
         needs_columns = target in ("csv", "parquet")
         chunks, columns = list_chunks(files, settings.chunk_rows, settings.columns, needs_columns)
         load = partial(Annotator, source, layout, columns, settings)
-        resumed = run_chunks(job, chunks, load, choose_engine(engine, workers), on_progress)
+        chosen, names = choose_engine(engine, workers), settings.columns
+        resumed = run_chunks(job, chunks, load, chosen, on_progress, names)
+        given.check_unchanged()
         if not layout.is_folder:
             parts = [layout.part(chunk.number) for chunk in chunks]
-            with replace_file(output) as temporary:
-                load_format(target).join(parts, temporary, columns, settings.columns)
+            job.write_output(lambda path: load_format(target).join(parts, path, columns, names))
         done = job.finish(len(chunks), sum(chunk.rows for chunk in chunks))
     return AnnotateResult(**done, resumed=resumed, seconds=time.perf_counter() - started)
 
@@ -192,36 +198,46 @@ class Annotator:
         def reject(row: Row, reason: str) -> None:
             # The picture may be a whole file's content.
             values = {name: row.values[name] for name in row.values if name != self.names.image}
-            line = {"input": chunk.path, "row": row.number, "reason": reason}
+            line = {"input": escape_control(chunk.path), "row": row.number, "reason": reason}
             line["raw"] = row.raw if row.problem else shown(values)
             rejects.append(json.dumps(line, ensure_ascii=False) + "\n")
 
+        folder = Path(chunk.path).parent
+        partition = json.loads(chunk.partition)
         rows = load_format(chunk.format).read(chunk, self.names)
+        if partition:
+            rows = (row._replace(values=partition | row.values) for row in rows)
+        count = 0
         for batch in minibatch(rows, self.settings.batch_size):
             good = []
+            count += len(batch)
             for row in batch:
                 for name in self.names.added:
                     if name in row.values:
                         values = {"path": chunk.path, "row": row.number, "name": name}
                         raise UsageError(Errors.E747.format(**values))
-                if problem := row.problem or self._find_problem(row.values):
+                if problem := row.problem or self._find_problem(row.values, folder):
                     reject(row, problem)
                 else:
                     good.append(row)
-            for row, result in self._run(good, Path(chunk.path).parent):
+            for row, result in self._run(good, folder):
                 if isinstance(result, str):
                     reject(row, result)
                 else:
                     found = extract_findings(result).values()
                     added = dict(zip(self.names.added, found, strict=True))
                     yield FoundRow(row.values, added, result)
+        if count != chunk.rows:
+            raise MMCoTError(Errors.E752.format(path=chunk.path))
 
-    def _find_problem(self, values: dict[str, Any]) -> str | None:
-        """Why a row cannot be annotated; None where it can."""
+    def _find_problem(self, values: dict[str, Any], folder: Path) -> str | None:
+        """Why a row of a file in a folder cannot be annotated; None where it can."""
         names = self.names
         text, name = values.get(names.text), values.get(names.id)
         image = _read_image(values.get(names.image))
         if text is None:
+            if names.text in values:
+                return f"no text: {names.text!r} is null, or an empty cell"
             others = f", only {', '.join(map(repr, values))}" if values else ""
             return f"no text: the row has no {names.text!r}{others}"
         if not isinstance(text, str):
@@ -234,6 +250,11 @@ class Annotator:
             return f"the id is {shown(name)}, neither a text nor a whole number"
         if not is_null(image) and not isinstance(image, str | bytes):
             return f"the picture is {shown(image)}, neither a path nor a file's content"
+        if isinstance(image, str) and image and not is_address(image):
+            try:
+                check_roots(join_image(folder, image), make_local_policy(folder))
+            except (OSError, RuntimeError, ValueError) as error:
+                return f"the picture {first_line(error)}"
         return None
 
     def _make_doc(self, row: Row, folder: Path) -> Doc:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from ..errors import Errors, MMCoTError, UsageError, first_line
 from .job import Job
-from .tables import Chunk
+from .tables import DEFAULT_COLUMNS, Chunk, ColumnNames
 
 EngineName = Literal["local", "ray"]
 Work = Callable[[Chunk], None]
@@ -41,10 +41,15 @@ def choose_engine(name: EngineName, workers: int | None) -> Engine:
 
 
 def run_chunks(
-    job: Job, chunks: Sequence[Chunk], load: WorkFactory, engine: Engine, on_progress: OnProgress
+    job: Job,
+    chunks: Sequence[Chunk],
+    load: WorkFactory,
+    engine: Engine,
+    on_progress: OnProgress,
+    names: ColumnNames = DEFAULT_COLUMNS,
 ) -> int:
     """Do the chunks without a part. Returns the number of rows that were done before."""
-    finished = job.list_finished(len(chunks))
+    finished = job.list_finished(chunks, names)
     total = sum(chunk.rows for chunk in chunks)
     resumed = done = sum(chunk.rows for chunk in chunks if chunk.number in finished)
     on_progress(total, done)

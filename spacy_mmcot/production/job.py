@@ -11,19 +11,30 @@ the same job continues, or is done already; another job is an error.
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from ..errors import Errors, MMCoTError, first_line
-from ..files import catch_write_errors, open_file, read_bytes, replace_file, write_json
-from .tables import TableFormat
+from ..files import (
+    catch_read_errors,
+    catch_write_errors,
+    iter_lines,
+    make_folder,
+    move_file,
+    open_file,
+    read_bytes,
+    replace_file,
+    write_json,
+)
+from .tables import FORMATS, Chunk, ColumnNames, TableFormat, count_rows, read_partitions, to_json
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -37,11 +48,40 @@ def digest_file(path: Path) -> str:
 
 
 def digest_files(paths: Iterable[Path]) -> str:
-    """The SHA-256 of the files' contents in their order, whatever their names."""
+    """The SHA-256 of the files' contents in their order, and of what their names say of them: the
+    format, and columns (see `read_partitions`)."""
+    files = list(paths)
     digest = hashlib.sha256()
-    for path in paths:
+    for path, partition in zip(files, read_partitions(files), strict=True):
+        digest.update(f"{path.suffix.lower()} {to_json(partition)}\n".encode())
         digest.update(bytes.fromhex(digest_file(path)))
     return digest.hexdigest()
+
+
+class InputFiles:
+    """The files that a job reads, and whether they are still what they were at its start."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Raises MMCoTError for a missing or unreadable file."""
+        self._files, self._before = files, self._describe(files)
+        self.digest = digest_files(files)
+
+    def check_unchanged(self) -> None:
+        """Raises MMCoTError for a file whose content was changed in the meantime."""
+        now = self._describe(self._files)
+        if now != self._before and digest_files(self._files) != self.digest:
+            pairs = zip(self._files, self._before, now, strict=True)
+            changed = next((path for path, before, after in pairs if before != after), "")
+            raise MMCoTError(Errors.E752.format(path=changed))
+
+    @staticmethod
+    def _describe(files: Sequence[Path]) -> list[tuple[int, int, int]]:
+        described = []
+        for path in files:
+            with catch_read_errors(path):
+                status = path.stat()
+            described.append((status.st_size, status.st_mtime_ns, status.st_ino))
+        return described
 
 
 def load_pipeline(source: str | Path, vocab: Vocab | None = None) -> Language:
@@ -125,6 +165,13 @@ class Layout(NamedTuple):
         return self.work / f"part-{number:06d}.rejected.jsonl"
 
 
+# The names of a job's parts, finished and not; no other file is ever removed.
+_OWN_NAMES = re.compile(
+    rf"part-[0-9]{{6,}}\.(?:{'|'.join(FORMATS)}|rejected\.jsonl)"
+    rf"|\.part-[0-9]{{6,}}\.[a-z.]+\.[0-9]+\.tmp|joined\.[a-z]+|\.joined\.[a-z]+\.[0-9]+\.tmp"
+)
+
+
 class Job:
     """A job's files on disk. `open_job` keeps other processes out."""
 
@@ -144,22 +191,28 @@ class Job:
         Raises MMCoTError where the output exists and is of another job, or of none.
         """
         layout = self.layout
+        is_taken = not layout.is_folder and layout.output.exists()
         if overwrite:
             self.clear()
         elif self.manifest.exists():
             identity, done = self._read_manifest()
             if done or self._part_names():
                 self._check_identity(identity)
+            elif is_taken:
+                # The job failed before its first part, so this is not its output.
+                raise MMCoTError(Errors.E744.format(path=layout.output))
             else:
-                # It failed before its first part.
                 self.clear()
             if done and layout.output.exists():
-                shutil.rmtree(layout.work, ignore_errors=True)
-                return done
-        elif any(layout.output.iterdir()) if layout.output.is_dir() else layout.output.exists():
-            raise MMCoTError(Errors.E744.format(path=layout.output, manifest=self.manifest))
+                if self._measure_output() != done["bytes"]:
+                    raise MMCoTError(Errors.E753.format(path=layout.output))
+                self._remove_parts(layout.work)
+                return {name: done[name] for name in ("rows", "rejected")}
+        elif is_taken or (layout.output.is_dir() and any(layout.output.iterdir())):
+            raise MMCoTError(Errors.E744.format(path=layout.output))
         with catch_write_errors(layout.parts):
-            layout.parts.mkdir(parents=True, exist_ok=True)
+            make_folder(layout.parts)
+            make_folder(layout.work)
         self._write_manifest(None)
         return None
 
@@ -167,10 +220,30 @@ class Job:
         """Whether an earlier run left files of this same job."""
         return self.manifest.exists() and self._read_manifest()[0] == self.identity
 
-    def list_finished(self, count: int) -> set[int]:
-        """The numbers of the chunks, of `count`, whose parts are on disk."""
-        names = self._part_names()
-        return {i for i in range(count) if self.layout.part(i).name in names}
+    def list_finished(self, chunks: Sequence[Chunk], names: ColumnNames) -> set[int]:
+        """The numbers of the chunks whose parts are on disk and hold their rows. A damaged part is
+        none."""
+        known, finished = self._part_names(), set()
+        for chunk in chunks:
+            part = self.layout.part(chunk.number)
+            if part.name in known:
+                with suppress(MMCoTError):
+                    rows = count_rows(part, self.layout.format, names)
+                    rejected = _count_lines(self.layout.rejects_part(chunk.number))
+                    if chunk.rows in (rows, rows + rejected):
+                        finished.add(chunk.number)
+        return finished
+
+    def write_output(self, write: Callable[[Path], None]) -> None:
+        """Write the output, joined from the parts. Raises MMCoTError where a file of someone else
+        has taken its place since the job began."""
+        output, joined = self.layout.output, self.layout.work / f"joined.{self.layout.format}"
+        with replace_file(joined) as temporary:
+            write(temporary)
+        # A run that was killed right here has left the same file.
+        if output.exists() and not filecmp.cmp(joined, output, shallow=False):
+            raise MMCoTError(Errors.E744.format(path=output))
+        move_file(joined, output)
 
     def finish(self, count: int, rows: int) -> dict[str, int]:
         """Join the rejected rows of `count` chunks and remove the parts. The output itself must be
@@ -185,22 +258,39 @@ class Job:
         if not rejected:
             self.rejects.unlink()
         done = {"rows": rows, "rejected": rejected}
-        self._write_manifest(done)
-        shutil.rmtree(self.layout.work, ignore_errors=True)
+        self._write_manifest({**done, "bytes": self._measure_output()})
+        self._remove_parts(self.layout.work)
         return done
 
     def clear(self) -> None:
         """Remove whatever an earlier job left here. The manifest goes last: what a kill leaves is
         still known as a job's."""
         layout = self.layout
-        shutil.rmtree(layout.work, ignore_errors=True)
+        self._remove_parts(layout.work)
         if layout.output.is_dir():
-            for part in layout.output.glob("part-*"):
-                part.unlink()
+            self._remove_parts(layout.output)
         else:
             layout.output.unlink(missing_ok=True)
         self.rejects.unlink(missing_ok=True)
         self.manifest.unlink(missing_ok=True)
+
+    def _remove_parts(self, folder: Path) -> None:
+        """Remove a job's files from a folder, and the folder unless it is the output's or holds
+        files of someone else."""
+        if folder.is_symlink() or not folder.is_dir():
+            return
+        for path in folder.iterdir():
+            if _OWN_NAMES.fullmatch(path.name) and (path.is_symlink() or not path.is_dir()):
+                path.unlink()
+        if folder != self.layout.output:
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _measure_output(self) -> int:
+        """The bytes of the output, of a folder those of its parts."""
+        output = self.layout.output
+        files = [output / name for name in self._part_names()] if output.is_dir() else [output]
+        return sum(path.stat().st_size for path in files if path.exists())
 
     def _part_names(self) -> set[str]:
         return {path.name for path in self.layout.parts.glob(f"part-*[0-9].{self.layout.format}")}
@@ -231,9 +321,11 @@ def open_job(layout: Layout, identity: Mapping[str, Any]) -> Iterator[Job]:
     Raises MMCoTError where another process works on the same output.
     """
     path = layout.output.with_name(f".{layout.output.name}.lock")
+    if path.is_symlink() or (path.exists() and path.stat().st_size):
+        raise MMCoTError(Errors.E744.format(path=path))
     lock = FileLock(path)
     with catch_write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             lock.acquire(blocking=False)
         except Timeout:  # an OSError itself
@@ -244,6 +336,10 @@ def open_job(layout: Layout, identity: Mapping[str, Any]) -> Iterator[Job]:
         # Removed while it is held: whoever opened it in between notices, and tries again.
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def _count_lines(path: Path) -> int:
+    return sum(1 for _ in iter_lines(path)) if path.exists() else 0
 
 
 def _shorten(value: Any) -> str:

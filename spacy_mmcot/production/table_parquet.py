@@ -5,6 +5,7 @@ get the nearest one.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -35,6 +36,10 @@ _BATCH_ROWS = 4096  # that are decoded at once
 
 def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[list[Place], Columns]:
     with _file(path) as file:
+        names_twice = [n for n, count in Counter(file.schema_arrow.names).items() if count > 1]
+        if names_twice:
+            reason = f"it has two columns {names_twice[0]!r}"
+            raise MMCoTError(Errors.E102.format(path=path, reason=reason))
         kinds = {field.name: {_kind(field.type)} for field in file.schema_arrow}
         if kinds.get(names.text) != {str}:
             allowed = ", ".join(name for name, kind in kinds.items() if kind == {str}) or "none"
@@ -58,8 +63,10 @@ def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
             wanted = batch.slice(first - batch_start, max(0, end - first))
             batch_start += len(batch)
             columns = [_values(column) for column in wanted.columns]
-            for number, values in enumerate(zip(*columns, strict=True), start=first + 1):
-                yield Row(number, dict(zip(wanted.schema.names, values, strict=True)))
+            for number, cells in enumerate(zip(*columns, strict=True), start=first + 1):
+                values = dict(zip(wanted.schema.names, cells, strict=True))
+                problem = next((v for v in values.values() if isinstance(v, _BadText)), None)
+                yield Row(number, {} if problem else values, problem=problem)
 
 
 def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
@@ -93,10 +100,18 @@ def _kind(type: pa.DataType) -> Any:
 
 def _type(kinds: set[Any]) -> pa.DataType:
     """The type of a column that holds these; text, of JSON, where none other holds them all."""
-    if kinds == {int, float}:
-        return _FLOAT
-    kind = next(iter(kinds), str) if len(kinds) < 2 else str
-    return kind if isinstance(kind, pa.DataType) else _TYPES.get(kind, _TEXT)
+    types = [kind if isinstance(kind, pa.DataType) else _TYPES.get(kind, _TEXT) for kind in kinds]
+    if len(set(types)) < 2:
+        return types[0] if types else _TEXT
+    try:
+        schemas = [pa.schema({"x": type}) for type in types]
+        return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
+    except pa.ArrowException:
+        return _TEXT
+
+
+class _BadText(str):
+    """Why a value is not text."""
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -104,8 +119,18 @@ def _values(column: pa.Array) -> list[Any]:
         column = column.dictionary_decode()
     try:
         return column.to_pylist()
+    except UnicodeDecodeError:
+        return [_read_text(value) for value in column]
     except (ValueError, OverflowError):  # finer times or later dates than Python has
         return [value if value.is_valid else None for value in column]
+
+
+def _read_text(value: pa.Scalar) -> Any:
+    """A value of a column with a text that is not UTF-8."""
+    try:
+        return value.as_py()
+    except UnicodeDecodeError as error:
+        return _BadText(f"0x{error.object[error.start]:02x} is not UTF-8")
 
 
 @contextmanager
@@ -114,5 +139,5 @@ def _file(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with catch_read_errors(path), pq.ParquetFile(path) as file:
             yield file
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter of a column's name
         raise MMCoTError(Errors.E102.format(path=path, reason=first_line(error))) from None

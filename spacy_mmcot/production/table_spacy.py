@@ -22,6 +22,7 @@ from ..types import (
     ROW_KEY,
     SOFT_LABELS_KEY,
     SOFT_RELATIONS_KEY,
+    WEAKEST_KEY,
 )
 from .tables import (
     Chunk,
@@ -36,7 +37,7 @@ from .tables import (
 )
 
 # The keys of user data that a pipeline writes, beside those of spans.
-_FOUND = {ALIGNMENT_KEY, CONFIDENCE_KEY, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY}
+_FOUND = {ALIGNMENT_KEY, CONFIDENCE_KEY, WEAKEST_KEY, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY}
 _LISTS = ("tokens", "spaces", "cats", "span_groups", "flags", "user_data")
 
 
@@ -79,13 +80,24 @@ def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnN
     own = (names.text, names.id, names.image)
     for values, _, doc in rows:
         data: dict[Any, Any] = doc.user_data
-        others = {name: to_plain(value) for name, value in values.items() if name not in own}
+        others = {name: _pack(value) for name, value in values.items() if name not in own}
         if others:
             data[ROW_KEY] = others
         # The encoder's output would make the file many times as large.
         data.pop(("._.", "trf_data", None, None), None)
         docbin.add(doc)
     path.write_bytes(docbin.to_bytes())
+
+
+def _pack(value: Any) -> Any:
+    """The value as msgpack can hold it: whole numbers of more than 64 bits become text."""
+    value = to_plain(value)
+    if isinstance(value, dict):
+        return {name: _pack(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_pack(part) for part in value]
+    is_large = isinstance(value, int) and not -(2**63) <= value < 2**64
+    return str(value) if is_large else value
 
 
 def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:

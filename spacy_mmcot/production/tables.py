@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, get_args
+from urllib.parse import unquote
 
 from ..errors import Errors, MMCoTError
 from ..files import check_exists
@@ -67,6 +69,7 @@ class Chunk(NamedTuple):
     position: where it starts: a byte offset in JSONL and CSV, a row from 0 in the other formats.
     first_row: the number of its first row, see Row.
     rows: how many rows it has, broken ones included.
+    partition: the columns that folders on the path of the file stand for, as JSON.
     """
 
     number: int
@@ -75,6 +78,7 @@ class Chunk(NamedTuple):
     position: int
     first_row: int
     rows: int
+    partition: str = "{}"
 
 
 class Row(NamedTuple):
@@ -119,7 +123,7 @@ def detect_format(path: Path) -> TableFormat:
     suffix = path.suffix.lower().removeprefix(".")
     if suffix in FORMATS:
         return suffix
-    raise MMCoTError(Errors.E104.format(path=path, allowed=", ".join(FORMATS)))
+    raise MMCoTError(Errors.E754.format(path=path, allowed=", ".join(f".{f}" for f in FORMATS)))
 
 
 def list_files(paths: Iterable[Path]) -> list[Path]:
@@ -143,13 +147,43 @@ def list_chunks(
     """The chunks of all files, numbered through, and the kinds of their columns, see the module."""
     chunks: list[Chunk] = []
     kinds: Columns = {}
-    for path in files:
+    for path, partition in zip(files, read_partitions(files), strict=True):
         format = detect_format(path)
         places, own = load_format(format).survey(path, rows, names, columns)
-        for name in own:
-            add_kinds(kinds, name, own[name])
-        chunks += [Chunk(len(chunks) + i, str(path), format, *p) for i, p in enumerate(places)]
+        folders: Columns = {name: {type(value)} for name, value in partition.items()}
+        for name, added in (own | {k: v for k, v in folders.items() if k not in own}).items():
+            add_kinds(kinds, name, added - {type(None)})
+        described = to_json(partition)
+        for position, first, count in places:
+            chunks.append(Chunk(len(chunks), str(path), format, position, first, count, described))
     return chunks, kinds
+
+
+def count_rows(path: Path, format: TableFormat, names: ColumnNames) -> int:
+    """The rows of a file that `write` or `join` wrote. Raises MMCoTError for a damaged one."""
+    places, _ = load_format(format).survey(path, 1 << 62, names, False)
+    return sum(rows for _, _, rows in places)
+
+
+_NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
+
+
+def read_partitions(files: Sequence[Path]) -> list[dict[str, str | int | None]]:
+    """The columns that the folders right above each file stand for, by name: Hive, Spark and
+    others write `year=2024/part-0.parquet`. A column is of whole numbers where all its values are,
+    otherwise of texts."""
+    found: list[dict[str, str | int | None]] = []
+    for path in files:
+        named = takewhile(lambda name: "=" in name.lstrip("="), reversed(path.parent.parts))
+        pairs = [name.partition("=") for name in named][::-1]
+        found.append({unquote(k): None if v == _NULL_FOLDER else unquote(v) for k, _, v in pairs})
+    for name in {name for columns in found for name in columns}:
+        values = {str(columns[name]) for columns in found if columns.get(name) is not None}
+        if all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", value) for value in values):
+            for columns in found:
+                if columns.get(name) is not None:
+                    columns[name] = int(str(columns[name]))
+    return found
 
 
 def join_files(parts: Sequence[Path], file: BinaryIO, skipped: int = 0) -> None:
@@ -191,6 +225,14 @@ def add_row(columns: Columns, values: dict[str, Any]) -> None:
         is_large = isinstance(value, int) and not -(2**63) <= value < 2**63
         kind = "json" if is_large else type(value)
         add_kinds(columns, name, set() if value is None else {kind})
+
+
+def to_cell(value: Any) -> str | None:
+    """The value as text: texts, dates, decimals and bytes (in base64) as they are, null as None,
+    anything else as JSON."""
+    if not isinstance(value, str | None):
+        value = to_plain(value)
+    return value if isinstance(value, str | None) else to_json(value)
 
 
 def to_json(value: Any) -> str:

@@ -22,6 +22,7 @@ from ..evaluation.compare import match_predictions
 from ..evaluation.conclusions import Concluded, collect_conclusions, score_conclusions
 from ..evaluation.evaluate import needs_gold_entities, run_pipeline
 from ..evaluation.predictions import Predicted, collect_predictions, read_predictions
+from ..pictures.read import make_local_policy
 from ..types import Pictures
 from .browser import Item, make_articles, name_views
 from .drawings import read_asset, render_picture, render_template
@@ -58,6 +59,8 @@ def build_report(settings: ReportSettings) -> str:
     Raises MMCoTError for files that are missing or invalid or not about these Docs, and without
     matplotlib.
     """
+    folder = settings.data if settings.data.is_dir() else settings.data.parent
+    policy = make_local_policy(folder)
     read = Corpus(settings.data, limit=settings.limit, knowledge=False)
     bare = list(read(spacy.blank("xx")))
     docs, labelled = [example.reference for example in bare], collect_predictions(bare)
@@ -68,7 +71,7 @@ def build_report(settings: ReportSettings) -> str:
         pipelines.append(pipeline)
         for number, example in enumerate(examples):
             if number not in drawn and example.predicted._.mmcot_alignment is not None:
-                drawn[number] = render_picture(example.predicted), name
+                drawn[number] = render_picture(example.predicted, policy), name
     for name, file in settings.predictions.items():
         records = {doc.id: doc for doc in read_predictions(file)}
         # A report on the first Docs alone may use predictions on all.
@@ -84,7 +87,8 @@ def build_report(settings: ReportSettings) -> str:
         for row, one in zip(found, concluded, strict=True):
             row.append(one and one.record)
     items = [
-        Item(doc, found[i], *(drawn.get(i) or [render_picture(doc)])) for i, doc in enumerate(docs)
+        Item(doc, found[i], *(drawn.get(i) or [render_picture(doc, policy)]))
+        for i, doc in enumerate(docs)
     ]
     subtitle = f"{settings.data}: {len(docs)} doc{'' if len(docs) == 1 else 's'}"
     if settings.pipelines:
@@ -113,6 +117,7 @@ def _run(name: str, nlp: Language, settings: ReportSettings) -> tuple[Pipeline, 
         knowledge=name in settings.readers,
         gold_entities=needs_gold_entities(nlp),
         pictures=settings.pictures,
+        tokens="pipeline",
     )
     examples = list(read(nlp))
     for pipe in nlp.pipe_names:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from spacy.tokens import Doc
 
 from ..corpus.extensions import Alignment, get_alignment
+from ..errors import escape_control
 from ..pictures.decode import make_thumbnail
 from ..pictures.read import BadPicture, PicturePolicy, get_image, read_picture
 
@@ -115,6 +116,13 @@ def render_template(name: str, **values: Any) -> Markup:
     return Markup(get_environment().get_template(name).render(**values))
 
 
+def _escape_value(value: object) -> object:
+    """Texts of posts without control characters and marks that change the direction of others."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return escape_control(value, keep="\n\t\u200c\u200d\u2028\u2029")
+    return value
+
+
 @functools.cache
 def get_environment() -> jinja2.Environment:
     """The templates of the folder static, with values escaped."""
@@ -122,6 +130,7 @@ def get_environment() -> jinja2.Environment:
         loader=jinja2.FunctionLoader(read_asset),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_escape_value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

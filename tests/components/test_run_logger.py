@@ -57,7 +57,8 @@ def test_a_line_every_half_minute_says_how_long_it_will_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nlp = toy.pipeline()
-    nlp.config["training"].update(score_weights={"ents_f": 1.0}, max_steps=1000)
+    nlp.config["training"].update(score_weights={"ents_f": 1.0}, patience=1000)
+    nlp.config["training"]["max_steps"] = "${training.patience}"
     now = 0.0
     clock = SimpleNamespace(perf_counter=lambda: now)
     monkeypatch.setattr("spacy_mmcot.components.base.time", clock)

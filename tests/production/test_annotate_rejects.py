@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -94,6 +95,24 @@ def test_a_quote_that_is_never_closed_ends_with_the_file(annotate: Command, tmp_
     assert annotate(source, "-o", tmp_path / "out.csv").exit_code == 3
     (reject,) = read_jsonl(tmp_path / "out.csv.rejected.jsonl")
     assert (reject["row"], reject["reason"][:7]) == (3, "not CSV")
+    assert reject["raw"] == repr('"Bo never')
+
+
+def test_a_null_is_told_from_a_missing_column(annotate: Command, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": None}, {"texts": "Anna"}])
+    assert annotate(source, "-o", tmp_path / "out.jsonl").exit_code == 3
+    reasons = [row["reason"] for row in read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")]
+    assert reasons == [
+        "no text: 'text' is null, or an empty cell",
+        "no text: the row has no 'text', only 'texts'",
+    ]
+
+
+def test_the_format_of_the_output_is_an_option(annotate: Command, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", rows(2))
+    result = annotate(source, "-o", tmp_path / "out.txt")
+    assert "[E104]" in result.stderr and "Give one with --format" in result.stderr
+    assert annotate(source, "-o", tmp_path / "out.txt", "--format", "jsonl").exit_code == 0
 
 
 @Language.component("fails_on_bo")
@@ -167,7 +186,10 @@ def test_no_file_of_rejected_rows_without_one(annotate: Command, tmp_path: Path)
         ("in.csv", b"", "E101"),
         ("in.spacy", b"notes", "E201"),
         ("in.spacy", b"", "E201"),
-        ("in.xml", b"<a/>", "E104"),
+        ("in.xml", b"<a/>", "E754"),
+        ("in.csv", "text\nAnna\n".encode("utf-16"), "E755"),
+        ("in.csv", "text\nAnna\n".encode("utf-16-le"), "E755"),
+        ("in.jsonl", '{"text": "Anna"}\n'.encode("utf-16"), "E755"),
         ("in.jsonl", b'{"text": "a", "entities": []}', "E747"),
     ],
 )
@@ -209,3 +231,76 @@ def test_a_pipeline_that_is_not_there(fails: Callable[..., str], tmp_path: Path)
     source = write_jsonl(tmp_path / "in.jsonl", rows(1))
     line = fails("E700", "annotate", "no_such_pipeline", source, "-o", tmp_path / "out.jsonl")
     assert "no_such_pipeline" in line
+
+
+def test_a_picture_outside_the_tables_folder(
+    annotate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "tables"
+    (tmp_path / "work").mkdir()
+    table.mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    (table / "link.png").symlink_to(tmp_path / "private.png")
+    images = ["x.png", "sub/../x.png", "", None, "https://example.org/x.png", "../work/y.png"]
+    hidden = ["../private.png", "/etc/passwd", "link.png", "a\0b", "sub/../../private.png"]
+    texts = [{"text": f"Anna {n}", "image": name} for n, name in enumerate(images + hidden)]
+    source = write_jsonl(table / "in.jsonl", texts)
+    assert annotate(source, "-o", tmp_path / "out.jsonl").exit_code == 3
+    assert [row["image"] for row in read_jsonl(tmp_path / "out.jsonl")] == images
+    reasons = [row["reason"] for row in read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")]
+    assert ["outside the folder" in reason for reason in reasons] == [1, 1, 1, 0, 1]
+
+
+def test_a_parquet_row_that_is_not_utf8(annotate: Command, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    import pyarrow.parquet as pq
+
+    def texts(*values: bytes) -> object:
+        return pa.array(values, pa.binary()).view(pa.string())
+
+    table = pa.table(
+        {
+            "text": texts(b"Anna sings", b"\xff\xfe", b"Bo", b"Carla"),
+            "note": texts(b"fine", b"fine", b"caf\xe9", "café".encode()),
+            "list": pa.ListArray.from_arrays([0, 1, 2, 3, 4], texts(b"a", b"b", b"c", b"\x80")),
+            "n": [0, 1, 2, 3],
+        }
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    for target in ("out.jsonl", "out.parquet"):
+        output = tmp_path / target
+        assert annotate(tmp_path / "in.parquet", "-o", output).exit_code == 3
+        rejects = read_jsonl(tmp_path / f"{target}.rejected.jsonl")
+        reasons = {row["row"]: row["reason"] for row in rejects}
+        assert reasons == {
+            2: "0xff is not UTF-8",
+            3: "0xe9 is not UTF-8",
+            4: "0x80 is not UTF-8",
+        }
+    assert [row["n"] for row in read_jsonl(tmp_path / "out.jsonl")] == [0]
+
+
+def test_parquet_columns_of_one_name(annotate: Command, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    import pyarrow.parquet as pq
+
+    table = pa.table([["Anna"], ["a"], ["b"]], names=["text", "x", "x"])
+    pq.write_table(table, tmp_path / "in.parquet")
+    result = annotate(tmp_path / "in.parquet", "-o", tmp_path / "out.jsonl")
+    assert (result.exit_code, "two columns 'x'" in result.stderr) == (1, True)
+
+
+def test_names_that_are_not_utf8(annotate: Command, tmp_path: Path) -> None:
+    folder = os.fsdecode(bytes(tmp_path) + b"/caf\xe9\x1b[31m")
+    os.mkdir(folder)
+    source = Path(folder, os.fsdecode(b"\xfftable.jsonl"))
+    write_jsonl(source, [*rows(3), {"text": 1}])
+    output = Path(folder, os.fsdecode(b"out\xfe.jsonl"))
+    result = annotate(source, "-o", output, "--threshold", 1)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output and "\\udcfe" in result.output
+    assert len(read_jsonl(output)) == 3
+    (reject,) = read_jsonl(Path(folder, os.fsdecode(b"out\xfe.jsonl.rejected.jsonl")))
+    assert reject["input"].endswith("caf\\udce9\\x1b[31m/\\udcfftable.jsonl")
+    missing = annotate(Path(folder, "none\x1b[2J.jsonl"), "-o", output)
+    assert "[E100]" in missing.stderr and "\x1b" not in missing.stderr

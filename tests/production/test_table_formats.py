@@ -217,3 +217,101 @@ def test_pictures_go_through_the_policy(annotate: Command, tmp_path: Path) -> No
     assert get_image(doc) == (tmp_path / "a.png").as_posix()
     (reject,) = read_jsonl(tmp_path / "o.spacy.rejected.jsonl")
     assert (reject["row"], "the picture is 5" in reject["reason"]) == (2, True)
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["2024", "2025"], [2024, 2025]),
+        (["01", "11"], ["01", "11"]),
+        (["a b", "x%2Fy%3D"], ["a b", "x/y="]),
+        (["7", "__HIVE_DEFAULT_PARTITION__"], [7, None]),
+        (["-3", "0"], [-3, 0]),
+        (["1e5", "=="], ["1e5", "=="]),
+    ],
+)
+def test_folders_that_stand_for_columns(
+    annotate: Command, tmp_path: Path, format: str, values: list[str], expected: list[Any]
+) -> None:
+    """As Hive, Spark and pyarrow write them."""
+    if format == "parquet":
+        pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    for number, value in enumerate(values):
+        folder = tmp_path / "in" / f"key={value}" / "lang=en"
+        folder.mkdir(parents=True)
+        write_jsonl(folder / f"{number}.jsonl", [{"text": "Anna sings", "n": number}])
+    output = tmp_path / f"out.{format}"
+    assert annotate(tmp_path / "in", "-o", output).exit_code == 0
+    if format == "parquet":
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(output).to_pylist()
+    elif format == "csv":
+        with output.open(encoding="utf-8", newline="") as file:
+            table = list(csv.DictReader(file))
+        expected = ["" if value is None else str(value) for value in expected]
+    else:
+        table = read_jsonl(output)
+    by_row = sorted((int(row["n"]), row["key"], row["lang"]) for row in table)
+    assert by_row == [(n, value, "en") for n, value in enumerate(expected)]
+
+
+def test_a_files_own_column_beats_that_of_a_folder(annotate: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "day=1"
+    folder.mkdir()
+    source = write_jsonl(folder / "in.jsonl", [{"text": "Anna", "day": "own"}])
+    assert annotate(source, "-o", tmp_path / "out.jsonl").exit_code == 0
+    assert read_jsonl(tmp_path / "out.jsonl")[0]["day"] == "own"
+
+
+def test_plain_values_stay_plain_in_csv(written: Callable[..., Path], tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    import pyarrow.parquet as pq
+
+    moment = datetime.datetime(2024, 1, 2, 3, 4, 5)
+    columns = {
+        "text": ["Anna sings"],
+        "day": pa.array([datetime.date(2024, 1, 2)]),
+        "at": pa.array([moment], pa.timestamp("us")),
+        "fine": pa.array([1_700_000_000_123_456_789], pa.timestamp("ns")),
+        "price": pa.array([decimal.Decimal("1.50")], pa.decimal128(8, 2)),
+        "time": pa.array([moment.time()]),
+        "raw": pa.array([b"\x00\xff"]),
+        "nothing": pa.array([None], pa.null()),
+        "nan": pa.array([float("nan")]),
+        "yes": pa.array([True]),
+        "list": pa.array([["a"]]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    with written(tmp_path / "in.parquet", "csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["day"] == "2024-01-02"
+    assert row["at"] == "2024-01-02T03:04:05"
+    assert row["fine"].startswith("2023-11-14 22:13:20.123456789")
+    assert (row["price"], row["time"], row["raw"]) == ("1.50", "03:04:05", "AP8=")
+    assert (row["nothing"], row["nan"], row["yes"], row["list"]) == ("", "", "true", '["a"]')
+
+
+def test_numbers_of_several_widths_share_a_column(annotate: Command, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    import pyarrow.parquet as pq
+
+    for name, kind in (("a", pa.int8()), ("b", pa.int64()), ("c", pa.uint16())):
+        table = pa.table({"text": ["Anna"], "n": pa.array([7], kind)})
+        (tmp_path / "in").mkdir(exist_ok=True)
+        pq.write_table(table, tmp_path / "in" / f"{name}.parquet")
+    assert annotate(tmp_path / "in", "-o", tmp_path / "out.parquet").exit_code == 0
+    assert pq.read_table(tmp_path / "out.parquet")["n"].to_pylist() == [7, 7, 7]
+
+
+def test_whole_numbers_of_any_size_go_everywhere(
+    written: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = write_jsonl(
+        tmp_path / "in.jsonl", [{"text": "Anna", "n": 2**70, "d": {"x": [-(2**65)]}}]
+    )
+    assert read_jsonl(written(source, "jsonl"))[0]["n"] == 2**70
+    assert written(source, "csv").read_text("utf-8").count(str(2**70)) == 1
+    back = read_jsonl(written(written(source, "spacy"), "jsonl"))[0]
+    assert (back["n"], back["d"]) == (str(2**70), {"x": [str(-(2**65))]})

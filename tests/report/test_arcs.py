@@ -282,3 +282,12 @@ def test_every_hue_can_be_read(scheme: int) -> None:
     for degrees in range(360):
         assert contrast(rgb(degrees, values["ink"]), rgb(degrees, values["fill"])) >= 7
         assert contrast(rgb(degrees, values["edge"]), (red, green, blue)) >= 3
+
+
+def test_control_characters_and_marks_of_direction_are_shown_as_escapes() -> None:
+    text = "a\x1b[31m\x9b2J\u202egpj.exe\u2066\x07\ud800 \u0627\u0644\u200d\n\tb"
+    page = str(render_text(text, [Mention(0, 1, "L\x1bX\u202e")], None))
+    for hidden in "\x1b\x9b\u202e\u2066\x07\ud800":
+        assert hidden not in page
+    for shown in ("\\x1b[31m", "\\x9b2J", "\\u202egpj.exe", "\\ud800", "\u0627\u0644\u200d\n\tb"):
+        assert shown in page

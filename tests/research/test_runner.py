@@ -26,6 +26,9 @@ def write_config(path: Path, steps: int) -> None:
     text = f"""
     [system]
     seed = 0
+    [corpora]
+    [corpora.dev]
+    tokens = "pipeline"
     [training]
     max_steps = {steps}
     seed = ${{system.seed}}
@@ -122,6 +125,7 @@ def test_a_training_gets_its_paths_and_overrides(study: Study) -> None:
     teacher, student = study.overrides
     corpus = study.folder / "models" / "x"
     assert teacher == {
+        "corpora.dev.tokens": "gold",
         "training.max_steps": 3,
         "system.seed": 1,
         "paths.train": str(corpus / "teacher-1" / "corpus"),
