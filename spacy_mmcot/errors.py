@@ -48,6 +48,7 @@ class Errors(metaclass=Catalogue):
     E108 = (
         "{path}: no column {name!r} for the ids. Its columns: {columns}. Name one with --id-column."
     )
+    E109 = "{path}: JSON of spaCy 2. Run first: python -m spacy convert {path} FOLDER."
     E110 = "Post {post}: {what} is not in the scheme {path}. Allowed: {allowed}."
     E111 = "No post is labelled. Give labelled posts, or write scheme.yml by hand."
     E112 = "The scheme has {examples} examples for {labels} labels. Set examples to {labels}."

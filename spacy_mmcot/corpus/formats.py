@@ -82,6 +82,8 @@ def _guess_json(path: Path, row: Any) -> Format:
         return "spacy-json"
     if not isinstance(row, dict):
         return "posts"
+    if "paragraphs" in row:
+        raise MMCoTError(Errors.E109.format(path=path))
     labels = row.get("label", row.get("labels"))
     spans = [row["entities"], labels] if isinstance(row.get("entities"), list) else [labels]
     first = next((found[0] for found in spans if isinstance(found, list) and found), None)

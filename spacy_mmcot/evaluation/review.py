@@ -88,8 +88,9 @@ def choose_reviews(
             belief = sum(said.values()) / len(voters)
             new = len(key) == 3 and doc.text[key[0] : key[1]].casefold() not in known
             doubts[key[-1]] += 4 * belief * (1 - belief) * (_NEW if new else 1)
-        if one.confidence is not None and one.gold is None:
-            doubts[""] = _MISSING * (1 - one.confidence)
+        # Of all of a long text it is never certain that nothing is missing.
+        if one.weakest is not None and one.gold is None:
+            doubts[""] = _MISSING * (1 - one.weakest)
         reviews.append(_make_review(doc, one, split, votes, doubts))
     if order == "random":
         return random.Random(seed).sample(reviews, min(limit, len(reviews)))
