@@ -1,5 +1,4 @@
-"""Pairs of mentions: which of them `mmcot_rel` scores, which labels their types allow, and what
-they learn from gold and from soft relations.
+"""Pairs of mentions: what `mmcot_rel` learns about them from gold and from soft relations.
 
 Docs of one text may differ in their tokens, so mentions are matched by characters.
 """
@@ -7,7 +6,7 @@ Docs of one text may differ in their tokens, so mentions are matched by characte
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy
@@ -17,10 +16,8 @@ from spacy.tokens import Doc
 from ..corpus.extensions import get_pairs, get_relations, list_missing, list_relations
 from ..distillation.soft_labels import SoftRelations
 from ..errors import Errors, MMCoTError, Warnings
-from ..model.pair_classifier import DocPairs
-
-# Head type -> tail type -> relation labels.
-Legal = Mapping[str, Mapping[str, Sequence[str]]]
+from ..standalone.decoding import Legal, MentionSpan
+from ..types import DocPairs
 
 
 def warn_of_illegal(docs: Iterable[Doc], legal: Legal, component: str) -> None:
@@ -33,62 +30,6 @@ def warn_of_illegal(docs: Iterable[Doc], legal: Legal, component: str) -> None:
         numbers = {"count": len(illegal), "total": len(gold)}
         message = Warnings.W600.format(component=component, places=places, **numbers)
         warnings.warn(message, stacklevel=2)
-
-
-def mask_legal(entry: DocPairs, legal: Legal | None, labels: Sequence[str]) -> NDArray[numpy.bool_]:
-    """bool (pairs, 1 + labels): which labels each pair may have. The first, no relation, is always
-    allowed; without a map all are."""
-    allowed = numpy.ones((len(entry.pairs), 1 + len(labels)), dtype=bool)
-    if legal is not None:
-        types = [mention[2] for mention in entry.mentions]
-        rows = {
-            (head, tail): [label in legal.get(head, {}).get(tail, ()) for label in labels]
-            for head in set(types)
-            for tail in set(types)
-        }
-        for i, (head, tail) in enumerate(entry.pairs.tolist()):
-            allowed[i, 1:] = rows[types[head], types[tail]]
-    return allowed
-
-
-# (start token, end token, label), end exclusive
-MentionSpan = tuple[int, int, str]
-
-
-def find_candidates(doc: Doc, max_distance: int) -> DocPairs:
-    """The ordered pairs of the Doc's entities with at most `max_distance` tokens between them, of
-    which only those that `get_pairs` names, if it does."""
-    mentions = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
-    asked = get_pairs(doc)
-    if asked is None:
-        return DocPairs(doc, mentions, _find_near_pairs(mentions, max_distance))
-    index = {(start, end): i for i, (start, end, _) in enumerate(mentions)}
-    found = [(index.get((h.start, h.end)), index.get((t.start, t.end))) for h, t in asked]
-    known = dict.fromkeys((h, t) for h, t in found if h is not None and t is not None and h != t)
-    near = [(h, t) for h, t in known if _measure_gap(mentions[h], mentions[t]) <= max_distance]
-    return DocPairs(doc, mentions, numpy.array(near, dtype="int64").reshape(-1, 2))
-
-
-def _find_near_pairs(mentions: Sequence[MentionSpan], max_distance: int) -> NDArray[numpy.int64]:
-    """Both directions of every pair that is near enough, (pairs, 2). Mentions are sorted and
-    disjoint."""
-    n = len(mentions)
-    if n < 2:
-        return numpy.zeros((0, 2), dtype="int64")
-    starts, ends = numpy.array([mention[:2] for mention in mentions], dtype="int64").T
-    distance = min(max_distance, int(ends[-1]))
-    # (mentions,): how many mentions follow each one within the distance.
-    after = numpy.searchsorted(starts, ends + distance, side="right") - numpy.arange(n) - 1
-    after = numpy.maximum(after, 0)
-    left = numpy.repeat(numpy.arange(n), after)
-    right = left + 1 + numpy.arange(len(left)) - numpy.repeat(numpy.cumsum(after) - after, after)
-    # Each pair, followed by the same with head and tail exchanged.
-    return numpy.stack([left, right, right, left], axis=1).reshape(-1, 2)
-
-
-def _measure_gap(left: MentionSpan, right: MentionSpan) -> int:
-    """The number of tokens between two disjoint mentions, in either order."""
-    return max(left[0] - right[1], right[0] - left[1])
 
 
 def to_characters(doc: Doc, start: int, end: int) -> tuple[int, int]:

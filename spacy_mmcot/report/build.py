@@ -26,8 +26,7 @@ from ..pictures.read import make_local_policy
 from ..types import Pictures
 from .browser import Item, make_articles, name_views
 from .drawings import read_asset, render_picture, render_template
-from .plots import make_plots
-from .tables import Pipeline, make_confusions, make_label_tables, make_scores
+from .figures import Pipeline, make_confusions, make_label_tables, make_plots, make_scores
 
 _STYLES = ("page.css", "theme.css", "relations.css", "overlay.css")
 _SCRIPTS = ("relations.js", "report.js")

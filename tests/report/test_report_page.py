@@ -13,7 +13,7 @@ from report_docs import ANNA, OSLO, TEXT, Page, doc_of, predicted, three
 
 from spacy_mmcot.report.browser import Item, make_articles
 from spacy_mmcot.report.build import render_page
-from spacy_mmcot.report.tables import Pipeline
+from spacy_mmcot.report.figures import Pipeline
 
 HOSTILE = [
     '<script>alert("1")</script>',
