@@ -48,6 +48,7 @@ class Errors(metaclass=Catalogue):
     E108 = (
         "{path}: no column {name!r} for the ids. Its columns: {columns}. Name one with --id-column."
     )
+    E109 = "{path}: JSON of spaCy 2. Run first: python -m spacy convert {path} FOLDER."
     E110 = "Post {post}: {what} is not in the scheme {path}. Allowed: {allowed}."
     E111 = "No post is labelled. Give labelled posts, or write scheme.yml by hand."
     E112 = "The scheme has {examples} examples for {labels} labels. Set examples to {labels}."
@@ -166,6 +167,12 @@ class Errors(metaclass=Catalogue):
     E406 = (
         'The picture of the doc {doc} {reason}. Correct or remove it; with on_bad_image = "warn" '
         "the doc is read without it."
+    )
+    E407 = (
+        "{component}: the tokens of the doc {text!r} changed after the transformer read it. "
+        "Components that merge or split tokens, such as merge_entities, belong before the "
+        "transformer or behind {component}: add them with before='transformer' or "
+        "after={component!r}."
     )
     E409 = "{name} is {received}. Allowed: {allowed}."
     E410 = (
@@ -299,6 +306,7 @@ class Errors(metaclass=Catalogue):
         "--with-knowledge {received!r} is not one of the pipelines. Allowed: {allowed}. "
         "Predictions files were written with or without knowledge and cannot be changed here."
     )
+    E729 = "{path}: a review as {format} ends in {suffix}. Give such a name, or another --format."
     E730 = "--source recorded needs recorded answers. Give --recorded FILE, or use --source openai."
     E740 = "Parquet files need pyarrow. Install it: pip install 'spacy-mmcot[parquet]'."
     E741 = "{path}: the folder holds no file that ends in {allowed}. Give another folder, or files."
@@ -327,6 +335,14 @@ class Errors(metaclass=Catalogue):
     )
     E753 = (
         "{path} was changed after the job that wrote it. Give another --output, or use --overwrite."
+    )
+    E754 = (
+        "{path}: unknown format. Allowed: files that end in {allowed}. Rename the file, or convert "
+        "it first."
+    )
+    E755 = (
+        "{path}: the encoding is {encoding}, not UTF-8. Save it in UTF-8, such as with "
+        "iconv -f ENCODING -t utf-8."
     )
     E771 = "{waiting} texts wait already. Try again later, or run more workers."
     E772 = "The worker is closed. Make a new PipelineWorker for further texts."

@@ -120,12 +120,17 @@ def open_text(path: Path, encoding: str | None = None, newline: str = "") -> Ite
         raise _make_encoding_error(path, name, first_line(error)) from None
 
 
-def _make_encoding_error(path: Path, encoding: str, reason: str) -> MMCoTError:
+class EncodingError(MMCoTError):
+    """A file is not in the encoding that was expected."""
+
+
+def _make_encoding_error(path: Path, encoding: str, reason: str) -> EncodingError:
     from charset_normalizer import from_path
 
     best = from_path(path).best()
     guess = "" if best is None else f", perhaps {best.encoding}"
-    return MMCoTError(Errors.E105.format(path=path, encoding=encoding, reason=reason, guess=guess))
+    message = Errors.E105.format(path=path, encoding=encoding, reason=reason, guess=guess)
+    return EncodingError(message)
 
 
 def decode_line(path: Path, line: int, raw: bytes) -> str:

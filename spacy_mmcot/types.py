@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import (
@@ -44,13 +44,16 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 PICTURES: tuple[Pictures, ...] = get_args(Pictures)
 TOKENS: tuple[Tokens, ...] = get_args(Tokens)
 SURENESS: tuple[Sureness, ...] = get_args(Sureness)
+# P(right) of an LLM's conclusion that nobody has checked.
+DEFAULT_CONFIDENCE: Mapping[Sureness, float] = {"high": 0.95, "medium": 0.7, "low": 0.5}
 CHANGES: tuple[Change, ...] = get_args(Change)
 
-# doc.user_data keys. The first three are where spaCy keeps the extension attributes of the same
+# doc.user_data keys. The first four are where spaCy keeps the extension attributes of the same
 # names; reading them directly spares the model layer an import of the corpus layer.
 KNOWLEDGE_KEY = ("._.", "mmcot_knowledge", None, None)
 IMAGE_KEY = ("._.", "mmcot_image", None, None)
 CONFIDENCE_KEY = ("._.", "mmcot_confidence", None, None)
+WEAKEST_KEY = ("._.", "mmcot_weakest", None, None)
 ID_KEY = "mmcot_id"
 ROW_KEY = "mmcot_row"
 ALIGNMENT_KEY = "mmcot_alignment"

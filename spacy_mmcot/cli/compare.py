@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -81,6 +81,13 @@ def cascade(
         float | None,
         typer.Option(min=0.0, max=1.0, help="Send as many docs as this share allows"),
     ] = None,
+    by: Annotated[
+        Literal["confidence", "weakest"],
+        typer.Option(
+            help="What is compared with the threshold: the confidence of the whole doc, or that of "
+            "its least certain sentence, for docs of many sentences"
+        ),
+    ] = "confidence",
     threshold: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Show this threshold")
     ] = None,
@@ -89,8 +96,9 @@ def cascade(
     ] = None,
 ) -> None:
     """Show the quality of a pipeline on the docs it is confident about, and find the threshold of
-    `doc._.mmcot_confidence` below which docs should be sent to an LLM. F1 is the strict one of
-    entities. The F1 of pipeline and LLM together is known only with --llm-predictions."""
+    `doc._.mmcot_confidence` (or `doc._.mmcot_weakest`) below which docs should be sent to an LLM.
+    F1 is the strict one of entities. The F1 of pipeline and LLM together is known only with
+    --llm-predictions."""
     from rich.console import Console
 
     from ..evaluation.cascade import CascadeSettings, plan_cascade
@@ -100,7 +108,7 @@ def cascade(
     _check_options(
         {"--target-f": target_f, "--budget-share": budget_share, "--threshold": threshold}
     )
-    settings = CascadeSettings(target_f, budget_share, threshold, llm_f, cost_per_doc)
+    settings = CascadeSettings(target_f, budget_share, threshold, llm_f, cost_per_doc, by)
     figures = plan_cascade(predictions, settings, llm_predictions)
     console = Console()
     console.print(_make_cascade(figures))
@@ -108,7 +116,7 @@ def cascade(
     if json is not None:
         write_json(json, figures)
     if figures["chosen"] is not None:
-        console.print(_format_choice(figures["chosen"]))
+        console.print(_format_choice(figures["chosen"], figures["by"]))
     elif figures["llm_f"] is not None:
         console.print("chosen: none, on no share of the docs is the pipeline as good as the LLM")
 
@@ -149,13 +157,13 @@ def _format_summary(figures: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _format_choice(chosen: Mapping[str, Any]) -> str:
+def _format_choice(chosen: Mapping[str, Any], by: str) -> str:
     if chosen["threshold"] is None:
         line = "chosen: send all docs"
     elif not chosen["sent"]:
         line = "chosen: send none of these docs"
     else:
-        line = f"chosen: send docs with doc._.mmcot_confidence < {chosen['threshold']}"
+        line = f"chosen: send docs with doc._.mmcot_{by} < {chosen['threshold']}"
     line += f": {100 * chosen['sent']:.1f}% of docs, F1 of the kept {_percent(chosen['f'])}"
     if chosen["cascade_f"] is not None:
         line += f", with the LLM {_percent(chosen['cascade_f'])}"

@@ -145,10 +145,11 @@ def convert(
         for line in findings.describe():
             print(escape_control(line), file=sys.stderr)
         raise MMCoTError(Errors.E711.format(paths=", ".join(map(str, inputs))))
-    if reviewed is not None:
-        rows = replace_labels(rows, read_corpus([reviewed], findings))
     if dev or test:
         rows = split_rows(rows, {"dev": dev, "test": test})
+    if reviewed is not None:
+        # After the split, which would not be the same with other labels.
+        rows = replace_labels(rows, read_corpus([reviewed], findings))
     check_labels([row.post for row in rows], findings)
     for choice in require or []:
         if all(row.post.split != choice.value for row in rows):

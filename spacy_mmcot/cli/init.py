@@ -1,4 +1,5 @@
-"""`init`: a project for the user's own texts, or the demo's."""
+"""`init`: a project for the user's own texts, or the demo's. `scheme`: a draft of a
+label scheme from labelled posts."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import Errors, UsageError
+from .elicit import PostsFile, UrlOption
 
 if TYPE_CHECKING:
     from ..project import Texts
@@ -140,3 +142,34 @@ def parse_relation(text: str) -> tuple[str, RelationLabel]:
     label, head, tail = parts
     words = definition.strip() or label.replace("_", " ")
     return label, RelationLabel(definition=words, head=[head], tail=[tail])
+
+
+def scheme(
+    posts: Annotated[Path, typer.Argument(help="Labelled posts (.jsonl).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The scheme to write (.yml).")],
+    language: Annotated[str, typer.Option(help="What the texts are written in.")] = "English",
+    domain: Annotated[
+        str, typer.Option(help="What the texts are, such as clinical notes.")
+    ] = "texts",
+    ask: Annotated[bool, typer.Option("--ask", help="Have an LLM write the definitions.")] = False,
+    model: Annotated[str, typer.Option(help="The LLM to ask.")] = "gpt-4o-mini",
+    base_url: UrlOption = None,
+) -> None:
+    """Draft a label scheme from labelled POSTS: labels with their counts and typical mentions,
+    relations with the types of head and tail. Read it through, and say in your own words what each
+    label means."""
+    from ..elicitation.elicit import define_labels
+    from ..files import replace_file
+    from ..scheme import draft_scheme, format_scheme
+
+    draft = draft_scheme(PostsFile(posts)).model_copy(
+        update={"language": language, "domain": domain}
+    )
+    if ask:
+        from ..elicitation.client import OpenAISettings, OpenAISource
+
+        settings = OpenAISettings(model, base_url)
+        draft = define_labels(draft, OpenAISource(settings, "openai"), list(PostsFile(posts)))
+    with replace_file(output) as temporary:
+        temporary.write_text(format_scheme(draft), encoding="utf-8")
+    print(f"{len(draft.entities)} entity and {len(draft.relations)} relation labels -> {output}")

@@ -18,15 +18,13 @@ import typer
 from .. import __version__
 from ..errors import MMCoTError, UsageError, escape_control
 from . import answers
-from .annotate import annotate
+from .annotate import annotate, export
 from .compare import cascade, compare
 from .convert import convert
 from .elicit import elicit, plan
 from .evaluate import calibrate, evaluate
-from .export import export
-from .init import init
-from .report import report
-from .scheme import scheme
+from .init import init, scheme
+from .report import report, review
 from .teach import teach
 
 app = typer.Typer(
@@ -88,7 +86,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 for _command in (
     *(init, scheme, convert, plan, elicit, answers.augment, teach, calibrate, evaluate),
-    *(compare, cascade, report, annotate, export),
+    *(compare, cascade, report, review, annotate, export),
 ):
     app.command(_command.__name__)(plain_errors(_command))
 answers.app.command("export")(plain_errors(answers.export_answers))

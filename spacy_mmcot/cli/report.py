@@ -1,17 +1,21 @@
-"""`report`: one HTML page about pipelines and the docs they were run on."""
+"""`report`: one HTML page about pipelines and the docs they were run on. `review`: the texts most
+worth a person's look, to be corrected."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from ..errors import Errors, UsageError
 from ..types import Pictures
 from .evaluate import GpuOption
+
+ReviewFormat = Literal["html", "prodigy", "label-studio", "doccano"]
+_SUFFIXES = {"html": ".html", "label-studio": ".json"}
 
 
 def report(
@@ -93,3 +97,70 @@ def _parse_names(
             raise UsageError(Errors.E726.format(option=option, received=received, what=what))
         named[name] = value
     return named
+
+
+def review(
+    pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(help=".spacy files or folders of them, with the LLM's answers."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="NAME.html for the page, NAME.json for Label Studio, else NAME.jsonl.",
+        ),
+    ],
+    format: Annotated[
+        ReviewFormat,
+        typer.Option(help="A page to correct them on, or tasks with the labels filled in."),
+    ] = "html",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Greatest number.")] = 50,
+    scheme: Annotated[
+        Path | None, typer.Option(help="scheme.yml. Default: the labels of the pipeline.")
+    ] = None,
+    skip: Annotated[
+        Path | None, typer.Option(help="Posts file with texts that are not shown again.")
+    ] = None,
+    order: Annotated[
+        Literal["doubt", "random"],
+        typer.Option(help="The most doubtful first, or at random, as for a test set."),
+    ] = "doubt",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random order.")] = 0,
+    gpu_id: GpuOption = -1,
+) -> None:
+    """Write the texts of DATA that are most worth correcting: where PIPELINE, the LLM's conclusions
+    and gold labels disagree, where they are unsure, and where names are new; spread over the
+    labels. Give what comes back to `convert --reviewed`."""
+    from ..corpus.docbin import list_docbins
+    from ..corpus.posts import guess_split, iter_posts
+    from ..corpus.reader import Corpus
+    from ..evaluation.evaluate import needs_gold_entities
+    from ..evaluation.review import choose_reviews
+    from ..files import replace_file
+    from ..production.job import load_pipeline, use_gpu
+    from ..report.review import describe_label_studio, format_reviews, make_scheme
+    from ..scheme import read_scheme
+
+    suffix = _SUFFIXES.get(format, ".jsonl")
+    if output.suffix != suffix:
+        raise UsageError(Errors.E729.format(format=format, suffix=suffix, path=output))
+    use_gpu(gpu_id)
+    nlp = load_pipeline(pipeline)
+    known = make_scheme(nlp) if scheme is None else read_scheme(scheme)
+    examples, splits = [], []
+    for file in [file for path in data for file in list_docbins(path)]:
+        read = Corpus(file, knowledge=False, gold_entities=needs_gold_entities(nlp))
+        found = list(read(nlp))
+        examples += found
+        splits += [guess_split(file)] * len(found)
+    left_out = set() if skip is None else {post.id for post in iter_posts(skip)}
+    chosen = choose_reviews(nlp, examples, splits, limit, skip=left_out, order=order, seed=seed)
+    with replace_file(output) as temporary:
+        text = format_reviews(chosen, format, known, output.parent)
+        temporary.write_text(text, encoding="utf-8")
+    print(f"{len(chosen)} of {len(examples)} texts are in {output}.")
+    if format == "label-studio":
+        print(f"Labelling interface for the project's settings:\n{describe_label_studio(known)}")

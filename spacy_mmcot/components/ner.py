@@ -17,7 +17,9 @@ from ..distillation.soft_labels import Losses, get_soft_labels, get_soft_tags, l
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states
 from ..model.tagger import TagScores, set_tags
-from ..standalone.decoding import (
+from ..types import REJECTED_KEY
+from .base import DEFAULT_TOK2VEC, DistilledPipe
+from .decoding import (
     Mentions,
     compute_lattice,
     compute_marginals,
@@ -25,8 +27,6 @@ from ..standalone.decoding import (
     pad_batches,
     set_mentions,
 )
-from ..types import REJECTED_KEY
-from .base import DEFAULT_TOK2VEC, DistilledPipe
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 
@@ -224,7 +224,7 @@ make_ner = Language.factory(
     func=MMCoTNER,
     assigns=[
         *("doc.ents", "token.ent_iob", "token.ent_type"),
-        *("span._.mmcot_score", "doc._.mmcot_confidence"),
+        *("span._.mmcot_score", "doc._.mmcot_confidence", "doc._.mmcot_weakest"),
     ],
     default_config={
         "model": DEFAULT_MODEL,

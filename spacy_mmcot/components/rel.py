@@ -21,23 +21,21 @@ from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states, split_by_counts
 from ..model.pair_classifier import set_schema
 from ..scheme import read_scheme
-from ..standalone.decoding import (
-    PairPrediction,
-    find_candidates,
-    mask_legal,
-    pick_relations,
-    set_predictions,
-)
 from ..types import NO_RELATION, DocPairs
 from .base import DEFAULT_TOK2VEC, DistilledPipe
 from .pairs import (
     UNJUDGED,
+    PairPrediction,
     Target,
+    find_candidates,
     get_mention_offsets,
+    mask_legal,
     match_gold,
     match_soft,
     move_pairs,
+    pick_relations,
     sample_negatives,
+    set_predictions,
     to_characters,
     to_tokens,
     warn_of_illegal,

@@ -1,4 +1,5 @@
-"""CoNLL files: a token a line, with its tag in the last of two to four columns.
+"""CoNLL files: a token a line, with its tag in the last of two to four columns. A further first
+column may number the tokens.
 
 Columns are separated by tabs or, in lines without one, by spaces. Tags are BIO, where a file may
 leave out the B- of entities that follow no other (IOB1), BIOES or BILOU. A blank line ends a post;
@@ -136,11 +137,13 @@ def _parse_post(
     changes: list[tuple[str, str]] = []
     start = 0
     previous = "O"
-    for line, raw in block.lines[has_names:]:
-        text = decode_line(path, line, raw)
-        if not tokens and text.startswith("#") and not _is_row(text):
-            continue  # a comment
-        token, tag = _parse_columns(path, line, text)
+    lines = [(line, decode_line(path, line, raw)) for line, raw in block.lines[has_names:]]
+    while lines and lines[0][1].startswith("#") and not _is_row(lines[0][1]):
+        del lines[0]  # a comment
+    rows = [_split(text) for _, text in lines]
+    is_numbered = all(len(row) > 2 and row[0] == str(i) for i, row in enumerate(rows, start=1))
+    for line, text in lines:
+        token, tag = _parse_columns(path, line, text, is_numbered)
         if " " in token:
             changes.append((SPACED, f"{path}, line {line}"))
             token = replace_spaces(token)
@@ -174,13 +177,13 @@ def _split(text: str) -> list[str]:
 
 
 def _is_row(text: str) -> bool:
-    """Whether a line has two to four columns, the last of them a tag."""
+    """Whether a line has two to five columns, the last of them a tag."""
     columns = _split(text)
-    return 2 <= len(columns) <= 4 and bool(_TAG.fullmatch(columns[-1].strip()))
+    return 2 <= len(columns) <= 5 and bool(_TAG.fullmatch(columns[-1].strip()))
 
 
-def _parse_columns(path: Path, line: int, text: str) -> tuple[str, str]:
-    columns = _split(text)
+def _parse_columns(path: Path, line: int, text: str, is_numbered: bool) -> tuple[str, str]:
+    columns = _split(text)[is_numbered:]
     if not 2 <= len(columns) <= 4 or not columns[0]:
         raise located(path, line, f"the line is {text!r}", _ROW, CURE)
     token, tag = columns[0], columns[-1].strip()

@@ -7,7 +7,7 @@ texts to predict on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, Literal
@@ -170,6 +170,7 @@ def attach(
     text: str = "text",
     image: str = "image",
     id: str = "id",
+    on_error: Callable[[int, MMCoTError], None] | None = None,
 ) -> Iterator[Doc]:
     """Docs with their pictures, one at a time, to predict on: `nlp.pipe(attach(nlp, records))`.
 
@@ -178,7 +179,11 @@ def attach(
     stands for no picture, or no id. A Doc is `nlp.make_doc(text)` with the picture and the id; a
     Post's labels are left out. Relative paths stay relative to the working directory.
 
-    Raises MMCoTError for the first record that is none of these, with its number from 1.
+    on_error: called with the number of a record that is refused, from 1, and the error; the others
+        go on. Refused is a record that is none of these, a text that is too long for the pipeline,
+        and one that holds one half of a surrogate pair, as `json.loads` and `os.fsdecode` give.
+
+    Raises MMCoTError for the first record that is refused, unless there is an `on_error`.
     """
     register_extensions()
     try:
@@ -191,9 +196,15 @@ def attach(
         except (BadPicture, _BadRecord) as error:
             problem = f"the picture {error}" if isinstance(error, BadPicture) else str(error)
             keys = ", ".join(map(repr, (text, image, id)))
-            message = Errors.E210.format(number=number, problem=problem, keys=keys)
-            raise MMCoTError(message) from None
-        yield doc
+            refused = MMCoTError(Errors.E210.format(number=number, problem=problem, keys=keys))
+        except MMCoTError as error:
+            refused = error
+        else:
+            yield doc
+            continue
+        if on_error is None:
+            raise refused
+        on_error(number, refused)
 
 
 class _BadRecord(ValueError):
@@ -219,6 +230,13 @@ def _attach_record(nlp: Language, number: int, text: Any, image: Any, name: Any)
         raise _BadRecord(f"the text is {_show(text)}")
     if not is_null(name) and (not isinstance(name, str | Integral) or isinstance(name, bool)):
         raise _BadRecord(f"the id is {_show(name)}")
+    for role, value in (("text", text), ("id", name), ("picture's path", image)):
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                place = f"character {error.start + 1} of the {role}"
+                raise _BadRecord(f"{place} is one half of a surrogate pair") from None
     if len(text) > nlp.max_length:
         what = f"spacy_mmcot.attach, record {number}"
         raise MMCoTError(Errors.E206.format(what=what, length=len(text), limit=nlp.max_length))

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
-from ..errors import MMCoTError, located, shown
-from ..files import iter_lines, open_text, parse_json
+from ..errors import MMCoTError, located
+from ..files import iter_lines
 from ..types import Post
 from .posts import (
     CURE,
@@ -21,6 +21,7 @@ from .posts import (
     ReadSettings,
     Row,
     iter_records,
+    iter_values,
     make_text_id,
     validate_row,
 )
@@ -82,8 +83,7 @@ def read_prodigy(
     groups: dict[object, list[_Task]] = {}
     for task in answered:
         groups.setdefault(task.key, []).append(task)
-    for number, line, task in tasks:
-        place = f"line {line}"
+    for number, place, task in tasks:
         is_binary = task.key in binary
         if task.answer == "ignore" or (task.answer == "reject" and not is_binary):
             headline = _LEFT_OUT.format(answer=task.answer)
@@ -196,8 +196,7 @@ def read_doccano(
     path: Path, findings: Findings, settings: ReadSettings = DEFAULTS
 ) -> Iterator[Row]:
     """The rows of doccano's sequence labelling, with relations or without."""
-    for number, line, row in iter_records(path, _DoccanoRow, findings, settings.encoding):
-        place = f"line {line}"
+    for number, place, row in iter_records(path, _DoccanoRow, findings, settings.encoding):
         entities = [
             _DoccanoSpan(label=x, start_offset=s, end_offset=e) for s, e, x in row.label or ()
         ]
@@ -269,7 +268,7 @@ def read_label_studio(
 ) -> Iterator[Row]:
     """The tasks of Label Studio's JSON and JSON-MIN. Of several annotations of a task the ground
     truth counts, or else the last one; a task without any is not labelled."""
-    for number, place, value in iter_json(path, findings, settings):
+    for number, place, value in iter_values(path, findings, settings.encoding):
         try:
             task = validate_row(path, place, _StudioTask, value)
             data = (task.model_extra or {}) if task.data is None else task.data
@@ -304,11 +303,13 @@ def _read_annotation(
     if not kept:
         return {}
     results = next((one for one in kept if one.ground_truth), kept[-1]).result
+    if results and not any(map(_is_about_spans, results)):
+        return {}  # choices, ratings and the like
     entities: list[Fields] = []
     ids: dict[Any, int] = {}
     relations: list[tuple[Any, Any, str]] = []
     for result in results:
-        if result.type == "labels" or {"start", "end", "labels"} <= result.value.keys():
+        if result.type != "relation" and _is_about_spans(result):
             ids[result.id] = len(entities)
             value = validate_row(path, place, _StudioValue, result.value)
             entities.append(_place_value(path, place, value, text))
@@ -325,6 +326,12 @@ def _read_annotation(
     if any(result.type == "relation" for result in results):
         fields["relations"] = _join_entities(path, place, ids, relations)
     return fields
+
+
+def _is_about_spans(result: _StudioResult) -> bool:
+    return (
+        result.type in ("labels", "relation") or {"start", "end", "labels"} <= result.value.keys()
+    )
 
 
 def _place_value(path: Path, place: str, value: _StudioValue, text: str) -> Fields:
@@ -344,7 +351,7 @@ def _place_value(path: Path, place: str, value: _StudioValue, text: str) -> Fiel
 def read_tuples(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
     """spaCy's training tuples, in one JSON list or one a line."""
     expected = '[text, {"entities": [[start, end, label], ...]}]'
-    for number, place, value in iter_json(path, findings, settings):
+    for number, place, value in iter_values(path, findings, settings.encoding):
         try:
             if isinstance(value, dict):
                 value = [value.get("text"), value]
@@ -363,41 +370,10 @@ def read_tuples(path: Path, findings: Findings, settings: ReadSettings = DEFAULT
             findings.reject(error)
 
 
-def iter_json(
-    path: Path, findings: Findings, settings: ReadSettings
-) -> Iterator[tuple[int, str, Any]]:
-    """Numbers from 0, places, and values of the elements of a JSON list, or of JSON Lines."""
-    with open_text(path, settings.encoding) as file:
-        whole = file.read()
-    if path.suffix.lower() == ".json":
-        try:
-            values = parse_json(whole)
-        except ValueError as error:
-            raise located(path, "the whole file", str(error), "one JSON list", "") from None
-        if isinstance(values, dict):
-            # Some tools wrap the list: {"classes": ["PER"], "annotations": [...]}.
-            is_task = values.keys() & {"text", "data"}
-            lists = [v for v in values.values() if isinstance(v, list) and v]
-            inner = [v for v in lists if isinstance(v[0], list | dict)]
-            values = inner[0] if inner and not is_task else [values]
-        if not isinstance(values, list):
-            raise located(path, "the whole file", f"is {shown(values)}", "one JSON list", "")
-        yield from (
-            (i, f"row {i + 1}", value) for i, value in enumerate(values) if value is not None
-        )
-        return
-    lines = [(i, line) for i, line in enumerate(whole.split("\n"), start=1) if line.strip()]
-    for number, (i, line) in enumerate(lines):
-        try:
-            yield number, f"line {i}", parse_json(line)
-        except ValueError as error:
-            findings.reject(located(path, i, str(error), "one JSON value", CURE))
-
-
 def peek_json(path: Path, settings: ReadSettings) -> Any:
-    """The first value of `iter_json`, None where there is none."""
+    """The first value of `iter_values`, None where there is none or it cannot be read."""
     if path.suffix.lower() == ".json":
-        return next((value for *_, value in iter_json(path, Findings(), settings)), None)
+        return next((value for *_, value in iter_values(path, Findings(), settings.encoding)), None)
     try:
         return json.loads(peek_line(path, settings))
     except ValueError:

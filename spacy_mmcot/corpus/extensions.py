@@ -46,6 +46,8 @@ def register_extensions() -> None:
     `doc._.mmcot_confidence`: probability, as `mmcot_ner` estimates it, that all entities of the Doc
     are right and none is missing: that of the predicted tag sequence. 1.0 for an empty Doc, None
     where no `mmcot_ner` ran. Relations do not count in it.
+    `doc._.mmcot_weakest`: the same probability of the Doc's least certain sentence. The longer a
+    Doc, the less likely it is that all of it is right, so this one compares Docs of any length.
     """
     attributes: dict[str, dict[str, Any]] = {
         "mmcot_image": {"getter": get_image, "setter": set_image},
@@ -53,6 +55,7 @@ def register_extensions() -> None:
         "mmcot_knowledge": {"default": None},
         "mmcot_rel": {"getter": get_relations, "setter": set_relations},
         "mmcot_confidence": {"default": None},
+        "mmcot_weakest": {"default": None},
     }
     for name, settings in attributes.items():
         if not Doc.has_extension(name):

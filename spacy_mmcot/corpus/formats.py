@@ -82,6 +82,8 @@ def _guess_json(path: Path, row: Any) -> Format:
         return "spacy-json"
     if not isinstance(row, dict):
         return "posts"
+    if "paragraphs" in row:
+        raise MMCoTError(Errors.E109.format(path=path))
     labels = row.get("label", row.get("labels"))
     spans = [row["entities"], labels] if isinstance(row.get("entities"), list) else [labels]
     first = next((found[0] for found in spans if isinstance(found, list) and found), None)
@@ -224,14 +226,18 @@ def _extract_picture(
 
 
 def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row]) -> list[Row]:
-    """The rows, with text and labels of the reviewed posts of the same id in place of theirs; then
-    the reviewed posts that are no one else's. A reviewed post keeps its split, but for
-    `unlabelled`, whose labels nobody would read."""
+    """The rows, with text and labels of the reviewed posts of the same id, or else of the same
+    text, in place of theirs; then the reviewed posts that are no one else's. A reviewed post keeps
+    its split, but for `unlabelled`, whose labels nobody would read."""
+    rows = list(rows)
     found = {row.post.id: row for row in reviewed}
+    # Some tools give the texts ids of their own.
+    known = {row.post.id for row in rows}
+    by_text = {row.post.text: name for name, row in found.items() if name not in known}
     kept = []
     for row in rows:
         post = row.post
-        if new := found.pop(post.id, None):
+        if new := found.pop(post.id, None) or found.pop(by_text.get(post.text, ""), None):
             names = ("text", "entities", "relations", "pairs", "missing", "rejected")
             update = {name: getattr(new.post, name) for name in names}
             split = "train" if post.split == "unlabelled" else post.split

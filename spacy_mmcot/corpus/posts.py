@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import MMCoTError, explain, located
-from ..files import decode_line, iter_lines, parse_json, replace_file
+from ..errors import MMCoTError, explain, located, shown
+from ..files import decode_line, iter_lines, open_text, parse_json, replace_file
 from ..types import SPLITS, Answers, Post, Split
 
 # The cure in the message of an invalid row.
@@ -100,12 +100,12 @@ class Findings:
         if self.skipped:
             yield f"{len(self.skipped)} invalid rows skipped:"
             yield from (f"  {error}" for error in self.skipped)
-        for kind, shown in ((self.lost, None), (self.changed, changes_shown)):
+        for kind, limit in ((self.lost, None), (self.changed, changes_shown)):
             for headline, places in kind.items():
                 yield f"{headline}: {len(places)}"
-                yield from (f"  {place}" for place in places[:shown])
-                if shown and len(places) > shown:
-                    yield f"  and {len(places) - shown} more"
+                yield from (f"  {place}" for place in places[:limit])
+                if limit and len(places) > limit:
+                    yield f"  and {len(places) - limit} more"
 
 
 def make_text_id(text: str) -> str:
@@ -142,8 +142,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
     """The posts of a posts file."""
-    for number, line, post in iter_records(path, Post, findings, settings.encoding):
-        yield Row(number, post, f"line {line}")
+    for number, place, post in iter_records(path, Post, findings, settings.encoding):
+        yield Row(number, post, place)
 
 
 def claim_id(path: Path, row: Row, ids: set[str], findings: Findings) -> bool:
@@ -181,20 +181,56 @@ def write_posts(path: Path | str, posts: Iterable[Post]) -> int:
 
 def iter_records(
     path: Path, model: type[Model], findings: Findings, encoding: str | None = None
-) -> Iterator[tuple[int, int, Model]]:
-    """Row numbers from 0, line numbers from 1, and records of a JSON Lines file. A blank line is no
-    row; an invalid row has a number too, so that numbers stay true to the file."""
-    row = -1
-    for line, raw in iter_lines(path, encoding):
-        if not raw.strip():
-            continue
-        row += 1
+) -> Iterator[tuple[int, str, Model]]:
+    """The values of `iter_values` as records of the model. An invalid row has a number too, so that
+    numbers stay true to the file."""
+    for number, place, value in iter_values(path, findings, encoding):
         try:
-            record = validate_row(path, line, model, parse_line(path, line, raw))
+            record = validate_row(path, place, model, value)
         except MMCoTError as error:
             findings.reject(error)
             continue
-        yield row, line, record
+        yield number, place, record
+
+
+def iter_values(
+    path: Path, findings: Findings, encoding: str | None = None
+) -> Iterator[tuple[int, str, Any]]:
+    """Row numbers from 0, places, and values: of the list in a .json file, otherwise of the lines
+    of a JSON Lines file. A blank line is no row."""
+    if path.suffix.lower() == ".json":
+        for number, value in enumerate(_read_list(path, encoding)):
+            yield number, f"row {number + 1}", value
+        return
+    number = -1
+    for line, raw in iter_lines(path, encoding):
+        if not raw.strip():
+            continue
+        number += 1
+        try:
+            value = parse_line(path, line, raw)
+        except MMCoTError as error:
+            findings.reject(error)
+            continue
+        yield number, f"line {line}", value
+
+
+def _read_list(path: Path, encoding: str | None) -> list[Any]:
+    """The list in a JSON file, or its only object."""
+    with open_text(path, encoding) as file:
+        whole = file.read()
+    try:
+        value = parse_json(whole)
+    except ValueError as error:
+        raise located(path, "the whole file", str(error), "one JSON list") from None
+    if isinstance(value, dict):
+        # Some tools wrap the list: {"classes": ["PER"], "annotations": [...]}.
+        lists = [v for v in value.values() if isinstance(v, list) and v]
+        inner = [v for v in lists if isinstance(v[0], list | dict)]
+        value = inner[0] if inner and not value.keys() & {"text", "data"} else [value]
+    if not isinstance(value, list):
+        raise located(path, "the whole file", f"it is {shown(value)}", "one JSON list")
+    return [item for item in value if item is not None]
 
 
 def write_records(path: Path, records: Iterable[BaseModel]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,6 @@ from ..errors import Errors, MMCoTError, first_line, located, shown
 from ..files import decode_line, iter_lines, open_file, open_text
 from ..types import Post, is_null
 from .conll import replace_spaces
-from .exports import iter_json
 from .posts import (
     CURE,
     DEFAULTS,
@@ -27,6 +27,7 @@ from .posts import (
     ReadSettings,
     Row,
     find_split,
+    iter_values,
     make_text_id,
     validate_row,
 )
@@ -70,7 +71,7 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS)
     elif suffix in (".parquet", ".arrow"):
         names, records = _open_arrow(path)
     else:
-        records = iter_json(path, findings, settings)
+        records = iter_values(path, findings, settings.encoding)
     ignored: set[str] = set()
     for number, place, values in records:
         try:
@@ -98,16 +99,26 @@ def find_text_column(columns: Iterable[str], settings: ReadSettings) -> str | No
 
 def read_header(path: Path, settings: ReadSettings) -> list[str]:
     """The columns of a CSV or TSV file, [] where it is empty."""
+    return _read_layout(path, settings)[1]
+
+
+def _read_layout(path: Path, settings: ReadSettings) -> tuple[str, list[str], int]:
+    """The delimiter, the columns, and how many lines come before the header: a line `sep=;` is
+    Excel's."""
     with open_text(path, settings.encoding) as file:
-        line = next((line for line in file if line.strip()), "")
-    return next(csv.reader([line], delimiter=_find_delimiter(path, line, settings)), [])
+        lines = ((i, line) for i, line in enumerate(file) if line.strip())
+        number, line = next(lines, (0, ""))
+        named = re.match(r'"?sep=(.)"?\s*$', line)
+        if named:
+            number, line = next(lines, (0, ""))
+    delimiter = settings.delimiter or (named and named[1]) or _find_delimiter(path, line, settings)
+    delimiter = delimiter.replace("\\t", "\t")
+    return delimiter, next(csv.reader([line], delimiter=delimiter), []), number
 
 
 def _find_delimiter(path: Path, header: str, settings: ReadSettings) -> str:
-    """The delimiter of the settings, or else the one that makes a column of texts of the header,
-    or, of several or none of those, the one that makes most columns."""
-    if settings.delimiter:
-        return settings.delimiter.replace("\\t", "\t")
+    """The delimiter that makes a column of texts of the header or, of several or none of those, the
+    one that makes most columns."""
     cut = {d: next(csv.reader([header], delimiter=d), []) for d in _DELIMITERS}
     good = {d: names for d, names in cut.items() if find_text_column(names, settings)}
     default = "\t" if path.suffix.lower() == ".tsv" else ","
@@ -116,16 +127,16 @@ def _find_delimiter(path: Path, header: str, settings: ReadSettings) -> str:
 
 def _iter_csv(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Record]:
     csv.field_size_limit(_MAX_CELL)
-    _check_columns(path, read_header(path, settings), settings)
+    delimiter, header, n_before = _read_layout(path, settings)
+    _check_columns(path, header, settings)
     with open_text(path, settings.encoding) as file:
-        line = next((line for line in file if line.strip()), "")
-        delimiter = _find_delimiter(path, line, settings)
-    with open_text(path, settings.encoding) as file:
+        for _ in range(n_before):
+            next(file)
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         number = -1
         columns: list[str] = []
         while True:
-            start = reader.line_num + 1
+            start = n_before + reader.line_num + 1
             try:
                 cells = next(reader)
             except StopIteration:
@@ -138,6 +149,9 @@ def _iter_csv(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
                 continue
             if not columns:
                 columns = cells
+                if twice := [name for name in columns if name and columns.count(name) > 1]:
+                    problem = f"the header names the column {twice[0]!r} twice"
+                    raise located(path, start, problem, "another name for each column", "")
                 continue
             number += 1
             if len(cells) != len(columns):
@@ -210,10 +224,18 @@ def _read_values(
     settings: ReadSettings,
 ) -> tuple[dict[str, Any], set[str]]:
     """A post's fields, and the columns that were not read."""
-    _check_columns(path, values, settings)
     column = find_text_column(values, settings)
+    tokens = None if settings.text_column else next((c for c in _TOKENS if c in values), None)
+    if column is None and tokens is None:
+        wanted = settings.text_column or "text"
+        problem = f"the row has no {wanted!r}, only {', '.join(map(repr, values)) or 'nothing'}"
+        raise located(path, place, problem, "a text; --text-column names its column", CURE)
+    id_column = settings.id_column or next((c for c in values if c.strip().lower() == "id"), "id")
+    if settings.id_column and settings.id_column not in values:
+        problem = f"the row has no {id_column!r}, only {', '.join(map(repr, values))}"
+        raise located(path, place, problem, "an id, or no --id-column", CURE)
     fields: dict[str, Any] = {}
-    used = {settings.id_column or "id"}
+    used = {id_column}
     if column is not None:
         used.add(column)
         if not isinstance(values[column], str) or not values[column].strip():
@@ -226,15 +248,14 @@ def _read_values(
                 used.add(name)
         if "entities" in fields:
             _read_findings(path, place, fields)
-    else:
-        tokens = next(c for c in _TOKENS if c in values)
+    elif tokens is not None:
         tags = next((c for c in _TAGS if c in values), None)
         used |= {tokens, tags or tokens}
         words = [replace_spaces(str(word)) for word in values[tokens] or ()]
         fields["text"] = " ".join(words)
         if tags is not None:
             fields["entities"] = _read_tags(path, place, tags, words, values[tags], names.get(tags))
-    own = values.get(settings.id_column or "id")
+    own = values.get(id_column)
     fields["id"] = make_text_id(fields["text"]) if is_null(own) else str(own)
     for key in _PLAIN:
         if isinstance(values.get(key), str) and values[key]:

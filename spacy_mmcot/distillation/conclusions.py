@@ -17,7 +17,7 @@ from spacy.tokens import Doc
 
 from ..corpus.extensions import get_pairs, get_relations, list_relations
 from ..model.knowledge import ConcludedSpan, get_concluded_entities, get_concluded_relations
-from ..types import NO_RELATION, SURENESS, Sureness
+from ..types import DEFAULT_CONFIDENCE, NO_RELATION, SURENESS, Sureness
 from .soft_labels import (
     SoftRelations,
     list_tags,
@@ -29,8 +29,6 @@ from .soft_labels import (
 Kind = Literal["entity", "relation"]
 Key = tuple[Kind, str, Sureness]
 
-# P(right) of a conclusion that nobody has checked.
-DEFAULT_CONFIDENCE: Mapping[Sureness, float] = {"high": 0.95, "medium": 0.7, "low": 0.5}
 MIN_LABELLED = 50  # labelled Docs, from which on the confidence is measured
 _PRIOR_WEIGHT = 4.0  # conclusions that the prior counts as
 _MOST_MENTIONS = 40  # of one Doc, whose pairs are written

@@ -9,6 +9,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,8 +58,12 @@ class Account:
         self._lock = self._make_lock(self.run)
         with self.store.translate_errors():
             self._lock.acquire()
-        # Claims of runs that ended would keep money reserved for ever.
-        for (owner,) in self.store.fetch("SELECT DISTINCT owner FROM claims"):
+        # Claims of runs that were killed would keep money reserved for ever, and locks their files.
+        owners = {owner for (owner,) in self.store.fetch("SELECT owner FROM claims")}
+        file = self.store.file
+        for path in file.parent.glob(f".{escape(file.name)}.*.lock"):
+            owners.add(path.name.removeprefix(f".{file.name}.").removesuffix(".lock"))
+        for owner in owners:
             if self._is_over(owner):
                 self.store.write("DELETE FROM claims WHERE owner = ?", owner)
 

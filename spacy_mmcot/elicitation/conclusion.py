@@ -97,19 +97,19 @@ def _mention(post: Post, index: int) -> str:
 
 
 def example_answer(post: Post, scheme: Scheme, pairs: bool) -> str:
-    """A labelled post's answer as JSON, without reasoning. pairs: its pairs are given, and each has
-    its label."""
+    """A labelled post's answer as JSON, without reasoning. pairs: relations alone are asked for,
+    and each of the post's pairs, where it names some, has its label."""
     answer: dict[str, Any] = {}
     entities = sorted(enumerate(post.entities or []), key=lambda item: item[1].start)
     if not pairs:
         answer["entities"] = [{"mention": _mention(post, i), "label": e.label} for i, e in entities]
     if scheme.relations:
         relations = post.relations or []
-        if pairs:
+        if pairs and post.pairs is not None:
             known = {(relation.head, relation.tail): relation for relation in relations}
             relations = [
                 known.get(pair) or PostRelation(head=pair[0], tail=pair[1], label=NO_RELATION)
-                for pair in post.pairs or ()
+                for pair in post.pairs
             ]
         answer["relations"] = [
             {"head": _mention(post, r.head), "label": r.label, "tail": _mention(post, r.tail)}

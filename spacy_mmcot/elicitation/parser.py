@@ -37,6 +37,7 @@ _DEEPEST_NESTING = 3
 _END_TOKEN = re.compile(r"(?:<\|(?:return|end|im_end|eot_id)\|>|</s>)\s*\Z")
 
 _OPEN_BRACKET = re.compile(r"[\[{]")
+_CLOSING_BRACKETS = {"[": "]", "{": "}"}
 _BRACKETS = re.compile(r"[\[\]{}]")
 _STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 # A bracket that opens JSON, well-formed or not, rather than an aside in prose.
@@ -221,13 +222,17 @@ def _find_json(text: str) -> list[Any]:
 
 def _find_end(text: str, start: int) -> int | None:
     """Where the bracket at `start` is closed. Brackets in strings do not count, unless the quotes
-    are so damaged that no end is found without them."""
+    are so damaged that the others do not match. None where none closes it."""
     for pattern in (_STRINGS_AND_BRACKETS, _BRACKETS):
-        depth = 0
+        awaited: list[str] = []
         for found in pattern.finditer(text, start):
-            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
-            if depth == 0:
-                return found.end()
+            if found[0] in _CLOSING_BRACKETS:
+                awaited.append(_CLOSING_BRACKETS[found[0]])
+            elif awaited and found[0] in "]}":
+                if found[0] != awaited.pop():
+                    break
+                if not awaited:
+                    return found.end()
     return None
 
 

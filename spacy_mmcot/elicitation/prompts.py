@@ -274,12 +274,16 @@ def _show_examples(examples: Iterable[Post], scheme: Scheme, pairs: bool) -> lis
     return shown
 
 
+_LONGEST_QUOTE = 20_000  # characters of an answer that a repair round shows again
+
+
 def render_repair(prompt: Prompt, raw: str, reason: str) -> Prompt:
     """The prompt continued by the answer it got and why that cannot be used."""
     context = {"reason": reason, "wants_json": prompt.schema is not None}
     asked = _render_messages("common/repair.v1", context)
-    # Endpoints refuse an empty message, and some a user's message after another.
-    said = {"role": "assistant", "content": raw if raw.strip() else "(no answer)"}
+    # Endpoints refuse an empty message, some a user's message after another, and all one that is
+    # longer than their context, as reasoning without an end is.
+    said = {"role": "assistant", "content": raw.strip()[:_LONGEST_QUOTE] or "(no answer)"}
     return replace(prompt, messages=[*prompt.messages, said, *asked])
 
 

@@ -207,7 +207,9 @@ class Elicitation:
             if self.source.paid and not job.repairing and not rejected.final:
                 self.store.put_attempt(job.key, rejected.raw, rejected.reason)
                 return job.make_repair(rejected.raw, rejected.reason)
-            kept = self._keep(job, rejected.raw, None, rejected.reason)
+            # Where the second try brought nothing, the first one's answer is all there is.
+            first = (self.store.attempt(job.key) or ("",))[0] if job.repairing else ""
+            kept = self._keep(job, rejected.raw or first, None, rejected.reason)
         self.report.counts[job.prompt.dimension].rejected += kept
         return None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from .compare import match_predictions
 from .predictions import read_predictions
 from .scores import Counts, compute_f, count_entities
 
+By = Literal["confidence", "weakest"]
 Confidences = NDArray[numpy.float64]
 
 _STEPS = 10
@@ -56,6 +57,8 @@ class CascadeSettings:
     target_f: the fewest Docs sent that give this F1. budget_share: as many Docs as this share
         allows. threshold: this one.
     llm_f: the LLM's F1 on such Docs as measured elsewhere. cost_per_doc: of the LLM, USD.
+    by: what is compared with the threshold: the confidence of the whole Doc, or of its weakest
+        sentence, which suits Docs of many sentences.
     """
 
     target_f: float | None = None
@@ -63,6 +66,7 @@ class CascadeSettings:
     threshold: float | None = None
     llm_f: float | None = None
     cost_per_doc: float | None = None
+    by: By = "confidence"
 
 
 def plan_cascade(
@@ -73,7 +77,7 @@ def plan_cascade(
     llm_predictions: the LLM's predictions on the same Docs, in the same format; its gold labels
         may be missing.
 
-    Returns `docs`, `f`, `error_rate`, `aurc`, `llm_f`, `llm_measured`, `cost_per_doc`,
+    Returns `docs`, `by`, `f`, `error_rate`, `aurc`, `llm_f`, `llm_measured`, `cost_per_doc`,
     `chosen` (a Point with `cost_per_1000`, or None), `steps` (such points near
     0%, 10%, ... 100% sent) and `curve` (all points).
 
@@ -85,9 +89,9 @@ def plan_cascade(
     if not docs:
         raise MMCoTError(Errors.E805.format(path=predictions))
     for doc in docs:
-        if doc.confidence is None:
+        if getattr(doc, settings.by) is None:
             raise MMCoTError(Errors.E806.format(path=predictions, id=doc.id))
-    confidence = numpy.array([doc.confidence for doc in docs], dtype="float64")
+    confidence = numpy.array([getattr(doc, settings.by) for doc in docs], dtype="float64")
     counts, llm_counts, llm_f = count_entities(docs), None, settings.llm_f
     if llm_predictions is not None:
         paths = (predictions, llm_predictions)
@@ -107,6 +111,7 @@ def plan_cascade(
     cost = settings.cost_per_doc
     return {
         "docs": len(docs),
+        "by": settings.by,
         "f": points[0].f,
         "error_rate": points[0].error_rate,
         "aurc": compute_aurc(confidence, counts),

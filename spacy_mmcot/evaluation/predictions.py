@@ -19,7 +19,16 @@ from ..corpus.extensions import PairOffsets, get_judged_pairs, list_missing, lis
 from ..corpus.posts import write_records
 from ..errors import Errors, MMCoTError, explain, located
 from ..files import iter_lines
-from ..types import CONFIDENCE_KEY, ID_KEY, REJECTED_KEY, Entity, Record, Text, check_entities
+from ..types import (
+    CONFIDENCE_KEY,
+    ID_KEY,
+    REJECTED_KEY,
+    WEAKEST_KEY,
+    Entity,
+    Record,
+    Text,
+    check_entities,
+)
 
 Offset = Annotated[StrictInt, Field(ge=0)]
 Probability = Annotated[StrictFloat, Field(ge=0.0, le=1.0)]
@@ -51,7 +60,8 @@ class Predicted(Record):
         `gold` is also None, and `entities` empty, where the gold entities were given to the
         pipeline.
     relations: between predicted mentions (end to end); None where relations were not predicted.
-    confidence: probability that all mentions of the Doc are right; None where it is not known.
+    confidence: probability that all mentions of the Doc are right; weakest: that those of its least
+        certain sentence are. None where it is not known.
     """
 
     id: Text
@@ -62,6 +72,7 @@ class Predicted(Record):
     gold_relations: list[SpanRelation] | None = None
     relations: list[SpanRelation] | None = None
     confidence: Probability | None = None
+    weakest: Probability | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Predicted:
@@ -155,6 +166,7 @@ def predict_example(
         gold_relations=_get_relations(reference),
         relations=relations,
         confidence=found_data.get(CONFIDENCE_KEY),
+        weakest=found_data.get(WEAKEST_KEY),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 import safetensors.torch
 import srsly
 import torch
+from spacy.attrs import IDX
 from spacy.tokens import Doc
 from spacy_transformers.layers import TransformerListener
 from thinc.api import Model, Optimizer, PyTorchShim, torch2xp, xp2torch
@@ -110,12 +111,24 @@ def split_by_counts(flat: Any, counts: Sequence[int]) -> list[Any]:
 
 
 def check_states(model: Model, docs: Iterable[Doc], component: str) -> None:
-    """Raise MMCoTError if the model listens to a transformer that has not run over the Docs:
-    spacy-transformers would pass on zeros."""
+    """Raise MMCoTError if the model listens to a transformer that has not run over the Docs, where
+    spacy-transformers would pass on zeros, or that has read other tokens."""
     if any(isinstance(node, TransformerListener) for node in model.walk()):
         for doc in docs:
-            if len(doc) and doc._.trf_data is None:
+            if not len(doc):
+                continue
+            data = doc._.trf_data
+            if data is None:
                 raise MMCoTError(Errors.E405.format(component=component, text=doc.text[:60]))
+            starts = getattr(data, "token_starts", None)
+            is_changed = starts is not None and starts != list_starts(doc)
+            if is_changed or len(data.align.lengths) not in (0, len(doc)):
+                raise MMCoTError(Errors.E407.format(component=component, text=doc.text[:60]))
+
+
+def list_starts(doc: Doc) -> bytes:
+    """Where the Doc's tokens start, by which other tokens of the same text are told apart."""
+    return doc.to_array(IDX).tobytes()
 
 
 def _serialize(module: Any) -> bytes:

@@ -9,8 +9,9 @@ import numpy
 import torch
 from spacy.tokens import Doc, Span
 from spacy_transformers.data_classes import FullTransformerBatch, WordpieceBatch
-from thinc.api import Model
-from thinc.types import Ragged
+from spacy_transformers.layers import split_trf_batch, trfs2arrays
+from thinc.api import Model, chain
+from thinc.types import Floats2d, Ragged
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -94,7 +95,34 @@ def PromptedTransformer(
         layers=[vision] if vision is not None else [],
         dims={"nO": None},
         shims=[TorchShim(build_module, {"encoder.": encoder_lr_scale})],
+        # What `Language.replace_listeners` asks for.
+        attrs={"replace_listener": _split_by_doc, "replace_listener_cfg": _make_own_config},
     )
+
+
+def PromptedTok2Vec(
+    encoder: Model[list[Doc], FullTransformerBatch],
+    pooling: Model[Ragged, Floats2d],
+    grad_factor: float = 1.0,
+) -> Model[list[Doc], list[Floats2d]]:
+    """`spacy_mmcot.PromptedTok2Vec.v1`: an encoder of a component's own, with which
+    `nlp.replace_listeners` replaces a listener.
+
+    encoder: `spacy_mmcot.PromptedTransformer.v1`.
+    pooling: from the states of a token's word pieces to one vector, such as `reduce_first.v1`.
+    grad_factor: factor on the gradients that the encoder gets.
+    """
+    # As `replace_listeners` builds it: a saved model has the same layers.
+    return chain(_split_by_doc(encoder), trfs2arrays(pooling, grad_factor))
+
+
+def _split_by_doc(encoder: Model[list[Doc], FullTransformerBatch]) -> Model[Any, Any]:
+    return chain(encoder, split_trf_batch())
+
+
+def _make_own_config(encoder: dict[str, Any], listener: dict[str, Any]) -> dict[str, Any]:
+    own = {"@architectures": "spacy_mmcot.PromptedTok2Vec.v1", "encoder": encoder}
+    return own | {key: listener[key] for key in ("pooling", "grad_factor") if key in listener}
 
 
 def build_module(

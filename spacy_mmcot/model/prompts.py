@@ -18,12 +18,13 @@ from typing import Literal, NamedTuple
 import numpy
 import torch
 from spacy.tokens import Doc
-from spacy_transformers.data_classes import FullTransformerBatch
+from spacy_transformers.data_classes import FullTransformerBatch, TransformerData
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import Errors, MMCoTError
 from ..types import ALIGNMENT_KEY, PROMPT_TARGET_KEY
+from .bridge import list_starts
 
 PromptKind = Literal["none", "static", "conditional"]
 # Units of the conditional prompt's bottleneck.
@@ -222,13 +223,21 @@ class View:
 
 @dataclass
 class PromptedBatch(FullTransformerBatch):
-    """A FullTransformerBatch with the attention of its windows to their pictures.
+    """A FullTransformerBatch with the attention of its windows to their pictures. The parts for
+    each Doc have `token_starts`, by which `check_states` knows the tokens again.
 
     views: one a window, in order, None without a picture. grid: rows and columns of the patches.
     """
 
     views: Sequence[View | None] = ()
     grid: tuple[int, int] = (0, 0)
+
+    def split_by_doc(self) -> list[TransformerData]:
+        parts = super().split_by_doc()
+        for part, spans in zip(parts, self.spans, strict=True):
+            if spans:
+                part.token_starts = list_starts(spans[0].doc)  # type: ignore[attr-defined]
+        return parts
 
 
 def make_alignment_setter() -> Callable[[list[Doc], FullTransformerBatch], None]:

@@ -1,6 +1,6 @@
 """The tagger of `mmcot_ner`: a torch module that scores BIO tags, as a thinc model over a batch of
 Docs, and the linear-chain conditional random field over them as training needs it, with gradients:
-partition, marginals, spans. `standalone/decoding.py` decodes what is trained.
+partition, marginals, spans. `components/decoding.py` decodes what is trained.
 
 The functions of the field take `emissions` (batch, tokens, tags), `lengths` (batch,) and one score
 matrix `transitions` (tags + 1, tags + 1) in log space, whose last row and column stand for the

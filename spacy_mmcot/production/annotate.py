@@ -31,6 +31,7 @@ from .job import InputFiles, Layout, digest_pipeline, load_pipeline, open_job
 from .table_spacy import copy_unannotated
 from .tables import (
     DEFAULT_COLUMNS,
+    FORMATS,
     Chunk,
     ColumnNames,
     Columns,
@@ -104,7 +105,10 @@ def annotate(
     files = list_files(map(Path, paths))
     if output.resolve() in {path.resolve() for path in files}:
         raise UsageError(Errors.E749.format(path=output))
-    target = settings.output_format or detect_format(output)
+    target = settings.output_format
+    if target is None and output.suffix.lower().removeprefix(".") not in FORMATS:
+        raise MMCoTError(Errors.E104.format(path=output, allowed=", ".join(FORMATS)))
+    target = target or detect_format(output)
     layout = Layout(output, target)
     identity = {
         "input": (given := InputFiles(files)).digest,
@@ -232,6 +236,8 @@ class Annotator:
         text, name = values.get(names.text), values.get(names.id)
         image = _read_image(values.get(names.image))
         if text is None:
+            if names.text in values:
+                return f"no text: {names.text!r} is null, or an empty cell"
             others = f", only {', '.join(map(repr, values))}" if values else ""
             return f"no text: the row has no {names.text!r}{others}"
         if not isinstance(text, str):

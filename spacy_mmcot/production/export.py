@@ -286,7 +286,8 @@ _TRAVELLING = {
     "pictures.decode": "decode",
     "corpus.extensions": "extensions",
     "model.wordpieces": "wordpieces",
-    "standalone.decoding": "decoding",
+    "components.decoding": "decoding",
+    "components.pairs": "pairs",
     "standalone.encoder": "encoder",
     "standalone": "components",
     "production.worker": "worker",
@@ -324,7 +325,7 @@ def build_wheel(pipeline: Path, name: str | None = None) -> Path:
         )
         (root,) = Path(work).iterdir()
         meta = srsly.read_json(root / "meta.json")
-        meta["requirements"] = list(STANDALONE_REQUIREMENTS)
+        meta["requirements"] = [f"spacy{meta['spacy_version']}", *STANDALONE_REQUIREMENTS]
         srsly.write_json(root / "meta.json", meta)
         (code,) = (path.parent for path in root.glob("*/__init__.py"))
         copy_code(code)

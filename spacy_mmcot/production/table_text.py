@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 from ..errors import Errors, MMCoTError, located, shown
-from ..files import open_file, parse_json
+from ..files import EncodingError, find_encoding, open_file, parse_json
 from .tables import (
     Chunk,
     ColumnNames,
@@ -34,8 +35,30 @@ _BOM = b"\xef\xbb\xbf"
 # Characters. A quote that is never closed takes what follows into its cell, up to this limit.
 _MAX_CELL = 1 << 24
 
-# Offset and line at which a record starts, and its cells, or the reason why it cannot be read.
-_Record = tuple[int, int, list[str] | str]
+
+class _Broken(NamedTuple):
+    """Why a record cannot be read, and its content."""
+
+    problem: str
+    raw: str
+
+
+# Offset and line at which a record starts, and its cells.
+_Record = tuple[int, int, list[str] | _Broken]
+
+
+@contextmanager
+def _open_utf8(path: Path) -> Iterator[BinaryIO]:
+    """The file, open for reading bytes. Raises MMCoTError where it is missing, and where its first
+    bytes are those of another encoding."""
+    try:
+        encoding = find_encoding(path)
+    except EncodingError:
+        encoding = "unknown"
+    if encoding != "utf-8-sig":
+        raise MMCoTError(Errors.E755.format(path=path, encoding=encoding))
+    with open_file(path) as file:
+        yield file
 
 
 class JsonLines:
@@ -53,7 +76,7 @@ class JsonLines:
                     add_row(kinds, _parse_line(line, raw).values)
                 yield offset, line
 
-        with open_file(path) as file:
+        with _open_utf8(path) as file:
             return (split_places(iter_places(), rows), kinds)
 
     @staticmethod
@@ -116,7 +139,7 @@ class Csv:
     def survey(
         path: Path, rows: int, names: ColumnNames, columns: bool
     ) -> tuple[list[Place], Columns]:
-        with open_file(path) as file:
+        with _open_utf8(path) as file:
             records = _iter_records(file)
             header = _check_header(path, next(records, (0, 1, [])))
             if names.text not in header:
@@ -132,8 +155,8 @@ class Csv:
             header = _check_header(path, next(_iter_records(file), (0, 1, [])))
             records = _iter_records(file, chunk.position, chunk.first_row)
             for _, line, cells in islice(records, chunk.rows):
-                if isinstance(cells, str):
-                    yield Row(line, {}, problem=cells)
+                if isinstance(cells, _Broken):
+                    yield Row(line, {}, problem=cells.problem, raw=shown(cells.raw))
                 elif len(cells) != len(header):
                     reason = f"the row has {len(cells)} cells, the header {len(header)}"
                     yield Row(line, {}, problem=reason, raw=shown(",".join(cells)))
@@ -173,27 +196,36 @@ def _iter_records(file: BinaryIO, position: int = 0, line: int = 1) -> Iterator[
     csv.field_size_limit(_MAX_CELL)
     file.seek(position)
 
+    content: list[bytes] = []  # of the record that is being read
+
+    def describe(problem: str) -> _Broken:
+        # More is never shown, and the cell of a quote that is not closed may be long.
+        start = b"".join(content[:20])[:200]
+        return _Broken(problem, start.decode("utf-8", "backslashreplace").rstrip("\r\n"))
+
     def read_lines() -> Iterator[str]:
         nonlocal position, line
         for raw in file:
             codec = "utf-8" if position else "utf-8-sig"
             position += len(raw)
             line += 1
+            content.append(raw)
             yield raw.decode(codec, "surrogateescape")
 
     reader = csv.reader(read_lines(), strict=True)
     while True:
         start = position, line
+        content.clear()
         try:
             cells = next(reader)
             "".join(cells).encode("utf-8")
         except StopIteration:
             return
         except csv.Error as error:
-            yield *start, f"not CSV ({error})"
+            yield *start, describe(f"not CSV ({error})")
         except UnicodeEncodeError as error:
             byte = ord(error.object[error.start]) & 0xFF
-            yield *start, f"0x{byte:02x} is not UTF-8"
+            yield *start, describe(f"0x{byte:02x} is not UTF-8")
         else:
             if cells:
                 yield *start, cells
@@ -202,8 +234,8 @@ def _iter_records(file: BinaryIO, position: int = 0, line: int = 1) -> Iterator[
 def _check_header(path: Path, record: _Record) -> list[str]:
     """The column names in a file's first record. Raises MMCoTError where it is no header."""
     _, line, header = record
-    if isinstance(header, str):
-        problem = header
+    if isinstance(header, _Broken):
+        problem = header.problem
     elif not header:
         problem = "there is no header"
     elif len(set(header)) < len(header):

@@ -123,7 +123,7 @@ def detect_format(path: Path) -> TableFormat:
     suffix = path.suffix.lower().removeprefix(".")
     if suffix in FORMATS:
         return suffix
-    raise MMCoTError(Errors.E104.format(path=path, allowed=", ".join(FORMATS)))
+    raise MMCoTError(Errors.E754.format(path=path, allowed=", ".join(f".{f}" for f in FORMATS)))
 
 
 def list_files(paths: Iterable[Path]) -> list[Path]:

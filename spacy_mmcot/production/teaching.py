@@ -17,7 +17,6 @@ from spacy.vocab import Vocab
 from .. import __version__
 from ..corpus.docbin import list_docbins, read_docs, write_docs
 from ..distillation.conclusions import (
-    DEFAULT_CONFIDENCE,
     Confidence,
     collect_labels,
     measure_confidence,
@@ -28,7 +27,7 @@ from ..distillation.teach import KnowledgeEncoder, get_encoder_source, set_promp
 from ..errors import Errors, MMCoTError
 from ..model.knowledge import get_concluded_entities, get_concluded_relations
 from ..scheme import read_scheme
-from ..types import Sureness
+from ..types import DEFAULT_CONFIDENCE, Sureness
 from .engines import Engine, run_chunks
 from .job import Layout, digest_files, digest_pipeline, load_pipeline, open_job, use_gpu
 from .table_spacy import read_docs as read_chunk

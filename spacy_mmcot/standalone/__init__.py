@@ -25,17 +25,11 @@ from spacy.training import Example
 from spacy.util import minibatch
 from thinc.api import NumpyOps, Ops
 
+from ..components.decoding import decode_mentions, set_mentions
+from ..components.pairs import find_candidates, mask_legal, pick_relations, set_predictions
 from ..corpus.extensions import register_extensions
 from ..errors import Errors, MMCoTError
 from ..types import DocPairs
-from .decoding import (
-    decode_mentions,
-    find_candidates,
-    mask_legal,
-    pick_relations,
-    set_mentions,
-    set_predictions,
-)
 from .encoder import NumpyEncoder
 
 # Pairs that are scored at once: bounds the memory that very many mentions take.

@@ -241,7 +241,8 @@ def test_reviewed_posts_replace_labels_and_keep_their_split(
     splits = ("train", "unlabelled", "dev")
     posts = jsonl("posts.jsonl", *({**bare, "id": s, "split": s} for s in splits), ANNA)
     labels = [{"start": 8, "end": 12, "label": "LOC"}]
-    mine = [{"id": name, "text": "Anna in Oslo", "entities": labels} for name in (*splits, "new")]
+    mine = [{"id": name, "text": "Anna in Oslo", "entities": labels} for name in splits]
+    mine.append({"id": "new", "text": "Back in Oslo", "entities": labels})
     out = tmp_path / "made.jsonl"
     result = command("convert", posts, "--reviewed", jsonl("mine.jsonl", *mine), "-o", out)
     assert result.exit_code == 0, result.output
@@ -253,6 +254,9 @@ def test_reviewed_posts_replace_labels_and_keep_their_split(
         *(*splits, "new")
     }
     assert found["dev"].image == "a.png"
+    other = jsonl("other.jsonl", {"id": "7", "text": "Anna in Oslo", "entities": labels})
+    assert command("convert", posts, "--reviewed", other, "-o", out).exit_code == 0
+    assert [post.id for post in read_posts(out) if post.entities] == ["train", "a"]
     # A project begins with an empty file.
     empty = tmp_path / "empty.jsonl"
     empty.touch()

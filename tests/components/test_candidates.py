@@ -13,8 +13,8 @@ import spacy
 import toy_rel
 from spacy.tokens import Doc, Span
 
+from spacy_mmcot.components.pairs import find_candidates, mask_legal
 from spacy_mmcot.corpus.extensions import set_pairs
-from spacy_mmcot.standalone.decoding import find_candidates, mask_legal
 from spacy_mmcot.types import DocPairs
 
 NLP = spacy.blank("en")

@@ -15,8 +15,8 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
+from spacy_mmcot.components import decoding
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.standalone import decoding
 
 KNOWLEDGE = {
     "noun": [{"mention": "Anna", "kind": "city", "explanation": "a place by the sea"}],

@@ -124,3 +124,26 @@ def test_entities_set_before_do_not_count_in_it(trained_cnn: Language) -> None:
     doc.set_ents([Span(doc, 0, 3, label="PHRASE")])
     alone = trained_cnn(text)
     assert trained_cnn(doc)._.mmcot_confidence == alone._.mmcot_confidence
+
+
+def test_the_weakest_sentence_tells_long_docs_apart() -> None:
+    nlp = fitted(crf=True)
+    sure = "we flew to Oslo with Anna . " * 230
+    odd = sure[: len(sure) // 2] + " Ferdinand Rome Eve Lima Bo . " + sure[len(sure) // 2 :]
+    first, second = nlp.pipe([sure.strip(), odd.strip()])
+    assert len(first) > 1600
+    assert max(first._.mmcot_confidence, second._.mmcot_confidence) < 1e-6
+    assert 0 < second._.mmcot_confidence < first._.mmcot_confidence
+    assert 0.01 < second._.mmcot_weakest < first._.mmcot_weakest
+    loaded = Doc(nlp.vocab).from_bytes(first.to_bytes(exclude=["tensor"]))
+    assert loaded._.mmcot_weakest == first._.mmcot_weakest
+
+
+def test_one_sentence_is_as_sure_as_the_doc() -> None:
+    nlp = fitted(crf=True)
+    for doc in nlp.pipe([*SHORT, "", " ", "we flew to Oslo with Anna"]):
+        assert doc._.mmcot_weakest == doc._.mmcot_confidence
+    nlp.add_pipe("sentencizer", first=True, config={"punct_chars": ["with"]})
+    doc = nlp("we flew to Oslo with Anna and Bo saw Eve Li in Rome")
+    assert len(list(doc.sents)) == 2
+    assert doc._.mmcot_weakest > doc._.mmcot_confidence

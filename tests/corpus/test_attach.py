@@ -89,6 +89,9 @@ def test_pipelines_take_what_is_attached(nlp: Language, n_process: int) -> None:
         ((TEXT, PIL.Image.new("RGB", (0, 1))), "the picture is a PIL image that cannot be stored"),
         ({"text": TEXT, "id": 1.5}, "the id is 1.5 (float)"),
         ({"text": TEXT, "id": True}, "the id is True (bool)"),
+        ({"text": "a\ud83d b"}, "character 2 of the text is one half of a surrogate pair"),
+        ({"text": TEXT, "id": "\udc80"}, "character 1 of the id is one half"),
+        ({"text": TEXT, "image": "x\udcff.png"}, "character 2 of the picture's path is one half"),
     ],
 )
 def test_a_bad_record_is_named(nlp: Language, record: Any, problem: str) -> None:
@@ -115,6 +118,17 @@ def test_what_cannot_be_gone_through_is_refused(nlp: Language) -> None:
 def test_texts_longer_than_the_tokenizer_takes_are_refused(nlp: Language) -> None:
     with pytest.raises(MMCoTError, match=r"\[E206\].*record 1: the text has 1000001 characters"):
         next(spacy_mmcot.attach(nlp, [("x" * 1_000_001, None)]))
+
+
+def test_the_others_go_on(nlp: Language) -> None:
+    records = [("one", None), ("\udfff", None), 7, ("x" * 1_000_001, None), ("two", None)]
+    refused: dict[int, str] = {}
+    docs = spacy_mmcot.attach(
+        nlp, records, on_error=lambda n, error: refused.update({n: str(error)})
+    )
+    assert [doc.text for doc in nlp.pipe(docs)] == ["one", "two"]
+    assert [message[:6] for message in refused.values()] == ["[E210]", "[E210]", "[E206]"]
+    assert list(refused) == [2, 3, 4]
 
 
 def test_the_demo_corpus_is_attached(nlp: Language, demo: Path) -> None:

@@ -62,6 +62,8 @@ CONLL = {
     "Bye\tU\tO",
     "comments": "# id = 1\n# text = Anna ...\nAnna B-PER\nBerg I-PER\nsings O\nin O\nOslo B-LOC\n"
     "\n# id = 2\nBye O\n",
+    "numbered": "1\tAnna\tNNP\tB-PER\n2\tBerg\tNNP\tI-PER\n3\tsings\tV\tO\n4\tin\tP\tO\n"
+    "5\tOslo\tN\tB-LOC\n\n1\tBye\tUH\tO\n",
     "CRLF, BOM": "\ufeffAnna B-PER\r\nBerg I-PER\r\nsings O\r\nin O\r\nOslo B-LOC\r\n\r\nBye O\r\n",
 }
 
@@ -116,6 +118,9 @@ EXPORTS = {
         "label-studio",
         json.dumps([{"id": 5, "text": TEXT, "label": [s["value"] for s in STUDIO]}]).encode(),
     ),
+    "doccano.json": ("doccano", json.dumps([DOCCANO]).encode()),
+    "prodigy.json": ("prodigy", json.dumps([TASK]).encode()),
+    "posts.json": ("posts", json.dumps([{"id": "a", "text": TEXT, "entities": RAW}]).encode()),
     "tuples.json": ("spacy-json", json.dumps([[TEXT, {"entities": [PER, LOC]}]]).encode()),
     "tuples.jsonl": ("spacy-json", lines([TEXT, {"entities": [PER, LOC]}])),
     "wrapped.json": (
@@ -252,6 +257,7 @@ TABLES = {
     "b.csv": (b'id;Text\r\n7;"Anna, in\nOslo"\r\n', {}),
     "c.tsv": ('id\ttext\n7\t"Anna, in\nOslo"\n'.encode("utf-16"), {}),
     "d.csv": (b'nr|body\n7|"Anna, in\nOslo"\n', {"text_column": "body", "id_column": "nr"}),
+    "excel.csv": (b'sep=;\r\nId;Text\r\n7;"Anna, in\nOslo"\r\n', {}),
     "e.csv": (b'x#text\n7#"Anna, in\nOslo"\n', {"delimiter": "#", "id_column": "x"}),
 }
 
@@ -282,6 +288,7 @@ def test_what_is_wrong_with_a_table_is_named(tmp_path: Path) -> None:
         (b'text,x\n"Anna,1\nBo,2\n', {}, r"line 2: not CSV"),
         (b"text,x\n,1\n", {}, r"line 2: text is ''\. Expected: a text"),
         (b"", {}, r"no column 'text' .* Its columns: none"),
+        (b"text,text\na,b\n", {}, r"line 1: the header names the column 'text' twice"),
     ]
     for content, options, problem in cases:
         path.write_bytes(content)
@@ -340,6 +347,36 @@ def test_hugging_face_datasets_and_parquet(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(MMCoTError, match=r"broken\.parquet: cannot be read"):
         read(tmp_path / "broken.parquet")
+
+
+def test_json_that_is_none_of_these(jsonl: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(
+        MMCoTError, match=r"line 1: the row has no 'text', only 'body'\..*--text-co"
+    ):
+        read(jsonl("a.jsonl", {"body": "Anna"}))
+    assert read(tmp_path / "a.jsonl", text_column="body")[0].post.text == "Anna"
+    cases = {
+        "[1]": r"row 1: the row is 1",
+        "nothing": r"the whole file: not JSON",
+        "3": r"the whole file: it is 3",
+        '[{"id": 0, "paragraphs": []}]': r"\[E109\] .*python -m spacy convert",
+    }
+    for content, problem in cases.items():
+        (tmp_path / "x.json").write_text(content)
+        with pytest.raises(MMCoTError, match=problem):
+            read(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text("[]")
+    assert read(tmp_path / "x.json") == []
+
+
+def test_label_studio_without_labels_is_not_labelled(tmp_path: Path) -> None:
+    choice = {"id": "x", "type": "choices", "value": {"choices": ["good"]}}
+    tasks = [
+        {"id": i, "data": {"text": TEXT}, "annotations": [{"result": found}]}
+        for i, found in enumerate([[choice], []])
+    ]
+    (tmp_path / "x.json").write_text(json.dumps(tasks))
+    assert [spans(row.post) for row in read(tmp_path / "x.json")] == [None, []]
 
 
 def test_columns_that_are_not_read_are_named(jsonl: Callable[..., Path]) -> None:

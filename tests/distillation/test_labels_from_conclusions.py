@@ -9,7 +9,6 @@ from spacy.tokens import Doc
 
 from spacy_mmcot.corpus.docs import make_doc
 from spacy_mmcot.distillation.conclusions import (
-    DEFAULT_CONFIDENCE,
     MIN_LABELLED,
     Confidence,
     measure_confidence,
@@ -17,6 +16,7 @@ from spacy_mmcot.distillation.conclusions import (
 )
 from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_relations, get_soft_tags
 from spacy_mmcot.types import (
+    DEFAULT_CONFIDENCE,
     Answers,
     ConcludedEntity,
     ConcludedRelation,

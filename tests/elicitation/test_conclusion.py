@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from spacy_mmcot.elicitation.conclusion import (
 from spacy_mmcot.elicitation.elicit import define_labels, elicit
 from spacy_mmcot.elicitation.prompts import QuestionSettings, check_templates
 from spacy_mmcot.elicitation.replies import AnswerRejected
-from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.elicitation.store import AnswerStore, load_answers
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.scheme import RelationLabel, Scheme, draft_scheme
+from spacy_mmcot.scheme import RelationLabel, Scheme, draft_scheme, format_scheme
 from spacy_mmcot.types import Conclusion, Entity, Post, PostRelation, make_text_key
 from tests.llm_server import LLMServer, labels_asked, quoted, user_text
 
@@ -250,6 +251,137 @@ def test_no_text_meets_its_own_labels(llm_server: LLMServer, store: AnswerStore)
     unlabelled = [post.text for post in TICKETS[-2:]]
     usual = {system(b) for b in requests if quoted(b, "post") in unlabelled}
     assert len(usual) == 1, "an endpoint can cache the beginning"
+
+
+CLINICAL = Scheme(
+    language="English",
+    domain="clinical notes",
+    entities={
+        "DRUG": "a substance that was given, by its name and without the dose",
+        "FINDING": "a symptom, sign or diagnosis of the patient",
+    },
+    relations={
+        "causes": RelationLabel(
+            definition="the drug brought about the finding, in the writer's view",
+            head=["DRUG"],
+            tail=["FINDING"],
+        ),
+        "treats": RelationLabel(
+            definition="the drug was given because of the finding", head=["DRUG"], tail=["FINDING"]
+        ),
+    },
+    guidelines="Findings that are denied are marked too. Abbreviations are mentions.",
+    examples=2,
+)
+NOTES = [
+    Post(
+        id="n1",
+        text="Rash after amoxicillin, stopped.",
+        entities=[Entity(start=0, end=4, label="FINDING"), Entity(start=11, end=22, label="DRUG")],
+        relations=[PostRelation(head=1, tail=0, label="causes")],
+    ),
+    Post(
+        id="n2",
+        text="HTN on lisinopril. Denies cough.",
+        entities=[
+            Entity(start=0, end=3, label="FINDING"),
+            Entity(start=7, end=17, label="DRUG"),
+            Entity(start=26, end=31, label="FINDING"),
+        ],
+        relations=[PostRelation(head=1, tail=0, label="treats")],
+    ),
+    Post(id="n3", text="Pt c/o nausea since metformin; HTN stable.", split="unlabelled"),
+]
+
+
+def test_a_clinical_scheme_end_to_end(
+    command: Any, llm_server: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From scheme.yml and a file of recorded answers, by the command, to located relations."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0815")
+    monkeypatch.setenv("OPENAI_BASE_URL", llm_server.url)
+    file, scheme = tmp_path / "notes.jsonl", tmp_path / "scheme.yml"
+    file.write_text("".join(post.model_dump_json(exclude_none=True) + "\n" for post in NOTES))
+    scheme.write_text(format_scheme(CLINICAL), encoding="utf-8")
+    answer = {
+        "reasoning": "Nausea began with metformin.",
+        "entities": [
+            entity("nausea", "FINDING"),
+            entity("metformin", "DRUG"),
+            entity("HTN", "FINDING", "medium"),
+            entity("Pt", "PATIENT"),
+        ],
+        "relations": [
+            {"head": "metformin", "label": "causes", "tail": "nausea", "sure": "high"},
+            {"head": "metformin", "label": "treats", "tail": "diabetes", "sure": "low"},
+        ],
+    }
+    recorded = tmp_path / "recorded.jsonl"
+    recorded.write_text(json.dumps({"text": NOTES[2].text, "answer": answer}) + "\n")
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        known = (json.loads(line) for line in recorded.open(encoding="utf-8"))
+        answers = {row["text"]: json.dumps(row["answer"]) for row in known}
+        empty = json.dumps({"reasoning": "", "entities": [], "relations": []})
+        return 200, answers.get(quoted(body, "post"), empty)
+
+    llm_server.reply = reply
+    store = tmp_path / "answers.sqlite"
+    chosen = (
+        "--source",
+        "openai",
+        "--scheme",
+        scheme,
+        "--dimension",
+        "conclusion",
+        "--task",
+        "rel",
+    )
+    done = command("elicit", file, store, *chosen)
+    assert done.exit_code == 0, done.output
+    assert "the entity label 'PATIENT' is not in the scheme" in done.stdout
+    assert "'diabetes', which are not both listed" in done.stdout
+    found = load_answers(store, "rel")["n3"].conclusion
+    assert found and found.entities and found.relations
+    assert [(e.mention, e.label, e.sure) for e in found.entities] == [
+        ("nausea", "FINDING", "high"),
+        ("metformin", "DRUG", "high"),
+        ("HTN", "FINDING", "medium"),
+    ]
+    (relation,) = found.relations
+    assert (relation.head_start, relation.label, relation.tail_start) == (20, "causes", 7)
+    body = next(b for b in llm_server.requests if quoted(b, "post") == NOTES[2].text)
+    words = system(body)
+    for part in (
+        "You annotate clinical notes in English: you mark the entities that they name",
+        "- DRUG: a substance that was given, by its name and without the dose\n",
+        "- causes (DRUG, FINDING: the drug brought about the finding, in the writer's view)",
+        CLINICAL.guidelines,
+        '{"entities": [{"mention": "Rash", "label": "FINDING"}, {"mention": "amoxicillin"',
+        '"relations": [{"head": "amoxicillin", "label": "causes", "tail": "Rash"}]}',
+    ):
+        assert part in words, part
+    assert not re.search("social media|post(s|ed)?\\b(?!-)", words.replace("<post", ""))
+    assert labels_asked(body) == {
+        "entities": ["DRUG", "FINDING"],
+        "relations": ["causes", "treats"],
+    }
+    # Nobody's text meets its own labels, and each prompt begins as the next one does.
+    unlabelled = words[: words.index("Example 1")]
+    assert all(system(other).startswith(unlabelled) for other in llm_server.requests)
+
+
+def test_examples_of_pairs_show_their_relations() -> None:
+    asked = NOTES[1].model_copy(update={"pairs": [(1, 0), (1, 2)], "split": "unlabelled"})
+    with_pairs = NOTES[0].model_copy(update={"pairs": [(1, 0)]})
+    for example in (NOTES[0], with_pairs):
+        settings = QuestionSettings("rel", scheme=CLINICAL, examples=Examples(CLINICAL, [example]))
+        prompt = settings.render(asked, "conclusion")
+        assert prompt is not None
+        shown, question = (message["content"] for message in prompt.messages)
+        assert '{"head": "amoxicillin", "label": "causes", "tail": "Rash"}' in shown
+        assert '[["lisinopril", "HTN"], ["lisinopril", "cough"]]' in question
+        assert "three sentences. Then give the label of each pair" in question
 
 
 def test_a_changed_scheme_asks_conclusions_anew_and_nothing_else(

@@ -323,3 +323,35 @@ def test_variants_are_questions_of_their_own(
         answers = store.answers(variant=variant)
         assert all(a.style and a.noun for a in answers.values()) and len(answers) == 12
     assert all(a.style is None for a in store.answers(variant=3).values())
+
+
+@pytest.mark.parametrize("first", [None, "", "  \n", "no JSON", "<think>" + "so " * 20_000, [], {}])
+def test_a_repair_is_one_that_any_chat_template_takes(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore, first: Any
+) -> None:
+    """Templates that want user and assistant in turns, no empty message, and not too long a one."""
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        roles = [message["role"] for message in body["messages"]]
+        texts = [message["content"] for message in body["messages"]]
+        good = roles in (["system", "user"], ["system", "user", "assistant", "user"])
+        if not good or not all(text.strip() and len(text) < 25_000 for text in texts):
+            return 400, {"error": {"message": "roles must alternate", "code": 400}}
+        if len(roles) == 2:
+            return 200, completion(first)
+        return 200, sensible_answer(body)
+
+    llm_server.reply = reply
+    result = elicit(posts[:2], store, source(llm_server), QuestionSettings.of("noun"))
+    assert (result.report.total().repaired, len(llm_server.requests)) == (2, 4)
+
+
+def test_the_first_answer_is_kept_where_the_second_is_none(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
+) -> None:
+    llm_server.reply = lambda body: (
+        (200, "paid for, but no JSON") if len(body["messages"]) == 2 else (200, completion(None))
+    )
+    elicit(posts[:1], store, source(llm_server), QuestionSettings.of("noun"))
+    (kept,) = store.rejected()
+    assert kept.raw == "paid for, but no JSON" and "empty" in (kept.reason or "")

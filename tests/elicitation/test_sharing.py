@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from spacy_mmcot.elicitation import database
 from spacy_mmcot.elicitation.claims import Account, Claim
@@ -229,3 +231,48 @@ def test_a_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
         first.claim("k", 0.0)
         first.close()
     assert precious.read_text() == "mine"
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=8, suppress_health_check=list(HealthCheck))
+@given(
+    kills=st.lists(st.floats(0.0, 0.6), min_size=1, max_size=3),
+    rate=st.sampled_from([0.0, 0.2]),
+    seed=st.integers(0, 1000),
+    together=st.booleans(),
+)
+def test_a_store_survives_kills_at_any_moment(
+    tmp_path_factory: pytest.TempPathFactory,
+    kills: list[float],
+    rate: float,
+    seed: int,
+    together: bool,
+) -> None:
+    """Runs that are killed after some seconds of asking, one after the other or two at a time. At
+    the end every question has its answer, and none was bought again that was on disk."""
+    from benchmarks.elicit_runs import finished, start
+
+    path = tmp_path_factory.mktemp("kills") / "a.sqlite"
+    with LLMServer() as server:
+        server.configure(latency=0.02, rate=rate, seed=seed)
+        on_disk: dict[str, int] = {}
+        for seconds in kills:
+            before = server.seen()["requests"]
+            runs = [start(server.url, path, 20, 6, 5.0) for _ in range(1 + together)]
+            while server.seen()["requests"] == before and runs[0].poll() is None:
+                time.sleep(0.01)
+            time.sleep(seconds)
+            for process in runs:
+                process.kill()
+                process.communicate()
+            with AnswerStore(path, read_only=True) as store:
+                kept = {a.key: a.raw for a in store.iter_all()}
+            # Nothing that was committed goes away again.
+            assert set(on_disk) <= set(kept)
+            on_disk = dict.fromkeys(kept, 1)
+        sold = sum(server.seen()["sold"].values())
+        end = finished(start(server.url, path, 20, 6, 5.0))
+        assert (end["stored"], end["rejected"], end["missing"]) == (120, 0, 0)
+        bought = sum(server.seen()["sold"].values()) - sold
+        assert bought == 120 - len(on_disk)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from spacy_mmcot.components import decoding
 from spacy_mmcot.model import tagger as crf
 from spacy_mmcot.model.tagger import (
     ILLEGAL,
@@ -19,7 +22,6 @@ from spacy_mmcot.model.tagger import (
     compute_log_marginals,
     find_legal_steps,
 )
-from spacy_mmcot.standalone import decoding
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 Path = tuple[int, ...]
@@ -50,6 +52,13 @@ def score_spans(scores: Lattice, emissions: Tensor, *field: Any) -> Tensor:
         return crf.score_spans(scores, emissions, *tensors, spans)
     lattice = decoding.Lattice(*arrays(*scores))
     return torch.tensor(decoding.score_spans(lattice, *arrays(emissions, *tensors), spans))
+
+
+def score_stretches(scores: Lattice, *field: Any) -> Tensor:
+    emissions, _, transitions, paths, stretches = field
+    lattice = decoding.Lattice(*arrays(*scores))
+    given = (*arrays(emissions, transitions), paths, stretches)
+    return torch.tensor(decoding.score_stretches(lattice, *given))
 
 
 def find_best_paths(*field: Tensor) -> list[list[int]]:
@@ -307,3 +316,42 @@ def test_gradients(lengths: list[int]) -> None:
     assert torch.autograd.gradcheck(log_z, (emissions, steps))
     # Tags that no path reaches score about ILLEGAL, which costs the differences four digits.
     assert torch.autograd.gradcheck(marginals, (emissions, steps), eps=1e-5, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    seed=st.integers(0, 10_000),
+    scale=st.sampled_from([0.0, 0.1, 1.0, 5.0, 30.0]),
+    edges=st.tuples(st.integers(0, 3), st.integers(1, 4)),
+    learning=st.booleans(),
+)
+def test_any_field_against_enumeration(
+    lengths: list[int], seed: int, scale: float, edges: tuple[int, int], learning: bool
+) -> None:
+    """Marginals, best paths, mentions, and stretches of the best path."""
+    field = random_field(lengths, seed, scale)
+    field.emissions.requires_grad_(learning)
+    lattice = compute_lattice(*field)
+    marginals = compute_log_marginals(lattice).detach().exp()
+    best = find_best_paths(*field)
+    for row, length in enumerate(lengths):
+        probabilities = weights(field, row)
+        path = tuple(best[row])
+        assert probabilities[path] == pytest.approx(max(probabilities.values()), abs=1e-9)
+        expected = torch.zeros(length, len(TAGS), dtype=torch.float64)
+        spans: dict[Span, float] = {}
+        for other, weight in probabilities.items():
+            expected[torch.arange(length), torch.tensor(other)] += weight
+            for span in mentions(other):
+                spans[span] = spans.get(span, 0.0) + weight
+        torch.testing.assert_close(marginals[row, :length], expected, rtol=0, atol=1e-9)
+        for (start, end, tag), chance in spans.items():
+            found = span_probability(field, lattice, row, start, end, tag)
+            assert found == pytest.approx(chance, abs=1e-9)
+        start, end = min(edges[0], length - 1), min(edges[1], length)
+        if start < end:
+            stretch = [(row, start, end)]
+            (found,) = score_stretches(lattice, *field, best, stretch).detach().exp().tolist()
+            agree = (w for p, w in probabilities.items() if p[start:end] == path[start:end])
+            assert found == pytest.approx(sum(agree), abs=1e-9)

@@ -95,6 +95,24 @@ def test_a_quote_that_is_never_closed_ends_with_the_file(annotate: Command, tmp_
     assert annotate(source, "-o", tmp_path / "out.csv").exit_code == 3
     (reject,) = read_jsonl(tmp_path / "out.csv.rejected.jsonl")
     assert (reject["row"], reject["reason"][:7]) == (3, "not CSV")
+    assert reject["raw"] == repr('"Bo never')
+
+
+def test_a_null_is_told_from_a_missing_column(annotate: Command, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": None}, {"texts": "Anna"}])
+    assert annotate(source, "-o", tmp_path / "out.jsonl").exit_code == 3
+    reasons = [row["reason"] for row in read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")]
+    assert reasons == [
+        "no text: 'text' is null, or an empty cell",
+        "no text: the row has no 'text', only 'texts'",
+    ]
+
+
+def test_the_format_of_the_output_is_an_option(annotate: Command, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", rows(2))
+    result = annotate(source, "-o", tmp_path / "out.txt")
+    assert "[E104]" in result.stderr and "Give one with --format" in result.stderr
+    assert annotate(source, "-o", tmp_path / "out.txt", "--format", "jsonl").exit_code == 0
 
 
 @Language.component("fails_on_bo")
@@ -168,7 +186,10 @@ def test_no_file_of_rejected_rows_without_one(annotate: Command, tmp_path: Path)
         ("in.csv", b"", "E101"),
         ("in.spacy", b"notes", "E201"),
         ("in.spacy", b"", "E201"),
-        ("in.xml", b"<a/>", "E104"),
+        ("in.xml", b"<a/>", "E754"),
+        ("in.csv", "text\nAnna\n".encode("utf-16"), "E755"),
+        ("in.csv", "text\nAnna\n".encode("utf-16-le"), "E755"),
+        ("in.jsonl", '{"text": "Anna"}\n'.encode("utf-16"), "E755"),
         ("in.jsonl", b'{"text": "a", "entities": []}', "E747"),
     ],
 )

@@ -1,5 +1,5 @@
-"""From scores to entities and relations, in numpy: the best legal tag sequence of a Doc with exact
-probabilities, and the labels of pairs of mentions.
+"""From tag scores to entities, in numpy: the best legal tag sequence of a Doc with exact
+probabilities. Standalone wheels carry it.
 
 Tags are BIO: tag 0 is O, then each label's B and I. `transitions` is (tags + 1, tags + 1) in log
 space; its last row and column stand for the boundary of the sequence, as in `model/tagger.py`,
@@ -16,14 +16,17 @@ from typing import Any, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
-from spacy.attrs import ENT_IOB, ENT_TYPE
+from spacy.attrs import ENT_IOB, ENT_TYPE, ORTH
+from spacy.strings import get_string_id
 from spacy.tokens import Doc, Span
 
-from ..corpus.extensions import get_pairs, get_relations
 from ..model.wordpieces import group_by_length
-from ..types import DocPairs, Relation
 
 Array = NDArray[Any]
+
+# Tokens of a sentence whose certainty is looked at by itself.
+MIN_SENTENCE, MAX_SENTENCE = 5, 64
+_END_IDS = [get_string_id(sign) for sign in (*".!?…。！？", "...", "\n", "\n\n")]
 
 # Tokens of a padded batch that is decoded at once: a long Doc is not padded against short ones.
 MAX_PADDED = 2**16
@@ -43,11 +46,12 @@ class Mention(NamedTuple):
 
 class Mentions(list[Mention]):
     """The mentions of one Doc, in text order, and the probability of the tag sequence that they
-    come from: that all are correct and none is missing."""
+    come from: that all are correct and none is missing. weakest: that of the sentence where it is
+    lowest."""
 
-    def __init__(self, probability: float = 1.0):
+    def __init__(self, probability: float = 1.0, weakest: float = 1.0):
         super().__init__()
-        self.probability = probability
+        self.probability, self.weakest = probability, weakest
 
 
 class Lattice(NamedTuple):
@@ -79,7 +83,19 @@ def decode_mentions(
         ]
         chances = numpy.exp(score_spans(lattice, padded, lengths, transitions, spans)).tolist()
         for i, probability in zip(indexes, probabilities, strict=True):
-            mentions[i].probability = probability
+            mentions[i].probability = mentions[i].weakest = probability
+        stretches = [
+            (row, *stretch)
+            for row, path in enumerate(paths)
+            for stretch in _find_sentences(docs[indexes[row]], path)
+        ]
+        if len(stretches) > len(paths):
+            logs = score_stretches(lattice, padded, transitions, paths, stretches)
+            for i in indexes:
+                mentions[i].weakest = 1.0
+            for (row, *_), chance in zip(stretches, numpy.exp(logs).tolist(), strict=True):
+                found = mentions[indexes[row]]
+                found.weakest = min(found.weakest, chance)
         for (row, start, end, begin), score in zip(spans, chances, strict=True):
             i = indexes[row]
             trimmed = _trim(docs[i], start, end)
@@ -205,12 +221,59 @@ def score_spans(
     return numpy.minimum(total, 0.0)
 
 
+def score_stretches(
+    lattice: Lattice,
+    emissions: Array,
+    transitions: Array,
+    paths: Sequence[Sequence[int]],
+    stretches: Sequence[tuple[int, int, int]],
+) -> Array:
+    """log P(the tokens [start, end) have the path's tags | sentence) of each stretch, (stretches,),
+    summed over all tag sequences that agree with the path there.
+
+    paths: one of each sentence. stretches: (sentence, start, end) each.
+    """
+    n_tokens = emissions.shape[1]
+    tags = numpy.array([[*path, *[0] * (n_tokens - len(path))] for path in paths])
+    sums = numpy.take_along_axis(emissions, tags[:, :, None], axis=2)[:, :, 0].astype("float64")
+    sums[:, 1:] += transitions[tags[:, :-1], tags[:, 1:]]
+    sums = sums.cumsum(axis=1)
+    row, start, end = numpy.array(stretches, dtype="int64").reshape(-1, 3).T
+    last = end - 1
+    inside = sums[row, last] - sums[row, start]
+    before = lattice.forward[row, start, tags[row, start]] - lattice.log_z[row]
+    return numpy.minimum(before + inside + lattice.backward[row, last, tags[row, last]], 0.0)
+
+
 def find_spans(path: Sequence[int]) -> list[tuple[int, int, int]]:
     """(start, end, label index) of the mentions in a legal path."""
     starts = [token for token, tag in enumerate(path) if tag % 2]
     # Where a mention may end: at O and at each B.
     stops = [token for token, tag in enumerate([*path, 0]) if tag == 0 or tag % 2]
     return [(i, stops[bisect_right(stops, i)], (path[i] - 1) // 2) for i in starts]
+
+
+def _find_sentences(doc: Doc, path: Sequence[int]) -> list[tuple[int, int]]:
+    """First and end token of each sentence: the Doc's own where it has them, otherwise what ends
+    in a full stop or the like. One of over MAX_SENTENCE tokens is cut, one of under MIN_SENTENCE
+    goes with the next, and none ends inside of a mention of the path."""
+    n_tokens = len(doc)
+    if n_tokens <= MIN_SENTENCE:
+        return [(0, n_tokens)]
+    if doc.has_annotation("SENT_START"):
+        ends = {sent.end for sent in doc.sents}
+    else:
+        signs = numpy.isin(doc.to_array(ORTH), _END_IDS)
+        ends = set((1 + numpy.flatnonzero(signs)).tolist())
+    sentences, start = [], 0
+    for end in range(1, n_tokens + 1):
+        length = end - start
+        is_long = length >= MAX_SENTENCE or (length >= MIN_SENTENCE and end in ends)
+        # Even tags, but O, continue a mention.
+        if end == n_tokens or (is_long and (path[end] == 0 or path[end] % 2)):
+            sentences.append((start, end))
+            start = end
+    return sentences
 
 
 def _make_step(steps: Array, near: bool) -> Callable[[Array], Array]:
@@ -253,12 +316,14 @@ def _trim(doc: Doc, start: int, end: int) -> tuple[int, int] | None:
 
 
 def set_mentions(doc: Doc, mentions: Mentions, overwrite: bool) -> None:
-    """Write doc.ents, each new entity's `span._.mmcot_score`, and `doc._.mmcot_confidence`.
+    """Write doc.ents, each new entity's `span._.mmcot_score`, `doc._.mmcot_confidence` and
+    `doc._.mmcot_weakest`.
 
     overwrite: replace entities that are already set. Otherwise they stay, and a mention that
         overlaps one of them, or a blocked token, is dropped.
     """
     doc._.mmcot_confidence = mentions.probability
+    doc._.mmcot_weakest = mentions.weakest
     is_fresh = overwrite or not doc.has_annotation("ENT_IOB")
     kept = [] if is_fresh else list(doc.ents)
     blocked = [] if is_fresh else _find_blocked(doc)
@@ -277,111 +342,3 @@ def _find_blocked(doc: Doc) -> list[int]:
     """The tokens that are blocked from being in an entity (see `Doc.set_ents`)."""
     tags: Any = doc.to_array([ENT_IOB, ENT_TYPE])
     return numpy.flatnonzero((tags[:, 0] == 3) & (tags[:, 1] == 0)).tolist()
-
-
-# Head type -> tail type -> relation labels.
-Legal = Mapping[str, Mapping[str, Sequence[str]]]
-# (start token, end token, label), end exclusive
-MentionSpan = tuple[int, int, str]
-
-
-class PairPrediction(NamedTuple):
-    """A pair of mentions of one Doc with its likeliest label and that label's probability. head and
-    tail are (start, end) token offsets, end exclusive."""
-
-    head: tuple[int, int]
-    tail: tuple[int, int]
-    label: str
-    score: float
-
-
-def find_candidates(doc: Doc, max_distance: int) -> DocPairs:
-    """The ordered pairs of the Doc's entities with at most `max_distance` tokens between them, of
-    which only those that `get_pairs` names, if it does."""
-    mentions = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
-    asked = get_pairs(doc)
-    if asked is None:
-        return DocPairs(doc, mentions, _find_near_pairs(mentions, max_distance))
-    index = {(start, end): i for i, (start, end, _) in enumerate(mentions)}
-    found = [(index.get((h.start, h.end)), index.get((t.start, t.end))) for h, t in asked]
-    known = dict.fromkeys((h, t) for h, t in found if h is not None and t is not None and h != t)
-    near = [(h, t) for h, t in known if _measure_gap(mentions[h], mentions[t]) <= max_distance]
-    return DocPairs(doc, mentions, numpy.array(near, dtype="int64").reshape(-1, 2))
-
-
-def _find_near_pairs(mentions: Sequence[MentionSpan], max_distance: int) -> NDArray[numpy.int64]:
-    """Both directions of every pair that is near enough, (pairs, 2). Mentions are sorted and
-    disjoint."""
-    n = len(mentions)
-    if n < 2:
-        return numpy.zeros((0, 2), dtype="int64")
-    starts, ends = numpy.array([mention[:2] for mention in mentions], dtype="int64").T
-    distance = min(max_distance, int(ends[-1]))
-    # (mentions,): how many mentions follow each one within the distance.
-    after = numpy.searchsorted(starts, ends + distance, side="right") - numpy.arange(n) - 1
-    after = numpy.maximum(after, 0)
-    left = numpy.repeat(numpy.arange(n), after)
-    right = left + 1 + numpy.arange(len(left)) - numpy.repeat(numpy.cumsum(after) - after, after)
-    # Each pair, followed by the same with head and tail exchanged.
-    return numpy.stack([left, right, right, left], axis=1).reshape(-1, 2)
-
-
-def _measure_gap(left: MentionSpan, right: MentionSpan) -> int:
-    """The number of tokens between two disjoint mentions, in either order."""
-    return max(left[0] - right[1], right[0] - left[1])
-
-
-def mask_legal(entry: DocPairs, legal: Legal | None, labels: Sequence[str]) -> NDArray[numpy.bool_]:
-    """bool (pairs, 1 + labels): which labels each pair may have. The first, no relation, is always
-    allowed; without a map all are."""
-    allowed = numpy.ones((len(entry.pairs), 1 + len(labels)), dtype=bool)
-    if legal is not None:
-        types = [mention[2] for mention in entry.mentions]
-        rows = {
-            (head, tail): [label in legal.get(head, {}).get(tail, ()) for label in labels]
-            for head in set(types)
-            for tail in set(types)
-        }
-        for i, (head, tail) in enumerate(entry.pairs.tolist()):
-            allowed[i, 1:] = rows[types[head], types[tail]]
-    return allowed
-
-
-def pick_relations(
-    entries: Sequence[DocPairs], probabilities: Array, labels: Sequence[str], threshold: float
-) -> list[list[PairPrediction]]:
-    """The pairs of each entry that have a relation, in the order of their heads.
-
-    probabilities: (pairs, 1 + labels) of all entries, the first column no relation.
-    threshold: a pair gets its likeliest label where the probability of any relation reaches this.
-    """
-    result: list[list[PairPrediction]] = [[] for _ in entries]
-    if not len(probabilities):
-        return result
-    # The sum rather than 1 - P(no relation), which loses precision near 0.
-    chances = probabilities[:, 1:].sum(axis=1)
-    # A pair whose labels are all illegal has 0, which does not reach a threshold of 0 either.
-    related = numpy.flatnonzero((chances >= threshold) & (chances > 0))
-    best = probabilities[related, 1:].argmax(axis=1)
-    scores = probabilities[related, 1 + best]
-    counts = [len(entry.pairs) for entry in entries]
-    owners = numpy.repeat(numpy.arange(len(entries)), counts)[related]
-    pairs = numpy.concatenate([entry.pairs for entry in entries])[related]
-    for pair, label, score, i in zip(pairs, best, scores, owners, strict=True):
-        head, tail = (entries[i].mentions[m] for m in pair)
-        result[i].append(PairPrediction(head[:2], tail[:2], labels[label], float(score)))
-    return [sorted(found, key=lambda p: (p.head, p.tail)) for found in result]
-
-
-def set_predictions(doc: Doc, predictions: Sequence[PairPrediction], overwrite: bool) -> None:
-    """Write `doc._.mmcot_rel`. overwrite: replace relations that are already set; otherwise they
-    stay."""
-    kept = [] if overwrite else list(get_relations(doc))
-    taken = {(r.head.start, r.head.end, r.tail.start, r.tail.end) for r in kept}
-    spans = {(ent.start, ent.end): ent for ent in doc.ents}
-    new = [
-        Relation(spans[p.head], spans[p.tail], p.label, p.score)
-        for p in predictions
-        if (*p.head, *p.tail) not in taken
-    ]
-    doc._.mmcot_rel = [*kept, *new]

@@ -1,0 +1,117 @@
+"""The way of a new user, as the README has it: a wheel in a fresh virtual environment, `init`, a
+table of texts without labels, an endpoint, and the student's first entities. No clone is at hand.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.llm_server import LLMServer, quoted
+from tests.test_packaging import PACKAGE, ROOT, build
+from tests.test_project import make_environment
+
+PRODUCTS = ["Nova 3", "Tessel Pro", "Kite Router", "Orbit Mini", "PrintJet 400", "AquaSync"]
+PRODUCTS += ["Lumen Desk", "Halo Watch", "Vento X", "Quill Pad", "Ember One", "Drift Cam"]
+FIRST = ["Maya", "Jonas", "Priya", "Tom", "Elena", "Ravi", "Sofia", "Hugo", "Amara", "Ken"]
+LAST = ["Keller", "Okafor", "Nguyen", "Silva", "Brandt", "Mehta", "Rossi", "Larsen", "Cole"]
+LINES = [
+    "My {product} stopped charging after the update, says {person}.",
+    "{person} cannot pair the {product} with a phone.",
+    "Please tell {person} that the {product} was replaced yesterday.",
+    "The {product} shows error 14; I spoke to {person} about it.",
+    "Hello, {person} here. Where is the manual of the {product}?",
+    "Refund for the {product} was promised by {person} last week.",
+    "After two days the {product} is still at {person}'s desk.",
+]
+LABELS = ("--label", "PRODUCT=devices and programs", "--label", "PERSON=customers and staff")
+
+
+def make_tickets(count: int) -> dict[str, dict[str, Any]]:
+    """Texts, each with what an LLM concludes on it."""
+    draw = random.Random(0)
+    tickets: dict[str, dict[str, Any]] = {}
+    while len(tickets) < count:
+        product = draw.choice(PRODUCTS)
+        person = f"{draw.choice(FIRST)} {draw.choice(LAST)}"
+        entities = [("PRODUCT", product), ("PERSON", person)]
+        tickets[draw.choice(LINES).format(product=product, person=person)] = {
+            "reasoning": "A device and a person are named.",
+            "entities": [{"mention": m, "label": x, "sure": "high"} for x, m in entities],
+            "relations": [],
+        }
+    return tickets
+
+
+class User:
+    """Runs commands in a folder with nothing but the environment's programs, and times them."""
+
+    def __init__(self, folder: Path, python: Path) -> None:
+        self.folder, self.python, self.commands = folder, python, list[tuple[str, float]]()
+
+    def run(self, *command: object, **environment: str) -> str:
+        words = [str(word) for word in command]
+        started = time.monotonic()
+        path = f"{self.python.parent}{os.pathsep}/usr/bin{os.pathsep}/bin"
+        done = subprocess.run(
+            [self.python.parent / words[0], *words[1:]],
+            cwd=self.folder,
+            env={"PATH": path, "HOME": str(self.folder), "OPENAI_API_KEY": "none", **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        self.commands.append((" ".join(words), time.monotonic() - started))
+        return done.stdout
+
+
+def build_wheel(folder: Path) -> Path:
+    source = folder / "source"
+    leave_out = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=leave_out)
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    return build("wheel", source, folder / "wheel")
+
+
+@pytest.mark.slow
+def test_from_a_table_without_labels_to_entities_in_six_commands(tmp_path: Path) -> None:
+    steps = os.environ.get("QUICKSTART_STEPS", "80")
+    home = tmp_path / "home"
+    home.mkdir()
+    tickets = make_tickets(200)
+    with (home / "tickets.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text"], *([text] for text in tickets)])
+    user = User(home, make_environment(tmp_path / "environment"))
+    wheel = build_wheel(tmp_path)
+    user.run("python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
+    with LLMServer() as server:
+        server.reply = lambda body: (200, json.dumps(tickets[quoted(body, "post")]))
+        user.run(
+            *("spacy-mmcot", "init", "tickets", "--data", "tickets.csv"),
+            *("--domain", "support tickets", *LABELS, "--endpoint", server.url),
+        )
+        run = ("python", "-m", "spacy", "project", "run", "all", "tickets")
+        shown = user.run(*run, "--vars.student_steps", steps, OMP_NUM_THREADS="1")
+    assert "step" in shown or int(steps) < 100
+    code = (
+        "import spacy; nlp = spacy.load('tickets/training/student/model-best'); "
+        "print(*nlp('Priya Cole asked when her Halo Watch comes back').ents, sep='; ')"
+    )
+    found = user.run("python", "-c", code)
+    assert found.strip() == "Priya Cole; Halo Watch"
+    assert len(user.commands) <= 6
+    assert list((home / "tickets" / "packages").glob("*/dist/en_tickets-*.whl"))
+    for command, seconds in user.commands:
+        print(f"{seconds:6.1f} s  {command}")
+    print(found, file=sys.stdout)
