@@ -11,15 +11,8 @@ from typing import Any
 from markupsafe import Markup
 
 from spacy_mmcot.report.drawings import get_environment, read_asset
-from spacy_mmcot.report.figures import (
-    TEXT_COLOR,
-    Plot,
-    Table,
-    format_percent,
-    get_look,
-    open_figure,
-    render_svg,
-)
+from spacy_mmcot.report.plots import TEXT_COLOR, Plot, get_look, open_figure, render_svg
+from spacy_mmcot.report.tables import Table, format_percent
 
 from .results import SCORES, Row, by_data, rows
 

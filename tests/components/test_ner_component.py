@@ -33,7 +33,7 @@ def test_is_added_by_name_without_import() -> None:
     assert not component.is_initialized
     assert nlp.get_pipe_meta("mmcot_ner").assigns == [
         *("doc.ents", "token.ent_iob", "token.ent_type"),
-        *("span._.mmcot_score", "doc._.mmcot_confidence"),
+        *("span._.mmcot_score", "doc._.mmcot_confidence", "doc._.mmcot_weakest"),
     ]
 
 

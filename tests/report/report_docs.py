@@ -11,7 +11,7 @@ from spacy.tokens import Doc
 
 from spacy_mmcot.evaluation.predictions import FoundEntity, Predicted, SpanRelation
 from spacy_mmcot.report.browser import Item
-from spacy_mmcot.report.figures import Pipeline
+from spacy_mmcot.report.tables import Pipeline
 from spacy_mmcot.types import KNOWLEDGE_KEY, Entity
 
 VOID = {"meta", "line", "path", "br", "img", "input", "link", "rect", "use"}

@@ -12,7 +12,7 @@ from report_docs import ANNA, OSLO, TEXT, doc_of, predicted
 
 from spacy_mmcot.report.browser import Item
 from spacy_mmcot.report.build import render_page
-from spacy_mmcot.report.figures import Pipeline
+from spacy_mmcot.report.tables import Pipeline
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
