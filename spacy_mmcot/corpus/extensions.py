@@ -112,7 +112,8 @@ def get_relations(doc: Doc) -> tuple[Relation, ...]:
 
 
 def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
-    """Store relations between spans of this Doc.
+    """Store relations between spans of this Doc. Their heads and tails may also be character
+    offsets, as `Doc.from_json` gives them.
 
     Raises MMCoTError where a span belongs to another Doc.
     """
@@ -165,7 +166,21 @@ def set_pairs(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
     _keep_rows(doc, PAIRS_KEY, [_list_offsets(doc, head, tail) for head, tail in pairs])
 
 
-def _list_offsets(doc: Doc, head: Span, tail: Span) -> PairOffsets:
+class _JsonSpan(Span):
+    """A Span that srsly writes as its character offsets, as `Doc.to_json` asks of attributes."""
+
+    @classmethod
+    def make(cls, span: Span) -> _JsonSpan:
+        ids = span.label, span.kb_id, span.id
+        return cls(span.doc, span.start, span.end, label=ids[0], kb_id=ids[1], span_id=ids[2])
+
+    def __json__(self) -> str:
+        return f"[{self.start_char},{self.end_char}]"
+
+
+def _list_offsets(doc: Doc, head: Any, tail: Any) -> PairOffsets:
+    if not isinstance(head, Span):  # offsets, from JSON
+        return *head, *tail
     if head.doc is not doc or tail.doc is not doc:
         raise MMCoTError(Errors.E200.format(head=head.text, tail=tail.text))
     return head.start_char, head.end_char, tail.start_char, tail.end_char
@@ -214,7 +229,10 @@ def _find_spans(doc: Doc, pairs: Iterable[PairOffsets]) -> Iterator[tuple[Span, 
     entities = {(ent.start_char, ent.end_char): ent for ent in doc.ents}
     for h0, h1, t0, t1 in pairs:
         head, tail = (entities.get(ends) or doc.char_span(*ends) for ends in ((h0, h1), (t0, t1)))
-        yield None if head is None or tail is None else (head, tail)
+        if head is None or tail is None:
+            yield None
+        else:
+            yield _JsonSpan.make(head), _JsonSpan.make(tail)
 
 
 def list_missing(doc: Doc) -> list[tuple[int, int]]:
