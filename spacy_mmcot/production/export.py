@@ -148,7 +148,7 @@ _STANDALONE = {
     "mmcot_ner": "mmcot_standalone_ner",
     "mmcot_rel": "mmcot_standalone_rel",
 }
-_PIECES = "mmcot_standalone_pieces"
+_PIECES = "spacy_mmcot.StandalonePieces.v1"
 _POOLING = {"reduce_first.v1": "first", "reduce_mean.v1": "mean"}
 STANDALONE_REQUIREMENTS = ["numpy>=1.26", "onnxruntime>=1.20", "tokenizers>=0.19"]
 
@@ -183,7 +183,7 @@ def export_standalone(nlp: Language, precision: "Precision") -> Language:
     callbacks = ("before_creation", "after_creation", "after_pipeline_creation")
     section = {**config["nlp"], **dict.fromkeys(callbacks)}
     if tables:
-        section["after_pipeline_creation"] = {"@callbacks": "mmcot_standalone_products"}
+        section["after_pipeline_creation"] = {"@callbacks": "spacy_mmcot.StandaloneProducts.v1"}
     kept = Config({"nlp": section, "components": config["components"]})
     result = spacy.util.load_model_from_config(kept, auto_fill=True)
     result.from_bytes(nlp.to_bytes(exclude=[*replaced, *tables]))

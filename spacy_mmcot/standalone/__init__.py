@@ -292,8 +292,8 @@ def make_rel(nlp: Language, name: str, overwrite: bool) -> StandaloneRel:
     return StandaloneRel(nlp, name, overwrite)
 
 
-registry.architectures.register("mmcot_standalone_pieces", func=make_piece_embed)
-registry.callbacks.register("mmcot_standalone_products", func=use_numpy_products)
+registry.architectures.register("spacy_mmcot.StandalonePieces.v1", func=make_piece_embed)
+registry.callbacks.register("spacy_mmcot.StandaloneProducts.v1", func=use_numpy_products)
 # Where spacy-mmcot is installed beside a wheel, both have these names: the first one stays.
 with suppress(ValueError):
     Language.factory("mmcot_standalone_encoder", func=make_encoder, assigns=["doc.tensor"])
