@@ -27,6 +27,7 @@ from torch import Tensor
 from ..errors import Errors, MMCoTError
 from ..files import replace_file
 from ..model.bridge import TorchShim, torch_shim
+from ..model.cnn import MAX_PIECES
 from ..model.encoder import PromptedEncoder
 from ..model.encoder_bridge import build_module, find_torch_encoder
 from ..model.tagger import ILLEGAL
@@ -147,6 +148,7 @@ _STANDALONE = {
     "mmcot_ner": "mmcot_standalone_ner",
     "mmcot_rel": "mmcot_standalone_rel",
 }
+_PIECES = "spacy_mmcot.StandalonePieces.v1"
 _POOLING = {"reduce_first.v1": "first", "reduce_mean.v1": "mean"}
 STANDALONE_REQUIREMENTS = ["numpy>=1.26", "onnxruntime>=1.20", "tokenizers>=0.19"]
 
@@ -160,23 +162,33 @@ def export_standalone(nlp: Language, precision: "Precision") -> Language:
     config = nlp.config.interpolate()
     factories = {name: nlp.get_pipe_meta(name).factory for name in nlp.component_names}
     replaced = {name: _STANDALONE[f] for name, f in factories.items() if f in _STANDALONE}
+    tables = {name: _find_table(pipe) for name, pipe in nlp.components}
+    tables = {name: table for name, table in tables.items() if table is not None}
     encoders = [name for name, pipe in nlp.components if find_torch_encoder(pipe) is not None]
-    if len(encoders) != 1:
+    if len(encoders) + ("tok2vec" in factories.values()) != 1:
         found = ", ".join(nlp.component_names)
         raise MMCoTError(Errors.E780.format(pipeline=nlp.meta["name"], names=found))
     for name, pipe in nlp.components:
         nodes = list(pipe.model.walk()) if hasattr(pipe, "model") else []
-        if name not in replaced and any(isinstance(node, Listener) for node in nodes):
+        if name not in (*replaced, *tables) and any(isinstance(node, Listener) for node in nodes):
             raise MMCoTError(Errors.E782.format(component=name, problem="reads the encoder"))
     for name, factory in replaced.items():
         overwrite = config["components"][name].get("overwrite")
         settings = {} if overwrite is None else {"overwrite": overwrite}
         config["components"][name] = {"factory": factory, **settings}
+    for name in tables:
+        embed = config["components"][name]["model"]["embed"]
+        kept_settings = {key: embed[key] for key in ("width", "attrs", "rows")}
+        config["components"][name]["model"]["embed"] = {"@architectures": _PIECES, **kept_settings}
     callbacks = ("before_creation", "after_creation", "after_pipeline_creation")
     section = {**config["nlp"], **dict.fromkeys(callbacks)}
+    if tables:
+        section["after_pipeline_creation"] = {"@callbacks": "spacy_mmcot.StandaloneProducts.v1"}
     kept = Config({"nlp": section, "components": config["components"]})
     result = spacy.util.load_model_from_config(kept, auto_fill=True)
-    result.from_bytes(nlp.to_bytes(exclude=list(replaced)))
+    result.from_bytes(nlp.to_bytes(exclude=[*replaced, *tables]))
+    for name, table in tables.items():
+        _copy_tok2vec(nlp.get_pipe(name), result.get_pipe(name), table)
     pooling = {
         name: _find_pooling(nlp, name) for name, f in factories.items() if f.startswith("mmcot_")
     }
@@ -196,14 +208,56 @@ def export_standalone(nlp: Language, precision: "Precision") -> Language:
     return result
 
 
+def reads_pictures(nlp: Language) -> bool:
+    """Whether one of the pipeline's encoders reads pictures."""
+    encoders = (find_torch_encoder(pipe) for _, pipe in nlp.components)
+    return any(encoder is not None and encoder.visual is not None for encoder in encoders)
+
+
 def _find_pooling(nlp: Language, name: str) -> str:
     """How a component reads the encoder's states: the first piece of each token, or the mean."""
     tok2vec = nlp.config["components"][name]["model"].get("tok2vec", {})
+    if tok2vec.get("@architectures", "").startswith("spacy.Tok2VecListener."):
+        return ""
     pooling = _POOLING.get(tok2vec.get("pooling", {}).get("@layers"))
     if pooling is None or not tok2vec["@architectures"].startswith("spacy-transformers."):
         problem = "does not listen to the transformer by reduce_first.v1 or reduce_mean.v1"
         raise MMCoTError(Errors.E782.format(component=name, problem=problem))
     return pooling
+
+
+def _find_table(pipe: Any) -> Any:
+    """The PieceVectors of a component; None where it has none."""
+    for node in pipe.model.walk() if hasattr(pipe, "model") else ():
+        if node.name == "piece_vectors":
+            return torch_shim(node).module
+    return None
+
+
+def _copy_tok2vec(source: Any, target: Any, table: Any) -> None:
+    """Copy a tok2vec component's weights, and the word pieces' vectors as arrays."""
+    for own, copy in zip(source.model.walk(), target.model.walk(), strict=True):
+        for dim in own.dim_names:
+            if own.has_dim(dim):
+                copy.set_dim(dim, own.get_dim(dim), force=True)
+        for param in own.param_names:
+            if own.has_param(param):
+                copy.set_param(param, own.get_param(param).copy())
+    (pieces,) = (node for node in target.model.walk() if node.name == "piece_table")
+    tokenizer = _check_tokenizer(source.name, table.pieces.tokenizer)
+    pieces.attrs["tokenizer"] = tokenizer.backend_tokenizer.to_str()
+    unknown, padding = tokenizer.unk_token_id, tokenizer.pad_token_id
+    settings = {"unknown": unknown, "padding": padding, "max_pieces": MAX_PIECES}
+    pieces.attrs["settings"] = settings
+    pieces.set_param("table", table.table.cpu().numpy())
+    for name, array in _to_arrays(dict(table.linear.named_parameters())).items():
+        pieces.set_param(name, array)
+
+
+def _check_tokenizer(name: str, tokenizer: Any) -> Any:
+    if not getattr(tokenizer, "is_fast", False):
+        raise MMCoTError(Errors.E782.format(component=name, problem="has a tokenizer in Python"))
+    return tokenizer
 
 
 Described = tuple[dict[str, Any], dict[str, NDArray[Any]]]
@@ -219,9 +273,7 @@ def _describe_encoder(name: str, pipe: Any, pooling: str, precision: "Precision"
     stored, encoder = module.settings["encoder"], module.encoder
     if stored["knowledge_tags"] or stored["segment_length"]:
         raise MMCoTError(Errors.E782.format(component=name, problem="reads the LLM's knowledge"))
-    tokenizer = module.pieces.tokenizer
-    if not getattr(tokenizer, "is_fast", False):
-        raise MMCoTError(Errors.E782.format(component=name, problem="has a tokenizer in Python"))
+    tokenizer = _check_tokenizer(name, module.pieces.tokenizer)
     graph = _build_graph(encoder, precision)
     parts, project = encoder.embeddings, getattr(encoder, "embeddings_project", None)
     types = getattr(parts, "token_type_embeddings", None)
@@ -305,7 +357,9 @@ def copy_code(folder: Path) -> None:
 
         def rename(match: re.Match[str], parent: str = parent) -> str:
             target = importlib.util.resolve_name(f"{match[2]}{match[3]}", parent)
-            return f"{match[1]}from .{_TRAVELLING[target.partition('.')[2]]} import"
+            name = target.partition(".")[2]
+            # What stays behind is imported for type checkers alone.
+            return f"{match[1]}from .{_TRAVELLING.get(name, name)} import"
 
         source = Path(found.origin).read_text("utf-8")
         (folder / f"{name}.py").write_text(_RELATIVE.sub(rename, source), "utf-8")

@@ -5,32 +5,46 @@ the pipeline's data. It needs spaCy, numpy, tokenizers and onnxruntime. The comp
 names and the behaviour of those that they were made of, and cannot be trained.
 """
 
-from __future__ import annotations
-
 import io
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, List, Self, cast  # noqa: UP035
 
 import numpy
 import srsly
 from numpy.typing import NDArray
 from spacy.language import Language
+from spacy.ml.featureextractor import FeatureExtractor
 from spacy.pipeline.pipe import Pipe
 from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc
 from spacy.training import Example
-from spacy.util import minibatch
-from thinc.api import NumpyOps, Ops
+from spacy.util import minibatch, registry
+from thinc.api import (
+    HashEmbed,
+    Maxout,
+    Model,
+    NumpyOps,
+    Ops,
+    chain,
+    concatenate,
+    list2ragged,
+    ragged2list,
+    with_array,
+)
+from thinc.types import Floats2d, Ragged
 
 from ..components.decoding import decode_mentions, set_mentions
 from ..components.pairs import find_candidates, mask_legal, pick_relations, set_predictions
 from ..corpus.extensions import register_extensions
 from ..errors import Errors, MMCoTError
 from ..types import DocPairs
-from .encoder import NumpyEncoder
+from .encoder import NumpyEncoder, PieceTable
+
+# No postponed annotations here: spaCy reads those of architectures at run time.
 
 # Pairs that are scored at once: bounds the memory that very many mentions take.
 _CHUNK = 8192
@@ -196,10 +210,74 @@ class StandaloneRel(FrozenPipe):
 
 
 class NumpyProducts(NumpyOps):
-    """NumpyOps whose matrix products are numpy's instead of those of thinc's BLIS, which uses a
-    generic kernel on processors that it does not know."""
+    """NumpyOps whose matrix products are numpy's instead of those of thinc's BLIS.
+
+    A CNN spends nearly all its time in them, and BLIS uses a generic kernel on processors that it
+    does not know: there numpy was three times as fast (research/README.md).
+    """
 
     gemm = Ops.gemm
+
+
+def use_numpy_products() -> Callable[[Language], Language]:
+    """`spacy_mmcot.NumpyProducts.v1`: a callback for `[nlp.after_pipeline_creation]`: it
+    runs in training and whenever the pipeline is loaded. Layers on a GPU or on another CPU backend,
+    such as Apple's, stay as they are."""
+
+    def change(nlp: Language) -> Language:
+        ops = NumpyProducts()
+        for _, pipe in nlp.pipeline:
+            for node in pipe.model.walk() if hasattr(pipe, "model") else ():
+                if type(node.ops) is NumpyOps:
+                    node.ops = ops
+        return nlp
+
+    return change
+
+
+def make_embed(
+    width: int, attrs: list[str], rows: list[int], pieces: Model[list[Doc], Ragged]
+) -> Model[list[Doc], list[Floats2d]]:
+    """Token vectors of hashed attributes and of word pieces, each part as wide as the output.
+
+    attrs, rows: token attributes, and the rows of each one's hash table.
+    pieces: one vector a token, (tokens, width), of all Docs.
+    """
+    hashes: list[Model] = [
+        HashEmbed(width, n, column=column, seed=column) for column, n in enumerate(rows)
+    ]
+    hashed: Model = chain(FeatureExtractor(attrs), list2ragged(), with_array(concatenate(*hashes)))
+    mix: Model[Floats2d, Floats2d] = Maxout(width, width * (len(rows) + 1), nP=3, normalize=True)
+    return chain(concatenate(hashed, pieces), with_array(mix), ragged2list())
+
+
+def make_piece_embed(
+    width: int,
+    attrs: list[str],
+    rows: List[int],  # noqa: UP006
+) -> Model[List[Doc], List[Floats2d]]:  # noqa: UP006
+    """The architecture that `spacy_mmcot.PieceEmbed.v1` becomes; its word pieces' vectors are those
+    of PieceTable."""
+    pieces: Model[list[Doc], Ragged] = Model(
+        "piece_table",
+        partial(_run_pieces, made=[]),
+        dims={"nO": width},
+        params={"table": None, "weight": None, "bias": None},
+        attrs={"tokenizer": "", "settings": {}},
+    )
+    return make_embed(width, attrs, rows, pieces)
+
+
+def _run_pieces(
+    model: Model, docs: Sequence[Doc], is_train: bool, made: list[PieceTable]
+) -> tuple[Ragged, Callable[[Ragged], list[Doc]]]:
+    if is_train:
+        raise MMCoTError(Errors.E443)
+    if not made:
+        arrays = {name: model.get_param(name) for name in model.param_names}
+        made.append(PieceTable(model.attrs["settings"], model.attrs["tokenizer"], arrays))
+    lengths = model.ops.asarray1i([len(doc) for doc in docs])
+    return Ragged(cast(Any, made[0].encode(docs)), lengths), lambda gradient: []
 
 
 def make_encoder(nlp: Language, name: str) -> StandaloneEncoder:
@@ -214,6 +292,8 @@ def make_rel(nlp: Language, name: str, overwrite: bool) -> StandaloneRel:
     return StandaloneRel(nlp, name, overwrite)
 
 
+registry.architectures.register("spacy_mmcot.StandalonePieces.v1", func=make_piece_embed)
+registry.callbacks.register("spacy_mmcot.StandaloneProducts.v1", func=use_numpy_products)
 # Where spacy-mmcot is installed beside a wheel, both have these names: the first one stays.
 with suppress(ValueError):
     Language.factory("mmcot_standalone_encoder", func=make_encoder, assigns=["doc.tensor"])
