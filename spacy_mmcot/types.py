@@ -24,7 +24,9 @@ from pydantic import (
 )
 
 if TYPE_CHECKING:
-    from spacy.tokens import Span
+    import numpy
+    from numpy.typing import NDArray
+    from spacy.tokens import Doc, Span
 
 Knowledge = Literal["noun", "sentence", "multimodality", "conclusion"]
 Augmentation = Literal["style", "entity", "image"]
@@ -294,6 +296,15 @@ def merge_answers(first: Answers | None, later: Answers | None) -> Answers | Non
         return later or first
     update = {name: getattr(later, name) for name in later.model_fields_set - {"id"}}
     return first.model_copy(update={k: v for k, v in update.items() if v is not None})
+
+
+class DocPairs(NamedTuple):
+    """A Doc, its mentions as (start token, end token, label), end exclusive, and the pairs to
+    score: an int array (pairs, 2) of head and tail, indexes into the mentions."""
+
+    doc: Doc
+    mentions: Sequence[tuple[int, int, str]]
+    pairs: NDArray[numpy.int64]
 
 
 class Relation(NamedTuple):

@@ -17,7 +17,7 @@ from spacy.tokens import Doc
 from torch import Tensor
 
 from ..errors import Errors, MMCoTError
-from ..model.crf import (
+from ..model.tagger import (
     ILLEGAL,
     compute_forward,
     compute_lattice,

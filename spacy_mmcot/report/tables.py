@@ -80,9 +80,13 @@ def make_verdict(pipelines: Sequence[Pipeline]) -> list[str]:
             f"{first.name} finds {what} with F1 {100 * own.student_f:.1f} (95% interval "
             f"{100 * own.low:.1f} to {100 * own.high:.1f}, {own.docs} labelled texts)."
         )
-        for other in others:
-            if (compared := _compare(first, other, get_counts)) is not None:
-                sentences.append(_say_difference(compared, other.name))
+        beside = [
+            _describe_difference(compared, other.name)
+            for other in others
+            if (compared := _compare(first, other, get_counts)) is not None
+        ]
+        if beside:
+            sentences.append(f"It is {'; '.join(beside)}.")
     if not sentences:
         sentences = ["No text is labelled, so there are no scores: compare the findings below."]
     trained, size = first.metrics.get("training") or {}, first.metrics.get("model_mb")
@@ -115,14 +119,13 @@ def _compare(
     return None if own is None or theirs is None else compare_counts(theirs, own)
 
 
-def _say_difference(compared: Comparison, name: str) -> str:
+def _describe_difference(compared: Comparison, name: str) -> str:
     difference = 100 * compared.difference
     side = "above" if difference >= 0 else "below"
-    clear = compared.low > 0 or compared.high < 0
-    doubt = "" if clear else ", which these texts do not show to be a difference"
+    doubt = "" if compared.low > 0 or compared.high < 0 else ", so it may be chance"
     return (
-        f"That is {abs(difference):.1f} {side} {name} ({100 * compared.baseline_f:.1f}; the "
-        f"difference is {100 * compared.low:+.1f} to {100 * compared.high:+.1f}{doubt})."
+        f"{abs(difference):.1f} {side} {name} ({100 * compared.baseline_f:.1f}; the difference is "
+        f"{100 * compared.low:+.1f} to {100 * compared.high:+.1f}{doubt})"
     )
 
 
