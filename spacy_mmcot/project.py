@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .corpus.formats import read_corpus
-from .corpus.posts import Findings
+from .corpus.posts import DEFAULTS, Findings, ReadSettings
 from .errors import Errors, MMCoTError, first_line
 from .files import catch_write_errors
 from .scheme import RelationLabel, Scheme, draft_scheme, format_scheme
@@ -32,10 +33,12 @@ _PASSES, _FEWEST_STEPS, _MOST_STEPS, _BATCH_SIZE = 20, 300, 2000, 16
 
 @dataclass(frozen=True)
 class Texts:
-    """What a project has to know of a file of texts. labelled: whether train posts have entities.
-    held_out: whether there are dev posts. draft: a scheme of the labels, if there are any."""
+    """What a project has to know of a file of texts. reading: how it is read. labelled: whether
+    train posts have entities. held_out: whether there are dev posts. draft: a scheme of the labels,
+    if there are any."""
 
     path: Path
+    reading: ReadSettings
     count: int
     labelled: bool
     unlabelled: bool
@@ -48,15 +51,17 @@ class Texts:
 class ProjectSettings:
     """What the template of project.yml is filled with.
 
-    data, scheme: paths, from the project's folder. labelled, unlabelled: whether there are labelled
-    train posts, and posts of the split unlabelled. carve: whether dev and test posts are taken from
-    the others. vision: whether the pipelines see pictures. endpoint: "" for OPENAI_BASE_URL's.
+    data, scheme: paths, from the project's folder. reading: options of convert. labelled,
+    unlabelled: whether there are labelled train posts, and posts of the split unlabelled. carve:
+    whether dev and test posts are taken from the others. vision: whether the pipelines see
+    pictures. endpoint: "" for OPENAI_BASE_URL's.
     """
 
     title: str
     name: str
     lang: str
     data: str
+    reading: str
     scheme: str
     encoder: str
     endpoint: str
@@ -80,6 +85,7 @@ DEMO = ProjectSettings(
     name="mmcot",
     lang="en",
     data="assets/demo/posts.jsonl",
+    reading="",
     scheme="assets/demo/scheme.yml",
     encoder=_ENCODERS["en"],
     endpoint="",
@@ -98,15 +104,16 @@ DEMO = ProjectSettings(
 )
 
 
-def inspect_texts(path: Path) -> Texts:
+def inspect_texts(path: Path, reading: ReadSettings = DEFAULTS) -> Texts:
     """Read the texts of a file, of any format that tells itself. Raises MMCoTError where it cannot
     be read."""
-    posts = [row.post for row in read_corpus([path], Findings())]
+    posts = [row.post for row in read_corpus([path], Findings(), reading)]
     if not posts:
         raise MMCoTError(Errors.E711.format(paths=path))
     known = [post for post in posts if post.split != "unlabelled" and post.entities]
     return Texts(
         path,
+        reading,
         len(posts),
         labelled=any(post.split == "train" for post in known),
         unlabelled=any(post.split == "unlabelled" for post in posts),
@@ -178,7 +185,8 @@ def make_settings(
         title=f"{name}: {what} in {scheme.domain}",
         name=name,
         lang=lang,
-        data=Path(os.path.relpath(texts.path, folder)).as_posix(),
+        data=_find_path(folder, texts.path),
+        reading=_list_options(folder, texts.reading),
         scheme=SCHEME,
         encoder=encoder or _ENCODERS.get(lang, _OTHER_ENCODER),
         endpoint=endpoint,
@@ -195,6 +203,22 @@ def make_settings(
         warmup_steps=steps // 10,
         demo=False,
     )
+
+
+def _find_path(folder: Path, path: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _list_options(folder: Path, reading: ReadSettings) -> str:
+    """The options of `convert`, run in the folder, that read a file in this way."""
+    given = {
+        "--text-column": reading.text_column,
+        "--id-column": reading.id_column,
+        "--delimiter": reading.delimiter,
+        "--encoding": reading.encoding,
+        "--pictures": reading.pictures and _find_path(folder, reading.pictures),
+    }
+    return shlex.join(part for pair in given.items() if pair[1] for part in map(str, pair))
 
 
 def render(name: str, settings: ProjectSettings) -> str:

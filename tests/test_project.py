@@ -160,6 +160,33 @@ def test_the_steps_of_a_project_fit_its_texts(tmp_path: Path, command: Command, 
             assert "--gpu-id 0" in line, line
 
 
+def test_how_the_texts_are_read_stands_in_the_project(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f"{i};Grüße von Ada {i}\n" for i in range(30))
+    (tmp_path / "in.csv").write_bytes(f"Nr;Die Nachricht\n{rows}".encode("cp1252"))
+    given = ["init", tmp_path / "project", "--data", tmp_path / "in.csv", "--label", "PER"]
+    refused = command(*given)
+    assert refused.exit_code == 1 and "--encoding" in refused.stderr
+    refused = command(*given, "--encoding", "cp1252")
+    assert refused.exit_code == 1 and "--text-column" in refused.stderr
+    options = ["--text-column", "Die Nachricht", "--id-column", "Nr", "--encoding", "cp1252"]
+    done = command(*given, *options, "--delimiter", ";")
+    assert done.exit_code == 0, done.output
+    project = load_project_config(tmp_path / "project")
+    (script,) = project["commands"][0]["script"]
+    monkeypatch.chdir(tmp_path / "project")
+    words = [
+        word for word in shlex.split(script)[1:] if word not in ("--reviewed", "reviewed.jsonl")
+    ]
+    done = command(*words)
+    assert done.exit_code == 0, done.output
+    lines = Path("corpus/posts.jsonl").read_text("utf-8").splitlines()
+    posts = [json.loads(line) for line in lines]
+    assert {post["id"]: post["text"] for post in posts}["7"] == "Grüße von Ada 7"
+    assert {post["split"] for post in posts} == {"train", "dev", "test"}
+
+
 def test_init_leaves_the_files_of_the_folder_alone(tmp_path: Path, command: Command) -> None:
     (tmp_path / "README.md").write_text("Mine", "utf-8")
     init_project(tmp_path, command, POSTS, "--label", "PER=people", "--domain", "staff")

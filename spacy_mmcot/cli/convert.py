@@ -35,6 +35,23 @@ FormatName = Literal[
     "mnre",
 ]
 
+TextColumn = Annotated[
+    str | None, typer.Option(help="Column of the texts in tables; otherwise `text`.")
+]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of the ids in tables; otherwise `id`, or made from the text."),
+]
+Delimiter = Annotated[str | None, typer.Option(help="Of CSV files; otherwise detected.")]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="Of text files; otherwise UTF-8, or UTF-16 with a byte order mark."),
+]
+PicturesFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the pictures that the texts name by IMGID, file name or id."),
+]
+
 
 def convert(
     inputs: Annotated[
@@ -53,22 +70,11 @@ def convert(
         ),
     ],
     format: Annotated[FormatName, typer.Option(help="Format of the inputs.")] = "auto",
-    text_column: Annotated[
-        str | None, typer.Option(help="Column of the texts in tables; otherwise `text`.")
-    ] = None,
-    id_column: Annotated[
-        str | None,
-        typer.Option(help="Column of the ids in tables; otherwise `id`, or made from the text."),
-    ] = None,
-    delimiter: Annotated[str | None, typer.Option(help="Of CSV files; otherwise detected.")] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(help="Of text files; otherwise UTF-8, or UTF-16 with a byte order mark."),
-    ] = None,
-    pictures: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the pictures that the inputs name by IMGID, file name or id."),
-    ] = None,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    pictures: PicturesFolder = None,
     split: Annotated[
         Split | None, typer.Option(help="Split of all posts, instead of their own.")
     ] = None,

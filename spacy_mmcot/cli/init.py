@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import Errors, UsageError
+from .convert import Delimiter, Encoding, IdColumn, PicturesFolder, TextColumn
 from .elicit import PostsFile, UrlOption
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ def init(
         Path | None,
         typer.Option(help="File of your texts, in a format that `convert` reads by itself."),
     ] = None,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    pictures: PicturesFolder = None,
     lang: Annotated[
         str | None, typer.Option(help="Language code of spaCy, such as en or de.")
     ] = None,
@@ -68,12 +74,20 @@ def init(
 ) -> None:
     """Write a project into FOLDER: project.yml, configs, scheme.yml and a README. On a terminal,
     what is not given as an option is asked."""
+    from ..corpus.posts import ReadSettings
     from ..project import DEMO, inspect_texts, make_settings, name_language, write_project
 
     if demo:
         write_project(folder, DEMO, None)
     else:
-        texts = inspect_texts(Path(_ask(data, "--data", "File of your texts")))
+        reading = ReadSettings(
+            text_column=text_column,
+            id_column=id_column,
+            delimiter=delimiter,
+            encoding=encoding,
+            pictures=pictures,
+        )
+        texts = inspect_texts(Path(_ask(data, "--data", "File of your texts")), reading)
         print(f"{texts.count} texts, {'labelled' if texts.labelled else 'without labels'}.")
         lang = _ask(lang, "--lang", "Language code", "en")
         about = {
