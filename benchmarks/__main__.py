@@ -210,7 +210,7 @@ def cold_start(
     rounds: Annotated[int, typer.Option(min=1, help="Processes; the median counts")] = 3,
     json: JsonFile = None,
 ) -> None:
-    """Seconds from the start of a process to its first document."""
+    """Start, memory and disk of a pipeline and of its standalone wheel."""
     from .cold_start import measure_cold_start
 
     _report(measure_cold_start(pipeline, rounds), json)

@@ -1,6 +1,6 @@
 """Write the figures of the last runs, so that none is typed by hand: metrics/{baseline,student,
-teacher}.json of `spacy project run all`, and the runs in results.jsonl of the plans. The chief ones
-go into docs/PROJECT.md, between its FIGURES marks, those of all plans into RESULTS.md.
+teacher}.json of `spacy project run all` go into docs/PROJECT.md, between its FIGURES marks; the
+runs of all plans, in results.jsonl, into RESULTS.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from .results import SCORES, Row, by_data, read_results, rows
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 NAMES = ("baseline", "student", "teacher")
-CHIEF = ("low_resource", "twitter2015", "low_resource_rel")
 START, END = "<!-- FIGURES START -->", "<!-- FIGURES END -->"
 HEADER = """# Results
 
@@ -29,8 +28,7 @@ def write_figures() -> None:
     before, rest = page.read_text("utf-8").split(START)
     _, after = rest.split(END)
     plans = {path.stem: read_plan(path) for path in sorted((FOLDER / "plans").glob("*.yaml"))}
-    chief = [line for name in CHIEF for line in make_plan_tables(plans[name])]
-    figures = "\n".join([*make_demo_table(), *chief])
+    figures = "\n".join(make_demo_table())
     page.write_text(f"{before}{START}\n{figures}\n{END}{after}", "utf-8")
     tables = [line for plan in plans.values() for line in make_plan_tables(plan)]
     (FOLDER / "RESULTS.md").write_text(HEADER + "\n".join([*tables, ""]), "utf-8")

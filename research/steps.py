@@ -16,8 +16,8 @@ from .picture_ways import Way, change_pictures
 
 
 def train_pipeline(config: Path, output: Path, overrides: dict[str, Any]) -> None:
-    """`spacy train`: writes the pipeline after its last step to output/model-best. Raises MMCoTError
-    where it fails."""
+    """`spacy train`: writes the pipeline after its last step to output/model-best. Raises
+    MMCoTError where it fails."""
     from spacy.cli.train import train
 
     try:

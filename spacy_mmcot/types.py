@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
+from zlib import crc32
 
 from pydantic import (
     BaseModel,
@@ -23,7 +24,9 @@ from pydantic import (
 )
 
 if TYPE_CHECKING:
-    from spacy.tokens import Span
+    import numpy
+    from numpy.typing import NDArray
+    from spacy.tokens import Doc, Span
 
 Knowledge = Literal["noun", "sentence", "multimodality", "conclusion"]
 Augmentation = Literal["style", "entity", "image"]
@@ -269,6 +272,12 @@ class Answers(Record):
     image: Text | None = None
 
 
+def digest_text(text: str) -> int:
+    """What is kept beside a Doc with what was computed from its text, so that it is not taken for
+    another text's."""
+    return crc32(text.encode())
+
+
 def make_text_key(text: str) -> str:
     """What two texts share that differ in case, space and punctuation alone."""
     return "".join(re.findall(r"\w", text.lower())) or text
@@ -287,6 +296,15 @@ def merge_answers(first: Answers | None, later: Answers | None) -> Answers | Non
         return later or first
     update = {name: getattr(later, name) for name in later.model_fields_set - {"id"}}
     return first.model_copy(update={k: v for k, v in update.items() if v is not None})
+
+
+class DocPairs(NamedTuple):
+    """A Doc, its mentions as (start token, end token, label), end exclusive, and the pairs to
+    score: an int array (pairs, 2) of head and tail, indexes into the mentions."""
+
+    doc: Doc
+    mentions: Sequence[tuple[int, int, str]]
+    pairs: NDArray[numpy.int64]
 
 
 class Relation(NamedTuple):

@@ -8,16 +8,19 @@ import csv
 import json
 import os
 import random
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.llm_server import LLMServer, quoted
+from tests.llm_server import LLMServer, quoted, sensible_answer, user_text
 from tests.test_packaging import PACKAGE, ROOT, build
 from tests.test_project import make_environment
 
@@ -51,6 +54,11 @@ def make_tickets(count: int) -> dict[str, dict[str, Any]]:
             "relations": [],
         }
     return tickets
+
+
+def write_table(path: Path, texts: Iterable[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text"], *([text] for text in texts)])
 
 
 class User:
@@ -90,8 +98,7 @@ def test_from_a_table_without_labels_to_entities_in_six_commands(tmp_path: Path)
     home = tmp_path / "home"
     home.mkdir()
     tickets = make_tickets(200)
-    with (home / "tickets.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["text"], *([text] for text in tickets)])
+    write_table(home / "tickets.csv", tickets)
     user = User(home, make_environment(tmp_path / "environment"))
     wheel = build_wheel(tmp_path)
     user.run("python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
@@ -115,3 +122,61 @@ def test_from_a_table_without_labels_to_entities_in_six_commands(tmp_path: Path)
     for command, seconds in user.commands:
         print(f"{seconds:6.1f} s  {command}")
     print(found, file=sys.stdout)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_follow_from_each_other(tmp_path: Path) -> None:
+    """All but `pip install`, which the environment stands for; trainings are short."""
+    home = tmp_path / "home"
+    home.mkdir()
+    tickets = make_tickets(80)
+    write_table(home / "tickets.csv", tickets)
+    posts = [
+        {
+            "text": text,
+            "entities": [
+                {"start": text.index(m), "end": text.index(m) + len(m), "label": label}
+                for m, label in ((e["mention"], e["label"]) for e in said["entities"])
+            ],
+        }
+        for text, said in tickets.items()
+    ]
+    (home / "annotations.jsonl").write_text("".join(f"{json.dumps(post)}\n" for post in posts))
+    user = User(home, make_environment(tmp_path / "environment"))
+    user.run(*("python", "-m", "pip", "install", "--quiet", "--no-deps"), build_wheel(tmp_path))
+    short = {"teacher_steps": 20, "student_steps": 20, "warmup_steps": 2}
+
+    def reply(body: dict[str, Any]) -> tuple[int, str]:
+        if '"sure"' in user_text(body):
+            return 200, json.dumps(tickets[quoted(body, "post")])
+        return 200, sensible_answer(body)
+
+    with LLMServer() as server:
+        server.reply = reply
+        done = []
+        exported: dict[str, str] = {}
+        for command in list_commands((ROOT / "README.md").read_text("utf-8")):
+            words = shlex.split(command.replace("http://localhost:8000/v1", server.url), True)
+            if words[0] == "export":
+                exported |= dict(word.split("=", 1) for word in words[1:])
+                continue
+            if words[0] == "cd":
+                user.folder = (user.folder / words[1]).resolve()
+                assert user.folder.is_dir(), command
+                continue
+            if " run all " in command:
+                unlabelled = words[-1] == "tickets"
+                given = {k: v for k, v in short.items() if not unlabelled or k != "teacher_steps"}
+                words += [w for k, v in given.items() for w in (f"--vars.{k}", str(v))]
+            user.run(*words, OMP_NUM_THREADS="1", **exported)
+            done.append(words[1 if words[0] == "spacy-mmcot" else -1])
+    assert len(done) > 10
+    for path in ("tickets/review.html", "tickets/found.csv", "demo/report/index.html"):
+        assert (home / path).is_file()
+
+
+def list_commands(page: str) -> list[str]:
+    """The commands of a page before "Develop" that follow an installation."""
+    blocks = re.findall(r"^```bash\n(.*?)^```$", page.split("## Develop")[0], re.M | re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line for line in lines if not line.startswith("pip ")]

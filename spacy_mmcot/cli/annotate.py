@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..errors import Errors, MMCoTError, escape_control
+from ..errors import Errors, MMCoTError, UsageError, escape_control
 from ..production.engines import EngineName
 from ..production.tables import TableFormat
 
@@ -132,22 +132,51 @@ def export(
         Literal["fp32", "int8"],
         typer.Option(help="Of the encoder's linear layers: int8 is fast, fp32 exact"),
     ] = "int8",
+    standalone: Annotated[
+        bool,
+        typer.Option(
+            "--standalone", help="Needs spaCy, onnxruntime and tokenizers alone; reads no pictures"
+        ),
+    ] = False,
+    wheel: Annotated[
+        bool,
+        typer.Option(
+            "--wheel", help="With --standalone: also a wheel with its code, in OUTPUT/dist"
+        ),
+    ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the wheel's package, without the language; by default the pipeline's"
+        ),
+    ] = None,
 ) -> None:
     """Write a pipeline whose encoder runs on ONNX Runtime, for fast prediction on a CPU.
 
     It has the same components, loads with spacy.load, and cannot be trained.
     """
     from ..files import catch_write_errors
+    from ..production.export import build_wheel, export_standalone, reads_pictures
+    from ..production.export import export as export_pipeline
     from ..production.job import load_pipeline
 
+    for option, given, needed in (
+        ("--wheel", wheel and not standalone, "--standalone"),
+        ("--name", name is not None and not wheel, "--wheel"),
+    ):
+        if given:
+            raise UsageError(Errors.E811.format(option=option, needed=needed))
+    if name is not None and not name.isidentifier():
+        allowed = "letters, digits and underscores, such as my_student"
+        raise UsageError(Errors.E409.format(name="--name", received=repr(name), allowed=allowed))
     if output.resolve() == Path(pipeline).resolve():
         raise MMCoTError(Errors.E781.format(path=output))
-    try:
-        from ..production.export import export as export_pipeline
-    except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        raise MMCoTError(Errors.E442.format(purpose="Exporting", package=package)) from None
-    nlp = export_pipeline(load_pipeline(pipeline), precision)
+    loaded = load_pipeline(pipeline)
+    nlp = (export_standalone if standalone else export_pipeline)(loaded, precision)
     with catch_write_errors(output):
         nlp.to_disk(output)
     print(f"Exported as {precision}: {output}")
+    if standalone and reads_pictures(loaded):
+        print("The pipeline reads pictures; the standalone one reads texts alone.")
+    if wheel:
+        print(f"Wheel: {build_wheel(output, name)}")

@@ -71,7 +71,7 @@ def report(
     if not sources and not files:
         raise UsageError(Errors.E727)
     use_gpu(gpu_id)
-    page = build_report(
+    made = build_report(
         ReportSettings(
             data,
             {name: partial(load_pipeline, source) for name, source in sources.items()},
@@ -82,8 +82,8 @@ def report(
         )
     )
     with replace_file(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    print(f"✔ {output}: {', '.join([*sources, *files])}")
+        temporary.write_text(made.html, encoding="utf-8")
+    print("\n".join([*made.verdict, f"✔ {output}: {', '.join([*sources, *files])}"]))
 
 
 def _parse_names(

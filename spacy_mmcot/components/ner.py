@@ -1,17 +1,14 @@
 """`mmcot_ner`: entities from a distilled tagger."""
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 import torch
 from numpy.typing import NDArray
-from spacy.attrs import ENT_IOB, ENT_TYPE, ORTH
 from spacy.language import Language
-from spacy.strings import get_string_id
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 from spacy.training import Example, validate_get_examples
 from thinc.api import Model, torch2xp, xp2torch
 
@@ -19,19 +16,18 @@ from ..corpus.extensions import register_extensions
 from ..distillation.soft_labels import Losses, get_soft_labels, get_soft_tags, list_tags, tag_losses
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states
-from ..model.crf import (
-    compute_lattice,
-    compute_log_marginals,
-    find_best_paths,
-    score_paths,
-    score_spans,
-    score_stretches,
-)
 from ..model.knowledge import get_concluded_entities
 from ..model.tagger import TagScores, set_tags
-from ..model.wordpieces import group_by_length
 from ..types import REJECTED_KEY
 from .base import DEFAULT_TOK2VEC, DistilledPipe
+from .decoding import (
+    Mentions,
+    compute_lattice,
+    compute_marginals,
+    decode_mentions,
+    pad_batches,
+    set_mentions,
+)
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 
@@ -41,32 +37,6 @@ DEFAULT_MODEL = {
     "crf": True,
     "tok2vec": DEFAULT_TOK2VEC,
 }
-
-# Tokens of a sentence whose certainty is looked at by itself.
-MIN_SENTENCE, MAX_SENTENCE = 5, 64
-_END_IDS = [get_string_id(sign) for sign in (*".!?…。！？", "...", "\n", "\n\n")]
-
-# Tokens of a padded batch that is decoded at once: a long Doc is not padded against short ones.
-MAX_PADDED = 2**16
-
-
-class Mention(NamedTuple):
-    """A predicted mention: token offsets, end exclusive, and its probability."""
-
-    start: int
-    end: int
-    label: str
-    score: float
-
-
-class Mentions(list[Mention]):
-    """The mentions of one Doc, in text order, and the probability of the tag sequence that they
-    come from: that all are correct and none is missing. weakest: that of the sentence where it is
-    lowest."""
-
-    def __init__(self, probability: float = 1.0, weakest: float = 1.0):
-        super().__init__()
-        self.probability, self.weakest = probability, weakest
 
 
 class MMCoTNER(DistilledPipe):
@@ -138,69 +108,23 @@ class MMCoTNER(DistilledPipe):
     def predict(self, docs: Iterable[Doc]) -> list[Mentions]:
         """The mentions of each Doc, in text order; the Docs are not changed."""
         docs = list(docs)
-        mentions = [Mentions() for _ in docs]
         arrays, transitions = self._score_tags(docs)
-        for indexes, emissions, lengths in _pad_batches(arrays):
-            paths = find_best_paths(emissions, lengths, transitions)
-            scores = compute_lattice(emissions, lengths, transitions)
-            chosen = score_paths(emissions, lengths, transitions, paths)
-            # In double precision: that of a long Doc is small.
-            probabilities = (chosen - scores.log_z).double().clamp(max=0.0).exp().tolist()
-            spans = [
-                (row, start, end, 1 + 2 * label)
-                for row, path in enumerate(paths)
-                for start, end, label in _find_spans(path)
-            ]
-            chances = score_spans(scores, emissions, lengths, transitions, spans).exp()
-            for i, probability in zip(indexes, probabilities, strict=True):
-                mentions[i].probability = mentions[i].weakest = probability
-            stretches = [
-                (row, *stretch)
-                for row, path in enumerate(paths)
-                for stretch in _find_sentences(docs[indexes[row]], path)
-            ]
-            if len(stretches) > len(paths):
-                field = emissions, lengths, transitions
-                logs = score_stretches(scores, *field, paths, stretches).exp().tolist()
-                for i in indexes:
-                    mentions[i].weakest = 1.0
-                for (row, *_), chance in zip(stretches, logs, strict=True):
-                    found = mentions[indexes[row]]
-                    found.weakest = min(found.weakest, chance)
-            for (row, start, end, begin), score in zip(spans, chances.tolist(), strict=True):
-                i = indexes[row]
-                trimmed = _trim(docs[i], start, end)
-                if trimmed is not None:
-                    mentions[i].append(Mention(*trimmed, self.labels[(begin - 1) // 2], score))
-        return mentions
+        return decode_mentions(docs, arrays, transitions, self.labels)
 
     def predict_marginals(self, docs: Sequence[Doc]) -> list[NDArray[numpy.float32]]:
         """P(tag | text) of each token: one (tokens, tags) array a Doc, in the order of `tags`."""
         marginals = [numpy.zeros((0, len(self.tags)), dtype="float32")] * len(docs)
         arrays, transitions = self._score_tags(docs)
-        for indexes, emissions, lengths in _pad_batches(arrays):
-            scores = compute_log_marginals(compute_lattice(emissions, lengths, transitions))
-            for i, array in zip(indexes, scores.exp().cpu().numpy(), strict=True):
+        for indexes, emissions, lengths in pad_batches(arrays):
+            chances = compute_marginals(compute_lattice(emissions, lengths, transitions))
+            for i, array in zip(indexes, chances.astype("float32"), strict=True):
                 marginals[i] = array[: len(docs[i])]
         return marginals
 
     def set_annotations(self, docs: Iterable[Doc], scores: list[Mentions]) -> None:
         """Write doc.ents, each new entity's `span._.mmcot_score`, and `doc._.mmcot_confidence`."""
         for doc, mentions in zip(docs, scores, strict=True):
-            doc._.mmcot_confidence = mentions.probability
-            doc._.mmcot_weakest = mentions.weakest
-            is_fresh = self.overwrite or not doc.has_annotation("ENT_IOB")
-            kept = [] if is_fresh else list(doc.ents)
-            blocked = [] if is_fresh else _find_blocked(doc)
-            taken = {i for span in kept for i in range(span.start, span.end)}.union(blocked)
-            spans = []
-            for mention in mentions:
-                if taken.isdisjoint(range(mention.start, mention.end)):
-                    span = Span(doc, mention.start, mention.end, label=mention.label)
-                    span._.mmcot_score = mention.score
-                    spans.append(span)
-            blocked_spans = [doc[i : i + 1] for i in blocked]
-            doc.set_ents([*kept, *spans], blocked=blocked_spans, default="outside")
+            set_mentions(doc, mentions, self.overwrite)
 
     def begin_update(self, examples: list[Example]) -> tuple[TagScores, Callable[[TagScores], Any]]:
         return self.model.begin_update([eg.predicted for eg in examples])
@@ -281,19 +205,19 @@ class MMCoTNER(DistilledPipe):
         ]
         return [(s.start, s.end, index[tag]) for s, tag in spans if s is not None and tag in index]
 
-    def _score_tags(self, docs: Sequence[Doc]) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+    def _score_tags(self, docs: Sequence[Doc]) -> tuple[dict[int, NDArray], NDArray]:
         """Emissions, (tokens, tags), of each Doc that has a token, by its index, and transitions,
         (tags + 1, tags + 1); both divided by the temperature."""
         filled = {i: doc for i, doc in enumerate(docs) if len(doc)}
         if not filled:
-            return {}, torch.empty(0)
+            return {}, numpy.zeros((0, 0))
         self.check_initialized()
         check_states(self.model, filled.values(), self.name)
         scores = self.model.predict(list(filled.values()))
-        temperature = self.cfg["temperature"]
-        flat = xp2torch(self.model.ops.xp.concatenate(scores.emissions)) / temperature
-        emissions = flat.split(list(map(len, filled.values())))
-        return dict(zip(filled, emissions, strict=True)), xp2torch(scores.transitions) / temperature
+        temperature, ops = self.cfg["temperature"], self.model.ops
+        arrays = [ops.to_numpy(array) / temperature for array in scores.emissions]
+        transitions = ops.to_numpy(scores.transitions) / temperature
+        return dict(zip(filled, arrays, strict=True)), transitions
 
 
 make_ner = Language.factory(
@@ -321,68 +245,6 @@ def _find_labels(examples: Iterable[Example]) -> set[str]:
     concluded = (c for eg in examples for c in get_concluded_entities(eg.predicted) or ())
     labels = {ent.label_ for doc in docs for ent in doc.ents} | {c.label for c in concluded}
     return labels | {tag[2:] for tag in tags - {"O"}}
-
-
-def _find_spans(path: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(start, end, label index) of the mentions in a legal path. Tag 0 is O, then each label's B
-    and I."""
-    starts = [token for token, tag in enumerate(path) if tag % 2]
-    # Where a mention may end: at O and at each B.
-    stops = [token for token, tag in enumerate([*path, 0]) if tag == 0 or tag % 2]
-    return [(i, stops[bisect_right(stops, i)], (path[i] - 1) // 2) for i in starts]
-
-
-def _find_sentences(doc: Doc, path: Sequence[int]) -> list[tuple[int, int]]:
-    """First and end token of each sentence: the Doc's own where it has them, otherwise what ends
-    in a full stop or the like. One of over MAX_SENTENCE tokens is cut, one of under MIN_SENTENCE
-    goes with the next, and none ends inside of a mention of the path."""
-    n_tokens = len(doc)
-    if n_tokens <= MIN_SENTENCE:
-        return [(0, n_tokens)]
-    if doc.has_annotation("SENT_START"):
-        ends = {sent.end for sent in doc.sents}
-    else:
-        signs = numpy.isin(doc.to_array(ORTH), _END_IDS)
-        ends = set((1 + numpy.flatnonzero(signs)).tolist())
-    sentences, start = [], 0
-    for end in range(1, n_tokens + 1):
-        length = end - start
-        is_long = length >= MAX_SENTENCE or (length >= MIN_SENTENCE and end in ends)
-        # Even tags, but O, continue a mention.
-        if end == n_tokens or (is_long and (path[end] == 0 or path[end] % 2)):
-            sentences.append((start, end))
-            start = end
-    return sentences
-
-
-def _pad_batches(
-    emissions: dict[int, torch.Tensor],
-) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    """Batches of Docs of similar length: their indexes, emissions padded to (docs, tokens, tags),
-    and lengths (docs,). emissions: (tokens, tags) of each Doc by its index."""
-    filled = list(emissions)
-    for group in group_by_length(list(map(len, emissions.values())), MAX_PADDED):
-        indexes = [filled[row] for row in group]
-        arrays = [emissions[i] for i in indexes]
-        padded = torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True)
-        lengths = torch.tensor([len(array) for array in arrays], device=padded.device)
-        yield indexes, padded, lengths
-
-
-def _find_blocked(doc: Doc) -> list[int]:
-    """The tokens that are blocked from being in an entity (see `Doc.set_ents`)."""
-    tags: Any = doc.to_array([ENT_IOB, ENT_TYPE])
-    return numpy.flatnonzero((tags[:, 0] == 3) & (tags[:, 1] == 0)).tolist()
-
-
-def _trim(doc: Doc, start: int, end: int) -> tuple[int, int] | None:
-    """The span without white space at its ends, which spaCy does not allow there; None where it
-    is nothing else."""
-    while start < end and doc[start].is_space:
-        start += 1
-    while start < end and doc[end - 1].is_space:
-        end -= 1
-    return (start, end) if start < end else None
 
 
 def _gradient(tensor: torch.Tensor) -> Any:

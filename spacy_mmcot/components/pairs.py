@@ -1,5 +1,5 @@
 """Pairs of mentions: which of them `mmcot_rel` scores, which labels their types allow, and what
-they learn from gold and from soft relations.
+they learn from gold and from soft relations. Standalone wheels carry it.
 
 Docs of one text may differ in their tokens, so mentions are matched by characters.
 """
@@ -8,51 +8,34 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
 from spacy.tokens import Doc
 
 from ..corpus.extensions import get_pairs, get_relations, list_missing, list_relations
-from ..distillation.soft_labels import SoftRelations
 from ..errors import Errors, MMCoTError, Warnings
-from ..model.pair_classifier import DocPairs
+from ..types import DocPairs, Relation
 
+if TYPE_CHECKING:
+    from ..distillation.soft_labels import SoftRelations
+
+Array = NDArray[Any]
 # Head type -> tail type -> relation labels.
 Legal = Mapping[str, Mapping[str, Sequence[str]]]
-
-
-def warn_of_illegal(docs: Iterable[Doc], legal: Legal, component: str) -> None:
-    """Warn where the map rules out relations that are gold."""
-    gold = [(h.label_, t.label_, label) for doc in docs for h, t, label, _ in get_relations(doc)]
-    illegal = [kind for kind in gold if kind[2] not in legal.get(kind[0], {}).get(kind[1], ())]
-    if illegal:
-        kinds = [f"{label} from {head} to {tail}" for head, tail, label in sorted(set(illegal))]
-        places = ", ".join(kinds[:5]) + (", ..." if len(kinds) > 5 else "")
-        numbers = {"count": len(illegal), "total": len(gold)}
-        message = Warnings.W600.format(component=component, places=places, **numbers)
-        warnings.warn(message, stacklevel=2)
-
-
-def mask_legal(entry: DocPairs, legal: Legal | None, labels: Sequence[str]) -> NDArray[numpy.bool_]:
-    """bool (pairs, 1 + labels): which labels each pair may have. The first, no relation, is always
-    allowed; without a map all are."""
-    allowed = numpy.ones((len(entry.pairs), 1 + len(labels)), dtype=bool)
-    if legal is not None:
-        types = [mention[2] for mention in entry.mentions]
-        rows = {
-            (head, tail): [label in legal.get(head, {}).get(tail, ()) for label in labels]
-            for head in set(types)
-            for tail in set(types)
-        }
-        for i, (head, tail) in enumerate(entry.pairs.tolist()):
-            allowed[i, 1:] = rows[types[head], types[tail]]
-    return allowed
-
-
 # (start token, end token, label), end exclusive
 MentionSpan = tuple[int, int, str]
+
+
+class PairPrediction(NamedTuple):
+    """A pair of mentions of one Doc with its likeliest label and that label's probability. head and
+    tail are (start, end) token offsets, end exclusive."""
+
+    head: tuple[int, int]
+    tail: tuple[int, int]
+    label: str
+    score: float
 
 
 def find_candidates(doc: Doc, max_distance: int) -> DocPairs:
@@ -89,6 +72,74 @@ def _find_near_pairs(mentions: Sequence[MentionSpan], max_distance: int) -> NDAr
 def _measure_gap(left: MentionSpan, right: MentionSpan) -> int:
     """The number of tokens between two disjoint mentions, in either order."""
     return max(left[0] - right[1], right[0] - left[1])
+
+
+def mask_legal(entry: DocPairs, legal: Legal | None, labels: Sequence[str]) -> NDArray[numpy.bool_]:
+    """bool (pairs, 1 + labels): which labels each pair may have. The first, no relation, is always
+    allowed; without a map all are."""
+    allowed = numpy.ones((len(entry.pairs), 1 + len(labels)), dtype=bool)
+    if legal is not None:
+        types = [mention[2] for mention in entry.mentions]
+        rows = {
+            (head, tail): [label in legal.get(head, {}).get(tail, ()) for label in labels]
+            for head in set(types)
+            for tail in set(types)
+        }
+        for i, (head, tail) in enumerate(entry.pairs.tolist()):
+            allowed[i, 1:] = rows[types[head], types[tail]]
+    return allowed
+
+
+def pick_relations(
+    entries: Sequence[DocPairs], probabilities: Array, labels: Sequence[str], threshold: float
+) -> list[list[PairPrediction]]:
+    """The pairs of each entry that have a relation, in the order of their heads.
+
+    probabilities: (pairs, 1 + labels) of all entries, the first column no relation.
+    threshold: a pair gets its likeliest label where the probability of any relation reaches this.
+    """
+    result: list[list[PairPrediction]] = [[] for _ in entries]
+    if not len(probabilities):
+        return result
+    # The sum rather than 1 - P(no relation), which loses precision near 0.
+    chances = probabilities[:, 1:].sum(axis=1)
+    # A pair whose labels are all illegal has 0, which does not reach a threshold of 0 either.
+    related = numpy.flatnonzero((chances >= threshold) & (chances > 0))
+    best = probabilities[related, 1:].argmax(axis=1)
+    scores = probabilities[related, 1 + best]
+    counts = [len(entry.pairs) for entry in entries]
+    owners = numpy.repeat(numpy.arange(len(entries)), counts)[related]
+    pairs = numpy.concatenate([entry.pairs for entry in entries])[related]
+    for pair, label, score, i in zip(pairs, best, scores, owners, strict=True):
+        head, tail = (entries[i].mentions[m] for m in pair)
+        result[i].append(PairPrediction(head[:2], tail[:2], labels[label], float(score)))
+    return [sorted(found, key=lambda p: (p.head, p.tail)) for found in result]
+
+
+def set_predictions(doc: Doc, predictions: Sequence[PairPrediction], overwrite: bool) -> None:
+    """Write `doc._.mmcot_rel`. overwrite: replace relations that are already set; otherwise they
+    stay."""
+    kept = [] if overwrite else list(get_relations(doc))
+    taken = {(r.head.start, r.head.end, r.tail.start, r.tail.end) for r in kept}
+    spans = {(ent.start, ent.end): ent for ent in doc.ents}
+    new = [
+        Relation(spans[p.head], spans[p.tail], p.label, p.score)
+        for p in predictions
+        if (*p.head, *p.tail) not in taken
+    ]
+    doc._.mmcot_rel = [*kept, *new]
+
+
+def warn_of_illegal(docs: Iterable[Doc], legal: Legal, component: str) -> None:
+    """Warn where the map rules out relations that are gold."""
+    gold = [(h.label_, t.label_, label) for doc in docs for h, t, label, _ in get_relations(doc)]
+    illegal = [kind for kind in gold if kind[2] not in legal.get(kind[0], {}).get(kind[1], ())]
+    if illegal:
+        kinds = [f"{label} from {head} to {tail}" for head, tail, label in sorted(set(illegal))]
+        places = ", ".join(kinds[:5]) + (", ..." if len(kinds) > 5 else "")
+        numbers = {"count": len(illegal), "total": len(gold)}
+        message = Warnings.W600.format(component=component, places=places, **numbers)
+        warnings.warn(message, stacklevel=2)
 
 
 def to_characters(doc: Doc, start: int, end: int) -> tuple[int, int]:

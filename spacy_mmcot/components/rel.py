@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 import torch
@@ -20,12 +20,13 @@ from ..distillation.soft_labels import Losses, SoftRelations, get_soft_relations
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states, split_by_counts
 from ..model.knowledge import get_concluded_relations
-from ..model.pair_classifier import DocPairs, set_schema
+from ..model.pair_classifier import set_schema
 from ..scheme import read_scheme
-from ..types import NO_RELATION, Relation
+from ..types import NO_RELATION, DocPairs
 from .base import DEFAULT_TOK2VEC, DistilledPipe
 from .pairs import (
     UNJUDGED,
+    PairPrediction,
     Target,
     find_candidates,
     get_mention_offsets,
@@ -33,7 +34,9 @@ from .pairs import (
     match_gold,
     match_soft,
     move_pairs,
+    pick_relations,
     sample_negatives,
+    set_predictions,
     to_characters,
     to_tokens,
     warn_of_illegal,
@@ -45,16 +48,6 @@ DEFAULT_MODEL = {
     "@architectures": "spacy_mmcot.PairClassifier.v1",
     "tok2vec": DEFAULT_TOK2VEC,
 }
-
-
-class PairPrediction(NamedTuple):
-    """A pair of mentions of one Doc with its likeliest label and that label's probability. head and
-    tail are (start, end) token offsets, end exclusive."""
-
-    head: tuple[int, int]
-    tail: tuple[int, int]
-    label: str
-    score: float
 
 
 class MMCoTRel(DistilledPipe):
@@ -176,15 +169,7 @@ class MMCoTRel(DistilledPipe):
     def set_annotations(self, docs: Iterable[Doc], scores: list[list[PairPrediction]]) -> None:
         """Write `doc._.mmcot_rel`."""
         for doc, predictions in zip(docs, scores, strict=True):
-            kept = [] if self.overwrite else list(get_relations(doc))
-            taken = {(r.head.start, r.head.end, r.tail.start, r.tail.end) for r in kept}
-            spans = {(ent.start, ent.end): ent for ent in doc.ents}
-            new = [
-                Relation(spans[p.head], spans[p.tail], p.label, p.score)
-                for p in predictions
-                if (*p.head, *p.tail) not in taken
-            ]
-            doc._.mmcot_rel = [*kept, *new]
+            set_predictions(doc, predictions, self.overwrite)
 
     def begin_update(self, examples: list[Example]) -> tuple[Any, Callable[[Any], Any]]:
         """The scores are (targets, logits), see `build_targets`."""
@@ -254,22 +239,7 @@ class MMCoTRel(DistilledPipe):
         self, entries: Sequence[DocPairs], probabilities: NDArray[numpy.float32]
     ) -> list[list[PairPrediction]]:
         """The pairs of each entry that have a relation. probabilities: those of `_score_pairs`."""
-        result: list[list[PairPrediction]] = [[] for _ in entries]
-        if not len(probabilities):
-            return result
-        # The sum rather than 1 - P(no relation), which loses precision near 0.
-        related = probabilities[:, 1:].sum(axis=1)
-        # A pair whose labels are all illegal has 0, which does not reach a threshold of 0 either.
-        related = numpy.flatnonzero((related >= self.cfg["threshold"]) & (related > 0))
-        best = probabilities[related, 1:].argmax(axis=1)
-        scores = probabilities[related, 1 + best]
-        counts = [len(entry.pairs) for entry in entries]
-        owners = numpy.repeat(numpy.arange(len(entries)), counts)[related]
-        pairs = numpy.concatenate([entry.pairs for entry in entries])[related]
-        for pair, label, score, i in zip(pairs, best, scores, owners, strict=True):
-            head, tail = (entries[i].mentions[m] for m in pair)
-            result[i].append(PairPrediction(head[:2], tail[:2], self.labels[label], float(score)))
-        return [sorted(found, key=lambda p: (p.head, p.tail)) for found in result]
+        return pick_relations(entries, probabilities, self.labels, self.cfg["threshold"])
 
     def _build_target(self, example: Example) -> Target:
         doc, reference = example.predicted, example.reference

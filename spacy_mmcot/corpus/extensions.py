@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import permutations
 from typing import Any, NamedTuple, cast
-from zlib import crc32
 
 import numpy
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from spacy.vocab import Vocab
 
 from ..errors import Errors, MMCoTError
 from ..pictures.read import BadPicture, encode_picture, get_image
-from ..types import ALIGNMENT_KEY, IMAGE_KEY, PAIRS_KEY, RELATIONS_KEY, Relation
+from ..types import ALIGNMENT_KEY, IMAGE_KEY, PAIRS_KEY, RELATIONS_KEY, Relation, digest_text
 
 
 class Alignment(NamedTuple):
@@ -90,8 +89,8 @@ def get_alignment(doc: Doc) -> Alignment | None:
         return None
     rows, columns = stored["grid"]
     tokens = numpy.frombuffer(stored["tokens"], dtype="float16").astype("float32")
-    if tokens.size != len(doc) * rows * columns:
-        return None  # of a Doc of other tokens, from which this one was cut or copied
+    if stored["text"] != digest_text(doc.text) or tokens.size != len(doc) * rows * columns:
+        return None  # of a Doc from which this one was cut or copied
     return Alignment(stored["gate"], (rows, columns), tokens.reshape(-1, rows, columns))
 
 
@@ -112,7 +111,8 @@ def get_relations(doc: Doc) -> tuple[Relation, ...]:
 
 
 def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
-    """Store relations between spans of this Doc.
+    """Store relations between spans of this Doc. Their heads and tails may also be character
+    offsets, as `Doc.from_json` gives them.
 
     Raises MMCoTError where a span belongs to another Doc.
     """
@@ -165,7 +165,21 @@ def set_pairs(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
     _keep_rows(doc, PAIRS_KEY, [_list_offsets(doc, head, tail) for head, tail in pairs])
 
 
-def _list_offsets(doc: Doc, head: Span, tail: Span) -> PairOffsets:
+class _JsonSpan(Span):
+    """A Span that srsly writes as its character offsets, as `Doc.to_json` asks of attributes."""
+
+    @classmethod
+    def make(cls, span: Span) -> _JsonSpan:
+        ids = span.label, span.kb_id, span.id
+        return cls(span.doc, span.start, span.end, label=ids[0], kb_id=ids[1], span_id=ids[2])
+
+    def __json__(self) -> str:
+        return f"[{self.start_char},{self.end_char}]"
+
+
+def _list_offsets(doc: Doc, head: Any, tail: Any) -> PairOffsets:
+    if not isinstance(head, Span):  # offsets, from JSON
+        return *head, *tail
     if head.doc is not doc or tail.doc is not doc:
         raise MMCoTError(Errors.E200.format(head=head.text, tail=tail.text))
     return head.start_char, head.end_char, tail.start_char, tail.end_char
@@ -206,7 +220,7 @@ def _list_keys(doc: Doc, name: str) -> list[Any]:
 
 
 def _digest(text: str, h0: int, h1: int, t0: int, t1: int) -> int:
-    return crc32(f"{text[h0:h1]}\0{text[t0:t1]}".encode())
+    return digest_text(f"{text[h0:h1]}\0{text[t0:t1]}")
 
 
 def _find_spans(doc: Doc, pairs: Iterable[PairOffsets]) -> Iterator[tuple[Span, Span] | None]:
@@ -214,7 +228,10 @@ def _find_spans(doc: Doc, pairs: Iterable[PairOffsets]) -> Iterator[tuple[Span, 
     entities = {(ent.start_char, ent.end_char): ent for ent in doc.ents}
     for h0, h1, t0, t1 in pairs:
         head, tail = (entities.get(ends) or doc.char_span(*ends) for ends in ((h0, h1), (t0, t1)))
-        yield None if head is None or tail is None else (head, tail)
+        if head is None or tail is None:
+            yield None
+        else:
+            yield _JsonSpan.make(head), _JsonSpan.make(tail)
 
 
 def list_missing(doc: Doc) -> list[tuple[int, int]]:

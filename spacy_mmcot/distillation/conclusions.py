@@ -117,7 +117,9 @@ def set_labels_from_conclusions(
     confidence: Confidence | None = None,
 ) -> Iterator[Doc]:
     """Write soft labels, and soft relations where relations were asked for, onto each Doc that has
-    a conclusion; the others get none. Yields the Docs in order.
+    a conclusion; the others get none. What people have labelled throughout is certain, whatever
+    the conclusion is: soft labels count more in training, and would outvote a correction. Yields
+    the Docs in order.
 
     entity_labels, relation_labels: the labels of the scheme; conclusions with others do not count.
     """
@@ -130,8 +132,10 @@ def set_labels_from_conclusions(
             spans = [
                 (c.start, c.end, c.label, confidence.of("entity", c.label, c.sure))
                 for c in entities
-                if c.label in entity_labels
             ]
+            if doc.has_annotation("ENT_IOB", require_complete=True):
+                spans = [(ent.start, ent.end, ent.label_, 1.0) for ent in doc.ents]
+            spans = [span for span in spans if span[2] in entity_labels]
             set_soft_labels(doc, tags, make_tag_probabilities(len(doc), tags, spans))
         if labels and (soft := _soft_relations(doc, entities or [], labels, confidence)):
             set_soft_relations(doc, soft)
@@ -163,15 +167,20 @@ def _soft_relations(
     probabilities[:, 0] = 1.0
     rows = {pair: row for row, pair in enumerate(pairs)}
     column = {NO_RELATION: 0, **{label: 1 + i for i, label in enumerate(labels)}}
-    for c in concluded:
-        row = rows.get((place.get(c.head, -1), place.get(c.tail, -1)))
-        if row is None or c.label not in column:
+    said = [
+        (c.head, c.tail, c.label, c.or_label, confidence.of("relation", c.label, c.sure))
+        for c in concluded
+    ]
+    if list_relations(doc) is not None:
+        said = [(r.head.start, r.tail.start, r.label, None, 1.0) for r in get_relations(doc)]
+    for head, tail, label, or_label, probability in said:
+        row = rows.get((place.get(head, -1), place.get(tail, -1)))
+        if row is None or label not in column:
             continue
-        probability = confidence.of("relation", c.label, c.sure)
-        rest = column.get(c.or_label or NO_RELATION, 0)
+        rest = column.get(or_label or NO_RELATION, 0)
         probabilities[row] = 0.0
         probabilities[row, rest] = 1 - probability
-        probabilities[row, column[c.label]] += probability
+        probabilities[row, column[label]] += probability
     mentions = [
         (doc[start].idx, doc[end - 1].idx + len(doc[end - 1]), label) for start, end, label in spans
     ]

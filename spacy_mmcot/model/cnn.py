@@ -1,6 +1,4 @@
-"""For students without a transformer: token vectors from an encoder's word embeddings, and faster
-matrix products for thinc's layers.
-"""
+"""For students without a transformer: token vectors from an encoder's word embeddings."""
 
 import functools
 import itertools
@@ -8,15 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from spacy.language import Language
 from spacy.ml.featureextractor import FeatureExtractor
 from spacy.tokens import Doc
 from thinc.api import (
     HashEmbed,
     Maxout,
     Model,
-    NumpyOps,
-    Ops,
     chain,
     concatenate,
     list2ragged,
@@ -148,29 +143,3 @@ def _forward(
         return []
 
     return Ragged(torch2xp(vectors.detach()), lengths), backprop
-
-
-class NumpyProducts(NumpyOps):
-    """NumpyOps whose matrix products are numpy's instead of those of thinc's BLIS.
-
-    A CNN spends nearly all its time in them, and BLIS uses a generic kernel on processors that it
-    does not know: there numpy was three times as fast (research/README.md).
-    """
-
-    gemm = Ops.gemm
-
-
-def use_numpy_products() -> Callable[[Language], Language]:
-    """`spacy_mmcot.NumpyProducts.v1`: a callback for `[nlp.after_pipeline_creation]`: it
-    runs in training and whenever the pipeline is loaded. Layers on a GPU or on another CPU backend,
-    such as Apple's, stay as they are."""
-
-    def change(nlp: Language) -> Language:
-        ops = NumpyProducts()
-        for _, pipe in nlp.pipeline:
-            for node in pipe.model.walk() if hasattr(pipe, "model") else ():
-                if type(node.ops) is NumpyOps:
-                    node.ops = ops
-        return nlp
-
-    return change

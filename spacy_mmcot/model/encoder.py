@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -18,7 +19,7 @@ from transformers.activations import GELUActivation
 from .knowledge import TAG_ROWS
 from .picture_input import PictureSettings
 from .prompts import ConditionalPrompt, PromptKind, StaticPrompt, VisualPrompt, VisualPrompts
-from .wordpieces import PieceBatch, WordPieceTokenizer
+from .wordpieces import Row, WordPieceTokenizer
 
 # At inference a picture whose gate is below this is ignored.
 MIN_GATE = 0.5
@@ -42,6 +43,36 @@ class EncoderSettings:
     embedding_dropout: float = 0.1
     freeze_word_embeddings: bool = True
     pictures: PictureSettings = field(default_factory=PictureSettings)
+
+
+class PieceBatch(NamedTuple):
+    """Padded word pieces of a batch of windows, int64 tensors of shape (windows, pieces), of tags
+    (windows, pieces, tags)."""
+
+    ids: Tensor
+    mask: Tensor  # 1 at real pieces
+    types: Tensor  # 1 at the knowledge segment
+    text: Tensor  # 1 at the window's own text, special pieces and segment excluded
+    tags: Tensor | None  # rows of tag embeddings; None where the encoder reads none
+
+
+def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device) -> PieceBatch:
+    """The rows as one batch, padded to the longest."""
+    shape = len(rows), max(len(row.ids) for row in rows)
+    ids = numpy.full(shape, pad_id)
+    mask, types, text = (numpy.zeros(shape, dtype="int64") for _ in range(3))
+    n_tags = len(rows[0].tags[0]) if rows[0].tags else 0
+    tags = numpy.zeros((*shape, n_tags), dtype="int64")
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = row.ids
+        mask[i, : len(row.ids)] = 1
+        types[i, row.segment_start : len(row.ids)] = 1
+        text[i, row.text[0] : row.text[1]] = 1
+        if row.tags:
+            tags[i, : len(row.tags)] = row.tags
+    tensors = [torch.from_numpy(array).to(device) for array in (ids, mask, types, text, tags)]
+    batch = PieceBatch(*tensors)
+    return batch if rows[0].tags is not None else batch._replace(tags=None)
 
 
 class PictureBatch(NamedTuple):

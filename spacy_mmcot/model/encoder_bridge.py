@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import Errors, MMCoTError
 from .bridge import TorchShim, prepare_module, torch_shim
-from .encoder import EncoderSettings, PictureBatch, PromptedEncoder
+from .encoder import EncoderSettings, PictureBatch, PromptedEncoder, pad_rows
 from .knowledge import get_segment_parts, tag_tokens
 from .picture_input import DocPictures, PictureSettings, VisionModel, see_pictures
 from .prompts import PromptedBatch, PromptKind, View, compute_regression_loss
@@ -32,7 +32,6 @@ from .wordpieces import (
     group_by_length,
     make_row,
     make_windows,
-    pad_rows,
 )
 
 # No postponed annotations here: spaCy reads those of architectures at run time.

@@ -10,26 +10,16 @@ from typing import Any, NamedTuple, cast
 
 import numpy
 import torch
-from numpy.typing import NDArray
 from spacy.tokens import Doc
 from thinc.api import Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 from torch import Tensor, nn
 
-from ..types import DEFAULT_CONFIDENCE, SURENESS
+from ..types import DEFAULT_CONFIDENCE, SURENESS, DocPairs
 from .bridge import Settings, TorchShim, prepare_module, split_by_counts, torch_shim
 from .knowledge import PRIOR_FLOOR, TAG_ROWS, tag_pairs
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
-
-
-class DocPairs(NamedTuple):
-    """A Doc, its mentions as (start token, end token, label), end exclusive, and the pairs to
-    score: an int array (pairs, 2) of head and tail, indexes into the mentions."""
-
-    doc: Doc
-    mentions: Sequence[tuple[int, int, str]]
-    pairs: NDArray[numpy.int64]
 
 
 # Distances between mentions, in tokens, fall into these buckets by their lower bound; the sign

@@ -1,5 +1,5 @@
 """From Docs to an encoder's input: word pieces aligned to spaCy's tokens, windows over long Docs,
-and padded batches of windows of similar length.
+and groups of windows of similar length.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy
-import torch
 from numpy.typing import NDArray
 from spacy.attrs import IS_SPACE, ORTH, SPACY
 from spacy.tokens import Doc
-from torch import Tensor
 
 from ..errors import Errors, MMCoTError
 
@@ -189,17 +187,6 @@ class Row(NamedTuple):
     doc: int  # index of its Doc
 
 
-class PieceBatch(NamedTuple):
-    """Padded word pieces of a batch of windows, int64 tensors of shape (windows, pieces), of tags
-    (windows, pieces, tags)."""
-
-    ids: Tensor
-    mask: Tensor  # 1 at real pieces
-    types: Tensor  # 1 at the knowledge segment
-    text: Tensor  # 1 at the window's own text, special pieces and segment excluded
-    tags: Tensor | None  # rows of tag embeddings; None where the encoder reads none
-
-
 def make_row(
     pieces: WordPieceTokenizer,
     words: Sequence[Sequence[int]],
@@ -224,22 +211,3 @@ def make_row(
     if segment:
         ids += [*segment, *pieces.pair_suffix]
     return Row(ids, text, segment_start, (own_start, own_end), row_tags, doc)
-
-
-def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device) -> PieceBatch:
-    """The rows as one batch, padded to the longest."""
-    shape = len(rows), max(len(row.ids) for row in rows)
-    ids = numpy.full(shape, pad_id)
-    mask, types, text = (numpy.zeros(shape, dtype="int64") for _ in range(3))
-    n_tags = len(rows[0].tags[0]) if rows[0].tags else 0
-    tags = numpy.zeros((*shape, n_tags), dtype="int64")
-    for i, row in enumerate(rows):
-        ids[i, : len(row.ids)] = row.ids
-        mask[i, : len(row.ids)] = 1
-        types[i, row.segment_start : len(row.ids)] = 1
-        text[i, row.text[0] : row.text[1]] = 1
-        if row.tags:
-            tags[i, : len(row.tags)] = row.tags
-    tensors = [torch.from_numpy(array).to(device) for array in (ids, mask, types, text, tags)]
-    batch = PieceBatch(*tensors)
-    return batch if rows[0].tags is not None else batch._replace(tags=None)

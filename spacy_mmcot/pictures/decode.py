@@ -1,9 +1,16 @@
-"""From the bytes of a picture's file to an upright RGB image of the size that is needed."""
+"""From the bytes of a picture's file to an upright RGB image of the size that is needed.
+
+Headers are checked before a decoder sees them. A small file can cost it minutes, or gigabytes, that
+no limit of width times height shows:
+a JPEG by many scans over all its pixels, a TIFF by tiles larger than the picture or by a directory
+whose entries all name the same bytes, a WebP by a canvas that is allocated when it is opened.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import re
 import struct
 import threading
 import warnings
@@ -14,7 +21,6 @@ import PIL.Image
 from PIL.Image import Transpose
 
 from ..errors import first_line
-from .headers import check_headers, read_orientation
 from .read import PLUGIN_FORMAT, BadPicture, PicturePolicy, list_formats
 
 _BOMBS = (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError)
@@ -193,3 +199,159 @@ def _explain_unidentified(data: bytes, policy: PicturePolicy) -> str:
                     return f"is a broken {name} file"
                 return f"is in the format {name}, which is not allowed; {allowed}"
     return f"is no picture: its content fits no format; {allowed}"
+
+
+# Passes over as many pixels as max_pixels allows; a usual progressive JPEG has 10 scans.
+MAX_PASSES = 10
+# Decoded bytes for each of the pixels that max_pixels allows: one channel in double precision.
+_BYTES_PER_PIXEL = 8
+# Bytes of a BMP file in runs: Pillow decodes them in Python, 0.25 s a megabyte.
+_MAX_RUNS = 2_000_000
+
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # inside a scan
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+
+_TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_ORIENTATION, _EXIF, _GPS, _INTEROP = 0x0112, 0x8769, 0x8825, 0xA005
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 256, 257, 258, 259, 277
+_ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 278, 322, 323
+# None, fax, LZW, JPEG, deflate, PackBits. Others can ask for any amount of memory.
+_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}
+_JPEG_IN_TIFF = 7
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
+
+
+def check_headers(data: bytes, policy: PicturePolicy) -> None:
+    """Raises BadPicture for a picture that would cost more time or memory to decode than its size
+    lets expect. What else is wrong with it, the decoder says."""
+    try:
+        if data.startswith(b"\xff\xd8"):
+            _check_jpeg(data, policy)
+        elif data[:4] in (b"II*\0", b"MM\0*"):
+            _check_tiff(data, policy)
+        elif data[:4] in (b"II+\0", b"MM\0+"):
+            raise BadPicture("is a BigTIFF file, which is made for more than 4 GB")
+        elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            _check_webp(data, policy)
+        elif data[:2] == b"BM" and len(data) > _MAX_RUNS and data[30] in (1, 2):
+            raise BadPicture(f"is a BMP file in runs of more than {_MAX_RUNS} bytes")
+    except (struct.error, IndexError):
+        pass  # cut short
+
+
+def read_orientation(exif: bytes | None, xmp: bytes | None) -> int:
+    """How a picture lies, 1 to 8 as EXIF counts, from its metadata; 1 where they do not say."""
+    try:
+        block = (exif or b"").removeprefix(b"Exif\0\0")
+        found = next(_iter_directories(block)).get(_ORIENTATION, 0)
+        if 1 <= found <= 8:
+            return found
+    except (BadPicture, struct.error, IndexError, StopIteration):
+        pass
+    named = _XMP_ORIENTATION.search(xmp or b"")
+    return int(named[1]) if named else 1
+
+
+def _check_area(what: str, area: int, limit: int) -> None:
+    if area > limit:
+        raise BadPicture(f"has {what}: more than the {limit} pixels that max_pixels allows for")
+
+
+def _check_jpeg(data: bytes, policy: PicturePolicy) -> None:
+    scans = width = height = 0
+    position = 2
+    while position < len(data):
+        if data[position] != 0xFF:
+            break
+        marker = data[position + 1]
+        position += 1 if marker == 0xFF else 2
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            continue
+        if marker == _END_OF_IMAGE:
+            break
+        (length,) = struct.unpack_from(">H", data, position)
+        segment = data[position + 2 : position + length]
+        position += length
+        for name in (b"Exif\0\0", b"MPF\0"):
+            if marker in (0xE1, 0xE2) and segment.startswith(name):
+                for _ in _iter_directories(segment[len(name) :]):
+                    pass
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", segment, 1)
+        if marker == _START_OF_SCAN:
+            scans += 1
+            end = _NEXT_MARKER.search(data, position)
+            position = end.start() if end else len(data)
+    what = f"{scans} scans of {width} x {height} pixels"
+    _check_area(what, scans * width * height, MAX_PASSES * policy.max_pixels)
+
+
+def _check_webp(data: bytes, policy: PicturePolicy) -> None:
+    kind, start = data[12:16], 20
+    if kind == b"VP8X":
+        width = 1 + int.from_bytes(data[start + 4 : start + 7], "little")
+        height = 1 + int.from_bytes(data[start + 7 : start + 10], "little")
+    elif kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, start + 1)
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        sides = struct.unpack_from("<HH", data, start + 6)
+        width, height = (side & 0x3FFF for side in sides)
+    _check_area(f"{width} x {height} pixels", width * height, policy.max_pixels)
+
+
+def _check_tiff(data: bytes, policy: PicturePolicy) -> None:
+    tags = next(_iter_directories(data))
+    for _ in _iter_directories(data):
+        pass
+    if (compression := tags.get(_COMPRESSION, 1)) not in _COMPRESSIONS:
+        raise BadPicture(f"is a TIFF file of the compression {compression}, which is not allowed")
+    width, height = tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0)
+    if tags.get(_TILE_WIDTH) or tags.get(_TILE_HEIGHT):
+        across, down = max(1, tags.get(_TILE_WIDTH, 0)), max(1, tags.get(_TILE_HEIGHT, 0))
+    else:
+        across, down = max(1, width), max(1, min(tags.get(_ROWS_PER_STRIP, height), height))
+    parts = -(-width // across) * -(-height // down)
+    what = f"{parts} tiles or strips of {across} x {down} pixels"
+    _check_area(what, parts * across * down, 4 * policy.max_pixels)
+    depth = tags.get(_SAMPLES, 1) * max(8, tags.get(_BITS, 1)) // 8
+    limit = _BYTES_PER_PIXEL * policy.max_pixels
+    if across * down * depth > limit or width * height * depth > limit:
+        raise BadPicture(f"has {what} of {depth} bytes each, more than {limit} bytes")
+    if compression == _JPEG_IN_TIFF:
+        scans = data.count(b"\xff\xda")
+        _check_area(f"{scans} scans", scans * across * down, MAX_PASSES * policy.max_pixels)
+
+
+def _iter_directories(data: bytes) -> Iterator[dict[int, int]]:
+    """The first directory of a TIFF file or an EXIF block and those that it names: the first whole
+    number of each of their tags.
+
+    Raises BadPicture where their entries hold more bytes than there are: Pillow copies the bytes of
+    every entry.
+    """
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        return
+    waiting, seen, held = [struct.unpack_from(f"{order}I", data, 4)[0]], set[int](), 0
+    while waiting:
+        place = waiting.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        (count,) = struct.unpack_from(f"{order}H", data, place)
+        tags: dict[int, int] = {}
+        for start in range(place + 2, min(place + 2 + 12 * count, len(data) - 11), 12):
+            tag, kind, values = struct.unpack_from(f"{order}HHI", data, start)
+            size = _TYPE_SIZES.get(kind, 0) * values
+            at = start + 8 if size <= 4 else struct.unpack_from(f"{order}I", data, start + 8)[0]
+            if at + size > len(data) or not size:
+                continue
+            held += size
+            if held > len(data):
+                raise BadPicture("has a directory whose entries hold more bytes than the file")
+            if kind in (3, 4, 13):
+                (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at)
+        waiting += [tags[tag] for tag in (_EXIF, _GPS, _INTEROP) if tag in tags]
+        yield tags

@@ -1,211 +1,93 @@
-"""Moves the encoder of a trained pipeline to ONNX Runtime: builds a graph of a BERT-like encoder's
-layers from fused operators.
-
-ONNX Runtime's own quantizer has one scale for a whole batch, so that a Doc's result would depend on
-the others of its batch. Here each word piece has its own scale.
+"""Exports a trained pipeline: one whose encoder's layers run on ONNX Runtime in place of torch, or
+one that stands alone and needs neither torch nor spacy-mmcot.
 """
 
-from __future__ import annotations
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from typing import Any, Literal, NamedTuple
-
-import numpy
 import spacy
+import srsly
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from spacy.language import Language
+from spacy.ml.models.tok2vec import Tok2VecListener
+from spacy.tokens import Doc
+from spacy_transformers.data_classes import FullTransformerBatch
+from spacy_transformers.layers import TransformerListener
+from thinc.api import Config, Model
+from torch import Tensor
 
 from ..errors import Errors, MMCoTError
-from ..model.bridge import torch_shim
-from ..model.encoder import FAMILIES, can_pack
-from ..model.encoder_bridge import find_torch_encoder
+from ..files import replace_file
+from ..model.bridge import TorchShim, torch_shim
+from ..model.cnn import MAX_PIECES
+from ..model.encoder import PromptedEncoder
+from ..model.encoder_bridge import build_module, find_torch_encoder
+from ..model.tagger import ILLEGAL
+from ..standalone.encoder import LayerSession
 
-Precision = Literal["fp32", "int8"]
+if TYPE_CHECKING:
+    from .graph import Precision
 
-OPSET = 17
-CONTRIB = "com.microsoft"
-
-# The operator behind each name that configs have for it.
-ACTIVATIONS = {"gelu": "BiasGelu", "gelu_new": "FastGelu", "gelu_fast": "FastGelu", "relu": "Relu"}
-
-FUSED = frozenset({"BiasGelu", "FastGelu", "MatMulIntegerToFloat", "MultiHeadAttention"})
-
-# Weights are rounded to integers from -127 to 127. The input of a linear layer is rounded to 0..255
-# with a zero point in the middle, or, after an activation, whose values are hardly negative, near
-# the bottom, which halves the steps.
-WEIGHT_LEVELS = 127
-MIDDLE = 128
-NEAR_BOTTOM = 16
-LOWEST = 0.17  # an activation's least value, negated
-_TINY = 1e-9
-_CONSTANTS = {
-    "middle": numpy.array(MIDDLE, dtype="uint8"),
-    "middle.step": numpy.array(1 / (255 - MIDDLE), dtype="float32"),
-    "middle.least": numpy.array(_TINY, dtype="float32"),
-    "bottom": numpy.array(NEAR_BOTTOM, dtype="uint8"),
-    "bottom.step": numpy.array(1 / (255 - NEAR_BOTTOM), dtype="float32"),
-    "bottom.least": numpy.array(LOWEST / NEAR_BOTTOM, dtype="float32"),
-    "one": numpy.array(1, dtype="float32"),
-    "flat": numpy.array([-1], dtype="int64"),
-}
+# No postponed annotations here: spaCy reads those of architectures at run time.
 
 
-def build_layers_graph(encoder: Any, precision: Precision) -> bytes:
-    """A serialised ONNX model of the encoder's layers, as `OnnxLayers` runs it.
+class OnnxLayers:
+    """An encoder's layers on ONNX Runtime (see `spacy_mmcot.model.encoder.Layers`), with as many
+    threads as torch has. graph: what `build_layers_graph` returned."""
 
-    Inputs: states (pieces, width), the windows' real pieces, one window after another; grid
-    (windows, longest), the index among the states of each of a window's pieces, any index at
-    padding; mask (windows, longest), 0 at padding; places (pieces,), the index of each piece in the
-    flattened grid. Output: result (pieces, width), the last layer's states.
+    def __init__(self, graph: bytes):
+        self._session = LayerSession(graph)
 
-    precision "int8" quantises the linear layers: weights by output channel, states by piece.
+    def __call__(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """states: (pieces, width), windows in order of length; lengths: (windows,), ascending.
+        Returns (pieces, width). Raises MMCoTError in training, and where ONNX Runtime is not
+        installed."""
+        if torch.is_grad_enabled():
+            raise MMCoTError(Errors.E443)
+        threads = torch.get_num_threads()
+        return torch.from_numpy(self._session.run(states.numpy(), lengths.numpy(), threads))
 
-    Raises MMCoTError for encoders without BERT's layers.
+
+def build_exported(graph: bytes, config: Any, **settings: Any) -> PromptedEncoder:
+    """A PromptedEncoder whose layers are the graph, weights still to be loaded. config, settings:
+    those of `build_module`."""
+    config = {**config, "num_hidden_layers": 0}
+    module = build_module(config=config, **settings)
+    module.layers = OnnxLayers(graph)
+    return module
+
+
+Encoder = Model[list[Doc], FullTransformerBatch]
+
+
+def OnnxTransformer(encoder: Encoder) -> Encoder:
+    """`spacy_mmcot.OnnxTransformer.v1`: what `spacy-mmcot export` replaces a
+    `spacy_mmcot.PromptedTransformer.v1` by. It cannot be trained.
+
+    encoder: the architecture that was exported.
     """
-    config = encoder.config
-    if not can_pack(encoder):
-        allowed = ", ".join(sorted(FAMILIES))
-        raise MMCoTError(Errors.E440.format(received=config.model_type, allowed=allowed))
-    if config.hidden_act not in ACTIVATIONS:
-        allowed = ", ".join(ACTIVATIONS)
-        raise MMCoTError(Errors.E441.format(received=config.hidden_act, allowed=allowed))
-    graph = _Graph(precision, config)
-    states = "states"
-    for number, layer in enumerate(encoder.encoder.layer):
-        states = graph.add_layer(f"layer{number}", layer, states)
-    return graph.make_model(states, config.hidden_size).SerializeToString()
+    encoder.shims[0] = TorchShim(build_exported)
+    encoder.init = _refuse_init
+    return encoder
 
 
-class _Factor(NamedTuple):
-    """The left factor of a product: states (pieces, width); if quantised, also each piece's step
-    (pieces, 1) and the name of the zero point."""
-
-    values: str
-    step: str | None = None
-    zero: str | None = None
-
-
-class _Graph:
-    """The graph's nodes and weights, built layer by layer."""
-
-    def __init__(self, precision: Precision, config: Any):
-        self.precision = precision
-        self.heads = config.num_attention_heads
-        self.activation = ACTIVATIONS[config.hidden_act]
-        self.epsilon = config.layer_norm_eps
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-        if precision == "int8":
-            for name, value in _CONSTANTS.items():
-                self._weight(name, value)
-
-    def add_layer(self, name: str, layer: Any, states: str) -> str:
-        """Add a layer that reads `states`; returns the name of its output."""
-        attention, out = layer.attention.self, layer.attention.output
-        # Separate products for query, key and value: splitting a joint one would copy it.
-        read = self._factor(f"{name}.read", states)
-        parts = {part: getattr(attention, part) for part in ("query", "key", "value")}
-        projected = []
-        for part, linear in parts.items():
-            packed = self._matmul(f"{name}.{part}.packed", read, linear.weight)
-            projected.append(self._node(f"{name}.{part}", "Gather", [packed, "grid"], axis=0))
-        bias = torch.cat([linear.bias for linear in parts.values()])
-        inputs = [*projected, self._weight(f"{name}.bias", bias), "mask"]
-        settings = {"num_heads": self.heads}
-        attended = self._node(f"{name}.attended", "MultiHeadAttention", inputs, **settings)
-        flat = self._node(f"{name}.flat", "Flatten", [attended], axis=2)
-        packed = self._node(f"{name}.packed", "Gather", [flat, "places"], axis=0)
-        factor = self._factor(f"{name}.packed", packed)
-        mixed = self._matmul(f"{name}.mixed", factor, out.dense.weight)
-        middle = self._norm(f"{name}.middle", mixed, states, out)
-        factor = self._factor(f"{name}.middle", middle)
-        wide = self._matmul(f"{name}.wide", factor, layer.intermediate.dense.weight)
-        wide = self._activate(f"{name}.active", wide, layer.intermediate.dense.bias)
-        factor = self._factor(f"{name}.active", wide, activated=True)
-        narrow = self._matmul(f"{name}.narrow", factor, layer.output.dense.weight)
-        return self._norm(f"{name}.result", narrow, middle, layer.output)
-
-    def make_model(self, result: str, width: int) -> Any:
-        """The ONNX model whose output is the node `result`, (pieces, width)."""
-        self.nodes.append(helper.make_node("Identity", [result], ["result"]))
-        info = helper.make_tensor_value_info
-        inputs = [
-            info("states", TensorProto.FLOAT, ["pieces", width]),
-            info("grid", TensorProto.INT64, ["windows", "longest"]),
-            info("mask", TensorProto.INT32, ["windows", "longest"]),
-            info("places", TensorProto.INT64, ["pieces"]),
-        ]
-        outputs = [info("result", TensorProto.FLOAT, ["pieces", width])]
-        graph = helper.make_graph(self.nodes, "layers", inputs, outputs, self.weights)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=9)
-
-    def _node(self, output: str, kind: str, inputs: list[str], **settings: Any) -> str:
-        settings |= {"name": output, "domain": CONTRIB if kind in FUSED else ""}
-        self.nodes.append(helper.make_node(kind, inputs, [output], **settings))
-        return output
-
-    def _weight(self, name: str, value: torch.Tensor | NDArray[Any]) -> str:
-        if isinstance(value, torch.Tensor):
-            value = value.detach().float().cpu().numpy()
-        self.weights.append(numpy_helper.from_array(numpy.ascontiguousarray(value), name))
-        return name
-
-    def _factor(self, name: str, states: str, activated: bool = False) -> _Factor:
-        """The states as a factor, quantised if the precision is int8. activated: whether they come
-        from an activation."""
-        if self.precision == "fp32":
-            return _Factor(states)
-        zero = "bottom" if activated else "middle"
-        largest = self._node(f"{name}.largest", "ReduceMax", [states], axes=[-1], keepdims=1)
-        if not activated:
-            least = self._node(f"{name}.least", "ReduceMin", [states], axes=[-1], keepdims=1)
-            depth = self._node(f"{name}.depth", "Neg", [least])
-            largest = self._node(f"{name}.size", "Max", [largest, depth])
-        wanted = self._node(f"{name}.wanted", "Mul", [largest, f"{zero}.step"])
-        step = self._node(f"{name}.step", "Max", [wanted, f"{zero}.least"])
-        steps = self._node(f"{name}.steps", "Reshape", [step, "flat"])
-        pieces = self._node(f"{name}.pieces", "Shape", [steps])
-        zeros = self._node(f"{name}.zeros", "Expand", [zero, pieces])
-        quantize = ("QuantizeLinear", [states, steps, zeros])
-        return _Factor(self._node(f"{name}.rounded", *quantize, axis=0), step, zero)
-
-    def _matmul(self, name: str, states: _Factor, weight: torch.Tensor) -> str:
-        """states @ weight.T"""
-        if states.step is None or states.zero is None:
-            factor = self._weight(f"{name}.weight", weight.T)
-            return self._node(name, "MatMul", [states.values, factor])
-        array = weight.detach().float().cpu().numpy().T
-        scale = numpy.maximum(numpy.abs(array).max(axis=0), _TINY) / WEIGHT_LEVELS
-        levels = self._weight(f"{name}.levels", numpy.rint(array / scale).astype("int8"))
-        scales = self._weight(f"{name}.scale", scale.astype("float32"))
-        # The operator has one step for all rows: it gets 1, and each row of the product is then
-        # multiplied by its own step.
-        factors = [states.values, levels, "one", scales, states.zero]
-        product = self._node(f"{name}.product", "MatMulIntegerToFloat", factors)
-        return self._node(name, "Mul", [product, states.step])
-
-    def _norm(self, name: str, states: str, skip: str, part: Any) -> str:
-        bias = self._weight(f"{name}.bias", part.dense.bias)
-        biased = self._node(f"{name}.biased", "Add", [states, bias])
-        joined = self._node(f"{name}.joined", "Add", [biased, skip])
-        scale = self._weight(f"{name}.scale", part.LayerNorm.weight)
-        shift = self._weight(f"{name}.shift", part.LayerNorm.bias)
-        return self._node(name, "LayerNormalization", [joined, scale, shift], epsilon=self.epsilon)
-
-    def _activate(self, name: str, states: str, bias: torch.Tensor) -> str:
-        inputs = [states, self._weight(f"{name}.bias", bias)]
-        if self.activation in FUSED:
-            return self._node(name, self.activation, inputs)
-        return self._node(name, self.activation, [self._node(f"{name}.in", "Add", inputs)])
+def _refuse_init(model: Model, X: Any = None, Y: Any = None) -> None:
+    raise MMCoTError(Errors.E443)
 
 
 ARCHITECTURE = "spacy_mmcot.OnnxTransformer.v1"
 REQUIREMENT = "onnxruntime>=1.20"
 
 
-def export(nlp: Language, precision: Precision) -> Language:
+def export(nlp: Language, precision: "Precision") -> Language:
     """A copy of the pipeline with each of its encoders exported; `nlp` is unchanged.
 
     precision: "fp32", or "int8" for quantised linear layers.
@@ -230,10 +112,20 @@ def export(nlp: Language, precision: Precision) -> Language:
     return result
 
 
-def _move_encoder(source: Any, target: Any, precision: Precision) -> None:
+def _build_graph(encoder: Any, precision: "Precision") -> bytes:
+    """See `build_layers_graph`. Raises MMCoTError where onnx is not installed."""
+    try:
+        from .graph import build_layers_graph
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        raise MMCoTError(Errors.E442.format(purpose="Exporting", package=package)) from None
+    return build_layers_graph(encoder, precision)
+
+
+def _move_encoder(source: Any, target: Any, precision: "Precision") -> None:
     """Copy the encoder of one `transformer` component into another, its layers as a graph."""
     module = torch_shim(source.model).module
-    graph = build_layers_graph(module.encoder, precision)
+    graph = _build_graph(module.encoder, precision)
     settings = {**module.settings, "graph": graph}
     shim = torch_shim(target.model)
     built = shim.build(**settings)
@@ -247,3 +139,260 @@ def _move_encoder(source: Any, target: Any, precision: Precision) -> None:
     for listener in target.listeners:
         if listener.has_dim("nO") is None:
             listener.set_dim("nO", source.model.get_dim("nO"))
+
+
+Listener = (TransformerListener, Tok2VecListener)
+# The factories that are replaced, by those that replace them.
+_STANDALONE = {
+    "transformer": "mmcot_standalone_encoder",
+    "mmcot_ner": "mmcot_standalone_ner",
+    "mmcot_rel": "mmcot_standalone_rel",
+}
+_PIECES = "spacy_mmcot.StandalonePieces.v1"
+_POOLING = {"reduce_first.v1": "first", "reduce_mean.v1": "mean"}
+STANDALONE_REQUIREMENTS = ["numpy>=1.26", "onnxruntime>=1.20", "tokenizers>=0.19"]
+
+
+def export_standalone(nlp: Language, precision: "Precision") -> Language:
+    """A copy of the pipeline that needs neither torch nor transformers nor, in its wheel,
+    spacy-mmcot, see `spacy_mmcot.standalone`. It reads no pictures; `nlp` is unchanged.
+
+    Raises MMCoTError where a component has no form that can stand alone.
+    """
+    config = nlp.config.interpolate()
+    factories = {name: nlp.get_pipe_meta(name).factory for name in nlp.component_names}
+    replaced = {name: _STANDALONE[f] for name, f in factories.items() if f in _STANDALONE}
+    tables = {name: _find_table(pipe) for name, pipe in nlp.components}
+    tables = {name: table for name, table in tables.items() if table is not None}
+    encoders = [name for name, pipe in nlp.components if find_torch_encoder(pipe) is not None]
+    if len(encoders) + ("tok2vec" in factories.values()) != 1:
+        found = ", ".join(nlp.component_names)
+        raise MMCoTError(Errors.E780.format(pipeline=nlp.meta["name"], names=found))
+    for name, pipe in nlp.components:
+        nodes = list(pipe.model.walk()) if hasattr(pipe, "model") else []
+        if name not in (*replaced, *tables) and any(isinstance(node, Listener) for node in nodes):
+            raise MMCoTError(Errors.E782.format(component=name, problem="reads the encoder"))
+    for name, factory in replaced.items():
+        overwrite = config["components"][name].get("overwrite")
+        settings = {} if overwrite is None else {"overwrite": overwrite}
+        config["components"][name] = {"factory": factory, **settings}
+    for name in tables:
+        embed = config["components"][name]["model"]["embed"]
+        kept_settings = {key: embed[key] for key in ("width", "attrs", "rows")}
+        config["components"][name]["model"]["embed"] = {"@architectures": _PIECES, **kept_settings}
+    callbacks = ("before_creation", "after_creation", "after_pipeline_creation")
+    section = {**config["nlp"], **dict.fromkeys(callbacks)}
+    if tables:
+        section["after_pipeline_creation"] = {"@callbacks": "spacy_mmcot.StandaloneProducts.v1"}
+    kept = Config({"nlp": section, "components": config["components"]})
+    result = spacy.util.load_model_from_config(kept, auto_fill=True)
+    result.from_bytes(nlp.to_bytes(exclude=[*replaced, *tables]))
+    for name, table in tables.items():
+        _copy_tok2vec(nlp.get_pipe(name), result.get_pipe(name), table)
+    pooling = {
+        name: _find_pooling(nlp, name) for name, f in factories.items() if f.startswith("mmcot_")
+    }
+    if len(set(pooling.values())) > 1:
+        problem = "reads the encoder by another pooling"
+        raise MMCoTError(Errors.E782.format(component=list(pooling)[-1], problem=problem))
+    for name, factory in factories.items():
+        pipe, target = nlp.get_pipe(name), result.get_pipe(name)
+        if factory == "transformer":
+            how = next(iter(pooling.values()), "first")
+            target.set_data(*_describe_encoder(name, pipe, how, precision))  # type: ignore
+        elif factory == "mmcot_ner":
+            target.set_data(*_describe_tagger(pipe))  # type: ignore[attr-defined]
+        elif factory == "mmcot_rel":
+            target.set_data(*_describe_classifier(name, pipe))  # type: ignore[attr-defined]
+    result.meta["requirements"] = list(STANDALONE_REQUIREMENTS)
+    return result
+
+
+def reads_pictures(nlp: Language) -> bool:
+    """Whether one of the pipeline's encoders reads pictures."""
+    encoders = (find_torch_encoder(pipe) for _, pipe in nlp.components)
+    return any(encoder is not None and encoder.visual is not None for encoder in encoders)
+
+
+def _find_pooling(nlp: Language, name: str) -> str:
+    """How a component reads the encoder's states: the first piece of each token, or the mean."""
+    tok2vec = nlp.config["components"][name]["model"].get("tok2vec", {})
+    if tok2vec.get("@architectures", "").startswith("spacy.Tok2VecListener."):
+        return ""
+    pooling = _POOLING.get(tok2vec.get("pooling", {}).get("@layers"))
+    if pooling is None or not tok2vec["@architectures"].startswith("spacy-transformers."):
+        problem = "does not listen to the transformer by reduce_first.v1 or reduce_mean.v1"
+        raise MMCoTError(Errors.E782.format(component=name, problem=problem))
+    return pooling
+
+
+def _find_table(pipe: Any) -> Any:
+    """The PieceVectors of a component; None where it has none."""
+    for node in pipe.model.walk() if hasattr(pipe, "model") else ():
+        if node.name == "piece_vectors":
+            return torch_shim(node).module
+    return None
+
+
+def _copy_tok2vec(source: Any, target: Any, table: Any) -> None:
+    """Copy a tok2vec component's weights, and the word pieces' vectors as arrays."""
+    for own, copy in zip(source.model.walk(), target.model.walk(), strict=True):
+        for dim in own.dim_names:
+            if own.has_dim(dim):
+                copy.set_dim(dim, own.get_dim(dim), force=True)
+        for param in own.param_names:
+            if own.has_param(param):
+                copy.set_param(param, own.get_param(param).copy())
+    (pieces,) = (node for node in target.model.walk() if node.name == "piece_table")
+    tokenizer = _check_tokenizer(source.name, table.pieces.tokenizer)
+    pieces.attrs["tokenizer"] = tokenizer.backend_tokenizer.to_str()
+    unknown, padding = tokenizer.unk_token_id, tokenizer.pad_token_id
+    settings = {"unknown": unknown, "padding": padding, "max_pieces": MAX_PIECES}
+    pieces.attrs["settings"] = settings
+    pieces.set_param("table", table.table.cpu().numpy())
+    for name, array in _to_arrays(dict(table.linear.named_parameters())).items():
+        pieces.set_param(name, array)
+
+
+def _check_tokenizer(name: str, tokenizer: Any) -> Any:
+    if not getattr(tokenizer, "is_fast", False):
+        raise MMCoTError(Errors.E782.format(component=name, problem="has a tokenizer in Python"))
+    return tokenizer
+
+
+Described = tuple[dict[str, Any], dict[str, NDArray[Any]]]
+
+
+def _to_arrays(tensors: Mapping[str, torch.Tensor | None]) -> dict[str, NDArray[Any]]:
+    return {k: t.detach().float().cpu().numpy() for k, t in tensors.items() if t is not None}
+
+
+def _describe_encoder(name: str, pipe: Any, pooling: str, precision: "Precision") -> Described:
+    """What NumpyEncoder is made of."""
+    module = torch_shim(pipe.model).module
+    stored, encoder = module.settings["encoder"], module.encoder
+    if stored["knowledge_tags"] or stored["segment_length"]:
+        raise MMCoTError(Errors.E782.format(component=name, problem="reads the LLM's knowledge"))
+    tokenizer = _check_tokenizer(name, module.pieces.tokenizer)
+    graph = _build_graph(encoder, precision)
+    parts, project = encoder.embeddings, getattr(encoder, "embeddings_project", None)
+    types = getattr(parts, "token_type_embeddings", None)
+    prompt = module.prompt
+    arrays = _to_arrays(
+        {
+            "words": module.word_embeddings.weight,
+            "positions": parts.position_embeddings.weight,
+            "types": None if types is None else types.weight[0],
+            "scale": parts.LayerNorm.weight,
+            "shift": parts.LayerNorm.bias,
+            "project": None if project is None else project.weight.T,
+            "project_bias": None if project is None else project.bias,
+            "vectors": getattr(prompt, "vectors", None),
+            **{
+                f"{side}{ending}": getattr(getattr(prompt, side, None), part, None)
+                for side in ("down", "up")
+                for ending, part in (("", "weight"), ("_bias", "bias"))
+            },
+        }
+    )
+    if precision == "int8":
+        arrays["words"] = arrays["words"].astype("float16")
+    settings = {
+        "max_length": stored["max_length"],
+        "stride": stored["stride"],
+        "max_positions": len(arrays["positions"]),
+        "first_position": module._first_position,
+        "epsilon": encoder.config.layer_norm_eps,
+        "pooling": pooling,
+        "unknown": tokenizer.unk_token_id,
+        "padding": tokenizer.pad_token_id,
+    }
+    data = {"settings": settings, "tokenizer": tokenizer.backend_tokenizer.to_str(), "graph": graph}
+    return data, arrays
+
+
+def _describe_tagger(pipe: Any) -> Described:
+    """What StandaloneNER is made of."""
+    module, temperature = torch_shim(pipe.model.get_ref("head")).module, pipe.cfg["temperature"]
+    transitions = module.steps.masked_fill(~module.legal, ILLEGAL)
+    tensors = {"weight": module.linear.weight, "bias": module.linear.bias}
+    arrays = _to_arrays({**tensors, "transitions": transitions})
+    settings = {"labels": list(pipe.labels)}
+    return {"settings": settings}, {name: array / temperature for name, array in arrays.items()}
+
+
+def _describe_classifier(name: str, pipe: Any) -> Described:
+    """What StandaloneRel is made of."""
+    module = torch_shim(pipe.model).module
+    if module.tags is not None:
+        raise MMCoTError(Errors.E782.format(component=name, problem="reads the LLM's knowledge"))
+    names = ("labels", "types", "legal", "threshold", "max_distance")
+    return {"settings": {key: pipe.cfg[key] for key in names}}, _to_arrays(module.state_dict())
+
+
+# The modules of spacy_mmcot that travel in a wheel, by their names there.
+_TRAVELLING = {
+    "errors": "errors",
+    "types": "types",
+    "pictures.read": "read",
+    "pictures.decode": "decode",
+    "corpus.extensions": "extensions",
+    "model.wordpieces": "wordpieces",
+    "components.decoding": "decoding",
+    "components.pairs": "pairs",
+    "standalone.encoder": "encoder",
+    "standalone": "components",
+    "production.worker": "worker",
+}
+_RELATIVE = re.compile(r"^(\s*)from (\.+)([\w.]*) import", re.MULTILINE)
+
+
+def copy_code(folder: Path) -> None:
+    """Write the modules that a standalone wheel needs into a package's folder, flat."""
+    for module, name in _TRAVELLING.items():
+        package = f"{__package__.partition('.')[0]}.{module}"
+        found = importlib.util.find_spec(package)
+        assert found is not None and found.origin is not None
+        parent = package if found.submodule_search_locations else package.rpartition(".")[0]
+
+        def rename(match: re.Match[str], parent: str = parent) -> str:
+            target = importlib.util.resolve_name(f"{match[2]}{match[3]}", parent)
+            name = target.partition(".")[2]
+            # What stays behind is imported for type checkers alone.
+            return f"{match[1]}from .{_TRAVELLING.get(name, name)} import"
+
+        source = Path(found.origin).read_text("utf-8")
+        (folder / f"{name}.py").write_text(_RELATIVE.sub(rename, source), "utf-8")
+
+
+def build_wheel(pipeline: Path, name: str | None = None) -> Path:
+    """Make a wheel of a standalone pipeline's folder, with its code, in the folder `dist` there.
+    name: of the package without its language; None for that of the meta.json.
+
+    Raises MMCoTError where it cannot be built.
+    """
+    from spacy.cli.package import package
+
+    with tempfile.TemporaryDirectory() as work:
+        package(
+            *(pipeline, Path(work)), name=name, create_sdist=False, create_wheel=False, silent=True
+        )
+        (root,) = Path(work).iterdir()
+        meta = srsly.read_json(root / "meta.json")
+        meta["requirements"] = [f"spacy{meta['spacy_version']}", *STANDALONE_REQUIREMENTS]
+        srsly.write_json(root / "meta.json", meta)
+        (code,) = (path.parent for path in root.glob("*/__init__.py"))
+        copy_code(code)
+        start = code / "__init__.py"
+        lines = "from . import components, worker\n"
+        start.write_text(f"{lines}{start.read_text('utf-8')}", "utf-8")
+        command = [sys.executable, "setup.py", "-q", "bdist_wheel"]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        built = list(root.glob("dist/*.whl"))
+        if done.returncode or not built:
+            reason = done.stderr.strip().splitlines()[-1:] or ["no wheel"]
+            raise MMCoTError(Errors.E783.format(path=pipeline, reason=reason[0]))
+        target = pipeline / "dist" / built[0].name
+        with replace_file(target) as temporary:
+            shutil.copyfile(built[0], temporary)
+    return target

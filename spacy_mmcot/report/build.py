@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import spacy
 from markupsafe import Markup
@@ -27,7 +27,7 @@ from ..types import Pictures
 from .browser import Item, make_articles, name_views
 from .drawings import read_asset, render_picture, render_template
 from .plots import make_plots
-from .tables import Pipeline, make_confusions, make_label_tables, make_scores
+from .tables import Pipeline, make_confusions, make_label_tables, make_scores, make_verdict
 
 _STYLES = ("page.css", "theme.css", "relations.css", "overlay.css")
 _SCRIPTS = ("relations.js", "report.js")
@@ -53,8 +53,15 @@ class ReportSettings:
     limit: int = 0
 
 
-def build_report(settings: ReportSettings) -> str:
-    """The page as HTML. The first pipeline is the one under review.
+class Report(NamedTuple):
+    """A page as HTML, and its verdict in sentences."""
+
+    html: str
+    verdict: list[str]
+
+
+def build_report(settings: ReportSettings) -> Report:
+    """The report. The first pipeline is the one under review.
 
     Raises MMCoTError for files that are missing or invalid or not about these Docs, and without
     matplotlib.
@@ -90,13 +97,15 @@ def build_report(settings: ReportSettings) -> str:
         Item(doc, found[i], *(drawn.get(i) or [render_picture(doc, policy)]))
         for i, doc in enumerate(docs)
     ]
-    subtitle = f"{settings.data}: {len(docs)} doc{'' if len(docs) == 1 else 's'}"
+    # No whole path: a report is handed on.
+    place = "/".join(settings.data.absolute().parts[-2:])
+    subtitle = f"{place}: {len(docs)} text{'' if len(docs) == 1 else 's'}"
     if settings.pipelines:
         subtitle += f", pictures: {settings.pictures}"
     if settings.readers:
         subtitle += f", the LLM's knowledge read by {', '.join(settings.readers)}"
     title = f"{pipelines[0].name} on {settings.data.stem}"
-    return render_page(title, subtitle, pipelines, items)
+    return Report(render_page(title, subtitle, pipelines, items), make_verdict(pipelines))
 
 
 def _make_llm(concluded: Sequence[Concluded | None], labelled: Sequence[Predicted]) -> Pipeline:
@@ -156,6 +165,7 @@ def render_page(
         policy=Markup(policy),
         style=Markup("".join(map(read_asset, _STYLES))),
         scripts=[Markup(script) for script in scripts],
+        verdict=make_verdict(pipelines),
         scores=make_scores(pipelines),
         plots=make_plots(pipelines),
         labels=make_label_tables(pipelines),

@@ -99,7 +99,7 @@ def plot_calibration(pipelines: Sequence[Pipeline]) -> Plot | None:
         "How well scores match accuracy: on the dashed line they are equal. Beside the names: the "
         "calibration error, in points."
     )
-    return Plot("Calibration", caption, svg)
+    return Plot("Calibration of entity scores", caption, svg)
 
 
 def plot_risk(pipelines: Sequence[Pipeline]) -> Plot | None:
@@ -130,7 +130,7 @@ def plot_risk(pipelines: Sequence[Pipeline]) -> Plot | None:
         "The errors that remain where docs of low confidence go to an LLM: lower is better. Beside "
         "the names: the area under the curve."
     )
-    return Plot("Risk and coverage", caption, svg)
+    return Plot("Texts with a wrong entity, by confidence", caption, svg)
 
 
 def get_look(index: int) -> tuple[str, str]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
 
+from ..evaluation.compare import Comparison, compare_counts
 from ..evaluation.predictions import Predicted
 from ..evaluation.scores import (
     Counts,
@@ -54,6 +60,85 @@ class Pipeline(NamedTuple):
         return count_relations(self.found) if predicts else None
 
 
+_TASKS: Mapping[str, Callable[[Pipeline], Counts | None]] = {
+    "entities": lambda pipeline: pipeline.entities,
+    "relations, end to end,": lambda pipeline: pipeline.relations,
+}
+
+
+def make_verdict(pipelines: Sequence[Pipeline]) -> list[str]:
+    """What the first pipeline is worth beside each other one, in sentences: F1 with a 95% interval,
+    the difference and whether it is more than the choice of texts explains, and what it costs."""
+    first, *others = pipelines
+    sentences = []
+    for what, get_counts in _TASKS.items():
+        counts = get_counts(first)
+        if counts is None:
+            continue
+        own = compare_counts(numpy.zeros_like(counts), counts)
+        sentences.append(
+            f"{first.name} finds {what} with F1 {100 * own.student_f:.1f} (95% interval "
+            f"{100 * own.low:.1f} to {100 * own.high:.1f}, {own.docs} labelled texts)."
+        )
+        beside = [
+            _describe_difference(compared, other.name)
+            for other in others
+            if (compared := _compare(first, other, get_counts)) is not None
+        ]
+        if beside:
+            sentences.append(f"It is {'; '.join(beside)}.")
+    if not sentences:
+        sentences = ["No text is labelled, so there are no scores: compare the findings below."]
+    trained, size = first.metrics.get("training") or {}, first.metrics.get("model_mb")
+    costs = [f"takes {size:,.0f} MB"] if size else []
+    costs += [f"was trained in {trained['seconds'] / 60:.1f} min"] if "seconds" in trained else []
+    if speed := first.metrics.get("words_per_second"):
+        costs.append(f"reads {speed:,.0f} words/s here ({describe_machine()}; one run)")
+    if costs:
+        sentences.append(f"It needs no LLM at run time, {', '.join(costs)}.")
+    return sentences
+
+
+def _compare(
+    first: Pipeline, other: Pipeline, get_counts: Callable[[Pipeline], Counts | None]
+) -> Comparison | None:
+    """Both on the Docs that both were asked about; None where there are none."""
+    rows = [
+        (own, theirs)
+        for own, theirs in zip(first.found, other.found, strict=True)
+        if (own.gold is None, own.gold_relations is None)
+        == (theirs.gold is None, theirs.gold_relations is None)
+    ]
+    if not rows:
+        return None
+    sides = (
+        get_counts(pipeline._replace(found=list(docs)))
+        for pipeline, docs in zip((first, other), zip(*rows, strict=True), strict=True)
+    )
+    own, theirs = sides
+    return None if own is None or theirs is None else compare_counts(theirs, own)
+
+
+def _describe_difference(compared: Comparison, name: str) -> str:
+    difference = 100 * compared.difference
+    side = "above" if difference >= 0 else "below"
+    doubt = "" if compared.low > 0 or compared.high < 0 else ", so it may be chance"
+    return (
+        f"{abs(difference):.1f} {side} {name} ({100 * compared.baseline_f:.1f}; the difference is "
+        f"{100 * compared.low:+.1f} to {100 * compared.high:+.1f}{doubt})"
+    )
+
+
+def describe_machine() -> str:
+    """The processor, and how many of its cores this process may use."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+        name = found[1] if found else name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} core{'' if cores == 1 else 's'}"
+
+
 def make_scores(pipelines: Sequence[Pipeline]) -> Table:
     """A row per pipeline: quality, speed, size. Empty columns are left out."""
     columns = {
@@ -68,12 +153,17 @@ def make_scores(pipelines: Sequence[Pipeline]) -> Table:
     }
     cells = {title: [cell(p) for p in pipelines] for title, cell in columns.items()}
     kept = {title: column for title, column in cells.items() if any(column)}
+    note = (
+        "Correct entities have the same offsets and label as gold; correct relations also have two "
+        "correct mentions."
+    )
+    if "Words/s" in kept:
+        note += f" Words/s: one run on this machine ({describe_machine()})."
     return Table(
         "Pipelines",
         ["", *kept],
         [[p.name, *row] for p, *row in zip(pipelines, *kept.values(), strict=True)],
-        "Correct entities have the same offsets and label as gold; correct relations also have "
-        "two correct mentions.",
+        note,
     )
 
 

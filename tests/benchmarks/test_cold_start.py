@@ -12,17 +12,19 @@ from benchmarks.__main__ import app
 
 
 @pytest.mark.slow
-def test_each_step_of_a_fresh_process_is_timed(toy_model: Path, tmp_path: Path) -> None:
+def test_a_wheel_and_its_pipeline_start_in_processes_of_their_own(
+    toy_transformer_model: Path, tmp_path: Path
+) -> None:
     written = tmp_path / "cold.json"
-    words = ["cold-start", str(toy_model), "--rounds", "1", "--json", str(written)]
+    words = ["cold-start", str(toy_transformer_model), "--rounds", "1", "--json", str(written)]
     result = CliRunner().invoke(app, words)
+    if "No matching distribution" in result.output:
+        pytest.skip("no package index")
     assert result.exit_code == 0, result.output
     figures = json.loads(written.read_text("utf-8"))
-    # The package itself brings nothing along before it is asked to.
-    assert figures["import_spacy_mmcot_cpu_s"] < 0.5 < figures["load_cpu_s"]
-    steps = ("import_spacy_mmcot", "import_spacy", "load", "first_doc")
-    total = sum(figures[f"{step}_s"] for step in steps)
-    assert figures["to_first_doc_s"] == pytest.approx(total, abs=0.01)
+    for name in ("cold_cpu_s", "cold_rss_mb", "environment_mb"):
+        assert 0 < figures[name] < figures[f"torch_{name}"]
+    assert figures["environment_mb"] < 600
 
 
 def test_no_pipeline_is_an_error_with_a_cure(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from spacy.tokens import Doc, Span
 
 from spacy_mmcot.components.pairs import find_candidates, mask_legal
 from spacy_mmcot.corpus.extensions import set_pairs
-from spacy_mmcot.model.pair_classifier import DocPairs
+from spacy_mmcot.types import DocPairs
 
 NLP = spacy.blank("en")
 

@@ -15,7 +15,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
-from spacy_mmcot.components import ner
+from spacy_mmcot.components import decoding
 from spacy_mmcot.errors import MMCoTError
 
 KNOWLEDGE = {
@@ -33,7 +33,7 @@ def test_is_added_by_name_without_import() -> None:
     assert not component.is_initialized
     assert nlp.get_pipe_meta("mmcot_ner").assigns == [
         *("doc.ents", "token.ent_iob", "token.ent_type"),
-        *("span._.mmcot_score", "doc._.mmcot_confidence"),
+        *("span._.mmcot_score", "doc._.mmcot_confidence", "doc._.mmcot_weakest"),
     ]
 
 
@@ -290,7 +290,7 @@ def test_scores_are_probabilities_of_the_mention(trained_cnn: Language) -> None:
     component = trained_cnn.get_pipe("mmcot_ner")
     doc = trained_cnn.make_doc("Eve Li in Oslo")
     arrays, transitions = component._score_tags([doc])
-    emissions, transitions = arrays[0].numpy(), transitions.numpy()
+    emissions = arrays[0]
     weights, holds = [], []
     (mention, *_) = component.predict([doc])[0]
     begin, inside = (component.tags.index(f"{p}-{mention.label}") for p in "BI")
@@ -337,15 +337,15 @@ def test_a_long_doc_among_short_ones(
 ) -> None:
     """Padding all to its length would take 50 times its own space."""
     limit = 500
-    monkeypatch.setattr(ner, "MAX_PADDED", limit)
+    monkeypatch.setattr(decoding, "MAX_PADDED", limit)
     texts = [*toy.texts() * 7, " . ".join(toy.texts() * 10)]
     docs = [trained_cnn.make_doc(text) for text in texts]
     assert len(docs[-1]) * len(docs) > 5 * limit
     component = trained_cnn.get_pipe("mmcot_ner")
     arrays, _ = component._score_tags(docs)
-    batches = list(ner._pad_batches(arrays))
+    batches = list(decoding.pad_batches(arrays))
     assert sorted(i for indexes, _, _ in batches for i in indexes) == list(range(len(docs)))
-    assert all(len(i) == 1 or padded[..., 0].numel() <= limit for i, padded, _ in batches)
+    assert all(len(i) == 1 or padded[..., 0].size <= limit for i, padded, _ in batches)
     together = component.predict(docs)
     for doc, mentions in list(zip(docs, together, strict=True))[-15:]:
         (alone,) = component.predict([doc])

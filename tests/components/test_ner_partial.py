@@ -19,7 +19,7 @@ from spacy_mmcot.corpus.docs import make_doc
 from spacy_mmcot.distillation.soft_labels import tag_losses
 from spacy_mmcot.evaluation.predictions import predict_example
 from spacy_mmcot.evaluation.scores import score_entities, score_seqeval
-from spacy_mmcot.model.crf import ILLEGAL, find_legal_steps
+from spacy_mmcot.model.tagger import ILLEGAL, find_legal_steps
 from spacy_mmcot.types import REJECTED_KEY, Entity, Post
 
 TAGS = ["O", "B-PER", "I-PER"]

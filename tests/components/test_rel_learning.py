@@ -22,7 +22,7 @@ from spacy_mmcot.corpus.extensions import copy_tokens, set_pairs
 from spacy_mmcot.distillation.soft_labels import SoftRelations, set_soft_relations
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.pair_classifier import DocPairs
+from spacy_mmcot.types import DocPairs
 
 
 def taught(nlp: Language, sharpness: float = 0.9) -> list[Example]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 import spacy
+import srsly
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 
@@ -201,6 +202,15 @@ def test_pictures_are_stored_plain(nlp: Language, image: object, stored: object)
     assert Doc(nlp.vocab).from_bytes(doc.to_bytes())._.mmcot_image == stored
     doc._.mmcot_image = None
     assert doc._.mmcot_image is None and IMAGE_KEY not in doc.user_data
+
+
+def test_relations_themselves_go_through_json(nlp: Language, doc: Doc) -> None:
+    data = doc.to_json(underscore=["mmcot_rel", "mmcot_knowledge", "mmcot_confidence"])
+    data = srsly.json_loads(srsly.json_dumps(data))
+    assert data["_"]["mmcot_rel"] == [[[0, 4], [14, 22], "/per/loc/in", 0.75]]
+    loaded = Doc(nlp.vocab).from_json(data)
+    (relation,) = loaded._.mmcot_rel
+    assert relation == Relation(loaded.ents[0], loaded.ents[1], "/per/loc/in", 0.75)
 
 
 def test_a_pil_image_is_carried_everywhere(nlp: Language) -> None:

@@ -125,6 +125,23 @@ def test_relations_are_taught_on_given_mentions_and_the_pairs_asked_about() -> N
     assert found.probabilities[0, 0] == pytest.approx(1.0)
 
 
+def test_what_people_labelled_outvotes_the_conclusion() -> None:
+    concluded = [("Ada Berg", "LOC", "high"), ("Oslo", "LOC", "high")]
+    gold = [("Ada Berg", "PER"), ("Oslo", "LOC")]
+    related = [("Ada Berg", "born_in", "Oslo", "high")]
+    relations = [PostRelation(head=0, tail=1, label="lives_in")]
+    one = doc(concluded, related, gold=gold, relations=relations)
+    list(set_labels_from_conclusions([one], ["PER", "LOC"], ["lives_in", "born_in"]))
+    assert soft(one)[[0, 1, 4], [3, 4, 1]] == pytest.approx(1.0)
+    found = get_soft_relations(one, ["born_in", "lives_in"])
+    assert found is not None and found.pairs.tolist() == [[0, 1], [1, 0]]
+    assert found.probabilities.tolist() == [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    # A text in which people found nothing teaches nothing else.
+    none = doc(concluded, related, gold=[])
+    list(set_labels_from_conclusions([none], ["PER", "LOC"], ["lives_in", "born_in"]))
+    assert soft(none)[:, 0] == pytest.approx(1.0)
+
+
 def test_the_second_choice_gets_the_rest() -> None:
     one = doc(
         [("Ada Berg", "PER", "high"), ("Oslo", "LOC", "high")], [("Ada Berg", "a", "Oslo", "low")]

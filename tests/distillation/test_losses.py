@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from spacy_mmcot.distillation.soft_labels import Losses, pair_losses, tag_losses
-from spacy_mmcot.model.crf import ILLEGAL, compute_lattice, compute_log_marginals, find_legal_steps
+from spacy_mmcot.model.tagger import (
+    ILLEGAL,
+    compute_lattice,
+    compute_log_marginals,
+    find_legal_steps,
+)
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 LEGAL = find_legal_steps(TAGS)

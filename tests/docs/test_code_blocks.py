@@ -256,7 +256,9 @@ def _uvicorn(words: list[str], page: Path) -> None:
 
 
 def _folder(words: list[str], page: Path) -> None:
-    assert (ROOT / words[0]).is_dir()
+    name = words[0].removeprefix("../")
+    made = f"spacy-mmcot init {name} " in page.read_text("utf-8")
+    assert made or (ROOT / name).is_dir(), words
 
 
 def _known(words: list[str], page: Path) -> None:

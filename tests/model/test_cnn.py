@@ -20,13 +20,13 @@ from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.cnn import (
     MAX_PIECES,
-    NumpyProducts,
     PieceEmbed,
     PieceVectors,
     compute_principal_rows,
     make_piece_vectors,
 )
 from spacy_mmcot.model.sources import load_pretrained
+from spacy_mmcot.standalone import NumpyProducts
 
 TEXT = "Annas Berg sings in Oslonian towns"
 

@@ -10,10 +10,15 @@ import torch
 from tiny import build
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from spacy_mmcot.model.encoder import EncoderSettings, PromptedEncoder, can_pack, run_packed
+from spacy_mmcot.model.encoder import (
+    EncoderSettings,
+    PieceBatch,
+    PromptedEncoder,
+    can_pack,
+    run_packed,
+)
 from spacy_mmcot.model.knowledge import TAG_ROWS
 from spacy_mmcot.model.sources import load_pretrained
-from spacy_mmcot.model.wordpieces import PieceBatch
 
 K = 2
 # Rows of tag embeddings, two a piece.

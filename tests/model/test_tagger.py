@@ -12,8 +12,7 @@ from spacy.vocab import Vocab
 from thinc.api import Adam, Model
 
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.crf import ILLEGAL, find_legal_steps
-from spacy_mmcot.model.tagger import Tagger, TagScores, set_tags
+from spacy_mmcot.model.tagger import ILLEGAL, Tagger, TagScores, find_legal_steps, set_tags
 from spacy_mmcot.types import KNOWLEDGE_KEY
 
 TAGS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]

@@ -11,8 +11,7 @@ import pytest
 from pictures.hostile_pictures import BOUNDED, REFUSED, greedy_directory, png, tiff
 from pictures.odd_pictures import encoded, noise
 
-from spacy_mmcot.pictures.decode import decode_picture
-from spacy_mmcot.pictures.headers import check_headers, read_orientation
+from spacy_mmcot.pictures.decode import check_headers, decode_picture, read_orientation
 from spacy_mmcot.pictures.read import BadPicture, PicturePolicy
 
 POLICY = PicturePolicy()

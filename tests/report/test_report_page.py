@@ -13,7 +13,7 @@ from report_docs import ANNA, OSLO, TEXT, Page, doc_of, predicted, three
 
 from spacy_mmcot.report.browser import Item, make_articles
 from spacy_mmcot.report.build import render_page
-from spacy_mmcot.report.tables import Pipeline
+from spacy_mmcot.report.tables import Pipeline, make_verdict
 
 HOSTILE = [
     '<script>alert("1")</script>',
@@ -54,6 +54,28 @@ def test_a_relation_between_mislabelled_mentions_is_wrong_as_the_scores_have_it(
     (article,) = make_articles(["student", "baseline"], items[1:2])
     assert "at, 0.88 ✗" in article.blocks[1][1]
     assert "at, missed" in article.blocks[0][1]
+
+
+def test_the_verdict_comes_first_and_says_what_is_no_difference() -> None:
+    pipelines, items = three()
+    html = render_page("T", "S", pipelines, items)
+    first, second, *_ = make_verdict(pipelines)
+    assert re.fullmatch(
+        r"student finds entities with F1 \d+\.\d \(95% interval \d+\.\d to \d+\.\d, 3 labelled "
+        r"texts\)\.",
+        first,
+    )
+    assert (
+        second.startswith("It is ") and " baseline (" in second and "so it may be chance" in second
+    )
+    shown = Page(html).shown
+    assert shown.index(first) < shown.index("Entities F1")
+    timed = pipelines[0]._replace(metrics={"words_per_second": 900, "model_mb": 95.4})
+    costs = make_verdict([timed])[-1]
+    assert re.search(r"95 MB, reads 900 words/s here \(.+, \d+ cores?; one run\)", costs)
+    hidden = {"gold": None, "gold_relations": None}
+    bare = timed._replace(found=[doc.model_copy(update=hidden) for doc in timed.found])
+    assert make_verdict([bare])[0].startswith("No text is labelled")
 
 
 def test_nothing_is_held_against_docs_without_labels() -> None:

@@ -107,6 +107,14 @@
     if (entry.isIntersecting && list.childElementCount) show(STEP);
   }, { rootMargin: "600px" }).observe(more);
 
+  // Tables that do not fit say so.
+  const measure = () => document.querySelectorAll(".scroll").forEach((box) => {
+    box.classList.toggle("wide", box.scrollWidth > box.clientWidth);
+  });
+  addEventListener("resize", measure);
+  document.querySelector("details")?.addEventListener("toggle", measure);
+  measure();
+
   const start = () => {
     const asked = location.hash.includes("=");
     if (asked) recall();

@@ -1,0 +1,345 @@
+"""From tag scores to entities, in numpy: the best legal tag sequence of a Doc with exact
+probabilities. Standalone wheels carry it.
+
+Tags are BIO: tag 0 is O, then each label's B and I. `transitions` is (tags + 1, tags + 1) in log
+space; its last row and column stand for the boundary of the sequence, as in `model/tagger.py`,
+which trains it. All sums are in double precision.
+
+Sources: Rabiner (1989) for forward-backward and Viterbi.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy
+from numpy.typing import NDArray
+from spacy.attrs import ENT_IOB, ENT_TYPE, ORTH
+from spacy.strings import get_string_id
+from spacy.tokens import Doc, Span
+
+from ..model.wordpieces import group_by_length
+
+Array = NDArray[Any]
+
+# Tokens of a sentence whose certainty is looked at by itself.
+MIN_SENTENCE, MAX_SENTENCE = 5, 64
+_END_IDS = frozenset(map(get_string_id, (*".!?…。！？", "...", "\n", "\n\n")))
+
+# Tokens of a padded batch that is decoded at once: a long Doc is not padded against short ones.
+MAX_PADDED = 2**16
+# The largest difference of log scores whose probabilities still add up.
+_MAX_SPREAD = 700.0
+_ILLEGAL = -1e4
+
+
+class Mention(NamedTuple):
+    """A predicted mention: token offsets, end exclusive, and its probability."""
+
+    start: int
+    end: int
+    label: str
+    score: float
+
+
+class Mentions(list[Mention]):
+    """The mentions of one Doc, in text order, and the probability of the tag sequence that they
+    come from: that all are correct and none is missing. weakest: that of the sentence where it is
+    lowest."""
+
+    def __init__(self, probability: float = 1.0, weakest: float = 1.0):
+        super().__init__()
+        self.probability, self.weakest = probability, weakest
+
+
+class Lattice(NamedTuple):
+    """Forward and backward scores, (batch, tokens, tags) each, and log Z, (batch,).
+
+    `forward` holds the emission of its own token, `backward` does not.
+    """
+
+    forward: Array
+    backward: Array
+    log_z: Array
+
+
+def decode_mentions(
+    docs: Sequence[Doc], emissions: Mapping[int, Array], transitions: Array, labels: Sequence[str]
+) -> list[Mentions]:
+    """The mentions of each Doc. emissions: (tokens, tags) of each Doc that has a token, by its
+    index. Mentions have no white space at their ends."""
+    mentions = [Mentions() for _ in docs]
+    for indexes, padded, lengths in pad_batches(emissions):
+        paths = find_best_paths(padded, lengths, transitions)
+        lattice = compute_lattice(padded, lengths, transitions)
+        chosen = score_paths(padded, lengths, transitions, paths)
+        probabilities = numpy.exp(numpy.minimum(chosen - lattice.log_z, 0.0)).tolist()
+        spans = [
+            (row, start, end, 1 + 2 * label)
+            for row, path in enumerate(paths)
+            for start, end, label in find_spans(path)
+        ]
+        chances = numpy.exp(score_spans(lattice, padded, lengths, transitions, spans)).tolist()
+        for i, probability in zip(indexes, probabilities, strict=True):
+            mentions[i].probability = mentions[i].weakest = probability
+        stretches = [
+            (row, *stretch)
+            for row, path in enumerate(paths)
+            for stretch in _find_sentences(docs[indexes[row]], path)
+        ]
+        if len(stretches) > len(paths):
+            logs = score_stretches(lattice, padded, transitions, paths, stretches)
+            for i in indexes:
+                mentions[i].weakest = 1.0
+            for (row, *_), chance in zip(stretches, numpy.exp(logs).tolist(), strict=True):
+                found = mentions[indexes[row]]
+                found.weakest = min(found.weakest, chance)
+        for (row, start, end, begin), score in zip(spans, chances, strict=True):
+            i = indexes[row]
+            trimmed = _trim(docs[i], start, end)
+            if trimmed is not None:
+                mentions[i].append(Mention(*trimmed, labels[(begin - 1) // 2], score))
+    return mentions
+
+
+def pad_batches(emissions: Mapping[int, Array]) -> Iterator[tuple[list[int], Array, Array]]:
+    """Batches of Docs of similar length: their indexes, emissions padded to (docs, tokens, tags),
+    and lengths (docs,). emissions: (tokens, tags) of each Doc by its index."""
+    filled = list(emissions)
+    for group in group_by_length(list(map(len, emissions.values())), MAX_PADDED):
+        indexes = [filled[row] for row in group]
+        lengths = numpy.array([len(emissions[i]) for i in indexes])
+        padded = numpy.zeros((len(group), int(lengths.max()), emissions[indexes[0]].shape[1]))
+        for row, i in enumerate(indexes):
+            padded[row, : lengths[row]] = emissions[i]
+        yield indexes, padded, lengths
+
+
+def find_best_paths(emissions: Array, lengths: Array, transitions: Array) -> list[list[int]]:
+    """Viterbi: the best tag sequence of each sentence, always a legal one. emissions: (batch,
+    tokens, tags); lengths: (batch,)."""
+    # Tags first: the maximum over the first dimension is several times faster.
+    emitted = numpy.ascontiguousarray(emissions.transpose(1, 2, 0))
+    steps = transitions[:-1, :-1, None]
+    score = transitions[-1, :-1, None] + emitted[0]
+    scores = [score]
+    for row in emitted[1:]:
+        score = (score[:, None] + steps).max(axis=0) + row
+        scores.append(score)
+    table = numpy.stack(scores).transpose(0, 2, 1)
+    last = table[lengths - 1, numpy.arange(len(lengths))] + transitions[:-1, -1]
+    tag = last.argmax(axis=1)
+    # Backwards from the batch's last token; a shorter sentence starts at its own last token.
+    into = numpy.ascontiguousarray(transitions[:-1, :-1].T)
+    tags = [tag]
+    for t in range(len(table) - 2, -1, -1):
+        before = (table[t] + into[tag]).argmax(axis=1)
+        tag = numpy.where(t < lengths - 1, before, tag)
+        tags.append(tag)
+    paths = numpy.stack(tags[::-1], axis=1)
+    return [path[:n].tolist() for path, n in zip(paths, lengths, strict=True)]
+
+
+def compute_lattice(emissions: Array, lengths: Array, transitions: Array) -> Lattice:
+    """Forward and backward scores. emissions: (batch, tokens, tags); lengths: (batch,), at least 1.
+    Positions past a sequence's length have no meaning.
+
+    A step is a matrix product of probabilities, relative to the best tag of the token, unless the
+    scores are too far apart. What no path reaches then scores -inf.
+    """
+    emissions, transitions = emissions.astype("float64"), transitions.astype("float64")
+    steps = transitions[:-1, :-1]
+    near = _measure_spread(emissions, transitions) < _MAX_SPREAD
+    ahead, back = (_make_step(part, near) for part in (steps, steps.T))
+    with numpy.errstate(divide="ignore"):
+        alpha = transitions[-1, :-1] + emissions[:, 0]
+        rows = [alpha]
+        for t in range(1, emissions.shape[1]):
+            alpha = ahead(alpha) + emissions[:, t]
+            rows.append(alpha)
+        forward = numpy.stack(rows, axis=1)
+        last = forward[numpy.arange(len(lengths)), lengths - 1]
+        log_z = _logsumexp(last + transitions[:-1, -1], axis=1)
+        ends = transitions[:-1, -1]
+        beta = numpy.broadcast_to(ends, (len(emissions), len(ends)))
+        rows = [beta]
+        for t in range(emissions.shape[1] - 2, -1, -1):
+            inner = back(emissions[:, t + 1] + beta)
+            beta = numpy.where((lengths - 1 <= t)[:, None], ends, inner)
+            rows.append(beta)
+    return Lattice(forward, numpy.stack(rows[::-1], axis=1), log_z)
+
+
+def compute_marginals(lattice: Lattice) -> Array:
+    """P(tag of token t | sentence), (batch, tokens, tags)."""
+    return numpy.exp(lattice.forward + lattice.backward - lattice.log_z[:, None, None])
+
+
+def score_paths(
+    emissions: Array, lengths: Array, transitions: Array, paths: Sequence[Sequence[int]]
+) -> Array:
+    """The score of one tag sequence of each sentence, (batch,); minus log Z it is the sequence's
+    log probability."""
+    boundary = len(transitions) - 1
+    scores = numpy.zeros(len(paths))
+    for row, path in enumerate(paths):
+        tags = numpy.array([boundary, *path, boundary])
+        emitted = emissions[row, numpy.arange(len(path)), tags[1:-1]].sum()
+        scores[row] = emitted + transitions[tags[:-1], tags[1:]].sum()
+    return scores
+
+
+def score_spans(
+    lattice: Lattice,
+    emissions: Array,
+    lengths: Array,
+    transitions: Array,
+    spans: Sequence[tuple[int, int, int, int]],
+) -> Array:
+    """log P(the tokens [start, end) form exactly one mention | sentence) of each span, (spans,),
+    summed over all tag sequences that agree.
+
+    spans: (sentence, start, end, index of the label's B- tag) each. Its I- tag comes next.
+    """
+    row, start, end, begin = numpy.array(spans, dtype="int64").reshape(-1, 4).T
+    inside = begin + 1
+    longer = end - start - 1
+    sums = emissions.cumsum(axis=1)
+    emitted = sums[row, end - 1, inside] - sums[row, start, inside]
+    steps = (longer > 0) * transitions[begin, inside]
+    steps = steps + numpy.maximum(longer - 1, 0) * transitions[inside, inside]
+    last = numpy.where(longer > 0, inside, begin)
+    # What may follow: the end, or any tag but the one that continues the mention.
+    after = numpy.minimum(end, emissions.shape[1] - 1)
+    exits = transitions[last, :-1] + emissions[row, after] + lattice.backward[row, after]
+    exits[numpy.arange(len(row)), inside] = -numpy.inf
+    ends = end == lengths[row]
+    closed = numpy.where(ends, transitions[last, -1], _logsumexp(exits, axis=1))
+    total = lattice.forward[row, start, begin] + emitted + steps + closed - lattice.log_z[row]
+    return numpy.minimum(total, 0.0)
+
+
+def score_stretches(
+    lattice: Lattice,
+    emissions: Array,
+    transitions: Array,
+    paths: Sequence[Sequence[int]],
+    stretches: Sequence[tuple[int, int, int]],
+) -> Array:
+    """log P(the tokens [start, end) have the path's tags | sentence) of each stretch, (stretches,),
+    summed over all tag sequences that agree with the path there.
+
+    paths: one of each sentence. stretches: (sentence, start, end) each.
+    """
+    n_tokens = emissions.shape[1]
+    tags = numpy.array([[*path, *[0] * (n_tokens - len(path))] for path in paths])
+    sums = numpy.take_along_axis(emissions, tags[:, :, None], axis=2)[:, :, 0].astype("float64")
+    sums[:, 1:] += transitions[tags[:, :-1], tags[:, 1:]]
+    sums = sums.cumsum(axis=1)
+    row, start, end = numpy.array(stretches, dtype="int64").reshape(-1, 3).T
+    last = end - 1
+    inside = sums[row, last] - sums[row, start]
+    before = lattice.forward[row, start, tags[row, start]] - lattice.log_z[row]
+    return numpy.minimum(before + inside + lattice.backward[row, last, tags[row, last]], 0.0)
+
+
+def find_spans(path: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(start, end, label index) of the mentions in a legal path."""
+    starts = [token for token, tag in enumerate(path) if tag % 2]
+    # Where a mention may end: at O and at each B.
+    stops = [token for token, tag in enumerate([*path, 0]) if tag == 0 or tag % 2]
+    return [(i, stops[bisect_right(stops, i)], (path[i] - 1) // 2) for i in starts]
+
+
+def _find_sentences(doc: Doc, path: Sequence[int]) -> list[tuple[int, int]]:
+    """First and end token of each sentence: the Doc's own where it has them, otherwise what ends
+    in a full stop or the like. One of over MAX_SENTENCE tokens is cut, one of under MIN_SENTENCE
+    goes with the next, and none ends inside of a mention of the path."""
+    n_tokens = len(doc)
+    if n_tokens <= MIN_SENTENCE:
+        return [(0, n_tokens)]
+    if doc.has_annotation("SENT_START"):
+        ends = {sent.end for sent in doc.sents}
+    else:
+        words = doc.to_array(ORTH).tolist()
+        ends = {i for i, word in enumerate(words, start=1) if word in _END_IDS}
+    sentences, start = [], 0
+    # Most Docs are short, and no place but an end can be one.
+    for end in sorted(ends) if n_tokens <= MAX_SENTENCE else range(1, n_tokens):
+        length = end - start
+        is_long = length >= MAX_SENTENCE or (length >= MIN_SENTENCE and end in ends)
+        # Even tags, but O, continue a mention.
+        if end < n_tokens and is_long and (path[end] == 0 or path[end] % 2):
+            sentences.append((start, end))
+            start = end
+    return [*sentences, (start, n_tokens)]
+
+
+def _make_step(steps: Array, near: bool) -> Callable[[Array], Array]:
+    """From the scores of one token's tags, (batch, tags), to those of its neighbour's. steps:
+    (tags, tags); near: whether probabilities can be added."""
+    if not near:
+        return lambda scores: _logsumexp(scores[:, :, None] + steps, axis=1)
+    chances = numpy.exp(steps)
+
+    def step(scores: Array) -> Array:
+        top = scores.max(axis=1, keepdims=True)
+        return numpy.log(numpy.exp(scores - top) @ chances) + top
+
+    return step
+
+
+def _logsumexp(scores: Array, axis: int) -> Array:
+    top = scores.max(axis=axis, keepdims=True)
+    with numpy.errstate(divide="ignore"):
+        return numpy.log(numpy.exp(scores - top).sum(axis=axis)) + top.squeeze(axis)
+
+
+def _measure_spread(emissions: Array, transitions: Array) -> float:
+    """An upper bound on the difference of the forward or backward scores of two tags of one token
+    that a path can reach. Two steps connect any tags: an I tag follows its B tag alone, which
+    follows all."""
+    legal = transitions[transitions > _ILLEGAL / 2]
+    tokens = emissions.max(axis=2) - emissions.min(axis=2)
+    return 2 * float(tokens.max() + legal.max() - legal.min())
+
+
+def _trim(doc: Doc, start: int, end: int) -> tuple[int, int] | None:
+    """The span without white space at its ends, which spaCy does not allow there; None where it
+    is nothing else."""
+    while start < end and doc[start].is_space:
+        start += 1
+    while start < end and doc[end - 1].is_space:
+        end -= 1
+    return (start, end) if start < end else None
+
+
+def set_mentions(doc: Doc, mentions: Mentions, overwrite: bool) -> None:
+    """Write doc.ents, each new entity's `span._.mmcot_score`, `doc._.mmcot_confidence` and
+    `doc._.mmcot_weakest`.
+
+    overwrite: replace entities that are already set. Otherwise they stay, and a mention that
+        overlaps one of them, or a blocked token, is dropped.
+    """
+    doc._.mmcot_confidence = mentions.probability
+    doc._.mmcot_weakest = mentions.weakest
+    is_fresh = overwrite or not doc.has_annotation("ENT_IOB")
+    kept = [] if is_fresh else list(doc.ents)
+    blocked = [] if is_fresh else _find_blocked(doc)
+    taken = {i for span in kept for i in range(span.start, span.end)}.union(blocked)
+    spans = []
+    for mention in mentions:
+        if taken.isdisjoint(range(mention.start, mention.end)):
+            span = Span(doc, mention.start, mention.end, label=mention.label)
+            span._.mmcot_score = mention.score
+            spans.append(span)
+    blocked_spans = [doc[i : i + 1] for i in blocked]
+    doc.set_ents([*kept, *spans], blocked=blocked_spans, default="outside")
+
+
+def _find_blocked(doc: Doc) -> list[int]:
+    """The tokens that are blocked from being in an entity (see `Doc.set_ents`)."""
+    tags: Any = doc.to_array([ENT_IOB, ENT_TYPE])
+    return numpy.flatnonzero((tags[:, 0] == 3) & (tags[:, 1] == 0)).tolist()

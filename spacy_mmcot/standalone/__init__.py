@@ -1,0 +1,313 @@
+"""A trained student without torch and transformers: what a standalone wheel carries.
+
+`spacy-mmcot export --standalone` copies this package and what it imports into the wheel, next to
+the pipeline's data. It needs spaCy, numpy, tokenizers and onnxruntime. The components have the
+names and the behaviour of those that they were made of, and cannot be trained.
+"""
+
+import io
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, List, Self, cast  # noqa: UP035
+
+import numpy
+import srsly
+from numpy.typing import NDArray
+from spacy.language import Language
+from spacy.ml.featureextractor import FeatureExtractor
+from spacy.pipeline.pipe import Pipe
+from spacy.scorer import get_ner_prf
+from spacy.tokens import Doc
+from spacy.training import Example
+from spacy.util import minibatch, registry
+from thinc.api import (
+    HashEmbed,
+    Maxout,
+    Model,
+    NumpyOps,
+    Ops,
+    chain,
+    concatenate,
+    list2ragged,
+    ragged2list,
+    with_array,
+)
+from thinc.types import Floats2d, Ragged
+
+from ..components.decoding import decode_mentions, set_mentions
+from ..components.pairs import find_candidates, mask_legal, pick_relations, set_predictions
+from ..corpus.extensions import register_extensions
+from ..errors import Errors, MMCoTError
+from ..types import DocPairs
+from .encoder import NumpyEncoder, PieceTable
+
+# No postponed annotations here: spaCy reads those of architectures at run time.
+
+# Pairs that are scored at once: bounds the memory that very many mentions take.
+_CHUNK = 8192
+# As in `model/pair_classifier.py`.
+_DISTANCES = (0, 1, 2, 3, 5, 9, 17, 33)
+
+
+class FrozenPipe(Pipe):
+    """A component whose weights are arrays and whose other data can be JSON.
+
+    arrays: by name. data: `settings` and `tokenizer`, `graph` as the component has them.
+    """
+
+    def __init__(self, nlp: Language, name: str, overwrite: bool = False):
+        register_extensions()
+        self.vocab, self.name, self.overwrite = nlp.vocab, name, overwrite
+        self.arrays: dict[str, NDArray[Any]] = {}
+        self.data: dict[str, Any] = {}
+
+    def set_data(self, data: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        """Give the component its data; `from_bytes` does so, too."""
+        self.data, self.arrays = data, arrays
+        for label in data["settings"].get("labels", ()):
+            self.vocab.strings.add(label)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make what the component works with from its data."""
+
+    @abstractmethod
+    def annotate(self, docs: Sequence[Doc]) -> None:
+        """Set what the component finds on Docs."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.data["settings"].get("labels", ())) if self.data else ()
+
+    def __call__(self, doc: Doc) -> Doc:
+        return next(self.pipe(iter([doc]), batch_size=1), doc)
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
+        handle_error = self.get_error_handler()
+        for docs in minibatch(stream, size=batch_size):
+            docs = list(docs)
+            try:
+                self.annotate(docs)
+                yield from docs
+            except Exception as error:
+                handle_error(self.name, self, docs, error)
+
+    def initialize(self, get_examples: Callable[[], Iterable[Example]], **settings: Any) -> None:
+        raise MMCoTError(Errors.E443)
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        packed = io.BytesIO()
+        arrays: Any = self.arrays
+        numpy.savez(packed, **arrays)
+        return srsly.msgpack_dumps({**self.data, "arrays": packed.getvalue()})
+
+    def from_bytes(self, data: bytes, *, exclude: Iterable[str] = ()) -> Self:
+        message = srsly.msgpack_loads(data)
+        # Without pickle, which could run anything.
+        with numpy.load(io.BytesIO(message.pop("arrays")), allow_pickle=False) as arrays:
+            self.set_data(message, dict(arrays))
+        return self
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        Path(path).write_bytes(self.to_bytes())
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> Self:
+        return self.from_bytes(Path(path).read_bytes())
+
+    def check_vectors(self, docs: Iterable[Doc]) -> None:
+        """Raise MMCoTError where a Doc has not one vector a token from the encoder."""
+        for doc in docs:
+            if len(doc) and len(doc.tensor) != len(doc):
+                raise MMCoTError(Errors.E405.format(component=self.name, text=doc.text[:60]))
+
+
+class StandaloneEncoder(FrozenPipe):
+    """Sets `doc.tensor`, a vector a token, by an encoder on ONNX Runtime."""
+
+    def prepare(self) -> None:
+        data = self.data
+        self.encoder = NumpyEncoder(data["settings"], data["tokenizer"], data["graph"], self.arrays)
+
+    def annotate(self, docs: Sequence[Doc]) -> None:
+        for doc, vectors in zip(docs, self.encoder.encode(docs), strict=True):
+            doc.tensor = vectors  # type: ignore[assignment]
+
+
+class StandaloneNER(FrozenPipe):
+    """Sets entities, their scores and the Doc's confidence, as `mmcot_ner` does.
+
+    arrays: `weight` (tags, width), `bias` (tags,), `transitions` (tags + 1, tags + 1), all divided
+    by the temperature.
+    """
+
+    def annotate(self, docs: Sequence[Doc]) -> None:
+        filled = {i: doc for i, doc in enumerate(docs) if len(doc)}
+        self.check_vectors(filled.values())
+        weight, bias = self.arrays["weight"].T, self.arrays["bias"]
+        emissions = {i: doc.tensor @ weight + bias for i, doc in filled.items()}
+        found = decode_mentions(docs, emissions, self.arrays["transitions"], self.labels)
+        for doc, mentions in zip(docs, found, strict=True):
+            set_mentions(doc, mentions, self.overwrite)
+
+    def score(self, examples: Iterable[Example], **settings: Any) -> dict[str, Any]:
+        return get_ner_prf(examples)
+
+
+class StandaloneRel(FrozenPipe):
+    """Sets relations, as `mmcot_rel` does. settings: `labels`, `types`, `legal`, `threshold` and
+    `max_distance`. arrays: those of `model/pair_classifier.py`'s PairHead."""
+
+    def annotate(self, docs: Sequence[Doc]) -> None:
+        settings = self.data["settings"]
+        entries = [find_candidates(doc, settings["max_distance"]) for doc in docs]
+        filled = [entry for entry in entries if len(entry.pairs)]
+        self.check_vectors(entry.doc for entry in filled)
+        none = numpy.zeros((0, 1 + len(self.labels)))
+        parts = [self._score_pairs(entry, settings) for entry in filled]
+        found = pick_relations(
+            entries, numpy.concatenate([none, *parts]), self.labels, settings["threshold"]
+        )
+        for doc, predictions in zip(docs, found, strict=True):
+            set_predictions(doc, predictions, self.overwrite)
+
+    def _score_pairs(self, entry: DocPairs, settings: dict[str, Any]) -> NDArray[numpy.float64]:
+        """(pairs, 1 + labels): probabilities, the first column no relation."""
+        a: Any = self.arrays
+        states: Any = entry.doc.tensor
+        sums: Any = numpy.zeros((len(states) + 1, states.shape[1]))
+        numpy.cumsum(states, axis=0, out=sums[1:])
+
+        def mean(starts: Any, ends: Any) -> NDArray[numpy.float64]:
+            lengths = numpy.maximum(ends - starts, 1)
+            return (sums[ends] - sums[starts]) / lengths[:, None]
+
+        index = {label: i + 1 for i, label in enumerate(settings["types"])}
+        starts, ends = numpy.array([m[:2] for m in entry.mentions], dtype="int64").T
+        types = numpy.array([index.get(m[2], 0) for m in entry.mentions])
+        own = mean(starts, ends)
+        heads = own @ a["head.weight"].T + a["head.bias"] + a["head_type.weight"][types]
+        tails = own @ a["tail.weight"].T + a["tail_type.weight"][types]
+        whole = states.mean(axis=0, dtype="float64") @ a["doc.weight"].T
+        logits = []
+        for pairs in numpy.split(entry.pairs, range(_CHUNK, len(entry.pairs), _CHUNK)):
+            head, tail = pairs.T
+            left = numpy.minimum(ends[head], ends[tail])
+            right = numpy.maximum(left, numpy.maximum(starts[head], starts[tail]))
+            bucket = numpy.searchsorted(_DISTANCES, right - left, side="right") - 1
+            bucket += len(_DISTANCES) * (starts[head] > starts[tail])
+            summed = heads[head] + tails[tail] + whole + a["distance.weight"][bucket]
+            summed += mean(left, right) @ a["around.weight"].T
+            summed = numpy.maximum(summed, 0.0)
+            logits.append(summed @ a["output.weight"].T + a["output.bias"])
+        scores = numpy.concatenate(logits)
+        scores[~mask_legal(entry, settings["legal"], self.labels)] = -numpy.inf
+        chances = numpy.exp(scores - scores.max(axis=1, keepdims=True))
+        result: NDArray[numpy.float64] = chances / chances.sum(axis=1, keepdims=True)
+        return result
+
+
+class NumpyProducts(NumpyOps):
+    """NumpyOps whose matrix products are numpy's instead of those of thinc's BLIS.
+
+    A CNN spends nearly all its time in them, and BLIS uses a generic kernel on processors that it
+    does not know: there numpy was three times as fast (research/README.md).
+    """
+
+    gemm = Ops.gemm
+
+
+def use_numpy_products() -> Callable[[Language], Language]:
+    """`spacy_mmcot.NumpyProducts.v1`: a callback for `[nlp.after_pipeline_creation]`: it
+    runs in training and whenever the pipeline is loaded. Layers on a GPU or on another CPU backend,
+    such as Apple's, stay as they are."""
+
+    def change(nlp: Language) -> Language:
+        ops = NumpyProducts()
+        for _, pipe in nlp.pipeline:
+            for node in pipe.model.walk() if hasattr(pipe, "model") else ():
+                if type(node.ops) is NumpyOps:
+                    node.ops = ops
+        return nlp
+
+    return change
+
+
+def make_embed(
+    width: int, attrs: list[str], rows: list[int], pieces: Model[list[Doc], Ragged]
+) -> Model[list[Doc], list[Floats2d]]:
+    """Token vectors of hashed attributes and of word pieces, each part as wide as the output.
+
+    attrs, rows: token attributes, and the rows of each one's hash table.
+    pieces: one vector a token, (tokens, width), of all Docs.
+    """
+    hashes: list[Model] = [
+        HashEmbed(width, n, column=column, seed=column) for column, n in enumerate(rows)
+    ]
+    hashed: Model = chain(FeatureExtractor(attrs), list2ragged(), with_array(concatenate(*hashes)))
+    mix: Model[Floats2d, Floats2d] = Maxout(width, width * (len(rows) + 1), nP=3, normalize=True)
+    return chain(concatenate(hashed, pieces), with_array(mix), ragged2list())
+
+
+def make_piece_embed(
+    width: int,
+    attrs: list[str],
+    rows: List[int],  # noqa: UP006
+) -> Model[List[Doc], List[Floats2d]]:  # noqa: UP006
+    """The architecture that `spacy_mmcot.PieceEmbed.v1` becomes; its word pieces' vectors are those
+    of PieceTable."""
+    pieces: Model[list[Doc], Ragged] = Model(
+        "piece_table",
+        partial(_run_pieces, made=[]),
+        dims={"nO": width},
+        params={"table": None, "weight": None, "bias": None},
+        attrs={"tokenizer": "", "settings": {}},
+    )
+    return make_embed(width, attrs, rows, pieces)
+
+
+def _run_pieces(
+    model: Model, docs: Sequence[Doc], is_train: bool, made: list[PieceTable]
+) -> tuple[Ragged, Callable[[Ragged], list[Doc]]]:
+    if is_train:
+        raise MMCoTError(Errors.E443)
+    if not made:
+        arrays = {name: model.get_param(name) for name in model.param_names}
+        made.append(PieceTable(model.attrs["settings"], model.attrs["tokenizer"], arrays))
+    lengths = model.ops.asarray1i([len(doc) for doc in docs])
+    return Ragged(cast(Any, made[0].encode(docs)), lengths), lambda gradient: []
+
+
+def make_encoder(nlp: Language, name: str) -> StandaloneEncoder:
+    return StandaloneEncoder(nlp, name)
+
+
+def make_ner(nlp: Language, name: str, overwrite: bool) -> StandaloneNER:
+    return StandaloneNER(nlp, name, overwrite)
+
+
+def make_rel(nlp: Language, name: str, overwrite: bool) -> StandaloneRel:
+    return StandaloneRel(nlp, name, overwrite)
+
+
+registry.architectures.register("spacy_mmcot.StandalonePieces.v1", func=make_piece_embed)
+registry.callbacks.register("spacy_mmcot.StandaloneProducts.v1", func=use_numpy_products)
+# Where spacy-mmcot is installed beside a wheel, both have these names: the first one stays.
+with suppress(ValueError):
+    Language.factory("mmcot_standalone_encoder", func=make_encoder, assigns=["doc.tensor"])
+    Language.factory(
+        "mmcot_standalone_ner",
+        func=make_ner,
+        default_config={"overwrite": False},
+        assigns=["doc.ents", "token.ent_iob", "token.ent_type"],
+        default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
+    )
+    Language.factory(
+        "mmcot_standalone_rel",
+        func=make_rel,
+        default_config={"overwrite": False},
+        requires=["doc.ents"],
+        assigns=["doc._.mmcot_rel"],
+    )
