@@ -18,6 +18,7 @@ from made_tables import read_jsonl, rows, write_jsonl
 from spacy.tokens import DocBin, Span
 
 from spacy_mmcot.corpus.extensions import register_extensions, set_relations
+from spacy_mmcot.corpus.posts import read_posts
 from spacy_mmcot.pictures.read import get_image
 from spacy_mmcot.production.annotate import extract_findings
 from spacy_mmcot.types import ID_KEY, ROW_KEY, Relation
@@ -91,7 +92,7 @@ def test_columns_are_carried(written: Callable[..., Path], tmp_path: Path) -> No
     values = [{**row, "tags": ["a", row["n"]], "none": None, "zero": ""} for row in rows(3)]
     source = write_jsonl(tmp_path / "in.jsonl", values)
     for row, value in zip(read_jsonl(written(source, "jsonl")), values, strict=True):
-        assert list(row) == [*value, "entities", "relations", "confidence"]
+        assert list(row) == [*value, "entities", "relations", "confidence", "weakest"]
         assert 0.5 < row["confidence"] <= 1
         assert {name: row[name] for name in value} == value
     docs = list(DocBin().from_disk(written(source, "spacy")).get_docs(spacy.blank("en").vocab))
@@ -113,6 +114,7 @@ def test_the_columns_of_what_was_found() -> None:
         "entities": [{"start": 0, "end": 4, "label": "PER", "text": "Anna", "score": None}],
         "relations": [{"head": [0, 4], "tail": [8, 12], "label": "in", "score": 0.1235}],
         "confidence": None,
+        "weakest": None,
     }
 
 
@@ -315,3 +317,18 @@ def test_whole_numbers_of_any_size_go_everywhere(
     assert written(source, "csv").read_text("utf-8").count(str(2**70)) == 1
     back = read_jsonl(written(written(source, "spacy"), "jsonl"))[0]
     assert (back["n"], back["d"]) == (str(2**70), {"x": [str(-(2**65))]})
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_convert_reads_what_annotate_writes(
+    written: Callable[..., Path], command: Command, tmp_path: Path, format: str
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", rows(6))
+    output = tmp_path / "posts.jsonl"
+    result = command("convert", written(source, format), "-o", output)
+    assert result.exit_code == 0, result.output
+    posts = read_posts(output)
+    assert [post.id for post in posts] == [f"p{i}" for i in range(6)]
+    found = [(p.text, [(e.start, e.end, e.label) for e in p.entities or ()]) for p in posts]
+    assert found == expected(6)
+    assert all(post.relations in ([], None) for post in posts)
