@@ -155,7 +155,43 @@ def goals(results: ResultsFile = RESULTS, json: JsonFile = None) -> None:
         write_json(json, {name: value.score for name, value in reached.items()})
 
 
-for _function in (run, convert, page, figures, goals, ladder, pictures, picture_set):
+def review(
+    labelled: Annotated[Path, typer.Argument(help=".spacy file with labels and conclusions")],
+    dev: Annotated[Path, typer.Argument(help=".spacy file to score on")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for models")],
+    counts: Annotated[str, typer.Option(help="Numbers of reviewed texts")] = "50,100,200,400",
+    config: Annotated[Path, typer.Option(help="Of the student")] = Path("configs/student_cnn.cfg"),
+    steps: Annotated[int, typer.Option(min=1, help="Of each training")] = 600,
+    seed: Annotated[int, typer.Option(help="Of the trainings")] = 1,
+    json: JsonFile = None,
+) -> None:
+    """What reviewed texts bring to a student without labels, by number and order."""
+    from spacy_mmcot.files import write_json
+
+    from .review import simulate_reviews
+
+    settings = {
+        "nlp.pipeline": [p for p in spacy_pipeline(config) if p != "mmcot_rel"],
+        "training.optimizer.learn_rate.total_steps": steps,
+        "training.eval_frequency": steps,
+        "system.seed": seed,
+    }
+    numbers = [int(count) for count in counts.split(",")]
+    rows = []
+    for row in simulate_reviews(labelled, dev, output, numbers, config, settings):
+        print(f"{row['order']:>6} {row['reviewed']:4} reviewed: F1 {100 * row['ents_f']:.2f}")
+        rows.append({**row, "seed": seed, "steps": steps})
+        if json is not None:
+            write_json(json, rows)
+
+
+def spacy_pipeline(config: Path) -> list[str]:
+    from spacy.util import load_config
+
+    return list(load_config(config)["nlp"]["pipeline"])
+
+
+for _function in (run, convert, page, figures, goals, ladder, pictures, picture_set, review):
     app.command(_function.__name__.replace("_", "-"))(plain_errors(_function))
 app.command("perturb")(plain_errors(perturb_files))
 

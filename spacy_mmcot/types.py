@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
+from zlib import crc32
 
 from pydantic import (
     BaseModel,
@@ -269,6 +270,12 @@ class Answers(Record):
     style: Text | None = None
     entity: EntityVariant | None = None
     image: Text | None = None
+
+
+def digest_text(text: str) -> int:
+    """What is kept beside a Doc with what was computed from its text, so that it is not taken for
+    another text's."""
+    return crc32(text.encode())
 
 
 def make_text_key(text: str) -> str:

@@ -4,8 +4,8 @@ spaCy's training tuples as JSON, [text, {"entities": [[start, end, label], ...]}
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +28,7 @@ from .posts import (
 
 Fields = dict[str, Any]
 
+_PEEKED = 1000  # rows that are looked at for the format
 _LEFT_OUT = "tasks answered {answer!r}, left out"
 _FURTHER = "labels beside the first one of their span or relation, left out"
 _CANCELLED = "annotations that were skipped or that another one replaces, left out"
@@ -335,15 +336,15 @@ def _is_about_spans(result: _StudioResult) -> bool:
 
 
 def _place_value(path: Path, place: str, value: _StudioValue, text: str) -> Fields:
-    """The entity of a value, whose offsets count the UTF-16 units of JavaScript."""
-    start, end = value.start, value.end
+    """The entity of a value. Its offsets count the UTF-16 units of JavaScript or, where it was made
+    elsewhere, characters; its text tells which."""
+    units = text.encode("utf-16-le")
+    start = len(units[: 2 * value.start].decode("utf-16-le", "ignore"))
+    end = start + len(units[2 * value.start : 2 * value.end].decode("utf-16-le", "ignore"))
     if value.text is not None and text[start:end] != value.text:
-        units = text.encode("utf-16-le")
-        before = units[: 2 * start].decode("utf-16-le", "ignore")
-        inside = units[2 * start : 2 * end].decode("utf-16-le", "ignore")
-        start, end = len(before), len(before) + len(inside)
-        if inside != value.text:
-            problem = f"the characters {value.start} to {value.end} are not {value.text!r}"
+        start, end = value.start, value.end
+        if text[start:end] != value.text:
+            problem = f"the characters {start} to {end} are not {value.text!r}"
             raise located(path, place, problem, "the text that was labelled", CURE)
     return {"start": start, "end": end, "label": value.labels[0]}
 
@@ -370,14 +371,10 @@ def read_tuples(path: Path, findings: Findings, settings: ReadSettings = DEFAULT
             findings.reject(error)
 
 
-def peek_json(path: Path, settings: ReadSettings) -> Any:
-    """The first value of `iter_values`, None where there is none or it cannot be read."""
-    if path.suffix.lower() == ".json":
-        return next((value for *_, value in iter_values(path, Findings(), settings.encoding)), None)
-    try:
-        return json.loads(peek_line(path, settings))
-    except ValueError:
-        return None
+def peek_json(path: Path, settings: ReadSettings) -> Iterator[Any]:
+    """The first values of `iter_values` that can be read."""
+    values = iter_values(path, Findings(skip_invalid=True), settings.encoding)
+    return (value for *_, value in islice(values, _PEEKED))
 
 
 def peek_line(path: Path, settings: ReadSettings) -> str:

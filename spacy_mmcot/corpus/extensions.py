@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import permutations
 from typing import Any, NamedTuple, cast
-from zlib import crc32
 
 import numpy
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from spacy.vocab import Vocab
 
 from ..errors import Errors, MMCoTError
 from ..pictures.read import BadPicture, encode_picture, get_image
-from ..types import ALIGNMENT_KEY, IMAGE_KEY, PAIRS_KEY, RELATIONS_KEY, Relation
+from ..types import ALIGNMENT_KEY, IMAGE_KEY, PAIRS_KEY, RELATIONS_KEY, Relation, digest_text
 
 
 class Alignment(NamedTuple):
@@ -90,8 +89,8 @@ def get_alignment(doc: Doc) -> Alignment | None:
         return None
     rows, columns = stored["grid"]
     tokens = numpy.frombuffer(stored["tokens"], dtype="float16").astype("float32")
-    if tokens.size != len(doc) * rows * columns:
-        return None  # of a Doc of other tokens, from which this one was cut or copied
+    if stored["text"] != digest_text(doc.text) or tokens.size != len(doc) * rows * columns:
+        return None  # of a Doc from which this one was cut or copied
     return Alignment(stored["gate"], (rows, columns), tokens.reshape(-1, rows, columns))
 
 
@@ -221,7 +220,7 @@ def _list_keys(doc: Doc, name: str) -> list[Any]:
 
 
 def _digest(text: str, h0: int, h1: int, t0: int, t1: int) -> int:
-    return crc32(f"{text[h0:h1]}\0{text[t0:t1]}".encode())
+    return digest_text(f"{text[h0:h1]}\0{text[t0:t1]}")
 
 
 def _find_spans(doc: Doc, pairs: Iterable[PairOffsets]) -> Iterator[tuple[Span, Span] | None]:

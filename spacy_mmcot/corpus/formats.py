@@ -7,6 +7,7 @@ import binascii
 import os
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -66,18 +67,30 @@ def guess_format(path: Path, settings: ReadSettings = DEFAULTS) -> Format:
     if suffix in (".csv", ".parquet", ".arrow"):
         return "table"
     if suffix == ".txt":
-        if isinstance(exports.peek_json(path, settings), dict):
-            return "posts"
         if exports.peek_line(path, settings).startswith("{"):
-            return "mnre"
+            values = exports.peek_json(path, settings)
+            return "posts" if any(isinstance(value, dict) for value in values) else "mnre"
         return "conll" if conll.looks_like_conll(path, settings) else "text"
     if suffix in (".jsonl", ".ndjson", ".json"):
-        return _guess_json(path, exports.peek_json(path, settings))
+        rows = list(exports.peek_json(path, settings))
+        guesses = [_guess_json(path, row) for row in rows[:1]]
+        # A row without labels tells little.
+        labelled = (row for row in rows if not isinstance(row, dict) or _find_labels(row))
+        guesses += [_guess_json(path, row) for row in islice(labelled, 1)]
+        if set(guesses) <= {"posts", "table"}:
+            return guesses[0] if guesses else "posts"
+        return next(guess for guess in guesses if guess not in ("posts", "table"))
     raise MMCoTError(Errors.E104.format(path=path, allowed=", ".join(FORMATS)))
 
 
+def _find_labels(row: dict[str, Any]) -> Any:
+    """The first label of a row; None where it has none."""
+    lists = [row.get(name) for name in ("entities", "label", "labels", "spans", "annotations")]
+    return next((found[0] for found in lists if isinstance(found, list) and found), None)
+
+
 def _guess_json(path: Path, row: Any) -> Format:
-    """The format of JSON or JSON Lines by its first value."""
+    """The format of JSON or JSON Lines by one of its values."""
     if isinstance(row, list):
         return "spacy-json"
     if not isinstance(row, dict):
@@ -85,8 +98,7 @@ def _guess_json(path: Path, row: Any) -> Format:
     if "paragraphs" in row:
         raise MMCoTError(Errors.E109.format(path=path))
     labels = row.get("label", row.get("labels"))
-    spans = [row["entities"], labels] if isinstance(row.get("entities"), list) else [labels]
-    first = next((found[0] for found in spans if isinstance(found, list) and found), None)
+    first = _find_labels(row)
     fields = first if isinstance(first, dict) else {}
     if "data" in row and row.keys() & {"annotations", "completions", "predictions"}:
         return "label-studio"
@@ -211,7 +223,7 @@ def _extract_picture(
     try:
         if suffix not in _PICTURES or not head.endswith(";base64"):
             raise ValueError
-        content = base64.b64decode(data, validate=True)
+        content = base64.b64decode("".join(data.split()), validate=True)
     except (ValueError, binascii.Error):
         findings.lose("pictures in data URLs that cannot be read", f"{place}: {head[:60]}")
         return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import numpy
 import torch
@@ -25,7 +24,7 @@ from ..model.tagger import (
     compute_log_marginals,
     score_spans,
 )
-from ..types import NO_RELATION, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY
+from ..types import NO_RELATION, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY, digest_text
 
 
 class SoftTags(NamedTuple):
@@ -62,7 +61,7 @@ def set_soft_labels(doc: Doc, tags: Sequence[str], probabilities: NDArray) -> No
     four labels, and far less once a DocBin has compressed the near one-hot rows."""
     doc.user_data[SOFT_LABELS_KEY] = {
         "tags": list(tags),
-        "text": _digest(doc),
+        "text": digest_text(doc.text),
         "probabilities": numpy.asarray(probabilities, dtype="float16").tobytes(),
     }
 
@@ -119,7 +118,7 @@ def set_soft_relations(doc: Doc, soft: SoftRelations) -> None:
     """Write the pairs' probabilities onto the Doc, as 16-bit floats."""
     doc.user_data[SOFT_RELATIONS_KEY] = {
         "labels": list(soft.labels),
-        "text": _digest(doc),
+        "text": digest_text(doc.text),
         "mentions": [list(mention) for mention in soft.mentions],
         "pairs": soft.pairs.astype("int32").tobytes(),
         "probabilities": numpy.asarray(soft.probabilities, dtype="float16").tobytes(),
@@ -145,14 +144,10 @@ def get_soft_relations(doc: Doc, labels: Sequence[str] | None = None) -> SoftRel
     return SoftRelations(labels, mentions, pairs, probabilities)
 
 
-def _digest(doc: Doc) -> int:
-    return crc32(doc.text.encode())
-
-
 def _check_text(entry: dict[str, Any], doc: Doc) -> None:
     """Raises MMCoTError where soft labels were kept with another text, such as that of the Doc from
     which this one was cut."""
-    if entry["text"] != _digest(doc):
+    if entry["text"] != digest_text(doc.text):
         raise MMCoTError(Errors.E514.format(text=doc.text[:60]))
 
 

@@ -26,15 +26,37 @@ Value = TypeVar("Value")
 
 _FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _QUOTES = {'"': '"', "“": "”", "«": "»"}
-_REASONING = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|analysis|reflection|scratchpad)"
-_OPENING = rf"[<\[◁]\s*{_REASONING}\s*[>\]▷]"
+# Tags that models think in: <think>, [THINK], ◁think▷, <seed:think>, <think time="2 s">,
+# <|START_THINKING|>, <|begin_of_thought|>, and what Gemma's medical sister has for them.
+_REASONING = (
+    r"(?:\w+:)?(?:think|thinking|thoughts?|thought_process|reasoning|analysis|reflection|rationale"
+    r"|scratchpad|chain_of_thought|inner_(?:thoughts?|monologue))"
+)
+_OPENING = (
+    rf"(?:[<\[◁]\s{{0,9}}(?:\|(?:start_|begin_of_))?{_REASONING}"
+    r"(?:\s[^<>\[\]◁▷|]{0,60})?\|?[>\]▷]|<unused94>)"
+)
 # Or how gpt-oss marks its answer where a server leaves its channels in the text.
-_CLOSING = rf"(?:[<\[◁]\s*/\s*{_REASONING}\s*[>\]▷]|<\|channel\|>final<\|message\|>)"
+_CLOSING = (
+    rf"(?:[<\[◁]\s{{0,9}}(?:/\s{{0,9}}|\|end_(?:of_)?){_REASONING}\|?\s{{0,9}}[>\]▷]|<unused95>"
+    r"|<\|channel\|>\s*final\b[^{}\n]{0,40}?<\|message\|>)"
+)
 _REASONED = re.compile(rf"{_OPENING}(?:(?!{_OPENING}).)*?{_CLOSING}", re.DOTALL | re.IGNORECASE)
-_BEFORE_END = re.compile(rf"\A.*{_CLOSING}", re.DOTALL | re.IGNORECASE)
-_UNFINISHED = re.compile(rf"\A\s*{_OPENING}.*\Z", re.DOTALL | re.IGNORECASE)
+_BEFORE_END = re.compile(rf"\A(?:.*{_CLOSING}|analysis.*assistantfinal)", re.DOTALL | re.IGNORECASE)
+_UNFINISHED = re.compile(
+    rf"\A\s*(?:{_OPENING}|<\|channel\|>\s*(?:analysis|commentary)).*\Z", re.DOTALL | re.IGNORECASE
+)
 _DEEPEST_NESTING = 3
-_END_TOKEN = re.compile(r"(?:<\|(?:return|end|im_end|eot_id)\|>|</s>)\s*\Z")
+_END_TOKEN = re.compile(
+    r"(?:<\|(?:return|end|im_end|eot|eot_id|endoftext|end_of_text|end_of_solution|end_response"
+    r"|end_of_turn_token)\|>|<end_of_turn>|<eos>|</s>)\s*\Z",
+    re.IGNORECASE,
+)
+# What a text may be wrapped in behind the reasoning.
+_OPENER = re.compile(r"\A\s*<\|(?:start_response|begin_of_solution)\|>\s*", re.IGNORECASE)
+_WRAPPED = re.compile(
+    r"<(answer|final_answer|response|output|solution)>(.*)</\1>", re.DOTALL | re.IGNORECASE
+)
 
 _OPEN_BRACKET = re.compile(r"[\[{]")
 _CLOSING_BRACKETS = {"[": "]", "{": "}"}
@@ -96,7 +118,9 @@ def _cut_reasoning(raw: str) -> str:
         json.loads(raw)
         # Tags inside its strings are the answer's own.
         return raw
-    text = _END_TOKEN.sub("", raw)
+    text = raw
+    for _ in range(_DEEPEST_NESTING):
+        text = _END_TOKEN.sub("", text)
     for _ in range(_DEEPEST_NESTING):  # from the innermost outwards
         text = _REASONED.sub("", text)
     return _UNFINISHED.sub("", _BEFORE_END.sub("", text))
@@ -167,7 +191,9 @@ def _read_entity(text: str, post: Post) -> EntityVariant:
 
 
 def _read_text(text: str) -> str:
-    text = text.strip()
+    text = _OPENER.sub("", text).strip()
+    wrapped = _WRAPPED.fullmatch(text)
+    text = wrapped[2].strip() if wrapped else text
     fence = _FENCE.fullmatch(text)
     text = fence[1].strip() if fence else text
     closing = _QUOTES.get(text[0]) if text else None

@@ -82,7 +82,10 @@ def get_concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
 
 
 def _find_span(doc: Doc, start: int, surface: str) -> Span | None:
-    """The tokens of the surface that starts at a character."""
+    """The tokens of the surface that starts at a character; None where the text does not have it
+    there, as the knowledge of another."""
+    if not doc.text.startswith(surface, start):
+        return None
     return doc.char_span(start, start + len(surface), alignment_mode="expand")
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import Errors, MMCoTError
-from ..types import ALIGNMENT_KEY, PROMPT_TARGET_KEY
+from ..types import ALIGNMENT_KEY, PROMPT_TARGET_KEY, digest_text
 from .bridge import list_starts
 
 PromptKind = Literal["none", "static", "conditional"]
@@ -262,6 +262,7 @@ def set_alignment(docs: list[Doc], batch: FullTransformerBatch) -> None:
             doc.user_data[ALIGNMENT_KEY] = {
                 "gate": float(numpy.mean([view.gate for view in seen])),
                 "grid": list(batch.grid),
+                "text": digest_text(doc.text),
                 "tokens": means.astype("float16").tobytes(),
             }
         else:

@@ -21,8 +21,12 @@ from spacy_mmcot.corpus.docs import make_doc
 from spacy_mmcot.corpus.formats import guess_format, read_corpus
 from spacy_mmcot.corpus.posts import Findings, ReadSettings, Row, make_text_id, write_posts
 from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.evaluation.review import Review
+from spacy_mmcot.report.review import format_reviews
+from spacy_mmcot.scheme import Scheme
 from spacy_mmcot.types import Entity, Post, PostRelation
 
+NLP = spacy.blank("en")
 TEXT = "Anna Berg sings in Oslo"
 PER, LOC = (0, 9, "PER"), (19, 23, "LOC")
 RAW = [{"start": s, "end": e, "label": label} for s, e, label in (PER, LOC)]
@@ -349,6 +353,17 @@ def test_hugging_face_datasets_and_parquet(tmp_path: Path) -> None:
         read(tmp_path / "broken.parquet")
 
 
+def test_the_format_is_told_by_the_first_row_with_labels(jsonl: Callable[..., Path]) -> None:
+    bare = {"id": 1, "text": "nobody"}
+    for kind, row in {"doccano": {**bare, "label": [[0, 6, "PER"]]}, "prodigy": TASK}.items():
+        path = jsonl("first.jsonl", bare, {**bare, "entities": []}, row)
+        assert guess_format(path) == kind
+        assert len(read(path)) == 3
+    posts = jsonl("posts.jsonl", {"id": "a", "text": "b"}, {"id": "b", "text": "b", "spans": "x"})
+    with pytest.raises(MMCoTError, match="field spans is unknown"):
+        read(posts)
+
+
 def test_json_that_is_none_of_these(jsonl: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(
         MMCoTError, match=r"line 1: the row has no 'text', only 'body'\..*--text-co"
@@ -387,7 +402,7 @@ def test_columns_that_are_not_read_are_named(jsonl: Callable[..., Path]) -> None
 
 
 def test_a_doc_that_is_labelled_in_part(tmp_path: Path) -> None:
-    nlp = spacy.blank("en")
+    nlp = NLP
     doc = nlp(TEXT)
     doc.set_ents([doc.char_span(*PER[:2], "PER")], default="missing")
     bare = nlp("nobody looked")
@@ -432,10 +447,34 @@ def test_posts_survive_every_format_that_is_written(
     write_posts(folder / "posts.jsonl", [post])
     (row,) = read(folder / "posts.jsonl")
     assert row.post == post
-    write_docs(folder / "train.spacy", [make_doc(spacy.blank("en"), post, tokenizer=tokenizer)])
+    write_docs(folder / "train.spacy", [make_doc(NLP, post, tokenizer=tokenizer)])
     (row,) = read(folder / "train.spacy")
     found = row.post
     # Missing words may come back as the tokens that they were cut into.
     covered = {i for start, end in found.missing or () for i in range(start, end)}
     assert covered == {i for start, end in post.missing or () for i in range(start, end)}
     assert found.model_copy(update={"missing": None}) == post.model_copy(update={"missing": None})
+
+
+@settings(max_examples=60, deadline=None)
+@given(post=make_posts(), kind=st.sampled_from(["prodigy", "doccano", "label-studio"]))
+def test_tasks_for_annotation_tools_come_back(
+    tmp_path_factory: pytest.TempPathFactory, post: Post, kind: Any
+) -> None:
+    post = post.model_copy(update={"missing": None, "rejected": None})
+    review = Review(post, NLP(post.text), [], {})
+    scheme = Scheme(entities={"PER": "people"})
+    folder = tmp_path_factory.mktemp("tasks")
+    path = folder / ("tasks.json" if kind == "label-studio" else "tasks.jsonl")
+    content = format_reviews([review], kind, scheme, folder)
+    if kind == "label-studio":  # what a person accepts is an annotation
+        (task,) = json.loads(content)
+        task["annotations"] = task.pop("predictions")
+        content = json.dumps([task])
+    path.write_text(content, encoding="utf-8")
+    # An empty task says the same in every format.
+    assert not post.entities or guess_format(path) == kind
+    (row,) = read(path)
+    assert (row.post.id, row.post.text, row.post.entities) == ("x", post.text, post.entities)
+    found = {(r.head, r.tail, r.label) for r in row.post.relations or ()}
+    assert found == {(r.head, r.tail, r.label) for r in post.relations or ()}

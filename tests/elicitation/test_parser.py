@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -211,6 +213,16 @@ DRAFT = json.dumps({"things": THREE[:1]})
         f"<think>I try {DRAFT[:30]}</think>{WHOLE}",
         f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant"
         f"<|channel|>final<|message|>{WHOLE}<|return|>",
+        f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant<|channel|>final "
+        f"<|constrain|>json<|message|>{WHOLE}<|return|>",
+        f"analysisPerhaps {DRAFT}?assistantfinal{WHOLE}",
+        f"<|START_THINKING|>{DRAFT}<|END_THINKING|><|START_RESPONSE|>{WHOLE}<|END_RESPONSE|>",
+        f"<|begin_of_thought|>{DRAFT}<|end_of_thought|><|begin_of_solution|>{WHOLE}"
+        "<|end_of_solution|>",
+        f"<unused94>thought\n{DRAFT}<unused95>{WHOLE}",
+        f'<think time="3 s">{DRAFT}</think>\n<answer>\n{WHOLE}\n</answer><|im_end|>\n<|endoftext|>',
+        f"<seed:think>{DRAFT}</seed:think>{WHOLE}",
+        f"<inner_monologue>{DRAFT[:40]}</inner_monologue>{WHOLE}</s>",
         f"First {DRAFT}, then, with all of them, {WHOLE}",
         f"{WHOLE}\n<think>{DRAFT} would be too few</think>",
     ],
@@ -226,9 +238,15 @@ def test_texts_are_without_reasoning(dimension: Dimension) -> None:
         "<think>Hm.</think>\nA gig.",
         "Hm.</think> A gig.",
         "<reasoning>a</reasoning>A gig.",
+        "<think>a</think>\n<answer>\nA gig.\n</answer>",
+        "<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>A gig.<|END_RESPONSE|>",
+        "<unused94>thought\na<unused95>A gig.<end_of_turn>",
+        "analysisHm, a gig?assistantfinalA gig.",
+        "<|channel|>final<|message|>A gig.<|return|>",
     ):
         assert parse_answer(raw, dimension, POST) == "A gig."
-    for raw in ("<think>Hm, I wonder", "<think>Hm.</think>"):
+    thoughts = ("<think>Hm, I wonder", "<think>Hm.</think>", "<|channel|>analysis<|message|>Hm")
+    for raw in (*thoughts, "<unused94>thought\nHm", "<|START_THINKING|>Hm"):
         with pytest.raises(AnswerRejected, match="nothing but reasoning"):
             parse_answer(raw, dimension, POST)
 
@@ -238,3 +256,15 @@ def test_tags_within_an_answer_stay() -> None:
     raw = json.dumps([thing])
     assert parse_answer(raw, "noun", POST) == [NounItem(**thing)]
     assert parse_answer("says <think> twice", "sentence", POST) == "says <think> twice"
+
+
+@pytest.mark.parametrize(
+    "piece", ["<think>", "[think ", "<|end|>", "</think>", '["', "[}", '{"a":', "<"]
+)
+def test_hostile_answers_are_read_in_little_time(piece: str) -> None:
+    raw = piece * (200_000 // len(piece)) + "x"
+    started = time.process_time()
+    for dimension in ("noun", "sentence"):
+        with suppress(AnswerRejected):
+            parse_answer(raw, dimension, POST)  # type: ignore[arg-type]
+    assert time.process_time() - started < 5

@@ -41,6 +41,7 @@ PROSE = st.sampled_from(
 TAGS = st.sampled_from(
     [("<think>", "</think>"), ("<thinking>", "</thinking>"), ("[THINK]", "[/THINK]"),
      ("<Thought>", "</Thought>"), ("<reasoning>\n", "\n</reasoning>\n"), ("", "</think>"),
+     ("<unused94>thought", "<unused95>"), ("<|START_THINKING|>", "<|END_THINKING|>"),
      ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
      ("◁think▷", "◁/think▷"), ("<think>\nOne <think>two</think> ", "</think>")]
 )  # fmt: skip

@@ -111,6 +111,7 @@ def test_the_alignment_is_kept_by_token(bert_source: str) -> None:
     assert nlp(TEXTS[2])._.mmcot_alignment is None
     again = Doc(nlp.vocab).from_bytes(doc.to_bytes())
     numpy.testing.assert_array_equal(again._.mmcot_alignment.tokens, alignment.tokens)
+    assert doc[1:].as_doc(copy_user_data=True)._.mmcot_alignment is None
 
 
 def test_it_is_off_unless_asked_for(bert_source: str) -> None:

@@ -13,6 +13,8 @@ from spacy_mmcot.model.knowledge import (
     TAGS_PER_PAIR,
     TAGS_PER_TOKEN,
     find_kind,
+    get_concluded_entities,
+    get_concluded_relations,
     get_full_text,
     get_segment_parts,
     hash_tag,
@@ -260,3 +262,20 @@ def test_knowledge_of_another_shape(nlp: Language, knowledge: object, problem: s
             read(doc)
         assert problem in str(caught.value)
         assert "Allowed in doc._.mmcot_knowledge: a dict" in str(caught.value)
+
+
+def test_the_conclusion_on_another_text_names_nothing() -> None:
+    nlp = spacy.blank("en")
+    entities = [{"mention": "Oslo", "label": "LOC", "sure": "high", "start": 8}]
+    ends = {"head": "Anna", "head_start": 0, "tail": "Oslo", "tail_start": 8}
+    known = {
+        "conclusion": {
+            "entities": entities,
+            "relations": [{**ends, "label": "in", "sure": "high", "or_label": None}],
+        }
+    }
+    own, other = nlp("Anna in Oslo"), nlp("Carla met Dmitri in Rome")
+    for doc in (own, other):
+        doc.user_data[KNOWLEDGE_KEY] = known
+    assert len(get_concluded_entities(own) or []) == len(get_concluded_relations(own) or []) == 1
+    assert get_concluded_entities(other) == get_concluded_relations(other) == []

@@ -22,7 +22,7 @@ from spacy.tokens import Doc, Span
 from spacy_mmcot.corpus.extensions import register_extensions
 from spacy_mmcot.pictures.read import PicturePolicy
 from spacy_mmcot.report.drawings import read_asset, render_picture
-from spacy_mmcot.types import ALIGNMENT_KEY, IMAGE_KEY
+from spacy_mmcot.types import ALIGNMENT_KEY, IMAGE_KEY, digest_text
 
 register_extensions()
 DEMO = Path(__file__).parents[2] / "assets" / "demo"
@@ -75,7 +75,8 @@ def make_doc(
 
 def keep(doc: Doc, gate: float, tokens: NDArray[Any]) -> Doc:
     """With an alignment as a pipeline leaves it on a Doc. tokens: (tokens, rows, columns)."""
-    stored = {"gate": gate, "grid": list(tokens.shape[1:])}
+    grid = list(tokens.shape[1:])
+    stored = {"gate": gate, "grid": grid, "text": digest_text(doc.text)}
     doc.user_data[ALIGNMENT_KEY] = {**stored, "tokens": tokens.astype("float16").tobytes()}
     return doc
 
