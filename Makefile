@@ -39,7 +39,7 @@ lint: install
 
 # Processes with one thread each: beside other work, threads that wait for each other take several
 # times as long.
-test test-slow coverage demo: export OMP_NUM_THREADS := 1
+test test-slow coverage: export OMP_NUM_THREADS := 1
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 25
 test: lint
 	$(PYTEST) -m "not slow"

@@ -56,6 +56,10 @@ def convert(
     conclusions: Annotated[
         Path | None, typer.Option(help="Recorded conclusions of the rows, by row number.")
     ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="Rows that the LLM was shown: their --conclusions are left out."),
+    ] = None,
     all_concluded: Annotated[
         bool,
         typer.Option(
@@ -123,7 +127,7 @@ def convert(
     if knowledge:
         rows = attach_knowledge(knowledge, rows, findings)
     if conclusions:
-        rows = attach_conclusions(conclusions, rows, findings)
+        rows = attach_conclusions(conclusions, rows, findings, examples)
     if augmentations:
         rows = attach_augmentations(augmentations, rows, findings)
     rows = join_rows(rows, findings)

@@ -288,12 +288,19 @@ class _Conclusion(BaseModel):
     or_label: Text | None = Field(default=None, alias="or")
 
 
-def attach_conclusions(path: Path, rows: list[Row], findings: Findings) -> list[Row]:
+def attach_conclusions(
+    path: Path, rows: list[Row], findings: Findings, examples: Path | None = None
+) -> list[Row]:
     """Give rows the conclusions of a JSON Lines file: `{"n", "entities"}` with mention, label and
     sureness of each, or `{"n", "relation", "sure", "or"}` about the pair that the row asks about.
 
+    examples: {"examples": [numbers]}, rows that were shown to the LLM with their labels: their
+        conclusions, and those of rows with the same text, are left out.
+
     Raises MMCoTError where a row of the file is broken.
     """
+    shown = set(_read_lists(examples).posts or ()) if examples else set()
+    texts = {row.post.text for row in rows if row.number in shown}
     found = list(rows)
     places = {row.number: i for i, row in enumerate(rows)}
     for _, _, record in iter_records(path, _Conclusion, findings):
@@ -301,6 +308,9 @@ def attach_conclusions(path: Path, rows: list[Row], findings: Findings) -> list[
         if place is None:
             continue  # The files cover more rows than some protocols take.
         row = found[place]
+        if row.post.text in texts:
+            findings.change("conclusions on examples or their texts, left out", row.post.id)
+            continue
         if record.relation is None:
             entities = [ConcludedEntity(**item.model_dump()) for item in record.entities or ()]
             conclusion = Conclusion(entities=entities)

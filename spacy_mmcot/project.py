@@ -97,7 +97,7 @@ DEMO = ProjectSettings(
     vision=False,
     dimensions=DIMENSIONS,
     batch_size=8,
-    teacher_steps=220,
+    teacher_steps=90,
     student_steps=240,
     warmup_steps=24,
     demo=True,
@@ -173,11 +173,16 @@ def make_settings(
     encoder: str | None = None,
     endpoint: str = "",
     model: str = DEMO.model,
+    relations: bool = True,
 ) -> ProjectSettings:
-    """The settings of a project in `folder` on the texts. encoder: None chooses one for the
-    language."""
+    """The settings of a project in `folder` on the texts.
+
+    encoder: None chooses one for the language. relations: whether the pipeline finds those of the
+        scheme.
+    """
+    relations = relations and bool(scheme.relations)
     steps = min(max(texts.count * _PASSES // _BATCH_SIZE, _FEWEST_STEPS), _MOST_STEPS)
-    what = "entities and relations" if scheme.relations else "entities"
+    what = "entities and relations" if relations else "entities"
     asked = DIMENSIONS if texts.labelled else ("conclusion",)
     seen = [name for name in asked if texts.pictures or name not in ("multimodality", "image")]
     return replace(
@@ -191,7 +196,7 @@ def make_settings(
         encoder=encoder or _ENCODERS.get(lang, _OTHER_ENCODER),
         endpoint=endpoint,
         model=model,
-        relations=bool(scheme.relations),
+        relations=relations,
         labelled=texts.labelled,
         unlabelled=texts.unlabelled,
         carve=not texts.held_out,

@@ -128,6 +128,12 @@ CASES = {
     "no labels": ([], ["--label", "PER"], {"teacher", "augment"}, False),
     "labels": ([{"entities": LABELS}], [], set(), False),
     "relations": ([{"entities": LABELS, "relations": WORKS}], [], set(), True),
+    "entities alone": (
+        [{"entities": LABELS, "relations": WORKS}],
+        ["--no-relations"],
+        set(),
+        False,
+    ),
     "held out": ([{}, {"split": "dev"}, {"split": "test"}], ["--label", "PER"], {"teacher"}, False),
     "unlabelled": ([{"entities": LABELS}, {"split": "unlabelled"}], [], set(), False),
     "pictures": ([{"entities": LABELS, "image": "a.png"}], [], set(), False),

@@ -55,6 +55,9 @@ def init(
             "the pipeline finds entities alone.",
         ),
     ] = None,
+    relations: Annotated[
+        bool, typer.Option(help="Whether to find the relations that texts or options name.")
+    ] = True,
     endpoint: Annotated[
         str | None,
         typer.Option(help="URL of an OpenAI-compatible endpoint. Default: OPENAI_BASE_URL."),
@@ -97,7 +100,9 @@ def init(
         scheme = _make_scheme(texts, label or [], relation or []).model_copy(update=about)
         endpoint = _ask(endpoint, "--endpoint", "URL of the LLM's endpoint", "")
         name = name or re.sub(r"\W+", "_", folder.resolve().name.lower())
-        settings = make_settings(folder, texts, scheme, lang, name, encoder, endpoint, model)
+        settings = make_settings(
+            *(folder, texts, scheme, lang, name, encoder, endpoint, model, relations)
+        )
         write_project(folder, settings, scheme)
         labels = ", ".join([*scheme.entities, *scheme.relations])
         print(f"Labels: {labels}. Their definitions are in {folder / settings.scheme}.")

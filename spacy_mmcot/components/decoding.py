@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 # Tokens of a sentence whose certainty is looked at by itself.
 MIN_SENTENCE, MAX_SENTENCE = 5, 64
-_END_IDS = [get_string_id(sign) for sign in (*".!?…。！？", "...", "\n", "\n\n")]
+_END_IDS = frozenset(map(get_string_id, (*".!?…。！？", "...", "\n", "\n\n")))
 
 # Tokens of a padded batch that is decoded at once: a long Doc is not padded against short ones.
 MAX_PADDED = 2**16
@@ -263,17 +263,18 @@ def _find_sentences(doc: Doc, path: Sequence[int]) -> list[tuple[int, int]]:
     if doc.has_annotation("SENT_START"):
         ends = {sent.end for sent in doc.sents}
     else:
-        signs = numpy.isin(doc.to_array(ORTH), _END_IDS)
-        ends = set((1 + numpy.flatnonzero(signs)).tolist())
+        words = doc.to_array(ORTH).tolist()
+        ends = {i for i, word in enumerate(words, start=1) if word in _END_IDS}
     sentences, start = [], 0
-    for end in range(1, n_tokens + 1):
+    # Most Docs are short, and no place but an end can be one.
+    for end in sorted(ends) if n_tokens <= MAX_SENTENCE else range(1, n_tokens):
         length = end - start
         is_long = length >= MAX_SENTENCE or (length >= MIN_SENTENCE and end in ends)
         # Even tags, but O, continue a mention.
-        if end == n_tokens or (is_long and (path[end] == 0 or path[end] % 2)):
+        if end < n_tokens and is_long and (path[end] == 0 or path[end] % 2):
             sentences.append((start, end))
             start = end
-    return sentences
+    return [*sentences, (start, n_tokens)]
 
 
 def _make_step(steps: Array, near: bool) -> Callable[[Array], Array]:

@@ -16,6 +16,7 @@ from ..corpus.extensions import register_extensions
 from ..distillation.soft_labels import Losses, get_soft_labels, get_soft_tags, list_tags, tag_losses
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states
+from ..model.knowledge import get_concluded_entities
 from ..model.tagger import TagScores, set_tags
 from ..types import REJECTED_KEY
 from .base import DEFAULT_TOK2VEC, DistilledPipe
@@ -89,8 +90,8 @@ class MMCoTNER(DistilledPipe):
         nlp: Language | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        """Set the labels, to `labels` or else to those of the examples' entities and soft labels,
-        and build the model for them. Raises MMCoTError where there is no label."""
+        """Set the labels, to `labels` or else to those of the examples' entities, soft labels and
+        conclusions, and build the model for them. Raises MMCoTError where there is no label."""
         validate_get_examples(get_examples, "MMCoTNER.initialize")
         found = labels if labels is not None else _find_labels(get_examples())
         # A first initialisation keeps labels from add_label; a second one starts from scratch.
@@ -237,9 +238,13 @@ make_ner = Language.factory(
 
 
 def _find_labels(examples: Iterable[Example]) -> set[str]:
+    examples = list(examples)
     docs = [example.reference for example in examples]
     tags = {tag for doc in docs for tag in get_soft_tags(doc)}
-    return {ent.label_ for doc in docs for ent in doc.ents} | {tag[2:] for tag in tags - {"O"}}
+    # Those that a teacher reads: few labelled Docs need not show all labels.
+    concluded = (c for eg in examples for c in get_concluded_entities(eg.predicted) or ())
+    labels = {ent.label_ for doc in docs for ent in doc.ents} | {c.label for c in concluded}
+    return labels | {tag[2:] for tag in tags - {"O"}}
 
 
 def _gradient(tensor: torch.Tensor) -> Any:

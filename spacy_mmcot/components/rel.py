@@ -19,6 +19,7 @@ from ..corpus.extensions import get_relations, register_extensions
 from ..distillation.soft_labels import Losses, SoftRelations, get_soft_relations, pair_losses
 from ..errors import Errors, MMCoTError
 from ..model.bridge import check_states, split_by_counts
+from ..model.knowledge import get_concluded_relations
 from ..model.pair_classifier import set_schema
 from ..scheme import read_scheme
 from ..types import NO_RELATION, DocPairs
@@ -269,10 +270,12 @@ class MMCoTRel(DistilledPipe):
         for example in get_examples():
             types.update(ent.label_ for ent in example.reference.ents)
             labels.update(relation.label for relation in get_relations(example.reference))
+            labels.update(c.label for c in get_concluded_relations(example.predicted) or ())
             soft = get_soft_relations(example.reference)
             if soft is not None:
                 labels.update(soft.labels)
                 types.update(label for _, _, label in soft.mentions)
+        labels.discard(NO_RELATION)
         schema: dict[str, Any] = {"labels": sorted(labels), "types": sorted(types)}
         if self.scheme is not None:
             self.cfg["legal"] = schema["legal"] = read_scheme(self.scheme).legal()

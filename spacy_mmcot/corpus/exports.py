@@ -315,7 +315,10 @@ def _read_annotation(
             value = validate_row(path, place, _StudioValue, result.value)
             entities.append(_place_value(path, place, value, text))
             labels = value.labels
-        elif result.type == "relation" and result.labels:
+        elif result.type == "relation" and not result.labels:
+            findings.lose("relations without a label, left out", f"{path}, {place}")
+            continue
+        elif result.type == "relation":
             labels, ends = result.labels, (result.from_id, result.to_id)
             relations += [(*ends, labels[0])] * (result.direction != "left")
             relations += [(*ends[::-1], labels[0])] * (result.direction in ("left", "bi"))

@@ -16,12 +16,16 @@ import numpy
 from spacy.tokens import Doc
 
 from ..corpus.extensions import get_pairs, get_relations, list_relations
-from ..model.knowledge import ConcludedSpan, get_concluded_entities, get_concluded_relations
+from ..model.knowledge import (
+    ConcludedSpan,
+    get_concluded_entities,
+    get_concluded_relations,
+    make_tag_probabilities,
+)
 from ..types import DEFAULT_CONFIDENCE, NO_RELATION, SURENESS, Sureness
 from .soft_labels import (
     SoftRelations,
     list_tags,
-    make_tag_probabilities,
     set_soft_labels,
     set_soft_relations,
 )

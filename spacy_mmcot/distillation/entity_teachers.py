@@ -18,7 +18,8 @@ from srsly.ruamel_yaml.error import YAMLError
 from ..corpus.extensions import register_extensions
 from ..errors import Errors, MMCoTError, first_line
 from ..files import read_bytes
-from .soft_labels import SoftTags, list_tags, make_tag_probabilities
+from ..model.knowledge import make_tag_probabilities
+from .soft_labels import SoftTags, list_tags
 
 GLINER_PREFIX = "gliner:"
 # P(right) of an entity whose pipeline gives no score.

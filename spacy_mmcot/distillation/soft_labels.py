@@ -39,23 +39,6 @@ def list_tags(labels: Iterable[str]) -> list[str]:
     return ["O", *(f"{prefix}-{label}" for label in sorted(labels) for prefix in "BI")]
 
 
-def make_tag_probabilities(
-    n_tokens: int, tags: Sequence[str], spans: Iterable[tuple[int, int, str, float]]
-) -> NDArray[numpy.float32]:
-    """(tokens, tags): the probability of each span on its tags, the rest on O, the first tag.
-
-    spans: (start, end, label, probability), token offsets, end exclusive.
-    """
-    probabilities = numpy.zeros((n_tokens, len(tags)), dtype="float32")
-    probabilities[:, 0] = 1.0
-    for start, end, label, probability in spans:
-        probabilities[start:end] = 0.0
-        probabilities[start:end, 0] = 1 - probability
-        probabilities[start, tags.index(f"B-{label}")] = probability
-        probabilities[start + 1 : end, tags.index(f"I-{label}")] = probability
-    return probabilities
-
-
 def set_soft_labels(doc: Doc, tags: Sequence[str], probabilities: NDArray) -> None:
     """Write tag probabilities, (tokens, tags), onto the Doc as 16-bit floats: 18 bytes a token for
     four labels, and far less once a DocBin has compressed the near one-hot rows."""

@@ -15,7 +15,7 @@ from spacy.strings import get_string_id
 from spacy.tokens import Doc, Span
 
 from ..errors import Errors, MMCoTError
-from ..types import KNOWLEDGE_KEY, SURENESS, Sureness
+from ..types import DEFAULT_CONFIDENCE, KNOWLEDGE_KEY, SURENESS, Sureness
 
 # Rows of the table of tag embeddings, and how many of them a token has at most: one for being part
 # of a mention of the `noun` answer, two for its kind, two for the conclusion. Names find their rows
@@ -26,6 +26,9 @@ TAGS_PER_TOKEN = 5
 # The same for a pair of mentions: one row where relations were asked for, two for the conclusion on
 # the pair, one for its second choice, two for the conclusion on the pair in the other direction.
 TAGS_PER_PAIR = 6
+
+# The share of a conclusion's probability that is spread over all labels.
+PRIOR_FLOOR = 0.1
 
 _ALTERNATIVES = re.compile(r"[/,;|()]| or | and ")
 _TAIL = re.compile(r" (?:of|in|from|for|at|by|on|about|with)\b.*")
@@ -121,6 +124,38 @@ def tag_tokens(doc: Doc) -> NDArray[numpy.int64]:
             place = "B" if token == span.start else "I"
             tags[token, 3:5] = hash_tag(f"conclusion {place} {span.label} {span.sure}")
     return tags
+
+
+def make_tag_probabilities(
+    n_tokens: int, tags: Sequence[str], spans: Iterable[tuple[int, int, str, float]]
+) -> NDArray[numpy.float32]:
+    """(tokens, tags): the probability of each span on its tags, the rest on O, the first tag.
+
+    spans: (start, end, label, probability), token offsets, end exclusive.
+    """
+    probabilities = numpy.zeros((n_tokens, len(tags)), dtype="float32")
+    probabilities[:, 0] = 1.0
+    for start, end, label, probability in spans:
+        probabilities[start:end] = 0.0
+        probabilities[start:end, 0] = 1 - probability
+        probabilities[start, tags.index(f"B-{label}")] = probability
+        probabilities[start + 1 : end, tags.index(f"I-{label}")] = probability
+    return probabilities
+
+
+def compute_tag_priors(doc: Doc, tags: Sequence[str]) -> NDArray[numpy.float32]:
+    """(tokens, tags): the log-probabilities of the tags by the Doc's conclusion alone, before
+    anything is learned; 0 where no entities were asked for."""
+    entities = get_concluded_entities(doc)
+    if entities is None:
+        return numpy.zeros((len(doc), len(tags)), dtype="float32")
+    spans = [
+        (c.start, c.end, c.label, DEFAULT_CONFIDENCE[c.sure])
+        for c in entities
+        if f"B-{c.label}" in tags
+    ]
+    probabilities = make_tag_probabilities(len(doc), tags, spans)
+    return numpy.log((1 - PRIOR_FLOOR) * probabilities + PRIOR_FLOOR / len(tags))
 
 
 def tag_pairs(

@@ -15,9 +15,9 @@ from thinc.api import Model, torch2xp, xp2torch
 from thinc.types import Floats2d
 from torch import Tensor, nn
 
-from ..types import SURENESS, DocPairs
+from ..types import DEFAULT_CONFIDENCE, SURENESS, DocPairs
 from .bridge import Settings, TorchShim, prepare_module, split_by_counts, torch_shim
-from .knowledge import TAG_ROWS, tag_pairs
+from .knowledge import PRIOR_FLOOR, TAG_ROWS, tag_pairs
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
@@ -69,7 +69,6 @@ class PairHead(nn.Module):
         if conclusions:
             self.tags = nn.Embedding(TAG_ROWS, hidden, padding_idx=0)
             nn.init.zeros_(self.tags.weight)
-            self.trust = nn.Parameter(torch.zeros(2 * len(SURENESS)))
         self.output = nn.Linear(hidden, n_labels)
 
     def forward(self, states: Tensor, index: PairIndex, tags: Tensor | None = None) -> Tensor:
@@ -86,21 +85,31 @@ class PairHead(nn.Module):
         summed = summed + self.around(means.compute(_find_between(*spans)))
         if self.tags is None or tags is None:
             return self.output(self.dropout(torch.relu(summed)))
+        asked = tags[:, :1] >= 0
         if self.training:
             # A classifier that has memorised the texts would ignore the conclusions.
             drawn = torch.rand(len(summed), 1, device=summed.device)
-            summed = summed * ((drawn >= TEXT_DROPOUT) | (tags[:, :1] < 0))
+            summed = summed * ((drawn >= TEXT_DROPOUT) | ~asked)
+        else:
+            summed = summed * torch.where(asked, 1 - TEXT_DROPOUT, 1.0)
         summed = summed + self.tags(tags[:, 2:]).sum(-2)
         logits = self.output(self.dropout(torch.relu(summed)))
-        return logits + self._trust_conclusions(tags[:, 0], tags[:, 1], logits.shape[1])
+        return logits + compute_pair_priors(tags[:, 0], tags[:, 1], logits.shape[1])
 
-    def _trust_conclusions(self, label: Tensor, sure: Tensor, n_labels: int) -> Tensor:
-        """(pairs, labels): at each pair's concluded label how far its sureness is trusted, one
-        figure for no relation and one for all labels, so that rare labels learn from frequent ones.
-        label, sure: (pairs,), see `tag_pairs`."""
-        trust = TRUST_SCALE * self.trust[sure + len(SURENESS) * (label > 0)]
-        chosen = nn.functional.one_hot(label.clamp(min=0), n_labels)
-        return chosen * (trust * (label >= 0)).unsqueeze(1)
+
+def compute_pair_priors(label: Tensor, sure: Tensor, n_labels: int) -> Tensor:
+    """(pairs, labels): the log-probabilities of the labels by the conclusion alone, before anything
+    is learned; 0 where no relations were asked for. label, sure: (pairs,), see `tag_pairs`."""
+    confidence = torch.tensor([DEFAULT_CONFIDENCE[name] for name in SURENESS], device=label.device)
+    right = confidence[sure]
+    is_related = (label > 0).unsqueeze(1)
+    chosen = nn.functional.one_hot(label.clamp(min=0), n_labels)
+    # What is left goes to no relation, or to all labels alike.
+    others = (1 - chosen) / (n_labels - 1)
+    others = torch.where(is_related, torch.eye(n_labels, device=label.device)[0], others)
+    probabilities = right.unsqueeze(1) * chosen + (1 - right).unsqueeze(1) * others
+    priors = ((1 - PRIOR_FLOOR) * probabilities + PRIOR_FLOOR / n_labels).log()
+    return priors * (label >= 0).unsqueeze(1)
 
 
 class _SpanMeans:
@@ -143,9 +152,6 @@ def _bucket_distances(heads: Tensor, tails: Tensor) -> Tensor:
 CHUNK = 8192
 # How often a pair of a teacher is trained on the LLM's conclusion alone.
 TEXT_DROPOUT = 0.5
-# How much faster than other weights the trust in conclusions is learned: a few figures that must
-# grow to several units each.
-TRUST_SCALE = 30.0
 
 
 def PairClassifier(
@@ -161,7 +167,8 @@ def PairClassifier(
         serves the tagger and all pairs.
     hidden: units of the classifier's hidden layer.
     dropout: dropout of the token vectors and the hidden layer in training.
-    conclusions: for a teacher, learn an embedding of what the LLM concludes on each pair.
+    conclusions: for a teacher, start from what the LLM concludes on each pair, and learn an
+        embedding of it.
     """
     settings = dict(hidden=hidden, dropout=dropout, conclusions=conclusions)
     return Model(

@@ -21,6 +21,7 @@ from thinc.types import Floats2d
 from torch import Tensor, nn
 
 from .bridge import Settings, TorchShim, prepare_module, split_by_counts, torch_shim
+from .knowledge import compute_tag_priors
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
@@ -137,12 +138,22 @@ def score_spans(
 
 class TagHead(nn.Module):
     """Emission scores from one linear layer, and a transition matrix that forbids illegal steps.
-    Its other entries are parameters with `learn_transitions` and 0 without."""
+    Its other entries are parameters with `learn_transitions` and 0 without. With `priors` the last
+    columns of its input are scores of the tags, which are added to the emissions."""
 
     legal: Tensor
 
-    def __init__(self, width: int, tags: Sequence[str], *, dropout: float, learn_transitions: bool):
+    def __init__(
+        self,
+        width: int,
+        tags: Sequence[str],
+        *,
+        dropout: float,
+        learn_transitions: bool,
+        priors: bool = False,
+    ):
         super().__init__()
+        self.n_priors = len(tags) if priors else 0
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(width, len(tags))
         n = len(tags) + 1
@@ -150,9 +161,14 @@ class TagHead(nn.Module):
         self.register_buffer("legal", find_legal_steps(tags), persistent=False)
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """states: (tokens, width) of all Docs of a batch, one after the other. Returns emissions
-        (tokens, tags) and transitions (tags + 1, tags + 1) as the field reads them."""
-        return self.linear(self.dropout(states)), self.steps.masked_fill(~self.legal, ILLEGAL)
+        """states: (tokens, width), with priors (tokens, width + tags), of all Docs of a batch, one
+        after the other. Returns emissions (tokens, tags) and transitions (tags + 1, tags + 1) as
+        the field reads them."""
+        width = self.linear.in_features
+        emissions = self.linear(self.dropout(states[:, :width]))
+        if self.n_priors:
+            emissions = emissions + states[:, width:]
+        return emissions, self.steps.masked_fill(~self.legal, ILLEGAL)
 
 
 @dataclass
@@ -168,6 +184,7 @@ def Tagger(
     tok2vec: Model[list[Doc], list[Floats2d]],
     dropout: float = 0.2,
     crf: bool = True,
+    conclusions: bool = False,
 ) -> Model[list[Doc], TagScores]:
     """`spacy_mmcot.Tagger.v1`: BIO tag scores of each token for `mmcot_ner`. `set_tags` must be
     called before `initialize`.
@@ -177,6 +194,8 @@ def Tagger(
     dropout: dropout of the token vectors in training.
     crf: learn transition scores (a conditional random field); without, each token has a softmax of
         its own. Decoded sequences are legal either way.
+    conclusions: for a teacher, start from what the LLM concludes on the tokens: an untrained tagger
+        predicts its entities.
     """
     head: Model = Model(
         "tag_head",
@@ -184,9 +203,12 @@ def Tagger(
         init=_init,
         dims={"nI": None, "nO": None},
         shims=[TorchShim(TagHead)],
-        attrs={"dropout": dropout, "learn_transitions": crf},
+        attrs={"dropout": dropout, "learn_transitions": crf, "priors": conclusions},
     )
-    model: Model = chain(tok2vec, head)
+    read = tok2vec
+    if conclusions:
+        read = Model("with_priors", _add_priors, init=_init_priors, layers=[tok2vec])
+    model: Model = chain(read, head)
     model.set_ref("head", head)
     model.set_ref("tok2vec", tok2vec)
     return model
@@ -194,16 +216,42 @@ def Tagger(
 
 def set_tags(model: Model, tags: Sequence[str]) -> None:
     """Set the tags that `initialize` builds a tagger for, "O" among them."""
-    model.get_ref("head").attrs["tags"] = list(tags)
+    for layer in model.walk():
+        if layer.name in ("tag_head", "with_priors"):
+            layer.attrs["tags"] = list(tags)
     model.set_dim("nO", len(tags), force=True)
 
 
+def _init_priors(model: Model, X: Any = None, Y: Any = None) -> None:
+    model.layers[0].initialize(X=X, Y=Y)
+
+
+def _add_priors(
+    model: Model, docs: list[Doc], is_train: bool
+) -> tuple[list[Floats2d], Callable[[list[Floats2d]], Any]]:
+    """Each Doc's vectors with what its conclusion says on its tokens behind them, (tokens, width +
+    tags); those of a Doc without tokens as they come."""
+    arrays, back = model.layers[0](docs, is_train)
+    xp, tags = model.ops.xp, model.attrs["tags"]
+    priors: list[Any] = [compute_tag_priors(doc, tags) for doc in docs]
+    wide = [
+        xp.hstack([array, model.ops.asarray(prior)]) if len(array) else array
+        for array, prior in zip(arrays, priors, strict=True)
+    ]
+
+    def backprop(d_wide: list[Floats2d]) -> Any:
+        return back([model.ops.as_contig(d[:, : d.shape[1] - len(tags)]) for d in d_wide])
+
+    return wide, backprop
+
+
 def _init(model: Model, X: Any = None, Y: Any = None) -> None:
-    names = ("tags", "dropout", "learn_transitions")
-    settings: Settings = {"width": X[0].shape[1], **{name: model.attrs[name] for name in names}}
+    names = ("tags", "dropout", "learn_transitions", "priors")
+    settings: Settings = {name: model.attrs[name] for name in names}
+    settings["width"] = X[0].shape[1] - len(settings["tags"]) * settings["priors"]
     # A new module each time: a second initialisation starts from scratch.
     torch_shim(model).set_module(TagHead(**settings), settings)
-    model.set_dim("nI", settings["width"], force=True)
+    model.set_dim("nI", X[0].shape[1], force=True)
     model.set_dim("nO", len(settings["tags"]), force=True)
 
 
@@ -213,7 +261,7 @@ def _forward(
     module: TagHead = prepare_module(model, is_train)
     counts = [len(x) for x in X]
     # Zero-length Docs come without a width.
-    empty = model.ops.alloc2f(0, module.linear.in_features)
+    empty = model.ops.alloc2f(0, module.linear.in_features + module.n_priors)
     flat = model.ops.xp.concatenate([empty, *(x for x in X if len(x))])
     states = xp2torch(flat, requires_grad=is_train)
     with torch.set_grad_enabled(is_train):

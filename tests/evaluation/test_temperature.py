@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import spacy
+import torch
 import toy
 from spacy.language import Language
 from spacy.tokens import Doc, Span
@@ -44,7 +45,8 @@ def nll(nlp: Language, data: list[Example]) -> float:
     """Negative log likelihood of the gold sequences by the component's own scores."""
     component = nlp.get_pipe("mmcot_ner")
     emissions, transitions = component._score_tags([eg.predicted for eg in data])
-    return float(component.compute_losses(data, list(emissions.values()), transitions).gold)
+    arrays = [torch.from_numpy(array) for array in emissions.values()]
+    return float(component.compute_losses(data, arrays, torch.from_numpy(transitions)).gold)
 
 
 def error(docs: list[Doc], data: list[Example]) -> float:

@@ -15,13 +15,14 @@ from torch import Tensor
 from spacy_mmcot.model import pair_classifier
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.pair_classifier import (
-    TRUST_SCALE,
     DocPairs,
     PairClassifier,
     PairHead,
     PairIndex,
+    compute_pair_priors,
     set_schema,
 )
+from spacy_mmcot.types import SURENESS
 
 WIDTH = 6
 LABELS = ["None", "employs", "knows"]
@@ -272,17 +273,22 @@ def test_a_conclusion_moves_the_logits_of_its_pair_alone() -> None:
     module, where = head(conclusions=True), small_index()
     assert module.tags is not None
     module.tags.weight.data[0] = 0.0  # no tag
-    module.trust.data = torch.tensor([0.0, 0.0, 0.0, 0.1, 0.2, 0.3], dtype=torch.double)
     states = torch.randn(12, WIDTH, dtype=torch.double)
     tags = torch.zeros(len(where.pairs), 8, dtype=torch.long)
     tags[:, 0] = -1  # not asked
     plain = module(states, where)
     torch.testing.assert_close(module(states, where, tags), plain)
+    tags[2, :2] = torch.tensor([2, 1])
     tags[2, 3:5] = torch.tensor([5, 9])
     changed = (module(states, where, tags) - plain).abs().sum(1) > 1e-9
     assert changed.tolist() == [False, False, True, False, False, False, False]
-    tags[2] = tags[3]
-    tags[5, :2] = torch.tensor([2, 1])  # label 2, the second level of sureness
-    expected = torch.zeros_like(plain)
-    expected[5, 2] = TRUST_SCALE * 0.2
-    torch.testing.assert_close(module(states, where, tags) - plain, expected)
+
+
+def test_what_a_conclusion_says_before_anything_is_learned() -> None:
+    label = torch.tensor([2, 2, 0, -1])
+    sure = torch.tensor([SURENESS.index(s) for s in ("high", "low", "medium", "high")])
+    priors = compute_pair_priors(label, sure, 3)
+    # A tenth of all is spread over the three labels.
+    expected = 0.9 * torch.tensor([[0.05, 0, 0.95], [0.5, 0, 0.5], [0.7, 0.15, 0.15]]) + 0.1 / 3
+    torch.testing.assert_close(priors[:3].exp(), expected)
+    assert not priors[3].any()

@@ -13,6 +13,7 @@ from thinc.api import Adam, Model
 
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.tagger import ILLEGAL, Tagger, TagScores, find_legal_steps, set_tags
+from spacy_mmcot.types import KNOWLEDGE_KEY
 
 TAGS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 WIDTH = 6
@@ -27,14 +28,16 @@ def vectors(docs: list[Doc]) -> list[numpy.ndarray]:
     return rows
 
 
-def tagger(crf: bool = True, dropout: float = 0.0) -> tuple[Model, list[Any]]:
+def tagger(
+    crf: bool = True, dropout: float = 0.0, conclusions: bool = False
+) -> tuple[Model, list[Any]]:
     """A tagger over fixed vectors, and the list that receives the gradients of those."""
     received: list[Any] = []
 
     def forward(model: Model, docs: list[Doc], is_train: bool) -> tuple[list, Any]:
         return vectors(docs), lambda gradients: received.append(gradients) or docs
 
-    model = Tagger(Model("vectors", forward), dropout=dropout, crf=crf)
+    model = Tagger(Model("vectors", forward), dropout=dropout, crf=crf, conclusions=conclusions)
     set_tags(model, TAGS)
     model.initialize(X=docs(2, 3))
     return model, received
@@ -144,3 +147,32 @@ def test_initializing_again_starts_from_scratch() -> None:
     before = model.predict(docs(3)).emissions[0]
     model.initialize(X=docs(2))
     assert not numpy.array_equal(model.predict(docs(3)).emissions[0], before)
+
+
+def test_a_teacher_starts_from_what_the_llm_concludes() -> None:
+    model, received = tagger(conclusions=True)
+    told, empty, not_asked = docs(3, 0, 2)
+    told.user_data[KNOWLEDGE_KEY] = {
+        "conclusion": {
+            "entities": [
+                {"mention": "word word", "label": "PER", "sure": "high", "start": 0},
+                {"mention": "word", "label": "CITY", "sure": "high", "start": 10},
+            ]
+        }
+    }
+    scores, backprop = model.begin_update([told, empty, not_asked])
+    assert [rows.shape for rows in scores.emissions] == [(3, 5), (0, 5), (2, 5)]
+    assert [TAGS[i] for i in scores.emissions[0].argmax(1)] == ["B-PER", "I-PER", "O"]
+    plain = model.predict(docs(3, 2))
+    numpy.testing.assert_allclose(scores.emissions[2], plain.emissions[1], rtol=0, atol=1e-6)
+    # 0.95 is the label's; a tenth of all is spread over the five tags.
+    prior = numpy.log(0.9 * 0.95 + 0.1 / 5)
+    difference = scores.emissions[0][0, 3] - plain.emissions[0][0, 3]
+    assert difference == pytest.approx(prior, abs=1e-4)
+    backprop(TagScores([numpy.ones_like(e) for e in scores.emissions], scores.transitions * 0))
+    assert [array.shape[0] for array in received[0]] == [3, 0, 2]
+    assert received[0][0].shape == (3, WIDTH)
+    loaded, _ = tagger(conclusions=True)
+    loaded.from_bytes(model.to_bytes())
+    again = loaded.predict([told])
+    numpy.testing.assert_allclose(again.emissions[0], scores.emissions[0], rtol=0, atol=1e-5)

@@ -18,6 +18,7 @@ from made_tables import read_jsonl, rows, write_jsonl
 from spacy.tokens import DocBin, Span
 
 from spacy_mmcot.corpus.extensions import register_extensions, set_relations
+from spacy_mmcot.corpus.posts import read_posts
 from spacy_mmcot.pictures.read import get_image
 from spacy_mmcot.production.annotate import extract_findings
 from spacy_mmcot.types import ID_KEY, ROW_KEY, Relation
@@ -315,3 +316,18 @@ def test_whole_numbers_of_any_size_go_everywhere(
     assert written(source, "csv").read_text("utf-8").count(str(2**70)) == 1
     back = read_jsonl(written(written(source, "spacy"), "jsonl"))[0]
     assert (back["n"], back["d"]) == (str(2**70), {"x": [str(-(2**65))]})
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_convert_reads_what_annotate_writes(
+    written: Callable[..., Path], command: Command, tmp_path: Path, format: str
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", rows(6))
+    output = tmp_path / "posts.jsonl"
+    result = command("convert", written(source, format), "-o", output)
+    assert result.exit_code == 0, result.output
+    posts = read_posts(output)
+    assert [post.id for post in posts] == [f"p{i}" for i in range(6)]
+    found = [(p.text, [(e.start, e.end, e.label) for e in p.entities or ()]) for p in posts]
+    assert found == expected(6)
+    assert all(post.relations in ([], None) for post in posts)
