@@ -65,9 +65,10 @@ def measure_cold_start(pipeline: str, rounds: int = 3) -> dict[str, Any]:
         (packages,) = environment.glob("lib/python*/site-packages")
         files = (path.stat().st_size for path in packages.rglob("*") if path.is_file())
         figures["environment_mb"] = sum(files) / 1e6
-        figures |= _measure(str(python), wheel.name.partition("-")[0], rounds)
+        # Isolated: what lies in the working directory is not installed there.
+        figures |= _measure([str(python), "-I"], wheel.name.partition("-")[0], rounds)
     torch = {"environment_mb": _measure_packages("spacy-mmcot")}
-    torch |= _measure(sys.executable, pipeline, rounds)
+    torch |= _measure([sys.executable], pipeline, rounds)
     figures |= {f"torch_{name}": value for name, value in torch.items()}
     return {name: round(value, 3) for name, value in figures.items()}
 
@@ -81,8 +82,8 @@ def _build(pipeline: str, work: Path) -> Path:
     return build_wheel(folder)
 
 
-def _measure(python: str, pipeline: str, rounds: int) -> dict[str, float]:
-    command = [python, "-c", _PROGRAM, pipeline, _TEXT]
+def _measure(python: list[str], pipeline: str, rounds: int) -> dict[str, float]:
+    command = [*python, "-c", _PROGRAM, pipeline, _TEXT]
     runs = [json.loads(_run(command, pipeline).splitlines()[-1]) for _ in range(rounds)]
     return {name: median(run[name] for run in runs) for name in runs[0]}
 

@@ -16,7 +16,7 @@ from typing import Any
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.engine import Pace
-from spacy_mmcot.elicitation.prompts import KINDS, QuestionSettings
+from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore, answer_key
 from tests.llm_server import LLMServer, question_id
 
@@ -120,7 +120,7 @@ def _keys(posts: int) -> dict[str, str]:
     source = OpenAISource(OpenAISettings(MODEL, base_url="http://127.0.0.1/v1", api_key=KEY))
     keys = {}
     for post in MadePosts(posts):
-        for dimension in KINDS:
+        for dimension in QuestionSettings().variants:
             prompt = QuestionSettings().render(post, dimension)
             assert prompt is not None
             key = answer_key(prompt, MODEL, source.parameters(prompt))

@@ -14,7 +14,7 @@ from spacy.training.initialize import init_nlp
 from spacy.util import load_config, minibatch
 from thinc.api import Optimizer
 
-from spacy_mmcot.corpus.reader import Corpus
+from spacy_mmcot.corpus.docbin import Corpus
 
 WARM_UP_BATCHES = 5
 

@@ -13,9 +13,8 @@ from spacy.cli.train import train
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-from spacy_mmcot.corpus.docbin import read_docs, write_docs
+from spacy_mmcot.corpus.docbin import make_examples, read_docs, write_docs
 from spacy_mmcot.corpus.extensions import copy_tokens
-from spacy_mmcot.corpus.reader import make_examples
 from spacy_mmcot.distillation.conclusions import collect_labels, set_labels_from_conclusions
 from spacy_mmcot.evaluation.evaluate import evaluate
 from spacy_mmcot.evaluation.review import Order, choose_reviews

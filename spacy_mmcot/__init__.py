@@ -49,7 +49,7 @@ _NAMES = {
     ".evaluation.conclusions": ("evaluate_conclusions",),
     ".production.annotate": ("annotate", "AnnotateSettings", "AnnotateResult", "extract_findings"),
     ".production.tables": ("ColumnNames",),
-    ".production.export": ("export",),
+    ".production.export": ("export", "export_standalone", "build_wheel"),
     ".production.worker": ("PipelineWorker", "Busy"),
     ".pictures.read": ("PicturePolicy",),
     ".model.vision": ("make_vision_model",),

@@ -160,7 +160,7 @@ class LLMServer:
     """Runs the server in a thread while the block lasts. `url` is its base address.
 
     `requests` and `keys` hold bodies and Authorization headers of the first thousand questions,
-    `heads` the whole heads of the last thousand.
+    `heads` the whole heads of the last thousand; `paths` holds what was asked for, with queries.
     `reply`, where it is set, turns a request's body into a status and an answer's text (or the
     whole body, as anything else, or as bytes of HTML), and may block; `headers` go out with every
     answer.
@@ -171,6 +171,7 @@ class LLMServer:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.headers: dict[str, str] = {}
+        self.paths: set[str] = set()
         self.heads: deque[bytes] = deque(maxlen=_MOST_KEPT)
         self.latency = 0.0
         self.plan = FaultPlan()
@@ -276,6 +277,7 @@ class _Connection(asyncio.Protocol):
         del self._buffer[: self._need]
         self._need = 0
         method, path = head.split(b" ", 2)[:2]
+        self._server.paths.add(path.decode())
         self._route(method.decode(), path.decode().split("?")[0], head, body)
 
     def _route(self, method: str, path: str, head: bytes, body: bytes) -> None:

@@ -132,9 +132,14 @@ def convert(
     Reads posts, plain text, tables (CSV, TSV, JSON Lines, Parquet, Hugging Face datasets), CoNLL,
     the exports of Prodigy, doccano and Label Studio, spaCy's training data, and MNRE rows.
     """
-    from ..corpus.formats import make_image_relative, read_corpus, replace_labels
+    from ..corpus.formats import (
+        check_labels,
+        make_image_relative,
+        read_corpus,
+        replace_labels,
+        split_rows,
+    )
     from ..corpus.posts import Findings, ReadSettings, write_posts, write_records
-    from ..corpus.splits import check_labels, split_rows
 
     if output.suffix not in ("", ".jsonl", ".spacy") and not output.is_dir():
         raise UsageError(Errors.E719.format(path=output))
@@ -224,7 +229,7 @@ def print_summary(rows: Sequence[Row], findings: Findings, *, keep_mentions: boo
     """Print how many posts, entities... each split has, how often it has each label, and the
     findings."""
 
-    from ..corpus.splits import count_labels
+    from ..corpus.formats import count_labels
 
     def is_hidden(row: Row) -> bool:
         return row.post.entities is None or row.post.split == "unlabelled"

@@ -226,7 +226,7 @@ def calibrate(
     gpu_id: GpuOption = -1,
 ) -> None:
     """Fit the temperature of PIPELINE's span scores on DATA. Predictions do not change."""
-    from ..corpus.reader import Corpus
+    from ..corpus.docbin import Corpus
     from ..evaluation.calibration import calibrate_pipeline
     from ..evaluation.evaluate import count_unaligned
     from ..production.job import load_pipeline, use_gpu

@@ -134,9 +134,8 @@ def review(
     """Write the texts of DATA that are most worth correcting: where PIPELINE, the LLM's conclusions
     and gold labels disagree, where they are unsure, and where names are new; spread over the
     labels. Give what comes back to `convert --reviewed`."""
-    from ..corpus.docbin import list_docbins
+    from ..corpus.docbin import Corpus, list_docbins
     from ..corpus.posts import guess_split, iter_posts
-    from ..corpus.reader import Corpus
     from ..evaluation.evaluate import needs_gold_entities
     from ..evaluation.review import choose_reviews
     from ..files import replace_file

@@ -1,20 +1,46 @@
-"""`.spacy` files (spaCy's DocBin): reading and writing Docs, and reading Docs back as posts."""
+"""`.spacy` files (spaCy's DocBin): writing Docs, and reading them as Docs, as posts, and as
+Examples for training, `spacy_mmcot.Corpus.v1`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 from pydantic import ValidationError
+from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
+from spacy.training import Example
 from spacy.vocab import Vocab
 
 from ..errors import Errors, MMCoTError, explain, located
 from ..files import check_exists, read_bytes, replace_file
 from ..pictures.read import get_image
-from ..types import ID_KEY, KNOWLEDGE, KNOWLEDGE_KEY, REJECTED_KEY, Answers, Post
-from .extensions import get_pairs, get_relations, list_missing, list_relations
+from ..types import (
+    ID_KEY,
+    IMAGE_KEY,
+    KNOWLEDGE,
+    KNOWLEDGE_KEY,
+    PICTURES,
+    PROMPT_TARGET_KEY,
+    REJECTED_KEY,
+    TOKENS,
+    Answers,
+    Pictures,
+    Post,
+    Tokens,
+)
+from .extensions import (
+    copy_entities,
+    copy_tokens,
+    get_pairs,
+    get_relations,
+    list_missing,
+    list_relations,
+    register_extensions,
+)
 from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, make_text_id
 
 SUFFIX = ".spacy"
@@ -139,3 +165,82 @@ def _make_answers(doc: Doc, name: str) -> Answers | None:
 def _get_knowledge(doc: Doc) -> Mapping[str, Any]:
     data: dict[Any, Any] = doc.user_data
     return data.get(KNOWLEDGE_KEY) or {}
+
+
+# Union, since Python 3.10 resolves the annotation when spaCy checks a config.
+MaybePath = Union[str, Path, None]  # noqa: UP007
+
+
+def Corpus(
+    path: MaybePath,
+    *,
+    limit: int = 0,
+    knowledge: bool = True,
+    gold_entities: bool = False,
+    pictures: Pictures = "none",
+    tokens: Tokens = "gold",
+) -> Callable[[Language], Iterator[Example]]:
+    """`spacy_mmcot.Corpus.v1`: reads Examples from a `.spacy` file, or from all in a folder.
+
+    The reference keeps all that it was stored with: entities, relations, soft labels. The predicted
+    Doc has the reference's text, id and prompt target, and more as the settings say.
+
+    limit: the greatest number of Examples, 0 for all.
+    knowledge: the predicted Doc has the reference's knowledge.
+    gold_entities: the predicted Doc has the reference's entities, and the pairs of them that were
+        judged.
+    pictures: "real": the predicted Doc has the reference's picture; "none": it has none.
+    tokens: "gold": the predicted Doc has the reference's tokens, which soft labels need;
+        "pipeline": those of the pipeline's tokenizer, as when it is used, unless it has the gold
+        entities.
+
+    The reader raises MMCoTError for a path that is not set, missing, no DocBin, or empty, and for
+    unknown `pictures` or `tokens`.
+    """
+
+    def read(nlp: Language) -> Iterator[Example]:
+        if path is None:
+            raise MMCoTError(Errors.E204)
+        docs = read_all_docs(Path(path), nlp.vocab)
+        yield from make_examples(
+            nlp,
+            islice(docs, limit if limit > 0 else None),
+            knowledge=knowledge,
+            gold_entities=gold_entities,
+            pictures=pictures,
+            tokens=tokens,
+        )
+
+    return read
+
+
+def make_examples(
+    nlp: Language,
+    references: Iterable[Doc],
+    *,
+    knowledge: bool = True,
+    gold_entities: bool = False,
+    pictures: Pictures = "none",
+    tokens: Tokens = "gold",
+) -> Iterator[Example]:
+    """Examples of these reference Docs, as `Corpus` describes them. Raises MMCoTError for unknown
+    `pictures` or `tokens`."""
+    for name, value, allowed in (("pictures", pictures, PICTURES), ("tokens", tokens, TOKENS)):
+        if value not in allowed:
+            received, known = repr(value), ", ".join(allowed)
+            raise MMCoTError(Errors.E409.format(name=name, received=received, allowed=known))
+    register_extensions()
+    copied: list[Any] = [ID_KEY, PROMPT_TARGET_KEY]
+    if knowledge:
+        copied.append(KNOWLEDGE_KEY)
+    if pictures == "real":
+        copied.append(IMAGE_KEY)
+    for reference in references:
+        predicted = copy_tokens(reference, copied)
+        if gold_entities:
+            copy_entities(reference, predicted)
+        elif tokens == "pipeline":
+            own = nlp.make_doc(reference.text)
+            own.user_data.update(predicted.user_data)
+            predicted = own
+        yield Example(predicted, reference)

@@ -76,7 +76,7 @@ class BatchRunner:
             async with asyncio.timeout(self._pace.run_timeout):
                 await self._run_rounds(posts)
         except RequestRefused as refused:
-            raise self._source.refusal_error(refused, "a request of the Batch API") from None
+            raise refused.as_error(self._source.url, "a request of the Batch API") from None
         finally:
             await self._source.close()
 
@@ -206,6 +206,7 @@ class BatchRunner:
             connection.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?)", kept)
             self._forget(name)
         if refused is not None:
+            refused.reason = self._source.scrub(refused.reason)
             raise refused
 
     def _settle_from_inbox(self, job: Job) -> Job | None:
@@ -227,8 +228,8 @@ class BatchRunner:
                 if status == 200:  # no answer at all
                     self._elicitation.book(job, None)
                     return job
-                reason = f"the endpoint refused (HTTP {status}): {self._source.scrub(str(fault))}"
-                return self._elicitation.reject(job, AnswerRejected(reason, body, final=True))
+                fault.reason = self._source.scrub(fault.reason)
+                return self._elicitation.reject(job, fault.as_rejection(body))
             except Unavailable as fault:
                 self._elicitation.book(job, fault.usage)
                 return job

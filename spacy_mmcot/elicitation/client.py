@@ -154,7 +154,8 @@ class OpenAISource:
         Fault for any status but a good one."""
         seconds = timeout or self._settings.timeout
         url = self._address._replace(path=self._address.path.rstrip("/") + path).geturl()
-        request = httpx2.Request(method, url, params=params, headers=self._make_headers(), **body)
+        address: httpx2.URL | str = httpx2.URL(url).copy_merge_params(params) if params else url
+        request = httpx2.Request(method, address, headers=self._make_headers(), **body)
         request.extensions = {"timeout": {"connect": _CONNECT_SECONDS}}
         transport = self._idle.pop() if self._idle else self._open_transport()
         try:
@@ -212,16 +213,6 @@ class OpenAISource:
         if "reason" in details:
             details["reason"] = self.scrub(str(details["reason"]))
         return MMCoTError(message.format(url=self.url, **details))
-
-    def refusal_error(self, error: RequestRefused, question: str) -> MMCoTError:
-        """An error that ends the run: every such request would be refused."""
-        if error.status == 200:
-            return self.error(Errors.E314, reason=error.reason)
-        # With 401, the server's words may quote a part of the key.
-        words = f": {error.reason}" if error.status == 403 else ""
-        if error.status in (401, 403):
-            return self.error(Errors.E311, status=error.status, reason=words)
-        return self.error(Errors.E313, question=question, status=error.status, reason=error.reason)
 
     def scrub(self, words: str) -> str:
         """Somebody else's words, short, on one line, and without the key and what else the address

@@ -211,7 +211,7 @@ def define_labels(draft: Scheme, source: Source, posts: Iterable[Post]) -> Schem
         reply = asyncio.run(ask())
         definitions = read_definitions("" if reply is None else reply.text, labels)
     except RequestRefused as refused:
-        raise source.refusal_error(refused, "the question what the labels mean") from None
+        raise refused.as_error(source.url, "the question what the labels mean") from None
     except Fault as error:
         raise MMCoTError(Errors.E325.format(url=source.url, reason=error)) from None
     relations = {

@@ -200,13 +200,12 @@ class Engine:
         """Other questions were answered, so those that were refused have a fault of their own."""
         refused, self._refused = self._refused, []
         for job, fault in refused:
-            reason = f"the endpoint refused (HTTP {fault.status}): {fault.reason}"
-            self._elicitation.reject(job, AnswerRejected(reason, final=True))
+            self._elicitation.reject(job, fault.as_rejection())
 
     def _raise_refusal(self) -> None:
         job, refused = self._refused[-1]
         question = f"the prompt {job.prompt.template} for the post {job.post.id!r}"
-        raise self._elicitation.source.refusal_error(refused, question)
+        raise refused.as_error(self._elicitation.source.url, question)
 
     async def _get_answer(self, job: Job) -> Reply | None:
         """The answer, after as many tries as it takes; None where there is none and the job is

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, field, replace
 from typing import Protocol
 
-from ..errors import MMCoTError
 from ..types import Dimension, Post
 from .claims import Account, Claim
 from .parser import AnswerValue, parse_answer
 from .prices import estimate
 from .prompts import Prompt, QuestionSettings, render_repair
-from .replies import AnswerRejected, Reply, RequestRefused, Usage
+from .replies import AnswerRejected, Reply, Usage
 from .store import StoredAnswer, answer_key
 
 
@@ -70,11 +69,8 @@ class Source(Protocol):
 
     async def ask(self, prompt: Prompt) -> Reply | None:
         """The answer, or None where the source has none. Raises AnswerRejected for an answer that
-        cannot be used, Unavailable where another try may help, RequestRefused where none will."""
-        ...
-
-    def refusal_error(self, error: RequestRefused, question: str) -> MMCoTError:
-        """The error that ends a run whose questions are all refused."""
+        cannot be used, Unavailable where another try may help, RequestRefused or MMCoTError where
+        none will."""
         ...
 
     async def close(self) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeGuard
 
+from ..errors import Errors, MMCoTError
+
 # Names that endpoints give to faults of one post, and how the others say it.
 _POST_FAULTS = {
     "content_filter",
@@ -113,6 +115,22 @@ class RequestRefused(Fault):
     @property
     def of_settings(self) -> bool:
         return self.status < 400 or self.status in _OF_SETTINGS
+
+    def as_rejection(self, raw: str = "") -> AnswerRejected:
+        """The same as a fault of one post."""
+        words = f"the endpoint refused (HTTP {self.status}): {self.reason}"
+        return AnswerRejected(words, raw, final=True)
+
+    def as_error(self, url: str, question: str) -> MMCoTError:
+        """The same as the end of the run: every such request would be refused."""
+        if self.status == 200:
+            return MMCoTError(Errors.E314.format(url=url, reason=self.reason))
+        details = {"url": url, "status": self.status}
+        if self.status in (401, 403):
+            # With 401, the server's words may quote a part of the key.
+            words = f": {self.reason}" if self.status == 403 else ""
+            return MMCoTError(Errors.E311.format(**details, reason=words))
+        return MMCoTError(Errors.E313.format(**details, question=question, reason=self.reason))
 
 
 def read_reply(data: bytes) -> Reply:

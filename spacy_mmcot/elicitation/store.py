@@ -25,7 +25,7 @@ from ..types import DIMENSIONS, KNOWLEDGE, Answers, Dimension, Task, Text
 from .conclusion import merge_conclusions
 from .database import Database
 from .prompts import Prompt
-from .replies import Reply, RequestRefused
+from .replies import Reply
 
 Record = TypeVar("Record")
 # The fields of StoredAnswer in their order.
@@ -249,9 +249,6 @@ class RecordedSource:
         """The recorded answer, None where there is none."""
         answer = self._find(prompt)
         return None if answer is None else Reply(answer)
-
-    def refusal_error(self, error: RequestRefused, question: str) -> MMCoTError:
-        return MMCoTError(str(error))  # a file refuses nothing
 
     async def close(self) -> None:
         pass

@@ -11,8 +11,8 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
+from ..corpus.docbin import make_examples
 from ..corpus.extensions import get_image, list_relations
-from ..corpus.reader import make_examples
 from ..errors import Errors, MMCoTError
 from ..types import Pictures, Tokens
 from .calibration import collect_mention_scores, compute_calibration_error

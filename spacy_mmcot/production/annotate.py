@@ -139,7 +139,8 @@ def extract_findings(doc: Doc) -> dict[str, Any]:
 
     entities: a list of {start, end, label, text, score};
     relations: a list of {head: [start, end], tail: [start, end], label, score};
-    confidence: `doc._.mmcot_confidence`.
+    confidence: `doc._.mmcot_confidence`;
+    weakest: `doc._.mmcot_weakest`, for texts of many sentences.
 
     Offsets are characters of the text, ends exclusive. Scores are probabilities, or None where the
     component gives none.
@@ -154,8 +155,8 @@ def extract_findings(doc: Doc) -> dict[str, Any]:
         {"head": _offsets(head), "tail": _offsets(tail), "label": label, "score": _round(score)}
         for head, tail, label, score in get_relations(doc)
     ]
-    confidence = _round(doc._.mmcot_confidence)
-    return {"entities": entities, "relations": relations, "confidence": confidence}
+    sure = {"confidence": _round(doc._.mmcot_confidence), "weakest": _round(doc._.mmcot_weakest)}
+    return {"entities": entities, "relations": relations, **sure}
 
 
 class Annotator:

@@ -30,7 +30,7 @@ _KINDS = {type: kind for kind, type in _TYPES.items()} | {
 _ENTITY = pa.struct({"start": _INT, "end": _INT, "label": _TEXT, "text": _TEXT, "score": _FLOAT})
 _OFFSETS = pa.list_(_INT)
 _RELATION = pa.struct({"head": _OFFSETS, "tail": _OFFSETS, "label": _TEXT, "score": _FLOAT})
-_ADDED = (pa.list_(_ENTITY), pa.list_(_RELATION), pa.float64())
+_ADDED = (pa.list_(_ENTITY), pa.list_(_RELATION), pa.float64(), pa.float64())
 _BATCH_ROWS = 4096  # that are decoded at once
 
 

@@ -45,7 +45,7 @@ class ColumnNames:
 
     text: the texts; the only column that a table must have.
     id, image: ids and pictures (a path relative to the table's file, or a file's content).
-    prefix: goes before the names of the added columns: entities, relations, confidence.
+    prefix: goes before the names of the added columns: entities, relations, confidence, weakest.
     """
 
     text: str = "text"
@@ -54,9 +54,10 @@ class ColumnNames:
     prefix: str = ""
 
     @property
-    def added(self) -> tuple[str, str, str]:
+    def added(self) -> tuple[str, ...]:
         """The names of the added columns."""
-        return f"{self.prefix}entities", f"{self.prefix}relations", f"{self.prefix}confidence"
+        found = ("entities", "relations", "confidence", "weakest")
+        return tuple(self.prefix + name for name in found)
 
 
 DEFAULT_COLUMNS = ColumnNames()

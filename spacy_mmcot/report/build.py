@@ -17,7 +17,7 @@ from spacy.language import Language
 from spacy.training import Example
 from spacy.util import registry
 
-from ..corpus.reader import Corpus
+from ..corpus.docbin import Corpus
 from ..evaluation.compare import match_predictions
 from ..evaluation.conclusions import Concluded, collect_conclusions, score_conclusions
 from ..evaluation.evaluate import needs_gold_entities, run_pipeline

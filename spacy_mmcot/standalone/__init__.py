@@ -220,7 +220,8 @@ class NumpyProducts(NumpyOps):
 
 
 def use_numpy_products() -> Callable[[Language], Language]:
-    """`spacy_mmcot.NumpyProducts.v1`: a callback for `[nlp.after_pipeline_creation]`: it
+    """`spacy_mmcot.NumpyProducts.v1`, in exported pipelines `spacy_mmcot.StandaloneProducts.v1`: a
+    callback for `[nlp.after_pipeline_creation]`: it
     runs in training and whenever the pipeline is loaded. Layers on a GPU or on another CPU backend,
     such as Apple's, stay as they are."""
 
@@ -256,8 +257,11 @@ def make_piece_embed(
     attrs: list[str],
     rows: List[int],  # noqa: UP006
 ) -> Model[List[Doc], List[Floats2d]]:  # noqa: UP006
-    """The architecture that `spacy_mmcot.PieceEmbed.v1` becomes; its word pieces' vectors are those
-    of PieceTable."""
+    """`spacy_mmcot.StandalonePieces.v1`: what `export --standalone` makes of
+    `spacy_mmcot.PieceEmbed.v1`, without a source.
+
+    width, attrs, rows: as there.
+    """
     pieces: Model[list[Doc], Ragged] = Model(
         "piece_table",
         partial(_run_pieces, made=[]),
@@ -281,14 +285,23 @@ def _run_pieces(
 
 
 def make_encoder(nlp: Language, name: str) -> StandaloneEncoder:
+    """`mmcot_standalone_encoder`: what `export --standalone` makes of a transformer."""
     return StandaloneEncoder(nlp, name)
 
 
 def make_ner(nlp: Language, name: str, overwrite: bool) -> StandaloneNER:
+    """`mmcot_standalone_ner`: what `export --standalone` makes of `mmcot_ner`.
+
+    overwrite: replace entities that are already set.
+    """
     return StandaloneNER(nlp, name, overwrite)
 
 
 def make_rel(nlp: Language, name: str, overwrite: bool) -> StandaloneRel:
+    """`mmcot_standalone_rel`: what `export --standalone` makes of `mmcot_rel`.
+
+    overwrite: replace relations that are already set.
+    """
     return StandaloneRel(nlp, name, overwrite)
 
 

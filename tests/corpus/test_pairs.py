@@ -11,7 +11,7 @@ from click.testing import Result
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 
-from spacy_mmcot.corpus.docbin import read_docs, write_docs
+from spacy_mmcot.corpus.docbin import Corpus, read_docs, write_docs
 from spacy_mmcot.corpus.docs import make_doc
 from spacy_mmcot.corpus.extensions import (
     copy_tokens,
@@ -22,7 +22,6 @@ from spacy_mmcot.corpus.extensions import (
 )
 from spacy_mmcot.corpus.formats import read_corpus
 from spacy_mmcot.corpus.posts import Findings, read_posts
-from spacy_mmcot.corpus.reader import Corpus
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Entity, Post, PostRelation
 

@@ -8,9 +8,8 @@ from spacy.cli import debug_data
 from spacy.language import Language
 from spacy.tokens import DocBin
 
-from spacy_mmcot.corpus.docbin import write_docs
+from spacy_mmcot.corpus.docbin import Corpus, write_docs
 from spacy_mmcot.corpus.docs import make_doc
-from spacy_mmcot.corpus.reader import Corpus
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import (
     ID_KEY,

@@ -13,9 +13,8 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from thinc.api import ConfigValidationError
 
-from spacy_mmcot.corpus.docbin import write_docs
+from spacy_mmcot.corpus.docbin import Corpus, write_docs
 from spacy_mmcot.corpus.extensions import register_extensions
-from spacy_mmcot.corpus.reader import Corpus
 from spacy_mmcot.errors import MMCoTError
 
 Pictures = list[str | bytes | None]

@@ -11,8 +11,8 @@ from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spacy_mmcot.corpus.formats import check_labels, count_labels, split_rows
 from spacy_mmcot.corpus.posts import Findings, Row, read_posts
-from spacy_mmcot.corpus.splits import check_labels, count_labels, split_rows
 from spacy_mmcot.types import Entity, Post, make_text_key
 
 Command = Callable[..., Result]

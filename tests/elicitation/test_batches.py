@@ -241,6 +241,18 @@ def test_what_the_endpoint_has_deleted_is_asked_again_with_a_word(
     assert left_over(store) == [0, 0, 0, 0]
 
 
+def test_the_addresss_own_query_is_in_every_request(
+    llm_server: LLMServer, posts: list[Post], store: AnswerStore
+) -> None:
+    llm_server.batches.faults = [(True, 500)]
+    url = f"{llm_server.url}?api-version=2024-10-21"
+    asked = OpenAISource(OpenAISettings("gpt-4o-mini", url, KEY), "openai-batch")
+    result = elicit(posts, store, asked, QuestionSettings.of("noun"), pace=FAST)
+    assert result.report.total().stored == 12 and len(llm_server.batches.made) == 1
+    assert len(llm_server.paths) == 5
+    assert all("api-version=2024-10-21" in path for path in llm_server.paths)
+
+
 def test_one_lost_batch_leaves_the_others_alone(
     llm_server: LLMServer, posts: list[Post], store: AnswerStore
 ) -> None:

@@ -16,9 +16,8 @@ from spacy.language import Language
 from typer.main import get_command
 
 from spacy_mmcot import evaluate
-from spacy_mmcot.corpus.docbin import write_docs
+from spacy_mmcot.corpus.docbin import Corpus, make_examples, write_docs
 from spacy_mmcot.corpus.docs import make_doc
-from spacy_mmcot.corpus.reader import Corpus, make_examples
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.types import Entity, Post
 

@@ -8,7 +8,7 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
 
-from spacy_mmcot.corpus.reader import make_examples
+from spacy_mmcot.corpus.docbin import make_examples
 from spacy_mmcot.evaluation.review import Review, choose_reviews
 from spacy_mmcot.types import ID_KEY, KNOWLEDGE_KEY, Split
 

@@ -92,7 +92,7 @@ def test_columns_are_carried(written: Callable[..., Path], tmp_path: Path) -> No
     values = [{**row, "tags": ["a", row["n"]], "none": None, "zero": ""} for row in rows(3)]
     source = write_jsonl(tmp_path / "in.jsonl", values)
     for row, value in zip(read_jsonl(written(source, "jsonl")), values, strict=True):
-        assert list(row) == [*value, "entities", "relations", "confidence"]
+        assert list(row) == [*value, "entities", "relations", "confidence", "weakest"]
         assert 0.5 < row["confidence"] <= 1
         assert {name: row[name] for name in value} == value
     docs = list(DocBin().from_disk(written(source, "spacy")).get_docs(spacy.blank("en").vocab))
@@ -114,6 +114,7 @@ def test_the_columns_of_what_was_found() -> None:
         "entities": [{"start": 0, "end": 4, "label": "PER", "text": "Anna", "score": None}],
         "relations": [{"head": [0, 4], "tail": [8, 12], "label": "in", "score": 0.1235}],
         "confidence": None,
+        "weakest": None,
     }
 
 

@@ -17,7 +17,7 @@ from made_tables import read_jsonl
 from spacy_mmcot import AnnotateSettings, ColumnNames, annotate
 from spacy_mmcot.production import annotate as module
 
-ADDED = ("entities", "relations", "confidence")
+ADDED = ("entities", "relations", "confidence", "weakest")
 # Any character but halves of surrogate pairs, which no file in UTF-8 can hold; often those that
 # formats have rules about.
 CHARACTERS = st.one_of(
