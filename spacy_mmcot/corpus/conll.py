@@ -11,13 +11,13 @@ that splitting at the space (U+0020) gives the tokens back, whatever other chara
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import MMCoTError, located
 from ..files import decode_line, iter_lines
-from ..types import Entity, Post
+from ..types import Post
 from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, make_text_id, validate_row
 
 # Headline of the tokens whose spaces `replace_spaces` replaces.
@@ -26,6 +26,8 @@ SPACED = "tokens with a space inside, written with a no-break space (U+00A0)"
 _MARK = "IMGID:"
 _DOCUMENT = "-DOCSTART-"
 _TAG = re.compile(r"O|[BIESLUM]-.+")
+# Of a tag: it begins an entity, or is its last.
+_FIRST, _LAST = "BSU", "ESLU"
 _ROW = "TOKEN and TAG, with at most two columns between them"
 _TAGS = (
     "O or a tag of BIO, BIOES or BILOU, such as B-LABEL; an I-LABEL after a token with B- or I- of "
@@ -59,6 +61,21 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS)
             findings.reject(error)
             continue
         yield row._replace(number=number)
+
+
+def read_tags(tokens: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:
+    """The entities of BIO, BIOES or BILOU tags, in the characters of the tokens joined by spaces.
+    One that begins without a B- begins where its label does."""
+    entities: list[dict[str, Any]] = []
+    start, previous = 0, ""
+    for token, tag in zip(tokens, tags, strict=True):
+        end, label = start + len(token), tag[2:]
+        if label and (tag[0] in _FIRST or label != previous):
+            entities.append({"start": start, "end": end, "label": label})
+        elif label:
+            entities[-1]["end"] = end
+        start, previous = end + 1, "" if tag[0] in _LAST else label
+    return entities
 
 
 def replace_spaces(token: str) -> str:
@@ -133,9 +150,8 @@ def _parse_post(
     first = block.lines[0][0]
     name = _parse_name(path, *block.lines[0]) if has_names else None
     tokens: list[str] = []
-    entities: list[Entity] = []
+    tags: list[str] = []
     changes: list[tuple[str, str]] = []
-    start = 0
     previous = "O"
     lines = [(line, decode_line(path, line, raw)) for line, raw in block.lines[has_names:]]
     while lines and lines[0][1].startswith("#") and not _is_row(lines[0][1]):
@@ -147,24 +163,16 @@ def _parse_post(
         if " " in token:
             changes.append((SPACED, f"{path}, line {line}"))
             token = replace_spaces(token)
-        # As BIO: an entity's last token of BIOES and BILOU continues it, and nothing follows.
-        kind = {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}.get(tag[0], tag[0])
-        if kind == "I" and previous[2:] != tag[2:]:
-            if not (settings.repair_bio or is_iob1):
+        if tag[0] in "IELM" and previous[2:] != tag[2:] and not is_iob1:
+            if not settings.repair_bio:
                 problem = f"the tag {tag} follows the tag {previous}"
                 raise located(path, line, problem, _TAGS, _BIO_CURE)
-            if not is_iob1:
-                changes.append((_REPAIRED, f"{path}, line {line}"))
-            kind = "B"
-        end = start + len(token)
-        if kind == "B":
-            entities.append(Entity(start=start, end=end, label=tag[2:]))
-        elif kind == "I":
-            entities[-1] = entities[-1].model_copy(update={"end": end})
+            changes.append((_REPAIRED, f"{path}, line {line}"))
         tokens.append(token)
-        start, previous = end + 1, "O" if tag[0] in "SUEL" else tag
+        tags.append(tag)
+        previous = "O" if tag[0] in _LAST else tag
     text = " ".join(tokens)
-    fields = {"id": name or make_text_id(text), "text": text, "entities": entities}
+    fields = {"id": name or make_text_id(text), "text": text, "entities": read_tags(tokens, tags)}
     post = validate_row(path, first, Post, fields)
     for headline, place in changes:
         findings.change(headline, place)

@@ -30,6 +30,7 @@ Fields = dict[str, Any]
 
 _PEEKED = 1000  # rows that are looked at for the format
 _LEFT_OUT = "tasks answered {answer!r}, left out"
+_IN_PART = "inputs of binary answers, each one post that is labelled in part"
 _FURTHER = "labels beside the first one of their span or relation, left out"
 _CANCELLED = "annotations that were skipped or that another one replaces, left out"
 
@@ -94,6 +95,7 @@ def read_prodigy(
             continue  # a part of an earlier row's post
         try:
             if is_binary:
+                findings.change(_IN_PART, f"{path}, {place}")
                 fields = _merge_answers(f"{path}, {place}", groups[task.key], findings)
             else:
                 fields = _read_task(path, place, task)

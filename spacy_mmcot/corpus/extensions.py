@@ -137,14 +137,16 @@ def get_judged_pairs(doc: Doc) -> list[PairOffsets] | None:
     Docs that `Doc.from_docs` joined, those are the pairs within each of them.
     """
     stored: list[PairOffsets] | None = _list_rows(doc, PAIRS_KEY)
-    parts = [key[2:] for key in _list_keys(doc, RELATIONS_KEY)]
+    relations = list_relations(doc)
     if stored is None:
-        if len(parts) < 2:
+        parts = [key[2:] for key in _list_keys(doc, RELATIONS_KEY)]
+        is_whole = any(start <= 0 and _find_end(doc) <= end for start, end in parts)
+        if relations is None or is_whole:
             return None
         places = [(ent.start_char, ent.end_char) for ent in doc.ents]
         groups = [[p for p in places if start <= p[0] and p[1] <= end] for start, end in parts]
         stored = [(*h, *t) for group in groups for h, t in permutations(group, 2)]
-    related = [(h0, h1, t0, t1) for h0, h1, t0, t1, *_ in list_relations(doc) or ()]
+    related = [(h0, h1, t0, t1) for h0, h1, t0, t1, *_ in relations or ()]
     return list(dict.fromkeys([*stored, *related]))
 
 
@@ -195,23 +197,26 @@ def _keep_rows(doc: Doc, name: str, rows: Iterable[tuple[Any, ...]]) -> None:
     for key in _list_keys(doc, name):
         del doc.user_data[key]
     text = doc.text
-    end = doc[-1].idx + len(doc[-1]) if len(doc) else 0
     data: dict[Any, Any] = doc.user_data
-    data["._.", name, 0, end] = [[*row, _digest(text, *row[:4])] for row in rows]
+    data["._.", name, 0, _find_end(doc)] = [[*row, _digest(text, *row[:4])] for row in rows]
+
+
+def _find_end(doc: Doc) -> int:
+    """Where the last token ends, in characters."""
+    return doc[-1].idx + len(doc[-1]) if len(doc) else 0
 
 
 def _list_rows(doc: Doc, name: str) -> list[Any] | None:
-    """The rows whose mentions are in the Doc's text; None where none were kept."""
-    keys = _list_keys(doc, name)
-    if not keys:
-        return None
-    text, data, found = doc.text, cast(dict[Any, Any], doc.user_data), []
-    for key in keys:
-        shift = key[2]
-        for h0, h1, t0, t1, *rest, digest in data[key]:
-            offsets = h0 + shift, h1 + shift, t0 + shift, t1 + shift
-            if min(offsets) >= 0 and _digest(text, *offsets) == digest:
-                found.append((*offsets, *rest))
+    """The rows whose mentions are in the Doc's text; None where none were kept, or all are another
+    text's."""
+    text, data = doc.text, cast(dict[Any, Any], doc.user_data)
+    found: list[Any] | None = None
+    for key in _list_keys(doc, name):
+        rows = [(*(at + key[2] for at in row[:4]), *row[4:]) for row in data[key]]
+        # In a part of a Doc, mentions may be outside of the text; never other words inside of it.
+        inside = [row for row in rows if min(row[:4]) >= 0 and max(row[:4]) <= len(text)]
+        if all(_digest(text, *row[:4]) == row[-1] for row in inside):
+            found = (found or []) + [row[:-1] for row in inside]
     return found
 
 

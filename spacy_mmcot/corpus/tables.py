@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import Errors, MMCoTError, first_line, located, shown
 from ..files import decode_line, iter_lines, open_file, open_text
 from ..types import Post, is_null
-from .conll import replace_spaces
+from .conll import read_tags, replace_spaces
 from .posts import (
     CURE,
     DEFAULTS,
@@ -306,13 +306,4 @@ def _read_tags(
         problem = f"{column} is {shown(tags)}, for {len(words)} tokens"
         expected = "a BIO tag for each token, as a text or a number that the file's metadata names"
         raise located(path, place, problem, expected, CURE)
-    entities: list[dict[str, Any]] = []
-    start, previous = 0, "O"
-    for word, tag in zip(words, tags, strict=True):
-        end, label = start + len(word), tag[2:]
-        if tag[:2] in ("B-", "S-", "U-") or (label and previous != label):
-            entities.append({"start": start, "end": end, "label": label})
-        elif label:
-            entities[-1]["end"] = end
-        start, previous = end + 1, "" if tag[:2] in ("E-", "L-", "S-", "U-") else label
-    return entities
+    return read_tags(words, tags)

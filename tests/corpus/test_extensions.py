@@ -138,7 +138,9 @@ def test_user_data_of_another_text_gives_nothing(nlp: Language, doc: Doc) -> Non
         other = nlp(text)
         other.user_data.update(doc.user_data)
         assert other._.mmcot_rel == ()
-        assert get_pairs(other) == []
+        # In a shorter text it may be the data of a whole of which this is a part.
+        assert get_pairs(other) == (None if len(text) > 20 else [])
+        assert list_relations(other) == (None if len(text) > 20 else [])
 
 
 def test_joined_docs_keep_their_relations(nlp: Language, doc: Doc) -> None:
@@ -157,6 +159,10 @@ def test_joined_docs_keep_their_relations(nlp: Language, doc: Doc) -> None:
     pairs = [(head.start, tail.start) for head, tail in get_pairs(joined) or ()]
     assert pairs == [(0, 3), (3, 0), (10, 13), (13, 10), (5, 8)]
     assert_complete(doc.copy())
+    with pytest.warns(UserWarning, match="W10"):
+        half = Doc.from_docs([doc, nlp("Bo met Eve"), nlp(" ")])
+    half.set_ents([*half.ents, half[5:6], half[7:8]])
+    assert [(head.start, tail.start) for head, tail in get_pairs(half) or ()] == [(0, 3), (3, 0)]
 
 
 def test_json_carries_relations(nlp: Language, doc: Doc) -> None:

@@ -203,8 +203,9 @@ def test_binary_answers_become_one_post_that_is_labelled_in_part(
         answer("reject", (0, 4, "PER"), "Rosa is red", **view),
         answer("accept", LOC, **view),
     ]
-    path = jsonl("binary.jsonl", *rows)
-    first, second = read(path)
+    path, findings = jsonl("binary.jsonl", *rows), Findings()
+    first, second = read_corpus([path], findings)
+    assert "labelled in part: 2" in "\n".join(findings.describe())
     assert (first.number, second.number) == (0, 3)
     assert spans(first.post) == [PER, LOC]
     assert first.post.missing == [(9, 19)]
