@@ -180,9 +180,11 @@ class StandaloneRel(FrozenPipe):
         sums: Any = numpy.zeros((len(states) + 1, states.shape[1]))
         numpy.cumsum(states, axis=0, out=sums[1:])
 
-        def mean(starts: Any, ends: Any) -> NDArray[numpy.float64]:
+        def mean(starts: Any, ends: Any) -> NDArray[numpy.float32]:
             lengths = numpy.maximum(ends - starts, 1)
-            return (sums[ends] - sums[starts]) / lengths[:, None]
+            # In the weights' precision, which would otherwise be converted for each product.
+            means = (sums[ends] - sums[starts]) / lengths[:, None]
+            return means.astype("float32")
 
         index = {label: i + 1 for i, label in enumerate(settings["types"])}
         starts, ends = numpy.array([m[:2] for m in entry.mentions], dtype="int64").T
@@ -190,7 +192,7 @@ class StandaloneRel(FrozenPipe):
         own = mean(starts, ends)
         heads = own @ a["head.weight"].T + a["head.bias"] + a["head_type.weight"][types]
         tails = own @ a["tail.weight"].T + a["tail_type.weight"][types]
-        whole = states.mean(axis=0, dtype="float64") @ a["doc.weight"].T
+        whole = mean(numpy.array([0]), numpy.array([len(states)])) @ a["doc.weight"].T
         logits = []
         for pairs in numpy.split(entry.pairs, range(_CHUNK, len(entry.pairs), _CHUNK)):
             head, tail = pairs.T
