@@ -161,18 +161,17 @@ class Errors(metaclass=Catalogue):
         "from people that you trust."
     )
     E405 = (
-        "{component} listens to a transformer that did not run on the doc {text!r}. Run the whole "
-        "pipeline; in training, add the transformer to annotating_components."
+        "{component} listens to a transformer or tok2vec that did not run on the doc {text!r}. Run "
+        "the whole pipeline; in training, add what it listens to to annotating_components."
     )
     E406 = (
         'The picture of the doc {doc} {reason}. Correct or remove it; with on_bad_image = "warn" '
         "the doc is read without it."
     )
     E407 = (
-        "{component}: the tokens of the doc {text!r} changed after the transformer read it. "
-        "Components that merge or split tokens, such as merge_entities, belong before the "
-        "transformer or behind {component}: add them with before='transformer' or "
-        "after={component!r}."
+        "{component}: the tokens of the doc {text!r} changed after the transformer or tok2vec read "
+        "it. Components that merge or split tokens, such as merge_entities, belong before that one "
+        "or behind {component}: add them with before='transformer' or after={component!r}."
     )
     E409 = "{name} is {received}. Allowed: {allowed}."
     E410 = (

@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -51,6 +52,9 @@ _READERS: dict[Format, Callable[[Path, Findings, ReadSettings], Iterator[Row]]] 
 
 _CONLL_SUFFIXES = {".conll", ".bio", ".iob", ".iob2", ".bioes", ".bilou"}
 _PRODIGY_FIELDS = {"spans", "answer", "meta", "_input_hash", "_task_hash", "_view_id"}
+# The fields that a post need not have, and how like one of them a misspelt one is.
+_OPTIONAL = Post.model_fields.keys() - {"id", "text"}
+_LIKENESS = 0.8
 # What a file of pictures may end in.
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic"}
 _NAMED = "posts whose picture the file names; give its folder with --pictures"
@@ -116,9 +120,17 @@ def _guess_json(path: Path, row: Any) -> Format:
         return "prodigy"
     if labels == [] and "text" in row:
         return "doccano"
-    is_post = "id" in row and row.keys() <= Post.model_fields.keys()
-    # Tables hold numbers as ids, and columns of their own.
-    return "posts" if is_post and not isinstance(row["id"], int) else "table"
+    # Tables hold numbers as ids, and columns of their own. A field of a post that is misspelt is
+    # none of these: read as a post, the row is refused by its name.
+    is_post = "id" in row and not isinstance(row["id"], int)
+    own = row.keys() - Post.model_fields.keys()
+    return "posts" if is_post and all(map(_is_misspelt, own)) else "table"
+
+
+def _is_misspelt(name: str) -> bool:
+    """Whether a column is most likely meant as a field of a post."""
+    fields = [field for field in _OPTIONAL if field[:1] == name[:1].lower()]
+    return bool(get_close_matches(name.lower(), fields, 1, _LIKENESS))
 
 
 def list_files(path: Path) -> list[Path]:
@@ -182,6 +194,8 @@ def read_corpus(
 def _index_pictures(folder: Path) -> dict[str, Path]:
     """The pictures in a folder by their names, with and without what they end in."""
     check_exists(folder)
+    if not folder.is_dir():
+        raise MMCoTError(Errors.E102.format(path=folder, reason="it is no folder"))
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES)
     by_stem = {path.stem: path for path in reversed(found)}
     return by_stem | {path.name: path for path in reversed(found)}
@@ -203,11 +217,13 @@ def _find_picture(
     if image is not None and format != "spacy":
         # The paths in a .spacy file are relative to the working directory already.
         image = join_image(path.parent, image)
-    if image is not None and (is_address(image) or Path(image).is_file()):
+    if image is not None and (is_address(image) or os.path.isfile(image)):
         return image
     if index is not None:
-        names = [row.picture, image and Path(image).name, image and Path(image).stem, row.post.id]
-        known = next((index[name] for name in names if name and name in index), None)
+        named = [name for name in (row.picture, image and Path(image).name, row.post.id) if name]
+        # The file may have been converted since: any picture of the same stem will do.
+        named += [Path(name).stem for name in named if Path(name).suffix.lower() in _PICTURES]
+        known = next((index[name] for name in named if name in index), None)
         if known is not None:
             return known.as_posix()
     if image is not None:

@@ -20,7 +20,7 @@ from ..corpus.extensions import copy_entities, copy_tokens, register_extensions
 from ..errors import Errors, MMCoTError
 from ..model.knowledge import get_full_text
 from ..model.sources import load_pretrained
-from ..types import IMAGE_KEY, PROMPT_TARGET_KEY
+from ..types import IMAGE_KEY, PROMPT_TARGET_KEY, digest_text
 from .entity_teachers import EntityTeacher, check_label_table, predict_mapped_tags
 from .soft_labels import SoftRelations, SoftTags, set_soft_labels, set_soft_relations
 
@@ -72,7 +72,10 @@ def set_prompt_targets(docs: Sequence[Doc], encoder: KnowledgeEncoder, batch_siz
     targets = numpy.concatenate(batches)
     targets -= targets.mean(axis=0)
     for (doc, _), target in zip(known, targets, strict=True):
-        doc.user_data[PROMPT_TARGET_KEY] = target.astype("float16").tobytes()
+        doc.user_data[PROMPT_TARGET_KEY] = {
+            "text": digest_text(doc.text),
+            "vectors": target.astype("float16").tobytes(),
+        }
     return len(known)
 
 

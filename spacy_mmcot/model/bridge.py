@@ -14,6 +14,7 @@ import safetensors.torch
 import srsly
 import torch
 from spacy.attrs import IDX
+from spacy.pipeline.tok2vec import Tok2VecListener
 from spacy.tokens import Doc
 from spacy_transformers.layers import TransformerListener
 from thinc.api import Model, Optimizer, PyTorchShim, torch2xp, xp2torch
@@ -111,8 +112,16 @@ def split_by_counts(flat: Any, counts: Sequence[int]) -> list[Any]:
 
 
 def check_states(model: Model, docs: Iterable[Doc], component: str) -> None:
-    """Raise MMCoTError if the model listens to a transformer that has not run over the Docs, where
-    spacy-transformers would pass on zeros, or that has read other tokens."""
+    """Raise MMCoTError if the model listens to a transformer or a tok2vec that has not run over the
+    Docs, where the listener would pass on zeros, or that has read other tokens.
+
+    Of a tok2vec this shows by the number of vectors: where tokens are merged spaCy keeps that of
+    the last one, where they are split the others are off."""
+    if any(isinstance(node, Tok2VecListener) for node in model.walk()):
+        for doc in docs:
+            if len(doc.tensor) != len(doc):
+                error = Errors.E407 if len(doc.tensor) else Errors.E405
+                raise MMCoTError(error.format(component=component, text=doc.text[:60]))
     if any(isinstance(node, TransformerListener) for node in model.walk()):
         for doc in docs:
             if not len(doc):

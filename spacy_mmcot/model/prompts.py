@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy
 import torch
@@ -71,10 +71,10 @@ def compute_regression_loss(prompts: Sequence[Tensor], docs: Sequence[Doc]) -> T
     """
     losses = []
     for prompt, doc in zip(prompts, docs, strict=True):
-        data = doc.user_data.get(PROMPT_TARGET_KEY)
-        if data is None:
-            continue
-        target = numpy.frombuffer(data, dtype="float16").astype("float32")
+        entry: Any = doc.user_data.get(PROMPT_TARGET_KEY)
+        if entry is None or entry["text"] != digest_text(doc.text):
+            continue  # no target, or that of the Doc from which this one was cut
+        target = numpy.frombuffer(entry["vectors"], dtype="float16").astype("float32")
         if target.size != prompt.numel():
             length, width = prompt.shape
             raise MMCoTError(Errors.E503.format(found=target.size, length=length, width=width))

@@ -34,7 +34,8 @@ _TOKENIZER_FILES = frozenset(
 _LOADING_SETTINGS = frozenset(
     {
         *("auto_map", "custom_pipelines", "quantization_config", "backbone", "backbone_config"),
-        *("use_pretrained_backbone", "use_timm_backbone", "attn_implementation"),
+        *("use_pretrained_backbone", "use_timm_backbone", "attn_implementation", "backbone_kwargs"),
+        *("architecture", "model_args"),  # of timm's models, which may name files and hub models
         *("_attn_implementation", "_attn_implementation_internal", "attn_implementation_internal"),
     }
 )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -92,11 +93,13 @@ def load_pipeline(source: str | Path, vocab: Vocab | None = None) -> Language:
     Raises MMCoTError where there is no pipeline, or it cannot be read.
     """
     import spacy
-    from safetensors import SafetensorError
 
     try:
         return spacy.load(source, vocab=True if vocab is None else vocab)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except MMCoTError:
+        raise
+    # A damaged pipeline makes the libraries raise all kinds of exceptions.
+    except Exception as error:
         raise MMCoTError(Errors.E700.format(source=source, reason=first_line(error))) from error
 
 
@@ -188,19 +191,21 @@ class Job:
 
         overwrite: remove what an earlier job left.
 
-        Raises MMCoTError where the output exists and is of another job, or of none.
+        Raises MMCoTError where the output, or the file of rejected rows, exists and is of another
+        job, or of none.
         """
         layout = self.layout
-        is_taken = not layout.is_folder and layout.output.exists()
+        own = [self.rejects] if layout.is_folder else [layout.output, self.rejects]
+        taken = next(filter(os.path.lexists, own), None)
         if overwrite:
             self.clear()
         elif self.manifest.exists():
             identity, done = self._read_manifest()
             if done or self._part_names():
                 self._check_identity(identity)
-            elif is_taken:
-                # The job failed before its first part, so this is not its output.
-                raise MMCoTError(Errors.E744.format(path=layout.output))
+            elif taken:
+                # The job failed before its first part, so this is not its file.
+                raise MMCoTError(Errors.E744.format(path=taken))
             else:
                 self.clear()
             if done and layout.output.exists():
@@ -208,8 +213,8 @@ class Job:
                     raise MMCoTError(Errors.E753.format(path=layout.output))
                 self._remove_parts(layout.work)
                 return {name: done[name] for name in ("rows", "rejected")}
-        elif is_taken or (layout.output.is_dir() and any(layout.output.iterdir())):
-            raise MMCoTError(Errors.E744.format(path=layout.output))
+        elif taken or (layout.output.is_dir() and any(layout.output.iterdir())):
+            raise MMCoTError(Errors.E744.format(path=taken or layout.output))
         with catch_write_errors(layout.parts):
             make_folder(layout.parts)
             make_folder(layout.work)

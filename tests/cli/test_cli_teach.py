@@ -92,7 +92,7 @@ def test_prompt_targets(
     assert "1 prompt targets" in result.output
     targets = [doc.user_data.get(PROMPT_TARGET_KEY) for doc in read(taught)]
     assert [target is not None for target in targets].count(True) == 1
-    assert numpy.frombuffer(targets[1], dtype="float16").shape == (3 * 32,)
+    assert numpy.frombuffer(targets[1]["vectors"], dtype="float16").shape == (3 * 32,)
 
 
 def test_an_empty_doc_is_kept(command: Command, model: Path, tmp_path: Path) -> None:

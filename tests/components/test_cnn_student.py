@@ -11,11 +11,13 @@ import spacy
 import toy
 import toy_rel
 from spacy.language import Language
+from spacy.tokens import Doc
 from spacy.training import Example, biluo_to_iob
 from spacy.util import load_config, load_model_from_config
 from thinc.api import fix_random_seed
 
 from spacy_mmcot.distillation.soft_labels import set_soft_labels
+from spacy_mmcot.errors import MMCoTError
 
 CONFIG = Path(__file__).parents[2] / "configs" / "student_cnn.cfg"
 OVERRIDES: dict[str, Any] = {
@@ -71,6 +73,30 @@ def test_round_trip(fitted: Language, tmp_path: Path) -> None:
         assert toy.found([left]) == toy.found([right])
         assert toy.scores(left) == pytest.approx(toy.scores(right), abs=1e-5)
         assert [r.label for r in left._.mmcot_rel] == [r.label for r in right._.mmcot_rel]
+
+
+@Language.component("split_first")
+def split_first(doc: Doc) -> Doc:
+    with doc.retokenize() as retokenizer:
+        word = doc[0].text
+        retokenizer.split(doc[0], [word[:1], word[1:]], heads=[doc[0], doc[0]])
+    return doc
+
+
+def test_tokens_that_the_cnn_did_not_read_are_refused(fitted: Language, tmp_path: Path) -> None:
+    fitted.to_disk(tmp_path / "cnn")
+    nlp = spacy.load(tmp_path / "cnn")
+    text = "New York threw Anna out"
+    with nlp.select_pipes(disable="tok2vec"), pytest.raises(MMCoTError, match=r"E405\] mmcot_ner"):
+        nlp(text)
+    nlp.add_pipe("split_first", before="mmcot_ner")
+    with pytest.raises(MMCoTError, match=r"E407\] mmcot_ner: .*'New York threw Anna out' changed"):
+        nlp(text)
+    nlp.remove_pipe("split_first")
+    # spaCy's tok2vec is no stranger to merged tokens: each keeps a vector of its own.
+    nlp.add_pipe("merge_entities", before="mmcot_rel")
+    assert toy.found([nlp(text)]) == toy.found([fitted(text)])
+    assert len(nlp(text)) == 4 and len(nlp("")) == 0
 
 
 def test_soft_labels_alone_teach_it(bert_source: str) -> None:

@@ -257,6 +257,27 @@ def test_pictures_by_id_name_and_data_url(tmp_path: Path, jsonl: Callable[..., P
     assert [r.post.image for r in read_corpus([mnre], Findings(), where)] == [str(folder / "2.png")]
 
 
+def test_pictures_that_were_converted_and_names_that_no_file_can_have(
+    tmp_path: Path, jsonl: Callable[..., Path]
+) -> None:
+    for name in ("7.webp", "9.tar.png"):
+        (tmp_path / name).write_bytes(png())
+    row = {"token": ["Anna", "Bo"], "h": {"name": "Anna", "pos": [0, 1]}, "relation": "None"}
+    row |= {"t": {"name": "Bo", "pos": [1, 2]}}
+    mnre = tmp_path / "mnre.txt"
+    mnre.write_text("".join(f"{ {**row, 'img_id': n} !r}\n" for n in ("7.jpg", "9.tar", "7.x")))
+    where = ReadSettings(pictures=tmp_path)
+    found = [row.post.image for row in read_corpus([mnre], Findings(), where)]
+    assert found == [str(tmp_path / "7.webp"), str(tmp_path / "9.tar.png"), None]
+    names = ["n" * 300 + ".png", "a" * 5000, "\0.png", "x/" * 3000]
+    path = jsonl("prodigy.jsonl", *({"text": n, "spans": [], "image": n} for n in names))
+    findings = Findings()
+    assert len(read_corpus([path], findings, where)) == 4
+    assert "picture is not there: 4" in "\n".join(findings.describe())
+    with pytest.raises(MMCoTError, match=r"E102.*7\.webp: cannot be read: it is no folder"):
+        read_corpus([path], Findings(), ReadSettings(pictures=tmp_path / "7.webp"))
+
+
 TABLES = {
     "a.csv": (b'id,text,note\n7,"Anna, in\nOslo",x\n', {}),
     "b.csv": (b'id;Text\r\n7;"Anna, in\nOslo"\r\n', {}),
@@ -363,6 +384,21 @@ def test_the_format_is_told_by_the_first_row_with_labels(jsonl: Callable[..., Pa
     posts = jsonl("posts.jsonl", {"id": "a", "text": "b"}, {"id": "b", "text": "b", "spans": "x"})
     with pytest.raises(MMCoTError, match="field spans is unknown"):
         read(posts)
+
+
+@pytest.mark.parametrize("name", ["entites", "Entities", "imgae", "captoin", "relation", "domian"])
+def test_a_misspelt_field_of_a_post_is_no_column_of_a_table(
+    jsonl: Callable[..., Path], name: str
+) -> None:
+    path = jsonl("corpus.jsonl", {"id": "a", "text": TEXT, name: []})
+    with pytest.raises(MMCoTError, match=f"line 1: field {name} is unknown"):
+        read_corpus([path], Findings())
+    own = {"lang": "en", "score": 1, "emotion": "joy", "action": "x", "source": "x", "main": 1}
+    table = jsonl("table.jsonl", {"id": "a", "text": TEXT, name: [], **own})
+    assert guess_format(table) == "table"
+    for column in own:
+        assert guess_format(jsonl("table.jsonl", {"id": "a", "text": "b", column: 1})) == "table"
+    assert len(read_corpus([path], Findings(), ReadSettings("table"))) == 1
 
 
 def test_json_that_is_none_of_these(jsonl: Callable[..., Path], tmp_path: Path) -> None:

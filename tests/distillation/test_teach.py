@@ -198,8 +198,8 @@ def test_pipeline_without_a_teacher() -> None:
 
 
 def targets(doc: Doc, length: int) -> numpy.ndarray:
-    data = doc.user_data[PROMPT_TARGET_KEY]
-    return numpy.frombuffer(data, dtype="float16").astype("float32").reshape(length, WIDTH)
+    entry = doc.user_data[PROMPT_TARGET_KEY]
+    return numpy.frombuffer(entry["vectors"], dtype="float16").astype("float32").reshape(length, WIDTH)
 
 
 @pytest.mark.parametrize("length", [1, 4])
@@ -210,7 +210,7 @@ def test_prompt_targets_are_centred_slices(source: str, length: int) -> None:
     found = numpy.stack([targets(docs[i], length) for i in (0, 1, 3)])
     assert found.shape == (3, length, WIDTH)
     numpy.testing.assert_allclose(found.mean(0), 0, atol=2e-3)
-    assert len(docs[0].user_data[PROMPT_TARGET_KEY]) == 2 * length * WIDTH
+    assert len(docs[0].user_data[PROMPT_TARGET_KEY]["vectors"]) == 2 * length * WIDTH
     for doc, old in zip(docs, before, strict=True):
         doc.user_data.pop(PROMPT_TARGET_KEY, None)
         assert doc.user_data == old.user_data

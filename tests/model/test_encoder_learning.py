@@ -19,7 +19,7 @@ from tiny import WIDTH, module_of, pipeline
 from transformers.modeling_outputs import BaseModelOutput
 
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.types import KNOWLEDGE_KEY, PROMPT_TARGET_KEY
+from spacy_mmcot.types import KNOWLEDGE_KEY, PROMPT_TARGET_KEY, digest_text
 
 TEXT = "Anna Berg sings in Oslo tonight."
 STUDENT: dict[str, Any] = {
@@ -40,7 +40,8 @@ def known(nlp: Language, text: str = TEXT, target: int | None = None) -> Doc:
     if target is not None:
         random = numpy.random.default_rng(target)
         vectors = random.normal(size=(STUDENT["prompt_length"], WIDTH)).astype("float16")
-        doc.user_data[PROMPT_TARGET_KEY] = vectors.tobytes()
+        entry = {"text": digest_text(text), "vectors": vectors.tobytes()}
+        doc.user_data[PROMPT_TARGET_KEY] = entry
     return doc
 
 
@@ -69,7 +70,8 @@ def run(
 
 def distance(prompt: torch.Tensor, doc: Doc) -> float:
     """0.5 x (1 - cosine), as documented for prompt_regression."""
-    target = numpy.frombuffer(doc.user_data[PROMPT_TARGET_KEY], dtype="float16").astype("float64")
+    vectors = doc.user_data[PROMPT_TARGET_KEY]["vectors"]
+    target = numpy.frombuffer(vectors, dtype="float16").astype("float64")
     aim = torch.from_numpy(target).view(-1, WIDTH)
     return 0.5 * float((1 - torch.cosine_similarity(prompt.double()[0], aim, dim=-1)).mean())
 
@@ -143,7 +145,10 @@ def test_docs_without_a_target_have_no_part_in_the_regression(bert_source: str) 
     beside = run(nlp, others)[2]()
     for name in ("prompt.up.weight", "to_knowledge.weight"):
         torch.testing.assert_close(alone[name], beside[name], rtol=1e-4, atol=1e-6)
-    nothing = run(nlp, others[:2])[2]()
+    # What was cut from a Doc keeps the whole's target, which says nothing of the part.
+    parts = [known(nlp, target=1)[i : i + 3].as_doc(copy_user_data=True) for i in (0, 1)]
+    assert all(PROMPT_TARGET_KEY in part.user_data for part in parts)
+    nothing = run(nlp, [*others[:2], *parts])[2]()
     assert not any(gradient.any() for gradient in nothing.values())
 
 

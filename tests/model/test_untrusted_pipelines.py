@@ -20,6 +20,7 @@ from spacy.language import Language
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.sources import build_model, load_tokenizer, save_tokenizer
+from spacy_mmcot.production.job import load_pipeline
 
 CODE = "open({path!r}, 'w').close()\n"
 
@@ -134,7 +135,30 @@ def test_a_config_loads_neither_kernels_nor_backbones(nlp: Language) -> None:
     hostile = {"_attn_implementation": "org/kernel", "attn_implementation": "org/kernel"}
     hostile |= {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
     hostile |= {"auto_map": {"AutoModel": "evil.M"}, "backbone": "org/model"}
+    # What timm's wrappers hand to it: names of the hub, checkpoint files.
+    hostile |= {"architecture": "hf-hub:org/model", "model_args": {"checkpoint_path": "evil.pt"}}
+    hostile |= {"backbone_kwargs": {"pretrained": True}}
     model = build_model({**config, **hostile, "parts": [{"auto_map": {}}]})
     assert model.config._attn_implementation in ("sdpa", "eager")
     assert not hasattr(model.config, "auto_map") and not hasattr(model.config, "backbone")
     assert model.config.parts == [{}]
+    assert not {"architecture", "model_args", "backbone_kwargs"} & model.config.to_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda settings: settings["config"].pop("model_type"),
+        lambda settings: settings["config"].update(model_type="../../x"),
+        lambda settings: settings["config"].update(dtype="no such", torch_dtype="no such"),
+        lambda settings: settings["config"].update(hidden_size="wide"),
+        lambda settings: settings.update(tokenizer={}),
+        lambda settings: settings.pop("tokenizer"),
+        lambda settings: settings.update(unheard_of=1),
+    ],
+)
+def test_a_damaged_pipeline_is_named(
+    saved: Callable[..., Path], change: Callable[[dict[str, Any]], None]
+) -> None:
+    with pytest.raises(MMCoTError, match=r"E700.*pipeline"):
+        load_pipeline(saved(change))

@@ -135,6 +135,21 @@ def test_a_file_put_where_a_job_came_to_nothing_is_kept(annotate: Command, tmp_p
     assert annotate(source, "-o", output, "--prefix", "x_", "--overwrite").exit_code == 0
 
 
+def test_someone_elses_file_of_rejected_rows_is_kept(annotate: Command, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "Anna"}, {"text": None}])
+    output, rejected = tmp_path / "out.jsonl", tmp_path / "out.jsonl.rejected.jsonl"
+    run = (source, "-o", output, "--threshold", 1)
+    for make in (lambda: rejected.write_text("mine"), lambda: rejected.symlink_to("nowhere")):
+        make()
+        result = annotate(*run)
+        assert (result.exit_code, f"[E744] {rejected} exists" in result.stderr) == (1, True)
+        assert os.path.lexists(rejected) and not output.exists()
+        rejected.unlink()
+    for options in ((), ("--overwrite",), ()):
+        assert annotate(*run, *options).exit_code == 0
+    assert len(rejected.read_text("utf-8").splitlines()) == 1
+
+
 def test_a_file_put_where_a_job_was_killed_is_kept(annotate: Command, tmp_path: Path) -> None:
     source, output = write_jsonl(tmp_path / "in.jsonl", rows(10)), tmp_path / "out.jsonl"
     assert annotate(source, "-o", output, "--chunk", 3).exit_code == 0
