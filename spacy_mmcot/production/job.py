@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from ..errors import Errors, MMCoTError, first_line
+from ..errors import Errors, MMCoTError
 from ..files import (
     catch_read_errors,
     catch_write_errors,
@@ -34,6 +34,7 @@ from ..files import (
     replace_file,
     write_json,
 )
+from ..messages import first_line
 from .tables import FORMATS, Chunk, ColumnNames, TableFormat, count_rows, read_partitions, to_json
 
 if TYPE_CHECKING:
