@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from spacy_mmcot.errors import located
 from spacy_mmcot.files import iter_lines
+from spacy_mmcot.messages import located
 
 if TYPE_CHECKING:
     from rich.table import Table

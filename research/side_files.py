@@ -23,8 +23,9 @@ from pydantic import (
 )
 
 from spacy_mmcot.corpus.posts import Findings, Row, iter_records, parse_line
-from spacy_mmcot.errors import Errors, MMCoTError, explain, located
+from spacy_mmcot.errors import Errors, MMCoTError
 from spacy_mmcot.files import iter_lines
+from spacy_mmcot.messages import explain, located
 from spacy_mmcot.types import (
     NO_RELATION,
     Answers,

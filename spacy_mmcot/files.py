@@ -15,7 +15,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, TextIO
 
-from .errors import Errors, MMCoTError, first_line, located
+from .errors import Errors, MMCoTError
+from .messages import first_line, located
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .corpus.formats import read_corpus
 from .corpus.posts import DEFAULTS, Findings, ReadSettings
-from .errors import Errors, MMCoTError, first_line
+from .errors import Errors, MMCoTError
 from .files import catch_write_errors
+from .messages import first_line
 from .scheme import RelationLabel, Scheme, draft_scheme, format_scheme
 from .types import DIMENSIONS, Dimension
 

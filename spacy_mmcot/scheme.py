@@ -37,8 +37,9 @@ from pydantic import StrictStr as Str
 from srsly.ruamel_yaml import YAML
 from srsly.ruamel_yaml.error import MarkedYAMLError, YAMLError
 
-from .errors import Errors, MMCoTError, explain, located
+from .errors import Errors, MMCoTError
 from .files import read_bytes
+from .messages import explain, located
 from .types import NO_RELATION, Post
 
 _TYPICAL = 6  # mentions that a drafted definition names

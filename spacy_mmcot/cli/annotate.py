@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..errors import Errors, MMCoTError, UsageError, escape_control
+from ..errors import Errors, MMCoTError, UsageError
+from ..messages import escape_control
 from ..production.engines import EngineName
 from ..production.tables import TableFormat
 

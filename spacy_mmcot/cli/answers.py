@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import escape_control
+from ..messages import escape_control
 from ..types import AUGMENTATIONS, Augmentation, Task
 from .elicit import print_table
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import Errors, MMCoTError, UsageError, escape_control
+from ..errors import Errors, MMCoTError, UsageError
+from ..messages import escape_control
 from ..types import KNOWLEDGE, SPLITS, Split, Task
 from .elicit import print_table
 

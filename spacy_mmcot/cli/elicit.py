@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from ..errors import Errors, MMCoTError, UsageError, escape_control
+from ..errors import Errors, MMCoTError, UsageError
+from ..messages import escape_control
 from ..types import DIMENSIONS, Post, Task
 
 if TYPE_CHECKING:

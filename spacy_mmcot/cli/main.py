@@ -16,7 +16,8 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from .. import __version__
-from ..errors import MMCoTError, UsageError, escape_control
+from ..errors import MMCoTError, UsageError
+from ..messages import escape_control
 from . import answers
 from .annotate import annotate, export
 from .compare import cascade, compare

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from ..errors import explain
+from ..messages import explain
 from ..types import Answers, Augmentation, Entity, NounItem, Post
 
 Place = tuple[int, int]  # character offsets, end exclusive

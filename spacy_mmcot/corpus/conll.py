@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import MMCoTError, located
+from ..errors import MMCoTError
 from ..files import decode_line, iter_lines
+from ..messages import located
 from ..types import Post
 from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, make_text_id, validate_row
 

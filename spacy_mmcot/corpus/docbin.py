@@ -15,8 +15,9 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 from spacy.vocab import Vocab
 
-from ..errors import Errors, MMCoTError, explain, located
+from ..errors import Errors, MMCoTError
 from ..files import check_exists, read_bytes, replace_file
+from ..messages import explain, located
 from ..pictures.read import get_image
 from ..types import (
     ID_KEY,

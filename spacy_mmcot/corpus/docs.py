@@ -15,7 +15,8 @@ from typing import Any, Literal
 from spacy.language import Language
 from spacy.tokens import Doc
 
-from ..errors import Errors, MMCoTError, shown
+from ..errors import Errors, MMCoTError
+from ..messages import shown
 from ..pictures.read import BadPicture, encode_picture
 from ..types import (
     ID_KEY,

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
-from ..errors import MMCoTError, located
+from ..errors import MMCoTError
 from ..files import iter_lines
+from ..messages import located
 from ..types import Post
 from .posts import (
     CURE,

@@ -18,8 +18,9 @@ from typing import Any
 
 from pydantic import BaseModel, StrictInt, model_validator
 
-from ..errors import MMCoTError, located
+from ..errors import MMCoTError
 from ..files import decode_line, iter_lines
+from ..messages import located
 from ..types import NO_RELATION, Entity, Post, PostRelation, Text
 from .conll import SPACED, replace_spaces
 from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, validate_row

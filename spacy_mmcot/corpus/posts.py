@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import MMCoTError, explain, located, shown
+from ..errors import MMCoTError
 from ..files import decode_line, iter_lines, open_text, parse_json, replace_file
+from ..messages import explain, located, shown
 from ..types import SPLITS, Answers, Post, Split
 
 # The cure in the message of an invalid row.

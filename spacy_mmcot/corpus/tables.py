@@ -16,8 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import Errors, MMCoTError, first_line, located, shown
+from ..errors import Errors, MMCoTError
 from ..files import decode_line, iter_lines, open_file, open_text
+from ..messages import first_line, located, shown
 from ..types import Post, is_null
 from .conll import read_tags, replace_spaces
 from .posts import (

@@ -16,8 +16,9 @@ from spacy.vocab import Vocab
 from srsly.ruamel_yaml.error import YAMLError
 
 from ..corpus.extensions import register_extensions
-from ..errors import Errors, MMCoTError, first_line
+from ..errors import Errors, MMCoTError
 from ..files import read_bytes
+from ..messages import first_line
 from ..model.knowledge import make_tag_probabilities
 from .soft_labels import SoftTags, list_tags
 

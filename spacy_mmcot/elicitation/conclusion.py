@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import Errors, MMCoTError, explain
+from ..errors import Errors, MMCoTError
+from ..messages import explain
 from ..scheme import Scheme
 from ..types import (
     NO_RELATION,

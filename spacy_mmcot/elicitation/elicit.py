@@ -14,8 +14,9 @@ from typing import Annotated, Any, NamedTuple
 import pydantic
 import srsly
 
-from ..errors import Errors, MMCoTError, UsageError, explain, first_line
+from ..errors import Errors, MMCoTError, UsageError
 from ..files import read_bytes
+from ..messages import explain, first_line
 from ..scheme import Scheme
 from ..types import AUGMENTATIONS, Dimension, Knowledge, Post
 from .batches import BatchRunner

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pydantic
 
-from ..errors import Errors, MMCoTError, explain
+from ..errors import Errors, MMCoTError
 from ..files import read_bytes
+from ..messages import explain
 from .prompts import KINDS, Prompt
 from .replies import Usage
 

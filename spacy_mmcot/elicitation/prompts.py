@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from ..errors import Errors, MMCoTError, first_line
+from ..errors import Errors, MMCoTError
+from ..messages import first_line
 from ..pictures.decode import make_thumbnail
 from ..pictures.read import BadPicture, PicturePolicy, hash_picture, read_picture
 from ..scheme import RelationLabel, Scheme

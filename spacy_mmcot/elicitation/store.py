@@ -19,8 +19,9 @@ import pydantic
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from ..errors import Errors, MMCoTError, explain, located
+from ..errors import Errors, MMCoTError
 from ..files import decode_line, iter_lines, parse_json, replace_file
+from ..messages import explain, located
 from ..types import DIMENSIONS, KNOWLEDGE, Answers, Dimension, Task, Text
 from .conclusion import merge_conclusions
 from .database import Database

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy
 
-from ..errors import Errors, MMCoTError, shown
+from ..errors import Errors, MMCoTError
+from ..messages import shown
 from .predictions import Predicted, read_predictions
 from .scores import Counts, compute_f, count_entities, count_relations, get_mentions
 

@@ -17,8 +17,9 @@ from spacy.training import Example
 
 from ..corpus.extensions import PairOffsets, get_judged_pairs, list_missing, list_relations
 from ..corpus.posts import write_records
-from ..errors import Errors, MMCoTError, explain, located
+from ..errors import Errors, MMCoTError
 from ..files import iter_lines
+from ..messages import explain, located
 from ..types import (
     CONFIDENCE_KEY,
     ID_KEY,

@@ -17,7 +17,8 @@ from typing import Any
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from ..errors import Errors, MMCoTError, first_line, shown
+from ..errors import Errors, MMCoTError
+from ..messages import first_line, shown
 
 # The files that tokenizers write in `save_pretrained`.
 _TOKENIZER_FILES = frozenset(

@@ -16,7 +16,8 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModel
 from transformers.image_processing_base import ImageProcessingMixin
 
-from ..errors import Errors, MMCoTError, first_line
+from ..errors import Errors, MMCoTError
+from ..messages import first_line
 from ..pictures.read import BadPicture, PicturePolicy
 from .bridge import Build, Settings, TorchShim, prepare_module, torch_shim
 from .picture_input import (

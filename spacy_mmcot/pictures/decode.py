@@ -20,7 +20,7 @@ from typing import Any
 import PIL.Image
 from PIL.Image import Transpose
 
-from ..errors import first_line
+from ..messages import first_line
 from .read import PLUGIN_FORMAT, BadPicture, PicturePolicy, list_formats
 
 _BOMBS = (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from ..errors import Errors, MMCoTError, first_line, shown
+from ..errors import Errors, MMCoTError
+from ..messages import first_line, shown
 from ..types import IMAGE_KEY
 
 if TYPE_CHECKING:

@@ -22,8 +22,9 @@ from .. import __version__
 from ..corpus.docs import attach
 from ..corpus.extensions import get_relations, register_extensions
 from ..corpus.formats import join_image
-from ..errors import Errors, MMCoTError, UsageError, escape_control, first_line, shown
+from ..errors import Errors, MMCoTError, UsageError
 from ..files import replace_file
+from ..messages import escape_control, first_line, shown
 from ..pictures.read import check_roots, is_address, make_local_policy
 from ..types import is_null
 from .engines import EngineName, OnProgress, choose_engine, run_chunks

@@ -19,7 +19,8 @@ from functools import partial
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Literal
 
-from ..errors import Errors, MMCoTError, UsageError, first_line
+from ..errors import Errors, MMCoTError, UsageError
+from ..messages import first_line
 from .job import Job
 from .tables import DEFAULT_COLUMNS, Chunk, ColumnNames
 

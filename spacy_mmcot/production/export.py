@@ -333,6 +333,7 @@ def _describe_classifier(name: str, pipe: Any) -> Described:
 # The modules of spacy_mmcot that travel in a wheel, by their names there.
 _TRAVELLING = {
     "errors": "errors",
+    "messages": "messages",
     "types": "types",
     "pictures.read": "read",
     "pictures.decode": "decode",

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from ..errors import Errors, MMCoTError, first_line
+from ..errors import Errors, MMCoTError
 from ..files import (
     catch_read_errors,
     catch_write_errors,
@@ -35,6 +35,7 @@ from ..files import (
     replace_file,
     write_json,
 )
+from ..messages import first_line
 from .tables import FORMATS, Chunk, ColumnNames, TableFormat, count_rows, read_partitions, to_json
 
 if TYPE_CHECKING:

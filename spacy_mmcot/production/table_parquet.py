@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import Errors, MMCoTError, first_line
+from ..errors import Errors, MMCoTError
 from ..files import catch_read_errors
+from ..messages import first_line
 from .tables import Chunk, ColumnNames, Columns, FoundRow, Place, Row, split_count, to_json
 
 _INT, _FLOAT, _TEXT = pa.int64(), pa.float64(), pa.string()

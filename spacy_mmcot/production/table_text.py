@@ -15,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO
 
-from ..errors import Errors, MMCoTError, located, shown
+from ..errors import Errors, MMCoTError
 from ..files import EncodingError, find_encoding, open_file, parse_json
+from ..messages import located, shown
 from .tables import (
     Chunk,
     ColumnNames,

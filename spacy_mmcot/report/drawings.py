@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from spacy.tokens import Doc
 
 from ..corpus.extensions import Alignment, get_alignment
-from ..errors import escape_control
+from ..messages import escape_control
 from ..pictures.decode import make_thumbnail
 from ..pictures.read import BadPicture, PicturePolicy, get_image, read_picture
 

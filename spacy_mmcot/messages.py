@@ -1,0 +1,73 @@
+"""How messages show what they were given: faults of rows in plain words, texts from outside in one
+printable line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from unicodedata import category
+
+from .errors import Errors, MMCoTError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+def located(
+    path: object, line: int | str, problem: str, expected: str, cure: str = ""
+) -> MMCoTError:
+    """An error about one line of a file, counted from 1, or about a place that is no line, such as
+    "document 3"."""
+    place = f"line {line}" if isinstance(line, int) else line
+    fields = {"place": place, "problem": problem, "expected": expected, "cure": cure}
+    return MMCoTError(Errors.E101.format(path=path, **fields).rstrip())
+
+
+def explain(error: ValidationError) -> tuple[str, str]:
+    """The first fault pydantic found, as a problem and what was expected, in plain words."""
+    fault = error.errors(include_url=False)[0]
+    name = ""
+    for part in fault["loc"]:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else str(part)
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "missing":
+        return f"field {name} is missing", "a row with that field"
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"field {name} is unknown", "only the fields of the format"
+    if kind == "value_error":
+        return str(context["error"]), "a row whose fields agree with each other"
+    expected = {
+        "string_type": "a text",
+        "string_too_short": "a text that is not empty",
+        "int_type": "a whole number",
+        "bool_type": "true or false",
+        "list_type": "a list",
+        "tuple_type": "a list",
+        "model_type": "an object, {...}",
+        "literal_error": context.get("expected", ""),
+        "greater_than_equal": f"a number of at least {context.get('ge')}",
+    }.get(kind, fault["msg"])
+    return f"{f'field {name}' if name else 'the row'} is {shown(fault['input'])}", expected
+
+
+def escape_control(text: str, keep: str = "") -> str:
+    """A text from outside as a terminal, a log or a page can show it: control characters, marks of
+    direction and halves of surrogate pairs become escapes such as \\x1b. keep: characters that
+    stay as they are."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep or category(c) == "Zs" else ascii(c)[1:-1] for c in text
+    )
+
+
+def shown(value: object) -> str:
+    """A value as a message can hold it: its repr, cut at 60 characters."""
+    whole = repr(value)
+    return whole if len(whole) <= 60 else whole[:57] + "..."
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in the one line that a message of ours has room for."""
+    lines = str(error).strip().splitlines()
+    return escape_control(lines[0]) if lines else type(error).__name__
