@@ -265,7 +265,7 @@ def test_pictures_that_were_converted_and_names_that_no_file_can_have(
     row = {"token": ["Anna", "Bo"], "h": {"name": "Anna", "pos": [0, 1]}, "relation": "None"}
     row |= {"t": {"name": "Bo", "pos": [1, 2]}}
     mnre = tmp_path / "mnre.txt"
-    mnre.write_text("".join(f"{ {**row, 'img_id': n} !r}\n" for n in ("7.jpg", "9.tar", "7.x")))
+    mnre.write_text("".join(f"{ {**row, 'img_id': n}!r}\n" for n in ("7.jpg", "9.tar", "7.x")))
     where = ReadSettings(pictures=tmp_path)
     found = [row.post.image for row in read_corpus([mnre], Findings(), where)]
     assert found == [str(tmp_path / "7.webp"), str(tmp_path / "9.tar.png"), None]

@@ -199,7 +199,9 @@ def test_pipeline_without_a_teacher() -> None:
 
 def targets(doc: Doc, length: int) -> numpy.ndarray:
     entry = doc.user_data[PROMPT_TARGET_KEY]
-    return numpy.frombuffer(entry["vectors"], dtype="float16").astype("float32").reshape(length, WIDTH)
+    return (
+        numpy.frombuffer(entry["vectors"], dtype="float16").astype("float32").reshape(length, WIDTH)
+    )
 
 
 @pytest.mark.parametrize("length", [1, 4])
