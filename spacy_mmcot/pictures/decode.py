@@ -207,6 +207,8 @@ MAX_PASSES = 10
 _BYTES_PER_PIXEL = 8
 # Bytes of a BMP file in runs: Pillow decodes them in Python, 0.25 s a megabyte.
 _MAX_RUNS = 2_000_000
+# Segments of a JPEG, bytes between them, or chunks of a PNG. Programs write a few thousand at most.
+_MAX_PARTS = 100_000
 
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # inside a scan
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -228,6 +230,8 @@ def check_headers(data: bytes, policy: PicturePolicy) -> None:
     try:
         if data.startswith(b"\xff\xd8"):
             _check_jpeg(data, policy)
+        elif data.startswith(b"\x89PNG"):
+            _check_png(data)
         elif data[:4] in (b"II*\0", b"MM\0*"):
             _check_tiff(data, policy)
         elif data[:4] in (b"II+\0", b"MM\0+"):
@@ -259,17 +263,21 @@ def _check_area(what: str, area: int, limit: int) -> None:
 
 
 def _check_jpeg(data: bytes, policy: PicturePolicy) -> None:
-    scans = width = height = 0
+    parts = scans = width = height = 0
     position = 2
     while position < len(data):
+        parts = _count_part(parts)
         if data[position] != 0xFF:
-            break
+            position += 1  # no marker: decoders skip it, byte by byte, as they do fill bytes
+            continue
         marker = data[position + 1]
         position += 1 if marker == 0xFF else 2
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
             continue
         if marker == _END_OF_IMAGE:
-            break
+            if scans:
+                break
+            continue
         (length,) = struct.unpack_from(">H", data, position)
         segment = data[position + 2 : position + length]
         position += length
@@ -285,6 +293,20 @@ def _check_jpeg(data: bytes, policy: PicturePolicy) -> None:
             position = end.start() if end else len(data)
     what = f"{scans} scans of {width} x {height} pixels"
     _check_area(what, scans * width * height, MAX_PASSES * policy.max_pixels)
+
+
+def _check_png(data: bytes) -> None:
+    parts, position = 0, 8
+    while data[position + 4 : position + 8] != b"IEND":
+        parts = _count_part(parts)
+        position += 12 + int(struct.unpack_from(">I", data, position)[0])
+
+
+def _count_part(parts: int) -> int:
+    """One part of a picture more, which a decoder reads in Python."""
+    if parts >= _MAX_PARTS:
+        raise BadPicture(f"has more than {_MAX_PARTS} segments, chunks or bytes between them")
+    return parts + 1
 
 
 def _check_webp(data: bytes, policy: PicturePolicy) -> None:

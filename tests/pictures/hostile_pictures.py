@@ -69,6 +69,12 @@ def _with_segment(marker: int, body: bytes) -> bytes:
     return whole[:2] + segment + whole[2:]
 
 
+def _with_junk(whole: bytes, junk: bytes) -> bytes:
+    """A JPEG with something between its first segment and the next."""
+    end = 4 + int.from_bytes(whole[4:6], "big")
+    return whole[:end] + junk + whole[end:]
+
+
 def webp_canvas(width: int, height: int) -> bytes:
     body = b"VP8X" + struct.pack("<I", 10) + b"\x02\0\0\0"
     body += (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
@@ -92,6 +98,18 @@ DEFLATED = zlib.compress(b"\0" * 1_000_000, 9)
 
 # What is refused before a decoder sees it.
 REFUSED: dict[str, Callable[[], bytes]] = {
+    "progressive JPEG, repeated scans behind a byte of junk": lambda: _with_junk(
+        many_scans(3000, 2000, 200), b"\0"
+    ),
+    "progressive JPEG, repeated scans behind an end": lambda: _with_junk(
+        many_scans(3000, 2000, 200), b"\xff\xd9"
+    ),
+    "JPEG, millions of fill bytes": lambda: _with_junk(_jpeg(8, 8), b"\xff" * 19_000_000),
+    "JPEG, millions of bytes of junk": lambda: _with_junk(_jpeg(8, 8), b"\0" * 19_000_000),
+    "JPEG, millions of empty comments": lambda: _with_junk(
+        _jpeg(8, 8), b"\xff\xfe\0\2" * 4_500_000
+    ),
+    "PNG, millions of empty chunks": lambda: png(4, 4, *[(b"abCd", b"")] * 1_500_000),
     "progressive JPEG, repeated scans": lambda: many_scans(3000, 2000, 200),
     "progressive JPEG, small and very many scans": lambda: many_scans(600, 600, 3000),
     "JPEG, EXIF whose entries share bytes": lambda: _with_segment(
