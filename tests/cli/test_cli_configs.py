@@ -102,7 +102,9 @@ def test_the_student_without_a_transformer_differs_in_its_encoder_and_its_steps_
 def test_teacher_and_student_differ_in_what_they_read_and_learn_from() -> None:
     allowed = {
         *(f"components.{name}.soft_weight" for name in ("mmcot_ner", "mmcot_rel")),
-        *("components.transformer.model.knowledge_tags", "components.mmcot_rel.model.conclusions"),
+        *(f"components.{name}.model.conclusions" for name in ("mmcot_ner", "mmcot_rel")),
+        *("components.transformer.model.knowledge_tags", "training.max_epochs"),
+        "training.eval_frequency",
         "components.transformer.model.segment_length",
         *("corpora.train.knowledge", "corpora.dev.knowledge", "corpora.dev.pictures"),
     }
