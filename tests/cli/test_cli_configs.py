@@ -107,7 +107,6 @@ def test_teacher_and_student_differ_in_what_they_read_and_learn_from() -> None:
         "training.eval_frequency",
         "components.transformer.model.segment_length",
         *("components.mmcot_ner.model.conclusions", "training.max_epochs"),
-        "training.eval_frequency",
         *("corpora.train.knowledge", "corpora.dev.knowledge", "corpora.dev.pictures"),
     }
     assert differences("teacher") == allowed
