@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import Errors, MMCoTError
 from ..files import check_exists, replace_file
-from ..pictures.read import is_address
+from ..pictures.read import BadPicture, check_roots, is_address, make_local_policy
 from ..types import Post, Split, make_text_key
 from . import conll, docbin, exports, mnre, posts, tables
 from .posts import DEFAULTS, Findings, ReadSettings, Row, claim_id, make_unique_id
@@ -57,6 +57,7 @@ _OPTIONAL = Post.model_fields.keys() - {"id", "text"}
 _LIKENESS = 0.8
 # What a file of pictures may end in.
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic"}
+_OUTSIDE = "pictures outside of their file's folder and the working directory, kept"
 _NAMED = "posts whose picture the file names; give its folder with --pictures"
 
 
@@ -212,12 +213,18 @@ def _find_picture(
     """The path or address of the row's picture, None where it has none. index: the pictures in the
     folder of the settings."""
     image, place = row.post.image, f"{path}, {row.place}"
-    if image is not None and image.startswith("data:"):
+    if image is not None and image[:5].lower() == "data:":
         return _extract_picture(image, place, settings, findings)
     if image is not None and format != "spacy":
         # The paths in a .spacy file are relative to the working directory already.
         image = join_image(path.parent, image)
-    if image is not None and (is_address(image) or os.path.isfile(image)):
+    if image is not None and is_address(image):
+        return image
+    if image is not None and os.path.isfile(image):
+        try:
+            check_roots(image, make_local_policy(path.parent))
+        except BadPicture:
+            findings.change(_OUTSIDE, f"{row.post.id}: {image}")
         return image
     if index is not None:
         named = [name for name in (row.picture, image and Path(image).name, row.post.id) if name]
@@ -227,7 +234,7 @@ def _find_picture(
         if known is not None:
             return known.as_posix()
     if image is not None:
-        findings.change("posts whose picture is not there", f"{row.post.id}: {image}")
+        findings.change("posts whose picture is not there", f"{row.post.id}: {image[:200]}")
     elif row.picture is not None and index is None:
         findings.change(_NAMED, f"{place}: {row.picture}")
     return image
@@ -238,7 +245,7 @@ def _extract_picture(
 ) -> str | None:
     """Write the picture of a data URL to a file, named by its content, and return its path."""
     head, _, data = image.partition(",")
-    kind = head.removeprefix("data:").split(";")[0]
+    kind = head[5:].split(";")[0].lower()
     suffix = {"image/jpeg": ".jpg", "image/svg+xml": ""}.get(kind, f".{kind.partition('/')[2]}")
     try:
         if suffix not in _PICTURES or not head.endswith(";base64"):

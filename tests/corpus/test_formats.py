@@ -274,6 +274,17 @@ def test_pictures_that_were_converted_and_names_that_no_file_can_have(
     findings = Findings()
     assert len(read_corpus([path], findings, where)) == 4
     assert "picture is not there: 4" in "\n".join(findings.describe())
+    (tmp_path / "sub").mkdir()
+    data = f"DATA:image/PNG;base64,{base64.b64encode(png('blue')).decode()}"
+    named = ({"text": n, "spans": [], "image": n} for n in ("../7.webp", data))
+    path = jsonl("sub/prodigy.jsonl", *named)
+    findings = Findings()
+    first, second = read_corpus([path], findings, ReadSettings(extracted=tmp_path / "out"))
+    assert Path(first.post.image or "").resolve() == tmp_path / "7.webp"
+    assert "outside of their file's folder and the working directory, kept: 1" in "\n".join(
+        findings.describe()
+    )
+    assert Path(second.post.image or "").read_bytes() == png("blue")
     with pytest.raises(MMCoTError, match=r"E102.*7\.webp: cannot be read: it is no folder"):
         read_corpus([path], Findings(), ReadSettings(pictures=tmp_path / "7.webp"))
 
