@@ -10,7 +10,6 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -52,9 +51,6 @@ _READERS: dict[Format, Callable[[Path, Findings, ReadSettings], Iterator[Row]]] 
 
 _CONLL_SUFFIXES = {".conll", ".bio", ".iob", ".iob2", ".bioes", ".bilou"}
 _PRODIGY_FIELDS = {"spans", "answer", "meta", "_input_hash", "_task_hash", "_view_id"}
-# The fields that a post need not have, and how like one of them a misspelt one is.
-_OPTIONAL = Post.model_fields.keys() - {"id", "text"}
-_LIKENESS = 0.8
 # What a file of pictures may end in.
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic"}
 _OUTSIDE = "pictures outside of their file's folder and the working directory, kept"
@@ -125,13 +121,7 @@ def _guess_json(path: Path, row: Any) -> Format:
     # none of these: read as a post, the row is refused by its name.
     is_post = "id" in row and not isinstance(row["id"], int)
     own = row.keys() - Post.model_fields.keys()
-    return "posts" if is_post and all(map(_is_misspelt, own)) else "table"
-
-
-def _is_misspelt(name: str) -> bool:
-    """Whether a column is most likely meant as a field of a post."""
-    fields = [field for field in _OPTIONAL if field[:1] == name[:1].lower()]
-    return bool(get_close_matches(name.lower(), fields, 1, _LIKENESS))
+    return "posts" if is_post and all(map(posts.is_misspelt_field, own)) else "table"
 
 
 def list_files(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +21,9 @@ from ..files import decode_line, iter_lines, open_text, parse_json, replace_file
 from ..messages import explain, located, shown
 from ..types import SPLITS, Answers, Post, Split
 
+# The fields that a post need not have, and how like one of them a misspelt one is.
+_OPTIONAL = Post.model_fields.keys() - {"id", "text"}
+_LIKENESS = 0.8
 # The cure in the message of an invalid row.
 CURE = "Correct the row, or leave such rows out with --skip-invalid."
 
@@ -264,3 +268,9 @@ def validate_row(path: Path, line: int | str, model: type[Model], value: Any) ->
         return model.model_validate(value)
     except ValidationError as error:
         raise located(path, line, *explain(error), CURE) from None
+
+
+def is_misspelt_field(name: str) -> bool:
+    """Whether the name of a column is most likely meant as that of a post's field."""
+    alike = [known for known in _OPTIONAL if known[:1] == name[:1].lower()]
+    return bool(get_close_matches(name.lower(), alike, 1, _LIKENESS))
