@@ -101,6 +101,8 @@ class MMCoTNER(DistilledPipe):
             self.vocab.strings.add(label)
         if not self.labels:
             raise MMCoTError(Errors.E600.format(component=self.name, what="entities"))
+        concluded = (get_concluded_entities(eg.predicted) for eg in get_examples())
+        self.cfg["from_conclusions"] = any(entities is not None for entities in concluded)
         set_tags(self.model, self.tags)
         sample = [eg.predicted for eg in islice(get_examples(), 10)]
         self.model.initialize(X=[doc for doc in sample if len(doc)] or sample)

@@ -135,6 +135,8 @@ class MMCoTRel(DistilledPipe):
             self.vocab.strings.add(label)
         if not self.labels:
             raise MMCoTError(Errors.E600.format(component=self.name, what="relations"))
+        concluded = (get_concluded_relations(eg.predicted) for eg in get_examples())
+        self.cfg["from_conclusions"] = any(relations is not None for relations in concluded)
         set_schema(self.model, [NO_RELATION, *self.labels], self.cfg["types"])
         sample = [eg.predicted for eg in islice(get_examples(), 10)]
         none = numpy.zeros((0, 2), dtype="int64")

@@ -18,7 +18,7 @@ from spacy.util import minibatch
 
 from ..corpus.extensions import copy_entities, copy_tokens, register_extensions
 from ..errors import Errors, MMCoTError
-from ..model.knowledge import get_full_text
+from ..model.knowledge import get_concluded_entities, get_concluded_relations, get_full_text
 from ..model.sources import load_pretrained
 from ..types import IMAGE_KEY, PROMPT_TARGET_KEY, digest_text
 from .entity_teachers import EntityTeacher, check_label_table, predict_mapped_tags
@@ -110,6 +110,9 @@ def teach(
     Mentions are the Doc's own entities where it is labelled, otherwise those that each teacher
     finds.
 
+    A teacher that learned to start from an LLM's conclusions says nothing about Docs without one,
+    such as augmentations: they get no soft labels of it.
+
     Of several teachers the mean is written (an ensemble's soft labels: Hinton et al., 2015,
     "Distilling the knowledge in a neural network"). For a pair of mentions it is the mean over the
     teachers that judged the pair, among the pairs that the first one judged.
@@ -169,11 +172,17 @@ def _predict(teacher: Language, docs: Sequence[Doc], copies: list[Doc]) -> list[
         if factories[i] == "mmcot_ner":
             marginals = component.predict_marginals(copies)
             tags = [SoftTags(component.tags, probabilities) for probabilities in marginals]
+            if component.cfg.get("from_conclusions"):
+                pairs = zip(docs, tags, strict=True)
+                tags = [None if get_concluded_entities(doc) is None else t for doc, t in pairs]
         elif factories[i] == "mmcot_rel":
             for doc, copy in zip(docs, copies, strict=True):
                 if doc.has_annotation("ENT_IOB"):
                     copy_entities(doc, copy)
             relations = component.predict_soft_relations(copies)
+            if component.cfg.get("from_conclusions"):
+                both = zip(docs, relations, strict=True)
+                relations = [None if get_concluded_relations(doc) is None else r for doc, r in both]
         if i < teaching[-1]:
             # A component that is a function has no pipe.
             piped = component.pipe(copies) if hasattr(component, "pipe") else map(component, copies)

@@ -19,7 +19,12 @@ from thinc.api import Adam
 
 from spacy_mmcot.components.pairs import Target
 from spacy_mmcot.corpus.extensions import copy_tokens, set_pairs
-from spacy_mmcot.distillation.soft_labels import SoftRelations, set_soft_relations
+from spacy_mmcot.distillation.soft_labels import (
+    SoftRelations,
+    get_soft_relations,
+    set_soft_relations,
+)
+from spacy_mmcot.distillation.teach import teach
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.types import DocPairs
@@ -457,3 +462,7 @@ def test_a_teacher_reads_what_the_text_does_not_say(bert: Path) -> None:
     assert nlp.evaluate(data)["rel_f"] == 1.0
     blind = [Example(nlp.make_doc(doc.text), doc) for doc in docs]
     assert nlp.evaluate(blind)["rel_f"] <= 0.5
+    # It says nothing where it has nothing to start from.
+    silent = toy_rel.annotated(nlp, "Bo and Anna", ["Bo", "Anna"], [])
+    taught = list(teach(nlp, [docs[0], silent]))
+    assert [get_soft_relations(doc) is None for doc in taught] == [False, True]
