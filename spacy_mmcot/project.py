@@ -99,7 +99,7 @@ DEMO = ProjectSettings(
     dimensions=DIMENSIONS,
     batch_size=8,
     teacher_steps=90,
-    student_steps=240,
+    student_steps=400,
     warmup_steps=24,
     demo=True,
 )
