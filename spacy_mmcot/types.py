@@ -33,6 +33,19 @@ Augmentation = Literal["style", "entity", "image"]
 Dimension = Literal[Knowledge, Augmentation]
 Split = Literal["train", "unlabelled", "dev", "test"]
 Task = Literal["ner", "rel"]
+# Formats of corpus files, see `spacy_mmcot/corpus/formats.py`.
+Format = Literal[
+    "posts",
+    "text",
+    "table",
+    "conll",
+    "prodigy",
+    "doccano",
+    "label-studio",
+    "spacy",
+    "spacy-json",
+    "mnre",
+]
 Pictures = Literal["none", "real"]
 Tokens = Literal["gold", "pipeline"]
 Sureness = Literal["high", "medium", "low"]

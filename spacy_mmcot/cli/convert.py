@@ -12,7 +12,7 @@ import typer
 
 from ..errors import Errors, MMCoTError, UsageError
 from ..messages import escape_control
-from ..types import KNOWLEDGE, SPLITS, Split, Task
+from ..types import KNOWLEDGE, SPLITS, Format, Split, Task
 from .elicit import print_table
 
 if TYPE_CHECKING:
@@ -22,19 +22,7 @@ if TYPE_CHECKING:
 
 # typer takes enums for options that repeat, not Literals.
 SplitChoice = Enum("SplitChoice", {name: name for name in SPLITS}, type=str)  # type: ignore[misc]
-FormatName = Literal[
-    "auto",
-    "posts",
-    "text",
-    "table",
-    "conll",
-    "prodigy",
-    "doccano",
-    "label-studio",
-    "spacy",
-    "spacy-json",
-    "mnre",
-]
+FormatName = Literal["auto", Format]
 
 TextColumn = Annotated[
     str | None, typer.Option(help="Column of the texts in tables; otherwise `text`.")

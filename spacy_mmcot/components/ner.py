@@ -93,7 +93,8 @@ class MMCoTNER(DistilledPipe):
         """Set the labels, to `labels` or else to those of the examples' entities, soft labels and
         conclusions, and build the model for them. Raises MMCoTError where there is no label."""
         validate_get_examples(get_examples, "MMCoTNER.initialize")
-        found = labels if labels is not None else _find_labels(get_examples())
+        found, self.cfg["from_conclusions"] = _find_labels(get_examples())
+        found = found if labels is None else set(labels)
         # A first initialisation keeps labels from add_label; a second one starts from scratch.
         known = () if self.is_initialized else self.labels
         self.cfg.update({"labels": sorted({*known, *found}), "temperature": 1.0})
@@ -101,8 +102,6 @@ class MMCoTNER(DistilledPipe):
             self.vocab.strings.add(label)
         if not self.labels:
             raise MMCoTError(Errors.E600.format(component=self.name, what="entities"))
-        concluded = (get_concluded_entities(eg.predicted) for eg in get_examples())
-        self.cfg["from_conclusions"] = any(entities is not None for entities in concluded)
         set_tags(self.model, self.tags)
         sample = [eg.predicted for eg in islice(get_examples(), 10)]
         self.model.initialize(X=[doc for doc in sample if len(doc)] or sample)
@@ -239,14 +238,17 @@ make_ner = Language.factory(
 )
 
 
-def _find_labels(examples: Iterable[Example]) -> set[str]:
-    examples = list(examples)
-    docs = [example.reference for example in examples]
-    tags = {tag for doc in docs for tag in get_soft_tags(doc)}
-    # Those that a teacher reads: few labelled Docs need not show all labels.
-    concluded = (c for eg in examples for c in get_concluded_entities(eg.predicted) or ())
-    labels = {ent.label_ for doc in docs for ent in doc.ents} | {c.label for c in concluded}
-    return labels | {tag[2:] for tag in tags - {"O"}}
+def _find_labels(examples: Iterable[Example]) -> tuple[set[str], bool]:
+    """The labels of entities, soft labels and conclusions, and whether there are conclusions, which
+    a teacher alone reads: few labelled Docs need not show all labels."""
+    labels, from_conclusions = set[str](), False
+    for example in examples:
+        labels.update(ent.label_ for ent in example.reference.ents)
+        labels.update(tag[2:] for tag in get_soft_tags(example.reference) if tag != "O")
+        concluded = get_concluded_entities(example.predicted)
+        from_conclusions |= concluded is not None
+        labels.update(c.label for c in concluded or ())
+    return labels, from_conclusions
 
 
 def _gradient(tensor: torch.Tensor) -> Any:

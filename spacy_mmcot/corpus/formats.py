@@ -13,27 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from ..errors import Errors, MMCoTError
 from ..files import check_exists, replace_file
 from ..pictures.read import BadPicture, check_roots, is_address, make_local_policy
-from ..types import Post, Split, make_text_key
+from ..types import Format, Post, Split, make_text_key
 from . import conll, docbin, exports, mnre, posts, tables
 from .posts import DEFAULTS, Findings, ReadSettings, Row, claim_id, make_unique_id
 
-Format = Literal[
-    "posts",
-    "text",
-    "table",
-    "conll",
-    "prodigy",
-    "doccano",
-    "label-studio",
-    "spacy",
-    "spacy-json",
-    "mnre",
-]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 _READERS: dict[Format, Callable[[Path, Findings, ReadSettings], Iterator[Row]]] = {
