@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
@@ -178,6 +178,19 @@ def jsonl(tmp_path: Path) -> Callable[..., Path]:
         path = tmp_path / name
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         path.write_text("".join(lines), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def mnre(tmp_path: Path) -> Callable[..., Path]:
+    """Write rows, each a dict or a raw line, to a file."""
+
+    def write(*rows: dict[str, Any] | bytes, name: str = "train.txt") -> Path:
+        path = tmp_path / name
+        lines = [line if isinstance(line, bytes) else repr(line).encode() for line in rows]
+        path.write_bytes(b"\n".join(lines) + b"\n")
         return path
 
     return write
