@@ -16,7 +16,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from .. import __version__
-from ..errors import MMCoTError, UsageError
+from ..errors import Errors, MMCoTError, UsageError
 from ..messages import escape_control
 from . import answers
 from .annotate import annotate, export
@@ -69,18 +69,30 @@ class EscapedOutput(io.TextIOBase):
         self.terminal.flush()
 
 
+# What the extra `elicit` installs.
+_ELICITING = frozenset({"aiolimiter", "genai_prices", "httpx2", "json_repair"})
+
+
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a command: what it prints is escaped, and an MMCoTError is one line on stderr. Exit code
-    1, or 2 for options that cannot be used (UsageError)."""
+    """Wrap a command: what it prints is escaped, and an MMCoTError, or a package of an extra that
+    is not installed, is one line on stderr. Exit code 1, or 2 for options that cannot be used
+    (UsageError)."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        problem: MMCoTError
         try:
             with contextlib.redirect_stdout(EscapedOutput(sys.stdout)):
                 return function(*args, **kwargs)
         except MMCoTError as error:
-            print(f"✘ {escape_control(str(error))}", file=sys.stderr)
-            raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+            problem = error
+        except ModuleNotFoundError as error:
+            package = str(error.name).partition(".")[0]
+            if package not in _ELICITING:
+                raise
+            problem = MMCoTError(Errors.E812.format(package=package))
+        print(f"✘ {escape_control(str(problem))}", file=sys.stderr)
+        raise typer.Exit(2 if isinstance(problem, UsageError) else 1)
 
     return run
 
