@@ -106,12 +106,12 @@ def test_a_command_has_help(command: Command, name: str) -> None:
 
 def test_a_package_of_an_extra_is_named(tmp_path: Path) -> None:
     start = (
-        "import sys; sys.modules['httpx2'] = None; from spacy_mmcot.cli.main import main; main()"
+        "import sys; sys.modules['aiohttp'] = None; from spacy_mmcot.cli.main import main; main()"
     )
     words = ("elicit", "absent.jsonl", "answers.sqlite", "--recorded", "absent.jsonl")
     done = run(sys.executable, "-c", start, *words, cwd=tmp_path)
     assert done.returncode == 1
-    expected = "✘ [E812] The command needs httpx2. Install it: pip install 'spacy-mmcot[train]'."
+    expected = "✘ [E812] The command needs aiohttp. Install it: pip install 'spacy-mmcot[train]'."
     assert done.stderr == f"{expected}\n"
 
 

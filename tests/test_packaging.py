@@ -134,7 +134,7 @@ def test_a_student_runs_on_what_the_wheel_requires(
     (metadata,) = tmp_path.glob("*.dist-info")
     linked = link_requirements(PathDistribution(metadata), tmp_path)
     assert {"spacy", "torch", "transformers"} <= linked
-    assert not {"scikit-learn", "seqeval", "httpx2", "openai", "genai-prices"} & linked
+    assert not {"scikit-learn", "seqeval", "aiohttp", "openai", "genai-prices"} & linked
     done = subprocess.run(
         [sys.executable, "-S", "-c", FIRST_DOC, str(toy_transformer_model)],
         env={"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},

@@ -70,7 +70,7 @@ class EscapedOutput(io.TextIOBase):
 
 
 # What the extra `elicit` installs.
-_ELICITING = frozenset({"aiolimiter", "genai_prices", "httpx2", "json_repair"})
+_ELICITING = frozenset({"aiohttp", "aiolimiter", "certifi", "genai_prices", "json_repair"})
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
