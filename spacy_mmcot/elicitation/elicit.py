@@ -18,10 +18,11 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..files import read_bytes
 from ..messages import explain, first_line
 from ..scheme import Scheme
-from ..types import AUGMENTATIONS, Dimension, Knowledge, Post
+from ..types import AUGMENTATIONS, Dimension, Knowledge, Post, make_text_key
 from .batches import BatchRunner
 from .claims import Account, read_mean_output
 from .client import OpenAISource
+from .conclusion import Examples
 from .engine import Ending, Engine, Pace
 from .parser import read_definitions
 from .prices import Prices, count_cached, estimate
@@ -83,6 +84,30 @@ def _read_block(path: Path) -> dict[Dimension, Ask] | None:
         problem, expected = explain(error)
         message = Errors.E322.format(path=path, problem=problem, expected=expected)
         raise MMCoTError(message) from None
+
+
+def choose_examples(
+    scheme: Scheme,
+    posts: Iterable[Post],
+    store: AnswerStore | None,
+    part_tokens: int | None = None,
+    anew: bool = False,
+) -> tuple[Examples, bool]:
+    """The examples of a conclusion: those of the store, so that labels which came later do not ask
+    about all texts again; a new choice where it has none, `anew`, and where a label has left the
+    scheme, the number of examples is another, or an example's text is held out now. And whether a
+    new choice would be another. Raises like Examples."""
+    fresh = Examples(scheme, posts, part_tokens)
+    kept = None if store is None else store.read_examples()
+    if kept is None or anew or kept == fresh.chosen or len(kept) > 2 * scheme.examples:
+        return fresh, False
+    items = [x for p in kept.values() for x in [*(p.entities or ()), *(p.relations or ())]]
+    held_out = {make_text_key(post.text) for post in posts if post.split in ("dev", "test")}
+    unknown = {item.label for item in items} - {*scheme.entities, *scheme.relations}
+    if unknown or held_out & kept.keys():
+        return fresh, False
+    fresh.chosen = kept
+    return fresh, True
 
 
 @dataclass
