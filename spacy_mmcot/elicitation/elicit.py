@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -18,10 +18,11 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..files import read_bytes
 from ..messages import explain, first_line
 from ..scheme import Scheme
-from ..types import AUGMENTATIONS, Dimension, Knowledge, Post
+from ..types import AUGMENTATIONS, Dimension, Knowledge, Post, make_text_key
 from .batches import BatchRunner
 from .claims import Account, read_mean_output
 from .client import OpenAISource
+from .conclusion import Examples
 from .engine import Ending, Engine, Pace
 from .parser import read_definitions
 from .prices import Prices, count_cached, estimate
@@ -85,6 +86,30 @@ def _read_block(path: Path) -> dict[Dimension, Ask] | None:
         raise MMCoTError(message) from None
 
 
+def choose_examples(
+    scheme: Scheme,
+    posts: Iterable[Post],
+    store: AnswerStore | None,
+    part_tokens: int | None = None,
+    anew: bool = False,
+) -> tuple[Examples, bool]:
+    """The examples of a conclusion: those of the store, so that labels which came later do not ask
+    about all texts again; a new choice where it has none, `anew`, and where a label has left the
+    scheme, the number of examples is another, or an example's text is held out now. And whether a
+    new choice would be another. Raises like Examples."""
+    fresh = Examples(scheme, posts, part_tokens)
+    kept = None if store is None else store.read_examples()
+    if kept is None or anew or kept == fresh.chosen or len(kept) > 2 * scheme.examples:
+        return fresh, False
+    items = [x for p in kept.values() for x in [*(p.entities or ()), *(p.relations or ())]]
+    held_out = {make_text_key(post.text) for post in posts if post.split in ("dev", "test")}
+    unknown = {item.label for item in items} - {*scheme.entities, *scheme.relations}
+    if unknown or held_out & kept.keys():
+        return fresh, False
+    fresh.chosen = kept
+    return fresh, True
+
+
 @dataclass
 class PlannedDimension:
     """One dimension of a plan: requests and tokens, and costs in US dollars, None without
@@ -120,9 +145,9 @@ def plan(
     asked: set[str] = set()
     beginnings: set[str] = set()
     for post in posts:
-        for dimension, variant in settings.list_questions():
+        for dimension, variant, part in settings.list_questions(post):
             row = planned[dimension]
-            prompt = settings.render(post, dimension, variant, store)
+            prompt = settings.render(post, dimension, variant, store, part)
             if prompt is None:
                 row.not_applicable += 1
                 continue
@@ -181,13 +206,15 @@ def elicit(
         raise UsageError(Errors.E321.format(model=source.model))
     batch = source if isinstance(source, OpenAISource) and source.batch else None
     account = Account(store, prices, source.name, budget, batch=batch is not None)
-    report, ending = Report(), Ending.DONE
+    report, ending, settings = Report(), Ending.DONE, settings or QuestionSettings()
+    if not source.paid:
+        settings = replace(settings, part_tokens=None)  # recorded answers are about whole posts
 
     def on_settled(settled: int, failed: int) -> None:
         on_progress(settled, failed, account.cost)
 
     with closing(account):
-        for stage in (settings or QuestionSettings()).in_stages():
+        for stage in settings.in_stages():
             elicitation = Elicitation(account, source, stage, report, on_settled)
             engine = BatchRunner(elicitation, batch, pace) if batch else Engine(elicitation, pace)
             ending = engine.run(posts)
