@@ -390,3 +390,8 @@ class Warnings(metaclass=Catalogue):
         "which are neither learned nor found: {places}. Add these labels to the map, or set legal "
         "to null."
     )
+    W601 = (
+        "{component}: a doc has no confidence, so the LLM is not asked about it. Add {component} "
+        "behind mmcot_ner."
+    )
+    W700 = "{component} asks an LLM, so the standalone pipeline is without it."

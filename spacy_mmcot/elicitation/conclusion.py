@@ -61,6 +61,11 @@ class Examples:
         chosen = _cover(labelled, scheme, 2 * self._count)
         self._by_text = {make_text_key(post.text): post for post in chosen}
 
+    @property
+    def posts(self) -> list[Post]:
+        """All posts that a prompt may show; Examples of these alone are the same."""
+        return list(self._by_text.values())
+
     def shown_to(self, post: Post | None) -> list[Post]:
         """At most `scheme.examples` posts, none of them with the post's text."""
         own = None if post is None else make_text_key(post.text)

@@ -22,7 +22,7 @@ from pydantic_core import to_json
 from ..errors import Errors, MMCoTError
 from ..files import decode_line, iter_lines, parse_json, replace_file
 from ..messages import explain, located
-from ..types import DIMENSIONS, KNOWLEDGE, Answers, Dimension, Task, Text
+from ..types import DIMENSIONS, KNOWLEDGE, Answers, Conclusion, Dimension, Task, Text
 from .conclusion import merge_conclusions
 from .database import Database
 from .prompts import Prompt
@@ -143,6 +143,15 @@ class AnswerStore(Database):
                 found["conclusion"] = merge_conclusions(list(by_dimension["conclusion"].values()))
             answers[name] = Answers.model_validate({"id": name, **found})
         return answers
+
+    def find_conclusion(self, key: str) -> Conclusion | None:
+        """The conclusion that answers a question, for whichever post; None where there is none that
+        can be used."""
+        query = "SELECT post_id, value FROM answers WHERE key = ? AND status = 'ok' LIMIT 1"
+        for post_id, value in self.fetch(query, key):
+            found: Conclusion = self._load_value(post_id, "conclusion", value)
+            return found
+        return None
 
     def texts(
         self, task: Task, post_id: str, dimensions: Sequence[Dimension]

@@ -1,0 +1,350 @@
+"""`mmcot_cascade`: an LLM answers for the Docs of which the student is unsure, by the prompts,
+engine, store and budget of `elicit`. Where it gives no answer, the student's stays.
+"""
+
+import asyncio
+import logging
+import math
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args
+from urllib.parse import urlsplit
+
+import pydantic
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example
+from spacy.util import minibatch
+
+from ..corpus.extensions import register_extensions
+from ..corpus.posts import make_text_id, read_posts
+from ..distillation.conclusions import Confidence, Kind, measure_confidence, set_conclusion
+from ..elicitation.client import OpenAISettings, OpenAISource
+from ..elicitation.conclusion import Examples
+from ..elicitation.elicit import elicit
+from ..elicitation.engine import Ending, Pace
+from ..elicitation.prices import Prices
+from ..elicitation.prompts import QuestionSettings
+from ..elicitation.replies import RequestRefused
+from ..elicitation.store import AnswerStore, answer_key
+from ..errors import Errors, MMCoTError, UsageError, Warnings
+from ..files import catch_write_errors, read_bytes
+from ..messages import explain
+from ..scheme import Scheme, check_labels, read_scheme
+from ..types import ID_KEY, Conclusion, Post, Sureness
+
+# No postponed annotations here: spaCy reads those of factories and of initialize at run time.
+
+By = Literal["confidence", "weakest"]
+AnswerSource = Literal["student", "llm", "student: llm failed", "student: no budget"]
+STUDENT, LLM, FAILED, NO_BUDGET = get_args(AnswerSource)
+Result = TypeVar("Result")
+
+_LOG = logging.getLogger(__name__)
+# Nobody waits for a Doc as long as for a corpus.
+_TRIES, _PATIENCE = 3, 15.0
+# Seconds in which an endpoint that answered none of a batch's questions is left alone.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+# What an endpoint says of a wrong key, model or address.
+_WRONG_SETTINGS = (401, 404, 405)
+# One thread of a process asks at a time: connections belong to its event loop.
+_LOCK = threading.Lock()
+
+
+class Guide(pydantic.BaseModel):
+    """What an LLM is asked with, and how far it is trusted: this travels with a pipeline.
+
+    examples: the labelled posts that prompts show. measured: P(right) of conclusions by kind, label
+    and sureness, where it was measured.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    scheme: Scheme
+    examples: list[Post] = []
+    measured: list[tuple[Kind, str, Sureness, float]] = []
+
+    @property
+    def confidence(self) -> Confidence:
+        return Confidence(measured={(*key,): share for *key, share in self.measured})  # type: ignore[misc]
+
+
+class _Connection(NamedTuple):
+    source: OpenAISource
+    prices: Prices
+    questions: QuestionSettings
+
+
+class MMCoTCascade:
+    """Asks an LLM about Docs with a low confidence, those of a batch at the same time. Its entities
+    and relations replace those of the student that have a label of the scheme; what other
+    components have set stays. `doc._.mmcot_source` says whose answer a Doc has: "student"; "llm";
+    "student: llm failed", where the LLM gave no answer, or none that can be used; or "student: no
+    budget". `counts` counts the Docs by it, `failures` why questions stayed without an answer, both
+    in this process.
+
+    threshold: Docs with a lower confidence are sent, see `spacy-mmcot cascade`.
+    by: what is compared with it, `doc._.mmcot_confidence` or `doc._.mmcot_weakest`.
+    scheme: path of the label scheme. examples: path of a posts file with the labelled posts that
+        prompts show, None for none. Both are read once and saved with the pipeline.
+    store: path of the answers store, made or added to; what it holds is not asked again.
+    model, base_url, insecure, temperature, workers, rpm, budget, prices: as of `elicit`. The key is
+        OPENAI_API_KEY and never saved. `rpm` limits each process, `budget` all that the store's
+        answers have cost, of all runs and processes.
+    timeout: seconds for one request, of which a question takes three at most. batch_timeout:
+        seconds for the questions of a batch, and ten more for those in flight.
+
+    Settings that cannot be used are an MMCoTError here or at the first Doc. So is a first question
+    that the endpoint refuses because of the key, the model or the address. Nothing else that an
+    endpoint does is an error.
+    """
+
+    def __init__(
+        self,
+        nlp: Language,
+        name: str,
+        threshold: float | None,
+        by: By,
+        scheme: str | None,
+        examples: str | None,
+        store: str,
+        model: str,
+        base_url: str | None,
+        insecure: bool,
+        temperature: float | None,
+        workers: int,
+        rpm: float | None,
+        timeout: float,
+        batch_timeout: float | None,
+        budget: float | None,
+        prices: str | None,
+    ):
+        register_extensions()
+        self.name = name
+        for setting, value, least, most in (
+            ("threshold", threshold, 0.0, 1.0),
+            ("workers", workers, 1, 1000),
+            ("rpm", rpm, 0.1, math.inf),
+            ("timeout", timeout, 0.1, math.inf),
+            ("batch_timeout", batch_timeout, 0.1, math.inf),
+            ("budget", budget, 0.0, math.inf),
+        ):
+            if value is not None and not least <= value <= most:
+                raise self._refuse(setting, str(value), f"numbers from {least} to {most}")
+        if base_url is not None and "@" in urlsplit(base_url).netloc:
+            received = "an address with a password, which would be saved with the pipeline"
+            raise self._refuse("base_url", received, "OPENAI_BASE_URL for such an address")
+        self.threshold, self.by = threshold, by
+        self.scheme, self.examples, self.store = scheme, examples, store
+        self.budget, self.prices = budget, prices
+        self.llm = OpenAISettings(model, base_url, None, insecure, temperature, timeout)
+        self.pace = Pace(workers, rpm, _TRIES, _PATIENCE, batch_timeout)
+        self.counts: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self._guide: Guide | None = None
+        self._connection: _Connection | None = None
+        self._has_answered = False
+        # Points of time.monotonic() before which nothing is asked.
+        self._paused_until = self._rate_until = 0.0
+        self._pause = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_connection": None}
+
+    def __call__(self, doc: Doc) -> Doc:
+        self.answer([doc])
+        return doc
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 1000) -> Iterator[Doc]:
+        """The Docs in order, answered batch by batch."""
+        for batch in minibatch(stream, batch_size):
+            docs = list(batch)
+            self.answer(docs)
+            yield from docs
+
+    def answer(self, docs: Sequence[Doc]) -> None:
+        """Ask about the Docs that are below the threshold, and set what the LLM concludes. Raises
+        MMCoTError for settings that cannot be used."""
+        guide = self.load_guide()
+        if self.threshold is None:
+            allowed = "numbers from 0 to 1; `spacy-mmcot cascade` finds one"
+            raise self._refuse("threshold", "not set", allowed)
+        doubtful = []
+        for doc in docs:
+            confidence = getattr(doc._, f"mmcot_{self.by}")
+            doc._.mmcot_source = None if confidence is None else STUDENT
+            if confidence is None:
+                warnings.warn(Warnings.W601.format(component=self.name), stacklevel=2)
+            elif confidence < self.threshold and doc.text.strip():
+                doubtful.append(doc)
+        if doubtful:
+            with _LOCK:
+                answers, otherwise = _run_outside_loop(lambda: self._ask(doubtful))
+            for doc, conclusion in zip(doubtful, answers, strict=True):
+                doc._.mmcot_source = otherwise if conclusion is None else LLM
+                if conclusion is not None:
+                    set_conclusion(doc, conclusion, guide.scheme, guide.confidence)
+        self.counts.update(doc._.mmcot_source for doc in docs if doc._.mmcot_source)
+
+    def _ask(self, docs: Sequence[Doc]) -> tuple[list[Conclusion | None], AnswerSource]:
+        """What the LLM concludes on each Doc, now or earlier, and why it says nothing of others."""
+        source, _, questions = connection = self._connect()
+        posts = [_make_post(doc) for doc in docs]
+        keys = []
+        for post in posts:
+            prompt = questions.render(post, "conclusion")
+            assert prompt is not None
+            keys.append(answer_key(prompt, source.model, source.parameters(prompt)))
+        with AnswerStore(Path(self.store)) as store:
+            ending = self._elicit(posts, store, connection)
+            found = [store.find_conclusion(key) for key in keys]
+        return found, NO_BUDGET if ending is Ending.BUDGET else FAILED
+
+    def _elicit(
+        self, posts: Sequence[Post], store: AnswerStore, connection: _Connection
+    ) -> Ending | None:
+        """Ask what the store does not know. None where the endpoint is down, or left alone."""
+        time.sleep(max(0.0, self._rate_until - time.monotonic()))
+        started = time.monotonic()
+        if started < self._paused_until:
+            return None
+        source, prices, questions = connection
+        ways: dict[str, Any] = {"pace": self.pace, "prices": prices, "budget": self.budget}
+        try:
+            result = elicit(posts, store, source, questions, **ways)
+        except MMCoTError as error:
+            cause = error.__cause__
+            is_refused = isinstance(cause, RequestRefused) and cause.status in _WRONG_SETTINGS
+            if is_refused and not self._has_answered:
+                raise
+            _LOG.warning("%s: the student answers for the LLM: %s", self.name, error)
+            self.failures[str(error)] += len(posts)
+            self._leave_alone()
+            return None
+        if result.ending is Ending.INTERRUPT:
+            raise KeyboardInterrupt
+        self.failures.update(result.report.unanswered)
+        counts = result.report.total()
+        if counts.stored or counts.rejected:
+            self._has_answered, self._pause = True, 0.0
+        elif counts.missing:
+            self._leave_alone()
+        if self.pace.requests_per_minute is not None:
+            # The limit of one run knows nothing of the run before.
+            self._rate_until = started + 60 / self.pace.requests_per_minute * counts.asked
+        return result.ending
+
+    def _leave_alone(self) -> None:
+        self._pause = min(_LONGEST_PAUSE, 2 * self._pause) or _FIRST_PAUSE
+        self._paused_until = time.monotonic() + self._pause
+
+    def _connect(self) -> _Connection:
+        """Raises MMCoTError where the endpoint's settings or prices cannot be used."""
+        if self._connection is None:
+            guide = self.load_guide()
+            prices = Prices(None if self.prices is None else Path(self.prices))
+            if self.budget is not None and prices.find(self.llm.model) is None:
+                raise UsageError(Errors.E321.format(model=self.llm.model))
+            examples = Examples(guide.scheme, guide.examples)
+            asked = {"scheme": guide.scheme, "examples": examples}
+            questions = QuestionSettings(variants={"conclusion": 1}, **asked)  # type: ignore[arg-type]
+            self._connection = _Connection(OpenAISource(self.llm), prices, questions)
+        return self._connection
+
+    def load_guide(self) -> Guide:
+        """Scheme and examples, from their files unless they came with the pipeline. Raises
+        MMCoTError where they cannot be used."""
+        if self._guide is None:
+            if self.scheme is None:
+                raise self._refuse("scheme", "not set", "the path of a scheme.yml")
+            path = Path(self.scheme)
+            scheme = read_scheme(path)
+            posts = [] if self.examples is None else read_posts(self.examples)
+            check_labels(scheme, posts, path)
+            self._guide = Guide(scheme=scheme, examples=Examples(scheme, posts).posts)
+        return self._guide
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+    ) -> None:
+        """Measure how often conclusions are right, on references that have gold labels and a
+        conclusion; scores of the LLM's entities and relations are these probabilities."""
+        measured = measure_confidence(eg.reference for eg in get_examples()).measured
+        rows = [(*key, share) for key, share in measured.items()]
+        self._guide = self.load_guide().model_copy(update={"measured": rows})
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        return self.load_guide().model_dump_json().encode()
+
+    def from_bytes(self, data: bytes, *, exclude: Iterable[str] = ()) -> Self:
+        """Raises MMCoTError for data of something else."""
+        try:
+            self._guide = Guide.model_validate_json(data)
+        except pydantic.ValidationError as error:
+            problem, expected = explain(error)
+            message = Errors.E207.format(path=self.name, problem=problem, expected=expected)
+            raise MMCoTError(message) from None
+        self._connection = None
+        return self
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        data = self.to_bytes()
+        with catch_write_errors(Path(path)):
+            Path(path).write_bytes(data)
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> Self:
+        return self.from_bytes(read_bytes(Path(path)))
+
+    def _refuse(self, setting: str, received: str, allowed: str) -> MMCoTError:
+        name = f"{self.name}: {setting}"
+        return MMCoTError(Errors.E409.format(name=name, received=received, allowed=allowed))
+
+
+make_cascade = Language.factory(
+    "mmcot_cascade",
+    func=MMCoTCascade,
+    requires=["doc._.mmcot_confidence"],
+    assigns=["doc.ents", "span._.mmcot_score", "doc._.mmcot_rel", "doc._.mmcot_source"],
+    default_config={
+        "threshold": None,
+        "by": "confidence",
+        "scheme": None,
+        "examples": None,
+        "store": "answers.sqlite",
+        "model": "gpt-4o-mini",
+        "base_url": None,
+        "insecure": False,
+        "temperature": None,
+        "workers": 8,
+        "rpm": None,
+        "timeout": 30.0,
+        "batch_timeout": None,
+        "budget": None,
+        "prices": None,
+    },
+)
+
+
+def _make_post(doc: Doc) -> Post:
+    """Text, id and caption. What the student has found is not shown to the LLM."""
+    name = doc.user_data.get(ID_KEY) or make_text_id(doc.text)
+    caption = (doc._.mmcot_knowledge or {}).get("caption")
+    return Post(id=str(name), text=doc.text, caption=caption, split="unlabelled")
+
+
+def _run_outside_loop(call: Callable[[], Result]) -> Result:
+    """In a notebook or an asynchronous service a loop runs already, and one thread has one loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return call()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call).result()
