@@ -282,6 +282,11 @@ class _Connection(asyncio.Protocol):
 
     def _route(self, method: str, path: str, head: bytes, body: bytes) -> None:
         server = self._server
+        kind = _header(head, b"content-type") or ""
+        if method == "POST" and not kind.startswith(("application/json", "multipart/form-data")):
+            # OpenAI's reads no body of another kind.
+            self._send(400, b'{"error": {"message": "the content type is not JSON"}}')
+            return
         match method, path.strip("/").split("/"):
             case "POST", [*_, "chat", "completions"]:
                 asked = json.loads(body)

@@ -263,15 +263,13 @@ class BatchApi:
 
     async def upload(self, data: bytes) -> str:
         """Returns the file's id."""
-        form: dict[str, Any] = {"data": {"purpose": "batch"}, "timeout": _FILE_SECONDS}
-        file = {"file": ("batch.jsonl", data)}
-        return read_file_id(await self._call("POST", "/files", files=file, **form))
+        return read_file_id(await self._call("POST", "/files", file=data, timeout=_FILE_SECONDS))
 
     async def create(self, name: str, file: str) -> str:
         """Make the batch `name` of an uploaded file; returns its id."""
         made = {"input_file_id": file, "endpoint": _PATH, "completion_window": "24h"}
-        body = made | {"metadata": {NAME_FIELD: name}}
-        return read_batch(await self._call("POST", "/batches", made_as=name, json=body)).id
+        body = json.dumps(made | {"metadata": {NAME_FIELD: name}}).encode("ascii")
+        return read_batch(await self._call("POST", "/batches", made_as=name, content=body)).id
 
     async def find(self, name: str) -> str | None:
         """The id of the batch `name`, None where it was never made."""

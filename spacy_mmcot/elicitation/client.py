@@ -1,18 +1,20 @@
 """The source `openai`: any endpoint that speaks chat completions, local servers included, with a
 key that no message, log or store shows.
 
-Requests go through httpx's transport and not through its client or OpenAI's: these log addresses,
-read answers of any size, and take half of a question's processor time.
+Requests go through aiohttp and not through OpenAI's client, which logs addresses, reads answers of
+any size, and takes several times a question's processor time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import ipaddress
 import json
 import os
 import re
+import ssl
 import urllib.request
 import zlib
 from collections.abc import Mapping
@@ -20,7 +22,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-import httpx2
+import aiohttp
+import certifi
+from yarl import URL
 
 from ..errors import Errors, MMCoTError
 from .prompts import Prompt
@@ -89,12 +93,8 @@ class OpenAISource:
         self.model = settings.model
         # With the path of a request, where it goes; a user in an address is said in a header.
         self._address = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
-        # Loading the authorities takes a tenth of a second, so all transports share them.
-        self._context = httpx2.create_ssl_context()
-        # One for each request in flight: a transport looks through all its connections at every
-        # request, which at two hundred in flight takes twice the processor time.
-        self._transports: list[httpx2.AsyncHTTPTransport] = []
-        self._idle: list[httpx2.AsyncHTTPTransport] = []
+        self._session: aiohttp.ClientSession | None = None
+        self._proxy: str | None = None
         # How many response formats of the list the model was found not to have, or to have.
         self._formats_refused, self._formats_granted = 0, -1
 
@@ -124,7 +124,7 @@ class OpenAISource:
             asked_as = self._formats_refused
             content = json.dumps(self.body(prompt)).encode("ascii")
             try:
-                reply = read_reply(await self.send("POST", "/chat/completions", content=content))
+                reply = read_reply(await self.send("POST", "/chat/completions", content))
             except RequestRefused as refused:
                 known = asked_as >= formats or asked_as == self._formats_granted
                 if not refused.of_format or known:
@@ -144,41 +144,50 @@ class OpenAISource:
         self,
         method: str,
         path: str,
+        content: bytes | None = None,
+        *,
+        file: bytes | None = None,
         params: Mapping[str, str] | None = None,
         largest: int = _LARGEST_REPLY,
         timeout: float | None = None,
-        **body: Any,
     ) -> bytes:
-        """The body of the answer to one request; `body` is the content or files of httpx's Request.
-        `largest` is in bytes, `timeout` in seconds for the whole (default: the settings'). Raises a
-        Fault for any status but a good one."""
+        """The body of the answer to one request. `content` is JSON, `file` one to upload for a
+        batch. `largest` is in bytes, `timeout` in seconds for the whole (default: the settings').
+        Raises a Fault for any status but a good one."""
         seconds = timeout or self._settings.timeout
-        url = self._address._replace(path=self._address.path.rstrip("/") + path).geturl()
-        address: httpx2.URL | str = httpx2.URL(url).copy_merge_params(params) if params else url
-        request = httpx2.Request(method, address, headers=self._make_headers(), **body)
-        request.extensions = {"timeout": {"connect": _CONNECT_SECONDS}}
-        transport = self._idle.pop() if self._idle else self._open_transport()
+        path = self._address.path.rstrip("/") + path
+        url = URL(self._address._replace(path=path).geturl(), encoded=True)
+        headers, body = self._make_headers(), content if file is None else _make_form(file)
+        if content is not None:
+            headers["content-type"] = "application/json"
+        session = self._session or self._open_session()
+        request = session.request(
+            method,
+            url.update_query(params) if params else url,
+            data=body,
+            headers=headers,
+            proxy=self._proxy,
+            # Followed, a redirect could carry the key elsewhere.
+            allow_redirects=False,
+        )
         try:
-            async with asyncio.timeout(seconds):
-                response = await transport.handle_async_request(request)
-                try:
-                    data = await _read_body(response, largest)
-                finally:
-                    await response.aclose()
+            async with asyncio.timeout(seconds), request as response:
+                data = await _read_body(response, largest)
+        except aiohttp.ClientConnectorError as error:
+            raise Unavailable(error.os_error.strerror or str(error.os_error)) from None
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
+            raise Unavailable(str(error)) from None
         except TimeoutError:
             raise Unavailable(f"no answer in {seconds:g} s", billed=True) from None
-        except httpx2.TransportError as error:
-            reached = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-            raise Unavailable(str(error) or type(error).__name__, billed=reached) from None
-        finally:
-            self._idle.append(transport)
-        if 200 <= response.status_code < 300:
+        except aiohttp.ClientError as error:
+            raise Unavailable(str(error) or type(error).__name__, billed=True) from None
+        if 200 <= response.status < 300:
             return data
         try:
             said = json.loads(data)
         except (ValueError, RecursionError):
             said = data.decode("utf-8", "replace")
-        raise make_fault(response.status_code, said, read_retry_after(response.headers))
+        raise make_fault(response.status, said, read_retry_after(response.headers))
 
     def _make_headers(self) -> dict[str, str]:
         key, parts = self._settings.api_key or "", self._parts
@@ -189,25 +198,31 @@ class OpenAISource:
         basic = f"Basic {base64.b64encode(login).decode()}"
         return headers | {"authorization": f"Bearer {key}" if parts.username is None else basic}
 
-    def _open_transport(self) -> httpx2.AsyncHTTPTransport:
-        """It neither tries again nor follows redirects, which could carry the key elsewhere. A
-        proxy of the environment is for other machines."""
-        host, proxy = self._parts.hostname or "", None
+    def _open_session(self) -> aiohttp.ClientSession:
+        """A proxy of the environment is for other machines."""
+        host, context = self._parts.hostname or "", None
         if not self._is_local and not urllib.request.proxy_bypass(host):
             proxies = urllib.request.getproxies()
-            proxy = proxies.get(self._parts.scheme) or proxies.get("all")
-        try:
-            transport = httpx2.AsyncHTTPTransport(verify=self._context, proxy=proxy)
-        except (ValueError, ImportError, httpx2.InvalidURL):
+            self._proxy = proxies.get(self._parts.scheme) or proxies.get("all")
+        if self._proxy and urlsplit(self._proxy).scheme not in ("http", "https"):
             reason = "the proxy of the environment cannot be used"
-            raise self.error(Errors.E312, reason=reason) from None
-        self._transports.append(transport)
-        return transport
+            raise self.error(Errors.E312, reason=reason)
+        if self._parts.scheme == "https":
+            context = ssl.create_default_context()
+            # Some Pythons find no authorities of their system.
+            context.load_verify_locations(certifi.where())
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=context or True),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        return self._session
 
     async def close(self) -> None:
-        transports, self._transports, self._idle = self._transports, [], []
-        for transport in transports:
-            await transport.aclose()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     def error(self, message: str, **details: object) -> MMCoTError:
         if "reason" in details:
@@ -225,7 +240,13 @@ class OpenAISource:
         return words if len(words) <= _LONGEST_REASON else f"{words[: _LONGEST_REASON - 3]}..."
 
 
-async def _read_body(response: httpx2.Response, largest: int) -> bytes:
+def _make_form(file: bytes) -> aiohttp.FormData:
+    form = aiohttp.FormData({"purpose": "batch"})
+    form.add_field("file", io.BytesIO(file), filename="batch.jsonl")
+    return form
+
+
+async def _read_body(response: aiohttp.ClientResponse, largest: int) -> bytes:
     """The decoded body of a reply. Raises Unavailable where it is over `largest` bytes, or packed
     in a way that nobody asked for."""
     packed = response.headers.get("content-encoding", "identity").lower()
@@ -233,7 +254,7 @@ async def _read_body(response: httpx2.Response, largest: int) -> bytes:
     if unzip is None and packed != "identity":
         raise Unavailable(f"its answer is packed as {packed}", billed=True)
     data = bytearray()
-    async for chunk in response.stream:  # type: ignore[union-attr]
+    async for chunk in response.content.iter_any():
         try:
             data += chunk if unzip is None else unzip.decompress(chunk, largest + 1 - len(data))
         except zlib.error:
@@ -255,8 +276,8 @@ def _strip_secrets(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname)
-        _ = parts.port, httpx2.URL(base_url)
-    except (ValueError, httpx2.InvalidURL):
+        _ = parts.port, URL(base_url)
+    except ValueError:
         valid = False
     if not valid:
         shown = re.split(r"[?#]", base_url)[0].rpartition("@")[2]
