@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import pydantic
@@ -33,6 +33,7 @@ from ..elicitation.prompts import QuestionSettings
 from ..elicitation.replies import RequestRefused
 from ..elicitation.store import AnswerStore, answer_key
 from ..errors import Errors, MMCoTError, UsageError, Warnings
+from ..evaluation.cascade import By
 from ..files import catch_write_errors, read_bytes
 from ..messages import explain
 from ..scheme import Scheme, check_labels, read_scheme
@@ -40,10 +41,10 @@ from ..types import ID_KEY, Conclusion, Post, Sureness
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 
-By = Literal["confidence", "weakest"]
 AnswerSource = Literal["student", "llm", "student: llm failed", "student: no budget"]
 STUDENT, LLM, FAILED, NO_BUDGET = get_args(AnswerSource)
 Result = TypeVar("Result")
+_Connection = tuple[OpenAISource, Prices, QuestionSettings]
 
 _LOG = logging.getLogger(__name__)
 # Nobody waits for a Doc as long as for a corpus.
@@ -68,16 +69,6 @@ class Guide(pydantic.BaseModel):
     scheme: Scheme
     examples: list[Post] = []
     measured: list[tuple[Kind, str, Sureness, float]] = []
-
-    @property
-    def confidence(self) -> Confidence:
-        return Confidence(measured={(*key,): share for *key, share in self.measured})  # type: ignore[misc]
-
-
-class _Connection(NamedTuple):
-    source: OpenAISource
-    prices: Prices
-    questions: QuestionSettings
 
 
 class MMCoTCascade:
@@ -183,12 +174,14 @@ class MMCoTCascade:
             elif confidence < self.threshold and doc.text.strip():
                 doubtful.append(doc)
         if doubtful:
+            measured = {(kind, label, sure): p for kind, label, sure, p in guide.measured}
+            trust = Confidence(measured=measured)
             with _LOCK:
                 answers, otherwise = _run_outside_loop(lambda: self._ask(doubtful))
             for doc, conclusion in zip(doubtful, answers, strict=True):
                 doc._.mmcot_source = otherwise if conclusion is None else LLM
                 if conclusion is not None:
-                    set_conclusion(doc, conclusion, guide.scheme, guide.confidence)
+                    set_conclusion(doc, conclusion, guide.scheme, trust)
         self.counts.update(doc._.mmcot_source for doc in docs if doc._.mmcot_source)
 
     def _ask(self, docs: Sequence[Doc]) -> tuple[list[Conclusion | None], AnswerSource]:
@@ -253,7 +246,7 @@ class MMCoTCascade:
             examples = Examples(guide.scheme, guide.examples)
             asked = {"scheme": guide.scheme, "examples": examples}
             questions = QuestionSettings(variants={"conclusion": 1}, **asked)  # type: ignore[arg-type]
-            self._connection = _Connection(OpenAISource(self.llm), prices, questions)
+            self._connection = OpenAISource(self.llm), prices, questions
         return self._connection
 
     def load_guide(self) -> Guide:
@@ -270,10 +263,7 @@ class MMCoTCascade:
         return self._guide
 
     def initialize(
-        self,
-        get_examples: Callable[[], Iterable[Example]],
-        *,
-        nlp: Language | None = None,
+        self, get_examples: Callable[[], Iterable[Example]], *, nlp: Language | None = None
     ) -> None:
         """Measure how often conclusions are right, on references that have gold labels and a
         conclusion; scores of the LLM's entities and relations are these probabilities."""
