@@ -212,6 +212,14 @@ def test_an_endpoint_that_is_down_is_left_alone_for_a_while(
     assert nlp("perhaps Ugo left Lima in May")._.mmcot_source == "llm"
 
 
+def test_nobody_waits_for_as_long_as_an_endpoint_asks(server: LLMServer, load: Load) -> None:
+    server.headers = {"Retry-After": "300"}
+    server.reply = lambda body: (429, {})
+    started = time.monotonic()
+    assert load()(TEXTS[0])._.mmcot_source == "student: llm failed"
+    assert time.monotonic() - started < 5 and len(server.requests) == 1
+
+
 def test_a_request_that_hangs_ends_in_time(server: LLMServer, load: Load) -> None:
     server.reply = None
     server.configure(rate=1.0, kinds=["hang"])
