@@ -144,6 +144,26 @@ class Post(Record):
         """Whether people have judged all of the text for entities."""
         return self.entities is not None and not self.missing
 
+    def cut(self, start: int, end: int) -> Post:
+        """The post with this stretch of its text alone, and the labels that lie in it."""
+        inside = {
+            i: Entity(start=e.start - start, end=e.end - start, label=e.label)
+            for i, e in enumerate(self.entities or ())
+            if start <= e.start and e.end <= end
+        }
+        number = {old: new for new, old in enumerate(inside)}
+        relations = [
+            PostRelation(head=number[r.head], tail=number[r.tail], label=r.label)
+            for r in self.relations or ()
+            if r.head in inside and r.tail in inside
+        ]
+        labels: dict[str, Any] = {
+            "entities": None if self.entities is None else list(inside.values()),
+            "relations": None if self.relations is None else relations,
+        }
+        others = dict.fromkeys(("pairs", "missing", "rejected"))
+        return self.model_copy(update={**labels, **others, "text": self.text[start:end]})
+
     @model_validator(mode="after")
     def _check(self) -> Post:
         if not self.text.strip():
@@ -257,11 +277,17 @@ class ConcludedRelation(Record):
 
 class Conclusion(Record):
     """The end of an LLM's chain of thought: the entities and relations of a post in the user's own
-    labels. None stands for what was not asked."""
+    labels. None stands for what was not asked.
+
+    parts: of a long text, the stretches (start, end) that were asked about one by one and have an
+    answer: what lies in none is unknown, and so are relations from one to another. None for a text
+    that was asked about as a whole.
+    """
 
     reasoning: StrictStr = ""
     entities: list[ConcludedEntity] | None = None
     relations: list[ConcludedRelation] | None = None
+    parts: list[tuple[Index, Index]] | None = None
 
 
 class EntityVariant(Record):
@@ -295,6 +321,41 @@ def digest_text(text: str) -> int:
 def make_text_key(text: str) -> str:
     """What two texts share that differ in case, space and punctuation alone."""
     return "".join(re.findall(r"\w", text.lower())) or text
+
+
+BYTES_PER_TOKEN = 4  # of UTF-8, about, in what LLMs read
+# Where a text may be cut, the best first: blank lines, line ends, sentences, clauses, spaces. A
+# full stop behind fewer than four letters may be that of an abbreviation, or an initial's.
+_BORDERS = [
+    re.compile(pattern)
+    for pattern in (
+        r"\n[ \t\r]*\n",
+        r"\n",
+        r"(?:(?<=\w{4})\.|[!?…]|(?<=\W)\.)[\"'”’»)\]]*(?=\s)|[。．｡！？؟۔।॥։።។][」』”’）》\"]*",
+        r"[,;:،؛](?=\s)|[，、；：]",
+        r"\s",
+    )
+]
+
+
+def split_text(text: str, tokens: int) -> list[tuple[int, int]]:
+    """The (start, end) of consecutive parts that cover a text, each of about `tokens` tokens at
+    most: it ends at the last border of the best kind in its second half."""
+    parts: list[tuple[int, int]] = []
+    start, limit = 0, tokens * BYTES_PER_TOKEN
+    first = len(text) - len(text.lstrip())  # no part is white space alone
+    while start < len(text):
+        first = max(start, first)
+        shown = text[first : first + limit].encode("utf-8", "replace")[:limit]
+        end = first + max(1, len(shown.decode("utf-8", "ignore")))
+        if end < len(text):
+            half = (first + end) // 2
+            kinds = (list(border.finditer(text, half, end)) for border in _BORDERS)
+            end = next((found[-1].end() for found in kinds if found), end)
+            end += len(text[end:]) - len(text[end:].lstrip())
+        parts.append((start, end))
+        start = end
+    return parts
 
 
 def is_null(value: object) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 
 from spacy_mmcot import __version__
-from spacy_mmcot.cli.main import app
+from spacy_mmcot.cli.main import app, plain_errors
 
 Command = Callable[..., Result]
 SCRIPT = (str(Path(sysconfig.get_path("scripts")) / "spacy-mmcot"),)
@@ -66,16 +66,37 @@ def test_a_missing_file_is_one_line(program: tuple[str, ...], tmp_path: Path) ->
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_training_that_fails_ends_in_the_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ((), "✘ [E100] absent.spacy: no such file."),
+        (("--nlp.lang", "xx-unknown"), "✘ [E048] Can't import language xx-unknown"),
+        (("--output", "a-file/out"), "✘ [Errno 20] Not a directory: 'a-file/out'"),
+    ],
+    ids=["file", "language", "output"],
+)
+def test_a_training_that_fails_ends_in_the_message(
+    tmp_path: Path, option: tuple[str, ...], message: str
+) -> None:
     config = Path(__file__).parents[1] / "configs" / "student.cfg"
+    (tmp_path / "a-file").touch()
     done = run(
         *(sys.executable, "-m", "spacy", "train", str(config), "--paths.train", "absent.spacy"),
         *("--paths.dev", "absent.spacy", "--components.transformer.model.vision", "null"),
+        *option,
         cwd=tmp_path,
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
-    assert done.stderr.splitlines()[-1].startswith("✘ [E100] absent.spacy: no such file.")
+    assert done.stderr.splitlines()[-1].startswith(message)
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    def fail() -> None:
+        raise ValueError("list index [E048]")
+
+    with pytest.raises(ValueError, match="list index"):
+        plain_errors(fail)()
 
 
 def test_errors_are_printed_where_the_terminal_is_not_utf8(tmp_path: Path) -> None:

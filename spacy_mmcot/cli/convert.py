@@ -178,7 +178,7 @@ def attach_answers(
     """The rows with the answers about them in the files, conclusions located in the texts; the last
     file's count where several answer one question."""
     from ..elicitation.conclusion import locate_conclusion
-    from ..elicitation.store import load_answers
+    from ..elicitation.store import find_gaps, load_answers
     from ..types import merge_answers
 
     rows = list(rows)
@@ -189,6 +189,9 @@ def attach_answers(
         for i, row in enumerate(rows):
             if row.post.id in found:
                 known = locate_conclusion(found[row.post.id], row.post)
+                for start, end in find_gaps(known, len(row.post.text)):
+                    place = f"{row.post.id}: characters {start} to {end}"
+                    findings.lose("parts of texts without a conclusion", place)
                 rows[i] = row._replace(answers=merge_answers(row.answers, known))
     return rows
 

@@ -66,6 +66,7 @@ RootOption = Annotated[
     Path | None,
     typer.Option(help="Folder that the pictures must lie in. Default: that of the posts file."),
 ]
+PartOption = Annotated[int, typer.Option(min=50, help="Most tokens of text in one question.")]
 UrlOption = Annotated[
     str | None, typer.Option(help="Endpoint, before OPENAI_BASE_URL; the key is OPENAI_API_KEY.")
 ]
@@ -92,6 +93,7 @@ def make_questions(
     templates: Path | None,
     shown: bool,
     image_root: Path | None = None,
+    part_tokens: int | None = None,
 ) -> QuestionSettings:
     """What is asked: the dimensions of a project.yml, restricted to the named ones. Without a
     scheme no conclusion is asked, unless it was named. shown: whether the model sees the posts'
@@ -108,7 +110,7 @@ def make_questions(
     if scheme is not None:
         known = read_scheme(scheme)
         check_labels(known, posts, scheme)
-        examples = Examples(known, posts)
+        examples = Examples(known, posts, part_tokens)
     elif (config or dimension) and "conclusion" in asks:
         raise UsageError(Errors.E324)
     else:
@@ -117,7 +119,7 @@ def make_questions(
     after = tuple(name for ask in asks.values() for name in ask.after)
     pictures = posts.path.parent if shown else None
     return QuestionSettings(
-        *(task, variants, pictures, known, examples, after, templates, image_root)
+        *(task, variants, pictures, known, examples, after, templates, image_root, part_tokens)
     )
 
 
@@ -167,6 +169,7 @@ def plan(
     image_root: RootOption = None,
     scheme: SchemeOption = None,
     templates: TemplatesOption = None,
+    part_tokens: PartOption = 4000,
     temperature: TemperatureOption = None,
     prices: PricesOption = None,
 ) -> None:
@@ -182,7 +185,7 @@ def plan(
     source = OpenAISource(OpenAISettings(model, url, key, temperature=temperature))
     shown = known.has_vision(model) if vision is None else vision
     questions = make_questions(
-        *(config, dimension, task, rows, scheme, templates, shown, image_root)
+        *(config, dimension, task, rows, scheme, templates, shown, image_root, part_tokens)
     )
     there = store if store is not None and store.exists() else None
     with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
@@ -226,6 +229,7 @@ def elicit(
     ] = False,
     scheme: SchemeOption = None,
     templates: TemplatesOption = None,
+    part_tokens: PartOption = 4000,
     temperature: TemperatureOption = None,
     workers: Annotated[int, typer.Option(min=1, max=1000, help="Questions in flight.")] = 8,
     rpm: Annotated[float | None, typer.Option(min=0.1, help="Most requests a minute.")] = None,
@@ -274,8 +278,7 @@ def elicit(
         with AnswerStore(store, read_only=True) as opened:
             rejected = opened.rejected()
         for answer in rejected:
-            print(_describe(answer))
-            print(f"    {answer.raw!r}")
+            print(f"{_describe(answer)}\n    {answer.raw!r}")
         print(f"{len(rejected)} rejected answers.")
         return
     known, rows = Prices(prices), PostsFile(posts)
@@ -293,10 +296,11 @@ def elicit(
         shown = known.has_vision(model) if vision is None else vision
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
     questions = make_questions(
-        *(config, dimension, task, rows, scheme, templates, shown, image_root)
+        *(config, dimension, task, rows, scheme, templates, shown, image_root),
+        part_tokens=part_tokens if answerer.paid else None,
     )
     # A broken row is an error before the first question, not after the last good row.
-    n_questions = sum(1 for _ in rows) * len(questions.list_questions())
+    n_questions = sum(1 for post in rows for _ in questions.list_questions(post))
     money: Money = "free" if not answerer.paid else "USD" if known.find(model) else "unpriced"
     with AnswerStore(store) as opened:
         try:
@@ -365,7 +369,8 @@ def _show_progress(total: int, money: Money) -> Iterator[Progress]:
 
 
 def _describe(answer: StoredAnswer) -> str:
-    return escape_control(f"{answer.post_id} {answer.dimension}: {answer.reason}")
+    asked = " ".join([answer.post_id, answer.dimension, *answer.template.split(" ")[1:]])
+    return escape_control(f"{asked}: {answer.reason}")
 
 
 def _print_summary(result: ElicitResult, store: AnswerStore, money: Money) -> None:

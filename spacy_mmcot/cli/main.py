@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import re
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, TextIO
@@ -51,6 +52,10 @@ def read_options(
     """Distil an LLM's chain of thought into a spaCy pipeline."""
 
 
+_KEPT = "\n\t"  # of control characters, in what is printed
+_SPACY_CODE = re.compile(r"\[E[0-9]{3,4}\]")  # begins the messages of spaCy's own errors
+
+
 class EscapedOutput(io.TextIOBase):
     """Standard output while a command runs: texts, ids and an endpoint's words cannot steer the
     terminal, however they are printed. `terminal` is the stream behind it, for progress bars."""
@@ -63,15 +68,16 @@ class EscapedOutput(io.TextIOBase):
         return self.terminal.encoding
 
     def write(self, text: str) -> int:
-        return self.terminal.write(escape_control(text, keep="\n\t"))
+        return self.terminal.write(escape_control(text, keep=_KEPT))
 
     def flush(self) -> None:
         self.terminal.flush()
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a command: what it prints is escaped, and an MMCoTError is one line on stderr. Exit code
-    1, or 2 for options that cannot be used (UsageError)."""
+    """Wrap a command: what it prints is escaped, and an MMCoTError is one line on stderr, as an
+    error of spaCy's or a file system's is a message. Exit code 1, or 2 for options that cannot be
+    used (UsageError). Anything else is a bug and keeps its traceback."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -81,6 +87,14 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         except MMCoTError as error:
             print(f"✘ {escape_control(str(error))}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+        except Exception as error:
+            words = str(error.args[0]) if error.args else ""
+            if isinstance(error, OSError) and error.filename is not None:
+                words = str(error)
+            elif not _SPACY_CODE.match(words):
+                raise
+            print(f"✘ {escape_control(words, keep=_KEPT)}", file=sys.stderr)
+            raise typer.Exit(1) from None
 
     return run
 

@@ -29,7 +29,7 @@ from ..elicitation.conclusion import Examples
 from ..elicitation.elicit import elicit
 from ..elicitation.engine import Ending, Pace
 from ..elicitation.prices import Prices
-from ..elicitation.prompts import QuestionSettings
+from ..elicitation.prompts import PART_TOKENS, QuestionSettings
 from ..elicitation.replies import RequestRefused
 from ..elicitation.store import AnswerStore, answer_key
 from ..errors import Errors, MMCoTError, UsageError, Warnings
@@ -188,14 +188,15 @@ class MMCoTCascade:
         """What the LLM concludes on each Doc, now or earlier, and why it says nothing of others."""
         source, _, questions = connection = self._connect()
         posts = [_make_post(doc) for doc in docs]
-        keys = []
-        for post in posts:
-            prompt = questions.render(post, "conclusion")
-            assert prompt is not None
-            keys.append(answer_key(prompt, source.model, source.parameters(prompt)))
+        keys: list[list[str]] = [[] for _ in posts]
+        for post, own in zip(posts, keys, strict=True):
+            for dimension, variant, part in questions.list_questions(post):
+                prompt = questions.render(post, dimension, variant, part=part)
+                assert prompt is not None
+                own.append(answer_key(prompt, source.model, source.parameters(prompt)))
         with AnswerStore(Path(self.store)) as store:
             ending = self._elicit(posts, store, connection)
-            found = [store.find_conclusion(key) for key in keys]
+            found = [store.find_conclusion(own) for own in keys]
         return found, NO_BUDGET if ending is Ending.BUDGET else FAILED
 
     def _elicit(
@@ -243,7 +244,7 @@ class MMCoTCascade:
             prices = Prices(None if self.prices is None else Path(self.prices))
             if self.budget is not None and prices.find(self.llm.model) is None:
                 raise UsageError(Errors.E321.format(model=self.llm.model))
-            examples = Examples(guide.scheme, guide.examples)
+            examples = Examples(guide.scheme, guide.examples, PART_TOKENS)
             asked = {"scheme": guide.scheme, "examples": examples}
             questions = QuestionSettings(variants={"conclusion": 1}, **asked)  # type: ignore[arg-type]
             self._connection = OpenAISource(self.llm), prices, questions

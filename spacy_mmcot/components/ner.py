@@ -172,7 +172,7 @@ class MMCoTNER(DistilledPipe):
                 if len(probabilities) != n_tokens:
                     raise MMCoTError(Errors.E501.format(rows=len(probabilities), tokens=n_tokens))
                 soft[row, :n_tokens] = probabilities
-                has_soft[row, :n_tokens] = True
+                has_soft[row, :n_tokens] = probabilities.any(axis=1)
         device = transitions.device
         return tag_losses(
             torch.nn.utils.rnn.pad_sequence(emissions, batch_first=True),

@@ -19,6 +19,7 @@ from spacy.util import filter_spans
 from ..corpus.extensions import get_pairs, get_relations, list_relations
 from ..model.knowledge import (
     ConcludedSpan,
+    find_parts,
     get_concluded_entities,
     get_concluded_relations,
     make_tag_probabilities,
@@ -44,7 +45,7 @@ Key = tuple[Kind, str, Sureness]
 
 MIN_LABELLED = 50  # labelled Docs, from which on the confidence is measured
 _PRIOR_WEIGHT = 4.0  # conclusions that the prior counts as
-_MOST_MENTIONS = 40  # of one Doc, whose pairs are written
+_MOST_MENTIONS = 40  # of one Doc, or part of it, whose pairs are written
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,9 @@ def set_labels_from_conclusions(
     confidence: Confidence | None = None,
 ) -> Iterator[Doc]:
     """Write soft labels, and soft relations where relations were asked for, onto each Doc that has
-    a conclusion; the others get none. What people have labelled throughout is certain, whatever
-    the conclusion is: soft labels count more in training, and would outvote a correction. Yields
-    the Docs in order.
+    a conclusion; the others, and parts of a text without an answer, get none. What people have
+    labelled throughout is certain, whatever the conclusion is: soft labels count more in training,
+    and would outvote a correction. Yields the Docs in order.
 
     entity_labels, relation_labels: the labels of the scheme; conclusions with others do not count.
     """
@@ -187,10 +188,14 @@ def set_labels_from_conclusions(
                 (c.start, c.end, c.label, confidence.of("entity", c.label, c.sure))
                 for c in entities
             ]
+            known = find_parts(doc) >= 0
             if doc.has_annotation("ENT_IOB", require_complete=True):
                 spans = [(ent.start, ent.end, ent.label_, 1.0) for ent in doc.ents]
+                known[:] = True
             spans = [span for span in spans if span[2] in entity_labels]
-            set_soft_labels(doc, tags, make_tag_probabilities(len(doc), tags, spans))
+            probabilities = make_tag_probabilities(len(doc), tags, spans)
+            probabilities[~known] = 0.0
+            set_soft_labels(doc, tags, probabilities)
         if labels and (soft := _soft_relations(doc, entities or [], labels, confidence)):
             set_soft_relations(doc, soft)
         yield doc
@@ -200,7 +205,7 @@ def _soft_relations(
     doc: Doc, entities: Sequence[ConcludedSpan], labels: Sequence[str], confidence: Confidence
 ) -> SoftRelations | None:
     """Distributions over the pairs that were asked about, or else all pairs of the Doc's entities,
-    or else of the concluded ones."""
+    or else of the concluded ones, in each part of the text."""
     concluded = get_concluded_relations(doc)
     if concluded is None:
         return None
@@ -208,10 +213,20 @@ def _soft_relations(
         spans = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
     else:
         spans = [(c.start, c.end, c.label) for c in entities]
-    spans = spans[:_MOST_MENTIONS]
+    parts = find_parts(doc)
+    if list_relations(doc) is not None:
+        parts[:] = 0  # people have judged the whole text
+    groups: dict[int, list[int]] = {}
+    for i, (start, _, _) in enumerate(spans):
+        groups.setdefault(int(parts[start]), []).append(i)
+    groups.pop(-1, None)
+    pairs = [
+        pair
+        for group in groups.values()
+        for pair in itertools.permutations(group[:_MOST_MENTIONS], 2)
+    ]
     place = {start: i for i, (start, _, _) in enumerate(spans)}
     asked = get_pairs(doc)
-    pairs = list(itertools.permutations(range(len(spans)), 2))
     if asked is not None:
         starts = {(head.start, tail.start) for head, tail in asked}
         pairs = [(h, t) for h, t in pairs if (spans[h][0], spans[t][0]) in starts]

@@ -56,8 +56,8 @@ def get_soft_tags(doc: Doc) -> list[str]:
 
 
 def get_soft_labels(doc: Doc, tags: Sequence[str]) -> NDArray[numpy.float32] | None:
-    """The Doc's tag probabilities, (tokens, tags), in the order of `tags`; each row sums to 1.
-    None where it has none.
+    """The Doc's tag probabilities, (tokens, tags), in the order of `tags`; each row sums to 1,
+    or is 0 for a token that nothing is known of. None where it has none.
 
     Raises MMCoTError where they cover a tag that is not in `tags`, or another text or number of
     tokens.

@@ -30,6 +30,7 @@ from ..types import (
     PostRelation,
     Sureness,
     make_text_key,
+    split_text,
 )
 from .replies import AnswerRejected
 
@@ -40,14 +41,20 @@ TEXT = {"type": "string"}
 # How many of several answers must agree for a sureness, as shares.
 _AGREEMENT: tuple[tuple[float, Sureness], ...] = ((0.8, "high"), (0.5, "medium"), (0.0, "low"))
 
+# An example of a long text is at most this fraction of what a question shows of one.
+_EXAMPLE_SHARE = 8
+
 
 class Examples:
-    """Labelled posts that a prompt shows: train posts that have all labels.
+    """Labelled posts that a prompt shows: train posts that have all labels. Of one with more than
+    `part_tokens` tokens, about, a short part with as many of the labels as any.
 
     Raises MMCoTError where there are fewer examples than labels while more posts would be there.
     """
 
-    def __init__(self, scheme: Scheme, posts: Iterable[Post]) -> None:
+    def __init__(
+        self, scheme: Scheme, posts: Iterable[Post], part_tokens: int | None = None
+    ) -> None:
         self._count = scheme.examples
         labelled: dict[str, Post] = {}
         for post in posts:
@@ -59,7 +66,9 @@ class Examples:
             raise MMCoTError(Errors.E112.format(examples=self._count, labels=n_labels))
         # Twice as many as are shown: the second half stands in where one of the first may not.
         chosen = _cover(labelled, scheme, 2 * self._count)
-        self._by_text = {make_text_key(post.text): post for post in chosen}
+        if part_tokens is not None:
+            chosen = {key: _shorten(post, part_tokens) for key, post in chosen.items()}
+        self._by_text = chosen
 
     @property
     def posts(self) -> list[Post]:
@@ -72,7 +81,14 @@ class Examples:
         return [p for text, p in self._by_text.items() if text != own][: self._count]
 
 
-def _cover(posts: Mapping[str, Post], scheme: Scheme, count: int) -> list[Post]:
+def _shorten(post: Post, tokens: int) -> Post:
+    if len(split_text(post.text, tokens)) < 2:
+        return post
+    parts = [post.cut(*place) for place in split_text(post.text, max(1, tokens // _EXAMPLE_SHARE))]
+    return max(parts, key=lambda part: len({e.label for e in part.entities or ()}))
+
+
+def _cover(posts: Mapping[str, Post], scheme: Scheme, count: int) -> dict[str, Post]:
     """`count` of the posts, given by text key. Each brings labels that those before it have least
     of; having none counts as a label."""
     labels: dict[str, set[str]] = {}
@@ -81,12 +97,12 @@ def _cover(posts: Mapping[str, Post], scheme: Scheme, count: int) -> list[Post]:
         labels[key] = {item.label for item in found or ()} or {""}
     left = sorted(posts, key=lambda key: hashlib.sha256(key.encode()).digest())
     seen: Counter[str] = Counter()
-    chosen: list[Post] = []
+    chosen: dict[str, Post] = {}
     while left and len(chosen) < count:
         best = max(left, key=lambda key: max(1 / (1 + seen[label]) for label in labels[key]))
         left.remove(best)
         seen.update(labels[best])
-        chosen.append(posts[best])
+        chosen[best] = posts[best]
     return chosen
 
 
@@ -307,6 +323,33 @@ def _locate_relations(
     return list(found.values())
 
 
+def move_conclusion(conclusion: Conclusion, by: int) -> Conclusion:
+    """A located conclusion on a part of a text that begins `by` characters into it, as one on the
+    text."""
+
+    def move(items: list[Item] | None, *starts: str) -> list[Item] | None:
+        return items and [
+            item.model_copy(update={name: getattr(item, name) + by for name in starts})
+            for item in items
+        ]
+
+    entities = move(conclusion.entities, "start")
+    relations = move(conclusion.relations, "head_start", "tail_start")
+    return conclusion.model_copy(update={"entities": entities, "relations": relations})
+
+
+def join_conclusions(parts: Mapping[tuple[int, int], Conclusion]) -> Conclusion:
+    """The conclusions on the parts of a text, by where these lie, as one."""
+    values = [parts[place] for place in sorted(parts)]
+    lists = {
+        name: [x for value in values for x in getattr(value, name) or ()]
+        for name in ("entities", "relations")
+        if any(getattr(value, name) is not None for value in values)
+    }
+    reasoning = " ".join(value.reasoning for value in values).strip()
+    return Conclusion(reasoning=reasoning, parts=sorted(parts), **lists)
+
+
 def merge_conclusions(variants: Sequence[Conclusion]) -> Conclusion | None:
     """Several located answers to one question as one: an item that most of them give, with the
     share that agrees as its sureness. None without an answer; a single one stays as it is."""
@@ -318,6 +361,7 @@ def merge_conclusions(variants: Sequence[Conclusion]) -> Conclusion | None:
         reasoning=variants[0].reasoning,
         entities=_vote_entities(entities) if entities else None,
         relations=_vote_relations(relations) if relations else None,
+        parts=max((v.parts or [] for v in variants), key=len) or None,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -120,9 +120,9 @@ def plan(
     asked: set[str] = set()
     beginnings: set[str] = set()
     for post in posts:
-        for dimension, variant in settings.list_questions():
+        for dimension, variant, part in settings.list_questions(post):
             row = planned[dimension]
-            prompt = settings.render(post, dimension, variant, store)
+            prompt = settings.render(post, dimension, variant, store, part)
             if prompt is None:
                 row.not_applicable += 1
                 continue
@@ -181,13 +181,15 @@ def elicit(
         raise UsageError(Errors.E321.format(model=source.model))
     batch = source if isinstance(source, OpenAISource) and source.batch else None
     account = Account(store, prices, source.name, budget, batch=batch is not None)
-    report, ending = Report(), Ending.DONE
+    report, ending, settings = Report(), Ending.DONE, settings or QuestionSettings()
+    if not source.paid:
+        settings = replace(settings, part_tokens=None)  # recorded answers are about whole posts
 
     def on_settled(settled: int, failed: int) -> None:
         on_progress(settled, failed, account.cost)
 
     with closing(account):
-        for stage in (settings or QuestionSettings()).in_stages():
+        for stage in settings.in_stages():
             elicitation = Elicitation(account, source, stage, report, on_settled)
             engine = BatchRunner(elicitation, batch, pace) if batch else Engine(elicitation, pace)
             ending = engine.run(posts)

@@ -12,6 +12,7 @@ import pydantic
 from ..errors import Errors, MMCoTError
 from ..files import read_bytes
 from ..messages import explain
+from ..types import BYTES_PER_TOKEN
 from .prompts import KINDS, Prompt
 from .replies import Usage
 
@@ -104,7 +105,6 @@ def _find_published(model: str) -> Price | None:
     return Price(input=input, output=output, cached=cached, **seeing)
 
 
-_BYTES_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
 _FEWEST_CACHED_TOKENS = 1024  # shorter beginnings are not cached
 
@@ -113,7 +113,7 @@ def estimate(prompt: Prompt, price: Price | None, output: float | None = None) -
     """What a question will take, from the length of its texts. `output` is a better figure for the
     length of the answer than the kind's typical one, where there is one."""
     size = sum(len(message["content"].encode("utf-8", "replace")) for message in prompt.messages)
-    tokens = size // _BYTES_PER_TOKEN + 1
+    tokens = size // BYTES_PER_TOKEN + 1
     tokens += _TOKENS_PER_MESSAGE * len(prompt.messages)
     if prompt.picture is not None:
         tokens += (price or Price(input=0, output=0)).picture
@@ -122,5 +122,5 @@ def estimate(prompt: Prompt, price: Price | None, output: float | None = None) -
 
 def count_cached(beginning: str) -> int:
     """The tokens of a prompt's beginning that an endpoint caches, 0 where it is too short."""
-    tokens = len(beginning.encode("utf-8", "replace")) // _BYTES_PER_TOKEN
+    tokens = len(beginning.encode("utf-8", "replace")) // BYTES_PER_TOKEN
     return tokens if tokens >= _FEWEST_CACHED_TOKENS else 0

@@ -11,12 +11,11 @@ leaves the others alone.
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +24,18 @@ import jinja2
 
 from ..errors import Errors, MMCoTError
 from ..messages import first_line
-from ..pictures.decode import make_thumbnail
-from ..pictures.read import BadPicture, PicturePolicy, hash_picture, read_picture
+from ..pictures.read import Picture, find_picture
 from ..scheme import RelationLabel, Scheme
-from ..types import AUGMENTATIONS, DIMENSIONS, NO_RELATION, Dimension, Entity, Post, Task
+from ..types import (
+    AUGMENTATIONS,
+    DIMENSIONS,
+    NO_RELATION,
+    Dimension,
+    Entity,
+    Post,
+    Task,
+    split_text,
+)
 from .conclusion import (
     TEXT,
     Examples,
@@ -76,6 +83,20 @@ KINDS: dict[Dimension, Kind] = {
 }
 
 
+# Estimated tokens of a text that is asked about as a whole.
+PART_TOKENS = 4000
+
+
+@dataclass(frozen=True)
+class Part:
+    """The stretch of a long text, start to end (end exclusive), that one question shows."""
+
+    start: int
+    end: int
+    number: int  # from 1
+    count: int
+
+
 @dataclass(frozen=True)
 class QuestionSettings:
     """What is asked about each post: prompts of which task, how many variants of each dimension
@@ -87,6 +108,8 @@ class QuestionSettings:
     after: the dimensions whose answers are handed on to the conclusion.
     templates: a folder whose templates go before the package's, see `check_templates`.
     image_root: the folder that a picture must lie in to be shown; None for that of `pictures`.
+    part_tokens: about the tokens of text that one question shows; longer texts are asked about in
+        parts. None: all are asked about as a whole, as those that name pairs are.
     """
 
     task: Task = "ner"
@@ -99,6 +122,7 @@ class QuestionSettings:
     after: Sequence[Dimension] = ()
     templates: Path | None = None
     image_root: Path | None = None
+    part_tokens: int | None = PART_TOKENS
 
     @classmethod
     def of(cls, *dimensions: Dimension) -> QuestionSettings:
@@ -118,9 +142,19 @@ class QuestionSettings:
             parts.append({"conclusion": parts[0].pop("conclusion")})
         return [replace(self, variants=part) for part in parts if part]
 
-    def list_questions(self) -> list[tuple[Dimension, int]]:
-        """Dimension and variant of each question about a post."""
-        return [(name, i) for name, count in self.variants.items() for i in range(count)]
+    def list_questions(self, post: Post) -> Iterator[tuple[Dimension, int, Part | None]]:
+        """Dimension, variant and part of each question about a post."""
+        places = []
+        if self.part_tokens is not None and asked_pairs(post) is None:
+            places = split_text(post.text, self.part_tokens)
+        parts: list[Part | None] = [None]
+        if len(places) > 1:
+            parts = [Part(*place, i, len(places)) for i, place in enumerate(places, start=1)]
+        for name, count in self.variants.items():
+            for variant in range(count):
+                # A long text is not augmented.
+                for part in parts[:1] if name in AUGMENTATIONS else parts:
+                    yield name, variant, part
 
     def render(
         self,
@@ -128,10 +162,11 @@ class QuestionSettings:
         dimension: Dimension,
         variant: int = 0,
         store: AnswerStore | None = None,
+        part: Part | None = None,
     ) -> Prompt | None:
         """The prompt, or None where the dimension does not apply to the post: `multimodality` and
         `image` need a picture, `entity` needs mentions, `conclusion` a scheme, and held-out posts
-        are not augmented.
+        and long ones are not augmented.
 
         A model that does not see, and one that does where the picture is not there, has the
         caption. store: has the answers to hand on to the conclusion.
@@ -143,7 +178,12 @@ class QuestionSettings:
         caption = (post.caption or "").strip() if picture is None else ""
         if kind.needs_picture and not caption and picture is None:
             return None
-        parts = {"post": post.text, "caption": caption}
+        shown = post.text if part is None else post.text[part.start : part.end]
+        parts = {"post": shown, "caption": caption}
+        if part is not None:
+            before = post.text[: part.start]
+            end = split_text(before, _BEGINNING_TOKENS)[0][1] if before else 0
+            parts["beginning"] = before[:end].strip()
         context: dict[str, object] = {
             "variant": variant,
             "picture": picture is not None,
@@ -152,7 +192,8 @@ class QuestionSettings:
         if dimension in AUGMENTATIONS:
             mentions = list_surfaces(post)
             # A variant of a dev or test post could only leak into training.
-            if post.split in ("dev", "test") or (dimension == "entity" and not mentions):
+            is_held_out = post.split in ("dev", "test")
+            if part or is_held_out or (dimension == "entity" and not mentions):
                 return None
             parts["mentions"] = _to_json(mentions) if mentions else ""
         elif dimension == "conclusion":
@@ -163,7 +204,9 @@ class QuestionSettings:
             if pairs is not None:
                 parts["pairs"] = _to_json(pairs)
             schema = conclusion_schema(scheme, pairs is not None)
-            earlier = store.texts(self.task, post.id, self.after) if store and self.after else {}
+            earlier = {}
+            if store and self.after:
+                earlier = store.texts(self.task, post.id, self.after, getattr(part, "start", None))
             context["earlier"] = {k: _delimit({k: text})[k] for k, text in earlier.items() if text}
             examples = self.examples.shown_to(post) if self.examples is not None else ()
             context |= {
@@ -175,8 +218,15 @@ class QuestionSettings:
                 "examples": _show_examples(examples, scheme, pairs is not None),
             }
         name = f"{name}.{_find_version(self.templates, name)}"
-        messages = _render_messages(name, {**_delimit(parts), **context}, self.templates)
-        return Prompt(name, messages, dimension, post.id, variant, picture, schema)
+        quoted = _delimit(parts)
+        if part is not None:
+            file = f"common/part.{_find_version(self.templates, 'common/part')}.jinja"
+            note = _environment(self.templates).get_template(file).render(part=part, **quoted)
+            quoted["post"] += f"\n{note.strip()}"
+        messages = _render_messages(name, {**quoted, **context}, self.templates)
+        if part is not None:
+            name += f" {part.start}-{part.end}/{len(post.text)}"
+        return Prompt(name, messages, dimension, post.id, variant, picture, schema, part)
 
 
 def _to_json(value: object) -> str:
@@ -185,50 +235,16 @@ def _to_json(value: object) -> str:
 
 _TEMPLATE_NAME = re.compile(r"\.v[0-9]+\.jinja$")
 
-# Pixels of the longer side. Endpoints scale to about this for their cheap level of detail.
-LONGEST_SIDE = 512
-
-
-@dataclass(frozen=True)
-class Picture:
-    """The SHA-256 of a picture file's bytes, and the picture as a data URL: a JPEG of at most
-    LONGEST_SIDE pixels a side."""
-
-    digest: str
-    url: str = field(repr=False)
-
-
-def find_picture(image: str | None, folder: Path, root: Path | None = None) -> Picture | None:
-    """The picture that a post in a file of `folder` names; None where there is none, none that can
-    be decoded, or one outside `root` (default: `folder`), which a posts file from elsewhere must
-    not give away. Web addresses are not fetched."""
-    if not image or "://" in image:
-        return None
-    path = folder / image
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return _picture(path, root or folder, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=16)
-def _picture(path: Path, root: Path, changed: int, size: int) -> Picture | None:
-    policy = PicturePolicy(root=str(root))
-    try:
-        data = read_picture(str(path), policy)
-        jpeg = make_thumbnail(data, policy, LONGEST_SIDE)
-    except BadPicture:
-        return None
-    url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
-    return Picture(hash_picture(data), url)
+# Of the text that a part comes from, as context.
+_BEGINNING_TOKENS = 60
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question to an LLM. `template` names the file and its version, such as `ner/noun.v1`;
-    `variant` counts variants of an augmentation from 0; `picture` goes with the first user
-    message; `schema` is the JSON schema of the answer, None for plain text."""
+    """One question to an LLM. `template` names the file and its version, such as `ner/noun.v1`, and
+    for a part of a text where that lies: `ner/noun.v1 START-END/LENGTH`; `variant` counts variants
+    of an augmentation from 0; `picture` goes with the first user message; `schema` is the JSON
+    schema of the answer, None for plain text."""
 
     template: str
     messages: Sequence[Mapping[str, str]]
@@ -237,6 +253,7 @@ class Prompt:
     variant: int = 0
     picture: Picture | None = None
     schema: Mapping[str, Any] | None = None
+    part: Part | None = None
 
     def response_formats(self) -> list[dict[str, Any]]:
         """What to ask an endpoint for, best first; none for plain text. Whatever it grants, the

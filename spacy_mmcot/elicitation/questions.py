@@ -12,22 +12,24 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, field, replace
 from typing import Protocol
 
-from ..types import Dimension, Post
+from ..types import Conclusion, Dimension, Post
 from .claims import Account, Claim
+from .conclusion import move_conclusion
 from .parser import AnswerValue, parse_answer
 from .prices import estimate
-from .prompts import Prompt, QuestionSettings, render_repair
+from .prompts import Part, Prompt, QuestionSettings, render_repair
 from .replies import AnswerRejected, Reply, Usage
 from .store import StoredAnswer, answer_key
 
 
 @dataclass
 class Counts:
-    """Outcomes of one dimension. `asked` counts questions sent; each post is counted in exactly one
-    of `stored`, `already_there`, `rejected`, `missing` and `not_applicable`; posts with the same
-    question share one answer. `repaired` counts stored answers that took a second round,
-    `dropped` items that were left out of answers: mentions that are not in their post, labels that
-    are not in the scheme, relations between mentions that were not listed."""
+    """Outcomes of one dimension. `asked` counts questions sent; each post, or part of a long
+    one, is counted in exactly one of `stored`, `already_there`, `rejected`, `missing` and
+    `not_applicable`; posts with the same question share one answer. `repaired` counts stored
+    answers that took a second round, `dropped` items that were left out of answers: mentions that
+    are not in their post, labels that are not in the scheme, relations between mentions that were
+    not listed."""
 
     asked: int = 0
     stored: int = 0
@@ -119,8 +121,8 @@ class Elicitation:
         self._settings = settings
         self._on_settled = on_settled
         self._waiting: dict[str, list[Post]] = {}
-        # Questions that another run has in flight, by post, dimension and variant.
-        self.deferred: set[tuple[str, Dimension, int]] = set()
+        # Questions that another run has in flight, by post, dimension, variant and part.
+        self.deferred: set[tuple[str, Dimension, int, Part | None]] = set()
 
     def pending(self, posts: Iterable[Post], deferred: bool = False) -> Iterator[Job | None]:
         """The questions that the store cannot answer yet, made one by one as they are taken, and
@@ -128,16 +130,18 @@ class Elicitation:
         `deferred` takes up those that were deferred before, and no others."""
         chosen, self.deferred = self.deferred if deferred else None, set()
         for post in posts:
-            for dimension, variant in self._settings.list_questions():
-                if chosen is None or (post.id, dimension, variant) in chosen:
-                    yield self._make_job(post, dimension, variant)
+            for question in self._settings.list_questions(post):
+                if chosen is None or (post.id, *question) in chosen:
+                    yield self._make_job(post, *question)
             settings = self._settings
             if settings.pictures and post.image and settings.find_picture(post) is None:
                 self.report.captions_only.add(post.id)
 
-    def _make_job(self, post: Post, dimension: Dimension, variant: int) -> Job | None:
+    def _make_job(
+        self, post: Post, dimension: Dimension, variant: int, part: Part | None
+    ) -> Job | None:
         counts = self.report.counts[dimension]
-        prompt = self._settings.render(post, dimension, variant, self.store)
+        prompt = self._settings.render(post, dimension, variant, self.store, part)
         if prompt is None:
             counts.not_applicable += 1
             self._on_settled(1, 0)
@@ -179,12 +183,16 @@ class Elicitation:
         """Keep an answer, with its value or, after a repair round, with the reason why it has
         none. Returns the job of the repair round where one is due."""
         dropped: list[str] = []
-        dimension = job.prompt.dimension
+        dimension, part, post = job.prompt.dimension, job.prompt.part, job.post
+        if part is not None:
+            post = post.cut(part.start, part.end)
         try:
-            value = parse_answer(reply.text, dimension, job.post, dropped, self._settings.scheme)
+            value = parse_answer(reply.text, dimension, post, dropped, self._settings.scheme)
         except AnswerRejected as rejected:
             rejected.usage = reply.usage
             return self.reject(job, rejected)
+        if part is not None and isinstance(value, Conclusion):
+            value = move_conclusion(value, part.start)
         counts = self.report.counts[dimension]
         counts.dropped += len(dropped)
         self.report.dropped.update(dropped)
@@ -225,7 +233,8 @@ class Elicitation:
     def defer(self, job: Job) -> None:
         """Another run has the question in flight: `pending` can take it up again later."""
         for post in self._waiting.pop(job.key):
-            self.deferred.add((post.id, job.prompt.dimension, job.prompt.variant))
+            asked = job.prompt
+            self.deferred.add((post.id, asked.dimension, asked.variant, asked.part))
 
     def put_back(self, job: Job) -> list[Post]:
         """The question was not asked, or its answer was not waited for. Returns its posts."""
@@ -234,7 +243,7 @@ class Elicitation:
 
     def miss_deferred(self, reason: str) -> None:
         """Give up on what other runs have in flight."""
-        for _, dimension, _ in self.deferred:
+        for _, dimension, *_ in self.deferred:
             self.report.counts[dimension].missing += 1
             self.report.unanswered[reason] += 1
         self._on_settled(len(self.deferred), len(self.deferred))

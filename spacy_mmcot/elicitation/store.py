@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pydantic
 from pydantic import ValidationError
@@ -23,7 +25,7 @@ from ..errors import Errors, MMCoTError
 from ..files import decode_line, iter_lines, parse_json, replace_file
 from ..messages import explain, located
 from ..types import DIMENSIONS, KNOWLEDGE, Answers, Conclusion, Dimension, Task, Text
-from .conclusion import merge_conclusions
+from .conclusion import join_conclusions, merge_conclusions
 from .database import Database
 from .prompts import Prompt
 from .replies import Reply
@@ -35,8 +37,8 @@ _COLUMNS = "key, post_id, task, dimension, template, source, model, raw, value, 
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """One row of the store, and one line of an export. `value`, an AnswerValue, is None where the
-    answer was rejected for `reason`."""
+    """One row of the store, and one line of an export. `template` is that of the Prompt.
+    `value`, an AnswerValue, is None where the answer was rejected for `reason`."""
 
     __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
 
@@ -99,10 +101,14 @@ class AnswerStore(Database):
                 f"SELECT {columns}, status, created FROM answers WHERE key = ? LIMIT 1",
                 *(post_id, key),
             )
-        elif known and self.fetch(
-            "SELECT 1 FROM answers a JOIN answers b USING (task, post_id, dimension, variant) "
-            "WHERE a.key = ? AND a.post_id = ? AND b.seq > a.seq LIMIT 1",
-            *(key, post_id),
+        elif known and any(
+            _overlap(*map(_find_place, templates))
+            for templates in self.fetch(
+                "SELECT a.template, b.template "
+                "FROM answers a JOIN answers b USING (task, post_id, dimension, variant) "
+                "WHERE a.key = ? AND a.post_id = ? AND b.seq > a.seq",
+                *(key, post_id),
+            )
         ):
             self.write(
                 "UPDATE answers SET seq = (SELECT max(seq) + 1 FROM answers) "
@@ -121,43 +127,62 @@ class AnswerStore(Database):
         self.write("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?)", key, raw, reason)
 
     def answers(
-        self, task: Task = "ner", variant: int = 0, post_id: str | None = None
+        self,
+        task: Task = "ner",
+        variant: int = 0,
+        post_id: str | None = None,
+        start: int | None = None,
     ) -> dict[str, Answers]:
         """The good answers by post id (of one post, where it is given), in the order of the ids; of
         several to the same post and dimension, the last. `variant` picks among several
-        augmentations of a post; several conclusions vote."""
-        values: dict[str, dict[str, dict[int, Any]]] = {}
+        augmentations of a post; several conclusions vote. Those to the parts of a text are one, of
+        as many as have an answer; `start` picks that to the part which begins there."""
+        values: dict[str, dict[str, dict[int, list[tuple[_Place, Any]]]]] = {}
         of_post = "" if post_id is None else "AND post_id = ? "
-        for name, dimension, number, value in self.fetch(
-            f"SELECT post_id, dimension, variant, value FROM answers WHERE task = ? {of_post}AND "
+        for name, dimension, number, template, value in self.fetch(
+            "SELECT post_id, dimension, variant, template, value FROM answers "
+            f"WHERE task = ? {of_post}AND "
             "(variant = ? OR dimension IN (SELECT value FROM json_each(?))) AND status = 'ok' "
             "ORDER BY post_id, seq",
             *(task, *([post_id] if of_post else []), variant, json.dumps(KNOWLEDGE)),
         ):
-            loaded = self._load_value(name, dimension, value)
-            values.setdefault(name, {}).setdefault(dimension, {})[number] = loaded
+            place = _find_place(template)
+            if start is None or start == place.start:
+                loaded = self._load_value(name, dimension, value)
+                by_number = values.setdefault(name, {}).setdefault(dimension, {})
+                by_number.setdefault(number, []).append((place, loaded))
         answers = {}
         for name, by_dimension in values.items():
-            found = {key: list(each.values())[-1] for key, each in by_dimension.items()}
-            if "conclusion" in by_dimension:
-                found["conclusion"] = merge_conclusions(list(by_dimension["conclusion"].values()))
+            joined = {
+                dimension: [_join_parts(rows) for rows in each.values()]
+                for dimension, each in by_dimension.items()
+            }
+            found = {dimension: each[-1] for dimension, each in joined.items()}
+            if "conclusion" in joined:
+                found["conclusion"] = merge_conclusions(joined["conclusion"])
             answers[name] = Answers.model_validate({"id": name, **found})
         return answers
 
-    def find_conclusion(self, key: str) -> Conclusion | None:
-        """The conclusion that answers a question, for whichever post; None where there is none that
-        can be used."""
-        query = "SELECT post_id, value FROM answers WHERE key = ? AND status = 'ok' LIMIT 1"
-        for post_id, value in self.fetch(query, key):
-            found: Conclusion = self._load_value(post_id, "conclusion", value)
-            return found
-        return None
+    def find_conclusion(self, keys: Iterable[str]) -> Conclusion | None:
+        """The conclusion that answers a question, or those about all parts of a text, for whichever
+        post; None where one has no answer that can be used."""
+        query = "SELECT template, post_id, value FROM answers WHERE key = ? AND status = 'ok'"
+        found = [self.fetch(f"{query} LIMIT 1", key) for key in keys]
+        if not all(found):
+            return None
+        rows = [
+            (_find_place(template), self._load_value(name, "conclusion", value))
+            for ((template, name, value),) in found
+        ]
+        joined: Conclusion = _join_parts(rows)
+        return joined
 
     def texts(
-        self, task: Task, post_id: str, dimensions: Sequence[Dimension]
+        self, task: Task, post_id: str, dimensions: Sequence[Dimension], start: int | None = None
     ) -> dict[Dimension, str]:
-        """The good answers to one post as texts, in the order of the dimensions."""
-        known = self.answers(task, post_id=post_id).get(post_id)
+        """The good answers to one post, or to the part of it that begins at `start`, as texts, in
+        the order of the dimensions."""
+        known = self.answers(task, post_id=post_id, start=start).get(post_id)
         values = {name: getattr(known, name, None) for name in dimensions}
         return {name: _as_text(value) for name, value in values.items() if value is not None}
 
@@ -199,6 +224,50 @@ def load_answers(path: Path, task: Task = "ner", variant: int = 0) -> dict[str, 
         return read_answers(path) if variant == 0 else {}
     with AnswerStore(path, read_only=True) as store:
         return store.answers(task, variant)
+
+
+class _Place(NamedTuple):
+    """The part of a text that an answer is about, and the text's length; (0, 0, 0) for a text that
+    was asked about as a whole."""
+
+    start: int
+    end: int
+    length: int
+
+
+def _find_place(template: str) -> _Place:
+    _, _, place = template.partition(" ")
+    return _Place(*map(int, re.findall("[0-9]+", place) or (0, 0, 0)))
+
+
+def _overlap(a: _Place, b: _Place) -> bool:
+    return a.length != b.length or not a.length or (a.start < b.end and b.start < a.end)
+
+
+def _join_parts(rows: Sequence[tuple[_Place, Any]]) -> Any:
+    """The last answer to a text or, where it is about a part, that and the last ones to the other
+    parts, as one."""
+    kept: dict[_Place, Any] = {}
+    for place, value in reversed(rows):
+        if not any(_overlap(place, other) for other in kept):
+            kept[place] = value
+    places = sorted(kept)
+    value = kept[places[0]]
+    if not places[0].length:
+        return value
+    if isinstance(value, Conclusion):
+        return join_conclusions({place[:2]: kept[place] for place in places})
+    if isinstance(value, list):
+        return [item for place in places for item in kept[place]]
+    return "\n".join(kept[place] for place in places)
+
+
+def find_gaps(answers: Answers, length: int) -> list[tuple[int, int]]:
+    """The stretches (start, end) of a text of `length` characters that its conclusion is not about,
+    for want of an answer."""
+    parts = answers.conclusion and answers.conclusion.parts
+    places = [(0, 0), *parts, (length, length)] if parts else []
+    return [(a[1], b[0]) for a, b in pairwise(places) if a[1] < b[0]]
 
 
 def _as_text(value: Any) -> str:

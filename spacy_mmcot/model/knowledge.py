@@ -84,6 +84,19 @@ def get_concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
     return pairs
 
 
+def find_parts(doc: Doc) -> NDArray[numpy.int64]:
+    """Shape (tokens,): which part of the text the LLM was shown with each token, to conclude on; -1
+    where a part has no answer. All 0 for a text that was asked about as a whole."""
+    parts = (_get_knowledge(doc).get("conclusion") or {}).get("parts")
+    if not parts:
+        return numpy.zeros(len(doc), dtype="int64")
+    found = numpy.full(len(doc), -1, dtype="int64")
+    starts = numpy.array([token.idx for token in doc], dtype="int64")
+    for number, (start, end) in enumerate(parts):
+        found[(start <= starts) & (starts < end)] = number
+    return found
+
+
 def _find_span(doc: Doc, start: int, surface: str) -> Span | None:
     """The tokens of the surface that starts at a character; None where the text does not have it
     there, as the knowledge of another."""
@@ -145,7 +158,7 @@ def make_tag_probabilities(
 
 def compute_tag_priors(doc: Doc, tags: Sequence[str]) -> NDArray[numpy.float32]:
     """(tokens, tags): the log-probabilities of the tags by the Doc's conclusion alone, before
-    anything is learned; 0 where no entities were asked for."""
+    anything is learned; 0 where no entities were asked for, or no answer came."""
     entities = get_concluded_entities(doc)
     if entities is None:
         return numpy.zeros((len(doc), len(tags)), dtype="float32")
@@ -155,7 +168,8 @@ def compute_tag_priors(doc: Doc, tags: Sequence[str]) -> NDArray[numpy.float32]:
         if f"B-{c.label}" in tags
     ]
     probabilities = make_tag_probabilities(len(doc), tags, spans)
-    return numpy.log((1 - PRIOR_FLOOR) * probabilities + PRIOR_FLOOR / len(tags))
+    priors = numpy.log((1 - PRIOR_FLOOR) * probabilities + PRIOR_FLOOR / len(tags))
+    return numpy.where((find_parts(doc) >= 0)[:, None], priors, 0.0).astype("float32")
 
 
 def tag_pairs(
@@ -165,8 +179,8 @@ def tag_pairs(
     labels: Mapping[str, int],
 ) -> NDArray[numpy.int64]:
     """What the LLM concludes on each pair, (pairs, 2 + TAGS_PER_PAIR): the index of the label, -1
-    where no relations were asked for and 0 where there is none; the index of its sureness; and the
-    rows of its tag embeddings, 0 for none. A concluded mention is the one that its first token lies
+    where it was not asked and 0 where there is none; the index of its sureness; and the rows of its
+    tag embeddings, 0 for none. A concluded mention is the one that its first token lies
     in. mentions: first token, end token and label; pairs: (pairs, 2), indexes of head and tail;
     labels: the indexes of the relation labels."""
     found = numpy.zeros((len(pairs), 2 + TAGS_PER_PAIR), dtype="int64")
@@ -175,7 +189,11 @@ def tag_pairs(
         found[:, 0] = -1
         return found
     tags = found[:, 2:]
-    tags[:, 0] = hash_tag("asked")[0]
+    part_of = find_parts(doc)[[start for start, _, _ in mentions]]
+    heads, tails = part_of[pairs[:, 0]], part_of[pairs[:, 1]]
+    asked = (heads == tails) & (heads >= 0)
+    found[~asked, 0] = -1
+    tags[asked, 0] = hash_tag("asked")[0]
     mention_at = {
         token: i for i, (start, end, _) in enumerate(mentions) for token in range(start, end)
     }

@@ -5,6 +5,8 @@ Which pictures may be read is a `PicturePolicy`, safe by default. Nothing is fet
 
 from __future__ import annotations
 
+import base64
+import functools
 import hashlib
 import io
 import math
@@ -12,7 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -161,6 +163,47 @@ def read_picture(image: str | bytes, policy: PicturePolicy) -> bytes:
 def hash_picture(data: bytes) -> str:
     """The SHA-256 of a picture's bytes, hexadecimal: its name by content."""
     return hashlib.sha256(data).hexdigest()
+
+
+# Pixels of the longer side. Endpoints scale to about this for their cheap level of detail.
+LONGEST_SIDE = 512
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The SHA-256 of a picture file's bytes, and the picture as a data URL: a JPEG of at most
+    LONGEST_SIDE pixels a side."""
+
+    digest: str
+    url: str = field(repr=False)
+
+
+def find_picture(image: str | None, folder: Path, root: Path | None = None) -> Picture | None:
+    """The picture that a post in a file of `folder` names; None where there is none, none that can
+    be decoded, or one outside `root` (default: `folder`), which a posts file from elsewhere must
+    not give away. Web addresses are not fetched."""
+    if not image or "://" in image:
+        return None
+    path = folder / image
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return _picture(path, root or folder, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=16)
+def _picture(path: Path, root: Path, changed: int, size: int) -> Picture | None:
+    from .decode import make_thumbnail
+
+    policy = PicturePolicy(root=str(root))
+    try:
+        data = read_picture(str(path), policy)
+        jpeg = make_thumbnail(data, policy, LONGEST_SIDE)
+    except BadPicture:
+        return None
+    url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+    return Picture(hash_picture(data), url)
 
 
 def _read_path(image: str, policy: PicturePolicy) -> bytes:

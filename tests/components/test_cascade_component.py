@@ -310,6 +310,23 @@ def test_several_processes_share_store_and_order(server: LLMServer, load: Load) 
     assert [e.text for e in docs[0].ents] == ["Ugo", "Oslo"]
 
 
+def test_a_long_text_is_the_llms_where_all_of_its_parts_have_an_answer(
+    server: LLMServer, load: Load, student: Language
+) -> None:
+    filler = "nobody sings here tonight . " * 400
+    text = f"perhaps Ugo left Oslo . {filler}perhaps Zoe left Rome . {filler}"
+    doc = load()(text)
+    assert doc._.mmcot_source == "llm" and len(server.requests) == 2
+    assert [ent.text for ent in doc.ents] == ["Ugo", "Oslo", "Zoe", "Rome"]
+    good = server.reply
+    assert good is not None
+    server.reply = lambda body: (500, {}) if "Zoe" in quoted(body, "post") else good(body)
+    other = text.replace("Oslo", "Lima")
+    doc = load()(other)
+    assert doc._.mmcot_source == "student: llm failed"
+    assert toy.found([doc]) == toy.found([student(other)])
+
+
 def test_relations_are_the_llms_where_the_scheme_has_some(server: LLMServer, load: Load) -> None:
     doc = load(RELATIONS)(TEXTS[0])
     (relation,) = doc._.mmcot_rel

@@ -10,12 +10,9 @@ import pytest
 
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit
-from spacy_mmcot.elicitation.prompts import (
-    LONGEST_SIDE,
-    QuestionSettings,
-    find_picture,
-)
+from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
+from spacy_mmcot.pictures.read import LONGEST_SIDE, find_picture
 from spacy_mmcot.types import DIMENSIONS, Dimension, Post
 from tests.llm_server import LLMServer, user_text
 

@@ -14,11 +14,11 @@ from click.testing import Result
 from pictures.odd_pictures import encoded, noise
 from spacy.tokens import DocBin
 
-from spacy_mmcot.elicitation.prompts import find_picture
 from spacy_mmcot.pictures.read import (
     BadPicture,
     PicturePolicy,
     check_roots,
+    find_picture,
     make_local_policy,
     read_picture,
 )
