@@ -381,6 +381,7 @@ class Errors(metaclass=Catalogue):
     )
     E810 = "{count} paths are given. Give PIPELINE and DATA, or DATA alone with --answers."
     E811 = "{option} needs {needed}. Leave it out, or give {needed}."
+    E812 = "{purpose} needs {package}. Install it: pip install 'spacy-mmcot[train]'."
 
 
 class Warnings(metaclass=Catalogue):

@@ -125,6 +125,17 @@ def test_a_command_has_help(command: Command, name: str) -> None:
     assert f" {name} [OPTIONS]" in done.stdout
 
 
+def test_a_package_of_an_extra_is_named(tmp_path: Path) -> None:
+    start = (
+        "import sys; sys.modules['aiohttp'] = None; from spacy_mmcot.cli.main import main; main()"
+    )
+    words = ("elicit", "absent.jsonl", "answers.sqlite", "--recorded", "absent.jsonl")
+    done = run(sys.executable, "-c", start, *words, cwd=tmp_path)
+    assert done.returncode == 1
+    expected = "✘ [E812] The command needs aiohttp. Install it: pip install 'spacy-mmcot[train]'."
+    assert done.stderr == f"{expected}\n"
+
+
 def test_the_version(command: Command) -> None:
     done = command("--version")
     assert (done.exit_code, done.stdout) == (0, f"{__version__}\n")

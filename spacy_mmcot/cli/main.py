@@ -17,7 +17,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from .. import __version__
-from ..errors import MMCoTError, UsageError
+from ..errors import Errors, MMCoTError, UsageError
 from ..messages import escape_control
 from . import answers
 from .annotate import annotate, export
@@ -74,6 +74,10 @@ class EscapedOutput(io.TextIOBase):
         self.terminal.flush()
 
 
+# What the extra `elicit` installs.
+_ELICITING = frozenset({"aiohttp", "aiolimiter", "certifi", "genai_prices", "json_repair"})
+
+
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a command: what it prints is escaped, and an MMCoTError is one line on stderr, as an
     error of spaCy's or a file system's is a message. Exit code 1, or 2 for options that cannot be
@@ -91,6 +95,8 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             words = str(error.args[0]) if error.args else ""
             if isinstance(error, OSError) and error.filename is not None:
                 words = str(error)
+            elif isinstance(error, ImportError) and error.name in _ELICITING:
+                words = Errors.E812.format(purpose="The command", package=error.name)
             elif not _SPACY_CODE.match(words):
                 raise
             print(f"✘ {escape_control(words, keep=_KEPT)}", file=sys.stderr)

@@ -2,17 +2,12 @@
 engine, store and budget of `elicit`. Where it gives no answer, the student's stays.
 """
 
-import asyncio
-import logging
 import math
-import threading
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 import pydantic
@@ -24,37 +19,24 @@ from spacy.util import minibatch
 from ..corpus.extensions import register_extensions
 from ..corpus.posts import make_text_id, read_posts
 from ..distillation.conclusions import Confidence, Kind, measure_confidence, set_conclusion
-from ..elicitation.client import OpenAISettings, OpenAISource
-from ..elicitation.conclusion import Examples
-from ..elicitation.elicit import elicit
-from ..elicitation.engine import Ending, Pace
-from ..elicitation.prices import Prices
-from ..elicitation.prompts import PART_TOKENS, QuestionSettings
-from ..elicitation.replies import RequestRefused
-from ..elicitation.store import AnswerStore, answer_key
-from ..errors import Errors, MMCoTError, UsageError, Warnings
+from ..errors import Errors, MMCoTError, Warnings
 from ..evaluation.cascade import By
 from ..files import catch_write_errors, read_bytes
 from ..messages import explain
 from ..scheme import Scheme, check_labels, read_scheme
-from ..types import ID_KEY, Conclusion, Post, Sureness
+from ..types import ID_KEY, Post, Sureness
 
-# No postponed annotations here: spaCy reads those of factories and of initialize at run time.
+if TYPE_CHECKING:
+    from ..elicitation.elicit import RuntimeElicitation
+
+# No postponed annotations here: spaCy reads those of factories and of initialize at run time. It
+# imports this module in every process, so what asks an LLM is imported where that is done.
 
 AnswerSource = Literal["student", "llm", "student: llm failed", "student: no budget"]
 STUDENT, LLM, FAILED, NO_BUDGET = get_args(AnswerSource)
-Result = TypeVar("Result")
-_Connection = tuple[OpenAISource, Prices, QuestionSettings]
 
-_LOG = logging.getLogger(__name__)
 # Nobody waits for a Doc as long as for a corpus.
 _TRIES, _PATIENCE = 3, 15.0
-# Seconds in which an endpoint that answered none of a batch's questions is left alone.
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
-# What an endpoint says of a wrong key, model or address.
-_WRONG_SETTINGS = (401, 404, 405)
-# One thread of a process asks at a time: connections belong to its event loop.
-_LOCK = threading.Lock()
 
 
 class Guide(pydantic.BaseModel):
@@ -133,19 +115,15 @@ class MMCoTCascade:
         self.threshold, self.by = threshold, by
         self.scheme, self.examples, self.store = scheme, examples, store
         self.budget, self.prices = budget, prices
-        self.llm = OpenAISettings(model, base_url, None, insecure, temperature, timeout)
-        self.pace = Pace(workers, rpm, _TRIES, _PATIENCE, batch_timeout)
+        self.endpoint = (model, base_url, None, insecure, temperature, timeout)
+        self.pace = (workers, rpm, _TRIES, _PATIENCE, batch_timeout)
         self.counts: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self._guide: Guide | None = None
-        self._connection: _Connection | None = None
-        self._has_answered = False
-        # Points of time.monotonic() before which nothing is asked.
-        self._paused_until = self._rate_until = 0.0
-        self._pause = 0.0
+        self._llm: RuntimeElicitation | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_connection": None}
+        return {**self.__dict__, "_llm": None}
 
     def __call__(self, doc: Doc) -> Doc:
         self.answer([doc])
@@ -176,79 +154,33 @@ class MMCoTCascade:
         if doubtful:
             measured = {(kind, label, sure): p for kind, label, sure, p in guide.measured}
             trust = Confidence(measured=measured)
-            with _LOCK:
-                answers, otherwise = _run_outside_loop(lambda: self._ask(doubtful))
-            for doc, conclusion in zip(doubtful, answers, strict=True):
+            llm = self._connect()
+            answers = llm.conclude([_make_post(doc) for doc in doubtful])
+            self.failures = llm.failures
+            for doc, conclusion in zip(doubtful, answers.conclusions, strict=True):
+                otherwise = FAILED if answers.within_budget else NO_BUDGET
                 doc._.mmcot_source = otherwise if conclusion is None else LLM
                 if conclusion is not None:
                     set_conclusion(doc, conclusion, guide.scheme, trust)
         self.counts.update(doc._.mmcot_source for doc in docs if doc._.mmcot_source)
 
-    def _ask(self, docs: Sequence[Doc]) -> tuple[list[Conclusion | None], AnswerSource]:
-        """What the LLM concludes on each Doc, now or earlier, and why it says nothing of others."""
-        source, _, questions = connection = self._connect()
-        posts = [_make_post(doc) for doc in docs]
-        keys: list[list[str]] = [[] for _ in posts]
-        for post, own in zip(posts, keys, strict=True):
-            for dimension, variant, part in questions.list_questions(post):
-                prompt = questions.render(post, dimension, variant, part=part)
-                assert prompt is not None
-                own.append(answer_key(prompt, source.model, source.parameters(prompt)))
-        with AnswerStore(Path(self.store)) as store:
-            ending = self._elicit(posts, store, connection)
-            found = [store.find_conclusion(own) for own in keys]
-        return found, NO_BUDGET if ending is Ending.BUDGET else FAILED
-
-    def _elicit(
-        self, posts: Sequence[Post], store: AnswerStore, connection: _Connection
-    ) -> Ending | None:
-        """Ask what the store does not know. None where the endpoint is down, or left alone."""
-        time.sleep(max(0.0, self._rate_until - time.monotonic()))
-        started = time.monotonic()
-        if started < self._paused_until:
-            return None
-        source, prices, questions = connection
-        ways: dict[str, Any] = {"pace": self.pace, "prices": prices, "budget": self.budget}
-        try:
-            result = elicit(posts, store, source, questions, **ways)
-        except MMCoTError as error:
-            cause = error.__cause__
-            is_refused = isinstance(cause, RequestRefused) and cause.status in _WRONG_SETTINGS
-            if is_refused and not self._has_answered:
-                raise
-            _LOG.warning("%s: the student answers for the LLM: %s", self.name, error)
-            self.failures[str(error)] += len(posts)
-            self._leave_alone()
-            return None
-        if result.ending is Ending.INTERRUPT:
-            raise KeyboardInterrupt
-        self.failures.update(result.report.unanswered)
-        counts = result.report.total()
-        if counts.stored or counts.rejected:
-            self._has_answered, self._pause = True, 0.0
-        elif counts.missing:
-            self._leave_alone()
-        if self.pace.requests_per_minute is not None:
-            # The limit of one run knows nothing of the run before.
-            self._rate_until = started + 60 / self.pace.requests_per_minute * counts.asked
-        return result.ending
-
-    def _leave_alone(self) -> None:
-        self._pause = min(_LONGEST_PAUSE, 2 * self._pause) or _FIRST_PAUSE
-        self._paused_until = time.monotonic() + self._pause
-
-    def _connect(self) -> _Connection:
-        """Raises MMCoTError where the endpoint's settings or prices cannot be used."""
-        if self._connection is None:
-            guide = self.load_guide()
+    def _connect(self) -> "RuntimeElicitation":
+        """Raises MMCoTError where the endpoint's settings or prices cannot be used, or a package is
+        missing."""
+        if self._llm is None:
+            try:
+                from ..elicitation.client import OpenAISettings, OpenAISource
+                from ..elicitation.elicit import Pace, Prices, RuntimeElicitation
+            except ImportError as error:
+                message = Errors.E812.format(purpose=self.name, package=error.name)
+                raise MMCoTError(message) from None
+            guide, source = self.load_guide(), OpenAISource(OpenAISettings(*self.endpoint))
             prices = Prices(None if self.prices is None else Path(self.prices))
-            if self.budget is not None and prices.find(self.llm.model) is None:
-                raise UsageError(Errors.E321.format(model=self.llm.model))
-            examples = Examples(guide.scheme, guide.examples, PART_TOKENS)
-            asked = {"scheme": guide.scheme, "examples": examples}
-            questions = QuestionSettings(variants={"conclusion": 1}, **asked)  # type: ignore[arg-type]
-            self._connection = OpenAISource(self.llm), prices, questions
-        return self._connection
+            money = prices, self.budget
+            self._llm = RuntimeElicitation(
+                source, guide.scheme, guide.examples, Path(self.store), Pace(*self.pace), *money
+            )
+        return self._llm
 
     def load_guide(self) -> Guide:
         """Scheme and examples, from their files unless they came with the pipeline. Raises
@@ -256,6 +188,8 @@ class MMCoTCascade:
         if self._guide is None:
             if self.scheme is None:
                 raise self._refuse("scheme", "not set", "the path of a scheme.yml")
+            from ..elicitation.conclusion import Examples
+
             path = Path(self.scheme)
             scheme = read_scheme(path)
             posts = [] if self.examples is None else read_posts(self.examples)
@@ -283,7 +217,7 @@ class MMCoTCascade:
             problem, expected = explain(error)
             message = Errors.E207.format(path=self.name, problem=problem, expected=expected)
             raise MMCoTError(message) from None
-        self._connection = None
+        self._llm = None
         return self
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
@@ -329,13 +263,3 @@ def _make_post(doc: Doc) -> Post:
     name = doc.user_data.get(ID_KEY) or make_text_id(doc.text)
     caption = (doc._.mmcot_knowledge or {}).get("caption")
     return Post(id=str(name), text=doc.text, caption=caption, split="unlabelled")
-
-
-def _run_outside_loop(call: Callable[[], Result]) -> Result:
-    """In a notebook or an asynchronous service a loop runs already, and one thread has one loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return call()
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(call).result()

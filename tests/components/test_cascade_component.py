@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import pickle
+import sys
 import threading
 import time
 from collections import Counter
@@ -21,8 +22,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from spacy_mmcot.components import cascade
-from spacy_mmcot.elicitation import engine
+from spacy_mmcot.elicitation import elicit, engine
 from spacy_mmcot.elicitation.claims import read_total_spend
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
@@ -199,7 +199,7 @@ def test_an_answer_that_cannot_be_used_is_the_students_and_not_bought_again(
 def test_an_endpoint_that_is_down_is_left_alone_for_a_while(
     server: LLMServer, load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cascade, "_FIRST_PAUSE", 0.3)
+    monkeypatch.setattr(elicit, "_FIRST_PAUSE", 0.3)
     good, server.reply = server.reply, lambda body: (503, {})
     nlp = load(workers=8)
     with caplog.at_level(logging.WARNING):
@@ -453,6 +453,17 @@ def test_settings_that_cannot_be_used(
         load(**settings)(TEXTS[0])
     assert "secret" not in str(raised.value)
     assert server.requests == []
+
+
+def test_without_the_packages_that_ask(
+    server: LLMServer, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nlp = load()
+    monkeypatch.delitem(sys.modules, "spacy_mmcot.elicitation.client")
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    assert nlp(TEXTS[-1])._.mmcot_source == "student"  # no question, no need
+    with pytest.raises(MMCoTError, match=r"E812.*mmcot_cascade needs aiohttp"):
+        nlp(TEXTS[0])
 
 
 def test_without_a_key(
