@@ -170,6 +170,8 @@ def test_the_commands_of_the_readme_follow_from_each_other(tmp_path: Path) -> No
                 words += [w for k, v in given.items() for w in (f"--vars.{k}", str(v))]
             user.run(*words, OMP_NUM_THREADS="1", **exported)
             done.append(words[1 if words[0] == "spacy-mmcot" else -1])
+    for command, seconds in user.commands:
+        print(f"{seconds:6.1f} s  {command}")
     assert len(done) > 10
     for path in ("tickets/review.html", "tickets/found.csv", "demo/report/index.html"):
         assert (home / path).is_file()

@@ -6,7 +6,9 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
@@ -42,14 +44,14 @@ _TRIES, _PATIENCE = 3, 15.0
 class Guide(pydantic.BaseModel):
     """What an LLM is asked with, and how far it is trusted: this travels with a pipeline.
 
-    examples: the labelled posts that prompts show. measured: P(right) of conclusions by kind, label
-    and sureness, where it was measured.
+    examples: the labelled posts that prompts show, by the keys of their texts. measured: P(right)
+        of conclusions by kind, label and sureness, where it was measured.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     scheme: Scheme
-    examples: list[Post] = []
+    examples: dict[str, Post] = {}
     measured: list[tuple[Kind, str, Sureness, float]] = []
 
 
@@ -63,8 +65,9 @@ class MMCoTCascade:
 
     threshold: Docs with a lower confidence are sent, see `spacy-mmcot cascade`.
     by: what is compared with it, `doc._.mmcot_confidence` or `doc._.mmcot_weakest`.
-    scheme: path of the label scheme. examples: path of a posts file with the labelled posts that
-        prompts show, None for none. Both are read once and saved with the pipeline.
+    scheme: path of the label scheme. examples: path of a posts file with labelled posts for the
+        prompts to show, unless the store has some from `elicit`. They are read once and saved with
+        the pipeline.
     store: path of the answers store, made or added to; what it holds is not asked again.
     model, base_url, insecure, temperature, workers, rpm, budget, prices: as of `elicit`. The key is
         OPENAI_API_KEY and never saved. `rpm` limits each process, `budget` all that the store's
@@ -165,22 +168,24 @@ class MMCoTCascade:
         self.counts.update(doc._.mmcot_source for doc in docs if doc._.mmcot_source)
 
     def _connect(self) -> "RuntimeElicitation":
-        """Raises MMCoTError where the endpoint's settings or prices cannot be used, or a package is
-        missing."""
+        """Raises MMCoTError where the endpoint's settings or prices cannot be used."""
         if self._llm is None:
-            try:
-                from ..elicitation.client import OpenAISettings, OpenAISource
-                from ..elicitation.elicit import Pace, Prices, RuntimeElicitation
-            except ImportError as error:
-                message = Errors.E812.format(purpose=self.name, package=error.name)
-                raise MMCoTError(message) from None
-            guide, source = self.load_guide(), OpenAISource(OpenAISettings(*self.endpoint))
-            prices = Prices(None if self.prices is None else Path(self.prices))
-            money = prices, self.budget
-            self._llm = RuntimeElicitation(
-                source, guide.scheme, guide.examples, Path(self.store), Pace(*self.pace), *money
-            )
+            guide, (client, elicit) = self.load_guide(), self._import_elicitation()
+            source = client.OpenAISource(client.OpenAISettings(*self.endpoint))
+            prices = elicit.Prices(None if self.prices is None else Path(self.prices))
+            pace = elicit.Pace(*self.pace)
+            asked = source, guide.scheme, guide.examples, Path(self.store)
+            self._llm = elicit.RuntimeElicitation(*asked, pace, prices, self.budget)
         return self._llm
+
+    def _import_elicitation(self) -> tuple[ModuleType, ModuleType]:
+        """Raises MMCoTError where they need a package that is missing."""
+        try:
+            from ..elicitation import client, elicit
+        except ImportError as error:
+            message = Errors.E812.format(purpose=self.name, package=error.name)
+            raise MMCoTError(message) from None
+        return client, elicit
 
     def load_guide(self) -> Guide:
         """Scheme and examples, from their files unless they came with the pipeline. Raises
@@ -188,13 +193,16 @@ class MMCoTCascade:
         if self._guide is None:
             if self.scheme is None:
                 raise self._refuse("scheme", "not set", "the path of a scheme.yml")
-            from ..elicitation.conclusion import Examples
-
-            path = Path(self.scheme)
+            path, store = Path(self.scheme), Path(self.store)
             scheme = read_scheme(path)
             posts = [] if self.examples is None else read_posts(self.examples)
             check_labels(scheme, posts, path)
-            self._guide = Guide(scheme=scheme, examples=Examples(scheme, posts).posts)
+            _, elicit = self._import_elicitation()
+            is_there = store.exists()
+            with elicit.AnswerStore(store, read_only=True) if is_there else nullcontext() as opened:
+                size = elicit.QuestionSettings().part_tokens
+                examples, _ = elicit.choose_examples(scheme, posts, opened, size)
+            self._guide = Guide(scheme=scheme, examples=examples.chosen)
         return self._guide
 
     def initialize(

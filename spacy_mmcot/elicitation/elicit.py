@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..files import read_bytes
 from ..messages import explain, first_line
 from ..scheme import Scheme
-from ..types import AUGMENTATIONS, Conclusion, Dimension, Knowledge, Post
+from ..types import AUGMENTATIONS, Conclusion, Dimension, Knowledge, Post, make_text_key
 from .batches import BatchRunner
 from .claims import Account, read_mean_output
 from .client import OpenAISource
@@ -31,7 +31,7 @@ from .conclusion import Examples
 from .engine import Ending, Engine, Pace
 from .parser import read_definitions
 from .prices import Prices, count_cached, estimate
-from .prompts import KINDS, PART_TOKENS, QuestionSettings, render_scheme
+from .prompts import KINDS, QuestionSettings, render_scheme
 from .questions import Elicitation, Report, Source
 from .replies import Fault, Reply, RequestRefused, Usage
 from .store import AnswerStore, answer_key
@@ -89,6 +89,30 @@ def _read_block(path: Path) -> dict[Dimension, Ask] | None:
         problem, expected = explain(error)
         message = Errors.E322.format(path=path, problem=problem, expected=expected)
         raise MMCoTError(message) from None
+
+
+def choose_examples(
+    scheme: Scheme,
+    posts: Iterable[Post],
+    store: AnswerStore | None,
+    part_tokens: int | None = None,
+    anew: bool = False,
+) -> tuple[Examples, bool]:
+    """The examples of a conclusion: those of the store, so that labels which came later do not ask
+    about all texts again; a new choice where it has none, `anew`, and where a label has left the
+    scheme, the number of examples is another, or an example's text is held out now. And whether a
+    new choice would be another. Raises like Examples."""
+    fresh = Examples(scheme, posts, part_tokens)
+    kept = None if store is None else store.read_examples()
+    if kept is None or anew or kept == fresh.chosen or len(kept) > 2 * scheme.examples:
+        return fresh, False
+    items = [x for p in kept.values() for x in [*(p.entities or ()), *(p.relations or ())]]
+    held_out = {make_text_key(post.text) for post in posts if post.split in ("dev", "test")}
+    unknown = {item.label for item in items} - {*scheme.entities, *scheme.relations}
+    if unknown or held_out & kept.keys():
+        return fresh, False
+    fresh.chosen = kept
+    return fresh, True
 
 
 @dataclass
@@ -226,6 +250,8 @@ class RuntimeElicitation:
     does is an error only where it refuses key, model or address of the first questions. `failures`
     counts why others stayed without an answer.
 
+    examples: those that prompts show, as `Examples.chosen`.
+
     Raises UsageError for a budget where the model has no price.
     """
 
@@ -233,7 +259,7 @@ class RuntimeElicitation:
         self,
         source: OpenAISource,
         scheme: Scheme,
-        examples: Iterable[Post],
+        examples: Mapping[str, Post],
         store: Path,
         pace: Pace,
         prices: Prices,
@@ -241,7 +267,8 @@ class RuntimeElicitation:
     ) -> None:
         if budget is not None and prices.find(source.model) is None:
             raise UsageError(Errors.E321.format(model=source.model))
-        shown = Examples(scheme, examples, PART_TOKENS)
+        shown = Examples(scheme, ())
+        shown.chosen = dict(examples)
         self._questions = QuestionSettings(
             variants={"conclusion": 1}, scheme=scheme, examples=shown
         )

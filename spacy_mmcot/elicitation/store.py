@@ -24,7 +24,7 @@ from pydantic_core import to_json
 from ..errors import Errors, MMCoTError
 from ..files import decode_line, iter_lines, parse_json, replace_file
 from ..messages import explain, located
-from ..types import DIMENSIONS, KNOWLEDGE, Answers, Conclusion, Dimension, Task, Text
+from ..types import DIMENSIONS, KNOWLEDGE, Answers, Conclusion, Dimension, Post, Task, Text
 from .conclusion import join_conclusions, merge_conclusions
 from .database import Database
 from .prompts import Prompt
@@ -55,6 +55,7 @@ class StoredAnswer:
     variant: pydantic.NonNegativeInt = 0
 
 
+_EXAMPLES = pydantic.TypeAdapter(dict[str, Post])
 _EXPORTED = pydantic.TypeAdapter(StoredAnswer)
 
 
@@ -176,6 +177,22 @@ class AnswerStore(Database):
         ]
         joined: Conclusion = _join_parts(rows)
         return joined
+
+    def read_examples(self) -> dict[str, Post] | None:
+        """The examples of the store's conclusions by the keys of their texts, None before any."""
+        if not self.fetch("SELECT 1 FROM sqlite_schema WHERE name = 'examples'"):
+            return None
+        rows = self.fetch("SELECT posts FROM examples")
+        return _EXAMPLES.validate_json(rows[0][0]) if rows else None
+
+    def keep_examples(self, posts: dict[str, Post]) -> None:
+        """Keep the examples that conclusions are asked with, in place of others."""
+        if posts == self.read_examples():
+            return
+        with self.transaction():
+            self.write("CREATE TABLE IF NOT EXISTS examples (posts TEXT NOT NULL)")
+            self.write("DELETE FROM examples")
+            self.write("INSERT INTO examples VALUES (?)", _EXAMPLES.dump_json(posts).decode())
 
     def texts(
         self, task: Task, post_id: str, dimensions: Sequence[Dimension], start: int | None = None

@@ -22,6 +22,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
+import spacy_mmcot.elicitation.client
 from spacy_mmcot.elicitation import elicit, engine
 from spacy_mmcot.elicitation.claims import read_total_spend
 from spacy_mmcot.elicitation.store import AnswerStore
@@ -98,6 +99,17 @@ def load(ner_folder: Callable[[str], Path], threshold: float, tmp_path: Path) ->
     return make
 
 
+def write_posts(path: Path, *texts: str) -> Path:
+    """The toy posts with their entities, and texts without labels."""
+    rows: list[dict[str, Any]] = [{"text": text, "split": "unlabelled"} for text in texts]
+    for text, known in toy.posts():
+        named = [dict(zip(("start", "end", "label"), e, strict=True)) for e in known["entities"]]
+        rows.append({"text": text, "entities": named})
+    lines = [json.dumps({"id": str(number), **row}) for number, row in enumerate(rows)]
+    path.write_text("\n".join(lines), "utf-8")
+    return path
+
+
 def sources(docs: list[Doc]) -> Counter[str]:
     return Counter(doc._.mmcot_source for doc in docs)
 
@@ -171,6 +183,21 @@ def test_a_second_run_asks_nothing(server: LLMServer, load: Load) -> None:
     server.reply = lambda body: (200, '{"reasoning": "", "entities": []}')
     assert other(TEXTS[0]).ents == ()
     assert len(server.requests) == asked_before[1] + 1
+
+
+def test_what_elicit_has_asked_is_not_asked_again(
+    server: LLMServer, load: Load, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    nlp = load()
+    posts = write_posts(tmp_path / "posts.jsonl", TEXTS[0])
+    options = ("--source", "openai", "--model", MODEL, "--scheme", tmp_path / "scheme.yml")
+    done = command("elicit", posts, tmp_path / "a.sqlite", *options, "--dimension", "conclusion")
+    assert done.exit_code == 0, done.output
+    before = len(server.requests)
+    assert before == 8
+    # With the examples that the store has of them.
+    assert nlp(TEXTS[0])._.mmcot_source == "llm"
+    assert len(server.requests) == before
 
 
 @pytest.mark.parametrize("reply", [(500, {}), (429, {}), (200, {"choices": []}), (200, b"<html>")])
@@ -273,17 +300,12 @@ def test_the_rate_holds_from_batch_to_batch(server: LLMServer, load: Load) -> No
 def test_round_trip_takes_scheme_and_examples_along_and_never_the_key(
     server: LLMServer, load: Load, tmp_path: Path
 ) -> None:
-    examples = tmp_path / "posts.jsonl"
-    rows = []
-    for number, (text, known) in enumerate(toy.posts()):
-        named = [dict(zip(("start", "end", "label"), e, strict=True)) for e in known["entities"]]
-        rows.append({"id": str(number), "text": text, "entities": named})
-    examples.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    examples = write_posts(tmp_path / "posts.jsonl")
     nlp = load(examples=str(examples))
     nlp.to_disk(tmp_path / "saved")
     data = nlp.to_bytes()
     first = nlp(TEXTS[0]).to_json()
-    assert any(row["text"] in json.dumps(server.requests[0]) for row in rows)
+    assert any(text in json.dumps(server.requests[0]) for text in toy.texts())
     examples.unlink()
     (tmp_path / "scheme.yml").unlink()
     copies = [spacy.load(tmp_path / "saved"), spacy.load(tmp_path / "saved").from_bytes(data)]
@@ -460,8 +482,8 @@ def test_without_the_packages_that_ask(
 ) -> None:
     nlp = load()
     monkeypatch.delitem(sys.modules, "spacy_mmcot.elicitation.client")
+    monkeypatch.delattr(spacy_mmcot.elicitation, "client")
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    assert nlp(TEXTS[-1])._.mmcot_source == "student"  # no question, no need
     with pytest.raises(MMCoTError, match=r"E812.*mmcot_cascade needs aiohttp"):
         nlp(TEXTS[0])
 
