@@ -319,7 +319,7 @@ def _describe_tagger(pipe: Any) -> Described:
     transitions = module.steps.masked_fill(~module.legal, ILLEGAL)
     tensors = {"weight": module.linear.weight, "bias": module.linear.bias}
     arrays = _to_arrays({**tensors, "transitions": transitions})
-    settings = {"labels": list(pipe.labels)}
+    settings = {"labels": list(pipe.labels), "threshold": pipe.cfg["threshold"]}
     return {"settings": settings}, {name: array / temperature for name, array in arrays.items()}
 
 
