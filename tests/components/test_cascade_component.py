@@ -86,11 +86,12 @@ def threshold(student: Language) -> float:
 
 
 @pytest.fixture
-def load(ner_folder: Callable[[str], Path], threshold: float, tmp_path: Path) -> Load:
+def load(student: Language, threshold: float, tmp_path: Path) -> Load:
     """The student with a cascade. words: what the file of the scheme holds."""
 
     def make(words: str = SCHEME, **settings: Any) -> Language:
-        nlp = spacy.load(ner_folder("cnn"))
+        nlp = spacy.blank("en", vocab=student.vocab)
+        nlp.add_pipe("mmcot_ner", source=student)
         (tmp_path / "scheme.yml").write_text(words, "utf-8")
         paths = {"scheme": str(tmp_path / "scheme.yml"), "store": str(tmp_path / "a.sqlite")}
         nlp.add_pipe("mmcot_cascade", config={"threshold": threshold, **paths, **settings})
