@@ -270,6 +270,16 @@ def test_settings_that_an_endpoint_refuses_are_an_error_at_first(
     assert nlp(TEXTS[1])._.mmcot_source == "student: llm failed"
 
 
+def test_a_key_that_is_withdrawn_during_the_first_batch_is_no_error(
+    server: LLMServer, load: Load
+) -> None:
+    good = server.reply
+    assert good is not None
+    server.reply = lambda body: good(body) if len(server.requests) < 4 else (401, {})
+    docs = list(load(workers=1).pipe(TEXTS))
+    assert sources(docs) == {"llm": 3, "student: llm failed": 5, "student": 7}
+
+
 def test_nothing_is_asked_beyond_the_budget(
     server: LLMServer, load: Load, tmp_path: Path, student: Language
 ) -> None:
