@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -163,6 +163,20 @@ class AnswerStore(Database):
                 found["conclusion"] = merge_conclusions(joined["conclusion"])
             answers[name] = Answers.model_validate({"id": name, **found})
         return answers
+
+    def find_conclusion(self, keys: Iterable[str]) -> Conclusion | None:
+        """The conclusion that answers a question, or those about all parts of a text, for whichever
+        post; None where one has no answer that can be used."""
+        query = "SELECT template, post_id, value FROM answers WHERE key = ? AND status = 'ok'"
+        found = [self.fetch(f"{query} LIMIT 1", key) for key in keys]
+        if not all(found):
+            return None
+        rows = [
+            (_find_place(template), self._load_value(name, "conclusion", value))
+            for ((template, name, value),) in found
+        ]
+        joined: Conclusion = _join_parts(rows)
+        return joined
 
     def read_examples(self) -> dict[str, Post] | None:
         """The examples of the store's conclusions by the keys of their texts, None before any."""
