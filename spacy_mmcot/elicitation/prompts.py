@@ -28,6 +28,7 @@ from ..pictures.read import Picture, find_picture
 from ..scheme import RelationLabel, Scheme
 from ..types import (
     AUGMENTATIONS,
+    BYTES_PER_TOKEN,
     DIMENSIONS,
     NO_RELATION,
     Dimension,
@@ -181,7 +182,7 @@ class QuestionSettings:
         shown = post.text if part is None else post.text[part.start : part.end]
         parts = {"post": shown, "caption": caption}
         if part is not None:
-            before = post.text[: part.start]
+            before = post.text[: min(part.start, 2 * _BEGINNING_TOKENS * BYTES_PER_TOKEN)]
             end = split_text(before, _BEGINNING_TOKENS)[0][1] if before else 0
             parts["beginning"] = before[:end].strip()
         context: dict[str, object] = {
