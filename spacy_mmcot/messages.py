@@ -1,9 +1,10 @@
 """How messages show what they were given: faults of rows in plain words, texts from outside in one
-printable line.
+printable line, tables.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from unicodedata import category
 
@@ -11,6 +12,7 @@ from .errors import Errors, MMCoTError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from rich.text import Text
 
 
 def located(
@@ -71,3 +73,36 @@ def first_line(error: BaseException) -> str:
     """What another library's error says, in the one line that a message of ours has room for."""
     lines = str(error).strip().splitlines()
     return escape_control(lines[0]) if lines else type(error).__name__
+
+
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    total: Sequence[object] | None = None,
+    names: int = 1,
+) -> None:
+    """Print a table whose first `names` columns hold names, the others numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for number, heading in enumerate(headings):
+        if number < names:
+            table.add_column(heading, overflow="fold", min_width=6)
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(_show_cell, row))
+    if total is not None:
+        table.add_section()
+        table.add_row(*map(_show_cell, total))
+    Console().print(table)
+
+
+def _show_cell(value: object) -> Text:
+    """A cell whose words are no markup, and stay on their line."""
+    from rich.text import Text
+
+    shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return Text("?" if value is None else escape_control(shown))

@@ -80,7 +80,7 @@ class ProjectSettings:
     demo: bool = False
 
 
-# It has few pictures, so there is no vision model.
+# Pictures gain nothing on it (research/README.md).
 DEMO = ProjectSettings(
     title="spacy-mmcot: an LLM's chain of thought, distilled into a fast spaCy pipeline",
     name="mmcot",

@@ -68,6 +68,7 @@ KNOWLEDGE_KEY = ("._.", "mmcot_knowledge", None, None)
 IMAGE_KEY = ("._.", "mmcot_image", None, None)
 CONFIDENCE_KEY = ("._.", "mmcot_confidence", None, None)
 WEAKEST_KEY = ("._.", "mmcot_weakest", None, None)
+SOURCE_KEY = ("._.", "mmcot_source", None, None)
 ID_KEY = "mmcot_id"
 ROW_KEY = "mmcot_row"
 ALIGNMENT_KEY = "mmcot_alignment"

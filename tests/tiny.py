@@ -1,8 +1,6 @@
 """Encoders small enough to train in a test: two layers, sixteen wide, random weights, each with
 a tokenizer of its family's own kind that learned its pieces from a few sentences."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import spacy
 import torch
+from spacy import registry
 from spacy.language import Language
 from tokenizers import (
     Tokenizer,
@@ -34,6 +33,9 @@ from transformers import (
 from spacy_mmcot.model.bridge import torch_shim
 from spacy_mmcot.model.encoder import PromptedEncoder
 from spacy_mmcot.model.encoder_bridge import PromptedTransformer
+from spacy_mmcot.model.picture_input import VisionModel
+from spacy_mmcot.model.vision import make_vision_model
+from spacy_mmcot.pictures.read import PicturePolicy
 
 WIDTH = 16
 
@@ -225,3 +227,31 @@ def build(source: str, **settings: Any) -> PromptedEncoder:
     model = PromptedTransformer(source, **settings)
     model.initialize()
     return torch_shim(model).module
+
+
+class Quarters(torch.nn.Module):
+    """A vision model that sees four squares of 16 pixels, and learns what to see."""
+
+    size, width, grid = 32, WIDTH, (2, 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = torch.nn.Conv2d(3, WIDTH, 16, stride=16)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """pixels: (pictures, 3, 32, 32), bytes. Returns (pictures, 4, WIDTH)."""
+        return self.cut(pixels.float() / 127.5 - 1).flatten(2).transpose(1, 2)
+
+
+@registry.architectures("tiny.Vision.v1")
+def make_vision(pictures: PicturePolicy | None = None) -> VisionModel:
+    return make_vision_model(
+        "tiny_vision",
+        load=lambda: (Quarters(), {}),
+        build=Quarters,
+        policy=pictures or PicturePolicy(),
+        memory_mb=10.0,
+    )
+
+
+VISION = {"@architectures": "tiny.Vision.v1"}

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..messages import escape_control
+from ..messages import escape_control, print_table
 from ..types import AUGMENTATIONS, Augmentation, Task
-from .elicit import print_table
 
 if TYPE_CHECKING:
     from ..corpus.augment import Tally

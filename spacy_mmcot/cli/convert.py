@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import Errors, MMCoTError, UsageError
-from ..messages import escape_control
+from ..messages import escape_control, print_table
 from ..types import KNOWLEDGE, SPLITS, Format, Split, Task
-from .elicit import print_table
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc

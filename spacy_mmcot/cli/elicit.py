@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import astuple, fields
 from enum import Enum
@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from ..errors import Errors, MMCoTError, UsageError
-from ..messages import escape_control
+from ..messages import escape_control, print_table
 from ..types import DIMENSIONS, Post, Task
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from ..elicitation.elicit import ElicitResult, Progress
     from ..elicitation.prompts import QuestionSettings
     from ..elicitation.store import AnswerStore, StoredAnswer
@@ -66,6 +64,10 @@ RootOption = Annotated[
     Path | None,
     typer.Option(help="Folder that the pictures must lie in. Default: that of the posts file."),
 ]
+NewOption = Annotated[
+    bool,
+    typer.Option("--new-examples", help="Show the newest labels, which asks all conclusions anew."),
+]
 PartOption = Annotated[int, typer.Option(min=50, help="Most tokens of text in one question.")]
 UrlOption = Annotated[
     str | None, typer.Option(help="Endpoint, before OPENAI_BASE_URL; the key is OPENAI_API_KEY.")
@@ -94,13 +96,15 @@ def make_questions(
     shown: bool,
     image_root: Path | None = None,
     part_tokens: int | None = None,
+    store: Path | None = None,
+    new_examples: bool = False,
 ) -> QuestionSettings:
     """What is asked: the dimensions of a project.yml, restricted to the named ones. Without a
     scheme no conclusion is asked, unless it was named. shown: whether the model sees the posts'
-    pictures."""
-    from ..elicitation.conclusion import Examples
-    from ..elicitation.elicit import choose_dimensions
+    pictures. new_examples: not those of the store."""
+    from ..elicitation.elicit import choose_dimensions, choose_examples
     from ..elicitation.prompts import QuestionSettings, check_templates
+    from ..elicitation.store import AnswerStore
     from ..scheme import check_labels, read_scheme
 
     asks = choose_dimensions(config, [choice.value for choice in dimension or ()])
@@ -110,7 +114,12 @@ def make_questions(
     if scheme is not None:
         known = read_scheme(scheme)
         check_labels(known, posts, scheme)
-        examples = Examples(known, posts, part_tokens)
+        is_there = store is not None and store.exists()
+        with AnswerStore(store, read_only=True) if store and is_there else nullcontext() as answers:
+            chosen = choose_examples(known, posts, answers, part_tokens, new_examples)
+        examples, are_old = chosen
+        if are_old and "conclusion" in asks:
+            print("Conclusions are asked with the examples of earlier ones: see --new-examples.")
     elif (config or dimension) and "conclusion" in asks:
         raise UsageError(Errors.E324)
     else:
@@ -121,39 +130,6 @@ def make_questions(
     return QuestionSettings(
         *(task, variants, pictures, known, examples, after, templates, image_root, part_tokens)
     )
-
-
-def print_table(
-    headings: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    total: Sequence[object] | None = None,
-    names: int = 1,
-) -> None:
-    """Print a table whose first `names` columns hold names, the others numbers."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, heading in enumerate(headings):
-        if number < names:
-            table.add_column(heading, overflow="fold", min_width=6)
-        else:
-            table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(_show_cell, row))
-    if total is not None:
-        table.add_section()
-        table.add_row(*map(_show_cell, total))
-    Console().print(table)
-
-
-def _show_cell(value: object) -> Text:
-    """A cell whose words are no markup, and stay on their line."""
-    from rich.text import Text
-
-    shown = f"{value:.4f}" if isinstance(value, float) else str(value)
-    return Text("?" if value is None else escape_control(shown))
 
 
 def plan(
@@ -170,6 +146,7 @@ def plan(
     scheme: SchemeOption = None,
     templates: TemplatesOption = None,
     part_tokens: PartOption = 4000,
+    new_examples: NewOption = False,
     temperature: TemperatureOption = None,
     prices: PricesOption = None,
 ) -> None:
@@ -185,7 +162,8 @@ def plan(
     source = OpenAISource(OpenAISettings(model, url, key, temperature=temperature))
     shown = known.has_vision(model) if vision is None else vision
     questions = make_questions(
-        *(config, dimension, task, rows, scheme, templates, shown, image_root, part_tokens)
+        *(config, dimension, task, rows, scheme, templates, shown, image_root, part_tokens),
+        *(store, new_examples),
     )
     there = store if store is not None and store.exists() else None
     with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
@@ -230,6 +208,7 @@ def elicit(
     scheme: SchemeOption = None,
     templates: TemplatesOption = None,
     part_tokens: PartOption = 4000,
+    new_examples: NewOption = False,
     temperature: TemperatureOption = None,
     workers: Annotated[int, typer.Option(min=1, max=1000, help="Questions in flight.")] = 8,
     rpm: Annotated[float | None, typer.Option(min=0.1, help="Most requests a minute.")] = None,
@@ -297,12 +276,14 @@ def elicit(
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
     questions = make_questions(
         *(config, dimension, task, rows, scheme, templates, shown, image_root),
-        part_tokens=part_tokens if answerer.paid else None,
+        *(part_tokens if answerer.paid else None, store, new_examples),
     )
     # A broken row is an error before the first question, not after the last good row.
     n_questions = sum(1 for post in rows for _ in questions.list_questions(post))
     money: Money = "free" if not answerer.paid else "USD" if known.find(model) else "unpriced"
     with AnswerStore(store) as opened:
+        if questions.examples is not None and "conclusion" in questions.variants:
+            opened.keep_examples(questions.examples.chosen)
         try:
             with _show_progress(n_questions, money) as show:
                 result = ask(

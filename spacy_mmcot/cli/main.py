@@ -96,7 +96,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(error, OSError) and error.filename is not None:
                 words = str(error)
             elif isinstance(error, ImportError) and error.name in _ELICITING:
-                words = Errors.E812.format(package=error.name)
+                words = Errors.E812.format(purpose="The command", package=error.name)
             elif not _SPACY_CODE.match(words):
                 raise
             print(f"✘ {escape_control(words, keep=_KEPT)}", file=sys.stderr)

@@ -45,9 +45,9 @@ class Mention(NamedTuple):
 
 
 class Mentions(list[Mention]):
-    """The mentions of one Doc, in text order, and the probability of the tag sequence that they
-    come from: that all are correct and none is missing. weakest: that of the sentence where it is
-    lowest."""
+    """The mentions of one Doc, in text order, and the probability of the best tag sequence, which
+    they come from: that all in it are correct and none is missing. weakest: that of the sentence
+    where it is lowest."""
 
     def __init__(self, probability: float = 1.0, weakest: float = 1.0):
         super().__init__()
@@ -66,10 +66,14 @@ class Lattice(NamedTuple):
 
 
 def decode_mentions(
-    docs: Sequence[Doc], emissions: Mapping[int, Array], transitions: Array, labels: Sequence[str]
+    docs: Sequence[Doc],
+    emissions: Mapping[int, Array],
+    transitions: Array,
+    labels: Sequence[str],
+    threshold: float,
 ) -> list[Mentions]:
-    """The mentions of each Doc. emissions: (tokens, tags) of each Doc that has a token, by its
-    index. Mentions have no white space at their ends."""
+    """The mentions of each Doc whose probability reaches the threshold. emissions: (tokens, tags)
+    of each Doc that has a token, by its index. Mentions have no white space at their ends."""
     mentions = [Mentions() for _ in docs]
     for indexes, padded, lengths in pad_batches(emissions):
         paths = find_best_paths(padded, lengths, transitions)
@@ -99,7 +103,7 @@ def decode_mentions(
         for (row, start, end, begin), score in zip(spans, chances, strict=True):
             i = indexes[row]
             trimmed = _trim(docs[i], start, end)
-            if trimmed is not None:
+            if trimmed is not None and score >= threshold:
                 mentions[i].append(Mention(*trimmed, labels[(begin - 1) // 2], score))
     return mentions
 

@@ -40,9 +40,11 @@ DEFAULT_MODEL = {
 
 
 class MMCoTNER(DistilledPipe):
-    """Finds entities: the best legal BIO sequence of each Doc. Each mention and the whole sequence
-    have their exact probability.
+    """Finds entities: those of the best legal BIO sequence of each Doc that are likely enough. Each
+    mention and the whole sequence have their exact probability.
 
+    threshold: a mention whose probability is lower is left out: a higher one gives more precision
+        and less recall, 0.0 the whole sequence.
     overwrite: replace entities that are already set. Otherwise they stay, and a prediction that
         overlaps one of them is dropped.
     soft_weight: weight of the loss against soft labels (see `teach`) beside the gold loss. Docs
@@ -56,6 +58,7 @@ class MMCoTNER(DistilledPipe):
         nlp: Language,
         name: str,
         model: Model[list[Doc], TagScores],
+        threshold: float,
         overwrite: bool,
         soft_weight: float,
         scorer: Callable | None,
@@ -67,7 +70,7 @@ class MMCoTNER(DistilledPipe):
         self.overwrite = overwrite
         self.soft_weight = soft_weight
         self.scorer = scorer
-        self.cfg: dict[str, Any] = {"labels": [], "temperature": 1.0}
+        self.cfg: dict[str, Any] = {"labels": [], "temperature": 1.0, "threshold": threshold}
 
     @property
     def label_data(self) -> tuple[str, ...]:
@@ -110,7 +113,7 @@ class MMCoTNER(DistilledPipe):
         """The mentions of each Doc, in text order; the Docs are not changed."""
         docs = list(docs)
         arrays, transitions = self._score_tags(docs)
-        return decode_mentions(docs, arrays, transitions, self.labels)
+        return decode_mentions(docs, arrays, transitions, self.labels, self.cfg["threshold"])
 
     def predict_marginals(self, docs: Sequence[Doc]) -> list[NDArray[numpy.float32]]:
         """P(tag | text) of each token: one (tokens, tags) array a Doc, in the order of `tags`."""
@@ -230,6 +233,7 @@ make_ner = Language.factory(
     ],
     default_config={
         "model": DEFAULT_MODEL,
+        "threshold": 0.5,
         "overwrite": False,
         "soft_weight": 4.0,
         "scorer": {"@scorers": "spacy_mmcot.ner_scorer.v1"},

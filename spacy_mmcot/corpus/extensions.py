@@ -47,6 +47,8 @@ def register_extensions() -> None:
     where no `mmcot_ner` ran. Relations do not count in it.
     `doc._.mmcot_weakest`: the same probability of the Doc's least certain sentence. The longer a
     Doc, the less likely it is that all of it is right, so this one compares Docs of any length.
+    `doc._.mmcot_source`: whose answer a Doc has that went through `mmcot_cascade`, see there; None
+    for others.
     """
     attributes: dict[str, dict[str, Any]] = {
         "mmcot_image": {"getter": get_image, "setter": set_image},
@@ -55,6 +57,7 @@ def register_extensions() -> None:
         "mmcot_rel": {"getter": get_relations, "setter": set_relations},
         "mmcot_confidence": {"default": None},
         "mmcot_weakest": {"default": None},
+        "mmcot_source": {"default": None},
     }
     for name, settings in attributes.items():
         if not Doc.has_extension(name):

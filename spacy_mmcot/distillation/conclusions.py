@@ -1,4 +1,4 @@
-"""An LLM's conclusions as soft labels, where no teacher pipeline is at hand.
+"""An LLM's conclusions as soft labels, where no teacher pipeline is at hand, or as predictions.
 
 The probability of a conclusion is how often conclusions of its label and sureness are right on
 labelled Docs, or a default where too few are labelled.
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
+from spacy.util import filter_spans
 
 from ..corpus.extensions import get_pairs, get_relations, list_relations
 from ..model.knowledge import (
@@ -23,7 +24,15 @@ from ..model.knowledge import (
     get_concluded_relations,
     make_tag_probabilities,
 )
-from ..types import DEFAULT_CONFIDENCE, NO_RELATION, SURENESS, Sureness
+from ..scheme import Scheme
+from ..types import (
+    DEFAULT_CONFIDENCE,
+    NO_RELATION,
+    SURENESS,
+    Conclusion,
+    Relation,
+    Sureness,
+)
 from .soft_labels import (
     SoftRelations,
     list_tags,
@@ -99,6 +108,51 @@ def _judge_conclusions(doc: Doc) -> Iterator[tuple[Kind, list[tuple[Key, bool]]]
         keys = [("relation", c.label, c.sure) for c in relations]
         right = [gold.get((c.head, c.tail), NO_RELATION) == c.label for c in relations]
         yield "relation", list(zip(keys, right, strict=True))
+
+
+def set_conclusion(
+    doc: Doc, conclusion: Conclusion, scheme: Scheme, confidence: Confidence
+) -> None:
+    """Replace what a student found in a Doc by what an LLM concludes, which is also kept as
+    knowledge.
+
+    A student's are entities with a score, and relations, that have a label of the scheme. Of the
+    LLM's, those stay out that overlap other entities or blocked tokens, and relations between
+    labels that the scheme does not allow.
+    """
+    known = doc._.mmcot_knowledge or {}
+    doc._.mmcot_knowledge = {**known, "conclusion": conclusion.model_dump(exclude_none=True)}
+    relations = list(doc._.mmcot_rel)
+    own = [e for e in doc.ents if e._.mmcot_score is not None and e.label_ in scheme.entities]
+    for ent in own:
+        ent._.mmcot_score = None
+    doc.set_ents([], outside=own, default="unmodified")
+    taken = {token.i for token in doc if token.ent_iob_ in ("B", "I")}  # blocked ones are B
+    sure = {(c.start, c.end): c for c in get_concluded_entities(doc) or ()}
+    found = []
+    for span in filter_spans(Span(doc, *place, label=c.label) for place, c in sure.items()):
+        if taken.isdisjoint(range(span.start, span.end)):
+            sureness = sure[span.start, span.end].sure
+            span._.mmcot_score = confidence.of("entity", span.label_, sureness)
+            found.append(span)
+    doc.set_ents(found, default="unmodified")
+    if not scheme.relations and list_relations(doc) is None:
+        return
+    at, legal = {token.i: ent for ent in doc.ents for token in ent}, scheme.legal()
+    kept = [
+        relation
+        for relation in relations
+        if relation.label not in scheme.relations
+        and all(at.get(end.start) == end for end in relation[:2])
+    ]
+    for c in get_concluded_relations(doc) or ():
+        head, tail = at.get(c.head), at.get(c.tail)
+        if head is None or tail is None or head == tail:
+            continue
+        if c.label in legal.get(head.label_, {}).get(tail.label_, ()):
+            score = confidence.of("relation", c.label, c.sure)
+            kept.append(Relation(head, tail, c.label, score))
+    doc._.mmcot_rel = kept
 
 
 def collect_labels(docs: Iterable[Doc]) -> tuple[list[str], list[str]]:

@@ -6,6 +6,7 @@ ledger:   what was spent, by run, model and dimension.
 claims:   questions that a run, or a batch, has in flight, with the money set aside for them.
 batches:  batches at the endpoint, written down before they are made there.
 inbox:    answers of batches that came and are not settled yet.
+examples: the labelled posts that conclusions are asked with; there from the first of these on.
 """
 
 from __future__ import annotations

@@ -1,11 +1,16 @@
 """Elicitation as a whole: the `elicit` block of a project.yml, the plan of what a run will ask and
-cost, and the run itself.
+cost, the run itself, and questions while a pipeline runs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +23,11 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..files import read_bytes
 from ..messages import explain, first_line
 from ..scheme import Scheme
-from ..types import AUGMENTATIONS, Dimension, Knowledge, Post
+from ..types import AUGMENTATIONS, Conclusion, Dimension, Knowledge, Post, make_text_key
 from .batches import BatchRunner
 from .claims import Account, read_mean_output
 from .client import OpenAISource
+from .conclusion import Examples
 from .engine import Ending, Engine, Pace
 from .parser import read_definitions
 from .prices import Prices, count_cached, estimate
@@ -83,6 +89,30 @@ def _read_block(path: Path) -> dict[Dimension, Ask] | None:
         problem, expected = explain(error)
         message = Errors.E322.format(path=path, problem=problem, expected=expected)
         raise MMCoTError(message) from None
+
+
+def choose_examples(
+    scheme: Scheme,
+    posts: Iterable[Post],
+    store: AnswerStore | None,
+    part_tokens: int | None = None,
+    anew: bool = False,
+) -> tuple[Examples, bool]:
+    """The examples of a conclusion: those of the store, so that labels which came later do not ask
+    about all texts again; a new choice where it has none, `anew`, and where a label has left the
+    scheme, the number of examples is another, or an example's text is held out now. And whether a
+    new choice would be another. Raises like Examples."""
+    fresh = Examples(scheme, posts, part_tokens)
+    kept = None if store is None else store.read_examples()
+    if kept is None or anew or kept == fresh.chosen or len(kept) > 2 * scheme.examples:
+        return fresh, False
+    items = [x for p in kept.values() for x in [*(p.entities or ()), *(p.relations or ())]]
+    held_out = {make_text_key(post.text) for post in posts if post.split in ("dev", "test")}
+    unknown = {item.label for item in items} - {*scheme.entities, *scheme.relations}
+    if unknown or held_out & kept.keys():
+        return fresh, False
+    fresh.chosen = kept
+    return fresh, True
 
 
 @dataclass
@@ -196,6 +226,121 @@ def elicit(
             if ending is not Ending.DONE:
                 break
     return ElicitResult(report, ending, account.cost)
+
+
+# Seconds in which an endpoint that answered none of a batch's questions is left alone.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+# What an endpoint says of a wrong key, model or address.
+_WRONG_SETTINGS = (401, 404, 405)
+# One thread of a process asks at a time: connections belong to its event loop.
+_LOCK = threading.Lock()
+_LOG = logging.getLogger(__name__)
+
+
+class Conclusions(NamedTuple):
+    """What an LLM concludes on each of some posts, None where it gave no answer that can be used;
+    and whether the budget was enough for all."""
+
+    conclusions: list[Conclusion | None]
+    within_budget: bool
+
+
+class RuntimeElicitation:
+    """Asks for the conclusions on posts batch by batch, while a pipeline runs. What an endpoint
+    does is an error only where it refuses key, model or address of the first questions. `failures`
+    counts why others stayed without an answer.
+
+    examples: those that prompts show, as `Examples.chosen`.
+
+    Raises UsageError for a budget where the model has no price.
+    """
+
+    def __init__(
+        self,
+        source: OpenAISource,
+        scheme: Scheme,
+        examples: Mapping[str, Post],
+        store: Path,
+        pace: Pace,
+        prices: Prices,
+        budget: float | None,
+    ) -> None:
+        if budget is not None and prices.find(source.model) is None:
+            raise UsageError(Errors.E321.format(model=source.model))
+        shown = Examples(scheme, ())
+        shown.chosen = dict(examples)
+        self._questions = QuestionSettings(
+            variants={"conclusion": 1}, scheme=scheme, examples=shown
+        )
+        self._source, self._store = source, store
+        self._pace, self._prices, self._budget = pace, prices, budget
+        self.failures: Counter[str] = Counter()
+        self._has_answered = False
+        # Points of time.monotonic() before which nothing is asked.
+        self._paused_until = self._rate_until = 0.0
+        self._pause = 0.0
+
+    def conclude(self, posts: Sequence[Post]) -> Conclusions:
+        """Ask about posts at the same time, unless the store has the answers. Raises MMCoTError for
+        settings that the endpoint refuses at first, and a store that cannot be used."""
+        with _LOCK:
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                return self._conclude(posts)
+            # In a notebook or an asynchronous service; a thread has one loop.
+            with ThreadPoolExecutor(1) as thread:
+                return thread.submit(self._conclude, posts).result()
+
+    def _conclude(self, posts: Sequence[Post]) -> Conclusions:
+        keys: list[list[str]] = [[] for _ in posts]
+        for post, own in zip(posts, keys, strict=True):
+            for dimension, variant, part in self._questions.list_questions(post):
+                prompt = self._questions.render(post, dimension, variant, part=part)
+                assert prompt is not None
+                parameters = self._source.parameters(prompt)
+                own.append(answer_key(prompt, self._source.model, parameters))
+        with AnswerStore(self._store) as store:
+            ending = self._ask(posts, store, [key for own in keys for key in own])
+            found = [store.find_conclusion(own) for own in keys]
+        return Conclusions(found, ending is not Ending.BUDGET)
+
+    def _ask(self, posts: Sequence[Post], store: AnswerStore, keys: Sequence[str]) -> Ending | None:
+        """Ask what the store does not know. None where the endpoint is down, or left alone."""
+        time.sleep(max(0.0, self._rate_until - time.monotonic()))
+        started = time.monotonic()
+        if started < self._paused_until:
+            return None
+        money: dict[str, Any] = {"prices": self._prices, "budget": self._budget}
+        n_known = sum(map(store.has_answer, keys))
+        try:
+            result = elicit(posts, store, self._source, self._questions, pace=self._pace, **money)
+        except MMCoTError as error:
+            cause = error.__cause__
+            self._has_answered |= sum(map(store.has_answer, keys)) > n_known
+            is_refused = isinstance(cause, RequestRefused) and cause.status in _WRONG_SETTINGS
+            if is_refused and not self._has_answered:
+                raise
+            _LOG.warning("The LLM did not answer: %s", error)
+            self.failures[str(error)] += len(posts)
+            self._leave_alone()
+            return None
+        if result.ending is Ending.INTERRUPT:
+            raise KeyboardInterrupt
+        self.failures.update(result.report.unanswered)
+        counts = result.report.total()
+        if counts.stored or counts.rejected:
+            self._has_answered, self._pause = True, 0.0
+        elif counts.missing:
+            self._leave_alone()
+        if self._pace.requests_per_minute is not None:
+            # The limit of one run knows nothing of the run before.
+            self._rate_until = started + 60 / self._pace.requests_per_minute * counts.asked
+        return result.ending
+
+    def _leave_alone(self) -> None:
+        self._pause = min(_LONGEST_PAUSE, 2 * self._pause) or _FIRST_PAUSE
+        self._paused_until = time.monotonic() + self._pause
 
 
 def define_labels(draft: Scheme, source: Source, posts: Iterable[Post]) -> Scheme:

@@ -79,12 +79,16 @@ class Engine:
     def run(self, posts: Iterable[Post]) -> Ending:
         """Ask what the store does not know yet. Raises MMCoTError where the source fails for
         good."""
-        # Looking through all modules again and again takes a tenth of the processor time.
-        gc.freeze()
+        # Looking through all modules again and again takes a tenth of the processor time. What a
+        # program has frozen itself stays so.
+        is_frozen = gc.get_freeze_count() > 0
+        if not is_frozen:
+            gc.freeze()
         try:
             asyncio.run(self._run(posts))
         finally:
-            gc.unfreeze()
+            if not is_frozen:
+                gc.unfreeze()
         return self._ending or Ending.DONE
 
     async def _run(self, posts: Iterable[Post]) -> None:
@@ -205,7 +209,7 @@ class Engine:
     def _raise_refusal(self) -> None:
         job, refused = self._refused[-1]
         question = f"the prompt {job.prompt.template} for the post {job.post.id!r}"
-        raise refused.as_error(self._elicitation.source.url, question)
+        raise refused.as_error(self._elicitation.source.url, question) from refused
 
     async def _get_answer(self, job: Job) -> Reply | None:
         """The answer, after as many tries as it takes; None where there is none and the job is

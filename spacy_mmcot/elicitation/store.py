@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -24,7 +24,7 @@ from pydantic_core import to_json
 from ..errors import Errors, MMCoTError
 from ..files import decode_line, iter_lines, parse_json, replace_file
 from ..messages import explain, located
-from ..types import DIMENSIONS, KNOWLEDGE, Answers, Conclusion, Dimension, Task, Text
+from ..types import DIMENSIONS, KNOWLEDGE, Answers, Conclusion, Dimension, Post, Task, Text
 from .conclusion import join_conclusions, merge_conclusions
 from .database import Database
 from .prompts import Prompt
@@ -55,6 +55,7 @@ class StoredAnswer:
     variant: pydantic.NonNegativeInt = 0
 
 
+_EXAMPLES = pydantic.TypeAdapter(dict[str, Post])
 _EXPORTED = pydantic.TypeAdapter(StoredAnswer)
 
 
@@ -162,6 +163,36 @@ class AnswerStore(Database):
                 found["conclusion"] = merge_conclusions(joined["conclusion"])
             answers[name] = Answers.model_validate({"id": name, **found})
         return answers
+
+    def find_conclusion(self, keys: Iterable[str]) -> Conclusion | None:
+        """The conclusion that answers a question, or those about all parts of a text, for whichever
+        post; None where one has no answer that can be used."""
+        query = "SELECT template, post_id, value FROM answers WHERE key = ? AND status = 'ok'"
+        found = [self.fetch(f"{query} LIMIT 1", key) for key in keys]
+        if not all(found):
+            return None
+        rows = [
+            (_find_place(template), self._load_value(name, "conclusion", value))
+            for ((template, name, value),) in found
+        ]
+        joined: Conclusion = _join_parts(rows)
+        return joined
+
+    def read_examples(self) -> dict[str, Post] | None:
+        """The examples of the store's conclusions by the keys of their texts, None before any."""
+        if not self.fetch("SELECT 1 FROM sqlite_schema WHERE name = 'examples'"):
+            return None
+        rows = self.fetch("SELECT posts FROM examples")
+        return _EXAMPLES.validate_json(rows[0][0]) if rows else None
+
+    def keep_examples(self, posts: dict[str, Post]) -> None:
+        """Keep the examples that conclusions are asked with, in place of others."""
+        if posts == self.read_examples():
+            return
+        with self.transaction():
+            self.write("CREATE TABLE IF NOT EXISTS examples (posts TEXT NOT NULL)")
+            self.write("DELETE FROM examples")
+            self.write("INSERT INTO examples VALUES (?)", _EXAMPLES.dump_json(posts).decode())
 
     def texts(
         self, task: Task, post_id: str, dimensions: Sequence[Dimension], start: int | None = None

@@ -73,8 +73,8 @@ def PromptedTransformer(
     embedding_dropout: dropout of the encoder's embeddings in training.
     freeze_word_embeddings: keep the pretrained word embeddings as they are.
     encoder_lr_scale: the pretrained weights' learning rate divided by that of new weights.
-    vision: the model for the docs' pictures (`doc._.mmcot_image`), `spacy_mmcot.ConvVision.v1` or
-        `spacy_mmcot.HFVision.v1`; None to ignore pictures.
+    vision: the model for the docs' pictures (`doc._.mmcot_image`), `spacy_mmcot.PackagedVision.v1`
+        or `spacy_mmcot.HFVision.v1`; None to ignore pictures.
     picture_dropout: how often training hides a doc's picture.
     picture_swap: how often training shows another picture in place of one that is not hidden.
     picture_matching: weight of learning which text and picture of a batch belong together.

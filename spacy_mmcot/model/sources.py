@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from ..errors import Errors, MMCoTError
 from ..messages import first_line, shown
 
+_PACKAGE = "package:"
 # The files that tokenizers write in `save_pretrained`.
 _TOKENIZER_FILES = frozenset(
     {
@@ -57,17 +58,23 @@ def resolve_source(source: str) -> str:
     `package:NAME` names an installed Python package that carries one Hugging Face model folder
     (a `config.json` beside weights and tokenizer files), at its top or one level down.
     """
-    if not source.startswith("package:"):
+    if not source.startswith(_PACKAGE):
         return source
-    name = source.removeprefix("package:")
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise MMCoTError(Errors.E400.format(source=source, name=name))
-    root = Path(next(iter(spec.submodule_search_locations)))
+    root = find_package(source)
     for folder in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
         if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
             return str(folder)
     raise MMCoTError(Errors.E401.format(source=source, folder=root))
+
+
+def find_package(source: str) -> Path:
+    """The folder of the Python package behind `package:NAME`. Raises MMCoTError where none of this
+    name is installed."""
+    name = source.removeprefix(_PACKAGE)
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if not source.startswith(_PACKAGE) or spec is None or not spec.submodule_search_locations:
+        raise MMCoTError(Errors.E400.format(source=source, name=name))
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def load_pretrained(source: str) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from spacy_transformers.layers import TransformerListener
 from thinc.api import Config, Model
 from torch import Tensor
 
-from ..errors import Errors, MMCoTError
+from ..errors import Errors, MMCoTError, Warnings
 from ..files import replace_file
 from ..model.bridge import TorchShim, torch_shim
 from ..model.cnn import MAX_PIECES
@@ -83,10 +84,6 @@ def _refuse_init(model: Model, X: Any = None, Y: Any = None) -> None:
     raise MMCoTError(Errors.E443)
 
 
-ARCHITECTURE = "spacy_mmcot.OnnxTransformer.v1"
-REQUIREMENT = "onnxruntime>=1.20"
-
-
 def export(nlp: Language, precision: "Precision") -> Language:
     """A copy of the pipeline with each of its encoders exported; `nlp` is unchanged.
 
@@ -100,15 +97,14 @@ def export(nlp: Language, precision: "Precision") -> Language:
         raise MMCoTError(Errors.E780.format(pipeline=nlp.meta["name"], names=found))
     config = nlp.config.copy()
     for name in names:
-        component = config["components"][name]
-        component["model"] = {"@architectures": ARCHITECTURE, "encoder": component["model"]}
+        part, known = config["components"][name], "spacy_mmcot.OnnxTransformer.v1"
+        part["model"] = {"@architectures": known, "encoder": part["model"]}
     result = spacy.util.load_model_from_config(config)
     result.from_bytes(nlp.to_bytes(exclude=names))
     for name in names:
         _move_encoder(nlp.get_pipe(name), result.get_pipe(name), precision)
-    requirements = result.meta.setdefault("requirements", [])
-    if REQUIREMENT not in requirements:
-        requirements.append(REQUIREMENT)
+    needed = {*result.meta.get("requirements", ()), "onnxruntime>=1.20"}
+    result.meta["requirements"] = sorted(needed)
     return result
 
 
@@ -157,10 +153,16 @@ def export_standalone(nlp: Language, precision: "Precision") -> Language:
     """A copy of the pipeline that needs neither torch nor transformers nor, in its wheel,
     spacy-mmcot, see `spacy_mmcot.standalone`. It reads no pictures; `nlp` is unchanged.
 
-    Raises MMCoTError where a component has no form that can stand alone.
+    mmcot_cascade is left out, with a warning. Raises MMCoTError where another component has no form
+    that can stand alone.
     """
     config = nlp.config.interpolate()
     factories = {name: nlp.get_pipe_meta(name).factory for name in nlp.component_names}
+    asking = [name for name, factory in factories.items() if factory == "mmcot_cascade"]
+    for name in asking:
+        warnings.warn(Warnings.W700.format(component=name), stacklevel=2)
+        config["nlp"]["pipeline"].remove(name)
+        del factories[name], config["components"][name]
     replaced = {name: _STANDALONE[f] for name, f in factories.items() if f in _STANDALONE}
     tables = {name: _find_table(pipe) for name, pipe in nlp.components}
     tables = {name: table for name, table in tables.items() if table is not None}
@@ -186,7 +188,7 @@ def export_standalone(nlp: Language, precision: "Precision") -> Language:
         section["after_pipeline_creation"] = {"@callbacks": "spacy_mmcot.StandaloneProducts.v1"}
     kept = Config({"nlp": section, "components": config["components"]})
     result = spacy.util.load_model_from_config(kept, auto_fill=True)
-    result.from_bytes(nlp.to_bytes(exclude=[*replaced, *tables]))
+    result.from_bytes(nlp.to_bytes(exclude=[*replaced, *tables, *asking]))
     for name, table in tables.items():
         _copy_tok2vec(nlp.get_pipe(name), result.get_pipe(name), table)
     pooling = {
@@ -317,7 +319,7 @@ def _describe_tagger(pipe: Any) -> Described:
     transitions = module.steps.masked_fill(~module.legal, ILLEGAL)
     tensors = {"weight": module.linear.weight, "bias": module.linear.bias}
     arrays = _to_arrays({**tensors, "transitions": transitions})
-    settings = {"labels": list(pipe.labels)}
+    settings = {"labels": list(pipe.labels), "threshold": pipe.cfg["threshold"]}
     return {"settings": settings}, {name: array / temperature for name, array in arrays.items()}
 
 
@@ -385,8 +387,7 @@ def build_wheel(pipeline: Path, name: str | None = None) -> Path:
         (code,) = (path.parent for path in root.glob("*/__init__.py"))
         copy_code(code)
         start = code / "__init__.py"
-        lines = "from . import components, worker\n"
-        start.write_text(f"{lines}{start.read_text('utf-8')}", "utf-8")
+        start.write_text(f"from . import components, worker\n{start.read_text('utf-8')}", "utf-8")
         command = [sys.executable, "setup.py", "-q", "bdist_wheel"]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True)
         built = list(root.glob("dist/*.whl"))

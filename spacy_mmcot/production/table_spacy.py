@@ -22,6 +22,7 @@ from ..types import (
     ROW_KEY,
     SOFT_LABELS_KEY,
     SOFT_RELATIONS_KEY,
+    SOURCE_KEY,
     WEAKEST_KEY,
 )
 from .tables import (
@@ -37,7 +38,8 @@ from .tables import (
 )
 
 # The keys of user data that a pipeline writes, beside those of spans.
-_FOUND = {ALIGNMENT_KEY, CONFIDENCE_KEY, WEAKEST_KEY, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY}
+_FOUND = {ALIGNMENT_KEY, CONFIDENCE_KEY, WEAKEST_KEY, SOURCE_KEY}
+_FOUND |= {SOFT_LABELS_KEY, SOFT_RELATIONS_KEY}
 _LISTS = ("tokens", "spaces", "cats", "span_groups", "flags", "user_data")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
@@ -138,6 +139,8 @@ def get_environment() -> jinja2.Environment:
     return environment
 
 
+# Of a quoted path. A page that is passed on does not tell where its maker's files lie.
+_FOLDERS = re.compile(r"(['\"])[^'\"]*[/\\]")
 # Longest side of a picture on the page, and the one to which smaller pictures are stretched, px.
 _LONGEST, _SHORTEST = 448, 320
 # The smoothed map: pixels per patch, and pixels of its longer side.
@@ -168,7 +171,7 @@ def render_picture(doc: Doc, policy: PicturePolicy | None = None) -> Markup:
         jpeg = make_thumbnail(read_picture(image, policy), policy, _LONGEST)
     except BadPicture as problem:
         line = Markup('<p class="mmcot-picture mmcot-none">Picture not shown: it {}</p>\n')
-        return line.format(str(problem))
+        return line.format(_FOLDERS.sub(r"\1", str(problem)))
     with PIL.Image.open(io.BytesIO(jpeg)) as opened:
         width, height = opened.size
     longest = max(width, height)

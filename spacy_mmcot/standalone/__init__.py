@@ -140,7 +140,7 @@ class StandaloneNER(FrozenPipe):
     """Sets entities, their scores and the Doc's confidence, as `mmcot_ner` does.
 
     arrays: `weight` (tags, width), `bias` (tags,), `transitions` (tags + 1, tags + 1), all divided
-    by the temperature.
+    by the temperature. settings: `labels` and `threshold`.
     """
 
     def annotate(self, docs: Sequence[Doc]) -> None:
@@ -148,7 +148,8 @@ class StandaloneNER(FrozenPipe):
         self.check_vectors(filled.values())
         weight, bias = self.arrays["weight"].T, self.arrays["bias"]
         emissions = {i: doc.tensor @ weight + bias for i, doc in filled.items()}
-        found = decode_mentions(docs, emissions, self.arrays["transitions"], self.labels)
+        transitions, threshold = self.arrays["transitions"], self.data["settings"]["threshold"]
+        found = decode_mentions(docs, emissions, transitions, self.labels, threshold)
         for doc, mentions in zip(docs, found, strict=True):
             set_mentions(doc, mentions, self.overwrite)
 

@@ -129,13 +129,12 @@ def test_a_pipeline_beside_its_limit_its_peers_and_its_export(
 
 def test_what_pictures_cost(measure: Any, bert_source: str, tmp_path: Path) -> None:
     from pictures.odd_pictures import encoded, noise
-    from tiny import pipeline
+    from tiny import VISION, pipeline
 
     from spacy_mmcot import register_extensions, set_image
 
     register_extensions()
-    vision = {"@architectures": "spacy_mmcot.ConvVision.v1", "size": 32, "width": 16}
-    nlp: Language = pipeline(bert_source, vision=vision)
+    nlp: Language = pipeline(bert_source, vision=VISION)
     nlp.to_disk(tmp_path / "seeing")
     docs = [nlp.make_doc(f"Anna sings in Oslo {i}") for i in range(6)]
     for i, doc in enumerate(docs[:4]):

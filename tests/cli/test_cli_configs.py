@@ -78,7 +78,6 @@ def test_the_baseline_and_the_small_student_are_overrides() -> None:
     model = "components.transformer.model"
     overrides = {
         f"{model}.layers": 3,
-        f"{model}.vision": None,
         **{f"components.{name}.soft_weight": 0.0 for name in ("mmcot_ner", "mmcot_rel")},
     }
     config = load_config(CONFIGS / "student.cfg", overrides=overrides)

@@ -66,6 +66,23 @@ def test_against_all_tag_sequences(crf: bool, temperature: float) -> None:
     assert [doc._.mmcot_confidence for doc in docs] == pytest.approx(expected, rel=1e-4)
 
 
+def test_mentions_under_the_threshold_are_left_out() -> None:
+    nlp = fitted(crf=True)
+    component = component_of(nlp)
+
+    def find(threshold: float) -> list[list[tuple[int, int, str, float]]]:
+        component.cfg["threshold"] = threshold
+        docs = nlp.pipe(SHORT)
+        return [[(e.start, e.end, e.label_, e._.mmcot_score) for e in d.ents] for d in docs]
+
+    every = find(0.0)
+    scores = sorted(score for found in every for *_, score in found)
+    middle = scores[len(scores) // 2]
+    assert scores[0] < middle
+    assert find(middle) == [[m for m in found if m[-1] >= middle] for found in every]
+    assert not any(find(1.0))
+
+
 def test_one_token_under_a_softmax_head() -> None:
     """Its share among the tags that a Doc of one token can have: none of them is an I-."""
     nlp = fitted(crf=False)

@@ -395,6 +395,40 @@ def test_a_changed_scheme_asks_conclusions_anew_and_nothing_else(
     assert len(again) == len(TICKETS) and all('"sure"' in user_text(b) for b in again)
 
 
+def test_labels_that_come_later_ask_nothing_again(
+    command: Any, llm_server: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0815")
+    monkeypatch.setenv("OPENAI_BASE_URL", llm_server.url)
+    file, scheme = tmp_path / "posts.jsonl", tmp_path / "scheme.yml"
+    scheme.write_text(format_scheme(GERMAN), encoding="utf-8")
+    asking = (file, tmp_path / "a.sqlite", "--scheme", scheme, "--dimension", "conclusion")
+
+    def ask(posts: list[Post], *more: str) -> tuple[int, str]:
+        file.write_text("".join(post.model_dump_json(exclude_none=True) + "\n" for post in posts))
+        llm_server.requests.clear()
+        planned = command("plan", *asking, *more).stdout.split("conclusion")[1].split()[0]
+        done = command("elicit", *asking, "--source", "openai", *more)
+        assert done.exit_code == 0 and int(planned) == len(llm_server.requests), done.output
+        return len(llm_server.requests), done.stdout
+
+    unlabelled = [post.model_copy(update={"entities": None}) for post in TICKETS]
+    assert ask(unlabelled)[0] == len(TICKETS)
+    requests, shown = ask(TICKETS)
+    assert requests == 0 and "see --new-examples" in shown
+    requests, shown = ask(TICKETS, "--new-examples")
+    assert requests == len(TICKETS) and "Example 1" in system(llm_server.requests[0])
+    assert "see --new-examples" not in shown and ask(TICKETS)[0] == 0
+    corrected = [labelled(TICKETS[0].text, ("Drucker", "PRODUKT")), *TICKETS[1:]]
+    requests, shown = ask(corrected)
+    assert requests == 0 and "see --new-examples" in shown
+    # No text that is held out now is shown as an example. The one that is left as an example has
+    # none, as at first.
+    held_out = [post.model_copy(update={"split": "test"}) for post in TICKETS[:3]]
+    assert ask([*held_out, *TICKETS[3:]])[0] == len(TICKETS) - 1
+    assert not any(f"\n{held_out[0].text}\n" in system(body) for body in llm_server.requests)
+
+
 def test_earlier_answers_are_handed_on(llm_server: LLMServer, store: AnswerStore) -> None:
     variants = {"conclusion": 1, "noun": 1, "sentence": 1}
     requests = conclude(llm_server, store, TICKETS, variants=variants, after=("noun", "sentence"))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pictures.odd_pictures import ODD, PICTURE, encoded, noise
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
-from tiny import module_of, pipeline
+from tiny import VISION, module_of, pipeline
 
 from spacy_mmcot.corpus.extensions import register_extensions
 from spacy_mmcot.errors import MMCoTError
@@ -23,7 +23,6 @@ from spacy_mmcot.model.picture_input import PictureSettings, see_pictures
 from spacy_mmcot.model.prompts import set_alignment
 from spacy_mmcot.types import ID_KEY, IMAGE_KEY
 
-VISION = {"@architectures": "spacy_mmcot.ConvVision.v1", "size": 32, "width": 16}
 TEXTS = ["Anna Berg sings in Oslo tonight.", "x", "Is Oslo colder than Lagos? Ben Okri moved."]
 PICTURES = [encoded(noise(40 + i, 30), "PNG") for i in range(3)]
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from spacy.tokens import Doc
 from thinc.api import Adam
+from tiny import make_vision
 from transformers import (
     AutoConfig,
     CLIPConfig,
@@ -30,7 +31,11 @@ from transformers import (
 
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model.bridge import torch_shim
-from spacy_mmcot.model.vision import ConvModule, ConvVision, HFVision, VisionModel, get_patch_grid
+from spacy_mmcot.model.vision import (
+    HFVision,
+    VisionModel,
+    get_patch_grid,
+)
 from spacy_mmcot.pictures.read import PicturePolicy
 from spacy_mmcot.types import ID_KEY, IMAGE_KEY
 
@@ -142,8 +147,14 @@ def test_frozen_weights_stay(tmp_path: Path) -> None:
     assert all(torch.equal(weight, before[n]) for n, weight in module.named_parameters())
 
 
-def test_conv_vision_learns(tmp_path: Path) -> None:
-    model = ready(ConvVision(size=32, width=16))
+def learner(policy: PicturePolicy | None = None) -> VisionModel:
+    """A vision model whose weights are trained."""
+    torch.manual_seed(1)
+    return make_vision(policy)
+
+
+def test_a_network_of_ones_own_learns(tmp_path: Path) -> None:
+    model = ready(learner())
     batch = docs(*(picture(tmp_path, (i * 20, 90, 200 - i * 20), f"{i}.png") for i in range(8)))
     target = torch.linspace(-1, 1, 8)
     losses = []
@@ -156,26 +167,6 @@ def test_conv_vision_learns(tmp_path: Path) -> None:
         backprop(gradient)
         model.finish_update(optimizer)
     assert losses[-1] < 0.5 * losses[0]
-
-
-@pytest.mark.parametrize(("size", "grid"), [(32, (2, 2)), (96, (6, 6))])
-def test_conv_vision_cuts_squares_of_16_pixels(size: int, grid: tuple[int, int]) -> None:
-    module = ConvModule(size, 16).eval()
-    assert module.grid == grid
-    with torch.no_grad():
-        patches = module(torch.zeros(2, 3, size, size, dtype=torch.uint8))
-    assert patches.shape == (2, grid[0] * grid[1], 16)
-
-
-@pytest.mark.parametrize("setting", [{"size": 100}, {"width": 12}, {"size": 0}])
-def test_sizes_that_do_not_fit_are_refused(setting: dict[str, int]) -> None:
-    with pytest.raises(MMCoTError, match=r"E409.*multiple"):
-        ConvVision(**setting)
-
-
-def test_an_uninitialised_model_says_so(tmp_path: Path) -> None:
-    with pytest.raises(MMCoTError, match="E602"):
-        ConvVision().predict(docs(picture(tmp_path, (1, 2, 3), "a.png")))
 
 
 class Counting:
@@ -223,7 +214,7 @@ def test_features_of_other_weights_are_not_taken(tmp_path: Path) -> None:
 
 
 def test_a_step_of_training_makes_new_features(tmp_path: Path) -> None:
-    model = ready(ConvVision(size=32, width=16))
+    model = ready(learner())
     batch = docs(picture(tmp_path, (250, 0, 0), "red.png"))
     before = model.predict(batch).patches
     found, backprop = model.begin_update(batch)
@@ -233,7 +224,7 @@ def test_a_step_of_training_makes_new_features(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_changes_on_disk_is_seen_anew(tmp_path: Path) -> None:
-    model = ready(ConvVision(size=32, width=16))
+    model = ready(learner())
     path = picture(tmp_path, (250, 0, 0), "red.png")
     before = model.predict(docs(path)).patches
     picture(tmp_path, (0, 250, 0), "red.png")
@@ -241,7 +232,7 @@ def test_a_picture_that_changes_on_disk_is_seen_anew(tmp_path: Path) -> None:
 
 
 def test_one_warning_a_doc_and_the_others_keep_theirs(tmp_path: Path) -> None:
-    model = ready(ConvVision(size=32, width=16))
+    model = ready(learner())
     broken = tmp_path / "broken.png"
     broken.write_text("no picture")
     good = picture(tmp_path, (250, 0, 0), "red.png")
@@ -256,17 +247,17 @@ def test_one_warning_a_doc_and_the_others_keep_theirs(tmp_path: Path) -> None:
 
 def test_or_it_raises(tmp_path: Path) -> None:
     policy = PicturePolicy(on_bad_image="raise")
-    model = ready(ConvVision(size=32, width=16, pictures=policy))
+    model = ready(learner(policy))
     with pytest.raises(MMCoTError, match=r"E406.*post-0.*missing"):
         model.predict(docs(str(tmp_path / "none.png")))
 
 
 def test_more_pictures_than_go_through_at_once(tmp_path: Path) -> None:
-    model = ready(ConvVision(size=32, width=16))
+    model = ready(learner())
     many = [picture(tmp_path, (i, 255 - i, 40), f"{i}.png") for i in range(70)]
     together = model.predict(docs(*many))
     assert together.rows == list(range(70))
-    alone = ready(ConvVision(size=32, width=16)).from_bytes(model.to_bytes())
+    alone = ready(learner()).from_bytes(model.to_bytes())
     one = alone.predict(docs(many[66])).patches[0]
     numpy.testing.assert_allclose(together.patches[66], one, atol=1e-5)
 

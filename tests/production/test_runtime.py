@@ -144,8 +144,7 @@ def test_processes_find_the_same(trained: Language) -> None:
 
 
 def test_pictures_are_seen(tiny_source: Callable[[str], str]) -> None:
-    vision = {"@architectures": "spacy_mmcot.ConvVision.v1", "size": 32, "width": 16}
-    nlp = tiny.pipeline(tiny_source("bert"), vision=vision)
+    nlp = tiny.pipeline(tiny_source("bert"), vision=tiny.VISION)
     runtime = export(nlp, "fp32")
 
     def read(pipeline: Language, seed: int | None) -> numpy.ndarray:

@@ -90,6 +90,15 @@ def test_it_finds_the_same(related: Language, alone: Language) -> None:
             assert_same(describe(other), describe(own))
 
 
+def test_a_cascade_stays_behind(related: Language) -> None:
+    nlp = spacy.util.load_model_from_config(related.config).from_bytes(related.to_bytes())
+    nlp.add_pipe("mmcot_cascade", config={"scheme": "nowhere.yml"})
+    with pytest.warns(UserWarning, match=r"W700.*mmcot_cascade"):
+        runtime = export_standalone(nlp, "fp32")
+    assert runtime.component_names == related.component_names
+    assert_same(describe(runtime(tiny.SENTENCES[0])), describe(related(tiny.SENTENCES[0])))
+
+
 def test_int8_finds_what_training_showed(related: Language) -> None:
     rounded = list(export_standalone(related, "int8").pipe(toy_rel.texts()))
     own = list(related.pipe(toy_rel.texts()))

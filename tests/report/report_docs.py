@@ -10,7 +10,7 @@ import spacy
 from spacy.tokens import Doc
 
 from spacy_mmcot.evaluation.predictions import FoundEntity, Predicted, SpanRelation
-from spacy_mmcot.report.browser import Item
+from spacy_mmcot.report.build import Item
 from spacy_mmcot.report.tables import Pipeline
 from spacy_mmcot.types import KNOWLEDGE_KEY, Entity
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from report_docs import ANNA, OSLO, TEXT, doc_of, predicted
 
-from spacy_mmcot.report.browser import Item
-from spacy_mmcot.report.build import render_page
+from spacy_mmcot.report.build import Item, render_page
 from spacy_mmcot.report.tables import Pipeline
 
 BROWSER = next(

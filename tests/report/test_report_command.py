@@ -130,12 +130,13 @@ def test_predictions_stand_for_the_run_that_wrote_them(
 def test_a_pipeline_that_sees_shows_where(
     tiny_source: Callable[[str], str], tmp_path: Path
 ) -> None:
+    from tiny import VISION
+
     nlp = spacy.blank("en")
-    vision = {"@architectures": "spacy_mmcot.ConvVision.v1", "size": 32, "width": 16}
     model = {
         "@architectures": "spacy_mmcot.PromptedTransformer.v1",
         "source": tiny_source("bert"),
-        "vision": vision,
+        "vision": VISION,
     }
     nlp.add_pipe("transformer", config={"model": model})
     nlp.initialize()

@@ -11,8 +11,7 @@ from hashlib import sha256
 import pytest
 from report_docs import ANNA, OSLO, TEXT, Page, doc_of, predicted, three
 
-from spacy_mmcot.report.browser import Item, make_articles
-from spacy_mmcot.report.build import render_page
+from spacy_mmcot.report.build import Item, make_articles, render_page
 from spacy_mmcot.report.tables import Pipeline, make_verdict
 
 HOSTILE = [
