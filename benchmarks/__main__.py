@@ -45,12 +45,12 @@ def train(
     json: JsonFile = None,
 ) -> None:
     """Seconds of a student's epoch over those of the same epoch on gold labels alone."""
-    from spacy_mmcot.corpus.docbin import list_docbins
+    from spacy_mmcot.corpus.docbin import list_files
     from spacy_mmcot.errors import Errors, MMCoTError
 
     from .train import measure_epochs
 
-    list_docbins(taught)
+    list_files(taught)
     if not config.is_file():
         raise MMCoTError(Errors.E100.format(path=config))
     _report(measure_epochs(config, taught, limit, exclude or ()), json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,14 @@ def evaluate_pipeline(
     pictures: Way = "none",
     ambiguous: Sequence[Path] = (),
     predictions: Path | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """`spacy-mmcot evaluate`: the metrics of a pipeline on a file.
 
     pictures: see `picture_ways`.
     ambiguous: labelled files that say, with `data`, which names are ambiguous; empty for no scores
-    of these. predictions: where to write what the pipeline found.
+    of these. predictions: where to write what the pipeline found. thresholds: of components, in
+    place of those they were trained with.
 
     `gates` of the metrics are those of all windows that were read with a picture.
     """
@@ -82,6 +84,8 @@ def evaluate_pipeline(
         transformer.set_extra_annotations = lambda _, batch: gates.extend(
             view.gate for view in getattr(batch, "views", ()) if view is not None
         )
+    for component, threshold in (thresholds or {}).items():
+        nlp.get_pipe(component).cfg["threshold"] = threshold  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         found = predictions or Path(folder) / "predictions.jsonl"
         metrics = evaluate(

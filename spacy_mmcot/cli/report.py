@@ -134,8 +134,8 @@ def review(
     """Write the texts of DATA that are most worth correcting: where PIPELINE, the LLM's conclusions
     and gold labels disagree, where they are unsure, and where names are new; spread over the
     labels. Give what comes back to `convert --reviewed`."""
-    from ..corpus.docbin import Corpus, list_docbins
-    from ..corpus.posts import guess_split, iter_posts
+    from ..corpus.docbin import Corpus, list_files
+    from ..corpus.posts import find_split, iter_posts
     from ..evaluation.evaluate import needs_gold_entities
     from ..evaluation.review import choose_reviews
     from ..files import replace_file
@@ -150,11 +150,11 @@ def review(
     nlp = load_pipeline(pipeline)
     known = make_scheme(nlp) if scheme is None else read_scheme(scheme)
     examples, splits = [], []
-    for file in [file for path in data for file in list_docbins(path)]:
+    for file in [file for path in data for file in list_files(path)]:
         read = Corpus(file, knowledge=False, gold_entities=needs_gold_entities(nlp))
         found = list(read(nlp))
         examples += found
-        splits += [guess_split(file)] * len(found)
+        splits += [find_split(file.stem) or "train"] * len(found)
     left_out = set() if skip is None else {post.id for post in iter_posts(skip)}
     chosen = choose_reviews(nlp, examples, splits, limit, skip=left_out, order=order, seed=seed)
     with replace_file(output) as temporary:

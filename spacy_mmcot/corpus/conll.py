@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import MMCoTError
 from ..files import decode_line, iter_lines
 from ..messages import located
 from ..types import Post
@@ -56,12 +55,8 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS)
     """
     named = _find_names(path, settings)
     for number, block in enumerate(_iter_blocks(path, settings)):
-        try:
-            row = _parse_post(path, block, named, findings, settings)
-        except MMCoTError as error:
-            findings.reject(error)
-            continue
-        yield row._replace(number=number)
+        with findings.checking():
+            yield _parse_post(path, block, named, findings, settings)._replace(number=number)
 
 
 def read_tags(tokens: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:

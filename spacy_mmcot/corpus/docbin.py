@@ -4,7 +4,7 @@ Examples for training, `spacy_mmcot.Corpus.v1`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Union
@@ -47,18 +47,18 @@ from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, make_text_id
 SUFFIX = ".spacy"
 
 
-def list_docbins(path: Path) -> list[Path]:
-    """The `.spacy` files at a path: the file itself, or all in the folder, in order of name.
-
-    Raises MMCoTError where there is none.
-    """
+def list_files(path: Path, suffixes: Sequence[str] = (SUFFIX,)) -> list[Path]:
+    """The corpus files at a path: the file itself, or those in the folder with the first of the
+    suffixes that any has, in order of name. Raises MMCoTError where there is none."""
     check_exists(path)
     if not path.is_dir():
         return [path]
-    found = sorted(path.rglob(f"*{SUFFIX}"))
-    if not found:
-        raise MMCoTError(Errors.E203.format(path=path))
-    return found
+    for suffix in suffixes:
+        found = sorted(path.rglob(f"*{suffix}"))
+        # Caches that stay beside a dataset hold what it was computed from.
+        if found := [file for file in found if not file.name.startswith("cache-")]:
+            return found
+    raise MMCoTError(Errors.E203.format(path=path))
 
 
 def load_docbin(path: Path) -> DocBin:
@@ -85,8 +85,8 @@ def read_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
 
 
 def read_all_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
-    """The Docs of all files at a path. Raises MMCoTError as `list_docbins` and `read_docs` do."""
-    return (doc for file in list_docbins(path) for doc in read_docs(file, vocab))
+    """The Docs of all files at a path. Raises MMCoTError as `list_files` and `read_docs` do."""
+    return (doc for file in list_files(path) for doc in read_docs(file, vocab))
 
 
 def write_docs(path: Path, docs: Iterable[Doc]) -> None:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
-from ..errors import MMCoTError
 from ..files import iter_lines
 from ..messages import located
 from ..types import Post
@@ -94,18 +93,15 @@ def read_prodigy(
             continue
         if is_binary and groups[task.key][0] is not task:
             continue  # a part of an earlier row's post
-        try:
+        with findings.checking():
             if is_binary:
                 findings.change(_IN_PART, f"{path}, {place}")
                 fields = _merge_answers(f"{path}, {place}", groups[task.key], findings)
             else:
                 fields = _read_task(path, place, task)
             post = _make_post(path, place, task.text, task.meta.get("id"), fields)
-        except MMCoTError as error:
-            findings.reject(error)
-            continue
-        image = task.path or task.image
-        yield Row(number, post.model_copy(update={"image": image}), place)
+            image = task.path or task.image
+            yield Row(number, post.model_copy(update={"image": image}), place)
 
 
 def _find_binary(tasks: Sequence[_Task]) -> set[object]:
@@ -210,14 +206,12 @@ def read_doccano(
             fields["entities"] = [
                 {"start": e.start_offset, "end": e.end_offset, "label": e.label} for e in entities
             ]
-        try:
+        with findings.checking():
             if row.relations is not None and fields:
                 ids = {entity.id: i for i, entity in enumerate(entities)}
                 joined = [(r.from_id, r.to_id, r.type) for r in row.relations]
                 fields["relations"] = _join_entities(path, place, ids, joined)
             yield Row(number, _make_post(path, place, row.text, row.id, fields), place)
-        except MMCoTError as error:
-            findings.reject(error)
 
 
 def _join_entities(
@@ -273,7 +267,7 @@ def read_label_studio(
     """The tasks of Label Studio's JSON and JSON-MIN. Of several annotations of a task the ground
     truth counts, or else the last one; a task without any is not labelled."""
     for number, place, value in iter_values(path, findings, settings.encoding):
-        try:
+        with findings.checking():
             task = validate_row(path, place, _StudioTask, value)
             data = (task.model_extra or {}) if task.data is None else task.data
             text = _pick_text(path, place, data, settings)
@@ -282,8 +276,6 @@ def read_label_studio(
                 fields["image"] = image
             name = data.get(settings.id_column or "id", task.id)
             yield Row(number, _make_post(path, place, text, name, fields), place)
-        except MMCoTError as error:
-            findings.reject(error)
 
 
 def _pick_text(path: Path, place: str, data: Fields, settings: ReadSettings) -> str:
@@ -359,7 +351,7 @@ def read_tuples(path: Path, findings: Findings, settings: ReadSettings = DEFAULT
     """spaCy's training tuples, in one JSON list or one a line."""
     expected = '[text, {"entities": [[start, end, label], ...]}]'
     for number, place, value in iter_values(path, findings, settings.encoding):
-        try:
+        with findings.checking():
             if isinstance(value, dict):
                 value = [value.get("text"), value]
             match value:
@@ -373,8 +365,6 @@ def read_tuples(path: Path, findings: Findings, settings: ReadSettings = DEFAULT
                     raise located(path, place, f"entities is {spans!r}"[:80], expected, CURE)
                 fields["entities"] = [{"start": s, "end": e, "label": x} for s, e, x, *_ in spans]
             yield Row(number, _make_post(path, place, text, annotation.get("id"), fields), place)
-        except MMCoTError as error:
-            findings.reject(error)
 
 
 def peek_json(path: Path, settings: ReadSettings) -> Iterator[Any]:

@@ -39,6 +39,8 @@ _READERS: dict[Format, Callable[[Path, Findings, ReadSettings], Iterator[Row]]] 
 
 _CONLL_SUFFIXES = {".conll", ".bio", ".iob", ".iob2", ".bioes", ".bilou"}
 _PRODIGY_FIELDS = {"spans", "answer", "meta", "_input_hash", "_task_hash", "_view_id"}
+# Of the files that are read in a folder: the data that Hugging Face's datasets wrote, too.
+_FOLDER_SUFFIXES = (docbin.SUFFIX, ".arrow", ".parquet")
 # What a file of pictures may end in.
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic"}
 _OUTSIDE = "pictures outside of their file's folder and the working directory, kept"
@@ -112,21 +114,6 @@ def _guess_json(path: Path, row: Any) -> Format:
     return "posts" if is_post and all(map(posts.is_misspelt_field, own)) else "table"
 
 
-def list_files(path: Path) -> list[Path]:
-    """The corpus files at a path: the file itself, or those in the folder, in order of name:
-    `.spacy` files, or the data of a folder that Hugging Face's datasets wrote. Raises MMCoTError
-    where there is none."""
-    check_exists(path)
-    if not path.is_dir():
-        return [path]
-    for suffix in (docbin.SUFFIX, ".arrow", ".parquet"):
-        found = sorted(path.rglob(f"*{suffix}"))
-        # Caches that stay beside a dataset hold what it was computed from.
-        if found := [file for file in found if not file.name.startswith("cache-")]:
-            return found
-    raise MMCoTError(Errors.E203.format(path=path))
-
-
 def read_rows(
     path: Path, findings: Findings, ids: set[str], settings: ReadSettings = DEFAULTS
 ) -> Iterator[Row]:
@@ -166,7 +153,7 @@ def read_corpus(
 ) -> list[Row]:
     """The rows of several files, or of those in folders, whose ids are unique among all."""
     ids: set[str] = set()
-    files = [file for path in paths for file in list_files(path)]
+    files = [file for path in paths for file in docbin.list_files(path, _FOLDER_SUFFIXES)]
     return [row for file in files for row in read_rows(file, findings, ids, settings)]
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 from pydantic import BaseModel, StrictInt, model_validator
 
-from ..errors import MMCoTError
 from ..files import decode_line, iter_lines
 from ..messages import located
 from ..types import NO_RELATION, Entity, Post, PostRelation, Text
@@ -72,18 +71,15 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS)
         if not raw.strip():
             continue
         number += 1
-        try:
+        with findings.checking():
             pair = validate_row(path, line, _Pair, _parse_literal(path, line, raw))
             post = _make_post(path, line, pair)
-        except MMCoTError as error:
-            findings.reject(error)
-            continue
-        if post is None:
-            findings.lose(_NESTED, f"{path}, line {line}: {pair.h.name!r} and {pair.t.name!r}")
-            continue
-        if any(" " in word for word in pair.token):
-            findings.change(SPACED, f"{path}, line {line}")
-        yield Row(number, post, f"line {line}", group=pair.img_id, picture=pair.img_id)
+            if post is None:
+                findings.lose(_NESTED, f"{path}, line {line}: {pair.h.name!r} and {pair.t.name!r}")
+                continue
+            if any(" " in word for word in pair.token):
+                findings.change(SPACED, f"{path}, line {line}")
+            yield Row(number, post, f"line {line}", group=pair.img_id, picture=pair.img_id)
 
 
 def _parse_literal(path: Path, line: int, raw: bytes) -> Any:

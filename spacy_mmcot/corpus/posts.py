@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import sha256
@@ -93,6 +94,14 @@ class Findings:
             raise error
         self.skipped.append(str(error))
 
+    @contextmanager
+    def checking(self) -> Iterator[None]:
+        """Reject the row that the block is about where it raises MMCoTError."""
+        try:
+            yield
+        except MMCoTError as error:
+            self.reject(error)
+
     def lose(self, headline: str, place: str) -> None:
         self.lost.setdefault(headline, []).append(place)
 
@@ -135,11 +144,6 @@ def find_split(name: str) -> Split | None:
     if name in {"valid", "validation", "val"}:
         return "dev"
     return next((split for split in SPLITS if split == name), None)
-
-
-def guess_split(path: Path) -> Split:
-    """The split that a file's name stands for; `train` where it stands for none."""
-    return find_split(path.stem) or "train"
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -190,12 +194,8 @@ def iter_records(
     """The values of `iter_values` as records of the model. An invalid row has a number too, so that
     numbers stay true to the file."""
     for number, place, value in iter_values(path, findings, encoding):
-        try:
-            record = validate_row(path, place, model, value)
-        except MMCoTError as error:
-            findings.reject(error)
-            continue
-        yield number, place, record
+        with findings.checking():
+            yield number, place, validate_row(path, place, model, value)
 
 
 def iter_values(
@@ -212,12 +212,8 @@ def iter_values(
         if not raw.strip():
             continue
         number += 1
-        try:
-            value = parse_line(path, line, raw)
-        except MMCoTError as error:
-            findings.reject(error)
-            continue
-        yield number, f"line {line}", value
+        with findings.checking():
+            yield number, f"line {line}", parse_line(path, line, raw)
 
 
 def _read_list(path: Path, encoding: str | None) -> list[Any]:

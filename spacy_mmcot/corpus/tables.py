@@ -52,13 +52,10 @@ def read_text_lines(
     """A post for each line that is not blank."""
     filled = ((i, raw) for i, raw in iter_lines(path, settings.encoding) if raw.strip())
     for number, (line, raw) in enumerate(filled):
-        try:
+        with findings.checking():
             text = decode_line(path, line, raw).strip()
             post = validate_row(path, line, Post, {"id": make_text_id(text), "text": text})
-        except MMCoTError as error:
-            findings.reject(error)
-            continue
-        yield Row(number, post, f"line {line}")
+            yield Row(number, post, f"line {line}")
 
 
 def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
@@ -75,16 +72,13 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS)
         records = iter_values(path, findings, settings.encoding)
     ignored: set[str] = set()
     for number, place, values in records:
-        try:
+        with findings.checking():
             if not isinstance(values, Mapping):
                 raise located(path, place, f"the row is {shown(values)}", "an object", CURE)
             fields, unread = _read_values(path, place, values, names, settings)
             post = validate_row(path, place, Post, fields)
-        except MMCoTError as error:
-            findings.reject(error)
-            continue
-        ignored.update(unread)
-        yield Row(number, post, place)
+            ignored.update(unread)
+            yield Row(number, post, place)
     if ignored:
         findings.change(_IGNORED, f"{path}: {', '.join(sorted(ignored))}")
 

@@ -50,7 +50,7 @@ class Examples:
     `part_tokens` tokens, about, a short part with as many of the labels as any.
 
     chosen: twice as many as are shown, by the keys of their texts: the second half stands in where
-    one of the first may not.
+    one of the first may not. rendered: how prompts show them, by text and whether pairs are given.
 
     Raises MMCoTError where there are fewer examples than labels while more posts would be there.
     """
@@ -58,16 +58,17 @@ class Examples:
     def __init__(
         self, scheme: Scheme, posts: Iterable[Post], part_tokens: int | None = None
     ) -> None:
-        self._count = scheme.examples
+        self.scheme = scheme
+        self.rendered: dict[tuple[str, bool], dict[str, str]] = {}
         labelled: dict[str, Post] = {}
         for post in posts:
             complete = not scheme.relations or post.relations is not None
             if post.split == "train" and post.is_fully_labelled and complete:
                 labelled.setdefault(make_text_key(post.text), post)
         n_labels = len(scheme.relations) or len(scheme.entities)
-        if self._count and self._count < n_labels <= len(labelled):
-            raise MMCoTError(Errors.E112.format(examples=self._count, labels=n_labels))
-        chosen = _cover(labelled, scheme, 2 * self._count)
+        if scheme.examples and scheme.examples < n_labels <= len(labelled):
+            raise MMCoTError(Errors.E112.format(examples=scheme.examples, labels=n_labels))
+        chosen = _cover(labelled, scheme, 2 * scheme.examples)
         if part_tokens is not None:
             chosen = {key: _shorten(post, part_tokens) for key, post in chosen.items()}
         self.chosen = chosen
@@ -75,7 +76,7 @@ class Examples:
     def shown_to(self, post: Post | None) -> list[Post]:
         """At most `scheme.examples` posts, none of them with the post's text."""
         own = None if post is None else make_text_key(post.text)
-        return [p for text, p in self.chosen.items() if text != own][: self._count]
+        return [p for text, p in self.chosen.items() if text != own][: self.scheme.examples]
 
 
 def _shorten(post: Post, tokens: int) -> Post:

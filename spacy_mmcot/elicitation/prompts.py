@@ -28,6 +28,7 @@ from ..pictures.read import Picture, find_picture
 from ..scheme import RelationLabel, Scheme
 from ..types import (
     AUGMENTATIONS,
+    BYTES_PER_TOKEN,
     DIMENSIONS,
     NO_RELATION,
     Dimension,
@@ -181,7 +182,7 @@ class QuestionSettings:
         shown = post.text if part is None else post.text[part.start : part.end]
         parts = {"post": shown, "caption": caption}
         if part is not None:
-            before = post.text[: part.start]
+            before = post.text[: min(part.start, 2 * _BEGINNING_TOKENS * BYTES_PER_TOKEN)]
             end = split_text(before, _BEGINNING_TOKENS)[0][1] if before else 0
             parts["beginning"] = before[:end].strip()
         context: dict[str, object] = {
@@ -208,14 +209,15 @@ class QuestionSettings:
             if store and self.after:
                 earlier = store.texts(self.task, post.id, self.after, getattr(part, "start", None))
             context["earlier"] = {k: _delimit({k: text})[k] for k, text in earlier.items() if text}
-            examples = self.examples.shown_to(post) if self.examples is not None else ()
             context |= {
                 "scheme": scheme,
                 "asks_entities": pairs is None,
                 "asks_relations": bool(scheme.relations),
                 "asks_pairs": pairs is not None,
                 "no_relation": NO_RELATION,
-                "examples": _show_examples(examples, scheme, pairs is not None),
+                "examples": _show_examples(self.examples, post, pairs is not None)
+                if self.examples
+                else [],
             }
         name = f"{name}.{_find_version(self.templates, name)}"
         quoted = _delimit(parts)
@@ -271,24 +273,28 @@ def render_scheme(scheme: Scheme, posts: Iterable[Post]) -> Prompt:
     context = {
         "texts": f"{scheme.domain} in {scheme.language}",
         "labels": json.dumps(labels, ensure_ascii=False, indent=1),
-        "examples": _show_examples(Examples(scheme, posts).shown_to(None), scheme, False),
+        "examples": _show_examples(Examples(scheme, posts), None, False),
     }
     name = f"scheme.{_find_version(None, 'scheme')}"
     schema = object_schema(**dict.fromkeys(labels, TEXT))
     return Prompt(name, _render_messages(name, context), "conclusion", "scheme", schema=schema)
 
 
-def _show_examples(examples: Iterable[Post], scheme: Scheme, pairs: bool) -> list[dict[str, str]]:
-    """pairs: whether each example's pairs are given."""
+def _show_examples(examples: Examples, post: Post | None, pairs: bool) -> list[dict[str, str]]:
+    """The examples that a question about the post shows. pairs: whether their pairs are given."""
     shown = []
-    for post in examples:
-        given = asked_pairs(post) if pairs else None
-        parts = {
-            "post": post.text,
-            "caption": (post.caption or "").strip(),
-            "pairs": "" if given is None else _to_json(given),
-        }
-        shown.append({**_delimit(parts), "answer": example_answer(post, scheme, pairs)})
+    for example in examples.shown_to(post):
+        key = example.text, pairs
+        if key not in examples.rendered:
+            given = asked_pairs(example) if pairs else None
+            parts = {
+                "post": example.text,
+                "caption": (example.caption or "").strip(),
+                "pairs": "" if given is None else _to_json(given),
+            }
+            answer = example_answer(example, examples.scheme, pairs)
+            examples.rendered[key] = {**_delimit(parts), "answer": answer}
+        shown.append(examples.rendered[key])
     return shown
 
 

@@ -15,7 +15,7 @@ import srsly
 from spacy.vocab import Vocab
 
 from .. import __version__
-from ..corpus.docbin import list_docbins, read_docs, write_docs
+from ..corpus.docbin import list_files, read_docs, write_docs
 from ..distillation.conclusions import (
     Confidence,
     collect_labels,
@@ -98,7 +98,7 @@ def teach_from_conclusions(
     Raises MMCoTError for inputs or a scheme that cannot be used, and where no Doc has a conclusion.
     """
     vocab = Vocab()
-    files = [file for path in inputs for file in list_docbins(path)]
+    files = [file for path in inputs for file in list_files(path)]
     docs = [doc for file in files for doc in read_docs(file, vocab)]
     readers = (get_concluded_entities, get_concluded_relations)
     concluded = sum(any(read(doc) is not None for read in readers) for doc in docs)
@@ -173,7 +173,7 @@ def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
     Raises MMCoTError for inputs, an output or pipelines that cannot be used.
     """
     started = time.perf_counter()
-    files = [file for path in request.inputs for file in list_docbins(path)]
+    files = [file for path in request.inputs for file in list_files(path)]
     identity = {
         "input": digest_files(files),
         "pipelines": [_digest_teacher(source) for source in request.teachers],
