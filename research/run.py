@@ -20,6 +20,7 @@ from research.errors import StudyErrors
 from spacy_mmcot.errors import Errors, MMCoTError
 
 from . import steps
+from .picture_ways import compare_gates
 from .plan import CONCLUSIONS, Plan, Run
 from .results import SCHEMA, append_result, read_all_results
 
@@ -43,8 +44,9 @@ def get_versions() -> dict[str, str]:
 class Runner:
     """Runs what `results` does not hold yet.
 
-    A training is identified by its settings (the config resolved with all overrides), the bytes of
-    its corpus files and its teachers; a line of results by the training and by what is measured.
+    A training is identified by its settings (the config resolved with all overrides, thresholds
+    apart), the bytes of its corpus files and its teachers; a line of results by the training, the
+    thresholds, and by what is measured.
     While these are the same, nothing is trained or measured again, also across plans that share a
     folder of models and a results file. Where only the measurement differs, a pipeline that is
     still there is evaluated again.
@@ -86,10 +88,13 @@ class Runner:
 
     def _identify_training(self, name: str, seed: int) -> str:
         run = self.plan.runs[name]
+        config = resolve_config(run.config, self._overrides(run, seed))
+        for component in get_thresholds(config):
+            del config["components"][component]["threshold"]
         settings = [
             run.model_dump(include={"train", "knowledge", "prompt_length"}),
             run.teacher == CONCLUSIONS,
-            resolve_config(run.config, self._overrides(run, seed)),
+            config,
             [_digest(self._file(part)) for part in (*run.train, self.plan.scored(run))],
             [self._identify_training(*teacher) for teacher in run.teachers(seed)],
         ]
@@ -99,6 +104,7 @@ class Runner:
         run = self.plan.runs[name]
         measured = [
             self._identify_training(name, seed),
+            get_thresholds(resolve_config(run.config, self._overrides(run, seed))),
             self.plan.scored(run),
             run.pictures,
             [_digest(self._file(part)) for part in self.plan.ambiguous],
@@ -180,6 +186,7 @@ class Runner:
             model,
             knowledge=run.knowledge,
             ambiguous=[self._file(part) for part in self.plan.ambiguous],
+            thresholds=get_thresholds(resolve_config(run.config, self._overrides(run, seed))),
         )
         metrics = evaluate(own, pictures=first, predictions=predictions)
         also_on = {
@@ -187,6 +194,10 @@ class Runner:
         }
         other_pictures = {way: evaluate(own, pictures=way) for way in others}
         seconds = time.perf_counter() - started
+        gates = metrics.pop("gates", [])
+        for further in (*also_on.values(), *other_pictures.values()):
+            if (found := further.pop("gates", [])) and gates:
+                further["gate_auc"] = compare_gates(gates, found)
         parts = dict.fromkeys((*run.train, self.plan.scored(run), *self.plan.scored_too(run)))
         training = metrics.get("training") or {}
         return {
@@ -252,6 +263,12 @@ def resolve_config(path: str, overrides: dict[str, Any]) -> dict[str, Any]:
         **{name: section for name, section in config.items() if name != "paths"},
         "components": {name: components[name] for name in components if name in used},
     }
+
+
+def get_thresholds(config: dict[str, Any]) -> dict[str, float]:
+    """The thresholds of a config by component: no training depends on them."""
+    parts = config["components"].items()
+    return {name: part["threshold"] for name, part in parts if "threshold" in part}
 
 
 def link_files(files: list[Path], folder: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +62,30 @@ def evaluate_pipeline(
     pictures: Way = "none",
     ambiguous: Sequence[Path] = (),
     predictions: Path | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """`spacy-mmcot evaluate`: the metrics of a pipeline on a file.
 
     pictures: see `picture_ways`.
     ambiguous: labelled files that say, with `data`, which names are ambiguous; empty for no scores
-    of these. predictions: where to write what the pipeline found.
+    of these. predictions: where to write what the pipeline found. thresholds: of components, in
+    place of those they were trained with.
+
+    `gates` of the metrics are those of all windows that were read with a picture.
     """
     from spacy_mmcot import evaluate, read_docs
     from spacy_mmcot.evaluation.predictions import read_predictions
     from spacy_mmcot.production.job import load_pipeline
 
     nlp = load_pipeline(model)
+    gates: list[float] = []
+    if "transformer" in nlp.pipe_names:
+        transformer: Any = nlp.get_pipe("transformer")
+        transformer.set_extra_annotations = lambda _, batch: gates.extend(
+            view.gate for view in getattr(batch, "views", ()) if view is not None
+        )
+    for component, threshold in (thresholds or {}).items():
+        nlp.get_pipe(component).cfg["threshold"] = threshold  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         found = predictions or Path(folder) / "predictions.jsonl"
         metrics = evaluate(
@@ -85,7 +97,7 @@ def evaluate_pipeline(
             predictions=found,
             source=data,
         )
-        metrics["pictures"] = pictures
+        metrics |= {"pictures": pictures, "gates": gates}
         if ambiguous:
             docs = (doc for path in (data, *ambiguous) for doc in read_docs(path, nlp.vocab))
             surfaces = find_ambiguous_surfaces(docs)

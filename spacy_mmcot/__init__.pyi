@@ -38,13 +38,13 @@ from .pictures.read import PicturePolicy as PicturePolicy
 from .production.annotate import AnnotateResult as AnnotateResult
 from .production.annotate import AnnotateSettings as AnnotateSettings
 from .production.annotate import annotate as annotate
-from .production.annotate import extract_findings as extract_findings
 from .production.export import build_wheel as build_wheel
 from .production.export import export as export
 from .production.export import export_standalone as export_standalone
 from .production.tables import ColumnNames as ColumnNames
 from .production.worker import Busy as Busy
 from .production.worker import PipelineWorker as PipelineWorker
+from .production.worker import extract_findings as extract_findings
 from .scheme import Scheme as Scheme
 from .scheme import read_scheme as read_scheme
 from .types import Answers as Answers

@@ -7,31 +7,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import spacy
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pipeline import MAX_BYTES, TIMEOUT, Texts, code, describe_fault, find_problem, start_worker
 from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from spacy_mmcot import Busy, MMCoTError, PipelineWorker, extract_findings
-
-PIPELINE = os.environ.get("MMCOT_PIPELINE", "training/student/model-best")
-MAX_TEXTS = int(os.environ.get("MMCOT_MAX_TEXTS", "64"))  # a request
-MAX_CHARACTERS = int(os.environ.get("MMCOT_MAX_CHARACTERS", "10000"))  # a text
-MAX_TOTAL = int(os.environ.get("MMCOT_MAX_TOTAL", "20000"))  # characters of a request's texts
-MAX_BYTES = int(os.environ.get("MMCOT_MAX_BYTES", "1000000"))  # a body
-BATCH_SIZE = int(os.environ.get("MMCOT_BATCH_SIZE", "32"))  # texts through nlp.pipe at once
-WAITING = int(os.environ.get("MMCOT_WAITING", "1000"))  # texts in the queue before a 503
-TIMEOUT = float(os.environ.get("MMCOT_TIMEOUT", "30"))  # seconds before a 504
 PATIENCE = float(os.environ.get("MMCOT_PATIENCE", "10"))  # seconds for a client to send or read
 MAX_CONNECTIONS = int(os.environ.get("MMCOT_MAX_CONNECTIONS", "500"))
 GRACE = int(os.environ.get("MMCOT_GRACE", "10"))  # seconds from SIGTERM to the end
@@ -39,10 +27,6 @@ GRACE = int(os.environ.get("MMCOT_GRACE", "10"))  # seconds from SIGTERM to the 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-
-class Texts(BaseModel):
-    texts: list[str] = Field(min_length=1, max_length=MAX_TEXTS)
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
@@ -123,14 +107,9 @@ class BodyLimit:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    nlp = spacy.load(PIPELINE)
-    with PipelineWorker(nlp, extract_findings, batch_size=BATCH_SIZE, waiting=WAITING) as worker:
-        worker("The first document warms the pipeline up.")
-        # The garbage collector stops all threads. Keep it from visiting the loaded objects again.
-        gc.collect()
-        gc.freeze()
+    app.state.name, worker = start_worker()
+    with worker:
         app.state.worker = worker
-        app.state.name = f"{nlp.meta['lang']}_{nlp.meta['name']}"
         yield
 
 
@@ -141,13 +120,8 @@ app.add_middleware(BodyLimit)
 @app.post("/annotate")
 async def annotate(body: Texts, request: Request) -> JSONResponse:
     """The entities and relations of each text, in the order of the texts."""
-    for number, text in enumerate(body.texts):
-        if len(text) > MAX_CHARACTERS:
-            problem = f"Text {number} (from 0) has {len(text)} characters; at most {MAX_CHARACTERS}"
-            return error(422, f"{problem} are taken. Cut it into shorter texts.")
-    if (total := sum(map(len, body.texts))) > MAX_TOTAL:
-        problem = f"The texts have {total} characters together; at most {MAX_TOTAL} are taken."
-        return error(422, f"{problem} Send them in several requests.")
+    if problem := find_problem(body.texts):
+        return error(422, problem)
     worker = request.app.state.worker
     answers: list[asyncio.Future] = []
     try:
@@ -155,11 +129,11 @@ async def annotate(body: Texts, request: Request) -> JSONResponse:
             answers.append(asyncio.wrap_future(worker.submit(text)))
         async with asyncio.timeout(TIMEOUT):
             return JSONResponse({"results": await asyncio.gather(*answers)})
-    except Busy as problem:
+    except code.Busy as problem:
         return error(503, str(problem), {"Retry-After": "1"})
     except TimeoutError:
         return error(504, f"The pipeline did not answer within {TIMEOUT:g} s.")
-    except MMCoTError as problem:
+    except code.MMCoTError as problem:
         return error(422, str(problem))
     finally:
         for answer in answers:
@@ -182,10 +156,7 @@ def error(status: int, message: str, headers: dict[str, str] | None = None) -> J
 
 @app.exception_handler(RequestValidationError)
 async def invalid(request: Request, problem: RequestValidationError) -> JSONResponse:
-    fault = problem.errors()[0]
-    place = ".".join(str(part) for part in fault["loc"])
-    expected = f'Expected: {{"texts": ["...", ...]}} with 1 to {MAX_TEXTS} texts.'
-    return error(422, f"{place}: {fault['msg']}. {expected}")
+    return error(422, describe_fault(problem.errors()[0]))
 
 
 @app.exception_handler(HTTPException)

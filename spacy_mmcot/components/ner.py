@@ -44,7 +44,8 @@ class MMCoTNER(DistilledPipe):
     mention and the whole sequence have their exact probability.
 
     threshold: a mention whose probability is lower is left out: a higher one gives more precision
-        and less recall, 0.0 the whole sequence.
+        and less recall, 0.0 the whole sequence. F1 is best at half of itself (Lipton, Elkan and
+        Naryanaswamy, ECML 2014, "Optimal thresholding of classifiers to maximize F1 measure").
     overwrite: replace entities that are already set. Otherwise they stay, and a prediction that
         overlaps one of them is dropped.
     soft_weight: weight of the loss against soft labels (see `teach`) beside the gold loss. Docs
@@ -233,7 +234,7 @@ make_ner = Language.factory(
     ],
     default_config={
         "model": DEFAULT_MODEL,
-        "threshold": 0.5,
+        "threshold": 0.4,
         "overwrite": False,
         "soft_weight": 4.0,
         "scorer": {"@scorers": "spacy_mmcot.ner_scorer.v1"},

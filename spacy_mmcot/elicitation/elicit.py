@@ -301,21 +301,23 @@ class RuntimeElicitation:
                 parameters = self._source.parameters(prompt)
                 own.append(answer_key(prompt, self._source.model, parameters))
         with AnswerStore(self._store) as store:
-            ending = self._ask(posts, store)
+            ending = self._ask(posts, store, [key for own in keys for key in own])
             found = [store.find_conclusion(own) for own in keys]
         return Conclusions(found, ending is not Ending.BUDGET)
 
-    def _ask(self, posts: Sequence[Post], store: AnswerStore) -> Ending | None:
+    def _ask(self, posts: Sequence[Post], store: AnswerStore, keys: Sequence[str]) -> Ending | None:
         """Ask what the store does not know. None where the endpoint is down, or left alone."""
         time.sleep(max(0.0, self._rate_until - time.monotonic()))
         started = time.monotonic()
         if started < self._paused_until:
             return None
         money: dict[str, Any] = {"prices": self._prices, "budget": self._budget}
+        n_known = sum(map(store.has_answer, keys))
         try:
             result = elicit(posts, store, self._source, self._questions, pace=self._pace, **money)
         except MMCoTError as error:
             cause = error.__cause__
+            self._has_answered |= sum(map(store.has_answer, keys)) > n_known
             is_refused = isinstance(cause, RequestRefused) and cause.status in _WRONG_SETTINGS
             if is_refused and not self._has_answered:
                 raise

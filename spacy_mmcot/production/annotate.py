@@ -15,12 +15,11 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 from spacy.util import minibatch
 
 from .. import __version__
 from ..corpus.docs import attach
-from ..corpus.extensions import get_relations, register_extensions
 from ..corpus.formats import join_image
 from ..errors import Errors, MMCoTError, UsageError
 from ..files import replace_file
@@ -44,7 +43,7 @@ from .tables import (
     list_files,
     load_format,
 )
-from .worker import find_text_problem, pipe_aligned, trim_heap
+from .worker import extract_findings, find_text_problem, pipe_aligned, trim_heap
 
 
 @dataclass(frozen=True)
@@ -133,31 +132,6 @@ def annotate(
             job.write_output(lambda path: load_format(target).join(parts, path, columns, names))
         done = job.finish(len(chunks), sum(chunk.rows for chunk in chunks))
     return AnnotateResult(**done, resumed=resumed, seconds=time.perf_counter() - started)
-
-
-def extract_findings(doc: Doc) -> dict[str, Any]:
-    """What a pipeline found in a Doc, in the types of JSON:
-
-    entities: a list of {start, end, label, text, score};
-    relations: a list of {head: [start, end], tail: [start, end], label, score};
-    confidence: `doc._.mmcot_confidence`;
-    weakest: `doc._.mmcot_weakest`, for texts of many sentences.
-
-    Offsets are characters of the text, ends exclusive. Scores are probabilities, or None where the
-    component gives none.
-    """
-    register_extensions()
-    entities = []
-    for ent in doc.ents:
-        start, end = _offsets(ent)
-        labelled = {"start": start, "end": end, "label": ent.label_, "text": ent.text}
-        entities.append({**labelled, "score": _round(ent._.mmcot_score)})
-    relations = [
-        {"head": _offsets(head), "tail": _offsets(tail), "label": label, "score": _round(score)}
-        for head, tail, label, score in get_relations(doc)
-    ]
-    sure = {"confidence": _round(doc._.mmcot_confidence), "weakest": _round(doc._.mmcot_weakest)}
-    return {"entities": entities, "relations": relations, **sure}
 
 
 class Annotator:
@@ -287,15 +261,6 @@ class Annotator:
             return
         for place, row in enumerate(rows):
             yield row, docs.get(place, "the pipeline's error handler skipped the text")
-
-
-def _round(score: float | None) -> float | None:
-    # Further digits depend on which Docs were in the same batch.
-    return None if score is None else round(score, 4)
-
-
-def _offsets(span: Span) -> list[int]:
-    return [span.start_char, span.end_char]
 
 
 def _read_image(value: Any) -> Any:

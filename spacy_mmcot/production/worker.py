@@ -1,5 +1,6 @@
 """One thread that runs a pipeline for all other threads, a batch at a time, and what any process
-that runs for long needs: which texts a pipeline takes, and the return of free memory.
+that runs for long needs: which texts a pipeline takes, what it found as JSON, and the return of
+free memory. It travels in standalone wheels.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from spacy.language import Language
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 
+from ..corpus.extensions import get_relations, register_extensions
 from ..errors import Errors, MMCoTError
 
 T = TypeVar("T")
@@ -89,6 +91,40 @@ def pipe_aligned(
             raise MMCoTError(Errors.E775)
         places.add(place)
         yield place, doc
+
+
+def extract_findings(doc: Doc) -> dict[str, Any]:
+    """What a pipeline found in a Doc, in the types of JSON:
+
+    entities: a list of {start, end, label, text, score};
+    relations: a list of {head: [start, end], tail: [start, end], label, score};
+    confidence: `doc._.mmcot_confidence`;
+    weakest: `doc._.mmcot_weakest`, for texts of many sentences.
+
+    Offsets are characters of the text, ends exclusive. Scores are probabilities, or None where the
+    component gives none.
+    """
+    register_extensions()
+    entities = []
+    for ent in doc.ents:
+        start, end = _offsets(ent)
+        labelled = {"start": start, "end": end, "label": ent.label_, "text": ent.text}
+        entities.append({**labelled, "score": _round(ent._.mmcot_score)})
+    relations = [
+        {"head": _offsets(head), "tail": _offsets(tail), "label": label, "score": _round(score)}
+        for head, tail, label, score in get_relations(doc)
+    ]
+    sure = {"confidence": _round(doc._.mmcot_confidence), "weakest": _round(doc._.mmcot_weakest)}
+    return {"entities": entities, "relations": relations, **sure}
+
+
+def _round(score: float | None) -> float | None:
+    # Further digits depend on which Docs were in the same batch.
+    return None if score is None else round(score, 4)
+
+
+def _offsets(span: Span) -> list[int]:
+    return [span.start_char, span.end_char]
 
 
 class Busy(MMCoTError):

@@ -86,11 +86,12 @@ def threshold(student: Language) -> float:
 
 
 @pytest.fixture
-def load(ner_folder: Callable[[str], Path], threshold: float, tmp_path: Path) -> Load:
+def load(student: Language, threshold: float, tmp_path: Path) -> Load:
     """The student with a cascade. words: what the file of the scheme holds."""
 
     def make(words: str = SCHEME, **settings: Any) -> Language:
-        nlp = spacy.load(ner_folder("cnn"))
+        nlp = spacy.blank("en", vocab=student.vocab)
+        nlp.add_pipe("mmcot_ner", source=student)
         (tmp_path / "scheme.yml").write_text(words, "utf-8")
         paths = {"scheme": str(tmp_path / "scheme.yml"), "store": str(tmp_path / "a.sqlite")}
         nlp.add_pipe("mmcot_cascade", config={"threshold": threshold, **paths, **settings})
@@ -267,6 +268,16 @@ def test_settings_that_an_endpoint_refuses_are_an_error_at_first(
     assert nlp(TEXTS[0])._.mmcot_source == "llm"
     server.reply = refuse  # as a key that was withdrawn
     assert nlp(TEXTS[1])._.mmcot_source == "student: llm failed"
+
+
+def test_a_key_that_is_withdrawn_during_the_first_batch_is_no_error(
+    server: LLMServer, load: Load
+) -> None:
+    good = server.reply
+    assert good is not None
+    server.reply = lambda body: good(body) if len(server.requests) < 4 else (401, {})
+    docs = list(load(workers=1).pipe(TEXTS))
+    assert sources(docs) == {"llm": 3, "student: llm failed": 5, "student": 7}
 
 
 def test_nothing_is_asked_beyond_the_budget(

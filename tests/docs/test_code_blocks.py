@@ -261,6 +261,14 @@ def _folder(words: list[str], page: Path) -> None:
     assert made or (ROOT / name).is_dir(), words
 
 
+def _docker(words: list[str], page: Path) -> None:
+    dockerfile = (page.parent / "Dockerfile").read_text("utf-8")
+    for option, form in (("--target", "FROM base AS {}"), ("--build-arg", "ARG {}")):
+        if option in words:
+            value = words[words.index(option) + 1].partition("=")[0]
+            assert form.format(value) in dockerfile.splitlines(), words
+
+
 def _known(words: list[str], page: Path) -> None:
     """A command of the shell or of a tool outside this project."""
 
@@ -280,5 +288,6 @@ _CHECKERS: dict[str, Callable[[list[str], Path], None]] = {
     "cd": _folder,
     "export": _known,
     "curl": _known,
+    "docker": _docker,
     ".": _known,
 }

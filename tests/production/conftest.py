@@ -29,6 +29,22 @@ def loaded(model: str) -> Language:
     return spacy.load(model)
 
 
+@pytest.fixture(scope="session")
+def related(toy_bert: Path) -> Language:
+    """Entities and relations, over an encoder with a conditional prompt."""
+    import toy
+    import toy_rel
+
+    nlp = toy_rel.transformer_pipeline(toy_bert, prompt="conditional", prompt_length=2)
+    data = toy_rel.examples(nlp)
+    toy.fix_random_seed(0)
+    nlp.initialize(lambda: data)
+    toy.fit(nlp, data, steps=60, rate=0.005)
+    docs = list(nlp.pipe(toy_rel.texts()))
+    assert sum(len(doc.ents) for doc in docs) > 20 and sum(map(len, toy_rel.found(docs))) > 10
+    return nlp
+
+
 @pytest.fixture
 def annotate(
     model: str, loaded: Language, command: Command, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,13 +35,18 @@ class Service(NamedTuple):
         return self.client.post("/annotate", json={"texts": list(texts)})
 
 
-def start(model: str, **environment: str) -> Service:
+def start(
+    model: str,
+    command: Sequence[str] = (sys.executable, "app.py"),
+    folder: Path = APP,
+    **environment: str,
+) -> Service:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "app.py", "--port", str(port)],
-        cwd=APP,
+        [*command, "--port", str(port)],
+        cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", "MMCOT_PIPELINE": model, **environment},
         stderr=subprocess.PIPE,
         text=True,

@@ -35,21 +35,8 @@ TEXTS = [*tiny.SENTENCES, "", "Oslo", " \n ", LONG, "x" * 3_000, "\N{GRINNING FA
 
 
 @pytest.fixture(scope="module")
-def trained(toy_bert: Path) -> Language:
-    """Entities and relations, over an encoder with a conditional prompt."""
-    nlp = toy_rel.transformer_pipeline(toy_bert, prompt="conditional", prompt_length=2)
-    data = toy_rel.examples(nlp)
-    toy.fix_random_seed(0)
-    nlp.initialize(lambda: data)
-    toy.fit(nlp, data, steps=60, rate=0.005)
-    docs = list(nlp.pipe(toy_rel.texts()))
-    assert sum(len(doc.ents) for doc in docs) > 20 and sum(map(len, toy_rel.found(docs))) > 10
-    return nlp
-
-
-@pytest.fixture(scope="module")
-def alone(trained: Language) -> Language:
-    return export_standalone(trained, "fp32")
+def alone(related: Language) -> Language:
+    return export_standalone(related, "fp32")
 
 
 def describe(doc: Doc) -> list[Any]:
@@ -97,43 +84,43 @@ def test_vectors_are_those_of_torch(
             assert describe(other)[2] == pytest.approx(doc._.mmcot_confidence, abs=1e-4)
 
 
-def test_it_finds_the_same(trained: Language, alone: Language) -> None:
+def test_it_finds_the_same(related: Language, alone: Language) -> None:
     for texts in (toy_rel.texts(), TEXTS):
-        for own, other in zip(trained.pipe(texts), alone.pipe(texts), strict=True):
+        for own, other in zip(related.pipe(texts), alone.pipe(texts), strict=True):
             assert_same(describe(other), describe(own))
 
 
-def test_a_cascade_stays_behind(trained: Language) -> None:
-    nlp = spacy.util.load_model_from_config(trained.config).from_bytes(trained.to_bytes())
+def test_a_cascade_stays_behind(related: Language) -> None:
+    nlp = spacy.util.load_model_from_config(related.config).from_bytes(related.to_bytes())
     nlp.add_pipe("mmcot_cascade", config={"scheme": "nowhere.yml"})
     with pytest.warns(UserWarning, match=r"W700.*mmcot_cascade"):
         runtime = export_standalone(nlp, "fp32")
-    assert runtime.component_names == trained.component_names
-    assert_same(describe(runtime(tiny.SENTENCES[0])), describe(trained(tiny.SENTENCES[0])))
+    assert runtime.component_names == related.component_names
+    assert_same(describe(runtime(tiny.SENTENCES[0])), describe(related(tiny.SENTENCES[0])))
 
 
-def test_int8_finds_what_training_showed(trained: Language) -> None:
-    rounded = list(export_standalone(trained, "int8").pipe(toy_rel.texts()))
-    own = list(trained.pipe(toy_rel.texts()))
+def test_int8_finds_what_training_showed(related: Language) -> None:
+    rounded = list(export_standalone(related, "int8").pipe(toy_rel.texts()))
+    own = list(related.pipe(toy_rel.texts()))
     same = sum(toy.found([a]) == toy.found([b]) for a, b in zip(own, rounded, strict=True))
     assert same > 0.9 * len(own)
     assert [describe(doc) for doc in own] != [describe(doc) for doc in rounded]
 
 
-def test_temperature_threshold_legal_map_and_kept_annotation(trained: Language) -> None:
-    bytes_before = trained.to_bytes()
-    ner, rel = trained.get_pipe("mmcot_ner"), trained.get_pipe("mmcot_rel")
+def test_temperature_threshold_legal_map_and_kept_annotation(related: Language) -> None:
+    bytes_before = related.to_bytes()
+    ner, rel = related.get_pipe("mmcot_ner"), related.get_pipe("mmcot_rel")
     own = dict(ner.cfg), dict(rel.cfg)  # type: ignore[attr-defined]
     try:
         ner.cfg["temperature"] = 2.5  # type: ignore[attr-defined]
         rel.cfg.update({"threshold": 0.05, "max_distance": 2, "legal": toy_rel.LEGAL})  # type: ignore
-        runtime = export_standalone(trained, "fp32")
-        docs = zip(trained.pipe(toy_rel.texts()), runtime.pipe(toy_rel.texts()), strict=True)
+        runtime = export_standalone(related, "fp32")
+        docs = zip(related.pipe(toy_rel.texts()), runtime.pipe(toy_rel.texts()), strict=True)
         for doc, other in docs:
             assert_same(describe(other), describe(doc))
     finally:
         ner.cfg, rel.cfg = own  # type: ignore[attr-defined]
-    assert trained.to_bytes() == bytes_before
+    assert related.to_bytes() == bytes_before
     made = runtime.make_doc("Anna sings in Oslo")
     made.set_ents([made.char_span(0, 4, label="KEPT")])
     assert runtime(made).ents[0].label_ == "KEPT"
@@ -186,7 +173,7 @@ def test_hostile_data_is_no_pickle(alone: Language) -> None:
 
 
 def test_what_cannot_stand_alone(
-    tiny_source: Callable[[str], str], trained: Language, alone: Language
+    tiny_source: Callable[[str], str], related: Language, alone: Language
 ) -> None:
     def refuse(nlp: Language, message: str) -> None:
         with pytest.raises(MMCoTError, match=message):
@@ -283,7 +270,7 @@ def wheel(alone: Language, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "code"
 
 
-def test_a_wheel_needs_none_of_the_libraries(trained: Language, wheel: Path) -> None:
+def test_a_wheel_needs_none_of_the_libraries(related: Language, wheel: Path) -> None:
     (metadata,) = wheel.glob("*.dist-info/METADATA")
     lines = metadata.read_text("utf-8").splitlines()
     required = [line.split()[1] for line in lines if line.startswith("Requires-Dist")]
@@ -299,21 +286,21 @@ def test_a_wheel_needs_none_of_the_libraries(trained: Language, wheel: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     found, tokens, loaded = json.loads(done.stdout.splitlines()[-1])
-    assert (tokens, loaded) == (len(trained.make_doc(toy_rel.texts()[0])), [])
-    assert_same(found, [describe(doc) for doc in trained.pipe(toy_rel.texts())])
+    assert (tokens, loaded) == (len(related.make_doc(toy_rel.texts()[0])), [])
+    assert_same(found, [describe(doc) for doc in related.pipe(toy_rel.texts())])
 
 
 def test_a_wheel_lives_beside_the_package(
-    trained: Language, wheel: Path, monkeypatch: pytest.MonkeyPatch
+    related: Language, wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(wheel))
     nlp = spacy.load("en_standing")
-    for own, other in zip(trained.pipe(TEXTS), nlp.pipe(TEXTS), strict=True):
+    for own, other in zip(related.pipe(TEXTS), nlp.pipe(TEXTS), strict=True):
         assert_same(describe(other), describe(own))
 
 
-def test_the_command(command: Callable[..., Result], trained: Language, tmp_path: Path) -> None:
-    trained.to_disk(tmp_path / "model")
+def test_the_command(command: Callable[..., Result], related: Language, tmp_path: Path) -> None:
+    related.to_disk(tmp_path / "model")
     out = tmp_path / "out"
     done = command("export", tmp_path / "model", out, "--standalone", "--wheel", "--name", "mine")
     assert done.exit_code == 0, done.output

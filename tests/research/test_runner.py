@@ -43,6 +43,7 @@ class Study:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.calls: list[str] = []
+        self.thresholds: list[dict[str, float]] = []
         self.overrides: list[dict[str, Any]] = []
         for name in ("teacher", "student"):
             write_config(folder / f"{name}.cfg", steps=10)
@@ -67,6 +68,7 @@ class Study:
 
     def evaluate(self, model: Path, data: Path, **options: Any) -> dict[str, Any]:
         known = " knowledge" if options["knowledge"] else ""
+        self.thresholds.append(options["thresholds"])
         self.calls.append(f"evaluate {model.parent.name} {data.stem} {options['pictures']}{known}")
         return {"ents_f": 0.5, "training": {"steps": 10, "seconds": 1.0}}
 
@@ -220,6 +222,17 @@ def test_further_files_are_scored_for_runs_that_read_text_alone(study: Study) ->
     study.write("changed/one", "other")
     study.run(runs=runs, also_on=["changed/one", "dev"], keep=True)
     assert study.calls == ["evaluate student-1 dev none", "evaluate student-1 one none"]
+
+
+def test_another_threshold_is_scored_without_a_training(study: Study) -> None:
+    sections = "[components]\n[components.ner]\nthreshold = 0.4\n[nlp]\npipeline = ['ner']\n"
+    with (study.folder / "teacher.cfg").open("a", encoding="utf-8") as config:
+        config.write(f"\n{sections}")
+    assert study.run(keep=True) == BOTH
+    study.thresholds.clear()
+    lower = change("teacher", overrides={"components.ner.threshold": 0.1})
+    assert study.run(runs=lower, keep=True) == []
+    assert study.thresholds == [{"ner": 0.1}]
 
 
 def test_plans_share_what_is_the_same_in_them(study: Study) -> None:
