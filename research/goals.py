@@ -1,4 +1,5 @@
-"""The goals of the studies of conclusions, and how far the results reach them."""
+"""The goals of the studies: of conclusions, and of pictures that no training showed; and how far
+the results reach them."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
-# Run: the score that counts and its goal in percent, None for a run that others are compared with.
+# Run: the score that counts and its goal, None for a run that others are compared with. F1 is in
+# percent, the area under the curve from 0 to 1.
 GOALS: Mapping[str, tuple[str, float | None]] = {
     "t17_teacher": ("ents_f", 89.0),
     "t17_student": ("ents_f", 83.0),
@@ -16,12 +18,22 @@ GOALS: Mapping[str, tuple[str, float | None]] = {
     "mnre_teacher": ("rel_f", 60.0),
     "mnre_student": ("rel_f", 46.5),
     "mnre_student_7200": ("rel_f", 50.0),
+    "eye_own": ("ents_f", 90.0),
+    "eye_none": ("ents_f", None),
+    "eye_foreign": ("ents_f", None),
+    "eye_fitting": ("ents_f", None),
+    "eye_gate_auc": ("gate_auc", 0.85),
 }
 _PLANS = ("conclusions", "conclusions_rel")
+# Of one run of the plan `pictures_unseen`: the way in which it read the pictures.
+_EYE = {
+    **{f"eye_{way}": way for way in ("none", "foreign", "fitting")},
+    **{"eye_own": "real", "eye_gate_auc": "foreign"},
+}
 
 
 class Reached(NamedTuple):
-    """A run's mean score over its seeds in percent, None without a result, and its goal."""
+    """A run's mean score over its seeds, None without a result, and its goal."""
 
     score: float | None
     seeds: dict[int, float]
@@ -29,11 +41,16 @@ class Reached(NamedTuple):
 
 
 def measure_goals(results: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Reached]:
-    """What the results of the plans `conclusions` and `conclusions_rel` say of each goal; of two
-    lines of one run and seed the later counts."""
+    """What the results of the plans `conclusions`, `conclusions_rel` and `pictures_unseen` say of
+    each goal; of two lines of one run and seed the later counts."""
     lines = [line for plan in _PLANS for line in results.get(plan, ())]
+    for line in results.get("pictures_unseen", ()):
+        ways = {"real": line["metrics"], **line["other_pictures"]}
+        lines += [{**line, "run": name, "metrics": ways[way]} for name, way in _EYE.items()]
     reached = {}
     for run, (score, goal) in GOALS.items():
-        seeds = {line["seed"]: 100 * line["metrics"][score] for line in lines if line["run"] == run}
+        scale = 1 if score == "gate_auc" else 100
+        found = [line for line in lines if line["run"] == run]
+        seeds = {line["seed"]: scale * line["metrics"][score] for line in found}
         reached[run] = Reached(mean(seeds.values()) if seeds else None, seeds, goal)
     return reached
