@@ -13,6 +13,7 @@ from spacy_mmcot.cli.main import plain_errors
 
 from .convert import convert
 from .perturb import perturb_files
+from .picture_set import ADDRESS
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -93,34 +94,21 @@ def ladder(
     print("\n".join(format_markdown([header, ["---"] * len(header), *rows])))
 
 
-def pictures(
-    pipeline: Annotated[Path, typer.Argument(help="The demo's student")],
-    corpus: Annotated[Path, typer.Argument(help="Folder of its train, dev and test .spacy files")],
-    synthetic: Annotated[Path, typer.Argument(help="Results of the plan pictures_synthetic")],
-    json: JsonFile = None,
-) -> None:
-    """What pictures are worth: real ones, other posts', black ones and none."""
-    from spacy_mmcot.files import write_json
-
-    from .pictures import measure_pictures, show_pictures
-
-    measured = measure_pictures(pipeline, corpus, synthetic)
-    show_pictures(measured)
-    if json is not None:
-        write_json(json, measured)
-
-
 def picture_set(
     folder: Annotated[Path, typer.Argument(help="Gets posts.jsonl and pictures/*.png")],
-    seed: Annotated[int, typer.Option(help="Of all that is drawn")] = 1,
-    posts: Annotated[int, typer.Option(min=10, help="An even number")] = 400,
+    address: Annotated[
+        str, typer.Option(help="Where to download Debian's package openclipart-png (131 MB)")
+    ] = ADDRESS,
+    archive: Annotated[
+        Path | None, typer.Option(help="The package, where it is already at hand")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is chosen")] = 1,
 ) -> None:
-    """Write a corpus in which the picture alone tells whether a name is a person or a place."""
-    from .picture_set import write_picture_set
+    """Write a corpus of ambiguous names in which the picture alone tells what is meant."""
+    from .picture_set import fetch_archive, write_picture_set
 
-    if posts % 2:
-        raise typer.BadParameter(f"{posts} is not even", param_hint="--posts")
-    print(f"{posts} posts -> {write_picture_set(folder, seed=seed, posts=posts)}")
+    path = write_picture_set(folder, archive or fetch_archive(address, folder), seed=seed)
+    print(f"{len(path.read_text('utf-8').splitlines())} posts -> {path}")
 
 
 def page(
@@ -140,7 +128,7 @@ def page(
 
 
 def goals(results: ResultsFile = RESULTS, json: JsonFile = None) -> None:
-    """How far the studies of conclusions reach their goals: mean F1 over seeds, in percent."""
+    """How far the studies reach their goals: means over seeds, F1 in percent."""
     from spacy_mmcot.files import write_json
 
     from .goals import measure_goals
@@ -191,7 +179,7 @@ def spacy_pipeline(config: Path) -> list[str]:
     return list(load_config(config)["nlp"]["pipeline"])
 
 
-for _function in (run, convert, page, figures, goals, ladder, pictures, picture_set, review):
+for _function in (run, convert, page, figures, goals, ladder, picture_set, review):
     app.command(_function.__name__.replace("_", "-"))(plain_errors(_function))
 app.command("perturb")(plain_errors(perturb_files))
 

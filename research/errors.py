@@ -43,4 +43,12 @@ class StudyErrors(metaclass=Catalogue):
         "{path} holds no run of the plan {plan}. Run it first: python -m research run "
         "research/plans/{plan}.yaml CORPUS."
     )
+    E721 = (
+        "{address} could not be had: {reason}. Give the address of Debian's package "
+        "openclipart-png 0.18+dfsg-19, or download it and give the file with --archive."
+    )
+    E722 = (
+        "{path} could not be read: {reason}. Expected: Debian's package openclipart-png, a file "
+        "ending in .deb."
+    )
     E720 = "No post is of the split {split}. Give another --only."

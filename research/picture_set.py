@@ -1,188 +1,251 @@
-"""A corpus in which the picture alone tells whether a name is a person or a place.
+"""A corpus of real pictures, in which the picture alone tells what an ambiguous name means.
 
-Every sentence appears as often with a picture of a person (PER) as with one of a landscape (LOC)
-in each split, so text alone is right half of the time. Both kinds of picture are drawn in the same
-colours and shifted to a random mean colour, so the mean colour is right half of the time too.
+Every name has two or three labels, each as often as the others in each part, and no sentence tells
+which one it is. The pictures are public domain drawings from Debian's package openclipart-png, in
+folders by label. A picture's subject is the first word of its file's name. The test part shares
+with training neither a picture, nor a name with its picture's subject, nor a sentence.
 """
 
 from __future__ import annotations
 
-import itertools
+import hashlib
+import io
 import random
-from collections.abc import Iterator
+import re
+import tarfile
+import urllib.request
+from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy
-from PIL import Image, ImageDraw, ImageFilter
-
+from research.errors import StudyErrors
+from spacy_mmcot import MMCoTError, PicturePolicy
+from spacy_mmcot.messages import first_line
+from spacy_mmcot.pictures.decode import decode_picture
+from spacy_mmcot.pictures.read import BadPicture
 from spacy_mmcot.types import Entity, Post, Split
 
-NAMES = (
-    *("Victoria", "Jordan", "Sydney", "Florence"),
-    *("Paris", "Georgia", "Austin", "Chelsea"),
+ADDRESS = (
+    "http://deb.debian.org/debian/pool/main/o/openclipart/openclipart-png_0.18+dfsg-19_all.deb"
 )
-PATTERNS = (
-    "{} , always worth a second look",
-    "There is more to {} than you think",
-    "My favourite picture of {} so far",
-    "Nothing beats {} in the morning light",
-    "So this is {} , at last",
-    "Thinking of {} again today",
-    "Three years since I first saw {}",
-    "Who else loves {} as much as I do ?",
-    "Look at {} in the evening sun",
-    "I could never get tired of {}",
-    "Some more of {} for you all",
-    "What a day , and {} in the middle of it",
+_SHA256 = "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02"
+_AR = b"!<arch>\n"
+_ROOT = "./usr/share/openclipart/png/"
+
+# The folders of pictures that show a thing of each label.
+FOLDERS = {
+    "PERSON": ("people", "people/stickmen"),
+    "PLACE": ("geography", "signs_and_symbols/flags"),
+    "ANIMAL": ("animals/mammals", "animals/birds", "animals/bugs", "animals/fish"),
+    "FOOD": (
+        *("food/fruit", "food/vegetables", "food/breads_and_carbs", "food/desserts"),
+        *("food/meats_and_eggs", "food/beverages"),
+    ),
+    "VEHICLE": ("transportation/vehicles", "transportation/boating"),
+    "PRODUCT": ("computer/hardware", "electronics"),
+}
+# Flags lie in further folders by continent, those of ships and pirates in others.
+_CONTINENTS = re.compile(r"(?<=/flags)/(africa|america|asia|europe|oceania)\b.*")
+# Subjects that lie in these folders and are not what the label says, by the names of the files.
+_ODD_SUBJECTS = frozenset(
+    [
+        *("fingerprint", "fire", "baby", "chat", "feet", "left", "right", "reminder", "safety"),
+        *("samoa", "wedding", "icons", "gender", "crossroads", "curve", "cycle", "parking"),
+        *("quay", "lighthouse", "eclipse", "menu", "anchor", "capacitor", "resistor", "signalflag"),
+    ]
 )
-SHARES: dict[Split, float] = {"train": 0.6, "dev": 0.2, "test": 0.2}
-WIDTH, HEIGHT = 96, 72
-# Drawn at twice the size and scaled down, which smooths the edges.
-SCALE = 2
-PALETTE = (
-    *((58, 92, 140), (96, 150, 190), (150, 190, 200), (70, 120, 80), (130, 165, 90)),
-    *((190, 180, 120), (205, 150, 90), (170, 95, 70), (120, 70, 60), (150, 110, 160)),
-    *((95, 85, 100), (200, 170, 160)),
-)
+NAMES = {
+    "PERSON PLACE": (
+        "Victoria Paris Jordan Chelsea Sydney Florence Georgia Charlotte Madison Jackson Houston "
+        "Brooklyn Virginia Adelaide Carolina Washington Hamilton Lorraine Vienna"
+    ),
+    "PERSON PLACE VEHICLE": "Lincoln Austin Hudson Dakota Leon",
+    "PERSON VEHICLE": "Ford Mercedes Bentley Morgan Tesla Dodge Mercury",
+    "PERSON ANIMAL": "Robin Jay Martin Drake Colt Raven Fox Wolf Wren",
+    "PERSON FOOD": "Olive Basil Ginger Rosemary Clementine Cherry Candy Caesar",
+    "PERSON PRODUCT": "Alexa Siri Lisa Watson",
+    "PLACE ANIMAL": "Phoenix Buffalo Labrador Chihuahua Bengal Komodo Newfoundland",
+    "PLACE FOOD": "Bordeaux Champagne Burgundy Cheddar Parma Gouda Cognac Wellington",
+    "PLACE FOOD ANIMAL": "Turkey",
+    "PLACE FOOD PRODUCT": "Java",
+    "PLACE PRODUCT": "Amazon Sierra Catalina Monterey Dell",
+    "PLACE VEHICLE": "Malibu Tucson Tahoe Ibiza Granada",
+    "ANIMAL VEHICLE": "Mustang Beetle Impala Panda Viper Cobra Falcon Cougar",
+    "ANIMAL VEHICLE PRODUCT": "Jaguar Lynx",
+    "ANIMAL FOOD": "Kiwi",
+    "ANIMAL PRODUCT": "Tiger Leopard",
+    "FOOD PRODUCT": "Apple Blackberry Raspberry Lollipop Cupcake",
+    "FOOD VEHICLE PRODUCT": "Galaxy",
+}
+PATTERNS: dict[Split, tuple[str, ...]] = {
+    "train": (
+        "{} , as seen this morning",
+        "A few words about {} before the weekend",
+        "Nobody had told me about {} like this",
+        "So that is {} , then",
+        "{} again , and I am not even sorry",
+        "Still thinking of {} today",
+        "What do you make of {} ?",
+        "Here is {} for everyone who asked",
+        "My sister sent me {} out of nowhere",
+        "You either like {} or you do not",
+        "Found {} at the bottom of the box",
+        "It is all about {} this week",
+    ),
+    "test": (
+        "Once more with feeling : {}",
+        "They said it could not be done , but look at {}",
+        "Could this be the best {} yet ?",
+        "Day three with {} and counting",
+        "Let me show you {} one last time",
+        "I never knew how much I needed {}",
+    ),
+}
+# Posts of each name and label in the parts, and the share of pictures that is kept for the test.
+_POSTS: dict[Split, int] = {"train": 5, "test": 2}
+_TEST_SHARE = 0.3
+_LONGEST_SIDE = 320
 
-Colour = tuple[int, int, int]
+
+class Drawing(NamedTuple):
+    """A picture of the archive: its content and what it shows."""
+
+    file: str
+    subject: str
+    content: bytes
 
 
-def write_picture_set(folder: Path, *, seed: int = 1, posts: int = 400) -> Path:
+def write_picture_set(folder: Path, archive: Path, *, seed: int = 1) -> Path:
     """Write the corpus and return the path of its posts.jsonl. Equal arguments give equal bytes.
 
-    posts: an even number; each of the splits train, dev and test gets its share of the pairs.
+    archive: see `read_archive`.
     """
     rng = random.Random(seed)
+    parts = _split(read_archive(archive), rng)
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    lines = []
-    planned = _plan(rng, posts // 2)
-    for number, (split, pattern, name, label) in enumerate(planned, start=1):
-        image = f"pictures/{number:04d}.png"
-        draw_picture(rng, label).save(folder / image)
-        start = pattern.index("{}")
-        post = Post(
-            id=f"picture-{number:04d}",
-            text=pattern.format(name),
-            entities=[Entity(start=start, end=start + len(name), label=label)],
-            image=image,
-            split=split,
-            domain="synthetic",
-        )
-        lines.append(post.model_dump_json(exclude_none=True) + "\n")
+    lines: list[str] = []
+    seen: dict[str, set[str]] = defaultdict(set)  # subjects in training by name
+    readings = [(name, key.split()) for key, names in NAMES.items() for name in names.split()]
+    for split, count in _POSTS.items():
+        plan = [(name, label) for name, labels in readings for label in labels] * count
+        rng.shuffle(plan)
+        queues: dict[str, list[Drawing]] = defaultdict(list)
+        for name, label in plan:
+            barred = seen[name] if split == "test" else set()
+            drawing = _take(queues[label], parts[split, label], barred, rng)
+            if split == "train":
+                seen[name].add(drawing.subject)
+            lines.append(_make_post(len(lines), name, label, drawing, split, rng))
+            (folder / "pictures" / drawing.file).write_bytes(drawing.content)
     path = folder / "posts.jsonl"
     path.write_text("".join(lines), encoding="utf-8")
     return path
 
 
-def _plan(rng: random.Random, pairs: int) -> list[tuple[Split, str, str, str]]:
-    """(split, pattern, name, label) of all posts, in an order that tells nothing."""
-    planned = []
-    sizes = {split: round(share * pairs) for split, share in SHARES.items()}
-    sizes["train"] += pairs - sum(sizes.values())
-    for split, size in sizes.items():
-        for pattern, name in itertools.islice(_sentences(rng), size):
-            planned += [(split, pattern, name, label) for label in ("PER", "LOC")]
-    rng.shuffle(planned)
-    return planned
+def _split(
+    drawings: dict[str, list[Drawing]], rng: random.Random
+) -> dict[tuple[Split, str], list[Drawing]]:
+    parts: dict[tuple[Split, str], list[Drawing]] = {}
+    for label, each in drawings.items():
+        mixed = rng.sample(each, len(each))
+        count = round(_TEST_SHARE * len(mixed))
+        parts["test", label], parts["train", label] = mixed[:count], mixed[count:]
+    return parts
 
 
-def _sentences(rng: random.Random) -> Iterator[tuple[str, str]]:
-    """Rounds through names and patterns in which each comes about as often as any other."""
-    names = rng.sample(NAMES, len(NAMES))
-    patterns = rng.sample(PATTERNS, len(PATTERNS))
-    # A shift at each round of the patterns, so that in time all pairs of the two come.
-    return itertools.chain.from_iterable(
-        [(pattern, names[(i + shift) % len(names)]) for i, pattern in enumerate(patterns)]
-        for shift in itertools.count()
+def _take(
+    queue: list[Drawing], pool: list[Drawing], barred: set[str], rng: random.Random
+) -> Drawing:
+    """The next picture of the queue whose subject is not barred. All of the pool come before one
+    comes again."""
+    while True:
+        for i, drawing in enumerate(queue):
+            if drawing.subject not in barred:
+                return queue.pop(i)
+        queue += rng.sample(pool, len(pool))
+
+
+def _make_post(
+    number: int, name: str, label: str, drawing: Drawing, split: Split, rng: random.Random
+) -> str:
+    pattern = rng.choice(PATTERNS[split])
+    start = pattern.index("{}")
+    post = Post(
+        id=f"picture-{number + 1:04d}",
+        text=pattern.format(name),
+        entities=[Entity(start=start, end=start + len(name), label=label)],
+        image=f"pictures/{drawing.file}",
+        split=split,
+        domain=drawing.subject,
     )
+    return post.model_dump_json(exclude_none=True) + "\n"
 
 
-def draw_picture(rng: random.Random, label: str) -> Image.Image:
-    """A person for PER, a landscape for LOC, WIDTH x HEIGHT pixels in RGB."""
-    image = _background(rng)
-    draw = ImageDraw.Draw(image)
-    (_draw_person if label == "PER" else _draw_landscape)(rng, draw)
-    small = image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
-    small = small.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 0.7)))
-    pixels = numpy.asarray(small, dtype="float64")
-    # The same for both kinds: what they are made of must not show in their mean.
-    pixels += [rng.uniform(100, 155) for _ in range(3)] - pixels.mean(axis=(0, 1))
-    noise = numpy.random.default_rng(rng.getrandbits(32)).normal(size=pixels.shape)
-    pixels += noise * rng.uniform(3, 12)
-    return Image.fromarray(pixels.round().clip(0, 255).astype("uint8"))
+def fetch_archive(address: str, folder: Path) -> Path:
+    """Download the package into the folder, unless it is there. Raises MMCoTError where it cannot
+    be had, or is another one than was measured on."""
+    path = folder / address.rsplit("/", 1)[-1]
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with urllib.request.urlopen(address, timeout=60) as response:
+                content = response.read()
+        except (OSError, ValueError) as error:
+            raise MMCoTError(StudyErrors.E721.format(address=address, reason=error)) from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != _SHA256:
+            reason = f"its SHA-256 is {found}, not {_SHA256}"
+            raise MMCoTError(StudyErrors.E721.format(address=address, reason=reason))
+        path.write_bytes(content)
+    return path
 
 
-def _background(rng: random.Random) -> Image.Image:
-    """Two colours that run into each other, with a few blurred spots."""
-    width, height = WIDTH * SCALE, HEIGHT * SCALE
-    top, bottom = (numpy.array(colour, dtype="float64") for colour in rng.sample(PALETTE, 2))
-    ramp = numpy.linspace(0, 1, height)[:, None, None]
-    rows = (1 - ramp) * top + ramp * bottom
-    image = Image.fromarray(rows.repeat(width, axis=1).astype("uint8"))
-    draw = ImageDraw.Draw(image)
-    for _ in range(rng.randint(2, 5)):
-        _disc(draw, rng.uniform(0, width), rng.uniform(0, height), rng.uniform(6, 22), _any(rng))
-    return image.filter(ImageFilter.GaussianBlur(4 * SCALE))
+def read_archive(path: Path) -> dict[str, list[Drawing]]:
+    """The pictures of each label, scaled down, each content once. Pictures that the default policy
+    refuses are left out.
+
+    path: Debian's package, a file of the form ar with a data.tar inside.
+    """
+    drawings: dict[str, list[Drawing]] = {label: [] for label in FOLDERS}
+    labels = {folder: label for label, folders in FOLDERS.items() for folder in folders}
+    known = set()
+    with tarfile.open(fileobj=io.BytesIO(_find_member(path, b"data.tar"))) as tar:
+        for member in tar:
+            folder, _, file = member.name.removeprefix(_ROOT).rpartition("/")
+            label = labels.get(_CONTINENTS.sub("", folder))
+            subject = re.split(r"[_\d.\-]", file.lower())[0]
+            if not member.isfile() or label is None or subject in ("", *_ODD_SUBJECTS):
+                continue
+            content = tar.extractfile(member).read()  # type: ignore[union-attr]
+            digest = hashlib.sha256(content).hexdigest()
+            if digest in known:
+                continue
+            known.add(digest)
+            try:
+                image = decode_picture(content, PicturePolicy(), _LONGEST_SIDE)
+            except BadPicture:
+                continue
+            image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+            encoded = io.BytesIO()
+            image.save(encoded, "PNG")
+            drawings[label].append(Drawing(f"{digest[:12]}.png", subject, encoded.getvalue()))
+    return drawings
 
 
-def _draw_person(rng: random.Random, draw: ImageDraw.ImageDraw) -> None:
-    """Shoulders, a head, two eyes and a mouth."""
-    width, height = WIDTH * SCALE, HEIGHT * SCALE
-    clothes, face, features = rng.sample(PALETTE, 3)
-    radius = rng.uniform(0.17, 0.27) * height
-    x, y = rng.uniform(0.25, 0.75) * width, rng.uniform(0.32, 0.48) * height
-    chest = rng.uniform(1.5, 2.1) * radius
-    shoulder = y + rng.uniform(1.2, 1.4) * radius
-    draw.ellipse((x - chest, shoulder, x + chest, shoulder + 2.4 * chest), fill=clothes)
-    _disc(draw, x, y, radius, face)
-    # What the eyes are drawn in must stand out from the face.
-    features = _darker(features) if sum(face) > 330 else _lighter(features)
-    turn = rng.uniform(-0.15, 0.15) * radius
-    for side in (-0.4, 0.4):
-        _disc(draw, x + turn + side * radius, y - 0.15 * radius, 0.15 * radius, features)
-    mouth = (x + turn - 0.35 * radius, y + 0.1 * radius, x + turn + 0.35 * radius, y + 0.6 * radius)
-    draw.arc(mouth, 20, 160, fill=features, width=max(1, round(0.1 * radius)))
-
-
-def _draw_landscape(rng: random.Random, draw: ImageDraw.ImageDraw) -> None:
-    """A sun, two or three hills, one behind the other, and one to three houses."""
-    width, height = WIDTH * SCALE, HEIGHT * SCALE
-    _disc(
-        draw,
-        rng.uniform(0.1, 0.9) * width,
-        rng.uniform(0.1, 0.35) * height,
-        rng.uniform(0.07, 0.14) * height,
-        _any(rng),
-    )
-    hills = rng.sample(PALETTE, rng.randint(2, 3))
-    for i, colour in enumerate(hills):
-        top = (0.42 + 0.16 * i + rng.uniform(-0.05, 0.05)) * height
-        x, half = rng.uniform(0, width), rng.uniform(0.5, 0.9) * width
-        draw.ellipse((x - half, top, x + half, top + 2 * height), fill=colour)
-        draw.rectangle((0, top + 0.15 * height, width, height), fill=colour)
-    for _ in range(rng.randint(1, 3)):
-        wall, roof, window = rng.sample(PALETTE, 3)
-        side = rng.uniform(0.13, 0.22) * height
-        x, y = rng.uniform(0.05, 0.85) * width, rng.uniform(0.6, 0.78) * height
-        draw.rectangle((x, y, x + 1.3 * side, y + side), fill=wall)
-        tip = (x + 0.65 * side, y - 0.7 * side)
-        draw.polygon(((x - 0.15 * side, y), tip, (x + 1.45 * side, y)), fill=roof)
-        pane = (x + 0.2 * side, y + 0.25 * side, x + 0.5 * side, y + 0.55 * side)
-        draw.rectangle(pane, fill=window)
-
-
-def _disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: Colour) -> None:
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-
-
-def _any(rng: random.Random) -> Colour:
-    return rng.choice(PALETTE)
-
-
-def _darker(colour: Colour) -> Colour:
-    return tuple(value // 3 for value in colour)  # type: ignore[return-value]
-
-
-def _lighter(colour: Colour) -> Colour:
-    return tuple(255 - (255 - value) // 3 for value in colour)  # type: ignore[return-value]
+def _find_member(path: Path, prefix: bytes) -> bytes:
+    """The content of the first member of an ar archive whose name begins so. Raises MMCoTError for
+    a file that has none."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise MMCoTError(StudyErrors.E722.format(path=path, reason=first_line(error))) from None
+    position = len(_AR)
+    while data.startswith(_AR) and position + 60 <= len(data):
+        # Name (16), times and owners (32), size (10), end (2).
+        header = data[position : position + 60]
+        size = int(header[48:58])
+        position += 60
+        if header.startswith(prefix):
+            return data[position : position + size]
+        position += size + size % 2
+    raise MMCoTError(StudyErrors.E722.format(path=path, reason="it is no Debian package"))

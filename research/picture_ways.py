@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import numpy
 import PIL.Image
 from spacy.tokens import Doc
 
@@ -22,7 +24,9 @@ from spacy_mmcot.pictures.read import (
 
 # "none" and "real" are what `evaluate` has. "black": a black picture in the place of each.
 # "shuffled": the picture of another Doc, never one of the same content, and the same one each time.
-Way = Literal["none", "real", "shuffled", "black"]
+# "foreign": that of a Doc whose labels no name of this Doc has anywhere; "fitting": that of a Doc
+# with other labels that names of this Doc have elsewhere. A Doc without such another has none.
+Way = Literal["none", "real", "shuffled", "black", "foreign", "fitting"]
 Picture = str | bytes
 
 # Fixed, so that scores with shuffled pictures can be compared between runs and machines.
@@ -40,11 +44,39 @@ def change_pictures(docs: Iterable[Doc], way: Way, source: object) -> Iterable[D
     if way in ("none", "real"):
         return docs
     docs = list(docs)
+    if way in ("foreign", "fitting"):
+        return _exchange(docs, way)
     own = {i: picture for i, doc in enumerate(docs) if (picture := get_image(doc)) is not None}
     others = _shuffle(own.values(), source) if way == "shuffled" else {}
     for i, picture in own.items():
         set_image(docs[i], others[picture] if others else _make_black())
     return docs
+
+
+def _exchange(docs: list[Doc], way: Way) -> list[Doc]:
+    meanings: dict[str, set[str]] = defaultdict(set)
+    for doc in docs:
+        for entity in doc.ents:
+            meanings[entity.text].add(entity.label_)
+    seen = [i for i, doc in enumerate(docs) if get_image(doc) is not None]
+    shown = {i: {entity.label_ for entity in docs[i].ents} for i in seen}
+    pictures = {i: get_image(docs[i]) for i in seen}
+    rng = random.Random(_SHUFFLE_SEED)
+    for i in seen:
+        known = set().union(*(meanings[entity.text] for entity in docs[i].ents))
+        if way == "foreign":
+            others = [j for j in seen if shown[j] and not shown[j] & known]
+        else:
+            others = [j for j in seen if shown[j] and shown[j] <= known - shown[i]]
+        set_image(docs[i], pictures[rng.choice(others)] if others else None)
+    return docs
+
+
+def compare_gates(own: Sequence[float], others: Sequence[float]) -> float:
+    """How often the gate of an own picture is above that of another's, 0 to 1; equal ones count
+    half (the area under the ROC curve)."""
+    difference = numpy.subtract.outer(own, others)
+    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
 
 
 def _shuffle(pictures: Iterable[Picture], source: object) -> dict[Picture, Picture]:

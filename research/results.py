@@ -25,6 +25,8 @@ _WITH = {
     "real": "real pictures",
     "shuffled": "shuffled pictures",
     "black": "black pictures",
+    "foreign": "pictures of no meaning",
+    "fitting": "pictures of another meaning",
 }
 SCORES = {
     "ents_f": "entity F1 (strict)",

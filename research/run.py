@@ -20,6 +20,7 @@ from research.errors import StudyErrors
 from spacy_mmcot.errors import Errors, MMCoTError
 
 from . import steps
+from .picture_ways import compare_gates
 from .plan import CONCLUSIONS, Plan, Run
 from .results import SCHEMA, append_result, read_all_results
 
@@ -193,6 +194,10 @@ class Runner:
         }
         other_pictures = {way: evaluate(own, pictures=way) for way in others}
         seconds = time.perf_counter() - started
+        gates = metrics.pop("gates", [])
+        for further in (*also_on.values(), *other_pictures.values()):
+            if (found := further.pop("gates", [])) and gates:
+                further["gate_auc"] = compare_gates(gates, found)
         parts = dict.fromkeys((*run.train, self.plan.scored(run), *self.plan.scored_too(run)))
         training = metrics.get("training") or {}
         return {

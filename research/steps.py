@@ -70,12 +70,20 @@ def evaluate_pipeline(
     ambiguous: labelled files that say, with `data`, which names are ambiguous; empty for no scores
     of these. predictions: where to write what the pipeline found. thresholds: of components, in
     place of those they were trained with.
+
+    `gates` of the metrics are those of all windows that were read with a picture.
     """
     from spacy_mmcot import evaluate, read_docs
     from spacy_mmcot.evaluation.predictions import read_predictions
     from spacy_mmcot.production.job import load_pipeline
 
     nlp = load_pipeline(model)
+    gates: list[float] = []
+    if "transformer" in nlp.pipe_names:
+        transformer: Any = nlp.get_pipe("transformer")
+        transformer.set_extra_annotations = lambda _, batch: gates.extend(
+            view.gate for view in getattr(batch, "views", ()) if view is not None
+        )
     for component, threshold in (thresholds or {}).items():
         nlp.get_pipe(component).cfg["threshold"] = threshold  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +97,7 @@ def evaluate_pipeline(
             predictions=found,
             source=data,
         )
-        metrics["pictures"] = pictures
+        metrics |= {"pictures": pictures, "gates": gates}
         if ambiguous:
             docs = (doc for path in (data, *ambiguous) for doc in read_docs(path, nlp.vocab))
             surfaces = find_ambiguous_surfaces(docs)

@@ -13,6 +13,7 @@ from spacy_mmcot.elicitation.elicit import elicit
 from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.pictures.read import LONGEST_SIDE, find_picture
+from spacy_mmcot.scheme import Scheme
 from spacy_mmcot.types import DIMENSIONS, Dimension, Post
 from tests.llm_server import LLMServer, user_text
 
@@ -55,11 +56,15 @@ def test_a_model_that_sees_gets_the_picture_and_others_the_caption(
         Post(id="c", text="Rome calls", image="broken.png"),
     ]
     source = OpenAISource(OpenAISettings("m", base_url=llm_server.url, api_key="sk-test-0815"))
-    knowledge: list[Dimension] = ["noun", "sentence", "multimodality"]
-    settings = QuestionSettings(variants=dict.fromkeys(knowledge, 1), pictures=folder)
+    knowledge: list[Dimension] = ["noun", "sentence", "multimodality", "conclusion"]
+    settings = QuestionSettings(
+        variants=dict.fromkeys(knowledge, 1),
+        pictures=folder,
+        scheme=Scheme(entities={"LOC": "places"}),
+    )
     with AnswerStore(folder / "a.sqlite") as store:
         report = elicit(posts, store, source, settings).report
-        assert report.total().stored == 8
+        assert report.total().stored == 11
         assert report.counts["multimodality"].not_applicable == 1
         assert report.captions_only == {"b", "c"}
         again = elicit(posts, store, source, settings).report
@@ -67,11 +72,12 @@ def test_a_model_that_sees_gets_the_picture_and_others_the_caption(
         # Another picture under the old name is another question; the caption path is its own too.
         PIL.Image.new("RGB", (50, 50), (0, 0, 90)).save(folder / "wide.png")
         changed = elicit(posts, store, source, settings).report
-        assert changed.total().asked == 3
+        assert changed.total().asked == 4
     seen: list[dict[str, Any]] = [
         body for body in llm_server.requests if "Oslo calls" in user_text(body)
     ]
-    assert len(seen) == 6
+    assert len(seen) == 8
+    assert sum("LOC: places" in body["messages"][0]["content"] for body in seen) == 2
     for body in seen:
         text, picture = body["messages"][1]["content"]
         assert "a red field" not in text["text"] and "attached picture" in text["text"]

@@ -1,37 +1,83 @@
-"""The synthetic corpus: only who looks at the pictures can be better than chance."""
+"""The corpus of ambiguous names: what its parts share, and what decides."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import io
+import tarfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import numpy
+import PIL.Image
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 from typer.testing import CliRunner
 
 from research import picture_set
 from research.__main__ import app
 from spacy_mmcot.types import Post
 
-Floats = NDArray[numpy.float64]
-POSTS = 600
+
+def png(colour: tuple[int, int, int], size: tuple[int, int] = (30, 20)) -> bytes:
+    encoded = io.BytesIO()
+    PIL.Image.new("RGB", size, colour).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def write_package(path: Path, files: dict[str, bytes]) -> Path:
+    """A file in the form of Debian's packages with these files under openclipart's folder."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:xz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"./usr/share/openclipart/png/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    parts = b"!<arch>\n"
+    for name, content in (("debian-binary", b"2.0"), ("data.tar.xz", data.getvalue())):
+        parts += f"{name:16}{'0':12}{'0':6}{'0':6}{'100644':8}{len(content):<10}`\n".encode()
+        parts += content + b"\n" * (len(content) % 2)
+    path.write_bytes(parts)
+    return path
+
+
+# Pictures of a label; every third is another one of the subject before it.
+EACH = 30
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    picture_set.write_picture_set(folder, seed=3, posts=POSTS)
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    files: dict[str, bytes] = {}
+    for i, folders in enumerate(picture_set.FOLDERS.values()):
+        for j in range(EACH):
+            word = "abcdefghijklmnopqrstuvwxyz"[j % 20]
+            files[f"{folders[j % len(folders)]}/thing{word}_{j}.png"] = png((40 * i, 8 * j, 9))
+    food = picture_set.FOLDERS["FOOD"][0]
+    files |= {
+        f"{food}/copy_1.png": files[f"{food}/thinga_0.png"],
+        f"{food}/menu_of_the_day.png": png((1, 2, 3)),
+        f"{food}/broken_1.png": b"no picture",
+        f"{food}/large_1.png": png((4, 5, 6), (900, 600)),
+        "office/desk_1.png": png((7, 8, 9)),
+        "signs_and_symbols/flags/africa/kenya_1.png": png((10, 11, 12)),
+        "signs_and_symbols/flags/navy/alpha_1.png": png((13, 14, 15)),
+    }
+    return write_package(tmp_path_factory.mktemp("package") / "openclipart.deb", files)
+
+
+@pytest.fixture(scope="module")
+def folder(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("set")
+    picture_set.write_picture_set(folder, package, seed=3)
     return folder
 
 
-@pytest.fixture(scope="module")
-def posts(folder: Path) -> list[Post]:
+def read_posts(folder: Path) -> list[Post]:
     lines = (folder / "posts.jsonl").read_text("utf-8").splitlines()
     return [Post.model_validate_json(line) for line in lines]
+
+
+def name_of(post: Post) -> str:
+    (entity,) = post.entities or []
+    return post.text[entity.start : entity.end]
 
 
 def label_of(post: Post) -> str:
@@ -39,99 +85,81 @@ def label_of(post: Post) -> str:
     return entity.label
 
 
-def test_splits_and_names(posts: list[Post]) -> None:
-    assert Counter(post.split for post in posts) == {"train": 360, "dev": 120, "test": 120}
-    assert len({post.id for post in posts}) == POSTS
+def test_text_tells_nothing(folder: Path) -> None:
+    posts = read_posts(folder)
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for post in posts:
-        (entity,) = post.entities or []
-        assert post.text[entity.start : entity.end] in picture_set.NAMES
-        assert sum(post.text.count(name) for name in picture_set.NAMES) == 1
-        assert post.caption is None
+        counts[post.split, name_of(post)][label_of(post)] += 1
+    assert len({name for _, name in counts}) > 50
+    for (_, name), labels in counts.items():
+        assert len(labels) > 1, name
+        assert len(set(labels.values())) == 1, name
+    for split, patterns in picture_set.PATTERNS.items():
+        part = [post for post in posts if post.split == split]
+        assert {post.text.replace(name_of(post), "{}") for post in part} == set(patterns)
 
 
-@pytest.mark.parametrize("split", ["train", "dev", "test"])
-def test_text_is_right_half_of_the_time(split: str, posts: list[Post]) -> None:
-    labels: dict[str, Counter[str]] = defaultdict(Counter)
-    names: Counter[str] = Counter()
-    for post in posts:
-        if post.split == split:
-            labels[post.text][label_of(post)] += 1
-            (entity,) = post.entities or []
-            names[post.text[entity.start : entity.end]] += 1
-    right = sum(max(counts.values()) for counts in labels.values())
-    assert right / sum(names.values()) == 0.5
-    assert set(names) == set(picture_set.NAMES)
-    assert max(names.values()) <= 1.5 * min(names.values())
+def test_the_test_part_has_pictures_and_pairs_of_its_own(folder: Path) -> None:
+    posts = read_posts(folder)
+    train = [post for post in posts if post.split == "train"]
+    test = [post for post in posts if post.split == "test"]
+    assert len(train) + len(test) == len(posts) and len(test) > 300
+
+    def digest(post: Post) -> bytes:
+        with PIL.Image.open(folder / str(post.image)) as image:
+            return hashlib.sha256(image.tobytes()).digest()
+
+    assert not {digest(post) for post in train} & {digest(post) for post in test}
+    pairs = [{(name_of(post), post.domain) for post in part} for part in (train, test)]
+    assert not pairs[0] & pairs[1]
 
 
-def test_no_picture_twice(folder: Path, posts: list[Post]) -> None:
-    assert len({post.image for post in posts}) == POSTS
-    digests = set()
-    for post in posts:
-        assert post.image is not None
-        with Image.open(folder / post.image) as image:
-            assert (image.mode, image.size) == ("RGB", (96, 72))
-            digests.add(hashlib.sha256(image.tobytes()).digest())
-    assert len(digests) == POSTS
+def test_what_is_taken_from_the_package(package: Path) -> None:
+    drawings = picture_set.read_archive(package)
+    assert {label: len(each) for label, each in drawings.items()} == {
+        **dict.fromkeys(picture_set.FOLDERS, EACH),
+        **{"FOOD": EACH + 1, "PLACE": EACH + 1},
+    }
+    subjects = {drawing.subject for drawing in drawings["FOOD"]}
+    assert "large" in subjects and not {"menu", "broken", "copy"} & subjects
+    assert "kenya" in {drawing.subject for drawing in drawings["PLACE"]}
+    [large] = [each for each in drawings["FOOD"] if each.subject == "large"]
+    assert PIL.Image.open(io.BytesIO(large.content)).size == (320, 213)
 
 
-def accuracy(features: Floats, posts: list[Post], ridge: float) -> float:
-    """Of a linear classifier fitted to the train split, on the other two."""
-    signs = numpy.array([1.0 if label_of(post) == "PER" else -1.0 for post in posts])
-    train = numpy.array([post.split == "train" for post in posts])
-    scaled = (features - features[train].mean(0)) / features[train].std(0)
-    known = scaled[train]
-    weights = numpy.linalg.solve(
-        known.T @ known + ridge * numpy.eye(known.shape[1]), known.T @ signs[train]
-    )
-    return float((scaled[~train] @ weights * signs[~train] > 0).mean())
-
-
-@pytest.fixture(scope="module")
-def pixels(folder: Path, posts: list[Post]) -> Floats:
-    """(posts, height, width, 3)"""
-    arrays = [numpy.asarray(Image.open(folder / str(post.image))) for post in posts]
-    return numpy.stack(arrays).astype("float64")
-
-
-def test_mean_colour_does_not_tell(pixels: Floats, posts: list[Post]) -> None:
-    mean = pixels.mean((1, 2))
-    assert 0.4 < accuracy(mean, posts, 1.0) < 0.6
-    # Nor does how far it is from the middle.
-    products = numpy.stack([mean[:, i] * mean[:, j] for i in range(3) for j in range(i, 3)], 1)
-    assert 0.4 < accuracy(numpy.concatenate([mean, products], 1), posts, 1.0) < 0.6
-
-
-def test_what_is_drawn_tells(pixels: Floats, posts: list[Post]) -> None:
-    """Where the edges are, in a grid of 9 x 12, is enough to be right nearly always."""
-    grey = pixels.mean(3).reshape(len(posts), 36, 2, 48, 2).mean((2, 4))
-    edges = abs(numpy.diff(grey, axis=1, append=0)) + abs(numpy.diff(grey, axis=2, append=0))
-    features = edges.reshape(len(posts), 9, 4, 12, 4).mean((2, 4)).reshape(len(posts), -1)
-    assert accuracy(features, posts, 100.0) > 0.85
-
-
-def test_the_seed_decides(tmp_path: Path) -> None:
+def test_the_seed_decides(package: Path, tmp_path: Path) -> None:
     def write(name: str, seed: int) -> dict[str, bytes]:
-        folder = tmp_path / name
-        words = ["picture-set", str(folder), "--seed", str(seed), "--posts", "20"]
-        done = CliRunner().invoke(app, words)
+        words = ["picture-set", tmp_path / name, "--archive", package, "--seed", seed]
+        done = CliRunner().invoke(app, list(map(str, words)))
         assert done.exit_code == 0, done.output
-        assert "20 posts" in done.output
-        files = (path for path in folder.rglob("*") if path.is_file())
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+        assert "posts -> " in done.output
+        files = (path for path in (tmp_path / name).rglob("*") if path.is_file())
+        return {path.relative_to(tmp_path / name).as_posix(): path.read_bytes() for path in files}
 
     first = write("a", 1)
-    assert len(first) == 21
     assert first == write("b", 1)
-    other = write("c", 2)
-    assert not set(first.values()) & set(other.values())
-    splits = Counter(json.loads(row)["split"] for row in first["posts.jsonl"].splitlines())
-    assert splits == {"train": 12, "dev": 4, "test": 4}
+    assert first["posts.jsonl"] != write("c", 2)["posts.jsonl"]
 
 
-@pytest.mark.parametrize("posts", ["11", "8", "-2", "x"])
-def test_a_number_of_posts_that_cannot_be(posts: str, tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["picture-set", str(tmp_path), "--posts", posts])
-    assert done.exit_code == 2
-    assert "--posts" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("content", [None, b"", b"!<arch>\n", b"PK" + bytes(100)])
+def test_what_is_no_package(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "other.deb"
+    if content is not None:
+        path.write_bytes(content)
+    done = CliRunner().invoke(app, ["picture-set", str(tmp_path / "set"), "--archive", str(path)])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("✘ [E722]") and "other.deb" in done.stderr
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_package_that_is_another_one_or_not_there(package: Path, tmp_path: Path) -> None:
+    for address, reason in (
+        (package.as_uri(), "SHA-256"),
+        ((tmp_path / "none.deb").as_uri(), "No such file"),
+        ("nonsense", "unknown url type"),
+    ):
+        words = ["picture-set", str(tmp_path / "set"), "--address", address]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 1
+        assert done.stderr.startswith("✘ [E721]") and reason in done.stderr
+        assert not list(tmp_path.rglob("*.deb"))

@@ -10,9 +10,9 @@ from typing import Any
 import PIL.Image
 import pytest
 import spacy
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 
-from research.picture_ways import Way, change_pictures
+from research.picture_ways import Way, change_pictures, compare_gates
 from spacy_mmcot import MMCoTError, attach
 
 Pictures = list[Any]
@@ -94,3 +94,39 @@ def test_black(mixed: Pictures) -> None:
     with PIL.Image.open(io.BytesIO(black)) as image:
         assert image.format == "PNG"
         assert image.convert("RGB").getextrema() == ((0, 0), (0, 0), (0, 0))
+
+
+def label_docs(rows: list[tuple[str, str, Any]]) -> list[Doc]:
+    """Docs of one name each. rows: name, label and picture."""
+    docs = list(attach(spacy.blank("en"), [(name, picture) for name, _, picture in rows]))
+    for doc, (_, label, _) in zip(docs, rows, strict=True):
+        doc.ents = [Span(doc, 0, 1, label=label)]
+    return docs
+
+
+def test_pictures_that_fit_no_meaning_and_those_that_fit_another() -> None:
+    rows = [
+        ("Jaguar", "ANIMAL", png(0)),
+        ("Jaguar", "VEHICLE", png(1)),
+        ("Olive", "FOOD", png(2)),
+        ("Olive", "PERSON", png(3)),
+        ("Fox", "ANIMAL", png(4)),
+        ("Jaguar", "ANIMAL", None),
+    ]
+    read = {
+        way: [doc._.mmcot_image for doc in change_pictures(label_docs(rows), way, "a.spacy")]
+        for way in ("foreign", "fitting")
+    }
+    labels = {picture: label for _, label, picture in rows if picture is not None}
+    shown = {way: [labels.get(picture) for picture in found] for way, found in read.items()}
+    assert all(label in ("FOOD", "PERSON") for label in shown["foreign"][:2])
+    assert all(label in ("ANIMAL", "VEHICLE") for label in shown["foreign"][2:4])
+    # Nothing else is a fox, and who had no picture gets none.
+    assert shown["fitting"] == ["VEHICLE", "ANIMAL", "PERSON", "FOOD", None, None]
+    assert shown["foreign"][4:] != ["ANIMAL", None] and shown["foreign"][5] is None
+
+
+def test_gates_of_own_and_other_pictures() -> None:
+    assert compare_gates([0.9, 0.8], [0.1, 0.2, 0.3]) == 1.0
+    assert compare_gates([0.5], [0.5]) == 0.5
+    assert compare_gates([0.6, 0.2], [0.4]) == 0.5
