@@ -1,5 +1,6 @@
-"""The way of a new user, as the README has it: a wheel in a fresh virtual environment, `init`, a
-table of texts without labels, an endpoint, and the student's first entities. No clone is at hand.
+"""The way of a new user, as the README has it: a wheel in a fresh virtual environment, a table of
+texts without labels, an endpoint, the student's first entities, and what follows. No clone is at
+hand.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ LINES = [
     "Refund for the {product} was promised by {person} last week.",
     "After two days the {product} is still at {person}'s desk.",
 ]
-LABELS = ("--label", "PRODUCT=devices and programs", "--label", "PERSON=customers and staff")
 
 
 def make_tickets(count: int) -> dict[str, dict[str, Any]]:
@@ -93,44 +93,12 @@ def build_wheel(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_from_a_table_without_labels_to_entities_in_six_commands(tmp_path: Path) -> None:
-    steps = os.environ.get("QUICKSTART_STEPS", "80")
-    home = tmp_path / "home"
-    home.mkdir()
-    tickets = make_tickets(200)
-    write_table(home / "tickets.csv", tickets)
-    user = User(home, make_environment(tmp_path / "environment"))
-    wheel = build_wheel(tmp_path)
-    user.run("python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
-    with LLMServer() as server:
-        server.reply = lambda body: (200, json.dumps(tickets[quoted(body, "post")]))
-        user.run(
-            *("spacy-mmcot", "init", "tickets", "--data", "tickets.csv"),
-            *("--domain", "support tickets", *LABELS, "--endpoint", server.url),
-        )
-        run = ("python", "-m", "spacy", "project", "run", "all", "tickets")
-        shown = user.run(*run, "--vars.student_steps", steps, OMP_NUM_THREADS="1")
-    assert "step" in shown or int(steps) < 100
-    code = (
-        "import spacy; nlp = spacy.load('tickets/training/student/model-best'); "
-        "print(*nlp('Priya Cole asked when her Halo Watch comes back').ents, sep='; ')"
-    )
-    found = user.run("python", "-c", code)
-    assert found.strip() == "Priya Cole; Halo Watch"
-    assert len(user.commands) <= 6
-    assert list((home / "tickets" / "packages").glob("*/dist/en_tickets-*.whl"))
-    for command, seconds in user.commands:
-        print(f"{seconds:6.1f} s  {command}")
-    print(found, file=sys.stdout)
-
-
-@pytest.mark.slow
 def test_the_commands_of_the_readme_follow_from_each_other(tmp_path: Path) -> None:
     """All but `pip install`, which the environment stands for; trainings are short. Of the demo,
     which has the steps of any labelled project, the first alone."""
     home = tmp_path / "home"
     home.mkdir()
-    tickets = make_tickets(80)
+    tickets = make_tickets(200)
     write_table(home / "tickets.csv", tickets)
     posts = [
         {
@@ -140,12 +108,15 @@ def test_the_commands_of_the_readme_follow_from_each_other(tmp_path: Path) -> No
                 for m, label in ((e["mention"], e["label"]) for e in said["entities"])
             ],
         }
-        for text, said in tickets.items()
+        for text, said in islice(tickets.items(), 80)
     ]
     (home / "annotations.jsonl").write_text("".join(f"{json.dumps(post)}\n" for post in posts))
     user = User(home, make_environment(tmp_path / "environment"))
     user.run(*("python", "-m", "pip", "install", "--quiet", "--no-deps"), build_wheel(tmp_path))
-    short = {"teacher_steps": 20, "student_steps": 20, "warmup_steps": 2}
+    steps = {
+        "tickets": {"student_steps": 80},
+        "news": {"teacher_steps": 20, "student_steps": 20, "warmup_steps": 2},
+    }
 
     def reply(body: dict[str, Any]) -> tuple[int, str]:
         if '"sure"' in user_text(body):
@@ -168,13 +139,18 @@ def test_the_commands_of_the_readme_follow_from_each_other(tmp_path: Path) -> No
             if words[-3:] == ["run", "all", "demo"]:
                 words[-2] = "convert"
             elif " run all " in command:
-                unlabelled = words[-1] == "tickets"
-                given = {k: v for k, v in short.items() if not unlabelled or k != "teacher_steps"}
+                given = steps[words[-1]]
                 words += [w for k, v in given.items() for w in (f"--vars.{k}", str(v))]
             user.run(*words, OMP_NUM_THREADS="1", **exported)
             done.append(words[1 if words[0] == "spacy-mmcot" else -1])
     for command, seconds in user.commands:
         print(f"{seconds:6.1f} s  {command}")
+    assert list((home / "tickets" / "packages").glob("*/dist/en_tickets-*.whl"))
+    code = (
+        "import spacy; nlp = spacy.load('../tickets/training/student/model-best'); "
+        "print(*nlp('Priya Cole asked when her Halo Watch comes back').ents, sep='; ')"
+    )
+    assert user.run("python", "-c", code).strip() == "Priya Cole; Halo Watch"
     assert len(done) > 10
     made = (
         "tickets/review.html",

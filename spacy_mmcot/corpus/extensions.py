@@ -212,9 +212,10 @@ def _find_end(doc: Doc) -> int:
 def _list_rows(doc: Doc, name: str) -> list[Any] | None:
     """The rows whose mentions are in the Doc's text; None where none were kept, or all are another
     text's."""
-    text, data = doc.text, cast(dict[Any, Any], doc.user_data)
-    found: list[Any] | None = None
-    for key in _list_keys(doc, name):
+    data, found = cast(dict[Any, Any], doc.user_data), None
+    keys = _list_keys(doc, name)
+    text = doc.text if keys else ""  # which spaCy puts together from the tokens
+    for key in keys:
         rows = [(*(at + key[2] for at in row[:4]), *row[4:]) for row in data[key]]
         # In a part of a Doc, mentions may be outside of the text; never other words inside of it.
         inside = [row for row in rows if min(row[:4]) >= 0 and max(row[:4]) <= len(text)]

@@ -204,11 +204,8 @@ class _Graph:
             inverse = self._weight(f"{name}.inverse", 1 / divisors)
             states = self._node(f"{name}.even", "Mul", [states, inverse])
         zero = "bottom" if activated else "middle"
-        largest = self._node(f"{name}.largest", "ReduceMax", [states], axes=[-1], keepdims=1)
-        if not activated:
-            least = self._node(f"{name}.least", "ReduceMin", [states], axes=[-1], keepdims=1)
-            depth = self._node(f"{name}.depth", "Neg", [least])
-            largest = self._node(f"{name}.size", "Max", [largest, depth])
+        sizes = states if activated else self._node(f"{name}.sizes", "Abs", [states])
+        largest = self._node(f"{name}.largest", "ReduceMax", [sizes], axes=[-1], keepdims=1)
         wanted = self._node(f"{name}.wanted", "Mul", [largest, f"{zero}.step"])
         step = self._node(f"{name}.step", "Max", [wanted, f"{zero}.least"])
         steps = self._node(f"{name}.steps", "Reshape", [step, "flat"])

@@ -166,20 +166,31 @@ class StandaloneRel(FrozenPipe):
         entries = [find_candidates(doc, settings["max_distance"]) for doc in docs]
         filled = [entry for entry in entries if len(entry.pairs)]
         self.check_vectors(entry.doc for entry in filled)
-        none = numpy.zeros((0, 1 + len(self.labels)))
-        parts = [self._score_pairs(entry, settings) for entry in filled]
-        found = pick_relations(
-            entries, numpy.concatenate([none, *parts]), self.labels, settings["threshold"]
-        )
+        scores = self._score_pairs(filled, settings)
+        found = pick_relations(entries, scores, self.labels, settings["threshold"])
         for doc, predictions in zip(docs, found, strict=True):
             set_predictions(doc, predictions, self.overwrite)
 
-    def _score_pairs(self, entry: DocPairs, settings: dict[str, Any]) -> NDArray[numpy.float64]:
-        """(pairs, 1 + labels): probabilities, the first column no relation."""
+    def _score_pairs(
+        self, entries: Sequence[DocPairs], settings: dict[str, Any]
+    ) -> NDArray[numpy.float64]:
+        """(pairs, 1 + labels) of all entries: probabilities, the first column no relation."""
+        if not entries:
+            return numpy.zeros((0, 1 + len(self.labels)))
         a: Any = self.arrays
-        states: Any = entry.doc.tensor
+        # All entries are one after another: tokens, mentions and pairs count through.
+        states: Any = numpy.concatenate([entry.doc.tensor for entry in entries])
         sums: Any = numpy.zeros((len(states) + 1, states.shape[1]))
         numpy.cumsum(states, axis=0, out=sums[1:])
+        tokens, mentions, n_pairs = (
+            numpy.array(counts)
+            for counts in zip(
+                *((len(e.doc), len(e.mentions), len(e.pairs)) for e in entries), strict=True
+            )
+        )
+        first_token, first_mention = tokens.cumsum() - tokens, mentions.cumsum() - mentions
+        doc = numpy.repeat(numpy.arange(len(entries)), n_pairs)
+        pairs = numpy.concatenate([entry.pairs for entry in entries]) + first_mention[doc, None]
 
         def mean(starts: Any, ends: Any) -> NDArray[numpy.float32]:
             lengths = numpy.maximum(ends - starts, 1)
@@ -188,25 +199,28 @@ class StandaloneRel(FrozenPipe):
             return means.astype("float32")
 
         index = {label: i + 1 for i, label in enumerate(settings["types"])}
-        starts, ends = numpy.array([m[:2] for m in entry.mentions], dtype="int64").T
-        types = numpy.array([index.get(m[2], 0) for m in entry.mentions])
+        spans = [mention for entry in entries for mention in entry.mentions]
+        offsets = numpy.repeat(first_token, mentions)
+        starts, ends = numpy.array([m[:2] for m in spans], dtype="int64").T + offsets
+        types = numpy.array([index.get(m[2], 0) for m in spans])
         own = mean(starts, ends)
         heads = own @ a["head.weight"].T + a["head.bias"] + a["head_type.weight"][types]
         tails = own @ a["tail.weight"].T + a["tail_type.weight"][types]
-        whole = mean(numpy.array([0]), numpy.array([len(states)])) @ a["doc.weight"].T
+        whole = mean(first_token, first_token + tokens) @ a["doc.weight"].T
         logits = []
-        for pairs in numpy.split(entry.pairs, range(_CHUNK, len(entry.pairs), _CHUNK)):
-            head, tail = pairs.T
+        for part in numpy.split(numpy.arange(len(pairs)), range(_CHUNK, len(pairs), _CHUNK)):
+            head, tail = pairs[part].T
             left = numpy.minimum(ends[head], ends[tail])
             right = numpy.maximum(left, numpy.maximum(starts[head], starts[tail]))
             bucket = numpy.searchsorted(_DISTANCES, right - left, side="right") - 1
             bucket += len(_DISTANCES) * (starts[head] > starts[tail])
-            summed = heads[head] + tails[tail] + whole + a["distance.weight"][bucket]
+            summed = heads[head] + tails[tail] + whole[doc[part]] + a["distance.weight"][bucket]
             summed += mean(left, right) @ a["around.weight"].T
             summed = numpy.maximum(summed, 0.0)
             logits.append(summed @ a["output.weight"].T + a["output.bias"])
         scores = numpy.concatenate(logits)
-        scores[~mask_legal(entry, settings["legal"], self.labels)] = -numpy.inf
+        legal = [mask_legal(entry, settings["legal"], self.labels) for entry in entries]
+        scores[~numpy.concatenate(legal)] = -numpy.inf
         chances = numpy.exp(scores - scores.max(axis=1, keepdims=True))
         result: NDArray[numpy.float64] = chances / chances.sum(axis=1, keepdims=True)
         return result

@@ -24,6 +24,9 @@ def test_goals_are_means_over_seeds_from_the_plans_own_lines(tmp_path: Path) -> 
         line("conclusions", "t17_teacher", 1, ents_f=0.89),  # a later line of seed 1
         line("another", "t17_student", 1, ents_f=0.5),
         line("conclusions_rel", "mnre_teacher", 3, rel_f=0.61),
+        line("conclusions_rel", "mnre_student_7200", 1, rel_f=0.53),
+        line("push", "push_t17_850", 1, ents_f=0.83)
+        | {"also_on": {"t15-dev/dev": {"ents_f": 0.64}}},
     ]
     ways = {
         "none": {"ents_f": 0.45},
@@ -48,4 +51,6 @@ def test_goals_are_means_over_seeds_from_the_plans_own_lines(tmp_path: Path) -> 
         **{"eye_own": 92.0, "eye_none": 45.0, "eye_foreign": 44.0, "eye_fitting": 10.0},
         "eye_gate_auc": 0.9,
     }
+    pushed = {name: value for name, value in found.items() if name.startswith("push_") and value}
+    assert pushed == {"push_t17_850": 83.0, "push_t15_transfer": 64.0, "push_mnre_800": 53.0}
     assert round(found["t17_teacher"], 6) == 89.5 and round(found["mnre_teacher"], 6) == 61.0
