@@ -243,6 +243,10 @@ def render(name: str, settings: ProjectSettings) -> str:
     return environment.get_template(f"{name}.jinja").render(asdict(settings), docs=docs)
 
 
+# In the config: weasel loses a value with quotes that stands in a variable.
+_VISION = 'vision = {"@architectures": "spacy_mmcot.PackagedVision.v1"}'
+
+
 def write_project(folder: Path, settings: ProjectSettings, scheme: Scheme | None) -> None:
     """Write a project's files into a folder that has no project.yml; other files of the folder stay
     as they are.
@@ -254,8 +258,12 @@ def write_project(folder: Path, settings: ProjectSettings, scheme: Scheme | None
     if (folder / "project.yml").exists():
         raise MMCoTError(Errors.E714.format(path=folder / "project.yml"))
     with catch_write_errors(folder):
-        _copy_missing(TEMPLATES / "configs", folder / "configs")
         texts = {name: render(name, settings) for name in ("project.yml", "README.md")}
+        for path in (TEMPLATES / "configs").iterdir():
+            text = path.read_text("utf-8")
+            seeing = text.replace("vision = null", _VISION) if settings.vision else text
+            texts[f"configs/{path.name}"] = seeing
+        (folder / "configs").mkdir(parents=True, exist_ok=True)
         texts[".gitignore"] = render("gitignore", settings)
         if scheme is None:
             _copy_missing(TEMPLATES / "demo", folder / "assets" / "demo")

@@ -229,10 +229,11 @@ def test_a_good_line_counts_whatever_stands_beside_it(
 def test_what_the_endpoint_has_deleted_is_asked_again_with_a_word(
     llm_server: LLMServer, posts: list[Post], store: AnswerStore, gone: str
 ) -> None:
-    llm_server.configure(batch_seconds=0.2)
-    hasty = Pace(batch_poll=0.02, run_timeout=0.1)
+    llm_server.configure(batch_seconds=3.0)
+    hasty = Pace(batch_poll=0.02, run_timeout=1.0)
     asked = QuestionSettings.of("noun")
     assert run(llm_server, posts, store, pace=hasty, settings=asked).ending is Ending.TIME
+    llm_server.configure(batch_seconds=0.0)
     llm_server.batches.gone.add(gone)
     report = run(llm_server, posts, store, settings=asked, pace=FAST).report
     assert report.total().stored == 12

@@ -159,7 +159,7 @@ def test_a_network_of_ones_own_learns(tmp_path: Path) -> None:
     target = torch.linspace(-1, 1, 8)
     losses = []
     optimizer = Adam(0.01)
-    for _ in range(40):
+    for _ in range(100):
         found, backprop = model.begin_update(batch)
         error = found.patches.mean((1, 2)) - target
         losses.append(float((error**2).mean()))
