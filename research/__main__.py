@@ -136,8 +136,11 @@ def goals(results: ResultsFile = RESULTS, json: JsonFile = None) -> None:
 
     reached = measure_goals(read_all_results(results))
     for name, (score, seeds, goal) in reached.items():
-        each = ", ".join(f"seed {seed}: {value:.2f}" for seed, value in sorted(seeds.items()))
-        shown = "not run" if score is None else f"{score:.2f} ({each})"
+        digits = 4 if name.endswith("_auc") else 2
+        each = ", ".join(
+            f"seed {seed}: {value:.{digits}f}" for seed, value in sorted(seeds.items())
+        )
+        shown = "not run" if score is None else f"{score:.{digits}f} ({each})"
         print(f"{name}: {shown}" + ("" if goal is None else f", goal {goal:g}"))
     if json is not None:
         write_json(json, {name: value.score for name, value in reached.items()})

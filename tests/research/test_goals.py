@@ -42,7 +42,7 @@ def test_goals_are_means_over_seeds_from_the_plans_own_lines(tmp_path: Path) -> 
     assert done.exit_code == 0
     assert "t17_teacher: 89.50 (seed 1: 89.00, seed 2: 90.00), goal 89" in done.stdout
     assert "t17_student: not run" in done.stdout
-    assert "eye_gate_auc: 0.90 (seed 1: 0.90), goal 0.85" in done.stdout
+    assert "eye_gate_auc: 0.9000 (seed 1: 0.9000), goal 0.85" in done.stdout
     found = json.loads(output.read_text(encoding="utf-8"))
     assert list(found) == list(GOALS)
     assert found["t17_student"] is None
