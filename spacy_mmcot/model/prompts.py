@@ -145,10 +145,13 @@ class VisualPrompt(nn.Module):
         nn.init.zeros_(self.out.bias)
         self.state_query = nn.Linear(state_width, hidden)
         self.state_out = nn.Linear(hidden, state_width)
-        self.text_match = nn.Linear(width, hidden)
-        self.patch_match = nn.Linear(patch_width, hidden)
+        # Which pieces tell what the text is about: names do, most other words do not.
+        self.match_pool = nn.Linear(width, 1, bias=False)
+        nn.init.zeros_(self.match_pool.weight)
+        self.text_match = _make_projection(width, hidden)
+        self.patch_match = _make_projection(patch_width, hidden, dropout=0.3)
         # From the cosine of text and picture to a logit.
-        self.match_scale = nn.Parameter(torch.tensor([5.0]))
+        self.match_scale = nn.Parameter(torch.tensor([2.0]))
         self.match_bias = nn.Parameter(torch.zeros(1))
         # The gate starts open. Its slope is stored as a logarithm and so stays positive: a better
         # match never closes the gate.
@@ -199,11 +202,20 @@ class VisualPrompt(nn.Module):
     def _project_text(self, text: Tensor, mask: Tensor) -> Tensor:
         """text: (windows, pieces, width); mask: (windows, pieces). Returns unit vectors, (windows,
         hidden)."""
-        return functional.normalize(self.text_match(_masked_mean(text, mask)), dim=-1)
+        scores = self.match_pool(text).squeeze(-1)
+        weights = scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min).softmax(1)
+        pooled = (text * weights.unsqueeze(-1)).sum(1)
+        return functional.normalize(self.text_match(pooled), dim=-1)
 
     def _project_picture(self, patches: Tensor) -> Tensor:
         """patches: (pictures, patches, patch width). Returns unit vectors, (pictures, hidden)."""
         return functional.normalize(self.patch_match(patches.mean(1)), dim=-1)
+
+
+def _make_projection(width: int, hidden: int, dropout: float = 0.0) -> nn.Module:
+    """Two layers from vectors of `width` to vectors of `hidden`."""
+    first = nn.Linear(width, hidden)
+    return nn.Sequential(nn.Dropout(dropout), first, nn.GELU(), nn.Linear(hidden, hidden))
 
 
 def _attention(query: Tensor, keys: Tensor) -> Tensor:

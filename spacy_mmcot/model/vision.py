@@ -36,7 +36,7 @@ from .sources import build_model, find_package, remove_layer_dropout, resolve_so
 
 
 # Pictures that go through a vision model at once: bounds memory whatever the batch of Docs.
-_CHUNK = 32
+_CHUNK = 8
 
 
 def PackagedVision(

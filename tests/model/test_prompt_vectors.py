@@ -66,13 +66,13 @@ def test_what_fits_together_is_learnt_and_opens_the_gate() -> None:
     embeddings, patches = torch.randn(6, 5, WIDTH), torch.randn(6, 4, PATCH)
     mask, own = torch.ones(6, 5), torch.arange(6)
     optimizer = torch.optim.Adam(prompt.parameters(), 0.02)
-    for _ in range(150):
+    for _ in range(300):
         loss = prompt.compute_matching_loss(embeddings, mask, patches, own)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss < 0.1
     prompt.eval()
+    assert prompt.compute_matching_loss(embeddings, mask, patches, own) < 0.1
     fitting = prompt(embeddings, mask, patches).gate
     wrong = prompt(embeddings, mask, patches.roll(1, 0)).gate
     assert (fitting > wrong).all()
@@ -81,11 +81,14 @@ def test_what_fits_together_is_learnt_and_opens_the_gate() -> None:
 def test_the_loss_by_hand(prompt: VisualPrompt) -> None:
     embeddings, mask, patches = inputs(3)
     own = torch.tensor([0, 1, 1])
+    prompt.eval()  # training drops some of the pictures' features
+    torch.nn.init.normal_(prompt.match_pool.weight)
     loss = prompt.compute_matching_loss(embeddings, mask, patches[:2], own)
     right, wrong = [], []
     for i in range(3):
         for j in range(2):
-            text = prompt.text_norm(embeddings[i, mask[i] == 1]).mean(0)
+            pieces = prompt.text_norm(embeddings[i, mask[i] == 1])
+            text = prompt.match_pool(pieces).softmax(0).squeeze(1) @ pieces
             picture = prompt.patch_norm(patches[:2])[j].mean(0)
             match = torch.cosine_similarity(
                 prompt.text_match(text), prompt.patch_match(picture), dim=0
