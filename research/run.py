@@ -46,10 +46,9 @@ class Runner:
 
     A training is identified by its settings (the config resolved with all overrides, thresholds
     apart), the bytes of its corpus files and its teachers; a line of results by the training, the
-    thresholds, and by what is measured.
-    While these are the same, nothing is trained or measured again, also across plans that share a
-    folder of models and a results file. Where only the measurement differs, a pipeline that is
-    still there is evaluated again.
+    thresholds, and by what is measured. While these are the same, nothing is trained or measured
+    again, also across plans that share a folder of models and a results file. Where only the
+    measurement differs, a pipeline that is still there is evaluated again.
 
     keep_models: have the pipelines of all runs in the end, also of those whose scores are known.
     Without it a pipeline is deleted after its evaluation, unless it is a teacher of the plan.
@@ -88,7 +87,7 @@ class Runner:
 
     def _identify_training(self, name: str, seed: int) -> str:
         run = self.plan.runs[name]
-        config = resolve_config(run.config, self._overrides(run, seed))
+        config = self._resolve_config(run, seed)
         for component in get_thresholds(config):
             del config["components"][component]["threshold"]
         settings = [
@@ -104,7 +103,7 @@ class Runner:
         run = self.plan.runs[name]
         measured = [
             self._identify_training(name, seed),
-            get_thresholds(resolve_config(run.config, self._overrides(run, seed))),
+            get_thresholds(self._resolve_config(run, seed)),
             self.plan.scored(run),
             run.pictures,
             [_digest(self._file(part)) for part in self.plan.ambiguous],
@@ -176,7 +175,7 @@ class Runner:
     def _measure(self, name: str, seed: int, identity: str) -> dict[str, Any]:
         """The line of a run: its scores, and all that they depend on."""
         run = self.plan.runs[name]
-        model = self._get_model(name, seed)
+        model, config = self._get_model(name, seed), self._resolve_config(run, seed)
         own = self._file(self.plan.scored(run))
         first, *others = run.pictures
         started = time.perf_counter()
@@ -186,7 +185,7 @@ class Runner:
             model,
             knowledge=run.knowledge,
             ambiguous=[self._file(part) for part in self.plan.ambiguous],
-            thresholds=get_thresholds(resolve_config(run.config, self._overrides(run, seed))),
+            thresholds=get_thresholds(config),
         )
         metrics = evaluate(own, pictures=first, predictions=predictions)
         also_on = {
@@ -209,7 +208,7 @@ class Runner:
             "evaluated_on": self.plan.scored(run),
             "description": run.model_dump(exclude_defaults=True),
             "overrides": self.plan.overrides,
-            "config": resolve_config(run.config, self._overrides(run, seed)),
+            "config": config,
             "data": {part: _digest(self._file(part)) for part in parts},
             "versions": get_versions(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
@@ -235,6 +234,9 @@ class Runner:
             return file.resolve().relative_to(self.corpus.resolve()).with_suffix("").as_posix()
         except ValueError:
             return str(file)
+
+    def _resolve_config(self, run: Run, seed: int) -> dict[str, Any]:
+        return resolve_config(run.config, self._overrides(run, seed))
 
     def _overrides(self, run: Run, seed: int) -> dict[str, Any]:
         # The corpora's own tokens, as other work on them has it.

@@ -323,6 +323,7 @@ def make_text_key(text: str) -> str:
     return "".join(re.findall(r"\w", text.lower())) or text
 
 
+PART_TOKENS = 4000  # estimated, of a text that an LLM is asked about as a whole
 BYTES_PER_TOKEN = 4  # of UTF-8, about, in what LLMs read
 # Where a text may be cut, the best first: blank lines, line ends, sentences, clauses, spaces. A
 # full stop behind fewer than four letters may be that of an abbreviation, or an initial's.

@@ -15,7 +15,7 @@ import typer
 
 from ..errors import Errors, MMCoTError, UsageError
 from ..messages import escape_control, print_table
-from ..types import DIMENSIONS, Post, Task
+from ..types import DIMENSIONS, PART_TOKENS, Post, Task
 
 if TYPE_CHECKING:
     from ..elicitation.elicit import ElicitResult, Progress
@@ -145,7 +145,7 @@ def plan(
     image_root: RootOption = None,
     scheme: SchemeOption = None,
     templates: TemplatesOption = None,
-    part_tokens: PartOption = 4000,
+    part_tokens: PartOption = PART_TOKENS,
     new_examples: NewOption = False,
     temperature: TemperatureOption = None,
     prices: PricesOption = None,
@@ -207,7 +207,7 @@ def elicit(
     ] = False,
     scheme: SchemeOption = None,
     templates: TemplatesOption = None,
-    part_tokens: PartOption = 4000,
+    part_tokens: PartOption = PART_TOKENS,
     new_examples: NewOption = False,
     temperature: TemperatureOption = None,
     workers: Annotated[int, typer.Option(min=1, max=1000, help="Questions in flight.")] = 8,

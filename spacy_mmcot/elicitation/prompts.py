@@ -31,6 +31,7 @@ from ..types import (
     BYTES_PER_TOKEN,
     DIMENSIONS,
     NO_RELATION,
+    PART_TOKENS,
     Dimension,
     Entity,
     Post,
@@ -82,10 +83,6 @@ KINDS: dict[Dimension, Kind] = {
     ),
     "image": Kind(25, sees_picture=True, needs_picture=True),
 }
-
-
-# Estimated tokens of a text that is asked about as a whole.
-PART_TOKENS = 4000
 
 
 @dataclass(frozen=True)

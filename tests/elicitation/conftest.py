@@ -20,6 +20,14 @@ def llm_server() -> Iterator[LLMServer]:
 
 
 @pytest.fixture
+def endpoint(llm_server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> LLMServer:
+    """The server that commands ask, without a word on the command line."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0815")
+    monkeypatch.setenv("OPENAI_BASE_URL", llm_server.url)
+    return llm_server
+
+
+@pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fraction of the seconds between tries."""
     for name, seconds in (("_FIRST_WAIT", 0.02), ("_LONGEST_WAIT", 0.1), ("_FIRST_PAUSE", 0.05)):

@@ -294,12 +294,8 @@ NOTES = [
 ]
 
 
-def test_a_clinical_scheme_end_to_end(
-    command: Any, llm_server: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clinical_scheme_end_to_end(command: Any, endpoint: LLMServer, tmp_path: Path) -> None:
     """From scheme.yml and a file of recorded answers, by the command, to located relations."""
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0815")
-    monkeypatch.setenv("OPENAI_BASE_URL", llm_server.url)
     file, scheme = tmp_path / "notes.jsonl", tmp_path / "scheme.yml"
     file.write_text("".join(post.model_dump_json(exclude_none=True) + "\n" for post in NOTES))
     scheme.write_text(format_scheme(CLINICAL), encoding="utf-8")
@@ -325,7 +321,7 @@ def test_a_clinical_scheme_end_to_end(
         empty = json.dumps({"reasoning": "", "entities": [], "relations": []})
         return 200, answers.get(quoted(body, "post"), empty)
 
-    llm_server.reply = reply
+    endpoint.reply = reply
     store = tmp_path / "answers.sqlite"
     chosen = (
         "--source",
@@ -350,7 +346,7 @@ def test_a_clinical_scheme_end_to_end(
     ]
     (relation,) = found.relations
     assert (relation.head_start, relation.label, relation.tail_start) == (20, "causes", 7)
-    body = next(b for b in llm_server.requests if quoted(b, "post") == NOTES[2].text)
+    body = next(b for b in endpoint.requests if quoted(b, "post") == NOTES[2].text)
     words = system(body)
     for part in (
         "You annotate clinical notes in English: you mark the entities that they name",
@@ -368,7 +364,7 @@ def test_a_clinical_scheme_end_to_end(
     }
     # Nobody's text meets its own labels, and each prompt begins as the next one does.
     unlabelled = words[: words.index("Example 1")]
-    assert all(system(other).startswith(unlabelled) for other in llm_server.requests)
+    assert all(system(other).startswith(unlabelled) for other in endpoint.requests)
 
 
 def test_examples_of_pairs_show_their_relations() -> None:
@@ -396,28 +392,26 @@ def test_a_changed_scheme_asks_conclusions_anew_and_nothing_else(
 
 
 def test_labels_that_come_later_ask_nothing_again(
-    command: Any, llm_server: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Any, endpoint: LLMServer, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0815")
-    monkeypatch.setenv("OPENAI_BASE_URL", llm_server.url)
     file, scheme = tmp_path / "posts.jsonl", tmp_path / "scheme.yml"
     scheme.write_text(format_scheme(GERMAN), encoding="utf-8")
     asking = (file, tmp_path / "a.sqlite", "--scheme", scheme, "--dimension", "conclusion")
 
     def ask(posts: list[Post], *more: str) -> tuple[int, str]:
         file.write_text("".join(post.model_dump_json(exclude_none=True) + "\n" for post in posts))
-        llm_server.requests.clear()
+        endpoint.requests.clear()
         planned = command("plan", *asking, *more).stdout.split("conclusion")[1].split()[0]
         done = command("elicit", *asking, "--source", "openai", *more)
-        assert done.exit_code == 0 and int(planned) == len(llm_server.requests), done.output
-        return len(llm_server.requests), done.stdout
+        assert done.exit_code == 0 and int(planned) == len(endpoint.requests), done.output
+        return len(endpoint.requests), done.stdout
 
     unlabelled = [post.model_copy(update={"entities": None}) for post in TICKETS]
     assert ask(unlabelled)[0] == len(TICKETS)
     requests, shown = ask(TICKETS)
     assert requests == 0 and "see --new-examples" in shown
     requests, shown = ask(TICKETS, "--new-examples")
-    assert requests == len(TICKETS) and "Example 1" in system(llm_server.requests[0])
+    assert requests == len(TICKETS) and "Example 1" in system(endpoint.requests[0])
     assert "see --new-examples" not in shown and ask(TICKETS)[0] == 0
     corrected = [labelled(TICKETS[0].text, ("Drucker", "PRODUKT")), *TICKETS[1:]]
     requests, shown = ask(corrected)
@@ -426,7 +420,7 @@ def test_labels_that_come_later_ask_nothing_again(
     # none, as at first.
     held_out = [post.model_copy(update={"split": "test"}) for post in TICKETS[:3]]
     assert ask([*held_out, *TICKETS[3:]])[0] == len(TICKETS) - 1
-    assert not any(f"\n{held_out[0].text}\n" in system(body) for body in llm_server.requests)
+    assert not any(f"\n{held_out[0].text}\n" in system(body) for body in endpoint.requests)
 
 
 def test_earlier_answers_are_handed_on(llm_server: LLMServer, store: AnswerStore) -> None:

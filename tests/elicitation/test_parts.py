@@ -79,11 +79,9 @@ def answer(body: dict[str, Any]) -> tuple[int, str]:
 
 
 @pytest.fixture
-def server(llm_server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> LLMServer:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0815")
-    monkeypatch.setenv("OPENAI_BASE_URL", llm_server.url)
-    llm_server.reply = answer
-    return llm_server
+def server(endpoint: LLMServer) -> LLMServer:
+    endpoint.reply = answer
+    return endpoint
 
 
 @pytest.fixture
