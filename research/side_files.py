@@ -22,9 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from spacy_mmcot.corpus.posts import Findings, Row, iter_records, parse_line
+from spacy_mmcot.corpus.posts import Findings, Row, iter_records
 from spacy_mmcot.errors import Errors, MMCoTError
-from spacy_mmcot.files import iter_lines
+from spacy_mmcot.files import read_bytes
 from spacy_mmcot.messages import explain, located
 from spacy_mmcot.types import (
     NO_RELATION,
@@ -127,9 +127,8 @@ def read_row_numbers(path: Path, rows: list[Row], findings: Findings) -> list[in
 
 
 def _read_lists(path: Path) -> _Labelled:
-    raw = b"\n".join(line for _, line in iter_lines(path))
     try:
-        return _Labelled.model_validate(parse_line(path, 1, raw))
+        return _Labelled.model_validate_json(read_bytes(path))
     except ValidationError as error:
         problem, expected = explain(error)
         raise MMCoTError(
