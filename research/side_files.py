@@ -24,7 +24,7 @@ from pydantic import (
 
 from spacy_mmcot.corpus.posts import Findings, Row, iter_records
 from spacy_mmcot.errors import Errors, MMCoTError
-from spacy_mmcot.files import read_bytes
+from spacy_mmcot.files import open_text, parse_json
 from spacy_mmcot.messages import explain, located
 from spacy_mmcot.types import (
     NO_RELATION,
@@ -127,13 +127,15 @@ def read_row_numbers(path: Path, rows: list[Row], findings: Findings) -> list[in
 
 
 def _read_lists(path: Path) -> _Labelled:
+    with open_text(path) as file:
+        text = file.read()
     try:
-        return _Labelled.model_validate_json(read_bytes(path))
+        return _Labelled.model_validate(parse_json(text))
     except ValidationError as error:
         problem, expected = explain(error)
-        raise MMCoTError(
-            Errors.E207.format(path=path, problem=problem, expected=expected)
-        ) from None
+    except ValueError as error:
+        problem, expected = str(error), "one JSON object"
+    raise MMCoTError(Errors.E207.format(path=path, problem=problem, expected=expected))
 
 
 def _check_numbers(path: Path, wanted: set[int], rows: list[Row], findings: Findings) -> None:

@@ -218,7 +218,12 @@ def iter_values(
         return
     for number, (line, raw) in enumerate(iter_filled_lines(path, encoding)):
         with findings.checking(path, line):
-            yield number, f"line {line}", parse_line(path, line, raw)
+            text = decode_line(path, line, raw)
+            try:
+                value = parse_json(text)
+            except ValueError as error:
+                raise BadRow(str(error), "one JSON object") from None
+            yield number, f"line {line}", value
 
 
 def iter_filled_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, bytes]]:
@@ -256,15 +261,6 @@ def write_records(path: Path, records: Iterable[BaseModel]) -> int:
             file.write(record.model_dump_json(exclude_none=True) + "\n")
             count += 1
     return count
-
-
-def parse_line(path: Path, line: int, raw: bytes) -> Any:
-    """A line's JSON value. Raises BadRow or MMCoTError where it is not one JSON value in UTF-8."""
-    text = decode_line(path, line, raw)
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        raise BadRow(str(error), "one JSON object") from None
 
 
 def find_entity(names: Sequence[Any], name: Any) -> int:
