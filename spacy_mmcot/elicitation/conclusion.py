@@ -318,16 +318,15 @@ def _locate_relations(
     return list(found.values())
 
 
-def join_conclusions(parts: Mapping[tuple[int, int], Conclusion]) -> Conclusion:
-    """The conclusions on the parts of a text, by where these lie, as one."""
-    values = [parts[place] for place in sorted(parts)]
+def join_conclusions(places: list[tuple[int, int]], values: Sequence[Conclusion]) -> Conclusion:
+    """The conclusions on the parts of a text, in their order, as one. places: where these lie."""
     lists = {
         name: [x for value in values for x in getattr(value, name) or ()]
         for name in ("entities", "relations")
         if any(getattr(value, name) is not None for value in values)
     }
     reasoning = " ".join(value.reasoning for value in values).strip()
-    return Conclusion(reasoning=reasoning, parts=sorted(parts), **lists)
+    return Conclusion(reasoning=reasoning, parts=places, **lists)
 
 
 def merge_conclusions(variants: Sequence[Conclusion]) -> Conclusion | None:
