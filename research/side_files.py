@@ -22,9 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from spacy_mmcot.corpus.posts import Findings, Row, iter_records, parse_line
+from spacy_mmcot.corpus.posts import Findings, Row, iter_records
 from spacy_mmcot.errors import Errors, MMCoTError
-from spacy_mmcot.files import iter_lines
+from spacy_mmcot.files import open_text, parse_json
 from spacy_mmcot.messages import explain, located
 from spacy_mmcot.types import (
     NO_RELATION,
@@ -127,14 +127,15 @@ def read_row_numbers(path: Path, rows: list[Row], findings: Findings) -> list[in
 
 
 def _read_lists(path: Path) -> _Labelled:
-    raw = b"\n".join(line for _, line in iter_lines(path))
+    with open_text(path) as file:
+        text = file.read()
     try:
-        return _Labelled.model_validate(parse_line(path, 1, raw))
+        return _Labelled.model_validate(parse_json(text))
     except ValidationError as error:
         problem, expected = explain(error)
-        raise MMCoTError(
-            Errors.E207.format(path=path, problem=problem, expected=expected)
-        ) from None
+    except ValueError as error:
+        problem, expected = str(error), "one JSON object"
+    raise MMCoTError(Errors.E207.format(path=path, problem=problem, expected=expected))
 
 
 def _check_numbers(path: Path, wanted: set[int], rows: list[Row], findings: Findings) -> None:

@@ -10,7 +10,7 @@ Sources: Rabiner (1989) for forward-backward and Viterbi.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -76,35 +76,24 @@ def decode_mentions(
     of each Doc that has a token, by its index. Mentions have no white space at their ends."""
     mentions = [Mentions() for _ in docs]
     for indexes, padded, lengths in pad_batches(emissions):
-        paths = find_best_paths(padded, lengths, transitions)
         lattice = compute_lattice(padded, lengths, transitions)
-        chosen = score_paths(padded, lengths, transitions, paths)
-        probabilities = numpy.exp(numpy.minimum(chosen - lattice.log_z, 0.0)).tolist()
-        spans = [
-            (row, start, end, 1 + 2 * label)
-            for row, path in enumerate(paths)
-            for start, end, label in find_spans(path)
-        ]
-        chances = numpy.exp(score_spans(lattice, padded, lengths, transitions, spans)).tolist()
-        for i, probability in zip(indexes, probabilities, strict=True):
-            mentions[i].probability = mentions[i].weakest = probability
-        stretches = [
-            (row, *stretch)
-            for row, path in enumerate(paths)
-            for stretch in _find_sentences(docs[indexes[row]], path)
-        ]
-        if len(stretches) > len(paths):
-            logs = score_stretches(lattice, padded, transitions, paths, stretches)
-            for i in indexes:
-                mentions[i].weakest = 1.0
-            for (row, *_), chance in zip(stretches, numpy.exp(logs).tolist(), strict=True):
-                found = mentions[indexes[row]]
-                found.weakest = min(found.weakest, chance)
-        for (row, start, end, begin), score in zip(spans, chances, strict=True):
-            i = indexes[row]
-            trimmed = _trim(docs[i], start, end)
+        paths = find_best_paths(padded, lengths, transitions)
+        found = [mentions[i] for i in indexes]
+        stretches = [(row, 0, len(path)) for row, path in enumerate(paths)]
+        for row, path in enumerate(paths):
+            stretches += [(row, *ends) for ends in _find_sentences(docs[indexes[row]], path)]
+        logs = score_stretches(lattice, padded, transitions, paths, stretches)
+        chances = numpy.exp(logs).tolist()
+        for one, chance in zip(found, chances, strict=False):
+            one.probability = chance
+        for (row, *_), chance in zip(stretches[len(paths) :], chances[len(paths) :], strict=True):
+            found[row].weakest = min(found[row].weakest, chance)
+        spans = [(row, *ends) for row, path in enumerate(paths) for ends in _find_spans(path)]
+        logs = score_mentions(lattice, padded, lengths, transitions, paths, spans)
+        for (row, start, end), score in zip(spans, numpy.exp(logs).tolist(), strict=True):
+            trimmed = _trim(docs[indexes[row]], start, end)
             if trimmed is not None and score >= threshold:
-                mentions[i].append(Mention(*trimmed, labels[(begin - 1) // 2], score))
+                found[row].append(Mention(*trimmed, labels[paths[row][start] // 2], score))
     return mentions
 
 
@@ -181,50 +170,6 @@ def compute_marginals(lattice: Lattice) -> Array:
     return numpy.exp(lattice.forward + lattice.backward - lattice.log_z[:, None, None])
 
 
-def score_paths(
-    emissions: Array, lengths: Array, transitions: Array, paths: Sequence[Sequence[int]]
-) -> Array:
-    """The score of one tag sequence of each sentence, (batch,); minus log Z it is the sequence's
-    log probability."""
-    boundary = len(transitions) - 1
-    scores = numpy.zeros(len(paths))
-    for row, path in enumerate(paths):
-        tags = numpy.array([boundary, *path, boundary])
-        emitted = emissions[row, numpy.arange(len(path)), tags[1:-1]].sum()
-        scores[row] = emitted + transitions[tags[:-1], tags[1:]].sum()
-    return scores
-
-
-def score_spans(
-    lattice: Lattice,
-    emissions: Array,
-    lengths: Array,
-    transitions: Array,
-    spans: Sequence[tuple[int, int, int, int]],
-) -> Array:
-    """log P(the tokens [start, end) form exactly one mention | sentence) of each span, (spans,),
-    summed over all tag sequences that agree.
-
-    spans: (sentence, start, end, index of the label's B- tag) each. Its I- tag comes next.
-    """
-    row, start, end, begin = numpy.array(spans, dtype="int64").reshape(-1, 4).T
-    inside = begin + 1
-    longer = end - start - 1
-    sums = emissions.cumsum(axis=1)
-    emitted = sums[row, end - 1, inside] - sums[row, start, inside]
-    steps = (longer > 0) * transitions[begin, inside]
-    steps = steps + numpy.maximum(longer - 1, 0) * transitions[inside, inside]
-    last = numpy.where(longer > 0, inside, begin)
-    # What may follow: the end, or any tag but the one that continues the mention.
-    after = numpy.minimum(end, emissions.shape[1] - 1)
-    exits = transitions[last, :-1] + emissions[row, after] + lattice.backward[row, after]
-    exits[numpy.arange(len(row)), inside] = -numpy.inf
-    ends = end == lengths[row]
-    closed = numpy.where(ends, transitions[last, -1], _logsumexp(exits, axis=1))
-    total = lattice.forward[row, start, begin] + emitted + steps + closed - lattice.log_z[row]
-    return numpy.minimum(total, 0.0)
-
-
 def score_stretches(
     lattice: Lattice,
     emissions: Array,
@@ -249,12 +194,33 @@ def score_stretches(
     return numpy.minimum(before + inside + lattice.backward[row, last, tags[row, last]], 0.0)
 
 
-def find_spans(path: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(start, end, label index) of the mentions in a legal path."""
-    starts = [token for token, tag in enumerate(path) if tag % 2]
-    # Where a mention may end: at O and at each B.
+def score_mentions(
+    lattice: Lattice,
+    emissions: Array,
+    lengths: Array,
+    transitions: Array,
+    paths: Sequence[Sequence[int]],
+    spans: Sequence[tuple[int, int, int]],
+) -> Array:
+    """log P(the tokens [start, end) form exactly one mention | sentence) of each mention of the
+    paths, (spans,), summed over all tag sequences that agree. spans: (sentence, start, end) each.
+    """
+    row, _, end = numpy.array(spans, dtype="int64").reshape(-1, 3).T
+    last = numpy.array([paths[i][j - 1] for i, _, j in spans], dtype="int64")
+    # What may follow: the end, or any tag but the one that continues the mention.
+    after = numpy.minimum(end, emissions.shape[1] - 1)
+    exits = transitions[last, :-1] + emissions[row, after] + lattice.backward[row, after]
+    exits[numpy.arange(len(row)), last + last % 2] = -numpy.inf
+    is_last = end == lengths[row]
+    closed = numpy.where(is_last, transitions[last, -1], _logsumexp(exits, axis=1))
+    with_any = score_stretches(lattice, emissions, transitions, paths, spans)
+    return numpy.minimum(with_any - lattice.backward[row, end - 1, last] + closed, 0.0)
+
+
+def _find_spans(path: Sequence[int]) -> list[tuple[int, int]]:
+    """Start and end token of the mentions in a legal path, which end at O and at each B."""
     stops = [token for token, tag in enumerate([*path, 0]) if tag == 0 or tag % 2]
-    return [(i, stops[bisect_right(stops, i)], (path[i] - 1) // 2) for i in starts]
+    return [(i, stop) for i, stop in itertools.pairwise(stops) if path[i]]
 
 
 def _find_sentences(doc: Doc, path: Sequence[int]) -> list[tuple[int, int]]:
@@ -284,11 +250,11 @@ def _find_sentences(doc: Doc, path: Sequence[int]) -> list[tuple[int, int]]:
 def _make_step(steps: Array, near: bool) -> Callable[[Array], Array]:
     """From the scores of one token's tags, (batch, tags), to those of its neighbour's. steps:
     (tags, tags); near: whether probabilities can be added."""
-    if not near:
-        return lambda scores: _logsumexp(scores[:, :, None] + steps, axis=1)
     chances = numpy.exp(steps)
 
     def step(scores: Array) -> Array:
+        if not near:
+            return _logsumexp(scores[:, :, None] + steps, axis=1)
         top = scores.max(axis=1, keepdims=True)
         return numpy.log(numpy.exp(scores - top) @ chances) + top
 

@@ -44,10 +44,7 @@ from .pairs import (
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 
-DEFAULT_MODEL = {
-    "@architectures": "spacy_mmcot.PairClassifier.v1",
-    "tok2vec": DEFAULT_TOK2VEC,
-}
+DEFAULT_MODEL = {"@architectures": "spacy_mmcot.PairClassifier.v1", "tok2vec": DEFAULT_TOK2VEC}
 
 
 class MMCoTRel(DistilledPipe):

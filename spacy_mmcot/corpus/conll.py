@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ..files import decode_line, iter_lines
 from ..messages import located
 from ..types import Post
-from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, make_text_id, validate_row
+from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, make_text_id
 
 # Headline of the tokens whose spaces `replace_spaces` replaces.
 SPACED = "tokens with a space inside, written with a no-break space (U+00A0)"
@@ -53,10 +53,22 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS)
     An I- tag that continues no entity begins one, and is reported, with `settings.repair_bio`, and
     in a file in which no B- begins one (IOB1); otherwise the post is invalid.
     """
-    named = _find_names(path, settings)
+    first = next(_iter_blocks(path, settings), None)
+    has_names = first is not None and first.lines[0][1].startswith(_MARK.encode())
+    is_iob1 = _is_iob1(path, settings)
     for number, block in enumerate(_iter_blocks(path, settings)):
-        with findings.checking():
-            yield _parse_post(path, block, named, findings, settings)._replace(number=number)
+        line = block.lines[0][0]
+        with findings.checking(path, line):
+            changes: list[tuple[str, str]] = []
+            name = _parse_name(path, *block.lines.pop(0)) if has_names else None
+            tokens, tags = _parse_lines(path, block.lines, is_iob1, settings.repair_bio, changes)
+            text, entities = " ".join(tokens), read_tags(tokens, tags)
+            fields = {"id": name or make_text_id(text), "text": text, "entities": entities}
+            post = Post.model_validate(fields)
+            for change in changes:
+                findings.change(*change)
+            group = f"{path}, document {block.document}" if block.document else None
+            yield Row(number, post, f"line {line}", group=group, picture=name)
 
 
 def read_tags(tokens: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:
@@ -89,23 +101,20 @@ def looks_like_conll(path: Path, settings: ReadSettings = DEFAULTS) -> bool:
     return any(map(_is_row, texts)) and all(_is_row(text) or text[0] == "#" for text in texts)
 
 
-def _find_names(path: Path, settings: ReadSettings) -> tuple[bool, bool]:
-    """Whether the file's posts begin with IMGID lines, and whether it is in IOB1: no B- tag begins
-    an entity that follows no other of its label, some I- tag does."""
-    block = next(_iter_blocks(path, settings), None)
-    has_names = block is not None and block.lines[0][1].startswith(_MARK.encode())
-    starts = set()
-    for found in _iter_blocks(path, settings):
+def _is_iob1(path: Path, settings: ReadSettings) -> bool:
+    """Whether some I- tag begins an entity, and a B- tag only one that follows its own label."""
+    found = False
+    for block in _iter_blocks(path, settings):
         previous = "O"
-        for _, raw in found.lines:
+        for _, raw in block.lines:
             text = raw.decode("utf-8", "replace")
             tag = _split(text)[-1].strip() if _is_row(text) else "O"
-            if tag[:2] not in ("I-", "O") and (tag[:2] != "B-" or previous[2:] != tag[2:]):
-                return has_names, False
-            if tag[:2] == "I-" and previous[2:] != tag[2:]:
-                starts.add(tag)
+            if tag[0] not in "BI" or previous[2:] != tag[2:]:
+                if tag[0] not in "IO":
+                    return False
+                found = found or tag[0] == "I"
             previous = tag
-    return has_names, bool(starts)
+    return found
 
 
 def _iter_blocks(path: Path, settings: ReadSettings) -> Iterator[_Block]:
@@ -134,46 +143,40 @@ def _parse_name(path: Path, line: int, raw: bytes) -> str:
     return name
 
 
-def _parse_post(
+def _parse_lines(
     path: Path,
-    block: _Block,
-    named: tuple[bool, bool],
-    findings: Findings,
-    settings: ReadSettings,
-) -> Row:
-    """named: see `_find_names`."""
-    has_names, is_iob1 = named
-    first = block.lines[0][0]
-    name = _parse_name(path, *block.lines[0]) if has_names else None
-    tokens: list[str] = []
-    tags: list[str] = []
-    changes: list[tuple[str, str]] = []
-    previous = "O"
-    lines = [(line, decode_line(path, line, raw)) for line, raw in block.lines[has_names:]]
+    block: Sequence[tuple[int, bytes]],
+    is_iob1: bool,
+    repair: bool,
+    changes: list[tuple[str, str]],
+) -> tuple[list[str], list[str]]:
+    """The tokens and tags of a post's lines. Adds what findings should hold to `changes`."""
+    lines = [(line, decode_line(path, line, raw)) for line, raw in block]
     while lines and lines[0][1].startswith("#") and not _is_row(lines[0][1]):
         del lines[0]  # a comment
     rows = [_split(text) for _, text in lines]
     is_numbered = all(len(row) > 2 and row[0] == str(i) for i, row in enumerate(rows, start=1))
-    for line, text in lines:
-        token, tag = _parse_columns(path, line, text, is_numbered)
-        if " " in token:
-            changes.append((SPACED, f"{path}, line {line}"))
-            token = replace_spaces(token)
+    tokens: list[str] = []
+    tags: list[str] = []
+    previous = "O"
+    for (line, text), row in zip(lines, rows, strict=True):
+        columns = row[is_numbered:]
+        if not 2 <= len(columns) <= 4 or not columns[0]:
+            raise located(path, line, f"the line is {text!r}", _ROW, CURE)
+        token, tag = columns[0], columns[-1].strip()
+        if not _TAG.fullmatch(tag):
+            raise located(path, line, f"the tag is {tag!r}", _TAGS, CURE)
         if tag[0] in "IELM" and previous[2:] != tag[2:] and not is_iob1:
-            if not settings.repair_bio:
+            if not repair:
                 problem = f"the tag {tag} follows the tag {previous}"
                 raise located(path, line, problem, _TAGS, _BIO_CURE)
             changes.append((_REPAIRED, f"{path}, line {line}"))
-        tokens.append(token)
+        if " " in token:
+            changes.append((SPACED, f"{path}, line {line}"))
+        tokens.append(replace_spaces(token))
         tags.append(tag)
         previous = "O" if tag[0] in _LAST else tag
-    text = " ".join(tokens)
-    fields = {"id": name or make_text_id(text), "text": text, "entities": read_tags(tokens, tags)}
-    post = validate_row(path, first, Post, fields)
-    for headline, place in changes:
-        findings.change(headline, place)
-    group = f"{path}, document {block.document}" if block.document else None
-    return Row(0, post, f"line {first}", group=group, picture=name)
+    return tokens, tags
 
 
 def _split(text: str) -> list[str]:
@@ -184,13 +187,3 @@ def _is_row(text: str) -> bool:
     """Whether a line has two to five columns, the last of them a tag."""
     columns = _split(text)
     return 2 <= len(columns) <= 5 and bool(_TAG.fullmatch(columns[-1].strip()))
-
-
-def _parse_columns(path: Path, line: int, text: str, is_numbered: bool) -> tuple[str, str]:
-    columns = _split(text)[is_numbered:]
-    if not 2 <= len(columns) <= 4 or not columns[0]:
-        raise located(path, line, f"the line is {text!r}", _ROW, CURE)
-    token, tag = columns[0], columns[-1].strip()
-    if not _TAG.fullmatch(tag):
-        raise located(path, line, f"the tag is {tag!r}", _TAGS, CURE)
-    return token, tag

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Union
 
-from pydantic import ValidationError
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
@@ -17,7 +16,6 @@ from spacy.vocab import Vocab
 
 from ..errors import Errors, MMCoTError
 from ..files import check_exists, read_bytes, replace_file
-from ..messages import explain, located
 from ..pictures.read import get_image
 from ..types import (
     ID_KEY,
@@ -42,7 +40,7 @@ from .extensions import (
     list_relations,
     register_extensions,
 )
-from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, make_text_id
+from .posts import DEFAULTS, Findings, ReadSettings, Row, make_text_id
 
 SUFFIX = ".spacy"
 
@@ -101,13 +99,9 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS)
     by its text."""
     for number, doc in enumerate(read_docs(path, Vocab())):
         name, place = doc.user_data.get(ID_KEY) or make_text_id(doc.text), f"document {number}"
-        try:
+        with findings.checking(path, place):
             post = make_post(doc, name, f"{path}, {place}", findings)
-            answers = _make_answers(doc, name)
-        except ValidationError as error:
-            findings.reject(located(path, place, *explain(error), CURE))
-            continue
-        yield Row(number, post, place, answers)
+            yield Row(number, post, place, _make_answers(doc, name))
 
 
 def make_post(doc: Doc, name: str, place: str, findings: Findings) -> Post:

@@ -20,7 +20,15 @@ from ..files import check_exists, replace_file
 from ..pictures.read import BadPicture, check_roots, is_address, make_local_policy
 from ..types import Format, Post, Split, make_text_key
 from . import conll, docbin, exports, mnre, posts, tables
-from .posts import DEFAULTS, Findings, ReadSettings, Row, claim_id, make_unique_id
+from .posts import (
+    DEFAULTS,
+    Findings,
+    ReadSettings,
+    Row,
+    claim_id,
+    make_text_id,
+    make_unique_id,
+)
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -37,6 +45,7 @@ _READERS: dict[Format, Callable[[Path, Findings, ReadSettings], Iterator[Row]]] 
     "mnre": mnre.read_rows,
 }
 
+_PEEKED = 1000  # rows that are looked at for the format
 _CONLL_SUFFIXES = {".conll", ".bio", ".iob", ".iob2", ".bioes", ".bilou"}
 _PRODIGY_FIELDS = {"spans", "answer", "meta", "_input_hash", "_task_hash", "_view_id"}
 # Of the files that are read in a folder: the data that Hugging Face's datasets wrote, too.
@@ -56,26 +65,31 @@ def guess_format(path: Path, settings: ReadSettings = DEFAULTS) -> Format:
         return "conll"
     if suffix == ".tsv":
         # A header with a column of texts, or a token and its tag in each line.
-        header = tables.read_header(path, settings)
+        _, header, _ = tables.read_layout(path, settings)
         is_table = settings.text_column or tables.find_text_column(header, settings)
         return "conll" if not is_table and conll.looks_like_conll(path, settings) else "table"
     if suffix in (".csv", ".parquet", ".arrow"):
         return "table"
     if suffix == ".txt":
-        if exports.peek_line(path, settings).startswith("{"):
-            values = exports.peek_json(path, settings)
-            return "posts" if any(isinstance(value, dict) for value in values) else "mnre"
+        _, first = next(posts.iter_filled_lines(path, settings.encoding), (0, b""))
+        if first.lstrip().startswith(b"{"):
+            is_json = any(isinstance(value, dict) for value in _peek_json(path, settings))
+            return "posts" if is_json else "mnre"
         return "conll" if conll.looks_like_conll(path, settings) else "text"
     if suffix in (".jsonl", ".ndjson", ".json"):
-        rows = list(exports.peek_json(path, settings))
-        guesses = [_guess_json(path, row) for row in rows[:1]]
+        rows = list(_peek_json(path, settings))
         # A row without labels tells little.
-        labelled = (row for row in rows if not isinstance(row, dict) or _find_labels(row))
-        guesses += [_guess_json(path, row) for row in islice(labelled, 1)]
-        if set(guesses) <= {"posts", "table"}:
-            return guesses[0] if guesses else "posts"
-        return next(guess for guess in guesses if guess not in ("posts", "table"))
+        labelled = [row for row in rows if not isinstance(row, dict) or _find_labels(row)]
+        guesses = [_guess_json(path, row) for row in [*rows[:1], *labelled[:1]]]
+        telling = [guess for guess in guesses if guess not in ("posts", "table")]
+        return next(iter([*telling, *guesses]), "posts")
     raise MMCoTError(Errors.E104.format(path=path, allowed=", ".join(FORMATS)))
+
+
+def _peek_json(path: Path, settings: ReadSettings) -> Iterator[Any]:
+    """The first values of a JSON or JSON Lines file that can be read."""
+    values = posts.iter_values(path, Findings(skip_invalid=True), settings.encoding)
+    return (value for *_, value in islice(values, _PEEKED))
 
 
 def _find_labels(row: dict[str, Any]) -> Any:
@@ -132,20 +146,20 @@ def read_rows(
     for row in _READERS[chosen](path, findings, settings):
         post = row.post
         update: dict[str, Any] = {}
-        if chosen == "posts":
-            if not claim_id(path, row, ids, findings):
-                continue
-        elif (name := make_unique_id(post.id, ids)) != post.id:
-            findings.change("repeated ids, numbered", f"{path}, {row.place}: {name}")
-            update["id"] = name
-            if row.answers is not None:
-                row = row._replace(answers=row.answers.model_copy(update={"id": name}))
-        if settings.split:
-            update["split"] = settings.split
-        elif "split" not in post.model_fields_set and own_split:
-            update["split"] = own_split
-        update["image"] = _find_picture(path, row, chosen, index, settings, findings)
-        yield row._replace(post=post.model_copy(update=update))
+        with findings.checking(path, row.place):
+            if chosen == "posts":
+                claim_id(post.id, ids)
+            elif (name := make_unique_id(post.id, ids)) != post.id:
+                findings.change("repeated ids, numbered", f"{path}, {row.place}: {name}")
+                update["id"] = name
+                if row.answers is not None:
+                    row = row._replace(answers=row.answers.model_copy(update={"id": name}))
+            if settings.split:
+                update["split"] = settings.split
+            elif "split" not in post.model_fields_set and own_split:
+                update["split"] = own_split
+            update["image"] = _find_picture(path, row, chosen, index, settings, findings)
+            yield row._replace(post=post.model_copy(update=update))
 
 
 def read_corpus(
@@ -178,25 +192,25 @@ def _find_picture(
     """The path or address of the row's picture, None where it has none. index: the pictures in the
     folder of the settings."""
     image, place = row.post.image, f"{path}, {row.place}"
-    if image is not None and image[:5].lower() == "data:":
-        return _extract_picture(image, place, settings, findings)
-    if image is not None and format != "spacy":
-        # The paths in a .spacy file are relative to the working directory already.
-        image = join_image(path.parent, image)
-    if image is not None and is_address(image):
-        return image
-    if image is not None and os.path.isfile(image):
-        try:
-            check_roots(image, make_local_policy(path.parent))
-        except BadPicture:
-            findings.change(_OUTSIDE, f"{row.post.id}: {image}")
-        return image
+    if image is not None:
+        if image[:5].lower() == "data:":
+            return _extract_picture(image, place, settings, findings)
+        if format != "spacy":
+            # The paths in a .spacy file are relative to the working directory already.
+            image = join_image(path.parent, image)
+        if is_address(image):
+            return image
+        if os.path.isfile(image):
+            try:
+                check_roots(image, make_local_policy(path.parent))
+            except BadPicture:
+                findings.change(_OUTSIDE, f"{row.post.id}: {image}")
+            return image
     if index is not None:
         named = [name for name in (row.picture, image and Path(image).name, row.post.id) if name]
         # The file may have been converted since: any picture of the same stem will do.
         named += [Path(name).stem for name in named if Path(name).suffix.lower() in _PICTURES]
-        known = next((index[name] for name in named if name in index), None)
-        if known is not None:
+        if known := next((index[name] for name in named if name in index), None):
             return known.as_posix()
     if image is not None:
         findings.change("posts whose picture is not there", f"{row.post.id}: {image[:200]}")
@@ -263,9 +277,6 @@ def make_image_relative(post: Post, folder: Path) -> Post:
     return post.model_copy(update={"image": Path(os.path.relpath(post.image, folder)).as_posix()})
 
 
-_SEEN = "training posts whose text is also held out"
-
-
 def split_rows(rows: Sequence[Row], shares: Mapping[Split, float]) -> list[Row]:
     """The rows, with shares of the posts of the split `train` moved to other splits.
 
@@ -285,7 +296,7 @@ def split_rows(rows: Sequence[Row], shares: Mapping[Split, float]) -> list[Row]:
         for split, share in quota.items()
     }
     chosen: dict[int, Split] = {}
-    ordered = sorted(range(len(groups)), key=lambda g: _hash_text(rows[groups[g][0]].post.text))
+    ordered = sorted(range(len(groups)), key=lambda g: make_text_id(rows[groups[g][0]].post.text))
     left = dict.fromkeys(ordered)
     for label in [*sorted(totals, key=lambda x: (totals[x], x)), ""]:
         for g in [g for g in left if not label or label in labels[g]]:
@@ -313,20 +324,13 @@ def _group_rows(indexes: Sequence[int], rows: Sequence[Row]) -> list[list[int]]:
 
     first: dict[object, int] = {}
     for i in indexes:
-        for key in (
-            rows[i].group and ("group", rows[i].group),
-            ("text", make_text_key(rows[i].post.text)),
-        ):
-            if key is not None:
-                parent[find_root(i)] = find_root(first.setdefault(key, i))
+        keys = [("text", make_text_key(rows[i].post.text)), ("group", rows[i].group)]
+        for key in keys[: 1 if rows[i].group is None else 2]:
+            parent[find_root(i)] = find_root(first.setdefault(key, i))
     groups: dict[int, list[int]] = defaultdict(list)
     for i in indexes:
         groups[find_root(i)].append(i)
     return list(groups.values())
-
-
-def _hash_text(text: str) -> bytes:
-    return sha256(text.encode()).digest()
 
 
 def list_labels(post: Post) -> list[str]:
@@ -362,9 +366,6 @@ def check_labels(posts: Sequence[Post], findings: Findings) -> None:
             findings.change("labels that no training post has", f"{label!r}, in {where}")
     held_out = {make_text_key(post.text) for post in posts if post.split in ("dev", "test")}
     for post in posts:
-        if (
-            post.split == "train"
-            and post.entities is not None
-            and make_text_key(post.text) in held_out
-        ):
-            findings.change(_SEEN, post.id)
+        is_gold = post.split == "train" and post.entities is not None
+        if is_gold and make_text_key(post.text) in held_out:
+            findings.change("training posts whose text is also held out", post.id)

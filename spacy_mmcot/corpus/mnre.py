@@ -13,16 +13,16 @@ import ast
 import json
 import warnings
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, StrictInt, model_validator
 
-from ..files import decode_line, iter_lines
-from ..messages import located
+from ..files import decode_line
 from ..types import NO_RELATION, Entity, Post, PostRelation, Text
 from .conll import SPACED, replace_spaces
-from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, validate_row
+from .posts import DEFAULTS, BadRow, Findings, ReadSettings, Row, iter_filled_lines
 
 # A relation's label tells what types its ends have ("/per/org/member_of"), so an end's own label
 # must not repeat it.
@@ -66,27 +66,23 @@ class _Pair(BaseModel):
 def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
     """A post of two mentions for each row, in the group of its picture, whose id it has. A row
     whose mentions overlap is reported as lost."""
-    number = -1
-    for line, raw in iter_lines(path, settings.encoding):
-        if not raw.strip():
-            continue
-        number += 1
-        with findings.checking():
-            pair = validate_row(path, line, _Pair, _parse_literal(path, line, raw))
-            post = _make_post(path, line, pair)
+    for number, (line, raw) in enumerate(iter_filled_lines(path, settings.encoding)):
+        where = f"{path}, line {line}"
+        with findings.checking(path, line):
+            pair = _Pair.model_validate(_parse_literal(decode_line(path, line, raw)))
+            post = _make_post(pair)
             if post is None:
-                findings.lose(_NESTED, f"{path}, line {line}: {pair.h.name!r} and {pair.t.name!r}")
+                findings.lose(_NESTED, f"{where}: {pair.h.name!r} and {pair.t.name!r}")
                 continue
             if any(" " in word for word in pair.token):
-                findings.change(SPACED, f"{path}, line {line}")
+                findings.change(SPACED, where)
             yield Row(number, post, f"line {line}", group=pair.img_id, picture=pair.img_id)
 
 
-def _parse_literal(path: Path, line: int, raw: bytes) -> Any:
-    text = decode_line(path, line, raw)
+def _parse_literal(text: str) -> Any:
     if len(text) > MAX_LINE:
         problem = f"the line has {len(text)} characters"
-        raise located(path, line, problem, f"at most {MAX_LINE} characters a row", CURE)
+        raise BadRow(problem, f"at most {MAX_LINE} characters a row")
     try:
         with warnings.catch_warnings():
             # The compiler warns of odd escapes in the literal.
@@ -103,14 +99,12 @@ def _parse_literal(path: Path, line: int, raw: bytes) -> Any:
         problem = "not a Python literal of plain values"
     else:
         return value
-    raise located(path, line, problem, _LITERAL, CURE)
+    raise BadRow(problem, _LITERAL)
 
 
-def _make_post(path: Path, line: int, pair: _Pair) -> Post | None:
+def _make_post(pair: _Pair) -> Post | None:
     """The row's post, entities in text order; None where its mentions overlap."""
-    starts = [0]
-    for word in pair.token:
-        starts.append(starts[-1] + len(word) + 1)
+    starts = list(accumulate((len(word) + 1 for word in pair.token), initial=0))
     head, tail = (
         Entity(start=starts[start], end=starts[end] - 1, label=LABEL)
         for start, end in (pair.h.pos, pair.t.pos)
@@ -118,14 +112,11 @@ def _make_post(path: Path, line: int, pair: _Pair) -> Post | None:
     if head.start < tail.end and tail.start < head.end:
         return None
     ends = (0, 1) if head.start < tail.start else (1, 0)
-    relations = []
-    if pair.relation != NO_RELATION:
-        relations.append(PostRelation(head=ends[0], tail=ends[1], label=pair.relation))
-    fields = {
-        "id": pair.img_id,
-        "text": " ".join(map(replace_spaces, pair.token)),
-        "entities": sorted((head, tail), key=lambda entity: entity.start),
-        "relations": relations,
-        "pairs": [ends],
-    }
-    return validate_row(path, line, Post, fields)
+    related = [PostRelation(head=ends[0], tail=ends[1], label=pair.relation)]
+    return Post(
+        id=pair.img_id,
+        text=" ".join(map(replace_spaces, pair.token)),
+        entities=sorted((head, tail), key=lambda entity: entity.start),
+        relations=[] if pair.relation == NO_RELATION else related,
+        pairs=[ends],
+    )

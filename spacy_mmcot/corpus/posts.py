@@ -7,7 +7,7 @@ Nothing is lost in silence: what a reader skips, loses or changes is listed in `
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -25,8 +25,14 @@ from ..types import SPLITS, Answers, Post, Split
 # The fields that a post need not have, and how like one of them a misspelt one is.
 _OPTIONAL = Post.model_fields.keys() - {"id", "text"}
 _LIKENESS = 0.8
-# The cure in the message of an invalid row.
 CURE = "Correct the row, or leave such rows out with --skip-invalid."
+
+
+class BadRow(ValueError):
+    """What is wrong with a row, what is expected, and the cure."""
+
+    def __init__(self, problem: str, expected: str, cure: str = CURE) -> None:
+        super().__init__(problem, expected, cure)
 
 
 class Row(NamedTuple):
@@ -95,10 +101,15 @@ class Findings:
         self.skipped.append(str(error))
 
     @contextmanager
-    def checking(self) -> Iterator[None]:
-        """Reject the row that the block is about where it raises MMCoTError."""
+    def checking(self, path: Path, place: int | str) -> Iterator[None]:
+        """Reject the row at this place of a file, a line number or a name, where the block raises
+        BadRow, ValidationError or MMCoTError."""
         try:
             yield
+        except BadRow as error:
+            self.reject(located(path, place, *error.args))
+        except ValidationError as error:
+            self.reject(located(path, place, *explain(error), CURE))
         except MMCoTError as error:
             self.reject(error)
 
@@ -155,15 +166,12 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS)
         yield Row(number, post, place)
 
 
-def claim_id(path: Path, row: Row, ids: set[str], findings: Findings) -> bool:
-    """Add the id of a row of a posts file to `ids`; False, and the row is rejected, where an
-    earlier post has it."""
-    is_new = row.post.id not in ids
-    if not is_new:
-        problem = f"field id is {row.post.id!r}, which an earlier post has"
-        findings.reject(located(path, row.place, problem, "a unique id for each post", CURE))
-    ids.add(row.post.id)
-    return is_new
+def claim_id(name: str, ids: set[str]) -> None:
+    """Add a post's id to `ids`. Raises BadRow where an earlier post has it."""
+    if name in ids:
+        problem = f"field id is {name!r}, which an earlier post has"
+        raise BadRow(problem, "a unique id for each post")
+    ids.add(name)
 
 
 def iter_posts(path: Path | str, findings: Findings | None = None) -> Iterator[Post]:
@@ -172,9 +180,10 @@ def iter_posts(path: Path | str, findings: Findings | None = None) -> Iterator[P
     Raises MMCoTError for a missing file and, unless `findings.skip_invalid`, at the first invalid
     row.
     """
-    findings, ids = findings or Findings(), set[str]()
-    for row in read_rows(Path(path), findings):
-        if claim_id(Path(path), row, ids, findings):
+    path, findings, ids = Path(path), findings or Findings(), set[str]()
+    for row in read_rows(path, findings):
+        with findings.checking(path, row.place):
+            claim_id(row.post.id, ids)
             yield row.post
 
 
@@ -194,8 +203,8 @@ def iter_records(
     """The values of `iter_values` as records of the model. An invalid row has a number too, so that
     numbers stay true to the file."""
     for number, place, value in iter_values(path, findings, encoding):
-        with findings.checking():
-            yield number, place, validate_row(path, place, model, value)
+        with findings.checking(path, place):
+            yield number, place, model.model_validate(value)
 
 
 def iter_values(
@@ -207,13 +216,19 @@ def iter_values(
         for number, value in enumerate(_read_list(path, encoding)):
             yield number, f"row {number + 1}", value
         return
-    number = -1
-    for line, raw in iter_lines(path, encoding):
-        if not raw.strip():
-            continue
-        number += 1
-        with findings.checking():
-            yield number, f"line {line}", parse_line(path, line, raw)
+    for number, (line, raw) in enumerate(iter_filled_lines(path, encoding)):
+        with findings.checking(path, line):
+            text = decode_line(path, line, raw)
+            try:
+                value = parse_json(text)
+            except ValueError as error:
+                raise BadRow(str(error), "one JSON object") from None
+            yield number, f"line {line}", value
+
+
+def iter_filled_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, bytes]]:
+    """Those of `iter_lines` that are not blank."""
+    return ((line, raw) for line, raw in iter_lines(path, encoding) if raw.strip())
 
 
 def _read_list(path: Path, encoding: str | None) -> list[Any]:
@@ -248,22 +263,13 @@ def write_records(path: Path, records: Iterable[BaseModel]) -> int:
     return count
 
 
-def parse_line(path: Path, line: int, raw: bytes) -> Any:
-    """A line's JSON value. Raises MMCoTError where it is not one JSON value in UTF-8."""
-    text = decode_line(path, line, raw)
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        raise located(path, line, str(error), "one JSON object", CURE) from None
-
-
-def validate_row(path: Path, line: int | str, model: type[Model], value: Any) -> Model:
-    """The row at a line or another place as a record of the model. Raises MMCoTError that names the
-    field."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise located(path, line, *explain(error), CURE) from None
+def find_entity(names: Sequence[Any], name: Any) -> int:
+    """The index among the entities of the one that a relation names. Raises BadRow where none has
+    that name."""
+    if name not in names:
+        problem = f"a relation joins {name!r}, which is no entity of the row"
+        raise BadRow(problem, "relations between the row's entities")
+    return names.index(name)
 
 
 def is_misspelt_field(name: str) -> bool:

@@ -13,27 +13,28 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..errors import Errors, MMCoTError
-from ..files import decode_line, iter_lines, open_file, open_text
+from ..files import catch_read_errors, decode_line, open_text
 from ..messages import first_line, located, shown
 from ..types import Post, is_null
 from .conll import read_tags, replace_spaces
 from .posts import (
-    CURE,
     DEFAULTS,
+    BadRow,
     Findings,
     ReadSettings,
     Row,
+    find_entity,
     find_split,
+    iter_filled_lines,
     iter_values,
     make_text_id,
-    validate_row,
 )
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".arrow", ".jsonl", ".ndjson", ".json")
 # The columns of tokens and of their tags in datasets for named entity recognition.
 _TOKENS, _TAGS = ("tokens", "words"), ("ner_tags", "tags", "labels", "ner")
 _PLAIN = ("image", "caption", "domain")
@@ -50,34 +51,30 @@ def read_text_lines(
     path: Path, findings: Findings, settings: ReadSettings = DEFAULTS
 ) -> Iterator[Row]:
     """A post for each line that is not blank."""
-    filled = ((i, raw) for i, raw in iter_lines(path, settings.encoding) if raw.strip())
-    for number, (line, raw) in enumerate(filled):
-        with findings.checking():
+    for number, (line, raw) in enumerate(iter_filled_lines(path, settings.encoding)):
+        with findings.checking(path, line):
             text = decode_line(path, line, raw).strip()
-            post = validate_row(path, line, Post, {"id": make_text_id(text), "text": text})
-            yield Row(number, post, f"line {line}")
+            yield Row(number, Post(id=make_text_id(text), text=text), f"line {line}")
 
 
 def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
     """The rows of a table. Raises MMCoTError where it has no column of texts, or not the column of
     ids that the settings name."""
-    suffix = path.suffix.lower()
-    names: dict[str, list[str]] = {}  # of the tags that a column's numbers stand for
     records: Iterable[Record]
-    if suffix in (".csv", ".tsv"):
+    if path.suffix.lower() in (".csv", ".tsv"):
         records = _iter_csv(path, findings, settings)
-    elif suffix in (".parquet", ".arrow"):
-        names, records = _open_arrow(path)
+    elif path.suffix.lower() in (".parquet", ".arrow"):
+        records = _iter_arrow(path)
     else:
         records = iter_values(path, findings, settings.encoding)
     ignored: set[str] = set()
     for number, place, values in records:
-        with findings.checking():
+        with findings.checking(path, place):
             if not isinstance(values, Mapping):
-                raise located(path, place, f"the row is {shown(values)}", "an object", CURE)
-            fields, unread = _read_values(path, place, values, names, settings)
-            post = validate_row(path, place, Post, fields)
-            ignored.update(unread)
+                raise BadRow(f"the row is {shown(values)}", "an object")
+            fields, used = _read_values(values, settings)
+            post = Post.model_validate(fields)
+            ignored.update(k for k, v in values.items() if k not in used and not is_null(v))
             yield Row(number, post, place)
     if ignored:
         findings.change(_IGNORED, f"{path}: {', '.join(sorted(ignored))}")
@@ -92,14 +89,9 @@ def find_text_column(columns: Iterable[str], settings: ReadSettings) -> str | No
     return next((c for c in columns if c.strip().lower() == "text"), None)
 
 
-def read_header(path: Path, settings: ReadSettings) -> list[str]:
-    """The columns of a CSV or TSV file, [] where it is empty."""
-    return _read_layout(path, settings)[1]
-
-
-def _read_layout(path: Path, settings: ReadSettings) -> tuple[str, list[str], int]:
-    """The delimiter, the columns, and how many lines come before the header: a line `sep=;` is
-    Excel's."""
+def read_layout(path: Path, settings: ReadSettings) -> tuple[str, list[str], int]:
+    """The delimiter of a CSV or TSV file, its columns, and how many lines come before the header,
+    such as Excel's `sep=;`."""
     with open_text(path, settings.encoding) as file:
         lines = ((i, line) for i, line in enumerate(file) if line.strip())
         number, line = next(lines, (0, ""))
@@ -122,39 +114,37 @@ def _find_delimiter(path: Path, header: str, settings: ReadSettings) -> str:
 
 def _iter_csv(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Record]:
     csv.field_size_limit(_MAX_CELL)
-    delimiter, header, n_before = _read_layout(path, settings)
+    delimiter, header, skipped = read_layout(path, settings)
     _check_columns(path, header, settings)
     with open_text(path, settings.encoding) as file:
-        for _ in range(n_before):
-            next(file)
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        number = -1
-        columns: list[str] = []
-        while True:
-            start = n_before + reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                reason = f"not CSV ({first_line(error)})"
-                findings.reject(located(path, start, reason, "cells with closed quotes", CURE))
-                continue
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not columns:
-                columns = cells
-                if twice := [name for name in columns if name and columns.count(name) > 1]:
-                    problem = f"the header names the column {twice[0]!r} twice"
-                    raise located(path, start, problem, "another name for each column", "")
-                continue
-            number += 1
-            if len(cells) != len(columns):
-                problem = f"the row has {len(cells)} cells, {shown(delimiter.join(cells))}"
-                expected = f"{len(columns)} cells, as in the header"
-                findings.reject(located(path, start, problem, expected, CURE))
-                continue
-            yield number, f"line {start}", dict(zip(columns, cells, strict=True))
+        reader = csv.reader(islice(file, skipped, None), delimiter=delimiter, strict=True)
+
+        def iter_cells() -> Iterator[tuple[int, list[str]]]:
+            """Line and cells of each row that is not blank."""
+            while True:
+                line = skipped + reader.line_num + 1
+                with findings.checking(path, line):
+                    try:
+                        cells = next(reader, None)
+                    except csv.Error as error:
+                        problem = f"not CSV ({first_line(error)})"
+                        raise BadRow(problem, "cells with closed quotes") from None
+                    if cells is None:
+                        return
+                    if any(map(str.strip, cells)):
+                        yield line, cells
+
+        rows = iter_cells()
+        line, columns = next(rows, (0, []))
+        if twice := [name for name in columns if name and columns.count(name) > 1]:
+            problem = f"the header names the column {twice[0]!r} twice"
+            raise located(path, line, problem, "another name for each column")
+        for number, (line, cells) in enumerate(rows):
+            with findings.checking(path, line):
+                if len(cells) != len(columns):
+                    problem = f"the row has {len(cells)} cells, {shown(delimiter.join(cells))}"
+                    raise BadRow(problem, f"{len(columns)} cells, as in the header")
+                yield number, f"line {line}", dict(zip(columns, cells, strict=True))
 
 
 def _check_columns(path: Path, columns: Iterable[str], settings: ReadSettings) -> None:
@@ -169,136 +159,134 @@ def _check_columns(path: Path, columns: Iterable[str], settings: ReadSettings) -
         raise MMCoTError(Errors.E108.format(path=path, name=name, columns=shown_columns))
 
 
-def _open_arrow(path: Path) -> tuple[dict[str, list[str]], Iterator[Record]]:
-    """The names of each column's classes, by the metadata of Hugging Face's datasets, and the rows
-    of a Parquet or an Arrow file. Raises MMCoTError without pyarrow, and for another file."""
+def _iter_arrow(path: Path) -> Iterator[Record]:
+    """The rows of a Parquet or an Arrow file, tags by their names. Raises MMCoTError without
+    pyarrow, and for another file."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise MMCoTError(Errors.E740) from None
-    with open_file(path):
-        pass
     try:
-        if path.suffix.lower() == ".parquet":
-            parquet = pyarrow.parquet.ParquetFile(path)
-            schema, batches = parquet.schema_arrow, parquet.iter_batches(_BATCH)
-        else:
-            source = pyarrow.memory_map(str(path))
-            try:
-                batches = pyarrow.ipc.open_stream(source)
-            except pyarrow.ArrowInvalid:
-                reader = pyarrow.ipc.open_file(source)
-                batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-                schema = reader.schema
+        with catch_read_errors(path):
+            if path.suffix.lower() == ".parquet":
+                parquet = pyarrow.parquet.ParquetFile(path)
+                schema, batches = parquet.schema_arrow, parquet.iter_batches(_BATCH)
             else:
-                schema = batches.schema
-    except (pyarrow.ArrowException, OSError) as error:
+                source = pyarrow.memory_map(str(path))
+                try:
+                    batches = pyarrow.ipc.open_stream(source)
+                    schema = batches.schema
+                except pyarrow.ArrowInvalid:
+                    file = pyarrow.ipc.open_file(source)
+                    schema, batches = (
+                        file.schema,
+                        map(file.get_batch, range(file.num_record_batches)),
+                    )
+            # What the numbers of classes stand for is in the metadata of Hugging Face's datasets.
+            metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+            features = metadata.get("info", {}).get("features", {})
+            classes = {column: _find_names(features.get(column)) for column in _TAGS}
+            rows = (row for batch in batches for row in batch.to_pylist())
+            for number, row in enumerate(rows):
+                for column, names in classes.items():
+                    if names is not None and row.get(column) is not None:
+                        row[column] = [_name_class(tag, names) for tag in row[column]]
+                yield number, f"row {number + 1}", row
+    except pyarrow.ArrowException as error:
         raise MMCoTError(Errors.E102.format(path=path, reason=first_line(error))) from None
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
-    names = {column: found for column, f in features.items() if (found := _find_names(f))}
-    rows = (row for batch in batches for row in batch.to_pylist())
-    return names, ((i, f"row {i + 1}", row) for i, row in enumerate(rows))
 
 
 def _find_names(feature: Any) -> list[str] | None:
-    """The class names of a feature, or of the elements of one that is a list."""
+    """The class names of a feature that is a list of classes."""
     if isinstance(feature, list):
-        return _find_names(feature[0]) if feature else None
-    if isinstance(feature, dict):
-        return feature.get("names") or _find_names(feature.get("feature"))
-    return None
+        feature = {"feature": feature[0]} if feature else None
+    inner = feature.get("feature") if isinstance(feature, dict) else None
+    return inner.get("names") if isinstance(inner, dict) else None
+
+
+def _name_class(tag: Any, names: list[str]) -> Any:
+    return names[tag] if isinstance(tag, int) and 0 <= tag < len(names) else tag
 
 
 def _read_values(
-    path: Path,
-    place: str,
-    values: Mapping[str, Any],
-    names: Mapping[str, list[str]],
-    settings: ReadSettings,
+    values: Mapping[str, Any], settings: ReadSettings
 ) -> tuple[dict[str, Any], set[str]]:
-    """A post's fields, and the columns that were not read."""
+    """A post's fields, and the columns that were read."""
     column = find_text_column(values, settings)
     tokens = None if settings.text_column else next((c for c in _TOKENS if c in values), None)
-    if column is None and tokens is None:
-        wanted = settings.text_column or "text"
-        problem = f"the row has no {wanted!r}, only {', '.join(map(repr, values)) or 'nothing'}"
-        raise located(path, place, problem, "a text; --text-column names its column", CURE)
     id_column = settings.id_column or next((c for c in values if c.strip().lower() == "id"), "id")
-    if settings.id_column and settings.id_column not in values:
-        problem = f"the row has no {id_column!r}, only {', '.join(map(repr, values))}"
-        raise located(path, place, problem, "an id, or no --id-column", CURE)
-    fields: dict[str, Any] = {}
-    used = {id_column}
-    if column is not None:
-        used.add(column)
-        if not isinstance(values[column], str) or not values[column].strip():
-            problem = f"{column} is {shown(values[column])}"
-            raise located(path, place, problem, "a text that is not empty", CURE)
-        fields["text"] = values[column]
-        for name in ("entities", "relations"):
-            if not is_null(values.get(name)):
-                fields[name] = _parse_cell(path, place, name, values[name])
-                used.add(name)
-        if "entities" in fields:
-            _read_findings(path, place, fields)
-    elif tokens is not None:
-        tags = next((c for c in _TAGS if c in values), None)
-        used |= {tokens, tags or tokens}
-        words = [replace_spaces(str(word)) for word in values[tokens] or ()]
-        fields["text"] = " ".join(words)
-        if tags is not None:
-            fields["entities"] = _read_tags(path, place, tags, words, values[tags], names.get(tags))
-    own = values.get(id_column)
-    fields["id"] = make_text_id(fields["text"]) if is_null(own) else str(own)
-    for key in _PLAIN:
-        if isinstance(values.get(key), str) and values[key]:
-            fields[key] = values[key]
-            used.add(key)
-    if isinstance(values.get("split"), str) and (split := find_split(values["split"])):
+    known = ", ".join(map(repr, values)) or "nothing"
+    if column is None and tokens is None:
+        problem = f"the row has no {settings.text_column or 'text'!r}, only {known}"
+        raise BadRow(problem, "a text; --text-column names its column")
+    if settings.id_column and id_column not in values:
+        problem = f"the row has no {id_column!r}, only {known}"
+        raise BadRow(problem, "an id, or no --id-column")
+    fields = {k: values[k] for k in _PLAIN if isinstance(values.get(k), str) and values[k]}
+    if split := find_split(str(values.get("split"))):
         fields["split"] = split
-        used.add("split")
-    return fields, {key for key, value in values.items() if key not in used and not is_null(value)}
+    used = {id_column, *fields}
+    if column is not None:
+        text = values[column]
+        if not isinstance(text, str) or not text.strip():
+            raise BadRow(f"{column} is {shown(text)}", "a text that is not empty")
+        items = {
+            name: _parse_cell(name, values[name])
+            for name in ("entities", "relations")
+            if not is_null(values.get(name))
+        }
+        fields |= {"text": text, **_convert_items(**items)}
+        used |= {column, *items}
+    elif tokens is not None:
+        words = values[tokens]
+        if not isinstance(words, list):
+            raise BadRow(f"{tokens} is {shown(words)}", "a list of tokens")
+        words = [replace_spaces(str(word)) for word in words]
+        fields["text"] = " ".join(words)
+        used.add(tokens)
+        if tags := next((c for c in _TAGS if values.get(c) is not None), None):
+            fields["entities"] = _read_tags(tags, words, values[tags])
+            used.add(tags)
+    own = values.get(id_column)
+    return {**fields, "id": make_text_id(fields["text"]) if is_null(own) else str(own)}, used
 
 
-def _parse_cell(path: Path, place: str, name: str, value: Any) -> list[Any]:
+def _parse_cell(name: str, value: Any) -> list[dict[str, Any]]:
     """A list, or the list whose JSON a cell holds."""
     with suppress(ValueError):
         value = json.loads(value) if isinstance(value, str) else value
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise located(path, place, f"{name} is {shown(value)}", "a list of objects", CURE)
+        raise BadRow(f"{name} is {shown(value)}", "a list of objects")
     return value
 
 
-def _read_findings(path: Path, place: str, fields: dict[str, Any]) -> None:
-    """Bring the entities and relations that `annotate` writes into the form of a post's. Raises
-    MMCoTError for a relation of other spans."""
+def _convert_items(
+    entities: list[dict[str, Any]] | None = None, relations: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Entities and relations as a post has them or `annotate` writes them, as those of a post.
+    Raises BadRow for a relation of other spans."""
+    fields = {"entities": entities, "relations": relations}
+    if entities is None:
+        return fields
     kept = ("start", "end", "label")
-    fields["entities"] = [{k: e[k] for k in kept if k in e} for e in fields["entities"]]
-    index = {(e.get("start"), e.get("end")): i for i, e in enumerate(fields["entities"])}
-    relations = []
-    for relation in fields.get("relations", ()):
-        row = {k: relation[k] for k in ("head", "tail", "label") if k in relation}
+    fields["entities"] = [{k: e[k] for k in kept if k in e} for e in entities]
+    offsets = [[e.get("start"), e.get("end")] for e in entities]
+    for relation in relations or ():
         for role in ("head", "tail"):
-            if isinstance(ends := row.get(role), list):
-                if tuple(ends) not in index:
-                    problem = f"a relation joins {ends}, which is none of the row's entities"
-                    raise located(path, place, problem, "relations between entities", CURE)
-                row[role] = index[tuple(ends)]
-        relations.append(row)
-    if "relations" in fields:
-        fields["relations"] = relations
+            if isinstance(ends := relation.get(role), list):
+                relation[role] = find_entity(offsets, ends)
+    kept = ("head", "tail", "label")
+    if relations is not None:
+        fields["relations"] = [{k: r[k] for k in kept if k in r} for r in relations]
+    return fields
 
 
-def _read_tags(
-    path: Path, place: str, column: str, words: list[str], tags: Any, names: list[str] | None
-) -> list[dict[str, Any]]:
-    """The entities of BIO tags, given as texts or as numbers of the names."""
-    if names is not None:
-        tags = [names[t] if isinstance(t, int) and 0 <= t < len(names) else t for t in tags]
-    if len(tags) != len(words) or not all(isinstance(tag, str) for tag in tags):
+def _read_tags(column: str, words: list[str], tags: Any) -> list[dict[str, Any]]:
+    """The entities of BIO tags."""
+    good = isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
+    if not good or len(tags) != len(words):
         problem = f"{column} is {shown(tags)}, for {len(words)} tokens"
         expected = "a BIO tag for each token, as a text or a number that the file's metadata names"
-        raise located(path, place, problem, expected, CURE)
+        raise BadRow(problem, expected)
     return read_tags(words, tags)

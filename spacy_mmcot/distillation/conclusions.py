@@ -25,20 +25,8 @@ from ..model.knowledge import (
     make_tag_probabilities,
 )
 from ..scheme import Scheme
-from ..types import (
-    DEFAULT_CONFIDENCE,
-    NO_RELATION,
-    SURENESS,
-    Conclusion,
-    Relation,
-    Sureness,
-)
-from .soft_labels import (
-    SoftRelations,
-    list_tags,
-    set_soft_labels,
-    set_soft_relations,
-)
+from ..types import DEFAULT_CONFIDENCE, NO_RELATION, SURENESS, Conclusion, Relation, Sureness
+from .soft_labels import SoftRelations, list_tags, set_soft_labels, set_soft_relations
 
 Kind = Literal["entity", "relation"]
 Key = tuple[Kind, str, Sureness]

@@ -17,13 +17,7 @@ from spacy.tokens import Doc
 from torch import Tensor
 
 from ..errors import Errors, MMCoTError
-from ..model.tagger import (
-    ILLEGAL,
-    compute_forward,
-    compute_lattice,
-    compute_log_marginals,
-    score_spans,
-)
+from ..model.tagger import ILLEGAL, compute_forward, compute_log_marginals, score_spans
 from ..types import NO_RELATION, SOFT_LABELS_KEY, SOFT_RELATIONS_KEY, digest_text
 
 
@@ -185,22 +179,20 @@ def tag_losses(
     soft labels (posterior distillation: Wang et al., ACL 2020, "Structure-level knowledge
     distillation for multilingual sequence labeling").
     """
-    n_gold = (has_gold.sum() + len(rejected)).clamp(min=1)
-    if not crf:
+    agreeing = emissions.masked_fill(~allowed, ILLEGAL)
+    if crf or rejected:
+        _, agreeing_log_z = compute_forward(agreeing, lengths, transitions)
+    if crf:
+        log_probabilities, log_z = compute_log_marginals(emissions, lengths, transitions)
+        gold = ((log_z - agreeing_log_z) * has_gold.any(dim=1)).sum()
+    else:
         log_probabilities = torch.log_softmax(emissions, dim=-1)
         picked = log_probabilities.masked_fill(~allowed, ILLEGAL).logsumexp(-1)
         gold = -(picked * has_gold).sum()
-    else:
-        scores = compute_lattice(emissions, lengths, transitions)
-        agreeing = emissions.masked_fill(~allowed, ILLEGAL)
-        _, agreeing_log_z = compute_forward(agreeing, lengths, transitions)
-        gold = ((scores.log_z - agreeing_log_z) * has_gold.any(dim=1)).sum()
-        log_probabilities = compute_log_marginals(scores)
     if rejected:
-        agreeing = emissions.masked_fill(~allowed, ILLEGAL)
-        lattice = compute_lattice(agreeing, lengths, transitions)
-        chances = score_spans(lattice, agreeing, lengths, transitions, rejected).exp()
+        chances = score_spans(agreeing, lengths, transitions, agreeing_log_z, rejected).exp()
         gold = gold - torch.log1p(-chances.clamp(max=1 - 1e-6)).sum()
+    n_gold = (has_gold.sum() + len(rejected)).clamp(min=1)
     # A teacher's mass on a tag that the structure rules out is rounding noise; times a log
     # probability of ILLEGAL it would outweigh all other terms.
     possible = log_probabilities > ILLEGAL / 2
@@ -209,12 +201,7 @@ def tag_losses(
 
 
 def pair_losses(
-    logits: Tensor,
-    gold: Tensor,
-    soft: Tensor,
-    has_soft: Tensor,
-    *,
-    log_prior: Tensor | None = None,
+    logits: Tensor, gold: Tensor, soft: Tensor, has_soft: Tensor, *, log_prior: Tensor | None = None
 ) -> Losses:
     """The losses of a batch's mention pairs: mean cross-entropies over the pairs that have gold or
     soft labels.

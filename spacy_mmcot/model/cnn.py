@@ -67,11 +67,7 @@ MAX_PIECES = 16
 
 
 def PieceEmbed(
-    width: int,
-    attrs: list[str],
-    rows: list[int],
-    source: str,
-    table_width: int = 128,
+    width: int, attrs: list[str], rows: list[int], source: str, table_width: int = 128
 ) -> Model[list[Doc], list[Floats2d]]:
     """`spacy_mmcot.PieceEmbed.v1`: for a student without a transformer. Token vectors of hashed
     attributes, as of `spacy.MultiHashEmbed.v2`, and of the token's word pieces in an encoder's

@@ -126,10 +126,7 @@ def _make_own_config(encoder: dict[str, Any], listener: dict[str, Any]) -> dict[
 
 
 def build_module(
-    config: dict[str, Any],
-    tokenizer: dict[str, bytes],
-    encoder: dict[str, Any],
-    patch_width: int,
+    config: dict[str, Any], tokenizer: dict[str, bytes], encoder: dict[str, Any], patch_width: int
 ) -> PromptedEncoder:
     """A PromptedEncoder from what `_init` keeps of it, weights still to be loaded."""
     pictures = PictureSettings(**encoder["pictures"])
@@ -240,10 +237,7 @@ def _make_rows(
 
 
 def _run(
-    module: PromptedEncoder,
-    rows: Sequence[Row],
-    pictures: DocPictures | None,
-    device: torch.device,
+    module: PromptedEncoder, rows: Sequence[Row], pictures: DocPictures | None, device: torch.device
 ) -> tuple[Tensor, list[Tensor], list[View | None]]:
     """The own states of all windows, (windows, most own pieces, width), zero-padded; the projected
     prompt states, (length, width) a window, empty without a regression; and the windows' attention

@@ -12,7 +12,7 @@ Sources: Lafferty, McCallum and Pereira (2001) for the model; Rabiner (1989) for
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from spacy.tokens import Doc
@@ -29,111 +29,69 @@ from .knowledge import compute_tag_priors
 # Low enough to forbid a step, high enough that sums of several stay finite in fp32.
 ILLEGAL = -1e4
 
-# From the scores of one token's tags, (batch, tags), to those of its neighbour's.
-Step = Callable[[Tensor], Tensor]
-
-
-class Lattice(NamedTuple):
-    """Forward and backward scores, (batch, tokens, tags) each, and log Z, (batch,).
-
-    `forward` holds the emission of its own token, `backward` does not.
-    """
-
-    forward: Tensor
-    backward: Tensor
-    log_z: Tensor
-
 
 def find_legal_steps(tags: Sequence[str]) -> Tensor:
     """Boolean (tags + 1, tags + 1): which BIO steps are legal, boundary last."""
     names = [*tags, ""]
-    legal = torch.ones(len(names), len(names), dtype=torch.bool)
-    for j, after in enumerate(names):
-        if after.startswith("I-"):
-            for i, before in enumerate(names):
-                legal[i, j] = before[:2] in ("B-", "I-") and before[2:] == after[2:]
-    return legal
+    rows = [
+        [not after.startswith("I-") or before in ("B" + after[1:], after) for after in names]
+        for before in names
+    ]
+    return torch.tensor(rows)
 
 
 def compute_forward(
     emissions: Tensor, lengths: Tensor, transitions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Forward scores (batch, tokens, tags) and log Z (batch,). Lengths must be at least 1."""
-    field, steps = (emissions, lengths, transitions), transitions[:-1, :-1]
-    return _sum_forward(*field, lambda alpha: torch.logsumexp(alpha.unsqueeze(2) + steps, dim=1))
-
-
-def compute_lattice(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
-    """Forward and backward scores. Positions past a sequence's length have no meaning."""
-    field, steps = (emissions, lengths, transitions), transitions[:-1, :-1]
-    forward, log_z = compute_forward(*field)
-    backward = _sum_backward(*field, lambda b: torch.logsumexp(steps + b.unsqueeze(1), dim=2))
-    return Lattice(forward, backward, log_z)
-
-
-def _sum_forward(
-    emissions: Tensor, lengths: Tensor, transitions: Tensor, step: Step
-) -> tuple[Tensor, Tensor]:
-    """Forward scores (batch, tokens, tags) and log Z (batch,). step: from the forward scores of one
-    token to the next one's, without its emission."""
-    alpha = transitions[-1, :-1] + emissions[:, 0]
-    rows = [alpha]
+    """Forward scores (batch, tokens, tags), which hold the emission of their own token, and log Z
+    (batch,). Lengths must be at least 1."""
+    steps = transitions[:-1, :-1]
+    rows = [transitions[-1, :-1] + emissions[:, 0]]
     for t in range(1, emissions.shape[1]):
-        alpha = step(alpha) + emissions[:, t]
-        rows.append(alpha)
+        rows.append(torch.logsumexp(rows[-1].unsqueeze(2) + steps, dim=1) + emissions[:, t])
     forward = torch.stack(rows, dim=1)
     last = forward[torch.arange(len(lengths)), lengths - 1]
     return forward, torch.logsumexp(last + transitions[:-1, -1], dim=1)
 
 
-def _sum_backward(emissions: Tensor, lengths: Tensor, transitions: Tensor, step: Step) -> Tensor:
-    """Backward scores (batch, tokens, tags). step: from the backward scores of a token, with its
-    emission, to those of the one before."""
-    ends = transitions[:-1, -1]
-    beta = ends.expand(len(emissions), -1)
-    rows = [beta]
+def compute_log_marginals(
+    emissions: Tensor, lengths: Tensor, transitions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """log P(tag of token t | sentence), (batch, tokens, tags), without meaning past a sequence's
+    length, and log Z (batch,)."""
+    forward, log_z = compute_forward(emissions, lengths, transitions)
+    steps, ends = transitions[:-1, :-1], transitions[:-1, -1]
+    rows = [ends.expand(len(emissions), -1)]
     for t in range(emissions.shape[1] - 2, -1, -1):
-        inner = step(emissions[:, t + 1] + beta)
-        beta = torch.where((lengths - 1 <= t).unsqueeze(1), ends, inner)
-        rows.append(beta)
-    return torch.stack(rows[::-1], dim=1)
-
-
-def compute_log_marginals(scores: Lattice) -> Tensor:
-    """log P(tag of token t | sentence), (batch, tokens, tags)."""
-    return scores.forward + scores.backward - scores.log_z.view(-1, 1, 1)
+        after = emissions[:, t + 1] + rows[-1]
+        inner = torch.logsumexp(steps + after.unsqueeze(1), dim=2)
+        rows.append(torch.where((lengths - 1 <= t).unsqueeze(1), ends, inner))
+    return forward + torch.stack(rows[::-1], dim=1) - log_z.view(-1, 1, 1), log_z
 
 
 def score_spans(
-    scores: Lattice,
     emissions: Tensor,
     lengths: Tensor,
     transitions: Tensor,
+    log_z: Tensor,
     spans: Sequence[tuple[int, int, int, int]],
 ) -> Tensor:
-    """log P(the tokens [start, end) form exactly one mention | sentence) of each span, (spans,),
-    summed over all tag sequences that agree.
+    """log P(the tokens [start, end) form exactly one mention | sentence) of each span, (spans,):
+    what is left of Z when no other tags are allowed there.
 
-    spans: (sentence, start, end, index of the label's B- tag) each. Its I- tag comes next.
+    spans: (sentence, start, end, index of the label's B- tag) each, at least one. Its I- tag comes
+    next.
     """
-    columns = torch.tensor(spans, device=emissions.device, dtype=torch.long).reshape(-1, 4)
-    row, start, end, begin = columns.unbind(dim=1)
-    inside = begin + 1
-    longer = end - start - 1
-    # In double precision, since differences of long sums lose digits.
-    sums = emissions.double().cumsum(dim=1)
-    emitted = sums[row, end - 1, inside] - sums[row, start, inside]
-    steps = (longer > 0) * transitions[begin, inside]
-    steps = steps + (longer - 1).clamp(min=0) * transitions[inside, inside]
-    last = torch.where(longer > 0, inside, begin)
-    # What may follow: the end, or any tag but the one that continues the mention.
-    after = end.clamp(max=emissions.shape[1] - 1)
-    exits = transitions[last, :-1] + emissions[row, after] + scores.backward[row, after]
-    exits = exits.scatter(1, inside.unsqueeze(1), -torch.inf)
-    ends = end == lengths[row]
-    closed = torch.where(ends, transitions[last, -1], torch.logsumexp(exits, dim=1))
-    total = scores.forward[row, start, begin] + emitted + steps + closed - scores.log_z[row]
-    return total.clamp(max=0.0)
+    rows = [row for row, *_ in spans]
+    barred = torch.zeros(len(spans), *emissions.shape[1:], dtype=torch.bool)
+    for one, (_, start, end, begin) in zip(barred, spans, strict=True):
+        one[start:end] = True
+        one[start, begin] = False
+        one[start + 1 : end, begin + 1] = False
+        one[end : end + 1, begin + 1] = True  # a mention that goes on is another one
+    agreeing = emissions[rows].masked_fill(barred.to(emissions.device), ILLEGAL)
+    _, agreeing_log_z = compute_forward(agreeing, lengths[rows], transitions)
+    return (agreeing_log_z - log_z[rows]).clamp(max=0.0)
 
 
 class TagHead(nn.Module):

@@ -64,9 +64,7 @@ def PackagedVision(
 
 
 def HFVision(
-    source: str,
-    pictures: PicturePolicy | None = None,
-    memory_mb: float = 500.0,
+    source: str, pictures: PicturePolicy | None = None, memory_mb: float = 500.0
 ) -> VisionModel:
     """`spacy_mmcot.HFVision.v1`: a Hugging Face vision model: CLIP and SigLIP (their picture side),
     DINOv2, ViT, or a convolutional one. Its weights are not trained.

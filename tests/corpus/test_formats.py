@@ -339,6 +339,42 @@ def test_what_is_wrong_with_a_table_is_named(tmp_path: Path) -> None:
     assert len(findings.skipped) == 2
 
 
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"tokens": 5}, "tokens is 5"),
+        ({"tokens": ["a"], "tags": 5}, "tags is 5, for 1 tokens"),
+        (["Anna", {"entities": 5}], "entities is 5"),
+        (
+            {**ANNOTATED, "relations": [{"head": [[0]], "tail": [19, 23], "label": "in"}]},
+            r"a relation joins \[\[0\]\]",
+        ),
+    ],
+)
+def test_values_of_another_type_are_named(
+    jsonl: Callable[..., Path], row: object, problem: str
+) -> None:
+    with pytest.raises(MMCoTError, match=f"line 1: {problem}"):
+        read(jsonl("rows.jsonl", row))
+
+
+def test_a_row_without_tags_is_not_labelled(jsonl: Callable[..., Path]) -> None:
+    (row,) = read(jsonl("rows.jsonl", {"tokens": ["Anna"], "ner_tags": None}))
+    assert (row.post.text, row.post.entities) == ("Anna", None)
+
+
+def test_a_damaged_parquet_file_is_an_error(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"text": [f"text {i}" for i in range(3000)]}), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:9] + bytes(1000) + content[1009:])
+    with pytest.raises(MMCoTError, match="cannot be read"):
+        read(path)
+
+
 def test_plain_texts_have_stable_ids(tmp_path: Path, jsonl: Callable[..., Path]) -> None:
     path = tmp_path / "texts.txt"
     path.write_bytes("\ufeffAnna in Oslo\r\n\r\n  Bo  \r\nAnna in Oslo".encode())

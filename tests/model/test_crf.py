@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,17 +16,12 @@ from torch import Tensor
 
 from spacy_mmcot.components import decoding
 from spacy_mmcot.model import tagger as crf
-from spacy_mmcot.model.tagger import (
-    ILLEGAL,
-    Lattice,
-    compute_forward,
-    compute_log_marginals,
-    find_legal_steps,
-)
+from spacy_mmcot.model.tagger import ILLEGAL, compute_forward, find_legal_steps
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 Path = tuple[int, ...]
 Span = tuple[int, int, int]  # start, end, index of the B- tag
+SpanOf = tuple[int, ...]  # the sentence before them
 
 
 class Field(NamedTuple):
@@ -38,43 +34,48 @@ def arrays(*tensors: Tensor) -> list[Any]:
     return [tensor.detach().numpy() for tensor in tensors]
 
 
-def compute_lattice(emissions: Tensor, lengths: Tensor, transitions: Tensor) -> Lattice:
-    """That of training for scores that are learned from, otherwise that of prediction."""
-    if emissions.requires_grad:
-        return crf.compute_lattice(emissions, lengths, transitions)
-    lattice = decoding.compute_lattice(*arrays(emissions, lengths, transitions))
-    return Lattice(*(torch.tensor(part) for part in lattice))
+def lattice(field: Field) -> decoding.Lattice:
+    return decoding.compute_lattice(*arrays(*field))
 
 
-def score_spans(scores: Lattice, emissions: Tensor, *field: Any) -> Tensor:
-    *tensors, spans = field
-    if emissions.requires_grad:
-        return crf.score_spans(scores, emissions, *tensors, spans)
-    lattice = decoding.Lattice(*arrays(*scores))
-    return torch.tensor(decoding.score_spans(lattice, *arrays(emissions, *tensors), spans))
+def compute_marginals(field: Field) -> Tensor:
+    """Those of training for scores that are learned from, otherwise those of prediction."""
+    if field.emissions.requires_grad:
+        return crf.compute_log_marginals(*field)[0].exp()
+    return torch.tensor(decoding.compute_marginals(lattice(field)))
 
 
-def score_stretches(scores: Lattice, *field: Any) -> Tensor:
-    emissions, _, transitions, paths, stretches = field
-    lattice = decoding.Lattice(*arrays(*scores))
-    given = (*arrays(emissions, transitions), paths, stretches)
-    return torch.tensor(decoding.score_stretches(lattice, *given))
+def compute_log_z(field: Field) -> Tensor:
+    if field.emissions.requires_grad:
+        return crf.compute_log_marginals(*field)[1]
+    return torch.tensor(lattice(field).log_z)
 
 
-def find_best_paths(*field: Tensor) -> list[list[int]]:
+def score_spans(field: Field, spans: list[SpanOf]) -> Tensor:
+    if field.emissions.requires_grad:
+        return crf.score_spans(*field, compute_log_z(field), spans)
+    found = []
+    for row, start, end, begin in spans:
+        chosen = [[0] * length for length in field.lengths.tolist()]
+        chosen[row][start:end] = [begin, *[begin + 1] * (end - start - 1)]
+        places = [(row, start, end)]
+        found.append(decoding.score_mentions(lattice(field), *arrays(*field), chosen, places))
+    return torch.tensor(numpy.concatenate(found))
+
+
+def score_stretches(field: Field, chosen: list[Any], stretches: list[Span]) -> Tensor:
+    """The probability that the tokens of each stretch have the chosen tags."""
+    emissions, _, transitions = arrays(*field)
+    given = (lattice(field), emissions, transitions, chosen, stretches)
+    return torch.tensor(decoding.score_stretches(*given)).exp()
+
+
+def find_best_paths(field: Field) -> list[list[int]]:
     return decoding.find_best_paths(*arrays(*field))
 
 
-def score_paths(*field: Any) -> Tensor:
-    *tensors, chosen = field
-    return torch.tensor(decoding.score_paths(*arrays(*tensors), chosen))
-
-
-def span_probability(
-    field: Field, scores: Lattice, row: int, start: int, end: int, begin: int
-) -> float:
-    spans = [(row, start, end, begin)]
-    found = score_spans(scores, *field, spans).item()
+def span_probability(field: Field, *span: int) -> float:
+    found = score_spans(field, [span]).item()
     assert found <= 0.0
     return math.exp(found)
 
@@ -138,7 +139,7 @@ def batch(request: pytest.FixtureRequest) -> tuple[list[int], int]:
 
 @pytest.fixture(params=[False, True], ids=["predicting", "learning"])
 def field(request: pytest.FixtureRequest, batch: tuple[list[int], int]) -> Field:
-    """A lattice without gradients is made another way than one that is learned from."""
+    """What predicts and what learns are computed in different ways."""
     field = random_field(*batch, scale=1.5)
     field.emissions.requires_grad_(request.param)
     return field
@@ -153,7 +154,7 @@ def test_log_z(field: Field) -> None:
 
 
 def test_marginals(field: Field) -> None:
-    marginals = compute_log_marginals(compute_lattice(*field)).exp()
+    marginals = compute_marginals(field)
     for row, length in enumerate(field.lengths.tolist()):
         expected = torch.zeros(length, len(TAGS), dtype=torch.float64)
         for path, weight in weights(field, row).items():
@@ -162,25 +163,24 @@ def test_marginals(field: Field) -> None:
 
 
 def test_best_path(field: Field) -> None:
-    for row, path in enumerate(find_best_paths(*field)):
+    for row, path in enumerate(find_best_paths(field)):
         probabilities = weights(field, row)
         assert tuple(path) == max(probabilities, key=probabilities.__getitem__)
 
 
 def test_path_scores(field: Field) -> None:
     """Of the best path and of the worst one that is legal."""
-    log_z = compute_lattice(*field).log_z
+    whole = [(row, 0, length) for row, length in enumerate(field.lengths.tolist())]
     for pick in (max, min):
         chosen = []
         for row in range(len(field.lengths)):
             probabilities = weights(field, row)
             chosen.append(pick(probabilities, key=probabilities.__getitem__))
-        found = (score_paths(*field, chosen) - log_z).exp().tolist()
+        found = score_stretches(field, chosen, whole).tolist()
         assert found == pytest.approx([weights(field, r)[p] for r, p in enumerate(chosen)])
 
 
 def test_span_probabilities(field: Field) -> None:
-    scores = compute_lattice(*field)
     for row, length in enumerate(field.lengths.tolist()):
         probabilities = weights(field, row)
         for start, end in itertools.combinations(range(length + 1), 2):
@@ -188,21 +188,20 @@ def test_span_probabilities(field: Field) -> None:
                 expected = sum(
                     w for p, w in probabilities.items() if (start, end, begin) in mentions(p)
                 )
-                found = span_probability(field, scores, row, start, end, begin)
+                found = span_probability(field, row, start, end, begin)
                 assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_spans_over_a_token_add_up_to_its_chance_of_being_inside() -> None:
     length = 9
     field = random_field([4, length], seed=7)
-    scores = compute_lattice(*field)
     inside = [0.0] * length
     for start, end in itertools.combinations(range(length + 1), 2):
         for begin in (1, 3):
-            probability = span_probability(field, scores, 1, start, end, begin)
+            probability = span_probability(field, 1, start, end, begin)
             for t in range(start, end):
                 inside[t] += probability
-    outside = compute_log_marginals(scores).exp()[1, :, 0]
+    outside = compute_marginals(field)[1, :, 0]
     assert inside == pytest.approx((1 - outside).tolist(), abs=1e-9)
 
 
@@ -211,14 +210,12 @@ def test_predicting_and_learning_see_one_lattice(scale: float) -> None:
     """Scores that lie far apart too, in the precision of production."""
     lengths = [40, 1, 17, 39]
     field = random_field(lengths, seed=2, scale=scale)
-    exact = compute_lattice(field.emissions.requires_grad_(), *field[1:])
-    single = compute_lattice(
-        field.emissions.detach().float(), field.lengths, field.transitions.float()
-    )
+    exact = Field(field.emissions.clone().requires_grad_(), *field[1:])
+    single = Field(field.emissions.float(), field.lengths, field.transitions.float())
     # Rounding grows with the scores, which a sentence adds up.
     error = {"rtol": 1e-5, "atol": 1e-4 * scale}
-    torch.testing.assert_close(single.log_z.double(), exact.log_z, **error)
-    expected, found = compute_log_marginals(exact).exp(), compute_log_marginals(single).exp()
+    torch.testing.assert_close(compute_log_z(single).double(), compute_log_z(exact), **error)
+    expected, found = compute_marginals(exact), compute_marginals(single)
     for row, length in enumerate(lengths):
         torch.testing.assert_close(
             found[row, :length].double(), expected[row, :length], rtol=0, atol=2e-4 * scale
@@ -227,23 +224,20 @@ def test_predicting_and_learning_see_one_lattice(scale: float) -> None:
 
 def test_spans_of_a_batch_are_scored_together() -> None:
     field = random_field([4, 9, 1], seed=3)
-    scores = compute_lattice(*field)
-    spans = [(1, 2, 9, 3), (0, 0, 1, 1), (2, 0, 1, 3), (0, 1, 4, 1), (1, 8, 9, 1)]
-    together = score_spans(scores, *field, spans).exp()
-    alone = [span_probability(field, scores, *span) for span in spans]
-    assert together.tolist() == pytest.approx(alone, abs=1e-12)
-    assert score_spans(scores, *field, []).shape == (0,)
+    field.emissions.requires_grad_()
+    spans: list[SpanOf] = [(1, 2, 9, 3), (0, 0, 1, 1), (2, 0, 1, 3), (0, 1, 4, 1), (1, 8, 9, 1)]
+    alone = [span_probability(field, *span) for span in spans]
+    assert score_spans(field, spans).exp().tolist() == pytest.approx(alone, abs=1e-12)
 
 
 def test_adjacent_mentions_of_one_label_stay_apart() -> None:
     field = random_field([3], seed=0)
     field.emissions.zero_()
     field.emissions[0, [0, 1, 2], [1, 1, 2]] = 30.0
-    assert find_best_paths(*field) == [[1, 1, 2]]
-    scores = compute_lattice(*field)
+    assert find_best_paths(field) == [[1, 1, 2]]
 
     def probability(start: int, end: int) -> float:
-        return span_probability(field, scores, 0, start, end, 1)
+        return span_probability(field, 0, start, end, 1)
 
     assert probability(0, 1) == pytest.approx(1, abs=1e-6)
     assert probability(1, 3) == pytest.approx(1, abs=1e-6)
@@ -252,15 +246,17 @@ def test_adjacent_mentions_of_one_label_stay_apart() -> None:
 
 def test_a_doc_scores_the_same_alone_and_padded() -> None:
     batch = random_field([3, 7, 1, 5], seed=11)
-    scores = compute_lattice(*batch)
-    marginals, routes = compute_log_marginals(scores), find_best_paths(*batch)
+    log_z, marginals, routes = (
+        compute_log_z(batch),
+        compute_marginals(batch),
+        find_best_paths(batch),
+    )
     for row, length in enumerate(batch.lengths.tolist()):
         emissions = batch.emissions[row : row + 1, :length]
         alone = Field(emissions, batch.lengths[row : row + 1], batch.transitions)
-        single = compute_lattice(*alone)
-        torch.testing.assert_close(single.log_z[0], scores.log_z[row])
-        torch.testing.assert_close(compute_log_marginals(single)[0], marginals[row, :length])
-        assert find_best_paths(*alone) == [routes[row]]
+        torch.testing.assert_close(compute_log_z(alone)[0], log_z[row])
+        torch.testing.assert_close(compute_marginals(alone)[0], marginals[row, :length])
+        assert find_best_paths(alone) == [routes[row]]
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1000.0])
@@ -272,10 +268,10 @@ def test_never_an_illegal_tag(scale: float) -> None:
         emissions = field.emissions.float()
         emissions[..., 2::2] += scale
         single = Field(emissions, field.lengths, field.transitions.float())
-        routes = find_best_paths(*single)
+        routes = find_best_paths(single)
         assert [len(route) for route in routes] == lengths
         assert all(is_legal(tuple(route)) for route in routes)
-        marginals = compute_log_marginals(compute_lattice(*single)).exp()
+        marginals = compute_marginals(single)
         for row, length in enumerate(lengths):
             assert torch.isfinite(marginals[row, :length]).all()
             assert marginals[row, 0, 2::2].max() == 0.0
@@ -310,7 +306,7 @@ def test_gradients(lengths: list[int]) -> None:
 
     def marginals(emissions: Tensor, steps: Tensor) -> tuple[Tensor, ...]:
         transitions = steps.masked_fill(~legal, ILLEGAL)
-        table = compute_log_marginals(compute_lattice(emissions, field.lengths, transitions))
+        table, _ = crf.compute_log_marginals(emissions, field.lengths, transitions)
         return tuple(table[row, :length] for row, length in enumerate(lengths))
 
     assert torch.autograd.gradcheck(log_z, (emissions, steps))
@@ -332,9 +328,8 @@ def test_any_field_against_enumeration(
     """Marginals, best paths, mentions, and stretches of the best path."""
     field = random_field(lengths, seed, scale)
     field.emissions.requires_grad_(learning)
-    lattice = compute_lattice(*field)
-    marginals = compute_log_marginals(lattice).detach().exp()
-    best = find_best_paths(*field)
+    marginals = compute_marginals(field).detach()
+    best = find_best_paths(field)
     for row, length in enumerate(lengths):
         probabilities = weights(field, row)
         path = tuple(best[row])
@@ -347,11 +342,11 @@ def test_any_field_against_enumeration(
                 spans[span] = spans.get(span, 0.0) + weight
         torch.testing.assert_close(marginals[row, :length], expected, rtol=0, atol=1e-9)
         for (start, end, tag), chance in spans.items():
-            found = span_probability(field, lattice, row, start, end, tag)
+            found = span_probability(field, row, start, end, tag)
             assert found == pytest.approx(chance, abs=1e-9)
         start, end = min(edges[0], length - 1), min(edges[1], length)
         if start < end:
             stretch = [(row, start, end)]
-            (found,) = score_stretches(lattice, *field, best, stretch).detach().exp().tolist()
+            (found,) = score_stretches(field, best, stretch).tolist()
             agree = (w for p, w in probabilities.items() if p[start:end] == path[start:end])
             assert found == pytest.approx(sum(agree), abs=1e-9)
