@@ -194,21 +194,19 @@ def attach(
     for number, record in numbered:
         try:
             doc = _attach_record(nlp, number, *_read_fields(record, text, image, id))
-        except (BadPicture, _BadRecord) as error:
-            problem = f"the picture {error}" if isinstance(error, BadPicture) else str(error)
-            keys = ", ".join(map(repr, (text, image, id)))
-            refused = MMCoTError(Errors.E210.format(number=number, problem=problem, keys=keys))
         except MMCoTError as error:
             refused = error
+            if isinstance(error, BadRecord):
+                keys = ", ".join(map(repr, (text, image, id)))
+                refused = MMCoTError(Errors.E210.format(number=number, problem=error, keys=keys))
+            if on_error is None:
+                raise refused from None
+            on_error(number, refused)
         else:
             yield doc
-            continue
-        if on_error is None:
-            raise refused
-        on_error(number, refused)
 
 
-class _BadRecord(ValueError):
+class BadRecord(MMCoTError):
     """What is wrong with a record."""
 
 
@@ -219,25 +217,35 @@ def _read_fields(record: object, text: str, image: str, id: str) -> tuple[Any, A
     if isinstance(record, Mapping):
         if text not in record:
             keys = ", ".join(map(repr, record)) or "none"
-            raise _BadRecord(f"the dict has no key {text!r} for the text, its keys are {keys}")
+            raise BadRecord(f"the dict has no key {text!r} for the text, its keys are {keys}")
         return record[text], record.get(image), record.get(id)
     if isinstance(record, tuple | list) and len(record) == 2:
         return record[0], record[1], None
-    raise _BadRecord(f"received {_show(record)}")
+    raise BadRecord(f"received {_show(record)}")
 
 
-def _attach_record(nlp: Language, number: int, text: Any, image: Any, name: Any) -> Doc:
+def encode_record(text: object, image: object, name: object) -> str | bytes | None:
+    """What a Doc keeps of a record's picture. Raises BadRecord for a text, a picture or an id that
+    no Doc can have."""
     if not isinstance(text, str):
-        raise _BadRecord(f"the text is {_show(text)}")
+        raise BadRecord(f"the text is {_show(text)}")
     if not is_null(name) and (not isinstance(name, str | Integral) or isinstance(name, bool)):
-        raise _BadRecord(f"the id is {_show(name)}")
+        raise BadRecord(f"the id is {_show(name)}")
     for role, value in (("text", text), ("id", name), ("picture's path", image)):
         if isinstance(value, str):
             try:
                 value.encode()
             except UnicodeEncodeError as error:
                 place = f"character {error.start + 1} of the {role}"
-                raise _BadRecord(f"{place} is one half of a surrogate pair") from None
+                raise BadRecord(f"{place} is one half of a surrogate pair") from None
+    try:
+        return None if is_null(image) else encode_picture(image)
+    except BadPicture as error:
+        raise BadRecord(f"the picture {error}") from None
+
+
+def _attach_record(nlp: Language, number: int, text: Any, image: Any, name: Any) -> Doc:
+    picture = encode_record(text, image, name)
     if len(text) > nlp.max_length:
         what = f"spacy_mmcot.attach, record {number}"
         raise MMCoTError(Errors.E206.format(what=what, length=len(text), limit=nlp.max_length))
@@ -245,8 +253,8 @@ def _attach_record(nlp: Language, number: int, text: Any, image: Any, name: Any)
     data: dict[Any, Any] = doc.user_data
     if not is_null(name):
         data[ID_KEY] = str(name)
-    if not is_null(image):
-        data[IMAGE_KEY] = encode_picture(image)
+    if picture is not None:
+        data[IMAGE_KEY] = picture
     return doc
 
 

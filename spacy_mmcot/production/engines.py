@@ -7,6 +7,7 @@ rows: all nodes share the files. Ray gives the chunks of a lost node to others.
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ from typing import Any, Literal
 from ..errors import Errors, MMCoTError, UsageError
 from ..messages import first_line
 from .job import Job
-from .tables import DEFAULT_COLUMNS, Chunk, ColumnNames
+from .tables import Chunk
 
 EngineName = Literal["local", "ray"]
 Work = Callable[[Chunk], None]
@@ -46,15 +47,14 @@ def run_chunks(
     chunks: Sequence[Chunk],
     load: WorkFactory,
     engine: Engine,
-    on_progress: OnProgress,
-    names: ColumnNames = DEFAULT_COLUMNS,
+    on_progress: OnProgress = lambda total, done: None,
 ) -> int:
     """Do the chunks without a part. Returns the number of rows that were done before."""
-    finished = job.list_finished(chunks, names)
     total = sum(chunk.rows for chunk in chunks)
-    resumed = done = sum(chunk.rows for chunk in chunks if chunk.number in finished)
+    left = [chunk for chunk in chunks if not job.is_finished(chunk)]
+    resumed = done = total - sum(chunk.rows for chunk in left)
     on_progress(total, done)
-    for rows in engine(load, [chunk for chunk in chunks if chunk.number not in finished]):
+    for rows in engine(load, left):
         done += rows
         on_progress(total, done)
     return resumed
@@ -154,7 +154,8 @@ def run_on_ray(
             ray.init(logging_level=logging.WARNING, log_to_driver=False)
         actors = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(chunks))
         ray.data.DataContext.get_current().enable_progress_bars = False
-        rows = ray.data.from_items([c._asdict() for c in chunks], override_num_blocks=len(chunks))
+        items = [{"chunk": json.dumps(chunk)} for chunk in chunks]
+        rows = ray.data.from_items(items, override_num_blocks=len(chunks))
         outcomes = rows.map_batches(
             _Actor,
             fn_constructor_args=(load,),
@@ -177,13 +178,8 @@ def run_on_ray(
 
 class _Actor(_Worker):
     def __call__(self, batch: Any) -> Any:
-        """A batch is one chunk: the fields of a Chunk in, its rows and an error out."""
-        # Numbers come as numpy's.
-        fields: dict[str, Any] = {
-            name: value if isinstance(value, str) else int(value)
-            for name, (value,) in batch.items()
-        }
-        chunk = Chunk(**fields)
+        """A batch is one chunk: the JSON of a Chunk in, its rows and an error out."""
+        chunk = Chunk(*json.loads(batch["chunk"][0]))
         # An MMCoTError is returned as data: Ray would wrap it, and its class would be lost.
         message, usage = "", False
         try:

@@ -27,7 +27,6 @@ from ..errors import Errors, MMCoTError
 from ..files import (
     catch_read_errors,
     catch_write_errors,
-    iter_lines,
     make_folder,
     move_file,
     open_file,
@@ -36,28 +35,40 @@ from ..files import (
     write_json,
 )
 from ..messages import first_line
-from .tables import FORMATS, Chunk, ColumnNames, TableFormat, count_rows, read_partitions, to_json
+from .tables import (
+    DEFAULT_COLUMNS,
+    FORMATS,
+    Chunk,
+    ColumnNames,
+    TableFormat,
+    count_rows,
+    read_partitions,
+    to_json,
+)
 
 if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.vocab import Vocab
 
 
-def digest_file(path: Path) -> str:
-    """The SHA-256 of a file's content. Raises MMCoTError for a missing or unreadable file."""
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(files: Iterable[tuple[str, Path]]) -> str:
+    """The SHA-256 of (name, path) of files: of the names and the files' contents. Raises MMCoTError
+    for a missing or unreadable file."""
+    digest = hashlib.sha256()
+    for name, path in files:
+        digest.update(os.fsencode(name) + b"\0")
+        with open_file(path) as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
-def digest_files(paths: Iterable[Path]) -> str:
+def digest_files(paths: Sequence[Path]) -> str:
     """The SHA-256 of the files' contents in their order, and of what their names say of them: the
     format, and columns (see `read_partitions`)."""
-    files = list(paths)
-    digest = hashlib.sha256()
-    for path, partition in zip(files, read_partitions(files), strict=True):
-        digest.update(f"{path.suffix.lower()} {to_json(partition)}\n".encode())
-        digest.update(bytes.fromhex(digest_file(path)))
-    return digest.hexdigest()
+    return _digest(
+        (f"{path.suffix.lower()} {to_json(partition)}", path)
+        for path, partition in zip(paths, read_partitions(paths), strict=True)
+    )
 
 
 class InputFiles:
@@ -65,25 +76,20 @@ class InputFiles:
 
     def __init__(self, files: Sequence[Path]) -> None:
         """Raises MMCoTError for a missing or unreadable file."""
-        self._files, self._before = files, self._describe(files)
-        self.digest = digest_files(files)
+        self._before = {path: _read_status(path) for path in files}
+        self._files, self.digest = files, digest_files(files)
 
     def check_unchanged(self) -> None:
         """Raises MMCoTError for a file whose content was changed in the meantime."""
-        now = self._describe(self._files)
-        if now != self._before and digest_files(self._files) != self.digest:
-            pairs = zip(self._files, self._before, now, strict=True)
-            changed = next((path for path, before, after in pairs if before != after), "")
-            raise MMCoTError(Errors.E752.format(path=changed))
+        changed = [path for path, before in self._before.items() if _read_status(path) != before]
+        if changed and digest_files(self._files) != self.digest:
+            raise MMCoTError(Errors.E752.format(path=changed[0]))
 
-    @staticmethod
-    def _describe(files: Sequence[Path]) -> list[tuple[int, int, int]]:
-        described = []
-        for path in files:
-            with catch_read_errors(path):
-                status = path.stat()
-            described.append((status.st_size, status.st_mtime_ns, status.st_ino))
-        return described
+
+def _read_status(path: Path) -> tuple[int, int, int]:
+    with catch_read_errors(path):
+        status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def load_pipeline(source: str | Path, vocab: Vocab | None = None) -> Language:
@@ -129,23 +135,24 @@ def digest_pipeline(source: str) -> str:
     else:
         reason = "neither a folder nor an installed package"
         raise MMCoTError(Errors.E700.format(source=source, reason=reason))
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(bytes.fromhex(digest_file(path)))
-    return digest.hexdigest()
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return _digest(
+        (path.relative_to(folder).as_posix(), path)
+        for path in files
+        if "__pycache__" not in path.parts
+    )
 
 
 class Layout(NamedTuple):
     """Where a job keeps its files. An output without a suffix is a folder that keeps the parts as
     they are, for results that are too large for one file.
 
-    format: of the parts, such as "jsonl".
+    format: of the parts, such as "jsonl". names: of their columns.
     """
 
     output: Path
     format: TableFormat
+    names: ColumnNames = DEFAULT_COLUMNS
 
     @property
     def is_folder(self) -> bool:
@@ -202,7 +209,7 @@ class Job:
             self.clear()
         elif self.manifest.exists():
             identity, done = self._read_manifest()
-            if done or self._part_names():
+            if done or self._list_parts():
                 self._check_identity(identity)
             elif taken:
                 # The job failed before its first part, so this is not its file.
@@ -226,19 +233,17 @@ class Job:
         """Whether an earlier run left files of this same job."""
         return self.manifest.exists() and self._read_manifest()[0] == self.identity
 
-    def list_finished(self, chunks: Sequence[Chunk], names: ColumnNames) -> set[int]:
-        """The numbers of the chunks whose parts are on disk and hold their rows. A damaged part is
-        none."""
-        known, finished = self._part_names(), set()
-        for chunk in chunks:
-            part = self.layout.part(chunk.number)
-            if part.name in known:
-                with suppress(MMCoTError):
-                    rows = count_rows(part, self.layout.format, names)
-                    rejected = _count_lines(self.layout.rejects_part(chunk.number))
-                    if chunk.rows in (rows, rows + rejected):
-                        finished.add(chunk.number)
-        return finished
+    def is_finished(self, chunk: Chunk) -> bool:
+        """Whether the chunk's part is on disk and holds its rows, undamaged."""
+        part, rejects = self.layout.part(chunk.number), self.layout.rejects_part(chunk.number)
+        if not part.is_file():
+            return False
+        try:
+            rows = count_rows(part, self.layout.format, self.layout.names)
+        except MMCoTError:
+            return False
+        rejected = rejects.read_bytes().count(b"\n") if rejects.exists() else 0
+        return chunk.rows in (rows, rows + rejected)
 
     def write_output(self, write: Callable[[Path], None]) -> None:
         """Write the output, joined from the parts. Raises MMCoTError where a file of someone else
@@ -257,10 +262,9 @@ class Job:
         rejected = 0
         with replace_file(self.rejects) as temporary, temporary.open("wb") as file:
             for path in filter(Path.exists, map(self.layout.rejects_part, range(count))):
-                with path.open("rb") as part:
-                    for line in part:
-                        file.write(line)
-                        rejected += 1
+                content = path.read_bytes()
+                file.write(content)
+                rejected += content.count(b"\n")
         if not rejected:
             self.rejects.unlink()
         done = {"rows": rows, "rejected": rejected}
@@ -292,14 +296,14 @@ class Job:
             with suppress(OSError):
                 folder.rmdir()
 
+    def _list_parts(self) -> list[Path]:
+        return list(self.layout.parts.glob(f"part-*[0-9].{self.layout.format}"))
+
     def _measure_output(self) -> int:
         """The bytes of the output, of a folder those of its parts."""
         output = self.layout.output
-        files = [output / name for name in self._part_names()] if output.is_dir() else [output]
+        files = self._list_parts() if output.is_dir() else [output]
         return sum(path.stat().st_size for path in files if path.exists())
-
-    def _part_names(self) -> set[str]:
-        return {path.name for path in self.layout.parts.glob(f"part-*[0-9].{self.layout.format}")}
 
     def _read_manifest(self) -> tuple[dict[str, Any], dict[str, int] | None]:
         try:
@@ -342,10 +346,6 @@ def open_job(layout: Layout, identity: Mapping[str, Any]) -> Iterator[Job]:
         # Removed while it is held: whoever opened it in between notices, and tries again.
         path.unlink(missing_ok=True)
         lock.release()
-
-
-def _count_lines(path: Path) -> int:
-    return sum(1 for _ in iter_lines(path)) if path.exists() else 0
 
 
 def _shorten(value: Any) -> str:

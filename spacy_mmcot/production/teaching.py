@@ -190,7 +190,7 @@ def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
     with open_job(layout, identity) as job:
         job.begin(overwrite=not job.is_same())
         make = partial(_ChunkTeacher, request, layout)
-        run_chunks(job, chunks, make, engine, lambda total, done: None)
+        run_chunks(job, chunks, make, engine)
         vocab = Vocab()
         docs = [doc for chunk in chunks for doc in read_docs(layout.part(chunk.number), vocab)]
         dropped: Counter[str] = Counter()
