@@ -126,7 +126,7 @@ def annotate(
             parts = [layout.part(chunk.number) for chunk in chunks]
             join = load_format(target).join
             job.write_output(lambda path: join(parts, path, columns, layout.names))
-        done = job.finish(len(chunks), sum(chunk.rows for chunk in chunks))
+        done = job.finish(chunks)
     return AnnotateResult(**done, resumed=resumed, seconds=time.perf_counter() - started)
 
 

@@ -1,8 +1,8 @@
 """Where the chunks of a job are worked on: in this process, in several, or on a Ray cluster.
 
 An engine gets a factory, which loads what the work needs and can be pickled, and yields the number
-of rows of each chunk as it is done. On a Ray cluster only the places of chunks travel, never their
-rows: all nodes share the files. Ray gives the chunks of a lost node to others.
+of rows of each chunk as it is done. All nodes of a Ray cluster share the files; Ray gives the
+chunks of a lost node to others.
 """
 
 from __future__ import annotations
@@ -66,10 +66,8 @@ def run_here(load: WorkFactory, chunks: Sequence[Chunk]) -> Iterator[int]:
 
 
 def run_in_processes(load: WorkFactory, chunks: Sequence[Chunk], workers: int) -> Iterator[int]:
-    """In processes that load once and share this machine's cores.
-
-    Raises MMCoTError where a process dies, and what the work raises.
-    """
+    """In processes that load once and share this machine's cores. Raises MMCoTError where one dies,
+    and what the work raises."""
     others = multiprocessing.active_children()
     spawn = multiprocessing.get_context("spawn")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -137,10 +135,8 @@ def run_on_ray(
     load: WorkFactory, chunks: Sequence[Chunk], workers: int | None = None
 ) -> Iterator[int]:
     """On the cluster that RAY_ADDRESS names, that runs on this machine, or that is started for the
-    job. workers: actors, each with one CPU; None for one on each CPU of the cluster.
-
-    Raises MMCoTError where Ray is missing or fails, and what the work raises.
-    """
+    job. workers: actors, each with one CPU; None for one on each CPU of the cluster. Raises
+    MMCoTError where Ray is missing or fails, and what the work raises."""
     try:
         import ray
         import ray.data
