@@ -40,7 +40,7 @@ from .extensions import (
     list_relations,
     register_extensions,
 )
-from .posts import DEFAULTS, Findings, ReadSettings, Row, make_text_id
+from .posts import Findings, ReadSettings, Row, make_text_id
 
 SUFFIX = ".spacy"
 
@@ -94,7 +94,7 @@ def write_docs(path: Path, docs: Iterable[Doc]) -> None:
         temporary.write_bytes(docbin.to_bytes())
 
 
-def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
+def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """The Docs of a file as posts, with the knowledge that they hold. A Doc without an id is named
     by its text."""
     for number, doc in enumerate(read_docs(path, Vocab())):

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from ..errors import Errors, MMCoTError
 from ..files import catch_read_errors
 from ..messages import first_line
-from .tables import Chunk, ColumnNames, Columns, FoundRow, Place, Row, split_count, to_json
+from .tables import Chunk, ColumnNames, Columns, FoundRow, Row, Survey, split_count, to_json
 
 _INT, _FLOAT, _TEXT = pa.int64(), pa.float64(), pa.string()
 _TYPES = {bool: pa.bool_(), int: _INT, float: _FLOAT, str: _TEXT, bytes: pa.binary()}
@@ -35,7 +35,7 @@ _ADDED = (pa.list_(_ENTITY), pa.list_(_RELATION), pa.float64(), pa.float64())
 _BATCH_ROWS = 4096  # that are decoded at once
 
 
-def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[list[Place], Columns]:
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
     with _file(path) as file:
         names_twice = [n for n, count in Counter(file.schema_arrow.names).items() if count > 1]
         if names_twice:

@@ -30,8 +30,8 @@ from .tables import (
     ColumnNames,
     Columns,
     FoundRow,
-    Place,
     Row,
+    Survey,
     add_row,
     split_count,
     to_plain,
@@ -43,7 +43,7 @@ _FOUND |= {SOFT_LABELS_KEY, SOFT_RELATIONS_KEY}
 _LISTS = ("tokens", "spaces", "cats", "span_groups", "flags", "user_data")
 
 
-def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[list[Place], Columns]:
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
     docbin = _docbin(path)
     kinds: Columns = {}
     if columns:

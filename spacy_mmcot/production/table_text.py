@@ -25,8 +25,8 @@ from .tables import (
     ColumnNames,
     Columns,
     FoundRow,
-    Place,
     Row,
+    Survey,
     add_row,
     split_places,
     to_cell,
@@ -56,9 +56,7 @@ class JsonLines:
     """See `tables`."""
 
     @staticmethod
-    def survey(
-        path: Path, rows: int, names: ColumnNames, columns: bool
-    ) -> tuple[list[Place], Columns]:
+    def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
         kinds: Columns = {}
 
         def iter_places() -> Iterator[tuple[int, int]]:
@@ -125,9 +123,7 @@ class Csv:
     """See `tables`."""
 
     @staticmethod
-    def survey(
-        path: Path, rows: int, names: ColumnNames, columns: bool
-    ) -> tuple[list[Place], Columns]:
+    def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
         with _open_utf8(path) as file:
             records = _iter_records(file)
             header = _read_header(path, records)

@@ -36,6 +36,7 @@ FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 Columns = dict[str, set[Any]]
 # Position, first row and rows of a chunk, see Chunk.
 Place = tuple[int, int, int]
+Survey = tuple[list[Place], Columns]
 
 
 @dataclass(frozen=True)
