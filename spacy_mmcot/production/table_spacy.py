@@ -25,17 +25,8 @@ from ..types import (
     SOURCE_KEY,
     WEAKEST_KEY,
 )
-from .tables import (
-    Chunk,
-    ColumnNames,
-    Columns,
-    FoundRow,
-    Row,
-    Survey,
-    add_row,
-    split_count,
-    to_plain,
-)
+from . import tables
+from .tables import Chunk, ColumnNames, Columns, FoundRow, Row
 
 # The keys of user data that a pipeline writes, beside those of spans.
 _FOUND = {ALIGNMENT_KEY, CONFIDENCE_KEY, WEAKEST_KEY, SOURCE_KEY}
@@ -43,13 +34,13 @@ _FOUND |= {SOFT_LABELS_KEY, SOFT_RELATIONS_KEY}
 _LISTS = ("tokens", "spaces", "cats", "span_groups", "flags", "user_data")
 
 
-def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tables.Survey:
     docbin = _docbin(path)
     kinds: Columns = {}
     if columns:
         for doc in docbin.get_docs(Vocab()):
-            add_row(kinds, _values(doc, names))
-    return (split_count(len(docbin), rows), kinds)
+            tables.add_row(kinds, _values(doc, names))
+    return tables.split_count(len(docbin), rows), kinds
 
 
 def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
@@ -59,7 +50,6 @@ def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
 
 
 def read_docs(chunk: Chunk, vocab: Vocab) -> Iterator[Doc]:
-    """The Docs of a chunk."""
     whole = _docbin(Path(chunk.path))
     part = DocBin(attrs=whole.attrs, store_user_data=True)
     part.strings = whole.strings
@@ -93,7 +83,7 @@ def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnN
 
 def _pack(value: Any) -> Any:
     """The value as msgpack can hold it: whole numbers of more than 64 bits become text."""
-    value = to_plain(value)
+    value = tables.to_plain(value)
     if isinstance(value, dict):
         return {name: _pack(part) for name, part in value.items()}
     if isinstance(value, list):
