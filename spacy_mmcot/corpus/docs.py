@@ -65,10 +65,7 @@ def make_doc(
     """
     register_extensions()
     findings = findings or Findings()
-    if len(post.text) > nlp.max_length:
-        raise MMCoTError(
-            Errors.E206.format(what=f"Post {post.id}", length=len(post.text), limit=nlp.max_length)
-        )
+    _check_length(nlp, f"Post {post.id}", post.text)
     labelled = post.split != "unlabelled"
     has_entities = post.entities is not None and (labelled or keep_mentions)
     entities = [_trim(post, e, findings) for e in post.entities or ()] if has_entities else []
@@ -108,6 +105,11 @@ def make_doc(
     return doc
 
 
+def _check_length(nlp: Language, what: str, text: str) -> None:
+    if len(text) > nlp.max_length:
+        raise MMCoTError(Errors.E206.format(what=what, length=len(text), limit=nlp.max_length))
+
+
 def collect_knowledge(post: Post, answers: Answers | None) -> dict[str, Any]:
     """What `doc._.mmcot_knowledge` holds: the answers to the knowledge questions, and the caption,
     as far as they are known."""
@@ -136,16 +138,9 @@ def _trim(post: Post, entity: Entity, findings: Findings) -> Entity:
 def _split_at_spaces(nlp: Language, text: str) -> Doc:
     """A Doc whose tokens are the runs between spaces. Further spaces between two runs are a token,
     as with spaCy's tokenizer, so that the Doc's text stays the post's."""
-    words: list[str] = []
-    spaces: list[bool] = []
-    for piece in re.findall(r"[^ ]+| +", text):
-        if piece[0] == " " and words and words[-1][0] != " ":
-            spaces[-1] = True
-            piece = piece[1:]
-        if piece:
-            words.append(piece)
-            spaces.append(False)
-    return Doc(nlp.vocab, words=words, spaces=spaces)
+    found = re.findall(r"([^ ]+)( ?)|( +)", text)
+    words = [word or spaces for word, _, spaces in found]
+    return Doc(nlp.vocab, words=words, spaces=[bool(space) for _, space, _ in found])
 
 
 def _split_at_edges(doc: Doc, post: Post, entities: Sequence[Entity], findings: Findings) -> Doc:
@@ -246,9 +241,7 @@ def encode_record(text: object, image: object, name: object) -> str | bytes | No
 
 def _attach_record(nlp: Language, number: int, text: Any, image: Any, name: Any) -> Doc:
     picture = encode_record(text, image, name)
-    if len(text) > nlp.max_length:
-        what = f"spacy_mmcot.attach, record {number}"
-        raise MMCoTError(Errors.E206.format(what=what, length=len(text), limit=nlp.max_length))
+    _check_length(nlp, f"spacy_mmcot.attach, record {number}", text)
     doc = nlp.make_doc(text)
     data: dict[Any, Any] = doc.user_data
     if not is_null(name):
