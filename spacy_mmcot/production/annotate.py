@@ -24,22 +24,11 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..files import replace_file
 from ..messages import escape_control, first_line, shown
 from ..pictures.read import check_roots, is_address, make_local_policy
+from . import tables
 from .engines import EngineName, OnProgress, choose_engine, run_chunks
 from .job import InputFiles, Layout, digest_pipeline, load_pipeline, open_job
 from .table_spacy import copy_unannotated
-from .tables import (
-    DEFAULT_COLUMNS,
-    FORMATS,
-    Chunk,
-    ColumnNames,
-    Columns,
-    FoundRow,
-    Row,
-    TableFormat,
-    list_chunks,
-    list_files,
-    load_format,
-)
+from .tables import Chunk, ColumnNames, Columns, FoundRow, Row, TableFormat, load_format
 from .worker import extract_findings, find_text_problem, pipe_aligned, trim_heap
 
 
@@ -53,7 +42,7 @@ class AnnotateSettings:
     chunk_rows: rows that a worker reads and writes at once; a kill costs at most these.
     """
 
-    columns: ColumnNames = DEFAULT_COLUMNS
+    columns: ColumnNames = tables.DEFAULT_COLUMNS
     output_format: TableFormat | None = None
     batch_size: int = 256
     chunk_rows: int = 2000
@@ -98,12 +87,12 @@ def annotate(
     """
     started = time.perf_counter()
     source, output = str(pipeline), Path(output)
-    files = list_files(map(Path, [inputs] if isinstance(inputs, str | Path) else inputs))
+    files = tables.list_files(map(Path, [inputs] if isinstance(inputs, str | Path) else inputs))
     if output.resolve() in {path.resolve() for path in files}:
         raise UsageError(Errors.E749.format(path=output))
     target = settings.output_format or output.suffix.lower().removeprefix(".")
-    if target not in FORMATS:
-        raise MMCoTError(Errors.E104.format(path=output, allowed=", ".join(FORMATS)))
+    if target not in tables.FORMATS:
+        raise MMCoTError(Errors.E104.format(path=output, allowed=", ".join(tables.FORMATS)))
     given = InputFiles(files)
     identity = {
         "input": given.digest,
@@ -118,7 +107,9 @@ def annotate(
         if done := job.begin(overwrite):
             return AnnotateResult(**done, resumed=done["rows"], seconds=0.0)
         needs_columns = target in ("csv", "parquet")
-        chunks, columns = list_chunks(files, settings.chunk_rows, layout.names, needs_columns)
+        chunks, columns = tables.list_chunks(
+            files, settings.chunk_rows, layout.names, needs_columns
+        )
         load = partial(Annotator, source, layout, columns, settings.batch_size)
         resumed = run_chunks(job, chunks, load, choose_engine(engine, workers), on_progress)
         given.check_unchanged()

@@ -12,25 +12,16 @@ from typing import Any
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
+from .. import types
 from ..corpus.docbin import load_docbin
 from ..corpus.extensions import copy_tokens
 from ..pictures.read import get_image
-from ..types import (
-    ALIGNMENT_KEY,
-    CONFIDENCE_KEY,
-    ID_KEY,
-    ROW_KEY,
-    SOFT_LABELS_KEY,
-    SOFT_RELATIONS_KEY,
-    SOURCE_KEY,
-    WEAKEST_KEY,
-)
 from . import tables
 from .tables import Chunk, ColumnNames, Columns, FoundRow, Row
 
 # The keys of user data that a pipeline writes, beside those of spans.
-_FOUND = {ALIGNMENT_KEY, CONFIDENCE_KEY, WEAKEST_KEY, SOURCE_KEY}
-_FOUND |= {SOFT_LABELS_KEY, SOFT_RELATIONS_KEY}
+_FOUND = {types.ALIGNMENT_KEY, types.CONFIDENCE_KEY, types.WEAKEST_KEY, types.SOURCE_KEY}
+_FOUND |= {types.SOFT_LABELS_KEY, types.SOFT_RELATIONS_KEY}
 _LISTS = ("tokens", "spaces", "cats", "span_groups", "flags", "user_data")
 
 
@@ -74,7 +65,7 @@ def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnN
         data: dict[Any, Any] = doc.user_data
         others = {name: _pack(value) for name, value in values.items() if name not in own}
         if others:
-            data[ROW_KEY] = others
+            data[types.ROW_KEY] = others
         # The encoder's output would make the file many times as large.
         data.pop(("._.", "trf_data", None, None), None)
         docbin.add(doc)
@@ -101,10 +92,10 @@ def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNam
 
 def _values(doc: Doc, names: ColumnNames) -> dict[str, Any]:
     values: dict[str, Any] = {names.text: doc.text}
-    for name, value in ((names.id, doc.user_data.get(ID_KEY)), (names.image, get_image(doc))):
+    for name, value in ((names.id, doc.user_data.get(types.ID_KEY)), (names.image, get_image(doc))):
         if value is not None:
             values[name] = value
-    return values | doc.user_data.get(ROW_KEY, {})
+    return values | doc.user_data.get(types.ROW_KEY, {})
 
 
 # A worker reads the chunks of a file one after the other.

@@ -20,18 +20,8 @@ from typing import Any, BinaryIO, NamedTuple
 from ..errors import Errors, MMCoTError
 from ..files import EncodingError, find_encoding, open_file, parse_json
 from ..messages import located, shown
-from .tables import (
-    Chunk,
-    ColumnNames,
-    Columns,
-    FoundRow,
-    Row,
-    Survey,
-    add_row,
-    split_places,
-    to_cell,
-    to_json,
-)
+from . import tables
+from .tables import Chunk, ColumnNames, Columns, FoundRow, Row, Survey
 
 _BOM = b"\xef\xbb\xbf"
 # Characters. A quote that is never closed takes what follows into its cell, up to this limit.
@@ -62,11 +52,11 @@ class JsonLines:
         def iter_places() -> Iterator[tuple[int, int]]:
             for offset, line, raw in _iter_lines(file):
                 if columns:
-                    add_row(kinds, _parse_line(line, raw).values)
+                    tables.add_row(kinds, _parse_line(line, raw).values)
                 yield offset, line
 
         with _open_utf8(path) as file:
-            return split_places(iter_places(), rows), kinds
+            return tables.split_places(iter_places(), rows), kinds
 
     @staticmethod
     def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
@@ -78,7 +68,7 @@ class JsonLines:
     @staticmethod
     def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
         with path.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(to_json(row.values | row.added) + "\n" for row in rows)
+            file.writelines(tables.to_json(row.values | row.added) + "\n" for row in rows)
 
     @staticmethod
     def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
@@ -130,7 +120,7 @@ class Csv:
             if names.text not in header:
                 message = Errors.E743.format(path=path, name=names.text, allowed=", ".join(header))
                 raise MMCoTError(message)
-            places = split_places(((record.offset, record.line) for record in records), rows)
+            places = tables.split_places(((record.offset, record.line) for record in records), rows)
         return places, {name: {str} for name in header}
 
     @staticmethod
@@ -161,7 +151,7 @@ class Csv:
             writer = csv.writer(feeds, lineterminator="\r\n")
             for row in rows:
                 values = row.values | row.added
-                writer.writerow(to_cell(values.get(name)) for name in header)
+                writer.writerow(tables.to_cell(values.get(name)) for name in header)
 
     @staticmethod
     def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
