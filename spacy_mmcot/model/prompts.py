@@ -45,7 +45,9 @@ class ConditionalPrompt(nn.Module):
     def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """embeddings: (windows, pieces, width), word embeddings; mask: (windows, pieces), 1 at the
         text's pieces. Returns (windows, length, width)."""
-        prompt = self.up(torch.tanh(self.down(_masked_mean(embeddings, mask))))
+        weights = mask.unsqueeze(-1).to(embeddings.dtype)
+        mean = (embeddings * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+        prompt = self.up(torch.tanh(self.down(mean)))
         return prompt.view(len(embeddings), self.length, -1)
 
 
@@ -83,13 +85,6 @@ def compute_regression_loss(prompts: Sequence[Tensor], docs: Sequence[Doc]) -> T
     return torch.stack(losses).mean() if losses else None
 
 
-def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the states where mask is 1. states: (windows, pieces, width); mask: (windows,
-    pieces). Returns (windows, width)."""
-    weights = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weights).sum(1) / weights.sum(1).clamp(min=1.0)
-
-
 class VisualPrompts(NamedTuple):
     """Visual prompts of windows, and what a second look at their pictures needs."""
 
@@ -123,8 +118,8 @@ class VisualPrompt(nn.Module):
     to the patches once more: `attend_again`. A gate scales both results by how well text and
     picture match, which `compute_matching_loss` trains.
 
-    width: of the word embeddings. state_width: of the encoder's states. patch_width: of the
-    patches. hidden: units of attention.
+    width, state_width, patch_width: of word embeddings, of the encoder's states, and of patches.
+    hidden: units of attention.
     """
 
     def __init__(
@@ -214,8 +209,8 @@ class VisualPrompt(nn.Module):
 
 def _make_projection(width: int, hidden: int, dropout: float = 0.0) -> nn.Module:
     """Two layers from vectors of `width` to vectors of `hidden`."""
-    first = nn.Linear(width, hidden)
-    return nn.Sequential(nn.Dropout(dropout), first, nn.GELU(), nn.Linear(hidden, hidden))
+    layers = nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden)
+    return nn.Sequential(nn.Dropout(dropout), *layers)
 
 
 def _attention(query: Tensor, keys: Tensor) -> Tensor:
