@@ -187,8 +187,7 @@ class MMCoTCascade:
         return client, elicit
 
     def load_guide(self) -> Guide:
-        """Scheme and examples, from their files unless they came with the pipeline. Raises
-        MMCoTError where they cannot be used."""
+        """Scheme and examples, from their files where none were saved. Raises MMCoTError."""
         if self._guide is None:
             if self.scheme is None:
                 raise self._refuse("scheme", "not set", "the path of a scheme.yml")

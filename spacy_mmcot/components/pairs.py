@@ -103,8 +103,7 @@ def pick_relations(
 
 
 def set_predictions(doc: Doc, predictions: Sequence[PairPrediction], overwrite: bool) -> None:
-    """Write `doc._.mmcot_rel`. overwrite: replace relations that are already set; otherwise they
-    stay."""
+    """Write `doc._.mmcot_rel`. overwrite: replace relations that are already set."""
     kept = [] if overwrite else list(get_relations(doc))
     taken = {(r.head.start, r.head.end, r.tail.start, r.tail.end) for r in kept}
     spans = {(ent.start, ent.end): ent for ent in doc.ents}

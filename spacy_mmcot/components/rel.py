@@ -138,8 +138,7 @@ class MMCoTRel(DistilledPipe):
         return self._predict_pairs(entries, moved)
 
     def predict_soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
-        """The probabilities of each Doc's candidate pairs: each row sums to 1, an illegal label
-        has 0."""
+        """Probabilities of each Doc's candidate pairs: rows sum to 1, an illegal label has 0."""
         entries = self._find_candidates(docs)
         rows = split_by_counts(self._score_pairs(entries), [len(e.pairs) for e in entries])
         return [
@@ -159,8 +158,7 @@ class MMCoTRel(DistilledPipe):
         return (batch, logits), backprop
 
     def get_loss(self, examples: Iterable[Example], scores: Any) -> tuple[float, list[Floats2d]]:
-        """The weighted loss of (targets, logits), and its gradient in the shape of the logits: one
-        (pairs, 1 + labels) array a target."""
+        """The weighted loss, and its gradient: (pairs, 1 + labels) a target, as the logits."""
         batch, logits = scores
         arrays = [xp2torch(array, requires_grad=True) for array in logits]
         losses = self.compute_losses(batch, torch.cat(arrays))
@@ -169,8 +167,7 @@ class MMCoTRel(DistilledPipe):
         return float(total.detach()), gradients
 
     def compute_losses(self, batch: Sequence[Target], logits: torch.Tensor) -> Losses:
-        """The losses of the batch's pairs; logits: (pairs, 1 + labels), one target's after the
-        other's."""
+        """The losses of the batch's pairs. logits: (pairs, 1 + labels), those of all targets."""
         arrays = (
             torch.from_numpy(numpy.concatenate([getattr(target, name) for target in batch]))
             for name in ("allowed", "gold", "soft")
@@ -190,8 +187,7 @@ class MMCoTRel(DistilledPipe):
         return pairs.sample_negatives([self._build_target(eg) for eg in examples], self.negatives)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """The scorer's figures: end to end, from the predicted Docs as they are, and on gold
-        mentions."""
+        """Figures of the scorer, end to end from the predicted Docs, and on gold mentions."""
         if self.scorer is None:
             return {}
         examples = list(examples)

@@ -115,8 +115,7 @@ def get_soft_relations(doc: Doc, labels: Sequence[str] | None = None) -> SoftRel
 
 
 def _check_text(entry: dict[str, Any], doc: Doc) -> None:
-    """Raises MMCoTError where soft labels were kept with another text, such as that of the Doc from
-    which this one was cut."""
+    """Raises MMCoTError for soft labels of another text, such as one that this was cut from."""
     if entry["text"] != digest_text(doc.text):
         raise MMCoTError(Errors.E514.format(text=doc.text[:60]))
 

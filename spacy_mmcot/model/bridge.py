@@ -88,8 +88,7 @@ def torch_shim(model: Model) -> TorchShim:
 
 
 def prepare_module(model: Model, is_train: bool) -> Any:
-    """The module of a model, in training or evaluation mode; None where it has none yet. Every
-    forward pass starts with it."""
+    """The module in training or evaluation mode, None before it is built; starts each pass."""
     global _process
     if _process != os.getpid():
         # A forked process, such as those of `nlp.pipe(n_process=2)`, computes with one thread:
@@ -105,8 +104,7 @@ def prepare_module(model: Model, is_train: bool) -> Any:
 
 
 def split_by_counts(flat: Any, counts: Sequence[int]) -> list[Any]:
-    """The rows of an array, those of one Doc after another, as one array a Doc. counts: the number
-    of rows of each."""
+    """The rows of all Docs as one array a Doc. counts: each Doc's number of rows."""
     ends = itertools.accumulate(counts)
     return [flat[end - count : end] for end, count in zip(ends, counts, strict=True)]
 

@@ -46,8 +46,7 @@ class EncoderSettings:
 
 
 class PieceBatch(NamedTuple):
-    """Padded word pieces of a batch of windows, int64 tensors of shape (windows, pieces), of tags
-    (windows, pieces, tags)."""
+    """Padded word pieces of windows, int64 (windows, pieces), of tags (windows, pieces, tags)."""
 
     ids: Tensor
     mask: Tensor  # 1 at real pieces
@@ -261,8 +260,7 @@ def run_packed(
 
 
 def _run_layers(encoder: Any, packed: Tensor, lengths: Tensor) -> Tensor:
-    """packed: (pieces, width), windows in order of length; lengths: (windows,), ascending. Returns
-    the last layer's states, (pieces, width)."""
+    """packed and result: (pieces, width), as in `Layers`; lengths: (windows,), ascending."""
     runs = []  # start and end among the packed pieces, and length, of windows of one length
     start = 0
     for length, windows in itertools.groupby(lengths.tolist()):

@@ -257,7 +257,7 @@ def _run(
         if encoded.seen is not None and not module.training:
             for position, gate, attention in zip(*encoded[2:], strict=True):
                 i = group[position]
-                views[i] = View(float(gate), attention[slice(*rows[i].own)])
+                views[i] = float(gate), attention[slice(*rows[i].own)]
     in_order = range(len(rows))
     padded = torch.nn.utils.rnn.pad_sequence([states[i] for i in in_order], batch_first=True)
     return padded, [prompts[i] for i in in_order] if prompts else [], views
@@ -271,8 +271,7 @@ def _compute_losses(
     pictures: DocPictures | None,
     settings: EncoderSettings,
 ) -> list[Tensor]:
-    """The encoder's own losses, weighted scalars: the prompt's regression, and the matching of
-    texts and pictures."""
+    """The prompt's regression, and the matching of texts and pictures: weighted scalars."""
     losses = []
     if prompts:
         loss = compute_regression_loss(prompts, [docs[row.doc] for row in rows])

@@ -18,9 +18,9 @@ from ..errors import Errors, MMCoTError
 from ..types import DEFAULT_CONFIDENCE, KNOWLEDGE_KEY, SURENESS, Sureness
 
 # Rows of the table of tag embeddings, and how many of them a token has at most: one for being part
-# of a mention of the `noun` answer, two for its kind, two for the conclusion. Names find their rows
-# by hashes, two each, so that two names hardly share both (Svenstrup et al., NeurIPS 2017, "Hash
-# embeddings"): labels of any scheme and kinds in any words need no vocabulary.
+# of a mention of the `noun` answer, two for its kind, two for the conclusion. Any name finds its
+# two rows by hashes: two names hardly share both (Svenstrup et al., NeurIPS 2017, "Hash
+# embeddings").
 TAG_ROWS = 1024
 TAGS_PER_TOKEN = 5
 # The same for a pair of mentions: one row where relations were asked for, two for the conclusion on
@@ -47,8 +47,7 @@ class ConcludedSpan(NamedTuple):
 
 
 class ConcludedPair(NamedTuple):
-    """A relation that an LLM concludes on: the first tokens of head and tail, the label (or
-    NO_RELATION), and a second choice."""
+    """A relation that an LLM concludes on. head, tail: first tokens; label: may be NO_RELATION."""
 
     head: int
     tail: int
@@ -101,8 +100,7 @@ def _get_conclusion(doc: Doc, name: str) -> list[Any] | None:
 
 
 def _find_span(doc: Doc, start: int, surface: str) -> Span | None:
-    """The tokens of the surface that starts at a character; None where the text does not have it
-    there, as the knowledge of another."""
+    """The tokens of the surface at a character; None where the text does not have it there."""
     if not doc.text.startswith(surface, start):
         return None
     return doc.char_span(start, start + len(surface), alignment_mode="expand")
@@ -116,8 +114,7 @@ def hash_tag(name: str) -> tuple[int, int]:
 
 
 def find_kind(kind: str) -> str:
-    """The word that names a kind in an LLM's description: "footballer" of "footballer/actor" and of
-    "Spanish footballer from Madrid"."""
+    """The word that names a kind: "footballer" of "Spanish footballer/actor from Madrid"."""
     first = _ALTERNATIVES.split(kind.lower().strip())[0]
     words = re.findall(r"\w+", _TAIL.sub("", first))
     return words[-1] if words else ""
@@ -232,8 +229,7 @@ def _locate_mentions(doc: Doc, mentions: Sequence[str]) -> Iterator[tuple[int, i
 
 
 def get_segment_parts(doc: Doc) -> list[str]:
-    """The picture's caption, what the post means, how picture and post relate, as far as the Doc
-    has them."""
+    """Caption, meaning of the post, relation of picture and post, as far as the Doc has them."""
     knowledge = _get_knowledge(doc)
     parts = (knowledge.get(name) or "" for name in SEGMENT_GRAINS)
     return [part.strip() for part in parts if part.strip()]
@@ -249,8 +245,7 @@ def get_full_text(doc: Doc) -> str:
 
 
 def _get_knowledge(doc: Doc) -> Mapping[str, Any]:
-    """The Doc's knowledge, empty without any. Raises MMCoTError where it is not of the right
-    form."""
+    """The Doc's knowledge, empty without any. Raises MMCoTError where it has another form."""
     user_data: dict[Any, Any] = doc.user_data
     knowledge = user_data.get(KNOWLEDGE_KEY) or {}
     problem = _find_problem(knowledge)

@@ -111,8 +111,7 @@ def compute_pair_priors(label: Tensor, sure: Tensor, n_labels: int) -> Tensor:
 
 
 def _compute_means(states: Tensor, *tables: Tensor) -> list[Tensor]:
-    """The mean states of each table's spans, (spans, width), 0 where one is empty. states: (tokens,
-    width); tables: (spans, 2) each."""
+    """Mean states of each table's spans, (spans, 2): (spans, width), 0 where one is empty."""
     # Subtracted, since sums that grow with the batch would lose digits; detached, since it cancels
     # out of every mean.
     centre = states.detach().sum(0) / max(1, len(states))

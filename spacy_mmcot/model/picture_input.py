@@ -75,8 +75,7 @@ class DocPictures(NamedTuple):
 def see_pictures(
     vision: VisionModel, docs: Sequence[Doc], is_train: bool, settings: PictureSettings
 ) -> DocPictures | None:
-    """The patch features of the Docs' pictures; None where no Doc has one, or training hides
-    all."""
+    """Features of the Docs' pictures; None where no Doc has one, or training hides all."""
     indexes = [i for i, doc in enumerate(docs) if get_image(doc) is not None]
     if is_train and indexes:
         kept = (torch.rand(len(indexes)) >= settings.dropout).tolist()
@@ -150,8 +149,7 @@ def find_pictures(
 
 
 def read_pixels(value: str | bytes, policy: PicturePolicy, size: int) -> NDArray[numpy.uint8]:
-    """The picture as bytes of shape (3, size, size), resized to a square so that nothing is cut
-    off. Raises BadPicture."""
+    """The whole picture as a square, uint8 (3, size, size). Raises BadPicture."""
     image = decode_picture(read_picture(value, policy), policy, size)
     square = image.resize((size, size), PIL.Image.Resampling.BILINEAR, reducing_gap=2.0)
     return numpy.ascontiguousarray(numpy.asarray(square, dtype="uint8").transpose(2, 0, 1))

@@ -36,7 +36,6 @@ class ConditionalPrompt(nn.Module):
 
     def __init__(self, width: int, length: int):
         super().__init__()
-        self.length = length
         self.down = nn.Linear(width, HIDDEN)
         self.up = nn.Linear(HIDDEN, length * width)
         nn.init.normal_(self.up.weight, std=0.02)
@@ -48,7 +47,7 @@ class ConditionalPrompt(nn.Module):
         weights = mask.unsqueeze(-1).to(embeddings.dtype)
         mean = (embeddings * weights).sum(1) / weights.sum(1).clamp(min=1.0)
         prompt = self.up(torch.tanh(self.down(mean)))
-        return prompt.view(len(embeddings), self.length, -1)
+        return prompt.unflatten(1, (-1, embeddings.shape[-1]))
 
 
 class StaticPrompt(nn.Module):
@@ -56,7 +55,6 @@ class StaticPrompt(nn.Module):
 
     def __init__(self, width: int, length: int):
         super().__init__()
-        self.length = length
         self.vectors = nn.Parameter(torch.randn(length, width) * 0.02)
 
     def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
@@ -220,12 +218,8 @@ def _attention(query: Tensor, keys: Tensor) -> Tensor:
     return scores.softmax(-1)[..., :-1]
 
 
-@dataclass
-class View:
-    """The attention of one window to its picture."""
-
-    gate: float  # 0 to 1, how much the picture counts
-    attention: Tensor  # (own pieces, patches)
+# A window's gate, 0 to 1, and its attention to its picture, (own pieces, patches).
+View = tuple[float, Tensor]
 
 
 @dataclass
@@ -262,12 +256,12 @@ def set_alignment(docs: list[Doc], batch: FullTransformerBatch) -> None:
         counts = list(itertools.islice(all_counts, len(doc)))
         seen = [view for view in itertools.islice(all_views, len(windows)) if view is not None]
         if seen:
-            attention = numpy.concatenate([view.attention.cpu().numpy() for view in seen])
+            gates, attentions = zip(*seen, strict=True)
+            attention = torch.cat(attentions).cpu().numpy()
             starts = numpy.concatenate([[0], numpy.cumsum(counts)[:-1]])
-            sums = numpy.add.reduceat(attention, starts, axis=0)
-            means = sums / numpy.asarray(counts)[:, None]
+            means = numpy.add.reduceat(attention, starts, axis=0) / numpy.array(counts)[:, None]
             doc.user_data[ALIGNMENT_KEY] = {
-                "gate": float(numpy.mean([view.gate for view in seen])),
+                "gate": float(numpy.mean(gates)),
                 "grid": list(batch.grid),
                 "text": digest_text(doc.text),
                 "tokens": means.astype("float16").tobytes(),

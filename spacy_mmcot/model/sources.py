@@ -65,8 +65,7 @@ def resolve_source(source: str) -> str:
 
 
 def find_package(source: str) -> Path:
-    """The folder of the Python package behind `package:NAME`. Raises MMCoTError where none of this
-    name is installed."""
+    """The folder of the package behind `package:NAME`. Raises MMCoTError where there is none."""
     name = source.removeprefix(_PACKAGE)
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if not source.startswith(_PACKAGE) or spec is None or not spec.submodule_search_locations:
@@ -152,8 +151,7 @@ def keep_layers(encoder: Any, layers: int | None) -> None:
 
 
 def save_tokenizer(tokenizer: Any) -> dict[str, bytes]:
-    """The files that `save_pretrained` writes, by name. Raises MMCoTError for one that
-    `load_tokenizer` would refuse."""
+    """The files of `save_pretrained` by name. Raises MMCoTError as `load_tokenizer` does."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
@@ -162,8 +160,7 @@ def save_tokenizer(tokenizer: Any) -> dict[str, bytes]:
 
 
 def load_tokenizer(files: dict[str, bytes]) -> Any:
-    """The tokenizer whose files `save_tokenizer` returned. Raises MMCoTError for files that no
-    tokenizer writes."""
+    """What `save_tokenizer` saved. Raises MMCoTError for files that no tokenizer writes."""
     _check_tokenizer_files(files)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():

@@ -90,7 +90,7 @@ def _load_pretrained(source: str) -> tuple[nn.Module, Settings]:
         encoder = AutoModel.from_pretrained(path, config=config, trust_remote_code=False).eval()
         mean, std = _read_normalisation(path)
         module = PretrainedModule(encoder, mean, std)
-    # TypeError: a model that takes no pictures.
+    # A model that takes no pictures raises TypeError or AttributeError.
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, TypeError) as error:
         reason = first_line(error).rstrip(".")
         raise MMCoTError(Errors.E402.format(kind="Vision", source=source, reason=reason)) from error
@@ -222,8 +222,7 @@ class _LiteBlock(nn.Module):
 
 
 class _SameConv(nn.Conv2d):
-    """A convolution padded as TensorFlow pads: what does not divide evenly goes to the right and
-    to the bottom."""
+    """A convolution padded as TensorFlow pads: uneven padding goes to the right and the bottom."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (pictures, channels, side, side). Returns the same with other channels, the
@@ -348,7 +347,7 @@ def _forward(
     index: dict[str | None, int] = {name: i for i, name in enumerate(good)}
     rows = [index.get(digest, -1) for digest in digests]
     if not good:
-        patches = torch.zeros(0, module.grid[0] * module.grid[1], module.width, device=device)
+        patches = torch.zeros(0, math.prod(module.grid), module.width, device=device)
         return PatchFeatures(patches, rows), lambda _: docs
     patches = torch.from_numpy(numpy.stack(list(good.values()))).to(device)
     if not frozen:
