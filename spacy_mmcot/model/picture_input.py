@@ -76,7 +76,7 @@ def see_pictures(
     vision: VisionModel, docs: Sequence[Doc], is_train: bool, settings: PictureSettings
 ) -> DocPictures | None:
     """Features of the Docs' pictures; None where no Doc has one, or training hides all."""
-    indexes = [i for i, doc in enumerate(docs) if get_image(doc) is not None]
+    indexes = [i for i, doc in enumerate(docs) if len(doc) and get_image(doc) is not None]
     if is_train and indexes:
         kept = (torch.rand(len(indexes)) >= settings.dropout).tolist()
         indexes = list(itertools.compress(indexes, kept))

@@ -218,3 +218,12 @@ def test_training_hides_and_swaps(bert_source: str) -> None:
 def test_rates_out_of_range(rates: tuple[float, float, float]) -> None:
     with pytest.raises(MMCoTError, match="E409"):
         PictureSettings(*rates)
+
+
+def test_empty_docs_with_pictures_do_not_stop_training(bert_source: str) -> None:
+    nlp = seeing(bert_source, picture_dropout=0.0)
+    texts = [("", PICTURES[0]), ("", PICTURES[1]), (TEXTS[0], None)]
+    docs = [with_picture(nlp, text, image) for text, image in texts]
+    output, backprop = nlp.get_pipe("transformer").model.begin_update(docs)  # type: ignore
+    backprop(output)
+    assert [len(windows) for windows in output.spans] == [0, 0, 1]
