@@ -24,15 +24,9 @@ _SPENT = "(SELECT total(cost) + total(unconfirmed) FROM ledger)"
 _RESERVED = "(SELECT total(cost) FROM claims)"
 
 
-class Claim(Enum):
-    """The result of a claim: `made`; `held` by another run; `answered` meanwhile; `wait`, while
-    money is reserved for questions in flight; or `poor`: the budget cannot pay it."""
-
-    MADE = "made"
-    HELD = "held"
-    ANSWERED = "answered"
-    WAIT = "wait"
-    POOR = "poor"
+# The result of a claim: made; held by another run; answered meanwhile; wait, while money is held
+# back for questions in flight; or poor: the budget cannot pay it.
+Claim = Enum("Claim", ["MADE", "HELD", "ANSWERED", "WAIT", "POOR"])
 
 
 @dataclass
@@ -60,9 +54,9 @@ class Account:
             self._lock.acquire()
         # Claims of runs that were killed would keep money reserved for ever, and locks their files.
         owners = {owner for (owner,) in self.store.fetch("SELECT owner FROM claims")}
-        file = self.store.file
-        for path in file.parent.glob(f".{escape(file.name)}.*.lock"):
-            owners.add(path.name.removeprefix(f".{file.name}.").removesuffix(".lock"))
+        prefix = f".{self.store.file.name}."
+        for path in self.store.file.parent.glob(f"{escape(prefix)}*.lock"):
+            owners.add(path.name.removeprefix(prefix).removesuffix(".lock"))
         for owner in owners:
             if self._is_over(owner):
                 self.store.write("DELETE FROM claims WHERE owner = ?", owner)
@@ -98,8 +92,7 @@ class Account:
 
     def in_batches(self) -> bool:
         """Whether some questions wait in batches rather than in another run."""
-        query = "SELECT 1 FROM claims JOIN batches ON owner = name LIMIT 1"
-        return bool(self.store.fetch(query))
+        return bool(self.store.fetch("SELECT 1 FROM claims JOIN batches ON owner = name LIMIT 1"))
 
     def release(self, key: str) -> None:
         """Drop a claim, in the store's transaction if it is in one."""
@@ -107,9 +100,9 @@ class Account:
 
     def _is_over(self, owner: str) -> bool:
         """Whether a run has ended. A batch lasts until it is collected."""
-        lock = self._make_lock(owner)
         if owner == self.run or self.store.fetch("SELECT 1 FROM batches WHERE name = ?", owner):
             return False
+        lock = self._make_lock(owner)
         path = Path(lock.lock_file)
         if path.is_file() and not path.is_symlink():
             try:
@@ -170,8 +163,9 @@ def read_total_spend(store: AnswerStore) -> float:
 
 def read_spend(store: AnswerStore) -> list[Spend]:
     """The ledger's rows, runs in the order of their start."""
-    rows = store.fetch("SELECT * FROM ledger ORDER BY run, model, dimension")
-    return [Spend(*row) for row in rows]
+    return [
+        Spend(*row) for row in store.fetch("SELECT * FROM ledger ORDER BY run, model, dimension")
+    ]
 
 
 def read_mean_output(store: AnswerStore, model: str) -> dict[str, float]:

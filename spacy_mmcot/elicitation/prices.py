@@ -16,8 +16,6 @@ from ..types import BYTES_PER_TOKEN
 from .prompts import KINDS, Prompt
 from .replies import Usage
 
-_MILLION = 1_000_000
-_NonNegative = pydantic.NonNegativeFloat
 # OpenAI's models that see, and about the tokens that one picture takes at low detail.
 _PICTURE_TOKENS = {
     "gpt-4o": 85,
@@ -38,19 +36,20 @@ class Price(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    input: _NonNegative
-    output: _NonNegative
-    cached: _NonNegative | None = None
+    input: pydantic.NonNegativeFloat
+    output: pydantic.NonNegativeFloat
+    cached: pydantic.NonNegativeFloat | None = None
     vision: bool = False
     picture: pydantic.NonNegativeInt = 300
 
     def cost(self, usage: Usage, batch: bool = False) -> float:
         """In US dollars. A batch costs half, but what is cached is not cheaper in one."""
-        scale = 0.5 if batch else 1.0
-        input, output = self.input * scale, self.output * scale
-        cached = input if self.cached is None else min(input, self.cached)
+        scale = 0.5e-6 if batch else 1e-6
+        cached = self.input * scale
+        if self.cached is not None:
+            cached = min(cached, self.cached * 1e-6)
         fresh = max(0, usage.input - usage.cached)
-        return (fresh * input + usage.cached * cached + usage.output * output) / _MILLION
+        return (fresh * self.input + usage.output * self.output) * scale + usage.cached * cached
 
 
 _TABLE = pydantic.TypeAdapter(dict[str, Price])
@@ -91,13 +90,15 @@ def _find_published(model: str) -> Price | None:
     # The package's table takes a second to load, which recorded answers and own prices do not need.
     import genai_prices
 
-    # A thousand tokens: some models cost more beyond a hundred thousand.
-    usage = functools.partial(genai_prices.Usage, input_tokens=1000)
-    counts = (usage(), usage(cache_read_tokens=1000), usage(input_tokens=0, output_tokens=1000))
-    try:
-        input, cached, output = (
-            float(genai_prices.calc_price(count, model).total_price * 1000) for count in counts
+    def find(**tokens: int) -> float:
+        return float(
+            genai_prices.calc_price(genai_prices.Usage(**tokens), model).total_price * 1000
         )
+
+    try:
+        # A thousand tokens: some models cost more beyond a hundred thousand.
+        input, output = find(input_tokens=1000), find(output_tokens=1000)
+        cached = find(input_tokens=1000, cache_read_tokens=1000)
     except LookupError:
         return None
     picture = _PICTURE_TOKENS.get(_strip_date(model))
@@ -112,9 +113,9 @@ _FEWEST_CACHED_TOKENS = 1024  # shorter beginnings are not cached
 def estimate(prompt: Prompt, price: Price | None, output: float | None = None) -> Usage:
     """What a question will take, from the length of its texts. `output` is a better figure for the
     length of the answer than the kind's typical one, where there is one."""
-    size = sum(len(message["content"].encode("utf-8", "replace")) for message in prompt.messages)
-    tokens = size // BYTES_PER_TOKEN + 1
-    tokens += _TOKENS_PER_MESSAGE * len(prompt.messages)
+    texts = [message["content"] for message in prompt.messages]
+    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    tokens = size // BYTES_PER_TOKEN + 1 + _TOKENS_PER_MESSAGE * len(texts)
     if prompt.picture is not None:
         tokens += (price or Price(input=0, output=0)).picture
     return Usage(tokens, 0, KINDS[prompt.dimension].tokens if output is None else round(output))

@@ -190,12 +190,12 @@ from spacy_mmcot.elicitation.prices import Prices
 from spacy_mmcot.elicitation.store import AnswerStore
 store = AnswerStore(Path({str(path)!r}))
 account = Account(store, Prices(), "openai")
-print(account.claim("k", 0.0).value, flush=True)
+print(account.claim("k", 0.0).name, flush=True)
 sys.stdin.read()
 """
     words = [sys.executable, "-c", script]
     other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert other.stdout and other.stdout.readline() == "made\n"
+    assert other.stdout and other.stdout.readline() == "MADE\n"
     with AnswerStore(path) as store:
         first = account(store)
         assert first.claim("k", 0.0) is Claim.HELD and first.claim("l", 0.0) is Claim.MADE
