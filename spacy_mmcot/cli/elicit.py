@@ -296,8 +296,7 @@ def _stop(store: Path) -> NoReturn:
 
 @contextmanager
 def _show_progress(total: int, money: Money) -> Iterator[Progress]:
-    """Shows questions done of `total`, rate, failures, time left, and spend: a bar on a terminal,
-    lines elsewhere."""
+    """Done of `total`, rate, failures, time left, spend: a bar on a terminal, lines elsewhere."""
     from rich import progress
     from rich.console import Console
 

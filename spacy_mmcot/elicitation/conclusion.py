@@ -87,8 +87,7 @@ def _shorten(post: Post, tokens: int) -> Post:
 
 
 def _cover(posts: Mapping[str, Post], scheme: Scheme, count: int) -> dict[str, Post]:
-    """`count` of the posts, given by text key. Each brings labels that those before it have least
-    of; having none counts as a label."""
+    """`count` posts: each has labels that those before it have least of, or no label."""
     labels: dict[str, set[str]] = {}
     for key, post in posts.items():
         found = post.relations if scheme.relations else post.entities
@@ -359,8 +358,7 @@ def merge_conclusions(variants: Sequence[Conclusion]) -> Conclusion | None:
 
 
 def _count_votes(answers: Sequence[Sequence[Item]], *names: str) -> Iterator[Item]:
-    """Each item, as these fields tell it, with the sureness that the share of the answers with it
-    is, the largest first."""
+    """Each item by these fields, with the share of the answers that have it as its sureness."""
     key = attrgetter(*names)
     items = {key(item): item for answer in answers for item in answer}
     votes = Counter(key(item) for answer in answers for item in answer)

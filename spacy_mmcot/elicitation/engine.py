@@ -155,8 +155,7 @@ class Engine:
                 return
 
     async def _claim(self, job: Job) -> bool:
-        """Whether this run is to ask the question. Waits for money that is reserved, and stops the
-        run where there is none left."""
+        """Whether to ask the question; waits for reserved money, stops the run without money."""
         while (claim := self.elicitation.claim(job)) is Claim.WAIT:
             if self.elicitation.account.in_batches():
                 # Hours may pass until their cost is known.
@@ -204,8 +203,7 @@ class Engine:
         raise refused.as_error(self.elicitation.source.url, question) from refused
 
     async def _get_answer(self, job: Job) -> Reply | None:
-        """The answer, after as many tries as it takes; None where there is none and the job is
-        settled."""
+        """The answer, after as many tries as it takes; None where the job is settled without."""
         fault: Unavailable | None = None
         for attempt in range(self.pace.tries):
             if fault is not None:

@@ -227,8 +227,7 @@ _DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique)
 
 
 def _find_json(text: str) -> list[Any]:
-    """The JSON values of an answer in its order, repaired where need be. An AnswerRejected stands
-    in the place of a value that is damaged beyond repair or breaks off."""
+    """The JSON values of an answer, repaired where need be, an AnswerRejected for a broken one."""
     values: list[Any] = []
     position = 0
     for _ in range(_MOST_VALUES):
@@ -253,8 +252,8 @@ def _find_json(text: str) -> list[Any]:
 
 
 def _find_end(text: str, start: int) -> int | None:
-    """Where the bracket at `start` is closed. Brackets in strings do not count, unless the quotes
-    are so damaged that the others do not match. None where none closes it."""
+    """Where the bracket at `start` is closed, None where it is not."""
+    # Brackets in strings do not count, unless the quotes are so damaged that others do not match.
     for pattern in (_STRINGS_AND_BRACKETS, _BRACKETS):
         awaited: list[str] = []
         for found in pattern.finditer(text, start):
@@ -288,8 +287,7 @@ def _repair_json(text: str) -> Any:
 
 
 def _last_fitting(values: list[Any], read: Callable[[Any], Value]) -> Value:
-    """The last of the values that `read` accepts, unless a damaged one follows it. Raises
-    AnswerRejected with the first one's fault where there is none."""
+    """The last value that `read` accepts, unless a damaged one follows, else the first's fault."""
     fault: AnswerRejected | None = None
     for value in reversed(values):
         if isinstance(value, AnswerRejected):

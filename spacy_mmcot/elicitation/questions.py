@@ -242,8 +242,7 @@ class Elicitation:
     def _keep(
         self, job: Job, raw: str, value: AnswerValue | None, reason: str | None = None
     ) -> int:
-        """Keep an answer for all posts of the question; returns how many. Belongs into a
-        transaction."""
+        """Keep an answer for all posts of the question, in a transaction; returns how many."""
         posts, prompt, source = self._waiting.pop(job.key), job.prompt, self.source
         for post in posts:
             asked = (job.key, post.id, self.settings.task, prompt.dimension, prompt.template)

@@ -197,8 +197,7 @@ def read_reply(data: bytes) -> Reply:
 
 
 def _read_text(content: Any) -> str:
-    """A message's content as one text: of parts those that are text, without thoughts. "" where
-    there is none."""
+    """A message's content as one text, of parts those that are text, without thoughts."""
     parts = content if isinstance(content, list) else [content]
     objects = [part for part in parts if isinstance(part, dict)]
     if objects and not any("type" in part for part in objects):

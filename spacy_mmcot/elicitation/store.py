@@ -236,8 +236,7 @@ def load_answers(path: Path, task: Task = "ner", variant: int = 0) -> dict[str, 
 
 
 class _Place(NamedTuple):
-    """The part of a text that an answer is about, and the text's length; (0, 0, 0) for a text that
-    was asked about as a whole."""
+    """The part that an answer is about, and the text's length; (0, 0, 0) for a whole text."""
 
     start: int
     end: int
@@ -254,8 +253,7 @@ def _overlap(a: _Place, b: _Place) -> bool:
 
 
 def _join_parts(rows: Sequence[tuple[_Place, Any]]) -> Any:
-    """The last answer to a text or, where it is about a part, that and the last ones to the other
-    parts, as one."""
+    """The last answer to a text, or the last ones to its parts, as one."""
     kept: dict[_Place, Any] = {}
     for place, value in reversed(rows):
         if not any(_overlap(place, other) for other in kept):
@@ -361,8 +359,7 @@ def read_answers(path: Path) -> dict[str, Answers]:
 def _iter_records(
     parse: Callable[[Any], Record], path: Path, expected: str
 ) -> Iterator[tuple[int, Record]]:
-    """Line numbers, and what `parse` makes of the JSON in each line that is not blank. Raises
-    MMCoTError that names the line, also where `parse` raises ValidationError."""
+    """Line numbers, and what `parse` makes of the JSON in each line that is not blank."""
     for number, line in iter_lines(path):
         if not line.strip():
             continue
