@@ -52,7 +52,7 @@ def import_answers(
 
 def spend(store: StoreArgument) -> None:
     """What was spent, by run, model and dimension."""
-    from ..elicitation.claims import Spend, read_spend
+    from ..elicitation.money import Spend, read_spend
     from ..elicitation.store import AnswerStore
 
     with AnswerStore(store, read_only=True) as opened:

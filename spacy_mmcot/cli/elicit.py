@@ -137,7 +137,7 @@ def plan(
     """Requests, tokens and cost per dimension, before anything is asked."""
     from ..elicitation.client import OpenAISettings, OpenAISource
     from ..elicitation.elicit import plan as make_plan
-    from ..elicitation.prices import Prices
+    from ..elicitation.money import Prices
     from ..elicitation.store import AnswerStore
 
     known, rows = Prices(prices), PostsFile(posts)
@@ -225,7 +225,7 @@ def elicit(
     from ..elicitation.client import OpenAISettings, OpenAISource
     from ..elicitation.elicit import elicit as ask
     from ..elicitation.engine import Ending, Pace
-    from ..elicitation.prices import Prices
+    from ..elicitation.money import Prices
     from ..elicitation.store import AnswerStore, RecordedSource
 
     if failures:
@@ -332,7 +332,7 @@ def _describe(answer: StoredAnswer) -> str:
 
 
 def _print_summary(result: ElicitResult, store: AnswerStore, money: Money) -> None:
-    from ..elicitation.claims import read_total_spend
+    from ..elicitation.money import read_total_spend
 
     report, total = result.report, result.report.total()
     short = {"already_there": "there", "not_applicable": "n/a"}

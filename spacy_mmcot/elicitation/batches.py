@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 from ..errors import Errors, MMCoTError
 from ..types import Post
-from .claims import Claim
 from .client import OpenAISource
 from .engine import Ending, Pace, seconds_before_retry
+from .money import Claim
 from .questions import Elicitation, Job
 from .replies import (
     NAME_FIELD,

@@ -25,12 +25,11 @@ from ..messages import explain, first_line
 from ..scheme import Scheme
 from ..types import AUGMENTATIONS, Conclusion, Dimension, Post, make_text_key
 from .batches import BatchRunner
-from .claims import Account, read_mean_output
 from .client import OpenAISource
 from .conclusion import Examples
 from .engine import Ending, Engine, Pace
+from .money import Account, Prices, count_cached, estimate, read_mean_output
 from .parser import read_definitions
-from .prices import Prices, count_cached, estimate
 from .prompts import KINDS, QuestionSettings, render_scheme
 from .questions import Elicitation, Report, Source
 from .replies import Fault, Reply, RequestRefused, Usage

@@ -19,7 +19,7 @@ from aiolimiter import AsyncLimiter
 
 from ..errors import Errors, MMCoTError
 from ..types import Post
-from .claims import Claim
+from .money import Claim
 from .questions import Elicitation, Job
 from .replies import AnswerRejected, Reply, RequestRefused, Unavailable
 

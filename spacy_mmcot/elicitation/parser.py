@@ -198,19 +198,16 @@ def _read_entity(text: str, post: Post) -> EntityVariant:
 
 def _read_text(text: str) -> str:
     text = _OPENER.sub("", text).strip()
-    wrapped = _WRAPPED.fullmatch(text)
-    text = wrapped[2].strip() if wrapped else text
-    fence = _FENCE.fullmatch(text)
-    text = fence[1].strip() if fence else text
-    closing = _QUOTES.get(text[0]) if text else None
+    for wrapper, group in ((_WRAPPED, 2), (_FENCE, 1)):
+        wrapped = wrapper.fullmatch(text)
+        text = wrapped[group].strip() if wrapped else text
+    closing = _QUOTES.get(text[:1])
     if closing and len(text) > 2 and text.index(closing, 1) == len(text) - 1:
         text = text[1:-1].strip()
     if not text:
         raise AnswerRejected("the answer is empty")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise AnswerRejected("the text holds half of a surrogate pair") from None
+    if re.search("[\ud800-\udfff]", text):
+        raise AnswerRejected("the text holds half of a surrogate pair")
     return text
 
 

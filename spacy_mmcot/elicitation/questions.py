@@ -13,9 +13,8 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Protocol
 
 from ..types import Dimension, Post
-from .claims import Account, Claim
+from .money import Account, Claim, estimate
 from .parser import AnswerValue, parse_answer
-from .prices import estimate
 from .prompts import Part, Prompt, QuestionSettings, render_repair
 from .replies import AnswerRejected, Reply, Usage
 from .store import StoredAnswer, answer_key

@@ -19,11 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spacy_mmcot.elicitation import database
-from spacy_mmcot.elicitation.claims import Account, Claim
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import ElicitResult, elicit
 from spacy_mmcot.elicitation.engine import Pace
-from spacy_mmcot.elicitation.prices import Prices
+from spacy_mmcot.elicitation.money import Account, Claim, Prices
 from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore, StoredAnswer, load_answers
 from spacy_mmcot.errors import MMCoTError
@@ -185,8 +184,8 @@ def test_the_number_of_a_process_says_nothing(tmp_path: Path) -> None:
 import os, sys
 os.getpid = lambda: 1
 from pathlib import Path
-from spacy_mmcot.elicitation.claims import Account
-from spacy_mmcot.elicitation.prices import Prices
+from spacy_mmcot.elicitation.money import Account
+from spacy_mmcot.elicitation.money import Prices
 from spacy_mmcot.elicitation.store import AnswerStore
 store = AnswerStore(Path({str(path)!r}))
 account = Account(store, Prices(), "openai")
