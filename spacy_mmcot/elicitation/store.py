@@ -129,27 +129,27 @@ class AnswerStore(Database):
         several to the same post and dimension, the last. `variant` picks among several
         augmentations of a post; several conclusions vote. Those to the parts of a text are one, of
         as many as have an answer; `start` picks that to the part which begins there."""
-        found: dict[str, dict[tuple[str, int], list[tuple[_Place, Any]]]] = {}
+        of_post = "" if post_id is None else "AND post_id = ? "
+        found: dict[str, dict[str, dict[int, list[tuple[_Place, Any]]]]] = {}
         for name, dimension, number, template, value in self.fetch(
             "SELECT post_id, dimension, variant, template, value FROM answers "
-            "WHERE task = ? AND post_id = ifnull(?, post_id) AND "
+            f"WHERE task = ? {of_post}AND "
             "(variant = ? OR dimension IN (SELECT value FROM json_each(?))) AND status = 'ok' "
             "ORDER BY post_id, seq",
-            *(task, post_id, variant, json.dumps(KNOWLEDGE)),
+            *(task, *([post_id] if of_post else []), variant, json.dumps(KNOWLEDGE)),
         ):
             place = _find_place(template)
             if start is None or start == place.start:
-                rows = found.setdefault(name, {}).setdefault((dimension, number), [])
-                rows.append((place, self._load_value(name, dimension, value)))
+                variants = found.setdefault(name, {}).setdefault(dimension, {})
+                loaded = self._load_value(name, dimension, value)
+                variants.setdefault(number, []).append((place, loaded))
         answers = {}
-        for name, questions in found.items():
-            joined = {question: _join_parts(rows) for question, rows in questions.items()}
-            values = {dimension: value for (dimension, _), value in joined.items()}
-            if "conclusion" in values:
-                votes = [
-                    value for (dimension, _), value in joined.items() if dimension == "conclusion"
-                ]
-                values["conclusion"] = merge_conclusions(votes)
+        for name, dimensions in found.items():
+            values: dict[str, Any] = {}
+            for dimension, variants in dimensions.items():
+                joined = [_join_parts(rows) for rows in variants.values()]
+                is_vote = dimension == "conclusion"
+                values[dimension] = merge_conclusions(joined) if is_vote else joined[-1]
             answers[name] = Answers.model_validate({"id": name, **values})
         return answers
 
