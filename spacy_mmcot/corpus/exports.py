@@ -159,9 +159,9 @@ def _join_entities(names: Sequence[Any], relations: Sequence[tuple[Any, Any, str
 
 class _DoccanoSpan(BaseModel):
     id: StrictInt | None = None
+    start: StrictInt = Field(alias="start_offset")
+    end: StrictInt = Field(alias="end_offset")
     label: StrictStr
-    start_offset: StrictInt
-    end_offset: StrictInt
 
 
 class _DoccanoRelation(BaseModel):
@@ -183,15 +183,16 @@ class _DoccanoRow(BaseModel):
 def read_doccano(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """The rows of doccano's sequence labelling, with relations or without."""
     for number, place, row in iter_records(path, _DoccanoRow, findings, settings.encoding):
-        spans: list[tuple[Any, ...]] = [(None, *span) for span in row.label or ()]
-        spans += [(e.id, e.start_offset, e.end_offset, e.label) for e in row.entities or ()]
+        plain = [{"start": s, "end": e, "label": label} for s, e, label in row.label or ()]
+        named = [entity.model_dump() for entity in row.entities or ()]
+        names = [*([None] * len(plain)), *(entity.pop("id") for entity in named)]
         fields: Fields = {}
         with findings.checking(path, place):
             if row.label is not None or row.entities is not None:
-                fields["entities"] = [{"start": s, "end": e, "label": x} for _, s, e, x in spans]
+                fields["entities"] = plain + named
                 if row.relations is not None:
                     joined = [(r.from_id, r.to_id, r.type) for r in row.relations]
-                    fields["relations"] = _join_entities([name for name, *_ in spans], joined)
+                    fields["relations"] = _join_entities(names, joined)
             yield Row(number, _make_post(row.text, row.id, fields), place)
 
 
