@@ -21,18 +21,9 @@ from ..errors import Errors, MMCoTError
 from ..files import catch_read_errors, decode_line, open_text
 from ..messages import first_line, located, shown
 from ..types import Entity, Post, PostRelation, is_null
+from . import posts
 from .conll import read_tags, replace_spaces
-from .posts import (
-    BadRow,
-    Findings,
-    ReadSettings,
-    Row,
-    find_entity,
-    find_split,
-    iter_filled_lines,
-    iter_values,
-    make_text_id,
-)
+from .posts import BadRow, Findings, ReadSettings, Row
 
 # The columns of tokens and of their tags in datasets for named entity recognition.
 _TOKENS, _TAGS = ("tokens", "words"), ("ner_tags", "tags", "labels", "ner")
@@ -49,10 +40,10 @@ Record = tuple[int, str, Mapping[str, Any]]
 
 def read_text_lines(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """A post for each line that is not blank."""
-    for number, (line, raw) in enumerate(iter_filled_lines(path, settings.encoding)):
+    for number, (line, raw) in enumerate(posts.iter_filled_lines(path, settings.encoding)):
         with findings.checking(path, line):
             text = decode_line(path, line, raw).strip()
-            yield Row(number, Post(id=make_text_id(text), text=text), f"line {line}")
+            yield Row(number, Post(id=posts.make_text_id(text), text=text), f"line {line}")
 
 
 def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
@@ -64,7 +55,7 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
     elif path.suffix.lower() in (".parquet", ".arrow"):
         records = _iter_arrow(path)
     else:
-        records = iter_values(path, findings, settings.encoding)
+        records = posts.iter_values(path, findings, settings.encoding)
     ignored: set[str] = set()
     for number, place, values in records:
         with findings.checking(path, place):
@@ -222,7 +213,7 @@ def _read_values(
         problem = f"the row has no {id_column!r}, only {known}"
         raise BadRow(problem, "an id, or no --id-column")
     fields = {k: values[k] for k in _PLAIN if isinstance(values.get(k), str) and values[k]}
-    if split := find_split(str(values.get("split"))):
+    if split := posts.find_split(str(values.get("split"))):
         fields["split"] = split
     used = {id_column, *fields}
     if column is not None:
@@ -247,7 +238,7 @@ def _read_values(
                 raise BadRow(f"{column} is {shown(tags)}, for {len(words)} tokens", _EXPECTED_TAGS)
             fields["entities"] = read_tags(words, tags)
     own = values.get(id_column)
-    return {**fields, "id": make_text_id(fields["text"]) if is_null(own) else str(own)}, used
+    return {**fields, "id": posts.make_text_id(fields["text"]) if is_null(own) else str(own)}, used
 
 
 def _read_items(values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -266,5 +257,5 @@ def _read_items(values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     for relation in fields.get("relations", ()):
         for role in ("head", "tail"):
             if isinstance(ends := relation.get(role), list):
-                relation[role] = find_entity(offsets, ends)
+                relation[role] = posts.find_entity(offsets, ends)
     return fields
