@@ -100,7 +100,7 @@ def augment(
     findings = Findings(skip_invalid)
     names = {choice.value for choice in dimension} if dimension else {"style", "entity"}
     dimensions = [name for name in AUGMENTATIONS if name in names]
-    old = [row.post for row in read_rows(posts, findings, set(), ReadSettings("posts"))]
+    old = [row.post for row in read_rows(posts, findings, {}, ReadSettings("posts"))]
     first, *others = _variants(answers, task)
     made, tallies = make(old, first, dimensions, others)
     write_posts(output, (make_image_relative(new.post, output.parent) for new in made))

@@ -119,7 +119,7 @@ def _guess_json(path: Path, row: Any) -> Format:
 
 
 def read_rows(
-    path: Path, findings: Findings, ids: set[str], settings: ReadSettings = DEFAULTS
+    path: Path, findings: Findings, ids: dict[str, int], settings: ReadSettings = DEFAULTS
 ) -> Iterator[Row]:
     """Stream a file's rows. Their ids are unique among `ids`, to which they are added.
 
@@ -156,7 +156,7 @@ def read_corpus(
     paths: Iterable[Path], findings: Findings, settings: ReadSettings = DEFAULTS
 ) -> list[Row]:
     """The rows of several files, or of those in folders, whose ids are unique among all."""
-    ids: set[str] = set()
+    ids: dict[str, int] = {}
     files = [file for path in paths for file in docbin.list_files(path, _FOLDER_SUFFIXES)]
     return [row for file in files for row in read_rows(file, findings, ids, settings)]
 
