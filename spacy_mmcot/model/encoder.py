@@ -18,7 +18,14 @@ from transformers.activations import GELUActivation
 
 from .knowledge import TAG_ROWS
 from .picture_input import PictureSettings
-from .prompts import ConditionalPrompt, PromptKind, StaticPrompt, VisualPrompt, VisualPrompts
+from .prompts import (
+    ConditionalPrompt,
+    PromptKind,
+    StaticPrompt,
+    VisualPrompt,
+    VisualPrompts,
+    WordPrompt,
+)
 from .wordpieces import Row, WordPieceTokenizer
 
 # At inference a picture whose gate is below this is ignored.
@@ -79,6 +86,8 @@ class PictureBatch(NamedTuple):
     """The pictures of a batch of windows."""
 
     patches: Tensor  # (pictures, patches, patch width)
+    words: Tensor  # (pictures, most pieces): ids of the pieces that are read in each
+    words_mask: Tensor  # the same shape, 1 at pieces
     rows: Tensor  # (windows,): each window's index into the pictures, -1 without one
 
 
@@ -107,11 +116,17 @@ class PromptedEncoder(nn.Module):
     of pretraining; families whose forward takes no position ids (DistilBERT) see the text shifted.
     A window with a picture has visual prompts too; those of the others are masked.
 
-    patch_width: features of a picture's patch; 0 for an encoder without pictures.
+    patch_width: features of a picture's patch; 0 for an encoder without them. word_pieces: most
+    pieces of a picture's words; 0 for an encoder that does not read them.
     """
 
     def __init__(
-        self, encoder: Any, tokenizer: Any, settings: EncoderSettings, patch_width: int = 0
+        self,
+        encoder: Any,
+        tokenizer: Any,
+        settings: EncoderSettings,
+        patch_width: int = 0,
+        word_pieces: int = 0,
     ):
         super().__init__()
         self.encoder = encoder
@@ -133,6 +148,9 @@ class PromptedEncoder(nn.Module):
         self.visual: VisualPrompt | None = None
         if patch_width:
             self.visual = VisualPrompt(embedding_width, self.width, patch_width)
+        self.shown_words: WordPrompt | None = None
+        if word_pieces:
+            self.shown_words = WordPrompt(embedding_width, word_pieces)
         self.to_knowledge: nn.Linear | None = None
         if self.prompt_length and settings.prompt_regression > 0:
             self.to_knowledge = nn.Linear(self.width, self.width)
@@ -164,7 +182,7 @@ class PromptedEncoder(nn.Module):
     def max_pieces(self) -> int:
         """How many pieces the encoder's positions allow beside the prompts."""
         positions = getattr(self.encoder.config, "max_position_embeddings", 512)
-        visual = self.visual.length if self.visual is not None else 0
+        visual = sum(part.length for part in (self.visual, self.shown_words) if part is not None)
         return int(positions) - self._first_position - self.prompt_length - visual
 
     def forward(self, batch: PieceBatch, pictures: PictureBatch | None = None) -> Encoded:
@@ -174,6 +192,10 @@ class PromptedEncoder(nn.Module):
         if self.tags is not None and batch.tags is not None:
             embeddings = embeddings + self.tags(batch.tags).sum(-2)
         parts, masks = [embeddings], [batch.mask]
+        shown = self._make_word_prompts(words, batch.text, pictures)
+        if shown is not None:
+            parts.insert(0, shown[0])
+            masks.insert(0, shown[1].to(batch.mask.dtype))
         seen = self._make_visual_prompts(words, batch.text, pictures)
         if seen is not None:
             vectors = words.new_zeros(len(words), *seen.prompts.vectors.shape[1:])
@@ -220,6 +242,22 @@ class PromptedEncoder(nn.Module):
         prompts = self.visual(words[windows], text[windows], patches)
         used = torch.ones_like(prompts.gate) if self.training else prompts.gate >= MIN_GATE
         return SeenWindows(windows, prompts, used)
+
+    def _make_word_prompts(
+        self, words: Tensor, text: Tensor, pictures: PictureBatch | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """The embeddings of the words that the windows' pictures show, (windows, most pieces,
+        width), and the mask of those that count, (windows, most pieces); None where there are none.
+        words, text: as above."""
+        if self.shown_words is None or pictures is None:
+            return None
+        rows = pictures.rows.clamp(min=0)
+        mask = pictures.words_mask[rows] * (pictures.rows >= 0).unsqueeze(1)
+        if not mask.any():
+            return None
+        shown = self.word_embeddings(pictures.words[rows])
+        vectors, gate = self.shown_words(words, text, shown, mask)
+        return vectors, mask if self.training else mask * (gate >= MIN_GATE).unsqueeze(1)
 
     def _positions(self, mask: Tensor, n_prompts: int) -> Tensor:
         """Position ids, (windows, prompts + pieces): the pieces' from the family's first position
