@@ -239,8 +239,9 @@ class Runner:
         return resolve_config(run.config, self._overrides(run, seed))
 
     def _overrides(self, run: Run, seed: int) -> dict[str, Any]:
-        # The corpora's own tokens, as other work on them has it.
-        own = {"corpora.dev.tokens": "gold"}
+        # The corpora's own tokens, as other work on them has it. Nothing is fitted to the Docs that
+        # a run is scored on.
+        own = {"corpora.dev.tokens": "gold", "training.before_to_disk": None}
         return {**own, **self.plan.overrides, **run.overrides, "system.seed": seed}
 
 

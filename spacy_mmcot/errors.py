@@ -355,12 +355,12 @@ class Errors(metaclass=Catalogue):
         "{pipeline}: no component can be exported, among {names}. Give a trained pipeline whose "
         "transformer has a spacy_mmcot.PromptedTransformer.v1."
     )
+    E781 = "{path} is both pipeline and output. Give another folder for the output."
     E782 = (
         "{component} {problem}, so the pipeline cannot stand alone. Leave out --standalone, or "
         "train it with a config such as configs/student.cfg."
     )
     E783 = "{path}: no wheel could be built: {reason}. Install setuptools: pip install setuptools."
-    E781 = "{path} is both pipeline and output. Give another folder for the output."
 
     E800 = "{path} and {first} are not about the same docs: {differences}. Write both again."
     E801 = "The doc {id!r} has a different {part} in {path} than in {first}. Write both again."

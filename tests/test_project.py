@@ -161,11 +161,11 @@ def test_the_steps_of_a_project_fit_its_texts(tmp_path: Path, command: Command, 
         assert config["components"]["transformer"]["model"]["vision"] == vision
     words = [word for step in steps.values() for word in list_words(step)]
     loaded = sum("model-best" in w and not w.startswith("packages") for w in words)
-    assert loaded > 2
+    assert loaded > 1
     # What loads or trains a pipeline runs on the GPU; packaging and conclusions need none.
     for line in (line for step in steps.values() for line in step["script"]):
         verb = shlex.split(line)[1]
-        if verb in ("calibrate", "report") or "spacy train" in line or "model-best corpus" in line:
+        if verb == "report" or "spacy train" in line or "teach training" in line:
             assert "--gpu-id 0" in line, line
 
 
@@ -285,11 +285,11 @@ def test_a_project_without_labels_in_german_ends_in_a_wheel(
     with LLMServer() as server:
         server.reply = lambda body: (200, json.dumps(conclusions[quoted(body, "post")]))
         given = ["--vars.endpoint", server.url, "--vars.student_steps", "500"]
-        first = run_project(folder, given)
-        assert "Nothing to score: corpus/gold/test.spacy has no labels." in first
-        assert run_project(folder, given).count("nothing changed") == 8
+        run_project(folder, given)
+        assert run_project(folder, given).count("nothing changed") == 7
         assert server.seen()["requests"] == len(posts)
     assert (folder / "report" / "index.html").exists()
+    assert not list((folder / "metrics").iterdir())  # nothing is labelled
     found = use_wheel(folder / "packages" / "de_meldungen-0.1.0" / "dist", "de_meldungen", posts)
     assert {"PERSON", "FIRMA"} & {label for doc in found for label in doc}
 

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 KnowledgeOption = Annotated[
     bool, typer.Option(help="Give the docs' knowledge to the pipeline (for teachers)")
 ]
-IfLabelledOption = Annotated[
-    bool,
-    typer.Option("--if-labelled", help="Do nothing where DATA has no labels, instead of failing"),
-]
 GpuOption = Annotated[int, typer.Option(min=-1, help="GPU to run on, -1 for the processor")]
 TokensOption = Annotated[
     Tokens,
@@ -70,7 +66,6 @@ def evaluate(
             "and report"
         ),
     ] = None,
-    if_labelled: IfLabelledOption = False,
     gpu_id: GpuOption = -1,
     tokens: TokensOption = "pipeline",
 ) -> None:
@@ -91,9 +86,6 @@ def evaluate(
     *pipelines, data = paths
     if len(pipelines) != (answers is None):
         raise UsageError(Errors.E810.format(count=len(paths)))
-    if if_labelled and not _has_labels(Path(data)):
-        print(f"Nothing to score: {data} has no labels.")
-        return
     use_gpu(gpu_id)
     if answers is None:
         from ..evaluation.evaluate import evaluate as evaluate_docs
@@ -131,16 +123,6 @@ def evaluate(
     console.print(_format_summary(metrics))
     if output is not None:
         write_json(output, metrics)
-
-
-def _has_labels(data: Path) -> bool:
-    from spacy.vocab import Vocab
-
-    from ..corpus.docbin import read_all_docs
-    from ..types import RELATIONS_KEY
-
-    docs = read_all_docs(data, Vocab())
-    return any(doc.has_annotation("ENT_IOB") or RELATIONS_KEY in doc.user_data for doc in docs)
 
 
 def _make_tables(metrics: dict[str, Any]) -> Iterable[Table]:
@@ -221,23 +203,18 @@ def calibrate(
         Path, typer.Argument(help=".spacy file or folder with gold entities, not the test set")
     ],
     knowledge: KnowledgeOption = False,
-    if_labelled: IfLabelledOption = False,
     tokens: TokensOption = "pipeline",
     gpu_id: GpuOption = -1,
 ) -> None:
-    """Fit the temperature of PIPELINE's span scores on DATA. Predictions do not change."""
+    """Fit the temperature of PIPELINE's span scores on DATA, as training does on the dev texts."""
     from ..corpus.docbin import Corpus
-    from ..evaluation.calibration import calibrate_pipeline
+    from ..evaluation.calibration import calibrate_pipeline, find_ner
     from ..evaluation.evaluate import count_unaligned
     from ..production.job import load_pipeline, use_gpu
 
-    if if_labelled and not _has_labels(data):
-        print(f"Not calibrated: {data} has no labels.")
-        return
     use_gpu(gpu_id)
     nlp = load_pipeline(pipeline)
-    factories = {nlp.get_pipe_meta(name).factory: name for name in nlp.pipe_names}
-    found = factories.get("mmcot_ner")
+    found = find_ner(nlp)
     if not pipeline.is_dir() or found is None:
         raise MMCoTError(Errors.E701.format(source=pipeline))
     component: Any = nlp.get_pipe(found)

@@ -52,13 +52,21 @@ def report(
         Pictures, typer.Option(help="The docs' pictures given to the pipelines")
     ] = "real",
     limit: Annotated[int, typer.Option(help="Greatest number of docs, 0 for all", min=0)] = 0,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the scores there too, as evaluate does: NAME.json of each pipeline, "
+            "llm.json, and disagreements.jsonl, where the LLM and the labels differ"
+        ),
+    ] = None,
     gpu_id: GpuOption = -1,
 ) -> None:
     """Write a page to OUTPUT that needs no network: scores, plots, and every
     doc with its labels, each pipeline's findings, its attention on the picture, and the LLM's
     knowledge. Where docs hold conclusions, the LLM stands beside the pipelines. The docs with the
     most errors come first."""
-    from ..files import replace_file
+    from ..evaluation.conclusions import write_disagreements
+    from ..files import replace_file, write_json
     from ..production.job import load_pipeline, use_gpu
     from ..report.build import LLM, ReportSettings, build_report
 
@@ -83,6 +91,11 @@ def report(
     )
     with replace_file(output) as temporary:
         temporary.write_text(made.html, encoding="utf-8")
+    if metrics is not None:
+        for name, scores in made.metrics.items():
+            write_json(metrics / f"{'llm' if name == LLM else name}.json", scores)
+        if LLM in made.metrics:
+            write_disagreements(metrics / "disagreements.jsonl", made.concluded)
     print("\n".join([*made.verdict, f"✔ {output}: {', '.join([*sources, *files])}"]))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy
 import torch
@@ -142,9 +142,10 @@ class MMCoTNER(DistilledPipe):
         arrays = [array for array in emissions if len(array)]
         losses = self.compute_losses(filled, arrays, transitions)
         total = losses.gold + self.soft_weight * losses.soft
-        total.backward()
-        gradient = TagScores([_gradient(array) for array in emissions], _gradient(transitions))
-        return float(total.detach()), gradient
+        inputs = [*emissions, transitions]
+        each = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
+        *rows, steps = (cast(Any, torch2xp(gradient)) for gradient in each)
+        return float(total.detach()), TagScores(rows, steps)
 
     def compute_losses(
         self, examples: list[Example], emissions: list[torch.Tensor], transitions: torch.Tensor
@@ -195,20 +196,19 @@ class MMCoTNER(DistilledPipe):
                 continue
             tag = {"U": "B", "L": "I"}.get(biluo[0], biluo[0]) + biluo[1:]
             if tag not in index:
+                known = list(self.labels)
                 raise MMCoTError(
-                    Errors.E603.format(component=self.name, label=tag[2:], labels=list(self.labels))
+                    Errors.E603.format(component=self.name, label=tag[2:], labels=known)
                 )
             yield token, index[tag]
 
-    def _find_rejected(self, example: Example) -> list[tuple[int, int, int]]:
+    def _find_rejected(self, example: Example) -> Iterator[tuple[int, int, int]]:
         """Start, end and index of the B tag of each span that people rejected, as far as it is a
         span of the predicted Doc's tokens and has a label of the component."""
-        index = {tag: i for i, tag in enumerate(self.tags)}
-        spans = [
-            (example.predicted.char_span(span.start_char, span.end_char), f"B-{span.label_}")
-            for span in example.reference.spans.get(REJECTED_KEY, ())
-        ]
-        return [(s.start, s.end, index[tag]) for s, tag in spans if s is not None and tag in index]
+        for rejected in example.reference.spans.get(REJECTED_KEY, ()):
+            span = example.predicted.char_span(rejected.start_char, rejected.end_char)
+            if span is not None and rejected.label_ in self.labels:
+                yield span.start, span.end, self.tags.index(f"B-{rejected.label_}")
 
     def _score_tags(self, docs: Sequence[Doc]) -> tuple[dict[int, NDArray], NDArray]:
         """Emissions, (tokens, tags), of each Doc that has a token, by its index, and transitions,
@@ -254,8 +254,3 @@ def _find_labels(examples: Iterable[Example]) -> tuple[set[str], bool]:
         from_conclusions |= concluded is not None
         labels.update(c.label for c in concluded or ())
     return labels, from_conclusions
-
-
-def _gradient(tensor: torch.Tensor) -> Any:
-    """The tensor's gradient in its shape, 0 where it has none."""
-    return torch2xp(tensor.grad if tensor.grad is not None else torch.zeros_like(tensor))

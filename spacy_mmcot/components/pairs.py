@@ -6,6 +6,7 @@ Docs of one text may differ in their tokens, so mentions are matched by characte
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 # Head type -> tail type -> relation labels.
 Legal = Mapping[str, Mapping[str, Sequence[str]]]
-# (start token, end token, label), end exclusive
+# (start, end, label), end exclusive; in tokens, or in characters where it says so
 MentionSpan = tuple[int, int, str]
 
 
@@ -43,35 +44,21 @@ def find_candidates(doc: Doc, max_distance: int) -> DocPairs:
     which only those that `get_pairs` names, if it does."""
     mentions = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
     asked = get_pairs(doc)
+    pairs: dict[tuple[int, int], None] = {}
     if asked is None:
-        return DocPairs(doc, mentions, _find_near_pairs(mentions, max_distance))
-    index = {(start, end): i for i, (start, end, _) in enumerate(mentions)}
-    found = [(index.get((h.start, h.end)), index.get((t.start, t.end))) for h, t in asked]
-    known = dict.fromkeys((h, t) for h, t in found if h is not None and t is not None and h != t)
-    near = [(h, t) for h, t in known if _measure_gap(mentions[h], mentions[t]) <= max_distance]
-    return DocPairs(doc, mentions, numpy.array(near, dtype="int64").reshape(-1, 2))
-
-
-def _find_near_pairs(mentions: Sequence[MentionSpan], max_distance: int) -> NDArray[numpy.int64]:
-    """Both directions of every pair that is near enough, (pairs, 2). Mentions are sorted and
-    disjoint."""
-    n = len(mentions)
-    if n < 2:
-        return numpy.zeros((0, 2), dtype="int64")
-    starts, ends = numpy.array([mention[:2] for mention in mentions], dtype="int64").T
-    distance = min(max_distance, int(ends[-1]))
-    # (mentions,): how many mentions follow each one within the distance.
-    after = numpy.searchsorted(starts, ends + distance, side="right") - numpy.arange(n) - 1
-    after = numpy.maximum(after, 0)
-    left = numpy.repeat(numpy.arange(n), after)
-    right = left + 1 + numpy.arange(len(left)) - numpy.repeat(numpy.cumsum(after) - after, after)
-    # Each pair, followed by the same with head and tail exchanged.
-    return numpy.stack([left, right, right, left], axis=1).reshape(-1, 2)
-
-
-def _measure_gap(left: MentionSpan, right: MentionSpan) -> int:
-    """The number of tokens between two disjoint mentions, in either order."""
-    return max(left[0] - right[1], right[0] - left[1])
+        for left, (_, end, _) in enumerate(mentions):
+            for right in range(left + 1, len(mentions)):
+                if mentions[right][0] - end > max_distance:
+                    break
+                pairs[left, right] = pairs[right, left] = None
+    else:
+        index = {(start, end): i for i, (start, end, _) in enumerate(mentions)}
+        for h, t in asked:
+            head, tail = index.get((h.start, h.end)), index.get((t.start, t.end))
+            gap = max(h.start - t.end, t.start - h.end)
+            if head is not None and tail is not None and head != tail and gap <= max_distance:
+                pairs[head, tail] = None
+    return DocPairs(doc, mentions, numpy.array(list(pairs), dtype="int64").reshape(-1, 2))
 
 
 def mask_legal(entry: DocPairs, legal: Legal | None, labels: Sequence[str]) -> NDArray[numpy.bool_]:
@@ -79,14 +66,13 @@ def mask_legal(entry: DocPairs, legal: Legal | None, labels: Sequence[str]) -> N
     allowed; without a map all are."""
     allowed = numpy.ones((len(entry.pairs), 1 + len(labels)), dtype=bool)
     if legal is not None:
-        types = [mention[2] for mention in entry.mentions]
+        types = [label for _, _, label in entry.mentions]
         rows = {
             (head, tail): [label in legal.get(head, {}).get(tail, ()) for label in labels]
-            for head in set(types)
-            for tail in set(types)
+            for head, tail in itertools.product(set(types), repeat=2)
         }
-        for i, (head, tail) in enumerate(entry.pairs.tolist()):
-            allowed[i, 1:] = rows[types[head], types[tail]]
+        for row, (head, tail) in zip(allowed, entry.pairs.tolist(), strict=True):
+            row[1:] = rows[types[head], types[tail]]
     return allowed
 
 
@@ -111,9 +97,9 @@ def pick_relations(
     owners = numpy.repeat(numpy.arange(len(entries)), counts)[related]
     pairs = numpy.concatenate([entry.pairs for entry in entries])[related]
     for pair, label, score, i in zip(pairs, best, scores, owners, strict=True):
-        head, tail = (entries[i].mentions[m] for m in pair)
-        result[i].append(PairPrediction(head[:2], tail[:2], labels[label], float(score)))
-    return [sorted(found, key=lambda p: (p.head, p.tail)) for found in result]
+        head, tail = (entries[i].mentions[m][:2] for m in pair)
+        result[i].append(PairPrediction(head, tail, labels[label], float(score)))
+    return [sorted(found) for found in result]
 
 
 def set_predictions(doc: Doc, predictions: Sequence[PairPrediction], overwrite: bool) -> None:
@@ -148,26 +134,6 @@ def to_characters(doc: Doc, start: int, end: int) -> tuple[int, int]:
     return doc[start].idx, last.idx + len(last)
 
 
-def get_mention_offsets(entry: DocPairs) -> list[tuple[int, int]]:
-    """The character offsets of each mention, ends exclusive."""
-    return [to_characters(entry.doc, start, end) for start, end, _ in entry.mentions]
-
-
-def get_pair_offsets(entry: DocPairs) -> list[tuple[int, int, int, int]]:
-    """The character offsets of each pair's head and tail, ends exclusive."""
-    offsets = get_mention_offsets(entry)
-    return [(*offsets[head], *offsets[tail]) for head, tail in entry.pairs.tolist()]
-
-
-def move_pairs(entry: DocPairs, doc: Doc) -> DocPairs:
-    """The same mentions and pairs on the tokens of another Doc of the same text."""
-    if entry.doc is doc:
-        return entry
-    labelled = zip(get_mention_offsets(entry), entry.mentions, strict=True)
-    mentions = [to_tokens(doc, *place, mention[2]) for place, mention in labelled]
-    return entry._replace(doc=doc, mentions=mentions)
-
-
 def to_tokens(doc: Doc, start: int, end: int, label: str) -> MentionSpan:
     """The mention at these characters of the Doc's text, in tokens."""
     span = doc.char_span(start, end, alignment_mode="expand")
@@ -175,35 +141,46 @@ def to_tokens(doc: Doc, start: int, end: int, label: str) -> MentionSpan:
     return span.start, span.end, label
 
 
+def list_mentions(entry: DocPairs) -> list[MentionSpan]:
+    """The entry's mentions in characters."""
+    return [(*to_characters(entry.doc, start, end), label) for start, end, label in entry.mentions]
+
+
+def list_pairs(entry: DocPairs) -> list[tuple[int, int, int, int]]:
+    """The characters of each pair's head and tail, ends exclusive."""
+    places = [place[:2] for place in list_mentions(entry)]
+    return [(*places[head], *places[tail]) for head, tail in entry.pairs.tolist()]
+
+
+def move_pairs(entry: DocPairs, doc: Doc) -> DocPairs:
+    """The same mentions and pairs on the tokens of another Doc of the same text."""
+    if entry.doc is doc:
+        return entry
+    mentions = [to_tokens(doc, *mention) for mention in list_mentions(entry)]
+    return DocPairs(doc, mentions, entry.pairs)
+
+
 UNJUDGED = -1
 
 
 class Target(NamedTuple):
-    """What the pairs of a Doc are to learn.
-
-    allowed: bool (pairs, 1 + labels), the labels that a pair may have.
-    gold: int (pairs,), the label's index, 0 for no relation, UNJUDGED where nobody judged the pair.
-    soft: (pairs, 1 + labels), soft labels; has_soft: bool (pairs,), where there are any.
-    """
+    """What the pairs of a Doc are to learn."""
 
     entry: DocPairs
-    allowed: NDArray[numpy.bool_]
-    gold: NDArray[numpy.int64]
-    soft: NDArray[numpy.float32]
-    has_soft: NDArray[numpy.bool_]
+    allowed: Array  # bool (pairs, 1 + labels): the labels that a pair may have
+    gold: Array  # int (pairs,): the label's index, 0 for no relation, UNJUDGED if nobody judged it
+    soft: Array  # (pairs, 1 + labels): soft labels
+    has_soft: Array  # bool (pairs,): where there are any
 
-    def select(self, chosen: NDArray[numpy.bool_]) -> Target:
+    def select(self, chosen: Array) -> Target:
         """The target of some of the pairs; chosen: bool (pairs,)."""
-        entry = self.entry._replace(pairs=self.entry.pairs[chosen])
-        _, allowed, gold, soft, has_soft = self
-        return Target(entry, allowed[chosen], gold[chosen], soft[chosen], has_soft[chosen])
+        entry, *arrays = self
+        entry = entry._replace(pairs=entry.pairs[chosen])
+        return Target(entry, *(array[chosen] for array in arrays))
 
 
-def match_gold(
-    entry: DocPairs, reference: Doc, labels: Sequence[str], component: str
-) -> NDArray[numpy.int64]:
-    """The gold labels of the entry's pairs, int (pairs,), as `Target.gold`. Both Docs have the same
-    text; mentions are matched by their characters.
+def match_gold(entry: DocPairs, reference: Doc, labels: Sequence[str], component: str) -> Array:
+    """The gold labels of the entry's pairs, int (pairs,), as `Target.gold`.
 
     A pair was judged as `get_judged_pairs` says. A predicted mention that is not in gold has no
     gold relation, so its pairs count as judged, unless nobody judged some of its tokens.
@@ -213,28 +190,26 @@ def match_gold(
     gold = numpy.full(len(entry.pairs), UNJUDGED, dtype="int64")
     if list_relations(reference) is None:
         return gold
-    index = {label: i + 1 for i, label in enumerate(labels)}
     related: dict[tuple[int, ...], int] = {}
     for head, tail, label, _ in get_relations(reference):
-        if label not in index:
-            raise MMCoTError(
-                Errors.E603.format(component=component, label=label, labels=list(labels))
-            )
-        related[head.start_char, head.end_char, tail.start_char, tail.end_char] = index[label]
+        if label not in labels:
+            known = list(labels)
+            raise MMCoTError(Errors.E603.format(component=component, label=label, labels=known))
+        place = head.start_char, head.end_char, tail.start_char, tail.end_char
+        related[place] = 1 + labels.index(label)
     pairs = get_pairs(reference)
     judged = {(h.start_char, h.end_char, t.start_char, t.end_char) for h, t in pairs or ()}
     gold_mentions = {(ent.start_char, ent.end_char) for ent in reference.ents}
     missing = list_missing(reference)
     unknown = {
         (start, end)
-        for start, end in get_mention_offsets(entry)
+        for start, end, _ in list_mentions(entry)
         if any(start < right and left < end for left, right in missing)
     }
-    for i, pair in enumerate(get_pair_offsets(entry)):
+    for i, pair in enumerate(list_pairs(entry)):
         ends = {pair[:2], pair[2:]}
-        if ends & unknown:
-            continue
-        if pairs is None or pair in judged or not ends <= gold_mentions:
+        is_judged = pairs is None or pair in judged or not ends <= gold_mentions
+        if is_judged and not ends & unknown:
             gold[i] = related.get(pair, 0)
     return gold
 
@@ -244,15 +219,12 @@ def match_soft(
 ) -> tuple[NDArray[numpy.float32], NDArray[numpy.bool_]]:
     """The soft labels of the entry's pairs, (pairs, 1 + labels), and where there are any, bool
     (pairs,)."""
-    probabilities = numpy.zeros((len(entry.pairs), 1 + n_labels), dtype="float32")
-    has_soft = numpy.zeros(len(entry.pairs), dtype=bool)
+    rows = {} if soft is None else soft.index_rows()
+    found = numpy.array([rows.get(pair, -1) for pair in list_pairs(entry)], dtype="int64")
+    probabilities = numpy.zeros((len(found), 1 + n_labels), dtype="float32")
     if soft is not None:
-        rows = soft.index_rows()
-        for i, pair in enumerate(get_pair_offsets(entry)):
-            if pair in rows:
-                probabilities[i] = soft.probabilities[rows[pair]]
-                has_soft[i] = True
-    return probabilities, has_soft
+        probabilities[found >= 0] = soft.probabilities[found[found >= 0]]
+    return probabilities, found >= 0
 
 
 def sample_negatives(batch: Sequence[Target], ratio: float | None) -> list[Target]:
@@ -264,8 +236,7 @@ def sample_negatives(batch: Sequence[Target], ratio: float | None) -> list[Targe
     if len(negative) > n_kept:
         gold[numpy.random.permutation(negative)[n_kept:]] = UNJUDGED
     ends = numpy.cumsum([len(target.gold) for target in batch])
-    parts = numpy.split(gold, ends[:-1])
     return [
         target._replace(gold=part).select((part != UNJUDGED) | target.has_soft)
-        for target, part in zip(batch, parts, strict=True)
+        for target, part in zip(batch, numpy.split(gold, ends[:-1]), strict=True)
     ]

@@ -29,7 +29,7 @@ from .pairs import (
     PairPrediction,
     Target,
     find_candidates,
-    get_mention_offsets,
+    list_mentions,
     mask_legal,
     match_gold,
     match_soft,
@@ -143,27 +143,24 @@ class MMCoTRel(DistilledPipe):
     def predict(self, docs: Iterable[Doc]) -> list[list[PairPrediction]]:
         """The relations of each Doc, in the order of their heads; the Docs are not changed."""
         entries = self._find_candidates(docs)
-        return self._pick_relations(entries, self._score_pairs(entries))
+        return self._predict_pairs(entries, entries)
 
     def predict_on_gold_mentions(self, examples: Sequence[Example]) -> list[list[PairPrediction]]:
         """What `predict` would give if the entities of each reference had been found: read from
         the predicted Doc, head and tail as tokens of the reference."""
         entries = self._find_candidates(eg.reference for eg in examples)
         moved = [move_pairs(e, eg.predicted) for e, eg in zip(entries, examples, strict=True)]
-        return self._pick_relations(entries, self._score_pairs(moved))
+        return self._predict_pairs(entries, moved)
 
     def predict_soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
         """The probabilities of each Doc's candidate pairs: each row sums to 1, an illegal label
         has 0."""
         entries = self._find_candidates(docs)
-        counts = [len(entry.pairs) for entry in entries]
-        soft = []
-        rows = split_by_counts(self._score_pairs(entries), counts)
-        for entry, probabilities in zip(entries, rows, strict=True):
-            places = zip(get_mention_offsets(entry), entry.mentions, strict=True)
-            mentions = [(*offsets, label) for offsets, (_, _, label) in places]
-            soft.append(SoftRelations(list(self.labels), mentions, entry.pairs, probabilities))
-        return soft
+        rows = split_by_counts(self._score_pairs(entries), [len(e.pairs) for e in entries])
+        return [
+            SoftRelations(list(self.labels), list_mentions(entry), entry.pairs, probabilities)
+            for entry, probabilities in zip(entries, rows, strict=True)
+        ]
 
     def set_annotations(self, docs: Iterable[Doc], scores: list[list[PairPrediction]]) -> None:
         """Write `doc._.mmcot_rel`."""
@@ -190,10 +187,10 @@ class MMCoTRel(DistilledPipe):
         """The losses of the batch's pairs; logits: (pairs, 1 + labels), one target's after the
         other's."""
         arrays = (
-            numpy.concatenate([getattr(target, name) for target in batch])
+            torch.from_numpy(numpy.concatenate([getattr(target, name) for target in batch]))
             for name in ("allowed", "gold", "soft", "has_soft")
         )
-        allowed, gold, soft, has_soft = (torch.from_numpy(a).to(logits.device) for a in arrays)
+        allowed, gold, soft, has_soft = (array.to(logits.device) for array in arrays)
         prior = torch.tensor(self.cfg["log_prior"], device=logits.device) * self.prior_strength
         logits = logits.masked_fill(~allowed, -torch.inf)
         return pair_losses(logits, gold, soft, has_soft, log_prior=prior)
@@ -230,14 +227,13 @@ class MMCoTRel(DistilledPipe):
         logits = xp2torch(self.model.ops.xp.concatenate(self.model.predict(filled))).cpu()
         legal = [mask_legal(entry, self.cfg["legal"], self.labels) for entry in filled]
         illegal = torch.from_numpy(~numpy.concatenate(legal))
-        probabilities: NDArray[numpy.float32]
-        probabilities = torch.softmax(logits.masked_fill(illegal, -torch.inf), dim=-1).numpy()
-        return probabilities
+        return torch.softmax(logits.masked_fill(illegal, -torch.inf), dim=-1).numpy()
 
-    def _pick_relations(
-        self, entries: Sequence[DocPairs], probabilities: NDArray[numpy.float32]
+    def _predict_pairs(
+        self, entries: Sequence[DocPairs], read: Sequence[DocPairs]
     ) -> list[list[PairPrediction]]:
-        """The pairs of each entry that have a relation. probabilities: those of `_score_pairs`."""
+        """read: the entries on the Docs whose vectors are read."""
+        probabilities = self._score_pairs(read)
         return pick_relations(entries, probabilities, self.labels, self.cfg["threshold"])
 
     def _build_target(self, example: Example) -> Target:
@@ -253,12 +249,10 @@ class MMCoTRel(DistilledPipe):
         allowed = mask_legal(entry, self.cfg["legal"], self.labels)
         # A predicted mention of another type may rule out what is gold.
         gold[(gold != UNJUDGED) & ~allowed[numpy.arange(len(gold)), gold]] = UNJUDGED
-        return Target(
-            move_pairs(entry, doc), allowed, gold, *match_soft(entry, soft, len(self.labels))
-        )
+        soft_rows = match_soft(entry, soft, len(self.labels))
+        return Target(move_pairs(entry, doc), allowed, gold, *soft_rows)
 
     def _find_candidates(self, docs: Iterable[Doc]) -> list[DocPairs]:
-        """Each Doc's candidate pairs."""
         return [find_candidates(doc, self.cfg["max_distance"]) for doc in docs]
 
     def _find_schema(
@@ -270,8 +264,7 @@ class MMCoTRel(DistilledPipe):
             types.update(ent.label_ for ent in example.reference.ents)
             labels.update(relation.label for relation in get_relations(example.reference))
             labels.update(c.label for c in get_concluded_relations(example.predicted) or ())
-            soft = get_soft_relations(example.reference)
-            if soft is not None:
+            if soft := get_soft_relations(example.reference):
                 labels.update(soft.labels)
                 types.update(label for _, _, label in soft.mentions)
         labels.discard(NO_RELATION)
@@ -279,8 +272,8 @@ class MMCoTRel(DistilledPipe):
         if self.scheme is not None:
             self.cfg["legal"] = schema["legal"] = read_scheme(self.scheme).legal()
         if self.cfg["legal"] is not None:
-            references = (eg.reference for eg in get_examples())
-            warn_of_illegal(references, self.cfg["legal"], self.name)
+            gold_docs = (eg.reference for eg in get_examples())
+            warn_of_illegal(gold_docs, self.cfg["legal"], self.name)
         counts = numpy.ones(1 + len(labels))
         for entry in self._find_candidates(eg.reference for eg in get_examples()):
             gold = match_gold(entry, entry.doc, schema["labels"], self.name)

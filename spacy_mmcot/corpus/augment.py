@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from ..messages import explain
-from ..types import Answers, Augmentation, Entity, NounItem, Post
+from ..types import Answers, Augmentation, NounItem, Post
 
 Place = tuple[int, int]  # character offsets, end exclusive
 
@@ -48,11 +48,8 @@ def find_surfaces(surfaces: Iterable[str], text: str) -> dict[str, list[Place]]:
 
 def locate_mentions(mentions: Sequence[tuple[str, str]], text: str) -> list[Place]:
     """The places of (surface, label) mentions in a text, in the order of the mentions. Mentions of
-    one surface take its places in turn.
-
-    Raises NotLocated where a surface stands more or less often in the text than it is mentioned,
-    and where its mentions have several labels, so that it is open which is which.
-    """
+    one surface take its places in turn. Raises NotLocated where a surface stands more or less often
+    in the text than it is mentioned, or has several labels: it is open which is which."""
     counts = Counter(surface for surface, _ in mentions)
     found = find_surfaces(counts, text)
     for surface, count in counts.items():
@@ -87,12 +84,8 @@ class Tally:
 
 
 class Substitution:
-    """Swaps of (old, new) surfaces, applied to a text.
-
-    An old surface is swapped wherever it stands. `text` is the result.
-
-    Raises NotLocated where a surface has several swaps.
-    """
+    """A text with each old surface of the (old, new) swaps replaced wherever it stands. Raises
+    NotLocated where a surface has several swaps."""
 
     def __init__(self, text: str, swaps: Sequence[tuple[str, str]]) -> None:
         news = dict(swaps)
@@ -111,16 +104,13 @@ class Substitution:
     def get_place(self, start: int, end: int) -> Place:
         """Where the characters `start` to `end` of the old text stand in the new one. Raises
         NotLocated where a swap crosses one of them."""
-        return start + self._count_shift(start), end + self._count_shift(end)
-
-    def _count_shift(self, position: int) -> int:
-        shift = 0
-        for start, end, new in self._pieces:
-            if start < position < end:
+        moved = start, end
+        for left, right, new in self._pieces:
+            if left < start < right or left < end < right:
                 raise NotLocated("a swap covers a part of a mention")
-            if end <= position:
-                shift += len(new) - (end - start)
-        return shift
+            shift = len(new) - (right - left)
+            moved = moved[0] + shift * (right <= start), moved[1] + shift * (right <= end)
+        return moved
 
 
 def augment(
@@ -135,7 +125,6 @@ def augment(
     An `entity` variant that the LLM calls impossible is dropped. A post whose mentions cannot be
     located with certainty in the new text is rejected, with the reason in the tally.
     """
-    makers = {"style": _make_style, "entity": _make_entity, "image": _make_image}
     tallies: dict[Augmentation, Tally] = {dimension: Tally() for dimension in dimensions}
     made: list[Augmented] = []
     labelled = [post for post in posts if post.split == "train" and post.is_fully_labelled]
@@ -150,7 +139,7 @@ def augment(
         else:
             name = dimension if number == 1 else f"{dimension}{number}"
             try:
-                made.append(makers[dimension](post, known, f"{post.id}#{name}"))
+                made.append(_MAKERS[dimension](post, known, f"{post.id}#{name}"))
                 tally.made += 1
             except (NotLocated, ValidationError) as error:
                 reason = str(error) if isinstance(error, NotLocated) else explain(error)[0]
@@ -165,8 +154,6 @@ def _add_known(post: Post, noun: list[NounItem] | None, sentence: str | None) ->
 
 def _make_style(post: Post, known: Answers, name: str) -> Augmented:
     text = known.style or ""
-    if text == post.text:
-        raise NotLocated("the new text is the old one")
     mentions = [(post.text[e.start : e.end], e.label) for e in post.entities or []]
     _check_all_labelled(post)
     new = _move_post(post, name, text, locate_mentions(mentions, text))
@@ -177,8 +164,6 @@ def _make_style(post: Post, known: Answers, name: str) -> Augmented:
 def _make_entity(post: Post, known: Answers, name: str) -> Augmented:
     variant = known.entity
     assert variant is not None
-    if variant.text == post.text:
-        raise NotLocated("the new text is the old one")
     swapped = Substitution(post.text, variant.swaps)
     entities = post.entities or []
     places = [swapped.get_place(e.start, e.end) for e in entities]
@@ -189,18 +174,25 @@ def _make_entity(post: Post, known: Answers, name: str) -> Augmented:
         mentions = [(swapped.text[start:end], e.label) for (start, end), e in pairs]
         places = locate_mentions(mentions, variant.text)
     new = _move_post(post, name, variant.text, places)
-    new = new.model_copy(update={"caption": _swap(post.caption, variant.swaps)})
-    nouns = known.noun and _swap_nouns(known.noun, variant.swaps, variant.text)
-    sentence = _swap(known.sentence, variant.swaps)
-    if sentence == known.sentence:
-        # It names nothing that changed, so it may describe the old things without their names.
-        sentence = None
-    return _add_known(new, nouns, sentence)
+    caption, sentence = (
+        text and Substitution(text, variant.swaps).text for text in (post.caption, known.sentence)
+    )
+    # Explanations are about the old things. So may be a sentence that names nothing that changed.
+    nouns = [(Substitution(n.mention, variant.swaps).text, n.kind) for n in known.noun or ()]
+    items = [NounItem(mention=m, kind=k) for m, k in nouns if find_surface(m, variant.text)]
+    return _add_known(
+        new.model_copy(update={"caption": caption}),
+        None if known.noun is None else items,
+        None if sentence == known.sentence else sentence,
+    )
 
 
 def _make_image(post: Post, known: Answers, name: str) -> Augmented:
     new = post.model_copy(update={"id": name, "caption": known.image, "image": None})
     return _add_known(new, known.noun, known.sentence)
+
+
+_MAKERS = {"style": _make_style, "entity": _make_entity, "image": _make_image}
 
 
 def _check_all_labelled(post: Post) -> None:
@@ -214,22 +206,11 @@ def _check_all_labelled(post: Post) -> None:
 
 def _move_post(post: Post, name: str, text: str, places: Sequence[Place]) -> Post:
     """The post under a new id, with its entities at their places in the new text."""
+    if text == post.text:
+        raise NotLocated("the new text is the old one")
     entities = [
-        Entity(start=start, end=end, label=entity.label)
+        {"start": start, "end": end, "label": entity.label}
         for (start, end), entity in zip(places, post.entities or [], strict=True)
     ]
-    fields = post.model_dump(exclude={"id", "text", "entities", "rejected"})
-    return Post(id=name, text=text, entities=entities, **fields)
-
-
-def _swap(text: str | None, swaps: Sequence[tuple[str, str]]) -> str | None:
-    """The text with the swaps applied."""
-    return None if text is None else Substitution(text, swaps).text
-
-
-def _swap_nouns(
-    nouns: Sequence[NounItem], swaps: Sequence[tuple[str, str]], text: str
-) -> list[NounItem]:
-    """The items under their new mentions, without explanations, which are about the old things."""
-    items = [NounItem(mention=_swap(n.mention, swaps) or "", kind=n.kind) for n in nouns]
-    return [item for item in items if find_surface(item.mention, text)]
+    changed = {"id": name, "text": text, "entities": entities}
+    return Post.model_validate({**post.model_dump(exclude={"rejected"}), **changed})

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ..files import decode_line, iter_lines
 from ..messages import located
 from ..types import Post
-from .posts import CURE, DEFAULTS, Findings, ReadSettings, Row, make_text_id
+from .posts import CURE, Findings, ReadSettings, Row, make_text_id
 
 # Headline of the tokens whose spaces `replace_spaces` replaces.
 SPACED = "tokens with a space inside, written with a no-break space (U+00A0)"
@@ -47,7 +47,7 @@ class _Block(NamedTuple):
     document: int
 
 
-def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
+def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """The posts of a CoNLL file. One without an IMGID is named by its text.
 
     An I- tag that continues no entity begins one, and is reported, with `settings.repair_bio`, and
@@ -91,7 +91,7 @@ def replace_spaces(token: str) -> str:
     return token.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def looks_like_conll(path: Path, settings: ReadSettings = DEFAULTS) -> bool:
+def looks_like_conll(path: Path, settings: ReadSettings) -> bool:
     """Whether the file's first post has a tag in each line."""
     block = next(_iter_blocks(path, settings), None)
     lines = block.lines if block is not None else []

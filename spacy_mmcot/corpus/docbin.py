@@ -14,23 +14,11 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 from spacy.vocab import Vocab
 
+from .. import types
 from ..errors import Errors, MMCoTError
 from ..files import check_exists, read_bytes, replace_file
 from ..pictures.read import get_image
-from ..types import (
-    ID_KEY,
-    IMAGE_KEY,
-    KNOWLEDGE,
-    KNOWLEDGE_KEY,
-    PICTURES,
-    PROMPT_TARGET_KEY,
-    REJECTED_KEY,
-    TOKENS,
-    Answers,
-    Pictures,
-    Post,
-    Tokens,
-)
+from ..types import PICTURES, TOKENS, Answers, Pictures, Post, Tokens
 from .extensions import (
     copy_entities,
     copy_tokens,
@@ -40,7 +28,7 @@ from .extensions import (
     list_relations,
     register_extensions,
 )
-from .posts import DEFAULTS, Findings, ReadSettings, Row, make_text_id
+from .posts import Findings, ReadSettings, Row, make_text_id
 
 SUFFIX = ".spacy"
 
@@ -72,10 +60,8 @@ def load_docbin(path: Path) -> DocBin:
 
 
 def read_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
-    """The Docs of one file.
-
-    Raises MMCoTError for a file that is missing, no DocBin, or without documents.
-    """
+    """The Docs of one file. Raises MMCoTError for one that is missing, no DocBin, or without
+    documents."""
     docbin = load_docbin(path)
     if not len(docbin):
         raise MMCoTError(Errors.E202.format(path=path))
@@ -94,11 +80,12 @@ def write_docs(path: Path, docs: Iterable[Doc]) -> None:
         temporary.write_bytes(docbin.to_bytes())
 
 
-def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
+def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """The Docs of a file as posts, with the knowledge that they hold. A Doc without an id is named
     by its text."""
     for number, doc in enumerate(read_docs(path, Vocab())):
-        name, place = doc.user_data.get(ID_KEY) or make_text_id(doc.text), f"document {number}"
+        place = f"document {number}"
+        name = doc.user_data.get(types.ID_KEY) or make_text_id(doc.text)
         with findings.checking(path, place):
             post = make_post(doc, name, f"{path}, {place}", findings)
             yield Row(number, post, place, _make_answers(doc, name))
@@ -121,17 +108,16 @@ def make_post(doc: Doc, name: str, place: str, findings: Findings) -> Post:
         if missing := list_missing(doc):
             findings.change("documents labelled in part, their other tokens missing", place)
             fields["missing"] = missing
-        if REJECTED_KEY in doc.spans:
-            fields["rejected"] = list(map(_describe_span, doc.spans[REJECTED_KEY]))
+        if types.REJECTED_KEY in doc.spans:
+            fields["rejected"] = list(map(_describe_span, doc.spans[types.REJECTED_KEY]))
         indexes = {(ent.start, ent.end): i for i, ent in enumerate(doc.ents)}
 
-        def find_ends(head: Span, tail: Span, what: str, shown: str) -> tuple[int, int] | None:
+        def find_ends(head: Span, tail: Span, what: str, shown: str) -> list[int] | None:
             """The indexes of both among the entities; None where one is no entity."""
-            ends = indexes.get((head.start, head.end)), indexes.get((tail.start, tail.end))
+            ends = [indexes.get((span.start, span.end)) for span in (head, tail)]
             if None in ends:
                 findings.lose(f"{what} spans that are no entities", f"{place}: {shown}")
-                return None
-            return ends  # type: ignore[return-value]
+            return None if None in ends else ends  # type: ignore[return-value]
 
         if list_relations(doc) is not None:
             fields["relations"] = [
@@ -151,7 +137,7 @@ def _describe_span(span: Span) -> dict[str, Any]:
 
 def _make_answers(doc: Doc, name: str) -> Answers | None:
     knowledge = _get_knowledge(doc)
-    known = {key: knowledge[key] for key in KNOWLEDGE if key in knowledge}
+    known = {key: knowledge[key] for key in types.KNOWLEDGE if key in knowledge}
     if "noun" in known:
         known["noun"] = list(known["noun"])
     return Answers.model_validate({"id": name, **known}) if known else None
@@ -159,7 +145,7 @@ def _make_answers(doc: Doc, name: str) -> Answers | None:
 
 def _get_knowledge(doc: Doc) -> Mapping[str, Any]:
     data: dict[Any, Any] = doc.user_data
-    return data.get(KNOWLEDGE_KEY) or {}
+    return data.get(types.KNOWLEDGE_KEY) or {}
 
 
 # Union, since Python 3.10 resolves the annotation when spaCy checks a config.
@@ -196,15 +182,8 @@ def Corpus(
     def read(nlp: Language) -> Iterator[Example]:
         if path is None:
             raise MMCoTError(Errors.E204)
-        docs = read_all_docs(Path(path), nlp.vocab)
-        yield from make_examples(
-            nlp,
-            islice(docs, limit if limit > 0 else None),
-            knowledge=knowledge,
-            gold_entities=gold_entities,
-            pictures=pictures,
-            tokens=tokens,
-        )
+        docs = islice(read_all_docs(Path(path), nlp.vocab), limit if limit > 0 else None)
+        yield from make_examples(nlp, docs, knowledge, gold_entities, pictures, tokens)
 
     return read
 
@@ -212,7 +191,6 @@ def Corpus(
 def make_examples(
     nlp: Language,
     references: Iterable[Doc],
-    *,
     knowledge: bool = True,
     gold_entities: bool = False,
     pictures: Pictures = "none",
@@ -225,11 +203,11 @@ def make_examples(
             received, known = repr(value), ", ".join(allowed)
             raise MMCoTError(Errors.E409.format(name=name, received=received, allowed=known))
     register_extensions()
-    copied: list[Any] = [ID_KEY, PROMPT_TARGET_KEY]
+    copied: list[Any] = [types.ID_KEY, types.PROMPT_TARGET_KEY]
     if knowledge:
-        copied.append(KNOWLEDGE_KEY)
+        copied.append(types.KNOWLEDGE_KEY)
     if pictures == "real":
-        copied.append(IMAGE_KEY)
+        copied.append(types.IMAGE_KEY)
     for reference in references:
         predicted = copy_tokens(reference, copied)
         if gold_entities:

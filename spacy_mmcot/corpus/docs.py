@@ -65,10 +65,7 @@ def make_doc(
     """
     register_extensions()
     findings = findings or Findings()
-    if len(post.text) > nlp.max_length:
-        raise MMCoTError(
-            Errors.E206.format(what=f"Post {post.id}", length=len(post.text), limit=nlp.max_length)
-        )
+    _check_length(nlp, f"Post {post.id}", post.text)
     labelled = post.split != "unlabelled"
     has_entities = post.entities is not None and (labelled or keep_mentions)
     entities = [_trim(post, e, findings) for e in post.entities or ()] if has_entities else []
@@ -108,6 +105,11 @@ def make_doc(
     return doc
 
 
+def _check_length(nlp: Language, what: str, text: str) -> None:
+    if len(text) > nlp.max_length:
+        raise MMCoTError(Errors.E206.format(what=what, length=len(text), limit=nlp.max_length))
+
+
 def collect_knowledge(post: Post, answers: Answers | None) -> dict[str, Any]:
     """What `doc._.mmcot_knowledge` holds: the answers to the knowledge questions, and the caption,
     as far as they are known."""
@@ -136,16 +138,9 @@ def _trim(post: Post, entity: Entity, findings: Findings) -> Entity:
 def _split_at_spaces(nlp: Language, text: str) -> Doc:
     """A Doc whose tokens are the runs between spaces. Further spaces between two runs are a token,
     as with spaCy's tokenizer, so that the Doc's text stays the post's."""
-    words: list[str] = []
-    spaces: list[bool] = []
-    for piece in re.findall(r"[^ ]+| +", text):
-        if piece[0] == " " and words and words[-1][0] != " ":
-            spaces[-1] = True
-            piece = piece[1:]
-        if piece:
-            words.append(piece)
-            spaces.append(False)
-    return Doc(nlp.vocab, words=words, spaces=spaces)
+    found = re.findall(r"([^ ]+)( ?)|( +)", text)
+    words = [word or spaces for word, _, spaces in found]
+    return Doc(nlp.vocab, words=words, spaces=[bool(space) for _, space, _ in found])
 
 
 def _split_at_edges(doc: Doc, post: Post, entities: Sequence[Entity], findings: Findings) -> Doc:
@@ -194,21 +189,19 @@ def attach(
     for number, record in numbered:
         try:
             doc = _attach_record(nlp, number, *_read_fields(record, text, image, id))
-        except (BadPicture, _BadRecord) as error:
-            problem = f"the picture {error}" if isinstance(error, BadPicture) else str(error)
-            keys = ", ".join(map(repr, (text, image, id)))
-            refused = MMCoTError(Errors.E210.format(number=number, problem=problem, keys=keys))
         except MMCoTError as error:
             refused = error
+            if isinstance(error, BadRecord):
+                keys = ", ".join(map(repr, (text, image, id)))
+                refused = MMCoTError(Errors.E210.format(number=number, problem=error, keys=keys))
+            if on_error is None:
+                raise refused from None
+            on_error(number, refused)
         else:
             yield doc
-            continue
-        if on_error is None:
-            raise refused
-        on_error(number, refused)
 
 
-class _BadRecord(ValueError):
+class BadRecord(MMCoTError):
     """What is wrong with a record."""
 
 
@@ -219,34 +212,42 @@ def _read_fields(record: object, text: str, image: str, id: str) -> tuple[Any, A
     if isinstance(record, Mapping):
         if text not in record:
             keys = ", ".join(map(repr, record)) or "none"
-            raise _BadRecord(f"the dict has no key {text!r} for the text, its keys are {keys}")
+            raise BadRecord(f"the dict has no key {text!r} for the text, its keys are {keys}")
         return record[text], record.get(image), record.get(id)
     if isinstance(record, tuple | list) and len(record) == 2:
         return record[0], record[1], None
-    raise _BadRecord(f"received {_show(record)}")
+    raise BadRecord(f"received {_show(record)}")
 
 
-def _attach_record(nlp: Language, number: int, text: Any, image: Any, name: Any) -> Doc:
+def encode_record(text: object, image: object, name: object) -> str | bytes | None:
+    """What a Doc keeps of a record's picture. Raises BadRecord for a text, a picture or an id that
+    no Doc can have."""
     if not isinstance(text, str):
-        raise _BadRecord(f"the text is {_show(text)}")
+        raise BadRecord(f"the text is {_show(text)}")
     if not is_null(name) and (not isinstance(name, str | Integral) or isinstance(name, bool)):
-        raise _BadRecord(f"the id is {_show(name)}")
+        raise BadRecord(f"the id is {_show(name)}")
     for role, value in (("text", text), ("id", name), ("picture's path", image)):
         if isinstance(value, str):
             try:
                 value.encode()
             except UnicodeEncodeError as error:
                 place = f"character {error.start + 1} of the {role}"
-                raise _BadRecord(f"{place} is one half of a surrogate pair") from None
-    if len(text) > nlp.max_length:
-        what = f"spacy_mmcot.attach, record {number}"
-        raise MMCoTError(Errors.E206.format(what=what, length=len(text), limit=nlp.max_length))
+                raise BadRecord(f"{place} is one half of a surrogate pair") from None
+    try:
+        return None if is_null(image) else encode_picture(image)
+    except BadPicture as error:
+        raise BadRecord(f"the picture {error}") from None
+
+
+def _attach_record(nlp: Language, number: int, text: Any, image: Any, name: Any) -> Doc:
+    picture = encode_record(text, image, name)
+    _check_length(nlp, f"spacy_mmcot.attach, record {number}", text)
     doc = nlp.make_doc(text)
     data: dict[Any, Any] = doc.user_data
     if not is_null(name):
         data[ID_KEY] = str(name)
-    if not is_null(image):
-        data[IMAGE_KEY] = encode_picture(image)
+    if picture is not None:
+        data[IMAGE_KEY] = picture
     return doc
 
 

@@ -13,7 +13,6 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, Stri
 
 from ..types import Post
 from .posts import (
-    DEFAULTS,
     BadRow,
     Findings,
     ReadSettings,
@@ -69,9 +68,7 @@ class _Task(BaseModel):
         return self.text if self.input is None else (self.input, self.text)
 
 
-def read_prodigy(
-    path: Path, findings: Findings, settings: ReadSettings = DEFAULTS
-) -> Iterator[Row]:
+def read_prodigy(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """The accepted tasks; rejected and ignored ones are reported. A task's id is `meta.id` where
     that is a text. One without `spans` counts as not labelled, one without `relations` as one whose
     relations nobody has labelled.
@@ -183,9 +180,7 @@ class _DoccanoRow(BaseModel):
     relations: list[_DoccanoRelation] | None = None
 
 
-def read_doccano(
-    path: Path, findings: Findings, settings: ReadSettings = DEFAULTS
-) -> Iterator[Row]:
+def read_doccano(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """The rows of doccano's sequence labelling, with relations or without."""
     for number, place, row in iter_records(path, _DoccanoRow, findings, settings.encoding):
         spans: list[tuple[Any, ...]] = [(None, *span) for span in row.label or ()]
@@ -239,9 +234,7 @@ class _StudioTask(BaseModel):
     label: list[_StudioValue] | None = None
 
 
-def read_label_studio(
-    path: Path, findings: Findings, settings: ReadSettings = DEFAULTS
-) -> Iterator[Row]:
+def read_label_studio(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """The tasks of Label Studio's JSON and JSON-MIN. Of several annotations of a task the ground
     truth counts, or else the last one; a task without any is not labelled."""
     for number, place, task in iter_records(path, _StudioTask, findings, settings.encoding):
@@ -316,7 +309,7 @@ def _place_value(value: _StudioValue, text: str) -> Fields:
     return {"start": start, "end": end, "label": value.labels[0]}
 
 
-def read_tuples(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
+def read_tuples(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """spaCy's training tuples, in one JSON list or one a line."""
     expected = '[text, {"entities": [[start, end, label], ...]}]'
     for number, place, value in iter_values(path, findings, settings.encoding):

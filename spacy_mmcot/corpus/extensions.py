@@ -105,12 +105,9 @@ def get_relations(doc: Doc) -> tuple[Relation, ...]:
     """The Doc's relations. A mention that is an entity of the Doc comes back as that entity; a
     relation whose mention does not begin and end with a token is left out."""
     rows = list_relations(doc) or []
-    spans = _find_spans(doc, (row[:4] for row in rows))
-    return tuple(
-        Relation(*ends, label, score)
-        for (*_, label, score), ends in zip(rows, spans, strict=True)
-        if ends is not None
-    )
+    spans = _find_spans(doc, [row[:4] for row in rows])
+    found = zip(spans, rows, strict=True)
+    return tuple(Relation(*ends, *row[4:]) for ends, row in found if ends is not None)
 
 
 def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
@@ -119,10 +116,7 @@ def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
 
     Raises MMCoTError where a span belongs to another Doc.
     """
-    rows = [
-        (*_list_offsets(doc, head, tail), label, float(score))
-        for head, tail, label, score in relations
-    ]
+    rows = [(*_list_offsets(doc, h, t), label, float(score)) for h, t, label, score in relations]
     _keep_rows(doc, RELATIONS_KEY, rows)
 
 
@@ -134,11 +128,9 @@ def list_relations(doc: Doc) -> list[tuple[int, int, int, int, str, float]] | No
 
 def get_judged_pairs(doc: Doc) -> list[PairOffsets] | None:
     """Which ordered pairs of mentions were judged, or are asked about: the pairs that were set on
-    the Doc, and the pair of each of its relations. Training and scoring both go by this.
-
-    None where no pairs were set: then every ordered pair of two different entities was judged. In
-    Docs that `Doc.from_docs` joined, those are the pairs within each of them.
-    """
+    the Doc, and the pair of each of its relations. Training and scoring both go by this. None where
+    no pairs were set: then every ordered pair of two different entities was judged. In Docs that
+    `Doc.from_docs` joined, those are the pairs within each of them."""
     stored: list[PairOffsets] | None = _list_rows(doc, PAIRS_KEY)
     relations = list_relations(doc)
     if stored is None:
@@ -149,15 +141,13 @@ def get_judged_pairs(doc: Doc) -> list[PairOffsets] | None:
         places = [(ent.start_char, ent.end_char) for ent in doc.ents]
         groups = [[p for p in places if start <= p[0] and p[1] <= end] for start, end in parts]
         stored = [(*h, *t) for group in groups for h, t in permutations(group, 2)]
-    related = [(h0, h1, t0, t1) for h0, h1, t0, t1, *_ in relations or ()]
-    return list(dict.fromkeys([*stored, *related]))
+    return list(dict.fromkeys([*stored, *(row[:4] for row in relations or ())]))
 
 
 def get_pairs(doc: Doc) -> list[tuple[Span, Span]] | None:
     """The (head, tail) mentions of `get_judged_pairs`; None where every ordered pair of two
     entities counts. Mentions come back as in `get_relations`."""
-    judged = get_judged_pairs(doc)
-    if judged is None:
+    if (judged := get_judged_pairs(doc)) is None:
         return None
     return [ends for ends in _find_spans(doc, judged) if ends is not None]
 
@@ -175,8 +165,8 @@ class _JsonSpan(Span):
 
     @classmethod
     def make(cls, span: Span) -> _JsonSpan:
-        ids = span.label, span.kb_id, span.id
-        return cls(span.doc, span.start, span.end, label=ids[0], kb_id=ids[1], span_id=ids[2])
+        ids: Any = {"label": span.label, "kb_id": span.kb_id, "span_id": span.id}
+        return cls(span.doc, span.start, span.end, **ids)
 
     def __json__(self) -> str:
         return f"[{self.start_char},{self.end_char}]"
@@ -251,19 +241,14 @@ def list_missing(doc: Doc) -> list[tuple[int, int]]:
 
 def copy_tokens(doc: Doc, keys: Iterable[Any] | None = None, vocab: Vocab | None = None) -> Doc:
     """A Doc of the same tokens without annotation. A pipeline's traces on a Doc stay behind: an
-    encoder's states would triple the size of a corpus.
-
-    keys: the entries of `doc.user_data` to copy, where the Doc has them; None for all.
-    vocab: of the copy; None for that of the Doc.
-    """
-    copy = Doc(
-        doc.vocab if vocab is None else vocab,
-        words=[token.text for token in doc],
-        spaces=[bool(token.whitespace_) for token in doc],
-    )
+    encoder's states would triple the size of a corpus. keys: those of `doc.user_data` to copy; None
+    for all. vocab: of the copy; None for that of the Doc."""
+    words, spaces = [token.text for token in doc], [bool(token.whitespace_) for token in doc]
+    copy = Doc(doc.vocab if vocab is None else vocab, words=words, spaces=spaces)
     data: dict[Any, Any] = doc.user_data
-    copied = data if keys is None else keys
-    copy.user_data.update({key: data[key] for key in copied if key in data})
+    copy.user_data.update(
+        {key: data[key] for key in (data if keys is None else keys) if key in data}
+    )
     return copy
 
 
@@ -271,6 +256,5 @@ def copy_entities(doc: Doc, copy: Doc) -> None:
     """Give a copy of the Doc its entities, and the pairs of them that were judged."""
     spans = [Span(copy, ent.start, ent.end, label=ent.label) for ent in doc.ents]
     copy.set_ents(spans, default="outside" if doc.has_annotation("ENT_IOB") else "missing")
-    pairs = get_judged_pairs(doc)
-    if pairs is not None:
+    if (pairs := get_judged_pairs(doc)) is not None:
         _keep_rows(copy, PAIRS_KEY, pairs)

@@ -1,6 +1,4 @@
-"""Reading a corpus of files of any format: its posts, the paths of their pictures, which of them
-are held out, and their labels.
-"""
+"""Reading a corpus of files of any format: its posts, their pictures, splits, and labels."""
 
 from __future__ import annotations
 
@@ -20,15 +18,7 @@ from ..files import check_exists, replace_file
 from ..pictures.read import BadPicture, check_roots, is_address, make_local_policy
 from ..types import Format, Post, Split, make_text_key
 from . import conll, docbin, exports, mnre, posts, tables
-from .posts import (
-    DEFAULTS,
-    Findings,
-    ReadSettings,
-    Row,
-    claim_id,
-    make_text_id,
-    make_unique_id,
-)
+from .posts import DEFAULTS, Findings, ReadSettings, Row
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -148,8 +138,8 @@ def read_rows(
         update: dict[str, Any] = {}
         with findings.checking(path, row.place):
             if chosen == "posts":
-                claim_id(post.id, ids)
-            elif (name := make_unique_id(post.id, ids)) != post.id:
+                posts.claim_id(post.id, ids)
+            elif (name := posts.make_unique_id(post.id, ids)) != post.id:
                 findings.change("repeated ids, numbered", f"{path}, {row.place}: {name}")
                 update["id"] = name
                 if row.answers is not None:
@@ -296,7 +286,9 @@ def split_rows(rows: Sequence[Row], shares: Mapping[Split, float]) -> list[Row]:
         for split, share in quota.items()
     }
     chosen: dict[int, Split] = {}
-    ordered = sorted(range(len(groups)), key=lambda g: make_text_id(rows[groups[g][0]].post.text))
+    ordered = sorted(
+        range(len(groups)), key=lambda g: posts.make_text_id(rows[groups[g][0]].post.text)
+    )
     left = dict.fromkeys(ordered)
     for label in [*sorted(totals, key=lambda x: (totals[x], x)), ""]:
         for g in [g for g in left if not label or label in labels[g]]:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, StrictInt, model_validator
 from ..files import decode_line
 from ..types import NO_RELATION, Entity, Post, PostRelation, Text
 from .conll import SPACED, replace_spaces
-from .posts import DEFAULTS, BadRow, Findings, ReadSettings, Row, iter_filled_lines
+from .posts import BadRow, Findings, ReadSettings, Row, iter_filled_lines
 
 # A relation's label tells what types its ends have ("/per/org/member_of"), so an end's own label
 # must not repeat it.
@@ -63,7 +63,7 @@ class _Pair(BaseModel):
         return self
 
 
-def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
+def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """A post of two mentions for each row, in the group of its picture, whose id it has. A row
     whose mentions overlap is reported as lost."""
     for number, (line, raw) in enumerate(iter_filled_lines(path, settings.encoding)):

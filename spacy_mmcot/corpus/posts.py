@@ -1,7 +1,5 @@
 """Posts files, the interchange format of all stages: JSON Lines, a post a line. Also what every
-reader of a corpus file yields and reports.
-
-Nothing is lost in silence: what a reader skips, loses or changes is listed in `Findings`.
+reader of a corpus file yields and reports: what it skips, loses or changes is in `Findings`.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import sha256
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -141,10 +140,8 @@ def make_text_id(text: str) -> str:
 
 def make_unique_id(name: str, ids: set[str]) -> str:
     """`name`, or `name-2`, `name-3`... where earlier posts have it. Adds the id to `ids`."""
-    result, count = name, 1
-    while result in ids:
-        count += 1
-        result = f"{name}-{count}"
+    candidates = chain([name], (f"{name}-{number}" for number in count(2)))
+    result = next(candidate for candidate in candidates if candidate not in ids)
     ids.add(result)
     return result
 
@@ -175,11 +172,8 @@ def claim_id(name: str, ids: set[str]) -> None:
 
 
 def iter_posts(path: Path | str, findings: Findings | None = None) -> Iterator[Post]:
-    """Stream the posts of a posts file (JSON Lines).
-
-    Raises MMCoTError for a missing file and, unless `findings.skip_invalid`, at the first invalid
-    row.
-    """
+    """Stream the posts of a posts file (JSON Lines). Raises MMCoTError for a missing file and,
+    unless `findings.skip_invalid`, at the first invalid row."""
     path, findings, ids = Path(path), findings or Findings(), set[str]()
     for row in read_rows(path, findings):
         with findings.checking(path, row.place):
@@ -252,15 +246,12 @@ def _read_list(path: Path, encoding: str | None) -> list[Any]:
 def write_records(path: Path, records: Iterable[BaseModel]) -> int:
     """Write a JSON Lines file, whole or not at all, without the fields that are None; returns the
     number of records."""
-    count = 0
-    with (
-        replace_file(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="\n") as file,
-    ):
+    written = 0
+    with replace_file(path) as temporary, temporary.open("wb") as file:
         for record in records:
-            file.write(record.model_dump_json(exclude_none=True) + "\n")
-            count += 1
-    return count
+            file.write(f"{record.model_dump_json(exclude_none=True)}\n".encode())
+            written += 1
+    return written
 
 
 def find_entity(names: Sequence[Any], name: Any) -> int:

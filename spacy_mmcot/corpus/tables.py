@@ -23,7 +23,6 @@ from ..messages import first_line, located, shown
 from ..types import Post, is_null
 from .conll import read_tags, replace_spaces
 from .posts import (
-    DEFAULTS,
     BadRow,
     Findings,
     ReadSettings,
@@ -47,9 +46,7 @@ _BATCH = 1000  # rows of Parquet at a time
 Record = tuple[int, str, Mapping[str, Any]]
 
 
-def read_text_lines(
-    path: Path, findings: Findings, settings: ReadSettings = DEFAULTS
-) -> Iterator[Row]:
+def read_text_lines(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """A post for each line that is not blank."""
     for number, (line, raw) in enumerate(iter_filled_lines(path, settings.encoding)):
         with findings.checking(path, line):
@@ -57,7 +54,7 @@ def read_text_lines(
             yield Row(number, Post(id=make_text_id(text), text=text), f"line {line}")
 
 
-def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS) -> Iterator[Row]:
+def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """The rows of a table. Raises MMCoTError where it has no column of texts, or not the column of
     ids that the settings name."""
     records: Iterable[Record]

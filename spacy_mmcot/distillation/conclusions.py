@@ -168,77 +168,68 @@ def set_labels_from_conclusions(
     """
     confidence = confidence or Confidence()
     tags = list_tags(entity_labels)
-    labels = sorted(relation_labels)
     for doc in docs:
         entities = get_concluded_entities(doc)
         if entities is not None:
+            known = find_parts(doc) >= 0
             spans = [
                 (c.start, c.end, c.label, confidence.of("entity", c.label, c.sure))
                 for c in entities
             ]
-            known = find_parts(doc) >= 0
             if doc.has_annotation("ENT_IOB", require_complete=True):
                 spans = [(ent.start, ent.end, ent.label_, 1.0) for ent in doc.ents]
                 known[:] = True
             spans = [span for span in spans if span[2] in entity_labels]
             probabilities = make_tag_probabilities(len(doc), tags, spans)
-            probabilities[~known] = 0.0
-            set_soft_labels(doc, tags, probabilities)
-        if labels and (soft := _soft_relations(doc, entities or [], labels, confidence)):
-            set_soft_relations(doc, soft)
+            set_soft_labels(doc, tags, probabilities * known[:, None])
+        if relation_labels:
+            soft = _find_soft_relations(doc, entities or [], sorted(relation_labels), confidence)
+            if soft is not None:
+                set_soft_relations(doc, soft)
         yield doc
 
 
-def _soft_relations(
-    doc: Doc, entities: Sequence[ConcludedSpan], labels: Sequence[str], confidence: Confidence
+def _find_soft_relations(
+    doc: Doc, entities: Sequence[ConcludedSpan], labels: list[str], confidence: Confidence
 ) -> SoftRelations | None:
     """Distributions over the pairs that were asked about, or else all pairs of the Doc's entities,
-    or else of the concluded ones, in each part of the text."""
+    or else of the concluded ones, in each part of the text; None without any."""
     concluded = get_concluded_relations(doc)
     if concluded is None:
         return None
-    if doc.has_annotation("ENT_IOB"):
-        spans = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
-    else:
-        spans = [(c.start, c.end, c.label) for c in entities]
-    parts = find_parts(doc)
-    if list_relations(doc) is not None:
-        parts[:] = 0  # people have judged the whole text
+    spans = list(doc.ents)
+    if not doc.has_annotation("ENT_IOB"):
+        spans = [Span(doc, c.start, c.end, label=c.label) for c in entities]
+    if list_relations(doc) is None:
+        parts = find_parts(doc)
+        said = [
+            (c.head, c.tail, c.label, c.or_label, confidence.of("relation", c.label, c.sure))
+            for c in concluded
+        ]
+    else:  # people have judged the whole text
+        parts = numpy.zeros(len(doc), dtype="int64")
+        said = [(r.head.start, r.tail.start, r.label, None, 1.0) for r in get_relations(doc)]
     groups: dict[int, list[int]] = {}
-    for i, (start, _, _) in enumerate(spans):
-        groups.setdefault(int(parts[start]), []).append(i)
+    for i, span in enumerate(spans):
+        groups.setdefault(int(parts[span.start]), []).append(i)
     groups.pop(-1, None)
-    pairs = [
-        pair
-        for group in groups.values()
-        for pair in itertools.permutations(group[:_MOST_MENTIONS], 2)
-    ]
-    place = {start: i for i, (start, _, _) in enumerate(spans)}
+    both = (itertools.permutations(group[:_MOST_MENTIONS], 2) for group in groups.values())
+    pairs = list(itertools.chain.from_iterable(both))
     asked = get_pairs(doc)
     if asked is not None:
         starts = {(head.start, tail.start) for head, tail in asked}
-        pairs = [(h, t) for h, t in pairs if (spans[h][0], spans[t][0]) in starts]
+        pairs = [(h, t) for h, t in pairs if (spans[h].start, spans[t].start) in starts]
     if not pairs:
         return None
     probabilities = numpy.zeros((len(pairs), 1 + len(labels)), dtype="float32")
     probabilities[:, 0] = 1.0
-    rows = {pair: row for row, pair in enumerate(pairs)}
+    rows = {(spans[h].start, spans[t].start): row for row, (h, t) in enumerate(pairs)}
     column = {NO_RELATION: 0, **{label: 1 + i for i, label in enumerate(labels)}}
-    said = [
-        (c.head, c.tail, c.label, c.or_label, confidence.of("relation", c.label, c.sure))
-        for c in concluded
-    ]
-    if list_relations(doc) is not None:
-        said = [(r.head.start, r.tail.start, r.label, None, 1.0) for r in get_relations(doc)]
     for head, tail, label, or_label, probability in said:
-        row = rows.get((place.get(head, -1), place.get(tail, -1)))
-        if row is None or label not in column:
-            continue
-        rest = column.get(or_label or NO_RELATION, 0)
-        probabilities[row] = 0.0
-        probabilities[row, rest] = 1 - probability
-        probabilities[row, column[label]] += probability
-    mentions = [
-        (doc[start].idx, doc[end - 1].idx + len(doc[end - 1]), label) for start, end, label in spans
-    ]
-    return SoftRelations(list(labels), mentions, numpy.array(pairs, dtype="int64"), probabilities)
+        row = rows.get((head, tail))
+        if row is not None and label in column:
+            probabilities[row] = 0.0
+            probabilities[row, column.get(or_label or NO_RELATION, 0)] = 1 - probability
+            probabilities[row, column[label]] += probability
+    mentions = [(span.start_char, span.end_char, span.label_) for span in spans]
+    return SoftRelations(labels, mentions, numpy.array(pairs, dtype="int64"), probabilities)

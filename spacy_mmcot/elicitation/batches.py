@@ -59,8 +59,6 @@ class BatchRunner:
         self._api = BatchApi(source, pace)
         self._ending = Ending.DONE
         self._settled, self._answered = 0, False
-        # A file of questions in the making, and their keys.
-        self._data, self._keys = bytearray(), list[str]()
 
     def run(self, posts: Iterable[Post]) -> Ending:
         """Collect what earlier runs have in batches, then ask the rest, until nothing is left.
@@ -81,26 +79,28 @@ class BatchRunner:
             await self._source.close()
 
     async def _run_rounds(self, posts: Iterable[Post]) -> None:
-        empty_rounds, first = 0, True
-        while first or self._elicitation.deferred:
-            before = self._settled
-            await self._collect()
-            await self._run_pass(posts, first)
-            empty_rounds = 0 if first or self._settled > before else empty_rounds + 1
-            first = False
+        await self._collect()
+        await self._run_pass(self._elicitation.pending(posts))
+        empty_rounds = 0
+        while self._elicitation.deferred:
             reason = ""
             if empty_rounds >= _MOST_EMPTY_ROUNDS:
                 reason = "batches come back without answers"
-            elif self._elicitation.deferred and not self._list_batches():
+            elif not self._list_batches():
                 reason = "budget" if self._ending is Ending.BUDGET else "another run has it"
             if reason:
                 self._elicitation.miss_deferred(reason)
                 return
+            before = self._settled
+            await self._collect()
+            await self._run_pass(self._elicitation.pending(posts, deferred=True))
+            empty_rounds = 0 if self._settled > before else empty_rounds + 1
 
     # Questions out.
 
-    async def _run_pass(self, posts: Iterable[Post], first: bool) -> None:
-        for job in self._elicitation.pending(posts, deferred=not first):
+    async def _run_pass(self, jobs: Iterable[Job | None]) -> None:
+        data, keys = bytearray(), list[str]()
+        for job in jobs:
             if job is None:
                 await asyncio.sleep(0)
                 continue
@@ -111,12 +111,13 @@ class BatchRunner:
             body = self._source.body(left.prompt)
             self._elicitation.defer(left)
             row = {"custom_id": left.key, "method": "POST", "url": _PATH, "body": body}
-            self._data += json.dumps(row).encode("ascii") + b"\n"
-            self._keys.append(left.key)
-            if len(self._keys) >= self._pace.batch_size or len(self._data) >= _LARGEST_FILE:
-                await self._submit()
-        if self._keys:
-            await self._submit()
+            data += json.dumps(row).encode("ascii") + b"\n"
+            keys.append(left.key)
+            if len(keys) >= self._pace.batch_size or len(data) >= _LARGEST_FILE:
+                await self._submit(bytes(data), keys)
+                data, keys = bytearray(), []
+        if keys:
+            await self._submit(bytes(data), keys)
 
     def _claim(self, job: Job) -> bool:
         spent = self._ending is Ending.BUDGET
@@ -129,9 +130,7 @@ class BatchRunner:
             self._elicitation.put_back(job)
         return claim is Claim.MADE
 
-    async def _submit(self) -> None:
-        data, keys = bytes(self._data), self._keys
-        self._data, self._keys = bytearray(), []
+    async def _submit(self, data: bytes, keys: list[str]) -> None:
         name = uuid.uuid4().hex
         with self._store.transaction() as connection:
             connection.execute(
@@ -182,11 +181,8 @@ class BatchRunner:
 
     def _take_in(self, name: str, lines: Iterable[Line]) -> None:
         """Keep a batch's outcomes. Raises RequestRefused where no request of it was accepted."""
-        best: dict[str, Line] = {}
-        for line in lines:
-            # A question may have a line in both files.
-            if line.key not in best or (line.is_good and not best[line.key].is_good):
-                best[line.key] = line
+        # A question may have a line in both files.
+        best = {line.key: line for line in sorted(lines, key=lambda line: line.is_good)}
         asked = set(self._store.fetch("SELECT key FROM claims WHERE owner = ?", name))
         kept: list[tuple[str, int, str, str]] = []
         refused: RequestRefused | None = None
@@ -267,8 +263,8 @@ class BatchApi:
 
     async def create(self, name: str, file: str) -> str:
         """Make the batch `name` of an uploaded file; returns its id."""
-        made = {"input_file_id": file, "endpoint": _PATH, "completion_window": "24h"}
-        body = json.dumps(made | {"metadata": {NAME_FIELD: name}}).encode("ascii")
+        batch = {"input_file_id": file, "endpoint": _PATH, "completion_window": "24h"}
+        body = json.dumps(batch | {"metadata": {NAME_FIELD: name}}).encode("ascii")
         return read_batch(await self._call("POST", "/batches", made_as=name, content=body)).id
 
     async def find(self, name: str) -> str | None:
@@ -295,11 +291,8 @@ class BatchApi:
         """The outcomes of a batch that was completed, expired or cancelled."""
         lines: list[Line] = []
         for file in batch.files:
-            path, limits = (
-                f"/files/{quote(file, safe='')}/content",
-                (_LARGEST_OUTPUT, _FILE_SECONDS),
-            )
-            content = await self._call("GET", path, largest=limits[0], timeout=limits[1])
+            path, largest = f"/files/{quote(file, safe='')}/content", _LARGEST_OUTPUT
+            content = await self._call("GET", path, largest=largest, timeout=_FILE_SECONDS)
             lines += read_lines(content)
         return lines
 
@@ -316,9 +309,7 @@ class BatchApi:
                 return await self._source.send(method, path, **request)
             except Unavailable as unavailable:
                 fault = unavailable
-            except AnswerRejected as declined:
-                raise RequestRefused(self._source.scrub(declined.reason), 400) from None
-            except RequestRefused as refused:
-                refused.reason = self._source.scrub(refused.reason)
-                raise
+            except Fault as refused:
+                words, status = self._source.scrub(refused.reason), getattr(refused, "status", 400)
+                raise RequestRefused(words, status) from None
         raise self._source.error(Errors.E312, reason=fault)

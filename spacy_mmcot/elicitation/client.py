@@ -29,11 +29,12 @@ from yarl import URL
 from ..errors import Errors, MMCoTError
 from .prompts import Prompt
 from .replies import (
-    AnswerRejected,
+    Fault,
     Reply,
     RequestRefused,
     Unavailable,
     make_fault,
+    parse_body,
     read_reply,
     read_retry_after,
 )
@@ -77,10 +78,8 @@ class OpenAISource:
         self.name = name
         self.batch = name == "openai-batch"
         key = (settings.api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
-        if not key:
-            raise MMCoTError(Errors.E310.format(received="none is set"))
-        if not key.isascii() or not key.isprintable():
-            received = "the one set holds characters no key can have"
+        if not key or not key.isascii() or not key.isprintable():
+            received = "the one set holds characters no key can have" if key else "none is set"
             raise MMCoTError(Errors.E310.format(received=received))
         # Only the settings hold the key, and do not show it.
         self._settings = replace(settings, api_key=key)
@@ -125,17 +124,14 @@ class OpenAISource:
             content = json.dumps(self.body(prompt)).encode("ascii")
             try:
                 reply = read_reply(await self.send("POST", "/chat/completions", content))
-            except RequestRefused as refused:
-                known = asked_as >= formats or asked_as == self._formats_granted
-                if not refused.of_format or known:
-                    refused.reason = self.scrub(refused.reason)
+            except Fault as fault:
+                is_format = isinstance(fault, RequestRefused) and fault.of_format
+                # The endpoint's words may quote the key.
+                fault.reason = self.scrub(fault.reason)
+                if not is_format or asked_as >= formats or asked_as == self._formats_granted:
                     raise
                 # Of many requests in flight, the first that is refused changes it for all.
                 self._formats_refused = max(self._formats_refused, asked_as + 1)
-            except (AnswerRejected, Unavailable) as fault:
-                # The endpoint's words may quote the key.
-                fault.reason = self.scrub(fault.reason)
-                raise
             else:
                 self._formats_granted = asked_as if formats else self._formats_granted
                 return reply
@@ -157,9 +153,13 @@ class OpenAISource:
         seconds = timeout or self._settings.timeout
         path = self._address.path.rstrip("/") + path
         url = URL(self._address._replace(path=path).geturl(), encoded=True)
-        headers, body = self._make_headers(), content if file is None else _make_form(file)
+        headers = self._make_headers()
+        body: Any = content
         if content is not None:
             headers["content-type"] = "application/json"
+        if file is not None:
+            body = aiohttp.FormData({"purpose": "batch"})
+            body.add_field("file", io.BytesIO(file), filename="batch.jsonl")
         session = self._session or self._open_session()
         request = session.request(
             method,
@@ -183,11 +183,8 @@ class OpenAISource:
             raise Unavailable(str(error) or type(error).__name__, billed=True) from None
         if 200 <= response.status < 300:
             return data
-        try:
-            said = json.loads(data)
-        except (ValueError, RecursionError):
-            said = data.decode("utf-8", "replace")
-        raise make_fault(response.status, said, read_retry_after(response.headers))
+        wait = read_retry_after(response.headers)
+        raise make_fault(response.status, parse_body(data), wait)
 
     def _make_headers(self) -> dict[str, str]:
         key, parts = self._settings.api_key or "", self._parts
@@ -240,12 +237,6 @@ class OpenAISource:
         return words if len(words) <= _LONGEST_REASON else f"{words[: _LONGEST_REASON - 3]}..."
 
 
-def _make_form(file: bytes) -> aiohttp.FormData:
-    form = aiohttp.FormData({"purpose": "batch"})
-    form.add_field("file", io.BytesIO(file), filename="batch.jsonl")
-    return form
-
-
 async def _read_body(response: aiohttp.ClientResponse, largest: int) -> bytes:
     """The decoded body of a reply. Raises Unavailable where it is over `largest` bytes, or packed
     in a way that nobody asked for."""
@@ -275,11 +266,10 @@ def _strip_secrets(base_url: str) -> str:
     """The address for messages: without user, password and query."""
     try:
         parts = urlsplit(base_url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
         _ = parts.port, URL(base_url)
     except ValueError:
-        valid = False
-    if not valid:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         shown = re.split(r"[?#]", base_url)[0].rpartition("@")[2]
         raise MMCoTError(Errors.E315.format(url=shown))
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -27,7 +28,6 @@ from ..types import (
     ConcludedRelation,
     Conclusion,
     Post,
-    PostRelation,
     Sureness,
     make_text_key,
     split_text,
@@ -108,32 +108,32 @@ def asked_pairs(post: Post) -> list[tuple[str, str]] | None:
     """Head and tail mentions of the pairs that a post asks about; None where it names none."""
     if post.pairs is None or not post.entities:
         return None
-    return [(_mention(post, head), _mention(post, tail)) for head, tail in post.pairs]
+    mentions = _list_mentions(post)
+    return [(mentions[head], mentions[tail]) for head, tail in post.pairs]
 
 
-def _mention(post: Post, index: int) -> str:
-    entity = (post.entities or [])[index]
-    return post.text[entity.start : entity.end]
+def _list_mentions(post: Post) -> list[str]:
+    return [post.text[entity.start : entity.end] for entity in post.entities or ()]
 
 
 def example_answer(post: Post, scheme: Scheme, pairs: bool) -> str:
     """A labelled post's answer as JSON, without reasoning. pairs: relations alone are asked for,
     and each of the post's pairs, where it names some, has its label."""
     answer: dict[str, Any] = {}
-    entities = sorted(enumerate(post.entities or []), key=lambda item: item[1].start)
+    mentions = _list_mentions(post)
     if not pairs:
-        answer["entities"] = [{"mention": _mention(post, i), "label": e.label} for i, e in entities]
+        found = sorted(zip(post.entities or (), mentions, strict=True), key=lambda e: e[0].start)
+        answer["entities"] = [{"mention": words, "label": e.label} for e, words in found]
     if scheme.relations:
-        relations = post.relations or []
-        if pairs and post.pairs is not None:
-            known = {(relation.head, relation.tail): relation for relation in relations}
-            relations = [
-                known.get(pair) or PostRelation(head=pair[0], tail=pair[1], label=NO_RELATION)
-                for pair in post.pairs
-            ]
+        labels = {(r.head, r.tail): r.label for r in post.relations or ()}
+        shown = post.pairs if pairs and post.pairs is not None else labels
         answer["relations"] = [
-            {"head": _mention(post, r.head), "label": r.label, "tail": _mention(post, r.tail)}
-            for r in relations
+            {
+                "head": mentions[head],
+                "label": labels.get((head, tail), NO_RELATION),
+                "tail": mentions[tail],
+            }
+            for head, tail in shown
         ]
     return json.dumps(answer, ensure_ascii=False)
 
@@ -181,22 +181,27 @@ def validate(model: type[Model], value: Any) -> Model:
         raise AnswerRejected(f"{problem}, expected {expected}") from None
 
 
-def read_conclusion(value: Any, post: Post, scheme: Scheme | None) -> tuple[Conclusion, list[str]]:
+def read_conclusion(
+    value: Any, post: Post, scheme: Scheme | None, offset: int = 0
+) -> tuple[Conclusion, list[str]]:
     """An answer as a Conclusion with each mention located in the post's text, and what was dropped:
     labels outside the scheme, mentions that are not in the text, relations whose head or tail was
-    not listed. scheme: None where any label counts. Raises AnswerRejected where the answer has
-    another form, or where none of several items is left.
+    not listed. scheme: None where any label counts. offset: added to each place, of a post that is
+    cut from another. Raises AnswerRejected where the answer has another form, or where none of
+    several items is left.
     """
     if not isinstance(value, dict):
         raise AnswerRejected("a list, expected an object with entities or relations")
-    answer, pairs = validate(Conclusion, value), asked_pairs(post)
+    answer, given = validate(Conclusion, value), asked_pairs(post) is not None
     entities = relations = None
     dropped: list[str] = []
     if answer.entities is not None:
-        entities = _locate_entities(answer.entities, post.text, scheme, dropped)
+        entities = _locate_entities(answer.entities, post.text, scheme, offset, dropped)
     if answer.relations is not None:
-        ends = _ends(post, entities, given=pairs is not None)
-        relations = _locate_relations(answer.relations, ends, scheme, pairs is not None, dropped)
+        ends = {(e.start + offset, post.text[e.start : e.end]) for e in post.entities or ()}
+        if entities is not None and not given:
+            ends = {(e.start or 0, e.mention) for e in entities}
+        relations = _locate_relations(answer.relations, ends, scheme, given, dropped)
     if entities is None and relations is None:
         raise AnswerRejected("an object without entities and relations")
     n_items = len(answer.entities or ()) + len(answer.relations or ())
@@ -219,10 +224,13 @@ def locate_conclusion(answers: Answers, post: Post) -> Answers:
 
 
 def _locate_entities(
-    entities: Sequence[ConcludedEntity], text: str, scheme: Scheme | None, dropped: list[str]
+    entities: Sequence[ConcludedEntity],
+    text: str,
+    scheme: Scheme | None,
+    offset: int,
+    dropped: list[str],
 ) -> list[ConcludedEntity]:
-    found: list[ConcludedEntity] = []
-    taken: list[tuple[int, int]] = []
+    found: dict[tuple[int, int], ConcludedEntity] = {}
     after = 0
     for entity in entities:
         if scheme is not None and entity.label not in scheme.entities:
@@ -231,16 +239,16 @@ def _locate_entities(
         places = find_mention(entity.mention, text)
         if entity.start is not None and text.startswith(entity.mention, entity.start):
             places = [(entity.start, entity.start + len(entity.mention))]
-        places = [place for place in places if _free(place, taken)]
+        places = [place for place in places if _free(place, found)]
         if not places:
             dropped.append(f"the mention {entity.mention!r} is not in the text")
             continue
         # Mentions come in text order, so of several places the next one is meant.
         start, end = next((p for p in places if p[0] >= after), places[0])
         after = max(after, end)
-        taken.append((start, end))
-        found.append(entity.model_copy(update={"mention": text[start:end], "start": start}))
-    return sorted(found, key=lambda entity: entity.start or 0)
+        update = {"mention": text[start:end], "start": start + offset}
+        found[start, end] = entity.model_copy(update=update)
+    return [found[place] for place in sorted(found)]
 
 
 def _free(place: tuple[int, int], taken: Iterable[tuple[int, int]]) -> bool:
@@ -268,32 +276,21 @@ def find_mention(mention: str, text: str) -> list[tuple[int, int]]:
     return []
 
 
-# Where each mention that a relation may join stands, (start, surface), by its letters.
-_Ends = dict[str, list[tuple[int, str]]]
-
-
 def _letters(mention: str) -> str:
     return "".join(mention.split()).lstrip("#@")
 
 
-def _ends(post: Post, entities: Sequence[ConcludedEntity] | None, given: bool) -> _Ends:
-    if given or entities is None:
-        places = {(e.start, post.text[e.start : e.end]) for e in post.entities or ()}
-    else:
-        places = {(e.start or 0, e.mention) for e in entities}
-    ends: _Ends = {}
-    for start, surface in sorted(places):
-        ends.setdefault(_letters(surface).lower(), []).append((start, surface))
-    return ends
-
-
 def _locate_relations(
     relations: Sequence[ConcludedRelation],
-    ends: _Ends,
+    mentions: Iterable[tuple[int, str]],
     scheme: Scheme | None,
     given: bool,
     dropped: list[str],
 ) -> list[ConcludedRelation]:
+    """mentions: start and surface of each that a relation may join."""
+    ends: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for mention in sorted(mentions):
+        ends[_letters(mention[1]).lower()].append(mention)
     found: dict[tuple[int, int], ConcludedRelation] = {}
     for relation in relations:
         none = relation.label == NO_RELATION
@@ -302,8 +299,8 @@ def _locate_relations(
             continue
         pairs = [
             (head, tail)
-            for head in ends.get(_letters(relation.head).lower(), ())
-            for tail in ends.get(_letters(relation.tail).lower(), ())
+            for head in ends[_letters(relation.head).lower()]
+            for tail in ends[_letters(relation.tail).lower()]
             if head != tail
             and relation.head_start in (None, head[0])
             and relation.tail_start in (None, tail[0])
@@ -321,31 +318,15 @@ def _locate_relations(
     return list(found.values())
 
 
-def move_conclusion(conclusion: Conclusion, by: int) -> Conclusion:
-    """A located conclusion on a part of a text that begins `by` characters into it, as one on the
-    text."""
-
-    def move(items: list[Item] | None, *starts: str) -> list[Item] | None:
-        return items and [
-            item.model_copy(update={name: getattr(item, name) + by for name in starts})
-            for item in items
-        ]
-
-    entities = move(conclusion.entities, "start")
-    relations = move(conclusion.relations, "head_start", "tail_start")
-    return conclusion.model_copy(update={"entities": entities, "relations": relations})
-
-
-def join_conclusions(parts: Mapping[tuple[int, int], Conclusion]) -> Conclusion:
-    """The conclusions on the parts of a text, by where these lie, as one."""
-    values = [parts[place] for place in sorted(parts)]
+def join_conclusions(places: list[tuple[int, int]], values: Sequence[Conclusion]) -> Conclusion:
+    """The conclusions on the parts of a text, in their order, as one. places: where these lie."""
     lists = {
         name: [x for value in values for x in getattr(value, name) or ()]
         for name in ("entities", "relations")
         if any(getattr(value, name) is not None for value in values)
     }
     reasoning = " ".join(value.reasoning for value in values).strip()
-    return Conclusion(reasoning=reasoning, parts=sorted(parts), **lists)
+    return Conclusion(reasoning=reasoning, parts=places, **lists)
 
 
 def merge_conclusions(variants: Sequence[Conclusion]) -> Conclusion | None:
@@ -353,45 +334,36 @@ def merge_conclusions(variants: Sequence[Conclusion]) -> Conclusion | None:
     share that agrees as its sureness. None without an answer; a single one stays as it is."""
     if len(variants) < 2:
         return variants[0] if variants else None
-    entities = [v.entities for v in variants if v.entities is not None]
-    relations = [v.relations for v in variants if v.relations is not None]
+    entity_lists = [v.entities for v in variants if v.entities is not None]
+    relation_lists = [v.relations for v in variants if v.relations is not None]
+    entities: dict[tuple[int, int], ConcludedEntity] = {}
+    for entity in _count_votes(entity_lists, "start", "mention", "label"):
+        start = entity.start or 0
+        place = (start, start + len(entity.mention))
+        if _free(place, entities):
+            entities[place] = entity
+    relations: dict[tuple[int | None, int | None], ConcludedRelation] = {}
+    for relation in _count_votes(relation_lists, "head_start", "tail_start", "label"):
+        pair = (relation.head_start, relation.tail_start)
+        first = relations.get(pair)
+        if first is None:
+            relations[pair] = relation.model_copy(update={"or_label": None})
+        elif first.or_label is None:
+            relations[pair] = first.model_copy(update={"or_label": relation.label})
     return Conclusion(
         reasoning=variants[0].reasoning,
-        entities=_vote_entities(entities) if entities else None,
-        relations=_vote_relations(relations) if relations else None,
+        entities=[entities[place] for place in sorted(entities)] if entity_lists else None,
+        relations=list(relations.values()) if relation_lists else None,
         parts=max((v.parts or [] for v in variants), key=len) or None,
     )
 
 
-def _count_votes(
-    answers: Sequence[Sequence[Item]], key: Callable[[Item], tuple[Any, ...]]
-) -> Iterator[Item]:
-    """Each item with the sureness that the share of the answers with it is, the largest first."""
-    votes = Counter(key(item) for answer in answers for item in answer)
+def _count_votes(answers: Sequence[Sequence[Item]], *names: str) -> Iterator[Item]:
+    """Each item, as these fields tell it, with the sureness that the share of the answers with it
+    is, the largest first."""
+    key = attrgetter(*names)
     items = {key(item): item for answer in answers for item in answer}
+    votes = Counter(key(item) for answer in answers for item in answer)
     for found, count in sorted(votes.items(), key=lambda vote: (-vote[1], vote[0])):
-        share = count / len(answers)
-        sure = next(sure for least, sure in _AGREEMENT if share >= least)
+        sure = next(sure for least, sure in _AGREEMENT if count / len(answers) >= least)
         yield items[found].model_copy(update={"sure": sure})
-
-
-def _vote_entities(answers: Sequence[list[ConcludedEntity]]) -> list[ConcludedEntity]:
-    kept: dict[tuple[int, int], ConcludedEntity] = {}
-    for entity in _count_votes(answers, lambda e: (e.start or 0, e.mention, e.label)):
-        start = entity.start or 0
-        place = (start, start + len(entity.mention))
-        if _free(place, kept):
-            kept[place] = entity
-    return [kept[place] for place in sorted(kept)]
-
-
-def _vote_relations(answers: Sequence[list[ConcludedRelation]]) -> list[ConcludedRelation]:
-    kept: dict[tuple[int, int], ConcludedRelation] = {}
-    votes = _count_votes(answers, lambda r: (r.head_start or 0, r.tail_start or 0, r.label))
-    for relation in votes:
-        pair = (relation.head_start or 0, relation.tail_start or 0)
-        if pair not in kept:
-            kept[pair] = relation.model_copy(update={"or_label": None})
-        elif kept[pair].or_label is None:
-            kept[pair] = kept[pair].model_copy(update={"or_label": relation.label})
-    return list(kept.values())

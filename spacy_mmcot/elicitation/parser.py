@@ -18,7 +18,7 @@ import json_repair
 from ..scheme import Scheme
 from ..types import Conclusion, Dimension, EntityVariant, NounItem, Post
 from .conclusion import find_mention, read_conclusion, validate
-from .prompts import list_surfaces
+from .prompts import Part, list_surfaces
 from .replies import AnswerRejected
 
 AnswerValue = list[NounItem] | str | EntityVariant | Conclusion
@@ -79,14 +79,19 @@ def parse_answer(
     post: Post,
     dropped: list[str] | None = None,
     scheme: Scheme | None = None,
+    part: Part | None = None,
 ) -> AnswerValue:
-    """The value that `raw` holds for the field `dimension` of `Answers`.
+    """The value that `raw` holds for the field `dimension` of `Answers`. part: that of the post
+    which was asked about.
 
     Mentions of a noun list that are not in the post's text, whatever their case, are left out and
     added to `dropped`; the others are spelt as the text has them. For a conclusion see
     `read_conclusion`. Raises AnswerRejected where the answer is empty, has another form, or does
     not keep to the post's mentions.
     """
+    offset = 0
+    if part is not None:
+        post, offset = post.cut(part.start, part.end), part.start
     try:
         answer = _cut_reasoning(raw)
         if not answer.strip():
@@ -99,8 +104,9 @@ def parse_answer(
         if dimension == "entity":
             return _read_entity(answer, post)
         if dimension == "conclusion":
-            values = _find_json(answer)
-            value, left_out = _last_fitting(values, lambda v: read_conclusion(v, post, scheme))
+            value, left_out = _last_fitting(
+                _find_json(answer), lambda v: read_conclusion(v, post, scheme, offset)
+            )
             dropped.extend(left_out)
             return value
         text = _read_text(answer)

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, field, replace
 from typing import Protocol
 
-from ..types import Conclusion, Dimension, Post
+from ..types import Dimension, Post
 from .claims import Account, Claim
-from .conclusion import move_conclusion
 from .parser import AnswerValue, parse_answer
 from .prices import estimate
 from .prompts import Part, Prompt, QuestionSettings, render_repair
@@ -183,16 +182,12 @@ class Elicitation:
         """Keep an answer, with its value or, after a repair round, with the reason why it has
         none. Returns the job of the repair round where one is due."""
         dropped: list[str] = []
-        dimension, part, post = job.prompt.dimension, job.prompt.part, job.post
-        if part is not None:
-            post = post.cut(part.start, part.end)
+        dimension, part, scheme = job.prompt.dimension, job.prompt.part, self._settings.scheme
         try:
-            value = parse_answer(reply.text, dimension, post, dropped, self._settings.scheme)
+            value = parse_answer(reply.text, dimension, job.post, dropped, scheme, part)
         except AnswerRejected as rejected:
             rejected.usage = reply.usage
             return self.reject(job, rejected)
-        if part is not None and isinstance(value, Conclusion):
-            value = move_conclusion(value, part.start)
         counts = self.report.counts[dimension]
         counts.dropped += len(dropped)
         self.report.dropped.update(dropped)

@@ -133,31 +133,45 @@ class RequestRefused(Fault):
         return MMCoTError(Errors.E313.format(**details, question=question, reason=self.reason))
 
 
+def parse_body(data: bytes) -> Any:
+    """JSON from outside, or else its text."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return data.decode("utf-8", "replace")
+
+
+def _dig(value: Any, *keys: str) -> Any:
+    """What objects within each other hold under these keys, None where one is no object."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def read_reply(data: bytes) -> Reply:
     """The answer in the body of a completion. Raises Unavailable for a damaged body,
     RequestRefused for a foreign one, AnswerRejected where the model or the endpoint declined or
     stopped, and for an error in the body what its code stands for."""
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        if data.lstrip()[:1] in (b"", b"{"):
-            raise Unavailable("its answer breaks off", down=False, billed=True) from None
-        raise RequestRefused(f"its answer is not JSON ({error})", 200) from None
-    choices = body.get("choices") if isinstance(body, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
+    body = parse_body(data)
+    if isinstance(body, str) and data.lstrip()[:1] in (b"", b"{"):
+        raise Unavailable("its answer breaks off", down=False, billed=True)
+    choices = _dig(body, "choices")
+    choice = next(iter(_as_list(choices)), None)
     for part in (body, choice):
-        if isinstance(part, dict) and (part.get("error") or part.get("object") == "error"):
+        if _dig(part, "error") or _dig(part, "object") == "error":
             raise make_fault(200, part)
     if not isinstance(choices, list):
         raise RequestRefused(f"its answer is not an object with choices, but {_cut(body)}", 200)
-    usage = read_usage(body.get("usage"))
+    usage = read_usage(_dig(body, "usage"))
     if not choices:
         raise Unavailable("its answer holds no choices", down=False, billed=True, usage=usage)
-    if not isinstance(choice, dict):
-        raise RequestRefused("its choices hold no message", 200)
-    message = choice.get("message")
+    message = _dig(choice, "message")
     message = message if isinstance(message, dict) else {}
-    ending = str(choice.get("finish_reason")).lower()
+    ending = str(_dig(choice, "finish_reason")).lower()
     text, instead = _read_text(message.get("content")), ""
     if not text.strip():
         # Reasoning without an answer, calls of tools, and whatever else there may be.
@@ -189,8 +203,10 @@ def _read_text(content: Any) -> str:
     objects = [part for part in parts if isinstance(part, dict)]
     if objects and not any("type" in part for part in objects):
         return json.dumps(content)  # the JSON that was asked for, instead of a text with it
-    kinds = ("text", "output_text")
-    texts = [p.get("text") if isinstance(p, dict) and p.get("type") in kinds else p for p in parts]
+    texts = [
+        part.get("text") if _dig(part, "type") in ("text", "output_text") else part
+        for part in parts
+    ]
     return "".join(text for text in texts if isinstance(text, str))
 
 
@@ -198,7 +214,7 @@ def make_fault(status: int, body: Any, retry_after: float | None = None) -> Faul
     """The exception that an HTTP status other than 200, or an error in a body that came with 200,
     stands for. `body` is the parsed body, or a text."""
     error = body[0] if isinstance(body, list) and body else body
-    error = (error.get("error") or error) if isinstance(error, dict) else error
+    error = _dig(error, "error") or error
     names, words = _read_error(error)
     if status == 200:
         stated = [int(name) for name in names if re.fullmatch("[3-5][0-9][0-9]", name)]
@@ -207,9 +223,9 @@ def make_fault(status: int, body: Any, retry_after: float | None = None) -> Faul
     words = words or f"HTTP {status}"
     about_post = not names.isdisjoint(_POST_FAULTS) or _POST_WORDS.search(words) is not None
     if about_post and status not in _OF_SETTINGS:
-        code = next(iter(sorted(names & _POST_FAULTS)), f"HTTP {status}")
+        code = min(names & _POST_FAULTS, default=f"HTTP {status}")
         # What a model wrote that was to write JSON, and could not.
-        raw = error.get("failed_generation") if isinstance(error, dict) else None
+        raw = _dig(error, "failed_generation")
         raw = raw if isinstance(raw, str) else ""
         return AnswerRejected(f"the endpoint declined ({code}): {words}", raw, final=not raw)
     if (status in _BUSY or status >= 500) and names.isdisjoint(_EXHAUSTED):
@@ -220,16 +236,13 @@ def make_fault(status: int, body: Any, retry_after: float | None = None) -> Faul
 
 def _read_error(error: Any) -> tuple[set[str], str]:
     """The names and numbers that an error gives itself, and its words."""
-    if not isinstance(error, dict):
-        return set(), _join_words(error or "")
-    inner, more = error.get("innererror"), error.get("metadata")
-    levels = [level for level in (error, inner) if isinstance(level, dict)]
-    values = [level.get(key) for level in levels for key in ("code", "status", "type")]
+    levels = (error, _dig(error, "innererror"))
+    values = [_dig(level, key) for level in levels for key in ("code", "status", "type")]
     names = {str(v).lower() for v in values if isinstance(v, str | int)}
-    said = error.get("message") or error.get("detail") or error.get("msg") or error
+    said = next(filter(None, (_dig(error, key) for key in ("message", "detail", "msg"))), error)
     # A broker hands on the words of the provider behind it.
-    raw = more.get("raw") if isinstance(more, dict) else None
-    return names, _join_words(said) + (f" ({_join_words(raw)})" if raw else "")
+    raw = _dig(error, "metadata", "raw")
+    return names, _join_words(said or "") + (f" ({_join_words(raw)})" if raw else "")
 
 
 def _join_words(value: Any) -> str:
@@ -243,12 +256,9 @@ def _cut(value: Any) -> str:
 
 def read_usage(value: Any) -> Usage | None:
     """The counts of tokens; None where one is no number or can be none of one request."""
-    if not isinstance(value, dict):
-        return None
-    details = value.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    cached = value.get("prompt_cache_hit_tokens") if cached is None else cached  # DeepSeek's name
-    input, output = value.get("prompt_tokens"), value.get("completion_tokens")
+    input, output = _dig(value, "prompt_tokens"), _dig(value, "completion_tokens")
+    cached = _dig(value, "prompt_tokens_details", "cached_tokens")
+    cached = _dig(value, "prompt_cache_hit_tokens") if cached is None else cached  # DeepSeek's
     if not _is_count(input) or not _is_count(output):
         return None
     # No more than that of which it is a part: the cost would be far too high.
@@ -281,56 +291,45 @@ class Batch(NamedTuple):
     reason: str
 
 
+def read_batches(data: bytes) -> list[Batch]:
+    """Raises RequestRefused where the body is no list."""
+    body = parse_body(data)
+    rows = _dig(body, "data")
+    if not isinstance(rows, list):
+        raise RequestRefused(f"its answer is no list of batches, but {_cut(body)}", 200)
+    return [batch for batch in map(_make_batch, rows) if batch is not None]
+
+
 def read_batch(data: bytes) -> Batch:
     """Raises RequestRefused where the body is no batch's."""
-    batch = _read_batch(_parse(data))
+    body = parse_body(data)
+    batch = _make_batch(body)
     if batch is None:
-        raise RequestRefused(f"its answer is no batch, but {_cut(_parse(data))}", 200)
+        raise RequestRefused(f"its answer is no batch, but {_cut(body)}", 200)
     return batch
 
 
-def read_batches(data: bytes) -> list[Batch]:
-    """Raises RequestRefused where the body is no list."""
-    body = _parse(data)
-    rows = body.get("data") if isinstance(body, dict) else None
-    if not isinstance(rows, list):
-        raise RequestRefused(f"its answer is no list of batches, but {_cut(body)}", 200)
-    return [batch for batch in map(_read_batch, rows) if batch is not None]
-
-
-def _read_batch(row: Any) -> Batch | None:
-    if not isinstance(row, dict) or not _is_name(row.get("id")) or not _is_name(row.get("status")):
+def _make_batch(row: Any) -> Batch | None:
+    name, status, ours = _dig(row, "id"), _dig(row, "status"), _dig(row, "metadata", NAME_FIELD)
+    if not _is_name(name) or not _is_name(status):
         return None
-    named, faults = row.get("metadata"), row.get("errors")
-    name = named.get(NAME_FIELD) if isinstance(named, dict) else None
-    faults = faults.get("data") if isinstance(faults, dict) else None
-    reasons = [_read_error(fault)[1] for fault in faults] if isinstance(faults, list) else []
-    files = [row.get("output_file_id"), row.get("error_file_id")]
-    return Batch(
-        *(row["id"], row["status"], name if _is_name(name) else None),
-        [file for file in files if _is_name(file)],
-        "; ".join(reasons) or row["status"],
-    )
+    reasons = [_read_error(fault)[1] for fault in _as_list(_dig(row, "errors", "data"))]
+    files = [_dig(row, "output_file_id"), _dig(row, "error_file_id")]
+    kept = [file for file in files if _is_name(file)]
+    return Batch(name, status, ours if _is_name(ours) else None, kept, "; ".join(reasons) or status)
 
 
 def read_file_id(data: bytes) -> str:
     """Raises RequestRefused where the body is no file's."""
-    body = _parse(data)
-    name = body.get("id") if isinstance(body, dict) else None
-    if not isinstance(name, str) or not name:
+    body = parse_body(data)
+    name = _dig(body, "id")
+    if not _is_name(name):
         raise RequestRefused(f"its answer is no file, but {_cut(body)}", 200)
     return name
 
 
-def _parse(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return data[:200].decode("utf-8", "replace")
-
-
 def _is_completion(body: Any) -> bool:
-    return isinstance(body, dict) and bool(body.get("choices"))
+    return bool(_dig(body, "choices"))
 
 
 def _is_name(value: Any) -> TypeGuard[str]:
@@ -353,14 +352,15 @@ def read_lines(content: bytes) -> Iterator[Line]:
     """The outcomes in a batch's file, without damaged lines, whose questions are asked again. A
     request that the batch did not come to has the status 500."""
     for data in content.split(b"\n"):
-        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            row = json.loads(data)
-            response, error = row.get("response"), row.get("error")
-            body = response.get("body") if isinstance(response, dict) else {"error": error}
-            status = response.get("status_code") if isinstance(response, dict) else None
-            status = int(status) if isinstance(status, str) and status.isdecimal() else status
-            if type(status) is not int or not 100 <= status <= 599:
-                about_post = isinstance(make_fault(400, body), AnswerRejected)
-                status = 400 if about_post else 200 if _is_completion(body) else 500
-            if _is_name(row["custom_id"]):
-                yield Line(row["custom_id"], status, body)
+        row = parse_body(data)
+        response, key = _dig(row, "response"), _dig(row, "custom_id")
+        is_answer = isinstance(response, dict)
+        body = response.get("body") if is_answer else {"error": _dig(row, "error")}
+        status = _dig(response, "status_code")
+        if isinstance(status, str) and re.fullmatch("[0-9]{3}", status):
+            status = int(status)
+        if type(status) is not int or not 100 <= status <= 599:
+            about_post = isinstance(make_fault(400, body), AnswerRejected)
+            status = 400 if about_post else 200 if _is_completion(body) else 500
+        if _is_name(key):
+            yield Line(key, status, body)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pydantic
-from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ..errors import Errors, MMCoTError
@@ -94,27 +93,19 @@ class AnswerStore(Database):
     def reuse(self, key: str, post_id: str) -> bool:
         """Whether a question has an answer. It then is this post's too, and counts rather than a
         later one to the same post and dimension by another model or prompt."""
-        known = self.fetch("SELECT max(post_id = ?) FROM answers WHERE key = ?", post_id, key)[0][0]
-        if known == 0:
-            columns = _COLUMNS.replace("post_id", "?")
+        ((known,),) = self.fetch("SELECT max(post_id = ?) FROM answers WHERE key = ?", post_id, key)
+        later = self.fetch(
+            "SELECT a.template, b.template "
+            "FROM answers a JOIN answers b USING (task, post_id, dimension, variant) "
+            "WHERE a.key = ? AND a.post_id = ? AND b.seq > a.seq",
+            *(key, post_id),
+        )
+        if known == 0 or any(_overlap(*map(_find_place, templates)) for templates in later):
+            columns = f"{_COLUMNS}, status, created"
             self.write(
-                f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
-                f"SELECT {columns}, status, created FROM answers WHERE key = ? LIMIT 1",
+                f"INSERT OR REPLACE INTO answers ({columns}) "
+                f"SELECT {columns.replace('post_id', '?')} FROM answers WHERE key = ? LIMIT 1",
                 *(post_id, key),
-            )
-        elif known and any(
-            _overlap(*map(_find_place, templates))
-            for templates in self.fetch(
-                "SELECT a.template, b.template "
-                "FROM answers a JOIN answers b USING (task, post_id, dimension, variant) "
-                "WHERE a.key = ? AND a.post_id = ? AND b.seq > a.seq",
-                *(key, post_id),
-            )
-        ):
-            self.write(
-                "UPDATE answers SET seq = (SELECT max(seq) + 1 FROM answers) "
-                "WHERE key = ? AND post_id = ?",
-                *(key, post_id),
             )
         return known is not None
 
@@ -138,44 +129,42 @@ class AnswerStore(Database):
         several to the same post and dimension, the last. `variant` picks among several
         augmentations of a post; several conclusions vote. Those to the parts of a text are one, of
         as many as have an answer; `start` picks that to the part which begins there."""
-        values: dict[str, dict[str, dict[int, list[tuple[_Place, Any]]]]] = {}
-        of_post = "" if post_id is None else "AND post_id = ? "
+        found: dict[str, dict[tuple[str, int], list[tuple[_Place, Any]]]] = {}
         for name, dimension, number, template, value in self.fetch(
             "SELECT post_id, dimension, variant, template, value FROM answers "
-            f"WHERE task = ? {of_post}AND "
+            "WHERE task = ? AND post_id = ifnull(?, post_id) AND "
             "(variant = ? OR dimension IN (SELECT value FROM json_each(?))) AND status = 'ok' "
             "ORDER BY post_id, seq",
-            *(task, *([post_id] if of_post else []), variant, json.dumps(KNOWLEDGE)),
+            *(task, post_id, variant, json.dumps(KNOWLEDGE)),
         ):
             place = _find_place(template)
             if start is None or start == place.start:
-                loaded = self._load_value(name, dimension, value)
-                by_number = values.setdefault(name, {}).setdefault(dimension, {})
-                by_number.setdefault(number, []).append((place, loaded))
+                rows = found.setdefault(name, {}).setdefault((dimension, number), [])
+                rows.append((place, self._load_value(name, dimension, value)))
         answers = {}
-        for name, by_dimension in values.items():
-            joined = {
-                dimension: [_join_parts(rows) for rows in each.values()]
-                for dimension, each in by_dimension.items()
-            }
-            found = {dimension: each[-1] for dimension, each in joined.items()}
-            if "conclusion" in joined:
-                found["conclusion"] = merge_conclusions(joined["conclusion"])
-            answers[name] = Answers.model_validate({"id": name, **found})
+        for name, questions in found.items():
+            joined = {question: _join_parts(rows) for question, rows in questions.items()}
+            values = {dimension: value for (dimension, _), value in joined.items()}
+            if "conclusion" in values:
+                votes = [
+                    value for (dimension, _), value in joined.items() if dimension == "conclusion"
+                ]
+                values["conclusion"] = merge_conclusions(votes)
+            answers[name] = Answers.model_validate({"id": name, **values})
         return answers
 
     def find_conclusion(self, keys: Iterable[str]) -> Conclusion | None:
         """The conclusion that answers a question, or those about all parts of a text, for whichever
         post; None where one has no answer that can be used."""
-        query = "SELECT template, post_id, value FROM answers WHERE key = ? AND status = 'ok'"
-        found = [self.fetch(f"{query} LIMIT 1", key) for key in keys]
-        if not all(found):
-            return None
-        rows = [
-            (_find_place(template), self._load_value(name, "conclusion", value))
-            for ((template, name, value),) in found
-        ]
-        joined: Conclusion = _join_parts(rows)
+        parts = []
+        for key in keys:
+            query = "SELECT template, post_id, value FROM answers WHERE key = ? AND status = 'ok'"
+            rows = self.fetch(f"{query} LIMIT 1", key)
+            if not rows:
+                return None
+            ((template, name, value),) = rows
+            parts.append((_find_place(template), self._load_value(name, "conclusion", value)))
+        joined: Conclusion = _join_parts(parts)
         return joined
 
     def read_examples(self) -> dict[str, Post] | None:
@@ -223,12 +212,15 @@ class AnswerStore(Database):
         try:
             if dimension not in DIMENSIONS:
                 raise ValueError("unknown dimension")
-            answers = Answers.model_validate({"id": post_id, dimension: json.loads(value)})
-            return getattr(answers, dimension)
+            return _validate_value(post_id, dimension, json.loads(value))
         except (ValueError, TypeError) as error:
-            reason = explain(error)[0] if isinstance(error, ValidationError) else str(error)
+            reason = explain(error)[0] if isinstance(error, pydantic.ValidationError) else error
             details = {"post_id": post_id, "dimension": dimension, "reason": reason}
             raise MMCoTError(Errors.E302.format(path=self.path, **details)) from None
+
+
+def _validate_value(post_id: str, dimension: str, value: Any) -> Any:
+    return getattr(Answers.model_validate({"id": post_id, dimension: value}), dimension)
 
 
 def load_answers(path: Path, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
@@ -269,14 +261,14 @@ def _join_parts(rows: Sequence[tuple[_Place, Any]]) -> Any:
         if not any(_overlap(place, other) for other in kept):
             kept[place] = value
     places = sorted(kept)
-    value = kept[places[0]]
+    values = [kept[place] for place in places]
     if not places[0].length:
-        return value
-    if isinstance(value, Conclusion):
-        return join_conclusions({place[:2]: kept[place] for place in places})
-    if isinstance(value, list):
-        return [item for place in places for item in kept[place]]
-    return "\n".join(kept[place] for place in places)
+        return values[0]
+    if isinstance(values[0], Conclusion):
+        return join_conclusions([place[:2] for place in places], values)
+    if isinstance(values[0], list):
+        return [item for value in values for item in value]
+    return "\n".join(values)
 
 
 def find_gaps(answers: Answers, length: int) -> list[tuple[int, int]]:
@@ -314,12 +306,10 @@ def import_answers(store: AnswerStore, path: Path) -> int:
 
 
 def _parse_exported(row: Any) -> StoredAnswer:
-    """Raises ValidationError, also where the value is none of the dimension's."""
     answer = _EXPORTED.validate_python(row)
     if answer.value is None:
         return answer
-    answers = Answers.model_validate({"id": answer.post_id, answer.dimension: answer.value})
-    return replace(answer, value=getattr(answers, answer.dimension))
+    return replace(answer, value=_validate_value(answer.post_id, answer.dimension, answer.value))
 
 
 class RecordedSource:
@@ -380,6 +370,10 @@ def _iter_records(
         try:
             record = parse(parse_json(text))
         except ValueError as error:
-            fault = explain(error) if isinstance(error, ValidationError) else (str(error), expected)
+            fault = (
+                explain(error)
+                if isinstance(error, pydantic.ValidationError)
+                else (str(error), expected)
+            )
             raise located(path, number, *fault, "Correct the row or delete it.") from None
         yield number, record

@@ -4,7 +4,8 @@ the scores of `mmcot_ner`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -77,9 +78,40 @@ def calibrate_pipeline(nlp: Language, name: str, examples: Sequence[Example]) ->
     return fit_temperature(component, examples)
 
 
+def make_calibration(
+    corpus: Callable[[Language], Iterable[Example]], limit: int = 1000
+) -> Callable[[Language], Language]:
+    """`spacy_mmcot.Calibration.v1`, for `[training.before_to_disk]`: fit the temperature of the
+    pipeline's `mmcot_ner` on the first `limit` Docs of the corpus at each checkpoint, as
+    `fit_temperature` does. Without labelled Docs the temperature stays 1.0."""
+
+    def calibrate(nlp: Language) -> Language:
+        name = find_ner(nlp)
+        examples = list(islice(corpus(nlp), limit))
+        if name and any(is_labelled(nlp.get_pipe(name), eg) for eg in examples):
+            calibrate_pipeline(nlp, name, examples)
+        return nlp
+
+    return calibrate
+
+
+def find_ner(nlp: Language) -> str | None:
+    """The name of the pipeline's `mmcot_ner`, None without one."""
+    names = (name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "mmcot_ner")
+    return next(names, None)
+
+
+def is_labelled(component: Any, example: Example) -> bool:
+    """Whether the Doc has entities or says that it has none, all with labels of the component."""
+    gold = example.reference
+    known = {ent.label_ for ent in gold.ents} <= set(component.labels)
+    return len(example.predicted) > 0 and gold.has_annotation("ENT_IOB") and known
+
+
 def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:
     """Set and return the temperature that maximises the likelihood of the gold tag sequences. The
-    best path, and so F1, does not change; span scores do.
+    best path does not change; span scores do, and with them which mentions the component's
+    `threshold` leaves out.
 
     examples: predicted Docs must have gone through the components before this one. Docs without
         entity annotation, and those with a label that the component does not have, do not count.
@@ -91,14 +123,7 @@ def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:
     from thinc.api import xp2torch
 
     component.check_initialized()
-    known = set(component.labels)
-    labelled = [
-        eg
-        for eg in examples
-        if len(eg.predicted)
-        and eg.reference.has_annotation("ENT_IOB")
-        and known.issuperset(ent.label_ for ent in eg.reference.ents)
-    ]
+    labelled = [eg for eg in examples if is_labelled(component, eg)]
     if not labelled:
         raise MMCoTError(Errors.E604.format(component=component.name))
     scores = component.model.predict([eg.predicted for eg in labelled])

@@ -96,10 +96,16 @@ def evaluate_conclusions(
     if predictions is not None:
         write_predictions(Path(predictions), [one.record for one in found])
     if disagreements is not None:
-        with replace_file(Path(disagreements)) as temporary:
-            lines = (json.dumps(row, ensure_ascii=False) for row in list_disagreements(found))
-            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_disagreements(Path(disagreements), found)
     return {**metrics, "docs": len(docs), "docs_with_conclusion": len(found)}
+
+
+def write_disagreements(path: Path, found: Iterable[Concluded]) -> None:
+    """Write where the conclusions and gold differ, a JSON line each, as `list_disagreements` finds
+    it. Raises MMCoTError where the file cannot be written."""
+    lines = (json.dumps(row, ensure_ascii=False) for row in list_disagreements(found))
+    with replace_file(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def collect_conclusions(docs: Iterable[Doc]) -> list[Concluded | None]:

@@ -66,20 +66,19 @@ def evaluate(
             tokens=tokens,
         )
     )
-    n_pictures = sum(get_image(eg.predicted) is not None for eg in examples)
     metrics, found = run_pipeline(nlp, examples)
     if "ents_f" not in metrics and "rel_e2e_f" not in metrics:
         raise MMCoTError(Errors.E705.format(path=source, pipeline=nlp.pipe_names))
-    metrics |= {"pictures": pictures, "docs_with_picture": n_pictures}
     if predictions is not None:
         write_predictions(Path(predictions), found)
-    return metrics
+    return metrics | {"pictures": pictures}
 
 
 def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any], list[Predicted]]:
     """Run the pipeline over the predicted Docs of the examples, which then hold what it found, and
-    score that against the references. Returns the metrics, as `evaluate` describes them, and the
-    predictions."""
+    score that against the references. Returns the metrics, as `evaluate` describes them but for
+    `pictures`, and the predictions."""
+    n_pictures = sum(get_image(eg.predicted) is not None for eg in examples)
     started = time.perf_counter()
     for example, doc in zip(examples, nlp.pipe([eg.predicted for eg in examples]), strict=True):
         example.predicted = doc
@@ -96,7 +95,7 @@ def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any]
             if nlp.get_pipe_meta(name).factory == "mmcot_rel":
                 pipe: Any = nlp.get_pipe(name)
                 metrics.update(pipe.score(examples))
-    metrics["docs"] = len(examples)
+    metrics |= {"docs": len(examples), "docs_with_picture": n_pictures}
     metrics["words_per_second"] = round(sum(doc.words for doc in found) / seconds)
     metrics["model_mb"] = None
     if nlp.path is not None:  # loaded from disk

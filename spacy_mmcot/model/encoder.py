@@ -66,20 +66,21 @@ class PieceBatch(NamedTuple):
 def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device) -> PieceBatch:
     """The rows as one batch, padded to the longest."""
     shape = len(rows), max(len(row.ids) for row in rows)
+    n_tags = len(rows[0].tags[0]) if rows[0].tags else 0
     ids = numpy.full(shape, pad_id)
     mask, types, text = (numpy.zeros(shape, dtype="int64") for _ in range(3))
-    n_tags = len(rows[0].tags[0]) if rows[0].tags else 0
     tags = numpy.zeros((*shape, n_tags), dtype="int64")
     for i, row in enumerate(rows):
-        ids[i, : len(row.ids)] = row.ids
-        mask[i, : len(row.ids)] = 1
-        types[i, row.segment_start : len(row.ids)] = 1
-        text[i, row.text[0] : row.text[1]] = 1
+        n_pieces = len(row.ids)
+        ids[i, :n_pieces] = row.ids
+        mask[i, :n_pieces] = 1
+        types[i, row.segment_start : n_pieces] = 1
+        text[i, slice(*row.text)] = 1
         if row.tags:
             tags[i, : len(row.tags)] = row.tags
-    tensors = [torch.from_numpy(array).to(device) for array in (ids, mask, types, text, tags)]
-    batch = PieceBatch(*tensors)
-    return batch if rows[0].tags is not None else batch._replace(tags=None)
+    arrays = (ids, mask, types, text, tags)
+    batch = PieceBatch(*(torch.from_numpy(array).to(device) for array in arrays))
+    return batch if n_tags else batch._replace(tags=None)
 
 
 class PictureBatch(NamedTuple):
@@ -92,20 +93,13 @@ class PictureBatch(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """The encoder's output for a batch."""
+    """The encoder's output for a batch; the last three are of the windows with a picture."""
 
     states: Tensor  # (windows, pieces, width): the last layer's, of the pieces
     prompt: Tensor | None  # (windows, prompt length, width): the prompt's, projected to knowledge
-    seen: SeenWindows | None = None  # None where no window has a picture
-    attention: Tensor | None = None  # (windows with pictures, pieces, patches)
-
-
-class SeenWindows(NamedTuple):
-    """The windows of a batch that have pictures."""
-
-    windows: Tensor  # (windows with pictures,): their indexes
-    prompts: VisualPrompts
-    used: Tensor  # (windows with pictures,): 0 or 1, whether the picture counts at all
+    seen: Tensor | None = None  # (seen,): indexes of the windows
+    gate: Tensor | None = None  # (seen,): 0 to 1, how much the picture counts
+    attention: Tensor | None = None  # (seen, pieces, patches)
 
 
 class PromptedEncoder(nn.Module):
@@ -133,24 +127,24 @@ class PromptedEncoder(nn.Module):
         self.pieces = WordPieceTokenizer(tokenizer)
         if settings.freeze_word_embeddings:
             self.word_embeddings.weight.requires_grad_(False)
-        embedding_width = self.word_embeddings.embedding_dim
+        word_width = self.word_embeddings.embedding_dim
         self.width: int = encoder.config.hidden_size
         self.tags: nn.Embedding | None = None
         if settings.knowledge_tags:
-            self.tags = nn.Embedding(TAG_ROWS, embedding_width, padding_idx=0)
+            self.tags = nn.Embedding(TAG_ROWS, word_width, padding_idx=0)
             nn.init.zeros_(self.tags.weight)
         self.prompt: ConditionalPrompt | StaticPrompt | None = None
-        self.prompt_length = settings.prompt_length if settings.prompt != "none" else 0
-        if settings.prompt == "conditional":
-            self.prompt = ConditionalPrompt(embedding_width, self.prompt_length)
-        elif settings.prompt == "static":
-            self.prompt = StaticPrompt(embedding_width, self.prompt_length)
+        self.prompt_length = 0
+        if settings.prompt != "none":
+            kind = ConditionalPrompt if settings.prompt == "conditional" else StaticPrompt
+            self.prompt_length = settings.prompt_length
+            self.prompt = kind(word_width, self.prompt_length)
         self.visual: VisualPrompt | None = None
         if patch_width:
-            self.visual = VisualPrompt(embedding_width, self.width, patch_width)
+            self.visual = VisualPrompt(word_width, self.width, patch_width)
         self.shown_words: WordPrompt | None = None
         if word_pieces:
-            self.shown_words = WordPrompt(embedding_width, word_pieces)
+            self.shown_words = WordPrompt(word_width, word_pieces)
         self.to_knowledge: nn.Linear | None = None
         if self.prompt_length and settings.prompt_regression > 0:
             self.to_knowledge = nn.Linear(self.width, self.width)
@@ -161,8 +155,8 @@ class PromptedEncoder(nn.Module):
         self.layers: Layers | None = None  # what runs in place of the encoder's own layers
         self._can_pack = can_pack(encoder)
         self._takes_positions = "position_ids" in accepted
-        self._takes_types = "token_type_ids" in accepted
-        self._n_types: int = getattr(encoder.config, "type_vocab_size", 0) or 0
+        n_types = getattr(encoder.config, "type_vocab_size", 0) or 0
+        self._takes_types = "token_type_ids" in accepted and n_types > 1
         # RoBERTa-like encoders count positions from the padding id on.
         offset = getattr(getattr(encoder, "embeddings", None), "padding_idx", None)
         self._first_position = 0 if offset is None else offset + 1
@@ -188,20 +182,23 @@ class PromptedEncoder(nn.Module):
     def forward(self, batch: PieceBatch, pictures: PictureBatch | None = None) -> Encoded:
         """Read a batch of windows, some of them with pictures."""
         words = self.word_embeddings(batch.ids)
-        embeddings = words
+        parts, masks = [words], [batch.mask]
         if self.tags is not None and batch.tags is not None:
-            embeddings = embeddings + self.tags(batch.tags).sum(-2)
-        parts, masks = [embeddings], [batch.mask]
+            parts = [words + self.tags(batch.tags).sum(-2)]
         shown = self._make_word_prompts(words, batch.text, pictures)
         if shown is not None:
             parts.insert(0, shown[0])
             masks.insert(0, shown[1].to(batch.mask.dtype))
-        seen = self._make_visual_prompts(words, batch.text, pictures)
-        if seen is not None:
-            vectors = words.new_zeros(len(words), *seen.prompts.vectors.shape[1:])
-            parts.insert(0, vectors.index_copy(0, seen.windows, seen.prompts.vectors))
+        visual: VisualPrompts | None = None
+        if self.visual is not None and pictures is not None and pictures.rows.max() >= 0:
+            seen = (pictures.rows >= 0).nonzero().squeeze(1)
+            patches = pictures.patches[pictures.rows[seen]]
+            visual = self.visual(words[seen], batch.text[seen], patches)
+            used = torch.ones_like(visual.gate) if self.training else visual.gate >= MIN_GATE
+            vectors = words.new_zeros(len(words), *visual.vectors.shape[1:])
+            parts.insert(0, vectors.index_copy(0, seen, visual.vectors))
             mask = batch.mask.new_zeros(vectors.shape[:2])
-            mask[seen.windows] = seen.used.to(mask.dtype).unsqueeze(1)
+            mask[seen] = used.to(mask.dtype).unsqueeze(1)
             masks.insert(0, mask)
         if self.prompt is not None:
             prompt = self.prompt(words, batch.text)
@@ -212,7 +209,7 @@ class PromptedEncoder(nn.Module):
         kwargs = {"inputs_embeds": torch.cat(parts, dim=1), "attention_mask": mask}
         if self._takes_positions:
             kwargs["position_ids"] = self._positions(batch.mask, n_prompts)
-        if self._takes_types and self._n_types > 1:
+        if self._takes_types:
             kwargs["token_type_ids"] = torch.nn.functional.pad(batch.types, (n_prompts, 0))
         if self.packs:
             states = run_packed(self.encoder, self.layers, **kwargs)
@@ -222,26 +219,11 @@ class PromptedEncoder(nn.Module):
         if self.to_knowledge is not None:
             prompt_states = self.to_knowledge(states[:, : self.prompt_length])
         states = states[:, n_prompts:]
-        if seen is None or self.visual is None:
+        if self.visual is None or visual is None:
             return Encoded(states, prompt_states)
-        added, attention = self.visual.attend_again(states[seen.windows], seen.prompts)
-        states = states.index_add(0, seen.windows, added * seen.used[:, None, None])
-        return Encoded(states, prompt_states, seen, attention)
-
-    def _make_visual_prompts(
-        self, words: Tensor, text: Tensor, pictures: PictureBatch | None
-    ) -> SeenWindows | None:
-        """None where no window has a picture. words: (windows, pieces, width); text: (windows,
-        pieces), 1 at the text."""
-        if self.visual is None or pictures is None:
-            return None
-        windows = (pictures.rows >= 0).nonzero().squeeze(1)
-        if not len(windows):
-            return None
-        patches = pictures.patches[pictures.rows[windows]]
-        prompts = self.visual(words[windows], text[windows], patches)
-        used = torch.ones_like(prompts.gate) if self.training else prompts.gate >= MIN_GATE
-        return SeenWindows(windows, prompts, used)
+        added, attention = self.visual.attend_again(states[seen], visual)
+        states = states.index_add(0, seen, added * used[:, None, None])
+        return Encoded(states, prompt_states, seen, visual.gate, attention)
 
     def _make_word_prompts(
         self, words: Tensor, text: Tensor, pictures: PictureBatch | None
@@ -262,10 +244,7 @@ class PromptedEncoder(nn.Module):
     def _positions(self, mask: Tensor, n_prompts: int) -> Tensor:
         """Position ids, (windows, prompts + pieces): the pieces' from the family's first position
         on, the prompts' after the last real piece of their window. mask: (windows, pieces)."""
-        n_windows, n_pieces = mask.shape
-        pieces = torch.arange(n_pieces, device=mask.device).expand(n_windows, -1)
-        if not n_prompts:
-            return pieces + self._first_position
+        pieces = torch.arange(mask.shape[1], device=mask.device).expand(len(mask), -1)
         after = mask.sum(1, keepdim=True).long()
         prompt = after + torch.arange(n_prompts, device=mask.device)
         return torch.cat([prompt, pieces], dim=1) + self._first_position
@@ -278,11 +257,9 @@ FAMILIES = frozenset({"bert", "camembert", "electra", "roberta", "xlm-roberta"})
 def can_pack(encoder: Any) -> bool:
     """Whether `run_packed` can run the encoder."""
     config = encoder.config
-    return (
-        config.model_type in FAMILIES
-        and getattr(config, "position_embedding_type", "absolute") == "absolute"
-        and not getattr(config, "is_decoder", False)
-    )
+    positions = getattr(config, "position_embedding_type", "absolute")
+    is_decoder = getattr(config, "is_decoder", False)
+    return config.model_type in FAMILIES and positions == "absolute" and not is_decoder
 
 
 def run_packed(
@@ -325,9 +302,8 @@ def _run_layers(encoder: Any, packed: Tensor, lengths: Tensor) -> Tensor:
     runs = []  # start and end among the packed pieces, and length, of windows of one length
     start = 0
     for length, windows in itertools.groupby(lengths.tolist()):
-        end = start + sum(windows)
-        runs.append((start, end, length))
-        start = end
+        runs.append((start, start + sum(windows), length))
+        start = runs[-1][1]
     for layer in encoder.encoder.layer:
         packed = _run_layer(layer, packed, runs)
     return packed

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Optional, cast
 
@@ -200,11 +201,15 @@ def _forward(
         losses = []
         if is_train:
             losses = _compute_losses(module, docs, rows, prompts, pictures, shown, settings, device)
+    wordpieces = _make_wordpieces(module.pieces, rows)
+    # Each token's pieces are places in the flattened grid of states.
+    places = numpy.flatnonzero(cast(Any, wordpieces.attention_mask)).astype("int32")
+    counts = numpy.array([count for doc in lengths for count in doc], dtype="int32")
     output = PromptedBatch(
         spans=spans,
-        wordpieces=_make_wordpieces(module.pieces, rows),
+        wordpieces=wordpieces,
         model_output=BaseModelOutput(last_hidden_state=cast(Any, states.detach())),
-        align=_align(rows, lengths, states.shape[1]),
+        align=Ragged(cast(Any, places), cast(Any, counts)),
         views=views,
         grid=get_patch_grid(vision) if vision is not None else (0, 0),
     )
@@ -264,21 +269,19 @@ def _run(
     views: list[View | None] = [None] * len(rows)
     fill = MIN_PACKED_FILL if module.packs else MIN_GROUP_FILL
     for group in group_by_length([len(row.ids) for row in rows], MAX_GROUP_PIECES, fill):
+        batch = pad_rows([rows[i] for i in group], module.pieces.pad_id, device)
         shown = None
         if pictures is not None:
             shown = pictures._replace(rows=pictures.rows[[rows[i].doc for i in group]])
-        batch = pad_rows([rows[i] for i in group], module.pieces.pad_id, device)
         encoded = module(batch, shown)
         for position, i in enumerate(group):
-            start, end = rows[i].own
-            states[i] = encoded.states[position, start:end]
+            states[i] = encoded.states[position, slice(*rows[i].own)]
             if encoded.prompt is not None:
                 prompts[i] = encoded.prompt[position]
         if encoded.seen is not None and not module.training:
-            seen = encoded.seen.windows, encoded.seen.prompts.gate, encoded.attention
-            for position, gate, attention in zip(*seen, strict=True):
-                start, end = rows[group[position]].own
-                views[group[position]] = View(float(gate), attention[start:end])
+            for position, gate, attention in zip(*encoded[2:], strict=True):
+                i = group[position]
+                views[i] = View(float(gate), attention[slice(*rows[i].own)])
     in_order = range(len(rows))
     padded = torch.nn.utils.rnn.pad_sequence([states[i] for i in in_order], batch_first=True)
     return padded, [prompts[i] for i in in_order] if prompts else [], views
@@ -313,7 +316,7 @@ def _make_picture_batch(
 ) -> PictureBatch:
     """The pictures with the word pieces of their texts; its rows are those of the Docs."""
     limit = module.shown_words.length if module.shown_words is not None else 0
-    pieces = module.pieces.split_texts(pictures.texts, limit)
+    pieces = module.pieces.split_joined([[text] for text in pictures.texts], limit)
     rows = [torch.tensor(row, dtype=torch.int64) for row in pieces]
     words, mask = (
         torch.nn.utils.rnn.pad_sequence(each, batch_first=True).to(device)
@@ -359,27 +362,15 @@ def _compute_matching_losses(
 
 def _make_wordpieces(pieces: WordPieceTokenizer, rows: Sequence[Row]) -> WordpieceBatch:
     """The windows' own pieces, (windows, most own pieces), padded as the states are."""
-    own = [row.ids[row.own[0] : row.own[1]] for row in rows]
-    longest = max(map(len, own))
-    ids = numpy.full((len(own), longest), pieces.pad_id, dtype="int64")
-    mask = numpy.zeros((len(own), longest), dtype="float32")
-    for i, row in enumerate(own):
-        ids[i, : len(row)] = row
-        mask[i, : len(row)] = 1
+    own = [row.ids[slice(*row.own)] for row in rows]
+    lengths = [len(row) for row in own]
+    mask = numpy.arange(max(lengths)) < numpy.array(lengths)[:, None]
+    ids = numpy.full(mask.shape, pieces.pad_id, dtype="int64")
+    ids[mask] = list(itertools.chain.from_iterable(own))
     return WordpieceBatch(
         strings=[pieces.tokenizer.convert_ids_to_tokens(row) for row in ids.tolist()],
-        input_ids=ids,  # type: ignore[arg-type]
-        attention_mask=mask,  # type: ignore[arg-type]
-        lengths=[len(row) for row in own],
+        input_ids=cast(Any, ids),
+        attention_mask=cast(Any, mask.astype("float32")),
+        lengths=lengths,
         token_type_ids=None,
     )
-
-
-def _align(rows: list[Row], lengths: list[list[int]], padded: int) -> Ragged:
-    """Each token's pieces as indexes into the flattened grid of states, (windows, padded)."""
-    indexes = [
-        numpy.arange(i * padded, i * padded + row.own[1] - row.own[0]) for i, row in enumerate(rows)
-    ]
-    flat = numpy.concatenate(indexes).astype("int32")
-    counts = numpy.array([count for doc in lengths for count in doc], dtype="int32")
-    return Ragged(flat, counts)  # type: ignore[arg-type]

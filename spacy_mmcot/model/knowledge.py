@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy
@@ -59,7 +59,7 @@ class ConcludedPair(NamedTuple):
 
 def get_concluded_entities(doc: Doc) -> list[ConcludedSpan] | None:
     """The entities of the Doc's conclusion, in text order; None where none were asked for."""
-    entities = (_get_knowledge(doc).get("conclusion") or {}).get("entities")
+    entities = _get_conclusion(doc, "entities")
     if entities is None:
         return None
     return [
@@ -71,7 +71,7 @@ def get_concluded_entities(doc: Doc) -> list[ConcludedSpan] | None:
 
 def get_concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
     """The relations of the Doc's conclusion; None where none were asked for."""
-    relations = (_get_knowledge(doc).get("conclusion") or {}).get("relations")
+    relations = _get_conclusion(doc, "relations")
     if relations is None:
         return None
     pairs = []
@@ -87,14 +87,17 @@ def get_concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
 def find_parts(doc: Doc) -> NDArray[numpy.int64]:
     """Shape (tokens,): which part of the text the LLM was shown with each token, to conclude on; -1
     where a part has no answer. All 0 for a text that was asked about as a whole."""
-    parts = (_get_knowledge(doc).get("conclusion") or {}).get("parts")
-    if not parts:
-        return numpy.zeros(len(doc), dtype="int64")
-    found = numpy.full(len(doc), -1, dtype="int64")
+    parts = _get_conclusion(doc, "parts")
+    found = numpy.full(len(doc), -1 if parts else 0, dtype="int64")
     starts = numpy.array([token.idx for token in doc], dtype="int64")
-    for number, (start, end) in enumerate(parts):
+    for number, (start, end) in enumerate(parts or ()):
         found[(start <= starts) & (starts < end)] = number
     return found
+
+
+def _get_conclusion(doc: Doc, name: str) -> list[Any] | None:
+    """A part of the Doc's conclusion; None without any."""
+    return (_get_knowledge(doc).get("conclusion") or {}).get(name)
 
 
 def _find_span(doc: Doc, start: int, surface: str) -> Span | None:
@@ -126,12 +129,11 @@ def tag_tokens(doc: Doc) -> NDArray[numpy.int64]:
     first token and the others."""
     tags = numpy.zeros((len(doc), TAGS_PER_TOKEN), dtype="int64")
     items = _get_knowledge(doc).get("noun") or ()
-    marks = mark_mentions(doc, [(item["mention"], 1 + 2 * i) for i, item in enumerate(items)])
-    for token in numpy.flatnonzero(marks).tolist():
-        number, inside = divmod(int(marks[token]) - 1, 2)
-        place = "I" if inside else "B"
-        tags[token, 0] = hash_tag(f"noun {place}")[0]
-        tags[token, 1:3] = hash_tag(f"noun {place} {find_kind(items[number]['kind'])}")
+    for i, start, end in _locate_mentions(doc, [item["mention"] for item in items]):
+        for token in range(start, end):
+            name = f"noun {'B' if token == start else 'I'}"
+            tags[token, 0] = hash_tag(name)[0]
+            tags[token, 1:3] = hash_tag(f"{name} {find_kind(items[i]['kind'])}")
     for span in get_concluded_entities(doc) or ():
         for token in range(span.start, span.end):
             place = "B" if token == span.start else "I"
@@ -189,8 +191,7 @@ def tag_pairs(
         found[:, 0] = -1
         return found
     tags = found[:, 2:]
-    part_of = find_parts(doc)[[start for start, _, _ in mentions]]
-    heads, tails = part_of[pairs[:, 0]], part_of[pairs[:, 1]]
+    heads, tails = find_parts(doc)[[start for start, _, _ in mentions]][pairs.T]
     asked = (heads == tails) & (heads >= 0)
     found[~asked, 0] = -1
     tags[asked, 0] = hash_tag("asked")[0]
@@ -211,30 +212,23 @@ def tag_pairs(
     return found
 
 
-def mark_mentions(doc: Doc, mentions: Iterable[tuple[str, int]]) -> NDArray[numpy.int64]:
-    """Shape (tokens,): 0, or where a mention is found its tag on the first token and tag + 1 on the
-    others.
+def _locate_mentions(doc: Doc, mentions: Sequence[str]) -> Iterator[tuple[int, int, int]]:
+    """Each place of a mention: its index among the mentions, first token and end token.
 
     Mentions are matched at token boundaries, without regard to case, white space and leading # or
     @. Where mentions overlap, the longest wins.
     """
-    tags = numpy.zeros(len(doc), dtype="int64")
-    squeezed = sorted(
-        ((_squeeze(mention), tag) for mention, tag in mentions), key=lambda m: -len(m[0])
-    )
-    if not len(doc) or not squeezed:
-        return tags
-    text, first_token, last_token = _squeeze_doc(doc)
-    for mention, tag in squeezed:
-        at = text.find(mention) if mention else -1
+    text, starts, ends = _squeeze_doc(doc)
+    taken = numpy.zeros(len(doc), dtype=bool)
+    squeezed = [_squeeze(mention).lstrip("#@") for mention in mentions]
+    for i in sorted(range(len(squeezed)), key=lambda i: -len(squeezed[i])):
+        at = text.find(squeezed[i]) if squeezed[i] else -1
         while at >= 0:
-            start = first_token.get(at)
-            end = last_token.get(at + len(mention))
-            if start is not None and end is not None and not tags[start : end + 1].any():
-                tags[start : end + 1] = tag + 1
-                tags[start] = tag
-            at = text.find(mention, at + 1)
-    return tags
+            start, end = starts.get(at), ends.get(at + len(squeezed[i]))
+            if start is not None and end is not None and not taken[start:end].any():
+                taken[start:end] = True
+                yield i, start, end
+            at = text.find(squeezed[i], at + 1)
 
 
 def get_segment_parts(doc: Doc) -> list[str]:
@@ -284,25 +278,22 @@ def _find_problem(knowledge: Any) -> str | None:
 
 
 def _squeeze(text: str) -> str:
-    """In lower case, without white space and leading # or @."""
-    return "".join(text.lower().split()).lstrip("#@")
+    """In lower case, without white space."""
+    return "".join(text.lower().split())
 
 
 def _squeeze_doc(doc: Doc) -> tuple[str, dict[int, int], dict[int, int]]:
-    """The Doc's text in lower case without white space, the tokens by where they start in it, and
-    the tokens by where they end."""
+    """The Doc's text in lower case without white space, the tokens that start at a place in it, and
+    the end tokens of what ends there."""
     text = ""
-    first_token: dict[int, int] = {}
-    last_token: dict[int, int] = {}
+    starts: dict[int, int] = {}
+    ends: dict[int, int] = {}
     for i, token in enumerate(doc):
-        word = "".join(token.text.lower().split())
-        if not word:
-            continue
-        first_token[len(text)] = i
-        # A token such as "#NBA" is found with and without its sign.
-        stripped = word.lstrip("#@")
-        if stripped and stripped != word:
-            first_token[len(text) + len(word) - len(stripped)] = i
-        text += word
-        last_token[len(text)] = i
-    return text, first_token, last_token
+        if word := _squeeze(token.text):
+            starts[len(text)] = i
+            text += word
+            ends[len(text)] = i + 1
+            # A token such as "#NBA" is found with and without its sign.
+            if name := word.lstrip("#@"):
+                starts[len(text) - len(name)] = i
+    return text, starts, ends

@@ -21,9 +21,8 @@ from .knowledge import PRIOR_FLOOR, TAG_ROWS, tag_pairs
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
-
-# Distances between mentions, in tokens, fall into these buckets by their lower bound; the sign
-# says which of the two comes first.
+# Distances between mentions, in tokens, fall into these buckets by their lower bound; there is
+# one set of buckets for each order of head and tail.
 _DISTANCES = (0, 1, 2, 3, 5, 9, 17, 33)
 
 
@@ -48,7 +47,6 @@ class PairHead(nn.Module):
         width: int,
         n_types: int,
         n_labels: int,
-        *,
         hidden: int,
         dropout: float,
         conclusions: bool,
@@ -74,15 +72,15 @@ class PairHead(nn.Module):
     def forward(self, states: Tensor, index: PairIndex, tags: Tensor | None = None) -> Tensor:
         """Logits, (pairs, labels). states: (tokens, width) of all docs, one after the other; tags:
         (pairs, 2 + TAGS_PER_PAIR), see `tag_pairs`."""
-        means = _SpanMeans(self.dropout(states))
-        mentions = means.compute(index.mentions)
-        docs = self.doc(means.compute(index.docs))
-        head, tail = index.pairs[:, 0], index.pairs[:, 1]
-        summed = self.head(mentions)[head] + self.tail(mentions)[tail] + docs[index.doc_of[head]]
+        head, tail = index.pairs.unbind(1)
+        between, bucket = _find_between(index.mentions[head], index.mentions[tail])
+        spans = index.mentions, index.docs, between
+        mentions, docs, around = _compute_means(self.dropout(states), *spans)
+        docs = self.doc(docs)[index.doc_of[head]]
+        summed = self.head(mentions)[head] + self.tail(mentions)[tail] + docs
         summed = summed + self.head_type(index.types[head]) + self.tail_type(index.types[tail])
-        spans = index.mentions[head], index.mentions[tail]
-        summed = summed + self.distance(_bucket_distances(*spans))
-        summed = summed + self.around(means.compute(_find_between(*spans)))
+        summed = summed + self.distance(bucket)
+        summed = summed + self.around(around)
         if self.tags is None or tags is None:
             return self.output(self.dropout(torch.relu(summed)))
         asked = tags[:, :1] >= 0
@@ -112,40 +110,31 @@ def compute_pair_priors(label: Tensor, sure: Tensor, n_labels: int) -> Tensor:
     return priors * (label >= 0).unsqueeze(1)
 
 
-class _SpanMeans:
-    """Running sums that give the mean of any span. states: (tokens, width)."""
-
-    def __init__(self, states: Tensor):
-        # Subtracted, since sums that grow with the batch would lose digits; detached, since it
-        # cancels out of every mean.
-        self.centre = states.detach().sum(0) / max(1, len(states))
-        total = (states - self.centre).cumsum(0)
-        self.total = torch.cat([states.new_zeros(1, states.shape[1]), total])
-
-    def compute(self, spans: Tensor) -> Tensor:
-        """The mean state of each span, (spans, width), 0 where it is empty. spans: (spans, 2)."""
-        start, end = spans[:, 0], spans[:, 1]
+def _compute_means(states: Tensor, *tables: Tensor) -> list[Tensor]:
+    """The mean states of each table's spans, (spans, width), 0 where one is empty. states: (tokens,
+    width); tables: (spans, 2) each."""
+    # Subtracted, since sums that grow with the batch would lose digits; detached, since it cancels
+    # out of every mean.
+    centre = states.detach().sum(0) / max(1, len(states))
+    total = (states - centre).cumsum(0)
+    total = torch.cat([states.new_zeros(1, states.shape[1]), total])
+    means = []
+    for start, end in (table.unbind(1) for table in tables):
         length = (end - start).unsqueeze(1)
-        mean = (self.total[end] - self.total[start]) / length.clamp(min=1) + self.centre
-        return mean.where(length > 0, 0.0)
+        mean = (total[end] - total[start]) / length.clamp(min=1) + centre
+        means.append(mean.where(length > 0, 0.0))
+    return means
 
 
-def _find_between(heads: Tensor, tails: Tensor) -> Tensor:
-    """The tokens between two mentions, (pairs, 2), an empty span where there are none. heads,
-    tails: (pairs, 2)."""
+def _find_between(heads: Tensor, tails: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens between two mentions, (pairs, 2), an empty span where there are none, and the
+    bucket of their number and of the mentions' order, (pairs,). heads, tails: (pairs, 2)."""
     start = torch.minimum(heads[:, 1], tails[:, 1])
-    end = torch.maximum(heads[:, 0], tails[:, 0])
-    return torch.stack([start, torch.maximum(start, end)], dim=1)
-
-
-def _bucket_distances(heads: Tensor, tails: Tensor) -> Tensor:
-    """The bucket of the number of tokens between two mentions and of their order, (pairs,). heads,
-    tails: (pairs, 2)."""
-    between = _find_between(heads, tails)
-    gap = between[:, 1] - between[:, 0]
-    bounds = torch.tensor(_DISTANCES, device=gap.device)
-    bucket = torch.bucketize(gap, bounds, right=True) - 1
-    return bucket + len(_DISTANCES) * (heads[:, 0] > tails[:, 0]).long()
+    end = torch.maximum(start, torch.maximum(heads[:, 0], tails[:, 0]))
+    bounds = torch.tensor(_DISTANCES, device=start.device)
+    bucket = torch.bucketize(end - start, bounds, right=True) - 1
+    bucket = bucket + len(_DISTANCES) * (heads[:, 0] > tails[:, 0]).long()
+    return torch.stack([start, end], dim=1), bucket
 
 
 # Pairs that are scored at once outside training: bounds the memory that very many mentions take.
@@ -194,12 +183,8 @@ def _init(model: Model, X: Any = None, Y: Any = None, *, settings: Settings) -> 
     (tok2vec,) = model.layers
     tok2vec.initialize(X=docs)
     width = tok2vec.predict(docs)[0].shape[1]
-    settings = {
-        **settings,
-        "width": width,
-        "n_types": len(model.attrs["types"]),
-        "n_labels": model.get_dim("nO"),
-    }
+    known = {"n_types": len(model.attrs["types"]), "n_labels": model.get_dim("nO")}
+    settings = {**settings, "width": width, **known}
     # A new module each time: a second initialisation starts from scratch.
     torch_shim(model).set_module(PairHead(**settings), settings)
     model.set_dim("nI", width, force=True)
@@ -217,19 +202,19 @@ def _forward(
     flat = model.ops.xp.concatenate([empty, *(array for array in arrays if len(array))])
     states = xp2torch(flat, requires_grad=is_train)
     index = _make_index(X, lengths, model.attrs["types"], states.device)
-    tags = None
-    if module.tags is not None:
-        tags = torch.from_numpy(
-            numpy.concatenate([tag_pairs(*entry, model.attrs["labels"]) for entry in X])
-        )
-        tags = tags.to(states.device)
     size = max(1, len(index.pairs)) if is_train else CHUNK
+    parts = index.pairs.split(size)
+    tag_parts: Sequence[Tensor | None] = [None] * len(parts)
+    if module.tags is not None:
+        rows = numpy.concatenate([tag_pairs(*entry, model.attrs["labels"]) for entry in X])
+        tag_parts = torch.from_numpy(rows).to(states.device).split(size)
     with torch.set_grad_enabled(is_train):
-        parts = []
-        for i, part in enumerate(torch.split(index.pairs, size)):
-            own = None if tags is None else tags[i * size : (i + 1) * size]
-            parts.append(module(states, index._replace(pairs=part), own))
-        logits = torch.cat(parts)
+        logits = torch.cat(
+            [
+                module(states, index._replace(pairs=part), tags)
+                for part, tags in zip(parts, tag_parts, strict=True)
+            ]
+        )
     counts = [len(entry.pairs) for entry in X]
 
     def backprop(d_logits: list[Floats2d]) -> list[Doc]:

@@ -3,6 +3,7 @@ for text, cached, and hidden or swapped in training.
 """
 
 import functools
+import itertools
 import os
 import threading
 import warnings
@@ -50,9 +51,8 @@ class PictureSettings:
         for name, most in (("dropout", 1.0), ("swap", 1.0), ("matching", float("inf"))):
             value = getattr(self, name)
             if not 0.0 <= value <= most:
-                allowed = f"0 to {most:g}"
-                values = {"name": f"picture_{name}", "received": value, "allowed": allowed}
-                raise MMCoTError(Errors.E409.format(**values))
+                setting, allowed = f"picture_{name}", f"0 to {most:g}"
+                raise MMCoTError(Errors.E409.format(name=setting, received=value, allowed=allowed))
 
 
 class PatchFeatures(NamedTuple):
@@ -84,7 +84,7 @@ def see_pictures(
     indexes = [i for i, doc in enumerate(docs) if get_image(doc) is not None]
     if is_train and indexes:
         kept = (torch.rand(len(indexes)) >= settings.dropout).tolist()
-        indexes = [i for i, keep in zip(indexes, kept, strict=True) if keep]
+        indexes = list(itertools.compress(indexes, kept))
     if not indexes:
         return None
     features, backprop = vision([docs[i] for i in indexes], is_train)
@@ -135,29 +135,23 @@ class PictureCache:
             self._arrays[name] = array
 
 
-class FoundPictures(NamedTuple):
-    """The distinct pictures of some Docs."""
-
-    values: dict[str, str | bytes]  # by digest, from the first Doc: a file's path, or the content
-    digests: list[str | None]  # each Doc's, None without a picture
-
-
-def find_pictures(docs: Sequence[Doc], policy: PicturePolicy) -> FoundPictures:
-    """The Docs' distinct pictures, identified by their content. A Doc whose picture cannot be
-    read counts as one without, with a warning, or raises MMCoTError where the policy says so."""
+def find_pictures(
+    docs: Sequence[Doc], policy: PicturePolicy
+) -> tuple[dict[str, str | bytes], list[str | None]]:
+    """The Docs' distinct pictures by digest, each the path of a file or its content, and each Doc's
+    digest, None without a picture. A Doc whose picture cannot be read counts as one without, with a
+    warning, or raises MMCoTError where the policy says so."""
     values: dict[str, str | bytes] = {}
-    digests: list[str | None] = []
-    for doc in docs:
+    digests: list[str | None] = [None] * len(docs)
+    for i, doc in enumerate(docs):
         image = get_image(doc)
-        digest = None
         if image is not None:
             try:
-                digest, value = _identify(image, policy)
-                values.setdefault(digest, value)
+                digests[i] = digest = _identify(image, policy)
+                values.setdefault(digest, image)
             except BadPicture as problem:
                 report_bad_picture(doc, problem, policy)
-        digests.append(digest)
-    return FoundPictures(values, digests)
+    return values, digests
 
 
 def read_pixels(value: str | bytes, policy: PicturePolicy, size: int) -> NDArray[numpy.uint8]:
@@ -226,23 +220,23 @@ def _read_texts(
         features, backprop = model.layers[0](docs, is_train)
         # What it cannot read it has reported.
         seen = [docs[features.rows.index(i)] for i in range(len(features.patches))]
-    found = find_pictures(seen, policy)
+    values, digests = find_pictures(seen, policy)
     texts: dict[str | None, str] = {}
-    for digest, value in found.values.items():
+    for digest, value in values.items():
         known = cache.get(digest, None)
         try:
             texts[digest] = read_words(value, policy) if known is None else str(known)
         except BadPicture as problem:
-            for doc, other in zip(seen, found.digests, strict=True):
+            for doc, other in zip(seen, digests, strict=True):
                 if other == digest:
                     report_bad_picture(doc, problem, policy)
             continue
         cache.put(digest, numpy.array(texts[digest]))
     if features is not None:
-        read = [texts.get(digest, "") for digest in found.digests]
+        read = [texts.get(digest, "") for digest in digests]
         return features._replace(texts=read), backprop
     index = {digest: i for i, digest in enumerate(texts)}
-    rows = [index.get(digest, -1) for digest in found.digests]
+    rows = [index.get(digest, -1) for digest in digests]
     return PatchFeatures(torch.zeros(len(texts), 0, 0), rows, list(texts.values())), backprop
 
 
@@ -286,16 +280,15 @@ def report_bad_picture(doc: Doc, problem: BadPicture, policy: PicturePolicy) -> 
     warnings.warn(Warnings.W400.format(doc=name, reason=problem), stacklevel=2)
 
 
-def _identify(value: str | bytes, policy: PicturePolicy) -> tuple[str, str | bytes]:
-    """The picture's digest, and the path or content to read it from. Raises BadPicture."""
+def _identify(value: str | bytes, policy: PicturePolicy) -> str:
+    """The picture's digest. Raises BadPicture."""
     if isinstance(value, str):
         # What fails here fails again in read_picture, which says why.
         with suppress(OSError, ValueError):
             status = Path(value).stat()
             identity = (status.st_mtime_ns, status.st_size, status.st_ino)
-            return _file_digest(value, policy, *identity), value
-    data = read_picture(value, policy)
-    return hash_picture(data), data
+            return _file_digest(value, policy, *identity)
+    return hash_picture(read_picture(value, policy))
 
 
 @functools.lru_cache(maxsize=65536)

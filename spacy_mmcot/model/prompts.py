@@ -84,13 +84,6 @@ def compute_regression_loss(prompts: Sequence[Tensor], docs: Sequence[Doc]) -> T
     return torch.stack(losses).mean() if losses else None
 
 
-def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the states where mask is 1. states: (windows, pieces, width); mask: (windows,
-    pieces). Returns (windows, width)."""
-    weights = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weights).sum(1) / weights.sum(1).clamp(min=1.0)
-
-
 class VisualPrompts(NamedTuple):
     """Visual prompts of windows, and what a second look at their pictures needs."""
 
@@ -211,8 +204,8 @@ class VisualPrompt(nn.Module):
     to the patches once more: `attend_again`. A gate scales both results by how well text and
     picture match, which `compute_matching_loss` trains.
 
-    width: of the word embeddings. state_width: of the encoder's states. patch_width: of the
-    patches. hidden: units of attention.
+    width, state_width, patch_width: of word embeddings, of the encoder's states, and of patches.
+    hidden: units of attention.
     """
 
     def __init__(
@@ -266,10 +259,17 @@ class VisualPrompt(nn.Module):
         return self.matching.compute_loss(self.text_norm(embeddings), mask, pictures, own)
 
 
+def _masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the vectors where mask is 1. vectors: (windows, pieces, width); mask: (windows,
+    pieces). Returns (windows, width)."""
+    weights = mask.unsqueeze(-1).to(vectors.dtype)
+    return (vectors * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+
+
 def _make_projection(width: int, hidden: int, dropout: float = 0.0) -> nn.Module:
     """Two layers from vectors of `width` to vectors of `hidden`."""
-    first = nn.Linear(width, hidden)
-    return nn.Sequential(nn.Dropout(dropout), first, nn.GELU(), nn.Linear(hidden, hidden))
+    layers = nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden)
+    return nn.Sequential(nn.Dropout(dropout), *layers)
 
 
 def _attention(query: Tensor, keys: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Self, cast
 
 import numpy
@@ -21,8 +22,6 @@ from ..messages import first_line
 from ..pictures.read import BadPicture, PicturePolicy
 from .bridge import Build, Settings, TorchShim, prepare_module, torch_shim
 from .picture_input import (
-    Array,
-    FoundPictures,
     PatchFeatures,
     PictureCache,
     VisionModel,
@@ -98,8 +97,7 @@ def _load_pretrained(source: str) -> tuple[nn.Module, Settings]:
     except AttributeError as error:
         reason = f"it is no model of pictures ({first_line(error)})"
         raise MMCoTError(Errors.E402.format(kind="Vision", source=source, reason=reason)) from error
-    settings = {"config": config.to_dict(), "mean": mean, "std": std}
-    return module, settings
+    return module, {"config": config.to_dict(), "mean": mean, "std": std}
 
 
 def _build_pretrained(config: dict[str, Any], **settings: Any) -> nn.Module:
@@ -108,10 +106,9 @@ def _build_pretrained(config: dict[str, Any], **settings: Any) -> nn.Module:
 
 def _read_normalisation(path: str) -> tuple[list[float], list[float]]:
     """The mean and standard deviation of each channel in pretraining."""
-    try:
-        known: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(path)[0]
-    except OSError:
-        known = {}
+    known: dict[str, Any] = {}
+    with suppress(OSError):
+        known = ImageProcessingMixin.get_image_processor_dict(path)[0]
     half = [0.5, 0.5, 0.5]
     return list(known.get("image_mean") or half), list(known.get("image_std") or half)
 
@@ -133,13 +130,11 @@ def _load_packaged(source: str) -> tuple[nn.Module, Settings]:
     folder = find_package(source)
     files = sorted(folder.rglob("*.pth"))
     try:
-        given = torch.load(files[0], map_location="cpu", weights_only=True)
-        module, settings = _convert_checkpoint(given)
+        return _convert_checkpoint(torch.load(files[0], map_location="cpu", weights_only=True))
     # A file that is missing or damaged, or holds another network's weights.
     except Exception as error:
         reason = f"{folder} holds no EfficientNet-Lite ({first_line(error).rstrip('.')})"
         raise MMCoTError(Errors.E402.format(kind="Vision", source=source, reason=reason)) from error
-    return module, settings
 
 
 def _convert_checkpoint(given: dict[str, Tensor]) -> tuple[nn.Module, Settings]:
@@ -241,10 +236,8 @@ class _SameConv(nn.Conv2d):
 
 
 class PretrainedModule(nn.Module):
-    """A Hugging Face vision model with the interface of LiteModule.
-
-    mean, std: of each channel, as in pretraining, for pixels between 0 and 1.
-    """
+    """A Hugging Face vision model with the interface of LiteModule. mean, std: of each channel, as
+    in pretraining, for pixels between 0 and 1."""
 
     def __init__(self, encoder: Any, mean: list[float], std: list[float]):
         super().__init__()
@@ -335,21 +328,28 @@ def _forward(
     if module is None:
         raise MMCoTError(Errors.E602.format(component=f"The vision model {model.name}"))
     device = torch_shim(model).device
-    found = find_pictures(docs, policy)
-    arrays = {name: cache.get(name, module) for name in found.values}
+    values, digests = find_pictures(docs, policy)
+    arrays = {name: cache.get(name, module) for name in values}
     for names in minibatch([name for name in arrays if arrays[name] is None], _CHUNK):
-        made = _read_pictures(docs, found, names, policy, module.size)
+        made = {}
+        for name in names:
+            try:
+                made[name] = read_pixels(values[name], policy, module.size)
+            except BadPicture as problem:
+                for doc, digest in zip(docs, digests, strict=True):
+                    if digest == name:
+                        report_bad_picture(doc, problem, policy)
         if made and frozen:
             with torch.no_grad():
                 pixels = torch.from_numpy(numpy.stack(list(made.values())))
                 features = module(pixels.to(device)).cpu().numpy()
             made = dict(zip(made, features, strict=True))
+        arrays.update(made)
         for name, array in made.items():
-            arrays[name] = array
             cache.put(name, array)
     good = {name: array for name, array in arrays.items() if array is not None}
     index: dict[str | None, int] = {name: i for i, name in enumerate(good)}
-    rows = [index.get(digest, -1) for digest in found.digests]
+    rows = [index.get(digest, -1) for digest in digests]
     if not good:
         patches = torch.zeros(0, module.grid[0] * module.grid[1], module.width, device=device)
         return PatchFeatures(patches, rows), lambda _: docs
@@ -365,23 +365,3 @@ def _forward(
         return docs
 
     return PatchFeatures(patches.detach(), rows), backprop
-
-
-def _read_pictures(
-    docs: Sequence[Doc],
-    found: FoundPictures,
-    names: Sequence[str],
-    policy: PicturePolicy,
-    size: int,
-) -> dict[str, Array]:
-    """The pixels, (3, size, size), of those pictures that can be read, by name. The Docs of the
-    others are reported."""
-    pixels: dict[str, Array] = {}
-    for name in names:
-        try:
-            pixels[name] = read_pixels(found.values[name], policy, size)
-        except BadPicture as problem:
-            for doc, digest in zip(docs, found.digests, strict=True):
-                if digest == name:
-                    report_bad_picture(doc, problem, policy)
-    return pixels

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +18,17 @@ from spacy.tokens import Doc
 from spacy.util import minibatch
 
 from .. import __version__
-from ..corpus.docs import attach
+from ..corpus.docs import BadRecord, attach, encode_record
 from ..corpus.formats import join_image
 from ..errors import Errors, MMCoTError, UsageError
 from ..files import replace_file
 from ..messages import escape_control, first_line, shown
 from ..pictures.read import check_roots, is_address, make_local_policy
-from ..types import is_null
+from . import tables
 from .engines import EngineName, OnProgress, choose_engine, run_chunks
 from .job import InputFiles, Layout, digest_pipeline, load_pipeline, open_job
 from .table_spacy import copy_unannotated
-from .tables import (
-    DEFAULT_COLUMNS,
-    FORMATS,
-    Chunk,
-    ColumnNames,
-    Columns,
-    FoundRow,
-    Row,
-    TableFormat,
-    detect_format,
-    list_chunks,
-    list_files,
-    load_format,
-)
+from .tables import Chunk, ColumnNames, Columns, FoundRow, Row, TableFormat, load_format
 from .worker import extract_findings, find_text_problem, pipe_aligned, trim_heap
 
 
@@ -56,7 +42,7 @@ class AnnotateSettings:
     chunk_rows: rows that a worker reads and writes at once; a kill costs at most these.
     """
 
-    columns: ColumnNames = DEFAULT_COLUMNS
+    columns: ColumnNames = tables.DEFAULT_COLUMNS
     output_format: TableFormat | None = None
     batch_size: int = 256
     chunk_rows: int = 2000
@@ -101,36 +87,37 @@ def annotate(
     """
     started = time.perf_counter()
     source, output = str(pipeline), Path(output)
-    paths = [inputs] if isinstance(inputs, str | Path) else inputs
-    files = list_files(map(Path, paths))
+    files = tables.list_files(map(Path, [inputs] if isinstance(inputs, str | Path) else inputs))
     if output.resolve() in {path.resolve() for path in files}:
         raise UsageError(Errors.E749.format(path=output))
-    target = settings.output_format
-    if target is None and output.suffix.lower().removeprefix(".") not in FORMATS:
-        raise MMCoTError(Errors.E104.format(path=output, allowed=", ".join(FORMATS)))
-    target = target or detect_format(output)
-    layout = Layout(output, target)
+    target = settings.output_format or output.suffix.lower().removeprefix(".")
+    if target not in tables.FORMATS:
+        raise MMCoTError(Errors.E104.format(path=output, allowed=", ".join(tables.FORMATS)))
+    given = InputFiles(files)
     identity = {
-        "input": (given := InputFiles(files)).digest,
+        "input": given.digest,
         "pipeline": digest_pipeline(source),
         "format": target,
         "columns": asdict(settings.columns),
         "chunk": settings.chunk_rows,
         "version": __version__,
     }
+    layout = Layout(output, target, settings.columns)
     with open_job(layout, identity) as job:
         if done := job.begin(overwrite):
             return AnnotateResult(**done, resumed=done["rows"], seconds=0.0)
         needs_columns = target in ("csv", "parquet")
-        chunks, columns = list_chunks(files, settings.chunk_rows, settings.columns, needs_columns)
-        load = partial(Annotator, source, layout, columns, settings)
-        chosen, names = choose_engine(engine, workers), settings.columns
-        resumed = run_chunks(job, chunks, load, chosen, on_progress, names)
+        chunks, columns = tables.list_chunks(
+            files, settings.chunk_rows, layout.names, needs_columns
+        )
+        load = partial(Annotator, source, layout, columns, settings.batch_size)
+        resumed = run_chunks(job, chunks, load, choose_engine(engine, workers), on_progress)
         given.check_unchanged()
         if not layout.is_folder:
             parts = [layout.part(chunk.number) for chunk in chunks]
-            job.write_output(lambda path: load_format(target).join(parts, path, columns, names))
-        done = job.finish(len(chunks), sum(chunk.rows for chunk in chunks))
+            join = load_format(target).join
+            job.write_output(lambda path: join(parts, path, columns, layout.names))
+        done = job.finish(chunks)
     return AnnotateResult(**done, resumed=resumed, seconds=time.perf_counter() - started)
 
 
@@ -143,12 +130,10 @@ class Annotator:
     columns: those that the output carries over, for the formats with a header.
     """
 
-    def __init__(
-        self, source: str, layout: Layout, columns: Columns, settings: AnnotateSettings
-    ) -> None:
+    def __init__(self, source: str, layout: Layout, columns: Columns, batch_size: int) -> None:
         """Raises MMCoTError where the pipeline cannot be loaded."""
-        self.layout, self.columns = layout, columns
-        self.settings, self.names = settings, settings.columns
+        self.layout, self.names, self.columns = layout, layout.names, columns
+        self.batch_size = batch_size
         self._nlp = load_pipeline(source)
         # A pipeline that cannot work at all is an error here, and not one of every row.
         self._nlp("Anna sings in Oslo.")
@@ -178,20 +163,16 @@ class Annotator:
             line["raw"] = row.raw if row.problem else shown(values)
             rejects.append(json.dumps(line, ensure_ascii=False) + "\n")
 
-        folder = Path(chunk.path).parent
-        partition = json.loads(chunk.partition)
-        rows = load_format(chunk.format).read(chunk, self.names)
-        if partition:
-            rows = (row._replace(values=partition | row.values) for row in rows)
+        folder, partition = Path(chunk.path).parent, json.loads(chunk.partition)
         count = 0
-        for batch in minibatch(rows, self.settings.batch_size):
+        for batch in minibatch(load_format(chunk.format).read(chunk, self.names), self.batch_size):
             good = []
-            count += len(batch)
             for row in batch:
-                for name in self.names.added:
-                    if name in row.values:
-                        values = {"path": chunk.path, "row": row.number, "name": name}
-                        raise UsageError(Errors.E747.format(**values))
+                count += 1
+                row = row._replace(values=partition | row.values)
+                if taken := [name for name in self.names.added if name in row.values]:
+                    values = {"path": chunk.path, "row": row.number, "name": taken[0]}
+                    raise UsageError(Errors.E747.format(**values))
                 if problem := row.problem or self._find_problem(row.values, folder):
                     reject(row, problem)
                 else:
@@ -206,32 +187,27 @@ class Annotator:
         if count != chunk.rows:
             raise MMCoTError(Errors.E752.format(path=chunk.path))
 
-    def _find_problem(self, values: dict[str, Any], folder: Path) -> str | None:
+    def _find_problem(self, values: Mapping[str, Any], folder: Path) -> str | None:
         """Why a row of a file in a folder cannot be annotated; None where it can."""
         names = self.names
-        text, name = values.get(names.text), values.get(names.id)
-        image = _read_image(values.get(names.image))
+        text, image = values.get(names.text), _read_image(values.get(names.image))
         if text is None:
             if names.text in values:
                 return f"no text: {names.text!r} is null, or an empty cell"
             others = f", only {', '.join(map(repr, values))}" if values else ""
             return f"no text: the row has no {names.text!r}{others}"
-        if not isinstance(text, str):
-            return f"the text is {shown(text)} ({type(text).__qualname__}), not a text"
-        if not text.strip():
+        if isinstance(text, str) and not text.strip():
             return f"no text: {shown(text)}"
-        if problem := find_text_problem(text, self._nlp.max_length):
-            return problem
-        if not is_null(name) and (isinstance(name, bool) or not isinstance(name, str | Integral)):
-            return f"the id is {shown(name)}, neither a text nor a whole number"
-        if not is_null(image) and not isinstance(image, str | bytes):
-            return f"the picture is {shown(image)}, neither a path nor a file's content"
+        try:
+            encode_record(text, image, values.get(names.id))
+        except BadRecord as error:
+            return str(error)
         if isinstance(image, str) and image and not is_address(image):
             try:
                 check_roots(join_image(folder, image), make_local_policy(folder))
             except (OSError, RuntimeError, ValueError) as error:
                 return f"the picture {first_line(error)}"
-        return None
+        return find_text_problem(text, self._nlp.max_length)
 
     def _make_doc(self, row: Row, folder: Path) -> Doc:
         if row.doc is not None:
@@ -249,7 +225,7 @@ class Annotator:
         folder: where the rows' pictures lie."""
         try:
             given = [self._make_doc(row, folder) for row in rows]
-            docs = dict(pipe_aligned(self._nlp, given, self.settings.batch_size))
+            docs = dict(pipe_aligned(self._nlp, given, self.batch_size))
         # A component may raise anything. Which Doc is at fault shows one by one, each anew, since
         # one on which a component failed cannot be used again.
         except Exception as error:

@@ -1,12 +1,13 @@
 """Where the chunks of a job are worked on: in this process, in several, or on a Ray cluster.
 
 An engine gets a factory, which loads what the work needs and can be pickled, and yields the number
-of rows of each chunk as it is done. On a Ray cluster only the places of chunks travel, never their
-rows: all nodes share the files. Ray gives the chunks of a lost node to others.
+of rows of each chunk as it is done. All nodes of a Ray cluster share the files; Ray gives the
+chunks of a lost node to others.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ from typing import Any, Literal
 from ..errors import Errors, MMCoTError, UsageError
 from ..messages import first_line
 from .job import Job
-from .tables import DEFAULT_COLUMNS, Chunk, ColumnNames
+from .tables import Chunk
 
 EngineName = Literal["local", "ray"]
 Work = Callable[[Chunk], None]
@@ -46,15 +47,14 @@ def run_chunks(
     chunks: Sequence[Chunk],
     load: WorkFactory,
     engine: Engine,
-    on_progress: OnProgress,
-    names: ColumnNames = DEFAULT_COLUMNS,
+    on_progress: OnProgress = lambda total, done: None,
 ) -> int:
     """Do the chunks without a part. Returns the number of rows that were done before."""
-    finished = job.list_finished(chunks, names)
     total = sum(chunk.rows for chunk in chunks)
-    resumed = done = sum(chunk.rows for chunk in chunks if chunk.number in finished)
+    left = [chunk for chunk in chunks if not job.is_finished(chunk)]
+    resumed = done = total - sum(chunk.rows for chunk in left)
     on_progress(total, done)
-    for rows in engine(load, [chunk for chunk in chunks if chunk.number not in finished]):
+    for rows in engine(load, left):
         done += rows
         on_progress(total, done)
     return resumed
@@ -66,10 +66,8 @@ def run_here(load: WorkFactory, chunks: Sequence[Chunk]) -> Iterator[int]:
 
 
 def run_in_processes(load: WorkFactory, chunks: Sequence[Chunk], workers: int) -> Iterator[int]:
-    """In processes that load once and share this machine's cores.
-
-    Raises MMCoTError where a process dies, and what the work raises.
-    """
+    """In processes that load once and share this machine's cores. Raises MMCoTError where one dies,
+    and what the work raises."""
     others = multiprocessing.active_children()
     spawn = multiprocessing.get_context("spawn")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -137,10 +135,8 @@ def run_on_ray(
     load: WorkFactory, chunks: Sequence[Chunk], workers: int | None = None
 ) -> Iterator[int]:
     """On the cluster that RAY_ADDRESS names, that runs on this machine, or that is started for the
-    job. workers: actors, each with one CPU; None for one on each CPU of the cluster.
-
-    Raises MMCoTError where Ray is missing or fails, and what the work raises.
-    """
+    job. workers: actors, each with one CPU; None for one on each CPU of the cluster. Raises
+    MMCoTError where Ray is missing or fails, and what the work raises."""
     try:
         import ray
         import ray.data
@@ -154,7 +150,8 @@ def run_on_ray(
             ray.init(logging_level=logging.WARNING, log_to_driver=False)
         actors = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(chunks))
         ray.data.DataContext.get_current().enable_progress_bars = False
-        rows = ray.data.from_items([c._asdict() for c in chunks], override_num_blocks=len(chunks))
+        items = [{"chunk": json.dumps(chunk)} for chunk in chunks]
+        rows = ray.data.from_items(items, override_num_blocks=len(chunks))
         outcomes = rows.map_batches(
             _Actor,
             fn_constructor_args=(load,),
@@ -177,13 +174,8 @@ def run_on_ray(
 
 class _Actor(_Worker):
     def __call__(self, batch: Any) -> Any:
-        """A batch is one chunk: the fields of a Chunk in, its rows and an error out."""
-        # Numbers come as numpy's.
-        fields: dict[str, Any] = {
-            name: value if isinstance(value, str) else int(value)
-            for name, (value,) in batch.items()
-        }
-        chunk = Chunk(**fields)
+        """A batch is one chunk: the JSON of a Chunk in, its rows and an error out."""
+        chunk = Chunk(*json.loads(batch["chunk"][0]))
         # An MMCoTError is returned as data: Ray would wrap it, and its class would be lost.
         message, usage = "", False
         try:

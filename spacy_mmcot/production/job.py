@@ -2,11 +2,9 @@
 where it was.
 
 The output of a chunk is a part file. It takes its name when it is complete, so the parts on disk
-are the record of progress: a kill costs the chunks in work, and no row is written twice. At the end
-the parts are joined; an output folder keeps them instead.
-
-A manifest beside the output says what the job consists of. A second run compares itself with it:
-the same job continues, or is done already; another job is an error.
+are the record of progress. At the end they are joined; an output folder keeps them instead. A
+manifest beside the output says what the job consists of: the same job continues, or is done
+already; another one is an error.
 """
 
 from __future__ import annotations
@@ -23,76 +21,61 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from .. import files
 from ..errors import Errors, MMCoTError
-from ..files import (
-    catch_read_errors,
-    catch_write_errors,
-    iter_lines,
-    make_folder,
-    move_file,
-    open_file,
-    read_bytes,
-    replace_file,
-    write_json,
-)
 from ..messages import first_line
-from .tables import FORMATS, Chunk, ColumnNames, TableFormat, count_rows, read_partitions, to_json
+from . import tables
+from .tables import Chunk, ColumnNames
 
 if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.vocab import Vocab
 
 
-def digest_file(path: Path) -> str:
-    """The SHA-256 of a file's content. Raises MMCoTError for a missing or unreadable file."""
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(named: Iterable[tuple[str, Path]]) -> str:
+    """The SHA-256 of the names and contents of (name, file). Raises MMCoTError for a file that
+    cannot be read."""
+    digest = hashlib.sha256()
+    for name, path in named:
+        digest.update(os.fsencode(name) + b"\0")
+        with files.open_file(path) as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
-def digest_files(paths: Iterable[Path]) -> str:
+def digest_files(paths: Sequence[Path]) -> str:
     """The SHA-256 of the files' contents in their order, and of what their names say of them: the
     format, and columns (see `read_partitions`)."""
-    files = list(paths)
-    digest = hashlib.sha256()
-    for path, partition in zip(files, read_partitions(files), strict=True):
-        digest.update(f"{path.suffix.lower()} {to_json(partition)}\n".encode())
-        digest.update(bytes.fromhex(digest_file(path)))
-    return digest.hexdigest()
+    partitions = tables.read_partitions(paths)
+    return _digest(
+        (f"{path.suffix.lower()} {tables.to_json(partition)}", path)
+        for path, partition in zip(paths, partitions, strict=True)
+    )
 
 
 class InputFiles:
     """The files that a job reads, and whether they are still what they were at its start."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        """Raises MMCoTError for a missing or unreadable file."""
-        self._files, self._before = files, self._describe(files)
-        self.digest = digest_files(files)
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._before = {path: _read_status(path) for path in paths}
+        self._paths, self.digest = paths, digest_files(paths)
 
     def check_unchanged(self) -> None:
         """Raises MMCoTError for a file whose content was changed in the meantime."""
-        now = self._describe(self._files)
-        if now != self._before and digest_files(self._files) != self.digest:
-            pairs = zip(self._files, self._before, now, strict=True)
-            changed = next((path for path, before, after in pairs if before != after), "")
-            raise MMCoTError(Errors.E752.format(path=changed))
+        changed = [path for path, before in self._before.items() if _read_status(path) != before]
+        if changed and digest_files(self._paths) != self.digest:
+            raise MMCoTError(Errors.E752.format(path=changed[0]))
 
-    @staticmethod
-    def _describe(files: Sequence[Path]) -> list[tuple[int, int, int]]:
-        described = []
-        for path in files:
-            with catch_read_errors(path):
-                status = path.stat()
-            described.append((status.st_size, status.st_mtime_ns, status.st_ino))
-        return described
+
+def _read_status(path: Path) -> tuple[int, int, int]:
+    with files.catch_read_errors(path):
+        status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def load_pipeline(source: str | Path, vocab: Vocab | None = None) -> Language:
-    """The trained pipeline in a folder or of an installed package.
-
-    vocab: that of another pipeline, whose Docs this one can then read; None for its own.
-
-    Raises MMCoTError where there is no pipeline, or it cannot be read.
-    """
+    """The trained pipeline in a folder or of an installed package, on another one's vocab if given.
+    Raises MMCoTError where there is none that can be read."""
     import spacy
 
     try:
@@ -106,7 +89,7 @@ def load_pipeline(source: str | Path, vocab: Vocab | None = None) -> Language:
 
 def use_gpu(number: int) -> None:
     """Have pipelines that are loaded from now on run on this GPU; -1 changes nothing. Raises
-    MMCoTError where there is none, or spaCy lacks what it needs for it."""
+    MMCoTError where it cannot be used."""
     import spacy
 
     if number < 0:
@@ -122,30 +105,24 @@ def digest_pipeline(source: str) -> str:
     from what Python compiles. Raises MMCoTError where there is neither."""
     from spacy.util import get_package_path, is_package
 
-    if Path(source).is_dir():
-        folder = Path(source)
-    elif is_package(source):
+    folder = Path(source)
+    if not folder.is_dir():
+        if not is_package(source):
+            reason = "neither a folder nor an installed package"
+            raise MMCoTError(Errors.E700.format(source=source, reason=reason))
         folder = get_package_path(source)
-    else:
-        reason = "neither a folder nor an installed package"
-        raise MMCoTError(Errors.E700.format(source=source, reason=reason))
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(bytes.fromhex(digest_file(path)))
-    return digest.hexdigest()
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    kept = [path for path in paths if "__pycache__" not in path.parts]
+    return _digest((path.relative_to(folder).as_posix(), path) for path in kept)
 
 
 class Layout(NamedTuple):
-    """Where a job keeps its files. An output without a suffix is a folder that keeps the parts as
-    they are, for results that are too large for one file.
-
-    format: of the parts, such as "jsonl".
-    """
+    """Where a job keeps its files. An output without a suffix is a folder that keeps the parts, for
+    results that are too large for one file. format, names: of the parts, and of their columns."""
 
     output: Path
-    format: TableFormat
+    format: tables.TableFormat
+    names: ColumnNames = tables.DEFAULT_COLUMNS
 
     @property
     def is_folder(self) -> bool:
@@ -171,26 +148,24 @@ class Layout(NamedTuple):
 
 # The names of a job's parts, finished and not; no other file is ever removed.
 _OWN_NAMES = re.compile(
-    rf"part-[0-9]{{6,}}\.(?:{'|'.join(FORMATS)}|rejected\.jsonl)"
+    rf"part-[0-9]{{6,}}\.(?:{'|'.join(tables.FORMATS)}|rejected\.jsonl)"
     rf"|\.part-[0-9]{{6,}}\.[a-z.]+\.[0-9]+\.tmp|joined\.[a-z]+|\.joined\.[a-z]+\.[0-9]+\.tmp"
 )
 
 
 class Job:
-    """A job's files on disk. `open_job` keeps other processes out."""
+    """A job's files on disk. `open_job` keeps other processes out. identity: what makes the job
+    this one, as JSON."""
 
     def __init__(self, layout: Layout, identity: Mapping[str, Any]) -> None:
-        """identity: what makes the job this one, as JSON."""
         self.layout = layout
         self.identity = json.loads(json.dumps(identity))
         self.manifest = layout.beside(".manifest.json")
         self.rejects = layout.beside(".rejected.jsonl")
 
     def begin(self, overwrite: bool) -> dict[str, int] | None:
-        """Prepare the job's folders. Returns None, or what `finish` returned where the same job is
-        done already.
-
-        overwrite: remove what an earlier job left.
+        """Prepare the job's folders; `overwrite` removes what an earlier job left. Returns None, or
+        what `finish` returned where the same job is done already.
 
         Raises MMCoTError where the output, or the file of rejected rows, exists and is of another
         job, or of none.
@@ -202,7 +177,7 @@ class Job:
             self.clear()
         elif self.manifest.exists():
             identity, done = self._read_manifest()
-            if done or self._part_names():
+            if done or self._list_parts():
                 self._check_identity(identity)
             elif taken:
                 # The job failed before its first part, so this is not its file.
@@ -216,9 +191,9 @@ class Job:
                 return {name: done[name] for name in ("rows", "rejected")}
         elif taken or (layout.output.is_dir() and any(layout.output.iterdir())):
             raise MMCoTError(Errors.E744.format(path=taken or layout.output))
-        with catch_write_errors(layout.parts):
-            make_folder(layout.parts)
-            make_folder(layout.work)
+        with files.catch_write_errors(layout.parts):
+            files.make_folder(layout.parts)
+            files.make_folder(layout.work)
         self._write_manifest(None)
         return None
 
@@ -226,44 +201,42 @@ class Job:
         """Whether an earlier run left files of this same job."""
         return self.manifest.exists() and self._read_manifest()[0] == self.identity
 
-    def list_finished(self, chunks: Sequence[Chunk], names: ColumnNames) -> set[int]:
-        """The numbers of the chunks whose parts are on disk and hold their rows. A damaged part is
-        none."""
-        known, finished = self._part_names(), set()
-        for chunk in chunks:
-            part = self.layout.part(chunk.number)
-            if part.name in known:
-                with suppress(MMCoTError):
-                    rows = count_rows(part, self.layout.format, names)
-                    rejected = _count_lines(self.layout.rejects_part(chunk.number))
-                    if chunk.rows in (rows, rows + rejected):
-                        finished.add(chunk.number)
-        return finished
+    def is_finished(self, chunk: Chunk) -> bool:
+        """Whether the chunk's part is on disk and holds its rows, undamaged."""
+        part, rejects = self.layout.part(chunk.number), self.layout.rejects_part(chunk.number)
+        if not part.is_file():
+            return False
+        try:
+            rows = tables.count_rows(part, self.layout.format, self.layout.names)
+        except MMCoTError:
+            return False
+        rejected = rejects.read_bytes().count(b"\n") if rejects.exists() else 0
+        return chunk.rows in (rows, rows + rejected)
 
     def write_output(self, write: Callable[[Path], None]) -> None:
         """Write the output, joined from the parts. Raises MMCoTError where a file of someone else
         has taken its place since the job began."""
         output, joined = self.layout.output, self.layout.work / f"joined.{self.layout.format}"
-        with replace_file(joined) as temporary:
+        with files.replace_file(joined) as temporary:
             write(temporary)
         # A run that was killed right here has left the same file.
         if output.exists() and not filecmp.cmp(joined, output, shallow=False):
             raise MMCoTError(Errors.E744.format(path=output))
-        move_file(joined, output)
+        files.move_file(joined, output)
 
-    def finish(self, count: int, rows: int) -> dict[str, int]:
-        """Join the rejected rows of `count` chunks and remove the parts. The output itself must be
+    def finish(self, chunks: Sequence[Chunk]) -> dict[str, int]:
+        """Join the rejected rows of the chunks and remove the parts. The output itself must be
         complete. Returns the numbers of rows and of rejected rows, which the manifest keeps."""
         rejected = 0
-        with replace_file(self.rejects) as temporary, temporary.open("wb") as file:
-            for path in filter(Path.exists, map(self.layout.rejects_part, range(count))):
-                with path.open("rb") as part:
-                    for line in part:
-                        file.write(line)
-                        rejected += 1
+        with files.replace_file(self.rejects) as temporary, temporary.open("wb") as file:
+            for chunk in chunks:
+                if (path := self.layout.rejects_part(chunk.number)).exists():
+                    content = path.read_bytes()
+                    file.write(content)
+                    rejected += content.count(b"\n")
         if not rejected:
             self.rejects.unlink()
-        done = {"rows": rows, "rejected": rejected}
+        done = {"rows": sum(chunk.rows for chunk in chunks), "rejected": rejected}
         self._write_manifest({**done, "bytes": self._measure_output()})
         self._remove_parts(self.layout.work)
         return done
@@ -271,12 +244,12 @@ class Job:
     def clear(self) -> None:
         """Remove whatever an earlier job left here. The manifest goes last: what a kill leaves is
         still known as a job's."""
-        layout = self.layout
-        self._remove_parts(layout.work)
-        if layout.output.is_dir():
-            self._remove_parts(layout.output)
+        output = self.layout.output
+        self._remove_parts(self.layout.work)
+        if output.is_dir():
+            self._remove_parts(output)
         else:
-            layout.output.unlink(missing_ok=True)
+            output.unlink(missing_ok=True)
         self.rejects.unlink(missing_ok=True)
         self.manifest.unlink(missing_ok=True)
 
@@ -292,25 +265,25 @@ class Job:
             with suppress(OSError):
                 folder.rmdir()
 
+    def _list_parts(self) -> list[Path]:
+        return list(self.layout.parts.glob(f"part-*[0-9].{self.layout.format}"))
+
     def _measure_output(self) -> int:
         """The bytes of the output, of a folder those of its parts."""
         output = self.layout.output
-        files = [output / name for name in self._part_names()] if output.is_dir() else [output]
-        return sum(path.stat().st_size for path in files if path.exists())
-
-    def _part_names(self) -> set[str]:
-        return {path.name for path in self.layout.parts.glob(f"part-*[0-9].{self.layout.format}")}
+        paths = self._list_parts() if output.is_dir() else [output]
+        return sum(path.stat().st_size for path in paths if path.exists())
 
     def _read_manifest(self) -> tuple[dict[str, Any], dict[str, int] | None]:
         try:
-            manifest = json.loads(read_bytes(self.manifest))
+            manifest = json.loads(files.read_bytes(self.manifest))
             return dict(manifest["job"]), manifest["done"]
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError):
             message = Errors.E102.format(path=self.manifest, reason="not a manifest")
             raise MMCoTError(message) from None
 
     def _write_manifest(self, done: Mapping[str, Any] | None) -> None:
-        write_json(self.manifest, {"job": self.identity, "done": done})
+        files.write_json(self.manifest, {"job": self.identity, "done": done})
 
     def _check_identity(self, before: dict[str, Any]) -> None:
         for name, now in self.identity.items():
@@ -322,16 +295,14 @@ class Job:
 
 @contextmanager
 def open_job(layout: Layout, identity: Mapping[str, Any]) -> Iterator[Job]:
-    """The job, under a lock that the system releases when this process dies.
-
-    Raises MMCoTError where another process works on the same output.
-    """
+    """The job, under a lock that the system releases when this process dies. Raises MMCoTError
+    where another process works on the same output."""
     path = layout.output.with_name(f".{layout.output.name}.lock")
     if path.is_symlink() or (path.exists() and path.stat().st_size):
         raise MMCoTError(Errors.E744.format(path=path))
     lock = FileLock(path)
-    with catch_write_errors(path):
-        make_folder(path.parent)
+    with files.catch_write_errors(path):
+        files.make_folder(path.parent)
         try:
             lock.acquire(blocking=False)
         except Timeout:  # an OSError itself
@@ -342,10 +313,6 @@ def open_job(layout: Layout, identity: Mapping[str, Any]) -> Iterator[Job]:
         # Removed while it is held: whoever opened it in between notices, and tries again.
         path.unlink(missing_ok=True)
         lock.release()
-
-
-def _count_lines(path: Path) -> int:
-    return sum(1 for _ in iter_lines(path)) if path.exists() else 0
 
 
 def _shorten(value: Any) -> str:

@@ -5,7 +5,6 @@ get the nearest one.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from ..errors import Errors, MMCoTError
 from ..files import catch_read_errors
 from ..messages import first_line
-from .tables import Chunk, ColumnNames, Columns, FoundRow, Place, Row, split_count, to_json
+from .tables import Chunk, ColumnNames, Columns, FoundRow, Row, Survey, split_count, to_json
 
 _INT, _FLOAT, _TEXT = pa.int64(), pa.float64(), pa.string()
 _TYPES = {bool: pa.bool_(), int: _INT, float: _FLOAT, str: _TEXT, bytes: pa.binary()}
@@ -35,18 +34,16 @@ _ADDED = (pa.list_(_ENTITY), pa.list_(_RELATION), pa.float64(), pa.float64())
 _BATCH_ROWS = 4096  # that are decoded at once
 
 
-def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[list[Place], Columns]:
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
     with _file(path) as file:
-        names_twice = [n for n, count in Counter(file.schema_arrow.names).items() if count > 1]
-        if names_twice:
-            reason = f"it has two columns {names_twice[0]!r}"
-            raise MMCoTError(Errors.E102.format(path=path, reason=reason))
-        kinds = {field.name: {_kind(field.type)} for field in file.schema_arrow}
-        if kinds.get(names.text) != {str}:
-            allowed = ", ".join(name for name, kind in kinds.items() if kind == {str}) or "none"
-            message = Errors.E743.format(path=path, name=names.text, allowed=allowed)
-            raise MMCoTError(message)
-        total = file.metadata.num_rows
+        schema, total = file.schema_arrow, file.metadata.num_rows
+    if twice := [name for name in schema.names if schema.names.count(name) > 1]:
+        reason = f"it has two columns {twice[0]!r}"
+        raise MMCoTError(Errors.E102.format(path=path, reason=reason))
+    kinds = {field.name: {_kind(field.type)} for field in schema}
+    if kinds.get(names.text) != {str}:
+        allowed = ", ".join(name for name, kind in kinds.items() if kind == {str}) or "none"
+        raise MMCoTError(Errors.E743.format(path=path, name=names.text, allowed=allowed))
     return split_count(total, rows), kinds
 
 
@@ -58,12 +55,12 @@ def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
         bounds = list(accumulate(sizes, initial=0))
         first_group = bisect_right(bounds, start) - 1
         groups = list(range(first_group, bisect_left(bounds, end)))
-        batch_start = bounds[first_group]
+        read = bounds[first_group]
         for batch in file.iter_batches(min(chunk.rows, _BATCH_ROWS), row_groups=groups):
-            first = max(start, batch_start)
-            wanted = batch.slice(first - batch_start, max(0, end - first))
-            batch_start += len(batch)
-            columns = [_values(column) for column in wanted.columns]
+            first = max(start, read)
+            wanted = batch.slice(first - read, max(0, end - first))
+            read += len(batch)
+            columns = map(_values, wanted.columns)
             for number, cells in enumerate(zip(*columns, strict=True), start=first + 1):
                 values = dict(zip(wanted.schema.names, cells, strict=True))
                 problem = next((v for v in values.values() if isinstance(v, _BadText)), None)
@@ -71,14 +68,12 @@ def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
 
 
 def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
-    values = [row.values | row.added for row in rows]
-    for name, kinds in columns.items():
-        if _type(kinds) == _TEXT and kinds != {str}:
-            for row in values:
-                if row.get(name) is not None:
-                    row[name] = to_json(row[name])
-    schema = _schema(columns, names)
-    arrays = [pa.array([row.get(field.name) for row in values], field.type) for field in schema]
+    table, schema, arrays = [row.values | row.added for row in rows], _schema(columns, names), []
+    for field in schema:
+        values = [row.get(field.name) for row in table]
+        if field.type == _TEXT and columns[field.name] != {str}:
+            values = [None if value is None else to_json(value) for value in values]
+        arrays.append(pa.array(values, field.type))
     pq.write_table(pa.table(arrays, schema=schema), path)
 
 

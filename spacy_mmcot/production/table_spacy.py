@@ -12,44 +12,26 @@ from typing import Any
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
+from .. import types
 from ..corpus.docbin import load_docbin
 from ..corpus.extensions import copy_tokens
 from ..pictures.read import get_image
-from ..types import (
-    ALIGNMENT_KEY,
-    CONFIDENCE_KEY,
-    ID_KEY,
-    ROW_KEY,
-    SOFT_LABELS_KEY,
-    SOFT_RELATIONS_KEY,
-    SOURCE_KEY,
-    WEAKEST_KEY,
-)
-from .tables import (
-    Chunk,
-    ColumnNames,
-    Columns,
-    FoundRow,
-    Place,
-    Row,
-    add_row,
-    split_count,
-    to_plain,
-)
+from . import tables
+from .tables import Chunk, ColumnNames, Columns, FoundRow, Row
 
 # The keys of user data that a pipeline writes, beside those of spans.
-_FOUND = {ALIGNMENT_KEY, CONFIDENCE_KEY, WEAKEST_KEY, SOURCE_KEY}
-_FOUND |= {SOFT_LABELS_KEY, SOFT_RELATIONS_KEY}
+_FOUND = {types.ALIGNMENT_KEY, types.CONFIDENCE_KEY, types.WEAKEST_KEY, types.SOURCE_KEY}
+_FOUND |= {types.SOFT_LABELS_KEY, types.SOFT_RELATIONS_KEY}
 _LISTS = ("tokens", "spaces", "cats", "span_groups", "flags", "user_data")
 
 
-def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tuple[list[Place], Columns]:
+def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> tables.Survey:
     docbin = _docbin(path)
     kinds: Columns = {}
     if columns:
         for doc in docbin.get_docs(Vocab()):
-            add_row(kinds, _values(doc, names))
-    return (split_count(len(docbin), rows), kinds)
+            tables.add_row(kinds, _values(doc, names))
+    return tables.split_count(len(docbin), rows), kinds
 
 
 def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
@@ -59,7 +41,6 @@ def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
 
 
 def read_docs(chunk: Chunk, vocab: Vocab) -> Iterator[Doc]:
-    """The Docs of a chunk."""
     whole = _docbin(Path(chunk.path))
     part = DocBin(attrs=whole.attrs, store_user_data=True)
     part.strings = whole.strings
@@ -84,7 +65,7 @@ def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnN
         data: dict[Any, Any] = doc.user_data
         others = {name: _pack(value) for name, value in values.items() if name not in own}
         if others:
-            data[ROW_KEY] = others
+            data[types.ROW_KEY] = others
         # The encoder's output would make the file many times as large.
         data.pop(("._.", "trf_data", None, None), None)
         docbin.add(doc)
@@ -93,7 +74,7 @@ def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnN
 
 def _pack(value: Any) -> Any:
     """The value as msgpack can hold it: whole numbers of more than 64 bits become text."""
-    value = to_plain(value)
+    value = tables.to_plain(value)
     if isinstance(value, dict):
         return {name: _pack(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -111,10 +92,10 @@ def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNam
 
 def _values(doc: Doc, names: ColumnNames) -> dict[str, Any]:
     values: dict[str, Any] = {names.text: doc.text}
-    for name, value in ((names.id, doc.user_data.get(ID_KEY)), (names.image, get_image(doc))):
+    for name, value in ((names.id, doc.user_data.get(types.ID_KEY)), (names.image, get_image(doc))):
         if value is not None:
             values[name] = value
-    return values | doc.user_data.get(ROW_KEY, {})
+    return values | doc.user_data.get(types.ROW_KEY, {})
 
 
 # A worker reads the chunks of a file one after the other.

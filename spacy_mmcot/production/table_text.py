@@ -9,43 +9,23 @@ JSON Lines: an object a line. Blank lines are no rows.
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TextIO
+from types import SimpleNamespace
+from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import Errors, MMCoTError
 from ..files import EncodingError, find_encoding, open_file, parse_json
 from ..messages import located, shown
-from .tables import (
-    Chunk,
-    ColumnNames,
-    Columns,
-    FoundRow,
-    Place,
-    Row,
-    add_row,
-    join_files,
-    split_places,
-    to_cell,
-    to_json,
-)
+from . import tables
+from .tables import Chunk, ColumnNames, Columns, FoundRow, Row, Survey
 
 _BOM = b"\xef\xbb\xbf"
 # Characters. A quote that is never closed takes what follows into its cell, up to this limit.
 _MAX_CELL = 1 << 24
-
-
-class _Broken(NamedTuple):
-    """Why a record cannot be read, and its content."""
-
-    problem: str
-    raw: str
-
-
-# Offset and line at which a record starts, and its cells.
-_Record = tuple[int, int, list[str] | _Broken]
 
 
 @contextmanager
@@ -66,19 +46,17 @@ class JsonLines:
     """See `tables`."""
 
     @staticmethod
-    def survey(
-        path: Path, rows: int, names: ColumnNames, columns: bool
-    ) -> tuple[list[Place], Columns]:
+    def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
         kinds: Columns = {}
 
         def iter_places() -> Iterator[tuple[int, int]]:
             for offset, line, raw in _iter_lines(file):
                 if columns:
-                    add_row(kinds, _parse_line(line, raw).values)
+                    tables.add_row(kinds, _parse_line(line, raw).values)
                 yield offset, line
 
         with _open_utf8(path) as file:
-            return (split_places(iter_places(), rows), kinds)
+            return tables.split_places(iter_places(), rows), kinds
 
     @staticmethod
     def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
@@ -90,12 +68,21 @@ class JsonLines:
     @staticmethod
     def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
         with path.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(to_json(row.values | row.added) + "\n" for row in rows)
+            file.writelines(tables.to_json(row.values | row.added) + "\n" for row in rows)
 
     @staticmethod
     def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
-        with output.open("wb") as file:
-            join_files(parts, file)
+        output.touch()
+        _append_files(parts, output)
+
+
+def _append_files(parts: Sequence[Path], output: Path, skipped: int = 0) -> None:
+    """Append the parts to the file, each without its first bytes."""
+    with output.open("ab") as file:
+        for part in parts:
+            with part.open("rb") as source:
+                source.seek(skipped)
+                shutil.copyfileobj(source, file)
 
 
 def _iter_lines(file: BinaryIO, line: int = 1) -> Iterator[tuple[int, int, bytes]]:
@@ -112,81 +99,81 @@ def _parse_line(line: int, raw: bytes) -> Row:
     raw = raw.rstrip(b"\r\n")
     try:
         value = parse_json(raw.decode("utf-8"))
+        if isinstance(value, dict):
+            return Row(line, value)
+        reason = f"the row is {shown(value)}, not an object"
     except UnicodeDecodeError as error:
         reason = f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, is not UTF-8"
     except ValueError as error:
         reason = str(error)
-    else:
-        if isinstance(value, dict):
-            return Row(line, value)
-        reason = f"the row is {shown(value)}, not an object"
     return Row(line, {}, problem=reason, raw=shown(raw.decode("utf-8", "backslashreplace")))
-
-
-class _LineFeeds:
-    """A file that ends each row by a line feed alone."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-
-    def write(self, row: str) -> None:
-        self._file.write(row.removesuffix("\r\n") + "\n")
 
 
 class Csv:
     """See `tables`."""
 
     @staticmethod
-    def survey(
-        path: Path, rows: int, names: ColumnNames, columns: bool
-    ) -> tuple[list[Place], Columns]:
+    def survey(path: Path, rows: int, names: ColumnNames, columns: bool) -> Survey:
         with _open_utf8(path) as file:
             records = _iter_records(file)
-            header = _check_header(path, next(records, (0, 1, [])))
+            header = _read_header(path, records)
             if names.text not in header:
                 message = Errors.E743.format(path=path, name=names.text, allowed=", ".join(header))
                 raise MMCoTError(message)
-            chunks = split_places(((offset, line) for offset, line, _ in records), rows)
-        return chunks, {name: {str} for name in header}
+            places = tables.split_places(((record.offset, record.line) for record in records), rows)
+        return places, {name: {str} for name in header}
 
     @staticmethod
     def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
         path = Path(chunk.path)
         with open_file(path) as file:
-            header = _check_header(path, next(_iter_records(file), (0, 1, [])))
+            header = _read_header(path, _iter_records(file))
             records = _iter_records(file, chunk.position, chunk.first_row)
-            for _, line, cells in islice(records, chunk.rows):
-                if isinstance(cells, _Broken):
-                    yield Row(line, {}, problem=cells.problem, raw=shown(cells.raw))
-                elif len(cells) != len(header):
-                    reason = f"the row has {len(cells)} cells, the header {len(header)}"
-                    yield Row(line, {}, problem=reason, raw=shown(",".join(cells)))
+            for record in islice(records, chunk.rows):
+                cells, problem = record.cells, record.problem
+                if not problem and len(cells) != len(header):
+                    problem = f"the row has {len(cells)} cells, the header {len(header)}"
+                if problem:
+                    yield Row(record.line, {}, problem=problem, raw=shown(record.show()))
                 else:
                     values = zip(header, cells, strict=True)
-                    yield Row(line, {name: cell or None for name, cell in values})
+                    yield Row(record.line, {name: cell or None for name, cell in values})
 
     @staticmethod
     def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnNames) -> None:
         header = [*columns, *names.added]
         with path.open("w", encoding="utf-8", newline="") as file:
-            # With this line end the module quotes cells that hold either of its characters.
-            writer = csv.writer(_LineFeeds(file), lineterminator="\r\n")
-            if header[0].startswith("\ufeff"):
-                # Quoted, or a reader would take it for a mark of the encoding.
-                file.write(f'"{header[0].replace(chr(34), chr(34) * 2)}",')
-                writer.writerow(header[1:])
-            else:
-                writer.writerow(header)
+            # With this line end, the module quotes cells that hold either of its characters.
+            feeds: Any = SimpleNamespace(write=lambda row: file.write(row[:-2] + "\n"))
+            # Unquoted, a reader would take U+FEFF for a mark of the encoding.
+            how: Any = csv.QUOTE_ALL if header[0].startswith("\ufeff") else csv.QUOTE_MINIMAL
+            csv.writer(feeds, lineterminator="\r\n", quoting=how).writerow(header)
+            writer = csv.writer(feeds, lineterminator="\r\n")
             for row in rows:
                 values = row.values | row.added
-                writer.writerow(to_cell(values.get(name)) for name in header)
+                writer.writerow(tables.to_cell(values.get(name)) for name in header)
 
     @staticmethod
     def join(parts: Sequence[Path], output: Path, columns: Columns, names: ColumnNames) -> None:
         Csv.write(output, (), columns, names)
-        header = output.stat().st_size
-        with output.open("ab") as file:
-            join_files(parts, file, skipped=header)
+        _append_files(parts, output, skipped=output.stat().st_size)
+
+
+class _Record(NamedTuple):
+    """A record of a CSV file: the offset and the line at which it starts, its cells, why it cannot
+    be read, and the file's lines that it is made of."""
+
+    offset: int
+    line: int
+    cells: list[str]
+    problem: str | None
+    content: list[bytes]
+
+    def show(self) -> str:
+        """The start of its content. More is never shown, and the cell of a quote that is not closed
+        may be long."""
+        start = b"".join(self.content[:20])[:200]
+        return start.decode("utf-8", "backslashreplace").rstrip("\r\n")
 
 
 def _iter_records(file: BinaryIO, position: int = 0, line: int = 1) -> Iterator[_Record]:
@@ -196,13 +183,6 @@ def _iter_records(file: BinaryIO, position: int = 0, line: int = 1) -> Iterator[
     """
     csv.field_size_limit(_MAX_CELL)
     file.seek(position)
-
-    content: list[bytes] = []  # of the record that is being read
-
-    def describe(problem: str) -> _Broken:
-        # More is never shown, and the cell of a quote that is not closed may be long.
-        start = b"".join(content[:20])[:200]
-        return _Broken(problem, start.decode("utf-8", "backslashreplace").rstrip("\r\n"))
 
     def read_lines() -> Iterator[str]:
         nonlocal position, line
@@ -215,34 +195,27 @@ def _iter_records(file: BinaryIO, position: int = 0, line: int = 1) -> Iterator[
 
     reader = csv.reader(read_lines(), strict=True)
     while True:
-        start = position, line
-        content.clear()
+        content: list[bytes] = []
+        start, cells, problem = (position, line), [], None
         try:
             cells = next(reader)
             "".join(cells).encode("utf-8")
         except StopIteration:
             return
         except csv.Error as error:
-            yield *start, describe(f"not CSV ({error})")
+            problem = f"not CSV ({error})"
         except UnicodeEncodeError as error:
-            byte = ord(error.object[error.start]) & 0xFF
-            yield *start, describe(f"0x{byte:02x} is not UTF-8")
-        else:
-            if cells:
-                yield *start, cells
+            problem = f"0x{ord(error.object[error.start]) & 0xFF:02x} is not UTF-8"
+        if cells or problem:
+            yield _Record(*start, cells, problem, content)
 
 
-def _check_header(path: Path, record: _Record) -> list[str]:
+def _read_header(path: Path, records: Iterator[_Record]) -> list[str]:
     """The column names in a file's first record. Raises MMCoTError where it is no header."""
-    _, line, header = record
-    if isinstance(header, _Broken):
-        problem = header.problem
-    elif not header:
-        problem = "there is no header"
-    elif len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        problem = f"the header names the column {twice!r} twice"
-    else:
-        return header
-    expected = "a header with a different name for each column"
-    raise located(path, line, problem, expected, "Correct the header.")
+    _, line, names, problem, _ = next(records, _Record(0, 1, [], "there is no header", []))
+    if twice := [name for name in names if names.count(name) > 1]:
+        problem = problem or f"the header names the column {twice[0]!r} twice"
+    if problem:
+        expected = "a header with a different name for each column"
+        raise located(path, line, problem, expected, "Correct the header.")
+    return names

@@ -15,14 +15,13 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from urllib.parse import unquote
 
 from ..errors import Errors, MMCoTError
@@ -37,6 +36,7 @@ FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 Columns = dict[str, set[Any]]
 # Position, first row and rows of a chunk, see Chunk.
 Place = tuple[int, int, int]
+Survey = tuple[list[Place], Columns]
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def list_chunks(
         format = detect_format(path)
         places, own = load_format(format).survey(path, rows, names, columns)
         folders: Columns = {name: {type(value)} for name, value in partition.items()}
-        for name, added in (own | {k: v for k, v in folders.items() if k not in own}).items():
+        for name, added in (own | folders | own).items():  # a file's own column goes first
             add_kinds(kinds, name, added - {type(None)})
         described = to_json(partition)
         for position, first, count in places:
@@ -185,14 +185,6 @@ def read_partitions(files: Sequence[Path]) -> list[dict[str, str | int | None]]:
                 if columns.get(name) is not None:
                     columns[name] = int(str(columns[name]))
     return found
-
-
-def join_files(parts: Sequence[Path], file: BinaryIO, skipped: int = 0) -> None:
-    """Append the parts to the file, each without its first bytes."""
-    for part in parts:
-        with part.open("rb") as source:
-            source.seek(skipped)
-            shutil.copyfileobj(source, file)
 
 
 def split_places(places: Iterable[tuple[int, int]], rows: int) -> list[Place]:

@@ -1,6 +1,4 @@
-"""The job of the command `teach`: soft labels for the Docs of files, a chunk at a time, so that a
-job that was stopped goes on and several workers can share it.
-"""
+"""The job of the command `teach`: soft labels for the Docs of files, a chunk at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ import srsly
 from spacy.vocab import Vocab
 
 from .. import __version__
-from ..corpus.docbin import list_files, read_docs, write_docs
+from ..corpus.docbin import list_files, read_all_docs, read_docs, write_docs
 from ..distillation.conclusions import (
     Confidence,
     collect_labels,
@@ -98,18 +96,16 @@ def teach_from_conclusions(
     Raises MMCoTError for inputs or a scheme that cannot be used, and where no Doc has a conclusion.
     """
     vocab = Vocab()
-    files = [file for path in inputs for file in list_files(path)]
-    docs = [doc for file in files for doc in read_docs(file, vocab)]
+    docs = [doc for path in inputs for doc in read_all_docs(path, vocab)]
     readers = (get_concluded_entities, get_concluded_relations)
     concluded = sum(any(read(doc) is not None for read in readers) for doc in docs)
     if not concluded:
         raise MMCoTError(Errors.E506.format(paths=", ".join(map(str, inputs))))
     confidence = measure_confidence(docs, default)
+    entities, relations = collect_labels(docs)
     if scheme is not None:
         known = read_scheme(scheme)
         entities, relations = list(known.entities), list(known.relations)
-    else:
-        entities, relations = collect_labels(docs)
     write_docs(output, set_labels_from_conclusions(docs, entities, relations, confidence))
     labelled = sum(doc.has_annotation("ENT_IOB") for doc in docs)
     return ConclusionResult(len(docs), concluded, labelled, confidence)
@@ -124,19 +120,16 @@ class _ChunkTeacher:
         self._teachers = load_teachers(request.teachers, request.labels)
 
     def __call__(self, chunk: Chunk) -> None:
-        request = self._request
-        given = read_chunk(chunk, self._teachers[0].vocab)
-        dropped: Counter[str] = Counter()
-        docs = list(
-            teach(
-                self._teachers,
-                given,
-                labels=request.labels,
-                dropped=dropped,
-                pictures=request.pictures,
-                batch_size=request.batch_size,
-            )
+        request, dropped = self._request, Counter[str]()
+        taught = teach(
+            self._teachers,
+            read_chunk(chunk, self._teachers[0].vocab),
+            labels=request.labels,
+            dropped=dropped,
+            pictures=request.pictures,
+            batch_size=request.batch_size,
         )
+        docs = list(taught)
         if dropped:
             srsly.write_json(self._layout.rejects_part(chunk.number), dropped)
         write_docs(self._layout.part(chunk.number), docs)
@@ -145,8 +138,8 @@ class _ChunkTeacher:
 def load_teachers(
     sources: Sequence[str], labels: Mapping[str, str] | None = None
 ) -> list[EntityTeacher]:
-    """The teachers; without `labels`, pipelines all on the vocab of the first, so that they can
-    read the same Docs. Raises MMCoTError for a GLiNER model without `labels`."""
+    """The teachers; without `labels`, pipelines on the vocab of the first, which read the same
+    Docs. Raises MMCoTError for a GLiNER model without `labels`."""
     teachers: list[EntityTeacher] = []
     for source in sources:
         if not source.startswith(GLINER_PREFIX):
@@ -162,16 +155,14 @@ def load_teachers(
 def _digest_teacher(source: str) -> str:
     """What tells a teacher from another one: its files' digest, the name of a model of the hub."""
     folder = source.removeprefix(GLINER_PREFIX)
-    is_name = folder != source and not Path(folder).is_dir()
-    return source if is_name else digest_pipeline(folder)
+    is_files = folder == source or Path(folder).is_dir()
+    return digest_pipeline(folder) if is_files else source
 
 
 def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
     """Write the Docs of all inputs, in order, with the teachers' soft labels to the output. Parts
-    lie beside it until it is written; the same request goes on with those that are there.
-
-    Raises MMCoTError for inputs, an output or pipelines that cannot be used.
-    """
+    lie beside it until it is written; the same request goes on with those that are there. Raises
+    MMCoTError for inputs, an output or pipelines that cannot be used."""
     started = time.perf_counter()
     files = [file for path in request.inputs for file in list_files(path)]
     identity = {
@@ -184,13 +175,13 @@ def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
     }
     layout = Layout(request.output.with_name(request.output.name + ".teach"), "spacy")
     chunks, _ = list_chunks(files, request.chunk, DEFAULT_COLUMNS, False)
-    for path in files:
-        if str(path) not in {chunk.path for chunk in chunks}:
-            raise MMCoTError(Errors.E202.format(path=path))
+    filled = {chunk.path for chunk in chunks}
+    if empty := [path for path in files if str(path) not in filled]:
+        raise MMCoTError(Errors.E202.format(path=empty[0]))
     with open_job(layout, identity) as job:
         job.begin(overwrite=not job.is_same())
         make = partial(_ChunkTeacher, request, layout)
-        run_chunks(job, chunks, make, engine, lambda total, done: None)
+        run_chunks(job, chunks, make, engine)
         vocab = Vocab()
         docs = [doc for chunk in chunks for doc in read_docs(layout.part(chunk.number), vocab)]
         dropped: Counter[str] = Counter()
@@ -198,8 +189,9 @@ def teach_files(request: TeachRequest, engine: Engine) -> TeachResult:
             dropped.update(srsly.read_json(path))
         n_targets = 0
         if request.prompt_length:
-            source = request.knowledge_encoder
-            source = source or get_encoder_source(load_pipeline(request.teachers[0]))
+            source = request.knowledge_encoder or get_encoder_source(
+                load_pipeline(request.teachers[0])
+            )
             encoder = KnowledgeEncoder(source, request.prompt_length)
             n_targets = set_prompt_targets(docs, encoder, request.batch_size)
         write_docs(request.output, docs)

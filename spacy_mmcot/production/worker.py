@@ -1,6 +1,5 @@
 """One thread that runs a pipeline for all other threads, a batch at a time, and what any process
-that runs for long needs: which texts a pipeline takes, what it found as JSON, and the return of
-free memory. It travels in standalone wheels.
+that runs for long needs. It travels in standalone wheels.
 """
 
 from __future__ import annotations
@@ -38,26 +37,22 @@ _MAX_LETTERS = 4
 
 
 def find_text_problem(text: str, max_length: int) -> str | None:
-    """Why a pipeline does not take a text; None where it does. max_length: `nlp.max_length`.
-
-    A text that this lets pass is tokenized in at most 0.2 s and 20 microseconds a character (on one
-    core of 2.5 GHz).
-    """
+    """Why a pipeline does not take a text; None where it does, which is tokenized in at most 0.2 s
+    and 20 microseconds a character (on one core of 2.5 GHz). max_length: `nlp.max_length`."""
     if len(text) > max_length:
         return f"the text has {len(text)} characters, more than {max_length}"
     try:
         text.encode()
     except UnicodeEncodeError as error:
         return f"character {error.start + 1} of the text is one half of a surrogate pair"
-    allowed = MAX_STEPS + STEPS_PER_CHARACTER * len(text)
-    steps = 0
+    left = MAX_STEPS + STEPS_PER_CHARACTER * len(text)
     for run in _LONG_RUNS.finditer(text):
         whole = run.group()
         signs = _count_edge_signs(whole)
         if signs < len(whole):
             signs += _count_edge_signs(reversed(whole))
-        steps += signs * len(whole)
-        if steps > allowed:
+        left -= signs * len(whole)
+        if left < 0:
             return f"character {run.start() + 1} of the text begins too many signs without a space"
     return None
 
@@ -77,11 +72,8 @@ def pipe_aligned(
     nlp: Language, given: Sequence[str | Doc], batch_size: int
 ) -> Iterator[tuple[int, Doc]]:
     """The Docs that a pipeline makes of texts or Docs, each with the place, from 0, of the one it
-    was made of. An error handler may leave some out.
-
-    Raises MMCoTError where a component gives back a Doc of its own making, or one twice, so that
-    nobody knows whose it is.
-    """
+    was made of. An error handler may leave some out. Raises MMCoTError where a component gives back
+    a Doc of its own making, or one twice, so that nobody knows whose it is."""
     places: set[int] = set()
     numbered = ((one, place) for place, one in enumerate(given))
     for doc, place in nlp.pipe(numbered, as_tuples=True, batch_size=batch_size):
@@ -252,9 +244,8 @@ class PipelineWorker(Generic[T]):
         answers: dict[int, T] = {}
         try:
             with self._nlp.memory_zone():
-                texts = [text for text, _ in batch]
-                for place, doc in pipe_aligned(self._nlp, texts, len(batch)):
-                    answers[place] = self._render(doc)
+                docs = pipe_aligned(self._nlp, [text for text, _ in batch], len(batch))
+                answers = {place: self._render(doc) for place, doc in docs}
         # Whatever a component raises, the thread goes on with the next batch.
         except BaseException as raised:
             error = raised
@@ -273,11 +264,8 @@ class PipelineWorker(Generic[T]):
 
 
 def trim_heap() -> None:
-    """Return the free pages of the heap to the system, where the C library can (glibc). Takes some
-    milliseconds: call it now and then, not for each Doc.
-
-    glibc by itself returns only what is free at the end of its heap. An encoder's arrays have a new
-    size in every batch, so a process would grow for as long as it runs.
-    """
+    """Return the free pages of the heap to the system, where the C library can (glibc), in some
+    milliseconds. By itself glibc returns only what is free at the end of its heap. An encoder's
+    arrays have a new size in every batch, so a process would grow for as long as it runs."""
     with suppress(AttributeError, OSError, TypeError):  # macOS, musl, Windows
         ctypes.CDLL(None).malloc_trim(0)

@@ -79,10 +79,14 @@ class ReportSettings:
 
 
 class Report(NamedTuple):
-    """A page as HTML, and its verdict in sentences."""
+    """A page as HTML, and its verdict in sentences. metrics: those of each pipeline that was run
+    and of the LLM, by name, as `evaluate` and `evaluate_conclusions` return them; without those
+    that could not be scored. concluded: the LLM's conclusions."""
 
     html: str
     verdict: list[str]
+    metrics: dict[str, dict[str, Any]]
+    concluded: list[Concluded]
 
 
 def build_report(settings: ReportSettings) -> Report:
@@ -130,7 +134,12 @@ def build_report(settings: ReportSettings) -> Report:
     if settings.readers:
         subtitle += f", the LLM's knowledge read by {', '.join(settings.readers)}"
     title = f"{pipelines[0].name} on {settings.data.stem}"
-    return Report(render_page(title, subtitle, pipelines, items), make_verdict(pipelines))
+    return Report(
+        render_page(title, subtitle, pipelines, items),
+        make_verdict(pipelines),
+        {p.name: dict(p.metrics) for p in pipelines if {"ents_f", "rel_f"} & p.metrics.keys()},
+        [one for one in concluded if one is not None],
+    )
 
 
 def _make_llm(concluded: Sequence[Concluded | None], labelled: Sequence[Predicted]) -> Pipeline:
@@ -141,7 +150,10 @@ def _make_llm(concluded: Sequence[Concluded | None], labelled: Sequence[Predicte
         doc.model_copy(update=not_asked) if one is None else one.record
         for one, doc in zip(concluded, labelled, strict=True)
     ]
-    return Pipeline(LLM, found, score_conclusions(known))
+    metrics = score_conclusions(known)
+    if metrics:
+        metrics |= {"docs": len(labelled), "docs_with_conclusion": len(known)}
+    return Pipeline(LLM, found, metrics)
 
 
 def _run(name: str, nlp: Language, settings: ReportSettings) -> tuple[Pipeline, list[Example]]:
@@ -160,7 +172,7 @@ def _run(name: str, nlp: Language, settings: ReportSettings) -> tuple[Pipeline, 
             setters: Any = registry.annotation_setters  # type: ignore[attr-defined]
             component.set_extra_annotations = setters.get("spacy_mmcot.alignment_setter.v1")()
     metrics, found = run_pipeline(nlp, examples)
-    return Pipeline(name, found, metrics), examples
+    return Pipeline(name, found, metrics | {"pictures": settings.pictures}), examples
 
 
 def render_page(

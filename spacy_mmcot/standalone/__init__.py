@@ -137,11 +137,13 @@ class StandaloneEncoder(FrozenPipe):
 
 
 class StandaloneNER(FrozenPipe):
-    """Sets entities, their scores and the Doc's confidence, as `mmcot_ner` does.
+    """`mmcot_standalone_ner`: what `export --standalone` makes of `mmcot_ner`.
 
-    arrays: `weight` (tags, width), `bias` (tags,), `transitions` (tags + 1, tags + 1), all divided
-    by the temperature. settings: `labels` and `threshold`.
+    overwrite: replace entities that are already set.
     """
+
+    # arrays: `weight` (tags, width), `bias` (tags,), `transitions` (tags + 1, tags + 1), all
+    # divided by the temperature. settings: `labels` and `threshold`.
 
     def annotate(self, docs: Sequence[Doc]) -> None:
         filled = {i: doc for i, doc in enumerate(docs) if len(doc)}
@@ -158,8 +160,13 @@ class StandaloneNER(FrozenPipe):
 
 
 class StandaloneRel(FrozenPipe):
-    """Sets relations, as `mmcot_rel` does. settings: `labels`, `types`, `legal`, `threshold` and
-    `max_distance`. arrays: those of `model/pair_classifier.py`'s PairHead."""
+    """`mmcot_standalone_rel`: what `export --standalone` makes of `mmcot_rel`.
+
+    overwrite: replace relations that are already set.
+    """
+
+    # arrays: those of `model/pair_classifier.py`'s PairHead. settings: `labels`, `types`, `legal`,
+    # `threshold` and `max_distance`.
 
     def annotate(self, docs: Sequence[Doc]) -> None:
         settings = self.data["settings"]
@@ -182,20 +189,15 @@ class StandaloneRel(FrozenPipe):
         states: Any = numpy.concatenate([entry.doc.tensor for entry in entries])
         sums: Any = numpy.zeros((len(states) + 1, states.shape[1]))
         numpy.cumsum(states, axis=0, out=sums[1:])
-        tokens, mentions, n_pairs = (
-            numpy.array(counts)
-            for counts in zip(
-                *((len(e.doc), len(e.mentions), len(e.pairs)) for e in entries), strict=True
-            )
-        )
+        sizes = [(len(e.doc), len(e.mentions), len(e.pairs)) for e in entries]
+        tokens, mentions, n_pairs = numpy.array(sizes).T
         first_token, first_mention = tokens.cumsum() - tokens, mentions.cumsum() - mentions
         doc = numpy.repeat(numpy.arange(len(entries)), n_pairs)
         pairs = numpy.concatenate([entry.pairs for entry in entries]) + first_mention[doc, None]
 
         def mean(starts: Any, ends: Any) -> NDArray[numpy.float32]:
-            lengths = numpy.maximum(ends - starts, 1)
-            # In the weights' precision, which would otherwise be converted for each product.
-            means = (sums[ends] - sums[starts]) / lengths[:, None]
+            means = (sums[ends] - sums[starts]) / numpy.maximum(ends - starts, 1)[:, None]
+            # The weights' precision: they would otherwise be converted for each product.
             return means.astype("float32")
 
         index = {label: i + 1 for i, label in enumerate(settings["types"])}
@@ -238,9 +240,8 @@ class NumpyProducts(NumpyOps):
 
 def use_numpy_products() -> Callable[[Language], Language]:
     """`spacy_mmcot.NumpyProducts.v1`, in exported pipelines `spacy_mmcot.StandaloneProducts.v1`: a
-    callback for `[nlp.after_pipeline_creation]`: it
-    runs in training and whenever the pipeline is loaded. Layers on a GPU or on another CPU backend,
-    such as Apple's, stay as they are."""
+    callback for `[nlp.after_pipeline_creation]`. It runs in training and whenever the pipeline is
+    loaded. Layers on a GPU or another CPU backend, such as Apple's, stay as they are."""
 
     def change(nlp: Language) -> Language:
         ops = NumpyProducts()
@@ -306,22 +307,7 @@ def make_encoder(nlp: Language, name: str) -> StandaloneEncoder:
     return StandaloneEncoder(nlp, name)
 
 
-def make_ner(nlp: Language, name: str, overwrite: bool) -> StandaloneNER:
-    """`mmcot_standalone_ner`: what `export --standalone` makes of `mmcot_ner`.
-
-    overwrite: replace entities that are already set.
-    """
-    return StandaloneNER(nlp, name, overwrite)
-
-
-def make_rel(nlp: Language, name: str, overwrite: bool) -> StandaloneRel:
-    """`mmcot_standalone_rel`: what `export --standalone` makes of `mmcot_rel`.
-
-    overwrite: replace relations that are already set.
-    """
-    return StandaloneRel(nlp, name, overwrite)
-
-
+make_ner, make_rel = StandaloneNER, StandaloneRel
 registry.architectures.register("spacy_mmcot.StandalonePieces.v1", func=make_piece_embed)
 registry.callbacks.register("spacy_mmcot.StandaloneProducts.v1", func=use_numpy_products)
 # Where spacy-mmcot is installed beside a wheel, both have these names: the first one stays.

@@ -49,20 +49,18 @@ class LayerSession:
         if self._started is None or self._started[2] != os.getpid():
             self._started = _start_session(self.graph), ThreadPoolExecutor(threads), os.getpid()
         session, pool, _ = self._started
-        ends = lengths.cumsum()
+        starts = lengths.cumsum() - lengths
 
         def run(part: list[int]) -> Floats:
             # Counted from the last window.
             first, last = len(lengths) - 1 - part[-1], len(lengths) - part[0]
-            own = states[ends[first] - lengths[first] : ends[last - 1]]
-            counts = lengths[first:last]
-            steps = numpy.arange(counts[-1])
+            counts, steps = lengths[first:last], numpy.arange(lengths[last - 1])
             mask = steps < counts[:, None]
-            starts = counts.cumsum() - counts
+            own = starts[first:last] - starts[first]
             # See `build_layers_graph`.
             inputs = {
-                "states": own,
-                "grid": numpy.where(mask, starts[:, None] + steps, 0),
+                "states": states[starts[first] : starts[first] + counts.sum()],
+                "grid": numpy.where(mask, own[:, None] + steps, 0),
                 "mask": mask.astype("int32"),
                 "places": mask.ravel().nonzero()[0],
             }
@@ -87,10 +85,8 @@ def _start_session(graph: bytes) -> Any:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     # The fused operator takes five times as long as its parts.
-    settings = {"disabled_optimizers": ["SkipLayerNormFusion"]}
-    return onnxruntime.InferenceSession(
-        graph, options, providers=["CPUExecutionProvider"], **settings
-    )
+    slow, providers = ["SkipLayerNormFusion"], ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(graph, options, providers, disabled_optimizers=slow)
 
 
 def count_threads() -> int:
@@ -104,18 +100,15 @@ def count_threads() -> int:
 
 class FastTokenizer:
     """A tokenizer of the library `tokenizers` with what WordPieceTokenizer uses of those of
-    transformers.
+    transformers. described: as JSON. settings: the ids of `unknown` and `padding`, or None."""
 
-    described: the tokenizer as JSON. unknown, padding: the ids of these pieces, None without.
-    """
-
-    def __init__(self, described: str, unknown: int | None, padding: int | None):
+    def __init__(self, described: str, settings: Mapping[str, Any]):
         from tokenizers import Tokenizer
 
         self._tokenizer = Tokenizer.from_str(described)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self.unk_token_id, self.pad_token_id = unknown, padding
+        self.unk_token_id, self.pad_token_id = settings["unknown"], settings["padding"]
 
     def __call__(
         self, texts: str | Sequence[str], pair: str | None = None, **settings: Any
@@ -140,22 +133,12 @@ class NumpyEncoder:
     def __init__(
         self, settings: Mapping[str, Any], tokenizer: str, graph: bytes, arrays: Mapping[str, Any]
     ):
-        fast = FastTokenizer(tokenizer, settings["unknown"], settings["padding"])
-        self.pieces = WordPieceTokenizer(fast)
+        self.pieces = WordPieceTokenizer(FastTokenizer(tokenizer, settings))
         self.settings, self.arrays = settings, arrays
         self.layers = LayerSession(graph)
-        self._threads = count_threads()
-
-    @property
-    def width(self) -> int:
-        """Of a token's vector."""
-        return int(self.arrays["project" if "project" in self.arrays else "words"].shape[-1])
-
-    @property
-    def prompt_length(self) -> int:
-        if "vectors" in self.arrays:
-            return len(self.arrays["vectors"])
-        return len(self.arrays["up"]) // self.arrays["words"].shape[1] if "up" in self.arrays else 0
+        self.threads = count_threads()
+        prompt = self._make_prompt(arrays["words"][:0])
+        self.prompt_length = 0 if prompt is None else len(prompt)
 
     def encode(self, docs: Sequence[Doc]) -> list[Floats]:
         """The vectors of each Doc's tokens, (tokens, width)."""
@@ -169,23 +152,20 @@ class NumpyEncoder:
             counts.append([len(word) for word in words])
             for window in make_windows(counts[-1], budget, settings["stride"]):
                 rows.append(make_row(self.pieces, words, window, (), None, index))
-        own = self._run_rows(rows)
-        found: list[Floats] = []
-        for index, lengths in enumerate(counts):
-            states = [own[i] for i, row in enumerate(rows) if row.doc == index] if lengths else []
-            found.append(self._pool(states, lengths))
-        return found
+        states: list[list[Floats]] = [[] for _ in docs]
+        for row, own in zip(rows, self._run_rows(rows), strict=True):
+            states[row.doc].append(own)
+        return list(map(self._pool, states, counts))
 
     def _pool(self, states: Sequence[Floats], lengths: Sequence[int]) -> Floats:
         """The vectors of a Doc's tokens from its windows' states."""
-        if not states:
-            return numpy.zeros((0, self.width), dtype="float32")
+        if not lengths:
+            width = self.arrays["project" if "project" in self.arrays else "words"].shape[-1]
+            return numpy.zeros((0, width), dtype="float32")
         pieces = numpy.concatenate(states)
-        starts: Any = numpy.cumsum(lengths) - lengths
-        if self.settings["pooling"] == "first":
-            return pieces[starts]
-        sums = numpy.add.reduceat(pieces, starts, axis=0)
-        return sums / numpy.asarray(lengths, dtype="float32")[:, None]
+        if self.settings["pooling"] == "mean":
+            return _average(pieces, lengths)
+        return pieces[numpy.cumsum(lengths) - lengths]
 
     def _run_rows(self, rows: Sequence[Row]) -> list[Floats]:
         """The states of each row's own pieces, (own pieces, width)."""
@@ -198,7 +178,7 @@ class NumpyEncoder:
             group, order = order[:count], order[count:]
             lengths = numpy.array([len(rows[i].ids) for i in group]) + self.prompt_length
             embedded = numpy.concatenate([self._embed(rows[i]) for i in group])
-            states = self.layers.run(self._normalise(embedded), lengths, self._threads)
+            states = self.layers.run(self._normalise(embedded), lengths, self.threads)
             for i, end in zip(group, lengths.cumsum(), strict=True):
                 first = end - len(rows[i].ids)
                 results[i] = states[first + rows[i].own[0] : first + rows[i].own[1]]
@@ -250,9 +230,7 @@ class PieceTable:
     """
 
     def __init__(self, settings: Mapping[str, Any], tokenizer: str, arrays: Mapping[str, Any]):
-        self.pieces = WordPieceTokenizer(
-            FastTokenizer(tokenizer, settings["unknown"], settings["padding"])
-        )
+        self.pieces = WordPieceTokenizer(FastTokenizer(tokenizer, settings))
         self.arrays, self.limit = arrays, settings["max_pieces"]
 
     def encode(self, docs: Sequence[Doc]) -> Floats:
@@ -261,8 +239,13 @@ class PieceTable:
         weight, bias = self.arrays["weight"], self.arrays["bias"]
         if not words:
             return numpy.zeros((0, len(bias)), dtype="float32")
-        counts = numpy.array([len(word) for word in words])
         rows = self.arrays["table"][list(itertools.chain.from_iterable(words))].astype("float32")
-        sums = numpy.add.reduceat(rows, counts.cumsum() - counts, axis=0)
-        vectors: Floats = (sums / counts[:, None].astype("float32")) @ weight.T + bias
+        vectors: Floats = _average(rows, [len(word) for word in words]) @ weight.T + bias
         return vectors
+
+
+def _average(pieces: Floats, lengths: Sequence[int]) -> Floats:
+    """The mean of each token's pieces, (tokens, width). pieces: (pieces, width)."""
+    counts = numpy.array(lengths)
+    sums = numpy.add.reduceat(pieces, counts.cumsum() - counts, axis=0)
+    return sums / counts[:, None].astype("float32")

@@ -350,16 +350,3 @@ def test_a_gpu_that_is_not_there_is_one_line(
         ("review", model, toy_data, "-o", page),
     ):
         assert "The GPU 0 cannot be used" in fails("E702", *arguments, "--gpu-id", 0)
-
-
-def test_steps_of_a_project_do_nothing_where_nothing_is_labelled(
-    command: Command, model: Path, toy_data: Path, bare_data: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "metrics.json"
-    for arguments in (("evaluate", model), ("calibrate", model)):
-        done = command(*arguments, bare_data, "--if-labelled")
-        assert done.exit_code == 0 and "has no labels" in done.stdout
-    assert command("evaluate", model, bare_data, "-o", out).exit_code == 1
-    assert not out.exists()
-    assert command("evaluate", model, toy_data, "-o", out, "--if-labelled").exit_code == 0
-    assert out.exists()

@@ -47,11 +47,11 @@ def test_broken_posts(tmp_path: Path, block: bytes, line: int, problem: str) -> 
     path = tmp_path / "train.txt"
     path.write_bytes(GOOD.replace(b"in\tO\n", b"") + b"\n" + block + b"\n" + b"IMGID:3\nBye\tO")
     with pytest.raises(MMCoTError) as caught:
-        list(read_rows(path, Findings()))
+        list(read_rows(path, Findings(), ReadSettings()))
     assert str(caught.value).startswith(f"[E101] {path}, line {line}: {problem}")
 
     findings = Findings(skip_invalid=True)
-    rows = list(read_rows(path, findings))
+    rows = list(read_rows(path, findings, ReadSettings()))
     assert [(row.number, row.post.id) for row in rows] == [(0, "1"), (2, "3")]
     assert len(findings.skipped) == 1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spacy_mmcot.corpus.exports import read_prodigy
-from spacy_mmcot.corpus.posts import Findings, make_text_id
+from spacy_mmcot.corpus.posts import Findings, ReadSettings, make_text_id
 from spacy_mmcot.errors import MMCoTError
 
 ANNA = {"start": 0, "end": 4, "label": "PER", "token_start": 0, "token_end": 0}
@@ -31,7 +31,7 @@ def test_accepted_tasks_become_posts(jsonl: Callable[..., Path]) -> None:
         {"text": "nobody looked at this"},
     )
     findings = Findings()
-    posts = [row.post for row in read_prodigy(path, findings)]
+    posts = [row.post for row in read_prodigy(path, findings, ReadSettings())]
     assert [post.id for post in posts] == [
         make_text_id("Anna in Oslo"),
         "named",
@@ -51,14 +51,17 @@ def test_accepted_tasks_become_posts(jsonl: Callable[..., Path]) -> None:
 def test_relations_join_spans(jsonl: Callable[..., Path]) -> None:
     relation = {"head": 2, "child": 0, "label": "home", "head_span": OSLO, "child_span": ANNA}
     path = jsonl("rel.jsonl", {**TASK, "relations": [relation]})
-    (row,) = read_prodigy(path, Findings())
+    (row,) = read_prodigy(path, Findings(), ReadSettings())
     (found,) = row.post.relations or []
     assert (found.head, found.tail, found.label) == (1, 0, "home")
 
 
 def test_no_relation_is_not_the_same_as_nobody_looked(jsonl: Callable[..., Path]) -> None:
     path = jsonl("rel.jsonl", {**TASK, "relations": []}, TASK)
-    assert [row.post.relations for row in read_prodigy(path, Findings())] == [[], None]
+    assert [row.post.relations for row in read_prodigy(path, Findings(), ReadSettings())] == [
+        [],
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,10 +100,10 @@ def test_no_relation_is_not_the_same_as_nobody_looked(jsonl: Callable[..., Path]
 def test_broken_tasks(jsonl: Callable[..., Path], change: dict, problem: str) -> None:
     path = jsonl("ner.jsonl", TASK, {**TASK, **change}, TASK)
     with pytest.raises(MMCoTError) as caught:
-        list(read_prodigy(path, Findings()))
+        list(read_prodigy(path, Findings(), ReadSettings()))
     assert str(caught.value).startswith(f"[E101] {path}, line 2: ")
     assert problem in str(caught.value)
 
     findings = Findings(skip_invalid=True)
-    assert [row.number for row in read_prodigy(path, findings)] == [0, 2]
+    assert [row.number for row in read_prodigy(path, findings, ReadSettings())] == [0, 2]
     assert len(findings.skipped) == 1

@@ -11,6 +11,7 @@ import toy
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
+from spacy.util import registry
 
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.evaluation.calibration import (
@@ -138,6 +139,20 @@ def test_unlabelled_docs_do_not_count(too_sure: Language) -> None:
     bare = [Example(too_sure.make_doc(t), too_sure.make_doc(t)) for t in toy.texts()]
     component.cfg["temperature"] = 1.0
     assert fit_temperature(component, [*bare, *held_out(too_sure)]) == pytest.approx(alone)
+
+
+def test_checkpoints_are_calibrated_where_there_are_labels(too_sure: Language) -> None:
+    """As `[training.before_to_disk]` of the configs does it."""
+    component = too_sure.get_pipe("mmcot_ner")
+    component.cfg["temperature"] = 1.0
+    bare = [Example(too_sure.make_doc(t), too_sure.make_doc(t)) for t in toy.texts()]
+    config = {"@callbacks": "spacy_mmcot.Calibration.v1"}
+    for data, fitted in ((bare, False), (held_out(too_sure), True)):
+        calibrate = registry.resolve({"made": {**config, "corpus": lambda nlp, data=data: data}})
+        assert calibrate["made"](too_sure) is too_sure
+        assert (component.cfg["temperature"] > 1.05) == fitted
+    without = spacy.blank("en")
+    assert calibrate["made"](without) is without
 
 
 def test_not_initialised_cannot_calibrate() -> None:

@@ -61,6 +61,7 @@ def assert_same(found: Any, expected: Any, tolerance: float = 1e-3) -> None:
     [
         ("bert", {}),
         ("bert", {"prompt": "conditional", "prompt_length": 3, "max_length": 40, "stride": 8}),
+        ("bert", {"layers": 1}),
         ("roberta", {"prompt": "static"}),
         ("electra", {"max_length": 20, "stride": 4}),
     ],

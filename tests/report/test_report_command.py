@@ -67,17 +67,23 @@ def test_the_page_shows_what_evaluate_measures(
     page = tmp_path / "new" / "page.html"
     done = run(
         *("report", page, "--data", data, "--pipeline", f"half={half}", "--pipeline"),
-        *(f"both={both}", "--with-knowledge", "both"),
+        *(f"both={both}", "--with-knowledge", "both", "--metrics", tmp_path / "metrics"),
     )
     assert done.exit_code == 0, done.output
     assert "half, both" in done.output
     shown = Page(page.read_text("utf-8")).shown
     for name, folder in (("half", half), ("both", both)):
         assert run("evaluate", folder, data, "-o", tmp_path / "m.json").exit_code == 0
-        measured = json.loads((tmp_path / "m.json").read_text("utf-8"))
+        measured, kept = (
+            json.loads(file.read_text("utf-8"))
+            for file in (tmp_path / "m.json", tmp_path / "metrics" / f"{name}.json")
+        )
+        other = {"pictures": "real", "words_per_second": kept["words_per_second"]}
+        assert kept == measured | other
         row = "".join(f"{100 * measured[f'ents_{key}']:.2f}" for key in "fpr")
         assert f"{name}{row}" in shown
     assert "the LLM's knowledge read by both" in shown
+    assert not (tmp_path / "metrics" / "llm.json").exists()
 
 
 def test_the_llm_stands_beside_the_pipelines(pipelines: tuple[Path, Path], tmp_path: Path) -> None:
@@ -89,9 +95,14 @@ def test_the_llm_stands_beside_the_pipelines(pipelines: tuple[Path, Path], tmp_p
     conclusion = {"reasoning": "Singers are persons.", "entities": [anna, oslo]}
     docs[1]._.mmcot_knowledge = {**KNOWLEDGE, "conclusion": conclusion}
     DocBin(docs=docs, store_user_data=True).to_disk(data)
-    page = tmp_path / "page.html"
-    done = run("report", page, "--data", data, "--pipeline", f"both={pipelines[1]}")
+    page, folder = tmp_path / "page.html", tmp_path / "metrics"
+    given = ("--data", data, "--pipeline", f"both={pipelines[1]}", "--metrics", folder)
+    done = run("report", page, *given)
     assert done.exit_code == 0, done.output
+    scores = json.loads((folder / "llm.json").read_text("utf-8"))
+    assert (scores["ents_f"], scores["docs"], scores["docs_with_conclusion"]) == (0.5, 2, 1)
+    lines = (folder / "disagreements.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["conclusion"]["mention"] for line in lines] == ["Oslo"]
     read = Page(page.read_text("utf-8"))
     assert "LLM50.0050.0050.00" in read.shown
     asked, other = read.articles

@@ -25,8 +25,10 @@ def test_goals_are_means_over_seeds_from_the_plans_own_lines(tmp_path: Path) -> 
         line("another", "t17_student", 1, ents_f=0.5),
         line("conclusions_rel", "mnre_teacher", 3, rel_f=0.61),
         line("conclusions_rel", "mnre_student_7200", 1, rel_f=0.53),
-        line("push", "push_t17_850", 1, ents_f=0.83)
-        | {"also_on": {"t15-dev/dev": {"ents_f": 0.64}}},
+        line("push", "push_t17_850", 1, ents_f=0.83, ents_ece=0.05)
+        | {"also_on": {"t15-dev/dev": {"ents_f": 0.64}, "changed/swap": {"ents_f": 0.68}}},
+        line("push", "push_t17_nolabels", 1, ents_f=0.82)
+        | {"also_on": {"t15-dev/dev": {"ents_f": 0.67}}},
     ]
     ways = {
         "none": {"ents_f": 0.45},
@@ -52,5 +54,8 @@ def test_goals_are_means_over_seeds_from_the_plans_own_lines(tmp_path: Path) -> 
         "eye_gate_auc": 0.9,
     }
     pushed = {name: value for name, value in found.items() if name.startswith("push_") and value}
-    assert pushed == {"push_t17_850": 83.0, "push_t15_transfer": 64.0, "push_mnre_800": 53.0}
+    assert pushed == {
+        **{"push_t17_850": 83.0, "push_t17_nolabels": 82.0, "push_t15_transfer": 67.0},
+        **{"push_mnre_800": 53.0, "push_ece": 5.0, "push_unseen_names": 68.0},
+    }
     assert round(found["t17_teacher"], 6) == 89.5 and round(found["mnre_teacher"], 6) == 61.0

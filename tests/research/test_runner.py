@@ -128,6 +128,7 @@ def test_a_training_gets_its_paths_and_overrides(study: Study) -> None:
     corpus = study.folder / "models" / "x"
     assert teacher == {
         "corpora.dev.tokens": "gold",
+        "training.before_to_disk": None,
         "training.max_steps": 3,
         "system.seed": 1,
         "paths.train": str(corpus / "teacher-1" / "corpus"),
@@ -265,7 +266,8 @@ def test_a_line_says_all_that_its_figures_depend_on(study: Study) -> None:
     study.run(overrides={"training.max_steps": 7})
     teacher, student = study.lines()
     assert student["schema"] == 1
-    assert student["config"]["training"] == {"max_steps": 7, "seed": 1, "dropout": 0.1}
+    given = {"max_steps": 7, "seed": 1, "dropout": 0.1}
+    assert student["config"]["training"] == given | {"before_to_disk": None}
     assert student["data"]["train"] == teacher["data"]["train"] != student["data"]["more"]
     assert student["overrides"] == {"training.max_steps": 7}
     assert {"spacy-mmcot", "spacy", "torch", "python"} <= student["versions"].keys()
