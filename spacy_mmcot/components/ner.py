@@ -20,14 +20,7 @@ from ..model.knowledge import get_concluded_entities
 from ..model.tagger import TagScores, set_tags
 from ..types import REJECTED_KEY
 from .base import DEFAULT_TOK2VEC, DistilledPipe
-from .decoding import (
-    Mentions,
-    compute_lattice,
-    compute_marginals,
-    decode_mentions,
-    pad_batches,
-    set_mentions,
-)
+from .decoding import Mentions, compute_marginals, decode_mentions, set_mentions
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 
@@ -118,13 +111,9 @@ class MMCoTNER(DistilledPipe):
 
     def predict_marginals(self, docs: Sequence[Doc]) -> list[NDArray[numpy.float32]]:
         """P(tag | text) of each token: one (tokens, tags) array a Doc, in the order of `tags`."""
-        marginals = [numpy.zeros((0, len(self.tags)), dtype="float32")] * len(docs)
-        arrays, transitions = self._score_tags(docs)
-        for indexes, emissions, lengths in pad_batches(arrays):
-            chances = compute_marginals(compute_lattice(emissions, lengths, transitions))
-            for i, array in zip(indexes, chances.astype("float32"), strict=True):
-                marginals[i] = array[: len(docs[i])]
-        return marginals
+        empty = numpy.zeros((0, len(self.tags)), dtype="float32")
+        found = compute_marginals(*self._score_tags(docs))
+        return [found[i].astype("float32") if i in found else empty for i in range(len(docs))]
 
     def set_annotations(self, docs: Iterable[Doc], scores: list[Mentions]) -> None:
         """Write doc.ents, each new entity's `span._.mmcot_score`, and `doc._.mmcot_confidence`."""

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import Errors, MMCoTError
 from .bridge import TorchShim, prepare_module, torch_shim
-from .encoder import EncoderSettings, PictureBatch, PromptedEncoder, pad_rows
+from .encoder import EncoderSettings, PictureBatch, PromptedEncoder
 from .knowledge import get_segment_parts, tag_tokens
 from .picture_input import (
     WORD_PIECES,
@@ -30,18 +30,14 @@ from .picture_input import (
 from .prompts import PromptedBatch, PromptKind, View, compute_regression_loss
 from .sources import build_from_config, keep_layers, load_pretrained, load_tokenizer, save_tokenizer
 from .vision import get_patch_grid
-from .wordpieces import (
-    MAX_GROUP_PIECES,
-    MIN_GROUP_FILL,
-    MIN_PACKED_FILL,
-    Row,
-    WordPieceTokenizer,
-    group_by_length,
-    make_row,
-    make_windows,
-)
+from .wordpieces import Row, WordPieceTokenizer, group_by_length, make_row, make_windows
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
+
+# Windows run in groups of similar length: most pieces of a group, padding included, and the least
+# share of the longest window's length; the second share is for encoders that skip padding.
+_MAX_GROUP_PIECES = 4096
+_MIN_GROUP_FILL, _MIN_PACKED_FILL = 0.8, 0.3
 
 
 def PromptedTransformer(
@@ -142,8 +138,8 @@ def build_module(
     """A PromptedEncoder from what `_init` keeps of it, weights still to be loaded."""
     pictures = PictureSettings(**encoder["pictures"])
     settings = EncoderSettings(**{**encoder, "pictures": pictures})
-    parts = build_from_config(config), load_tokenizer(tokenizer)
-    return PromptedEncoder(*parts, settings, patch_width, word_pieces)
+    built = build_from_config(config), load_tokenizer(tokenizer)
+    return PromptedEncoder(*built, settings, patch_width, word_pieces)
 
 
 def find_torch_encoder(component: Any) -> PromptedEncoder | None:
@@ -172,16 +168,14 @@ def _init(
         keep_layers(encoder, n_layers)
         patch_width = model.layers[0].get_dim("nO") if model.layers else 0
         word_pieces = model.layers[0].attrs.get(WORD_PIECES, 0) if model.layers else 0
-        shim.set_module(
-            PromptedEncoder(encoder, tokenizer, settings, patch_width, word_pieces),
-            {
-                "config": encoder.config.to_dict(),
-                "tokenizer": save_tokenizer(tokenizer),
-                "encoder": dataclasses.asdict(settings),
-                "patch_width": patch_width,
-                "word_pieces": word_pieces,
-            },
-        )
+        widths = {"patch_width": patch_width, "word_pieces": word_pieces}
+        kept = {
+            "config": encoder.config.to_dict(),
+            "tokenizer": save_tokenizer(tokenizer),
+            "encoder": dataclasses.asdict(settings),
+            **widths,
+        }
+        shim.set_module(PromptedEncoder(encoder, tokenizer, settings, **widths), kept)
     model.set_dim("nO", shim.module.width)
 
 
@@ -191,16 +185,15 @@ def _forward(
     module: PromptedEncoder | None = prepare_module(model, is_train)
     if module is None:
         raise MMCoTError(Errors.E602.format(component="The encoder"))
-    device = torch_shim(model).device
     vision = model.layers[0] if model.layers else None
     pictures = see_pictures(vision, docs, is_train, settings.pictures) if vision else None
-    shown = None if pictures is None else _make_picture_batch(module, pictures, device)
+    shown = None if pictures is None else _make_picture_batch(module, pictures)
     rows, spans, lengths = _make_rows(module, docs, settings)
     with torch.set_grad_enabled(is_train):
-        states, prompts, views = _run(module, rows, shown, device)
+        states, prompts, views = _run(module, rows, shown)
         losses = []
         if is_train:
-            losses = _compute_losses(module, docs, rows, prompts, pictures, shown, settings, device)
+            losses = _compute_losses(module, docs, rows, prompts, pictures, shown, settings)
     wordpieces = _make_wordpieces(module.pieces, rows)
     # Each token's pieces are places in the flattened grid of states.
     places = numpy.flatnonzero(cast(Any, wordpieces.attention_mask)).astype("int32")
@@ -254,10 +247,7 @@ def _make_rows(
 
 
 def _run(
-    module: PromptedEncoder,
-    rows: Sequence[Row],
-    pictures: PictureBatch | None,
-    device: torch.device,
+    module: PromptedEncoder, rows: Sequence[Row], pictures: PictureBatch | None
 ) -> tuple[Tensor, list[Tensor], list[View | None]]:
     """The own states of all windows, (windows, most own pieces, width), zero-padded; the projected
     prompt states, (length, width) a window, empty without a regression; and the windows' attention
@@ -267,9 +257,9 @@ def _run(
     states: dict[int, Tensor] = {}
     prompts: dict[int, Tensor] = {}
     views: list[View | None] = [None] * len(rows)
-    fill = MIN_PACKED_FILL if module.packs else MIN_GROUP_FILL
-    for group in group_by_length([len(row.ids) for row in rows], MAX_GROUP_PIECES, fill):
-        batch = pad_rows([rows[i] for i in group], module.pieces.pad_id, device)
+    fill = _MIN_PACKED_FILL if module.packs else _MIN_GROUP_FILL
+    for group in group_by_length([len(row.ids) for row in rows], _MAX_GROUP_PIECES, fill):
+        batch = module.pad_rows([rows[i] for i in group])
         shown = None
         if pictures is not None:
             shown = pictures._replace(rows=pictures.rows[[rows[i].doc for i in group]])
@@ -295,7 +285,6 @@ def _compute_losses(
     pictures: DocPictures | None,
     shown: PictureBatch | None,
     settings: EncoderSettings,
-    device: torch.device,
 ) -> list[Tensor]:
     """The encoder's own losses, weighted scalars: the prompt's regression, and the matching of
     texts and pictures."""
@@ -306,23 +295,23 @@ def _compute_losses(
             losses.append(settings.prompt_regression * loss)
     weight = settings.pictures.matching
     if weight and pictures is not None and shown is not None:
-        matching = _compute_matching_losses(module, rows, pictures, shown, device)
+        matching = _compute_matching_losses(module, rows, pictures, shown)
         losses += [weight * loss for loss in matching]
     return losses
 
 
-def _make_picture_batch(
-    module: PromptedEncoder, pictures: DocPictures, device: torch.device
-) -> PictureBatch:
+def _make_picture_batch(module: PromptedEncoder, pictures: DocPictures) -> PictureBatch:
     """The pictures with the word pieces of their texts; its rows are those of the Docs."""
     limit = module.shown_words.length if module.shown_words is not None else 0
     pieces = module.pieces.split_joined([[text] for text in pictures.texts], limit)
     rows = [torch.tensor(row, dtype=torch.int64) for row in pieces]
     words, mask = (
-        torch.nn.utils.rnn.pad_sequence(each, batch_first=True).to(device)
+        torch.nn.utils.rnn.pad_sequence(each, batch_first=True).to(module.device)
         for each in (rows, [torch.ones_like(row) for row in rows])
     )
-    return PictureBatch(pictures.patches, words, mask, torch.tensor(pictures.shown, device=device))
+    return PictureBatch(
+        pictures.patches, words, mask, torch.tensor(pictures.shown, device=module.device)
+    )
 
 
 def _compute_matching_losses(
@@ -330,18 +319,17 @@ def _compute_matching_losses(
     rows: Sequence[Row],
     pictures: DocPictures,
     shown: PictureBatch,
-    device: torch.device,
 ) -> list[Tensor]:
     """The losses of telling which texts and pictures belong together, by the pictures' patches and
     by their words, where the encoder reads these and there are two of them."""
     # Of a long Doc the first window counts.
     first = {row.doc: row for row in reversed(rows) if pictures.own[row.doc] >= 0}
     own = [pictures.own[doc] for doc in first]
-    batch = pad_rows(list(first.values()), module.pieces.pad_id, device)
+    batch = module.pad_rows(list(first.values()))
     embeddings = module.word_embeddings(batch.ids)
     losses = []
     if module.visual is not None and len(shown.patches) > 1:
-        index = torch.tensor(own, device=device)
+        index = torch.tensor(own, device=module.device)
         visual = module.visual
         losses.append(visual.compute_matching_loss(embeddings, batch.text, shown.patches, index))
     # Pictures with the same words count as one, those without words not at all.
@@ -350,7 +338,7 @@ def _compute_matching_losses(
         order = {text: i for i, text in enumerate(known)}
         chosen = list(known.values())
         kept = [i for i, picture in enumerate(own) if pictures.texts[picture]]
-        index = torch.tensor([order[pictures.texts[own[i]]] for i in kept], device=device)
+        index = torch.tensor([order[pictures.texts[own[i]]] for i in kept], device=module.device)
         loss = module.shown_words.compute_matching_loss(
             *(embeddings[kept], batch.text[kept]),
             *(module.word_embeddings(shown.words[chosen]), shown.words_mask[chosen]),
