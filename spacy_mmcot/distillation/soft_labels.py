@@ -62,26 +62,19 @@ def get_soft_labels(doc: Doc, tags: Sequence[str]) -> NDArray[numpy.float32] | N
     known = list(entry["tags"])
     stored = numpy.frombuffer(entry["probabilities"], dtype="float16")
     if stored.size != len(doc) * len(known):
-        raise MMCoTError(
-            Errors.E501.format(rows=stored.size // max(1, len(known)), tokens=len(doc))
-        )
+        rows = stored.size // max(1, len(known))
+        raise MMCoTError(Errors.E501.format(rows=rows, tokens=len(doc)))
     _check_text(entry, doc)
     return _reorder(stored, known, tags)
 
 
 class SoftRelations(NamedTuple):
-    """The label probabilities of a Doc's mention pairs.
+    """The label probabilities of a Doc's mention pairs."""
 
-    labels: without that of no relation.
-    mentions: (start, end, label), character offsets, end exclusive.
-    pairs: (pairs, 2), head and tail as indexes into mentions.
-    probabilities: (pairs, 1 + labels), the first column is no relation.
-    """
-
-    labels: list[str]
-    mentions: list[tuple[int, int, str]]
-    pairs: NDArray[numpy.int64]
-    probabilities: NDArray[numpy.float32]
+    labels: list[str]  # without that of no relation
+    mentions: list[tuple[int, int, str]]  # start, end, label, in characters, end exclusive
+    pairs: NDArray[numpy.int64]  # (pairs, 2): head and tail, indexes into mentions
+    probabilities: NDArray[numpy.float32]  # (pairs, 1 + labels): the first column is no relation
 
     def index_rows(self) -> dict[tuple[int, int, int, int], int]:
         """The row of each pair, by the character offsets of head and tail."""
@@ -214,9 +207,8 @@ def pair_losses(
     """
     judged = gold >= 0
     adjusted = logits if log_prior is None else logits + log_prior
-    index = gold.clamp(min=0).unsqueeze(1)
-    picked = torch.log_softmax(adjusted, dim=-1).gather(1, index).squeeze(1)
-    gold_loss = -picked.where(judged, 0.0).sum() / judged.sum().clamp(min=1)
+    picked = torch.log_softmax(adjusted, dim=-1).gather(1, gold.clamp(min=0).unsqueeze(1))
+    gold_loss = -picked.squeeze(1).where(judged, 0.0).sum() / judged.sum().clamp(min=1)
     log_probabilities = torch.log_softmax(logits, dim=-1)
     possible = log_probabilities.isfinite()
     cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)

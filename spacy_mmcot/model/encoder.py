@@ -56,26 +56,6 @@ class PieceBatch(NamedTuple):
     tags: Tensor | None  # rows of tag embeddings; None where the encoder reads none
 
 
-def pad_rows(rows: Sequence[Row], pad_id: int, device: torch.device) -> PieceBatch:
-    """The rows as one batch, padded to the longest."""
-    shape = len(rows), max(len(row.ids) for row in rows)
-    n_tags = len(rows[0].tags[0]) if rows[0].tags else 0
-    ids = numpy.full(shape, pad_id)
-    mask, types, text = (numpy.zeros(shape, dtype="int64") for _ in range(3))
-    tags = numpy.zeros((*shape, n_tags), dtype="int64")
-    for i, row in enumerate(rows):
-        n_pieces = len(row.ids)
-        ids[i, :n_pieces] = row.ids
-        mask[i, :n_pieces] = 1
-        types[i, row.segment_start : n_pieces] = 1
-        text[i, slice(*row.text)] = 1
-        if row.tags:
-            tags[i, : len(row.tags)] = row.tags
-    arrays = (ids, mask, types, text, tags)
-    batch = PieceBatch(*(torch.from_numpy(array).to(device) for array in arrays))
-    return batch if n_tags else batch._replace(tags=None)
-
-
 class Encoded(NamedTuple):
     """The encoder's output for a batch; the last three are of the windows with a picture."""
 
@@ -142,10 +122,13 @@ class PromptedEncoder(nn.Module):
         return self.encoder.get_input_embeddings()
 
     @property
+    def device(self) -> torch.device:
+        return self.word_embeddings.weight.device
+
+    @property
     def packs(self) -> bool:
         """Whether the layers skip padding. On a GPU many small attentions would be slower."""
-        on_cpu = self._can_pack and self.word_embeddings.weight.is_cpu
-        return on_cpu or self.layers is not None
+        return self.layers is not None or (self._can_pack and self.device.type == "cpu")
 
     @property
     def max_pieces(self) -> int:
@@ -153,6 +136,25 @@ class PromptedEncoder(nn.Module):
         positions = getattr(self.encoder.config, "max_position_embeddings", 512)
         visual = self.visual.length if self.visual is not None else 0
         return int(positions) - self._first_position - self.prompt_length - visual
+
+    def pad_rows(self, rows: Sequence[Row]) -> PieceBatch:
+        """The rows as one batch, padded to the longest."""
+        shape = len(rows), max(len(row.ids) for row in rows)
+        n_tags = len(rows[0].tags[0]) if rows[0].tags else 0
+        ids = numpy.full(shape, self.pieces.pad_id)
+        mask, types, text = (numpy.zeros(shape, dtype="int64") for _ in range(3))
+        tags = numpy.zeros((*shape, n_tags), dtype="int64")
+        for i, row in enumerate(rows):
+            n_pieces = len(row.ids)
+            ids[i, :n_pieces] = row.ids
+            mask[i, :n_pieces] = 1
+            types[i, row.segment_start : n_pieces] = 1
+            text[i, slice(*row.text)] = 1
+            if row.tags:
+                tags[i, : len(row.tags)] = row.tags
+        arrays = (ids, mask, types, text, tags)
+        batch = PieceBatch(*(torch.from_numpy(array).to(self.device) for array in arrays))
+        return batch if n_tags else batch._replace(tags=None)
 
     def forward(
         self, batch: PieceBatch, patches: Tensor | None = None, shown: Tensor | None = None

@@ -18,24 +18,20 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import Errors, MMCoTError
 from .bridge import TorchShim, prepare_module, torch_shim
-from .encoder import EncoderSettings, PromptedEncoder, pad_rows
+from .encoder import EncoderSettings, PromptedEncoder
 from .knowledge import get_segment_parts, tag_tokens
 from .picture_input import DocPictures, PictureSettings, VisionModel, see_pictures
 from .prompts import PromptedBatch, PromptKind, View, compute_regression_loss
 from .sources import build_from_config, keep_layers, load_pretrained, load_tokenizer, save_tokenizer
 from .vision import get_patch_grid
-from .wordpieces import (
-    MAX_GROUP_PIECES,
-    MIN_GROUP_FILL,
-    MIN_PACKED_FILL,
-    Row,
-    WordPieceTokenizer,
-    group_by_length,
-    make_row,
-    make_windows,
-)
+from .wordpieces import Row, WordPieceTokenizer, group_by_length, make_row, make_windows
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
+
+# Windows run in groups of similar length: most pieces of a group, padding included, and the least
+# share of the longest window's length; the second share is for encoders that skip padding.
+_MAX_GROUP_PIECES = 4096
+_MIN_GROUP_FILL, _MIN_PACKED_FILL = 0.8, 0.3
 
 
 def PromptedTransformer(
@@ -132,9 +128,8 @@ def build_module(
     """A PromptedEncoder from what `_init` keeps of it, weights still to be loaded."""
     pictures = PictureSettings(**encoder["pictures"])
     settings = EncoderSettings(**{**encoder, "pictures": pictures})
-    return PromptedEncoder(
-        build_from_config(config), load_tokenizer(tokenizer), settings, patch_width
-    )
+    built = build_from_config(config), load_tokenizer(tokenizer)
+    return PromptedEncoder(*built, settings, patch_width)
 
 
 def find_torch_encoder(component: Any) -> PromptedEncoder | None:
@@ -162,15 +157,13 @@ def _init(
         tokenizer, encoder = load_pretrained(source)
         keep_layers(encoder, n_layers)
         patch_width = model.layers[0].get_dim("nO") if model.layers else 0
-        shim.set_module(
-            PromptedEncoder(encoder, tokenizer, settings, patch_width),
-            {
-                "config": encoder.config.to_dict(),
-                "tokenizer": save_tokenizer(tokenizer),
-                "encoder": dataclasses.asdict(settings),
-                "patch_width": patch_width,
-            },
-        )
+        kept = {
+            "config": encoder.config.to_dict(),
+            "tokenizer": save_tokenizer(tokenizer),
+            "encoder": dataclasses.asdict(settings),
+            "patch_width": patch_width,
+        }
+        shim.set_module(PromptedEncoder(encoder, tokenizer, settings, patch_width), kept)
     model.set_dim("nO", shim.module.width)
 
 
@@ -180,15 +173,14 @@ def _forward(
     module: PromptedEncoder | None = prepare_module(model, is_train)
     if module is None:
         raise MMCoTError(Errors.E602.format(component="The encoder"))
-    device = torch_shim(model).device
     vision = model.layers[0] if model.layers else None
     pictures = see_pictures(vision, docs, is_train, settings.pictures) if vision else None
     rows, spans, lengths = _make_rows(module, docs, settings)
     with torch.set_grad_enabled(is_train):
-        states, prompts, views = _run(module, rows, pictures, device)
+        states, prompts, views = _run(module, rows, pictures)
         losses = []
         if is_train:
-            losses = _compute_losses(module, docs, rows, prompts, pictures, settings, device)
+            losses = _compute_losses(module, docs, rows, prompts, pictures, settings)
     wordpieces = _make_wordpieces(module.pieces, rows)
     # Each token's pieces are places in the flattened grid of states.
     places = numpy.flatnonzero(cast(Any, wordpieces.attention_mask)).astype("int32")
@@ -242,7 +234,7 @@ def _make_rows(
 
 
 def _run(
-    module: PromptedEncoder, rows: Sequence[Row], pictures: DocPictures | None, device: torch.device
+    module: PromptedEncoder, rows: Sequence[Row], pictures: DocPictures | None
 ) -> tuple[Tensor, list[Tensor], list[View | None]]:
     """The own states of all windows, (windows, most own pieces, width), zero-padded; the projected
     prompt states, (length, width) a window, empty without a regression; and the windows' attention
@@ -250,14 +242,14 @@ def _run(
     states: dict[int, Tensor] = {}
     prompts: dict[int, Tensor] = {}
     views: list[View | None] = [None] * len(rows)
-    fill = MIN_PACKED_FILL if module.packs else MIN_GROUP_FILL
-    for group in group_by_length([len(row.ids) for row in rows], MAX_GROUP_PIECES, fill):
-        batch = pad_rows([rows[i] for i in group], module.pieces.pad_id, device)
+    fill = _MIN_PACKED_FILL if module.packs else _MIN_GROUP_FILL
+    for group in group_by_length([len(row.ids) for row in rows], _MAX_GROUP_PIECES, fill):
+        batch = module.pad_rows([rows[i] for i in group])
         if pictures is None:
             encoded = module(batch)
         else:
-            shown = torch.tensor([pictures.shown[rows[i].doc] for i in group], device=device)
-            encoded = module(batch, pictures.patches, shown)
+            shown = torch.tensor([pictures.shown[rows[i].doc] for i in group])
+            encoded = module(batch, pictures.patches, shown.to(module.device))
         for position, i in enumerate(group):
             states[i] = encoded.states[position, slice(*rows[i].own)]
             if encoded.prompt is not None:
@@ -278,7 +270,6 @@ def _compute_losses(
     prompts: Sequence[Tensor],
     pictures: DocPictures | None,
     settings: EncoderSettings,
-    device: torch.device,
 ) -> list[Tensor]:
     """The encoder's own losses, weighted scalars: the prompt's regression, and the matching of
     texts and pictures."""
@@ -291,8 +282,8 @@ def _compute_losses(
     if visual is not None and matching and pictures is not None and len(pictures.patches) > 1:
         # Of a long Doc the first window counts.
         first = {row.doc: row for row in reversed(rows) if pictures.own[row.doc] >= 0}
-        batch = pad_rows(list(first.values()), module.pieces.pad_id, device)
-        index = torch.tensor([pictures.own[doc] for doc in first], device=device)
+        batch = module.pad_rows(list(first.values()))
+        index = torch.tensor([pictures.own[doc] for doc in first], device=module.device)
         words = module.word_embeddings(batch.ids)
         loss = visual.compute_matching_loss(words, batch.text, pictures.patches, index)
         losses.append(matching * loss)
