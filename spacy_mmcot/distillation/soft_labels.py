@@ -169,14 +169,16 @@ def tag_losses(
     distillation for multilingual sequence labeling").
     """
     has_gold, has_soft = ~allowed.all(dim=-1), soft.any(dim=-1)
+    if crf:
+        log_probabilities, log_z = compute_log_marginals(emissions, lengths, transitions)
+    else:
+        log_probabilities = torch.log_softmax(emissions, dim=-1)
     agreeing = emissions.masked_fill(~allowed, ILLEGAL)
     if crf or rejected:
         _, agreeing_log_z = compute_forward(agreeing, lengths, transitions)
     if crf:
-        log_probabilities, log_z = compute_log_marginals(emissions, lengths, transitions)
         gold = ((log_z - agreeing_log_z) * has_gold.any(dim=1)).sum()
     else:
-        log_probabilities = torch.log_softmax(emissions, dim=-1)
         picked = log_probabilities.masked_fill(~allowed, ILLEGAL).logsumexp(-1)
         gold = -(picked * has_gold).sum()
     if rejected:
