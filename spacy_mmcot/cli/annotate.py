@@ -33,13 +33,11 @@ def annotate(
     pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")],
     inputs: Annotated[
         list[Path],
-        typer.Argument(help=".jsonl, .csv, .parquet or .spacy files, or folders of them"),
+        typer.Argument(help=".jsonl, .csv, .parquet, .spacy files, or folders"),
     ],
     output: Annotated[
         Path,
-        typer.Option(
-            "--output", "-o", help="The annotated file; without a suffix, a folder of parts"
-        ),
+        typer.Option("--output", "-o", help="File; without a suffix, a folder of parts"),
     ],
     format: Annotated[
         TableFormat | None, typer.Option(help="Of the output; its suffix decides by default")
@@ -48,7 +46,7 @@ def annotate(
     id_column: Annotated[str, typer.Option(help="The column with ids, if there is one")] = "id",
     image_column: Annotated[
         str,
-        typer.Option(help="The column with pictures, if any: relative paths, or a file's bytes"),
+        typer.Option(help="The column with pictures, if any: paths or bytes"),
     ] = "image",
     prefix: Annotated[
         str, typer.Option(help="Put before the names of the added columns, such as `entities`")
@@ -57,8 +55,7 @@ def annotate(
     workers: WorkersOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Docs that run together")] = 256,
     chunk: Annotated[
-        int,
-        typer.Option(min=1, help="Rows that a worker writes, and a kill loses, at once"),
+        int, typer.Option(min=1, help="Rows that a worker writes, and a kill loses, at once")
     ] = 2000,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again instead of continuing")
@@ -82,10 +79,7 @@ def annotate(
     try:
         with show_progress() as on_progress:
             result = run(
-                pipeline,
-                inputs,
-                output,
-                settings,
+                *(pipeline, inputs, output, settings),
                 engine=engine,
                 workers=workers,
                 overwrite=overwrite,
@@ -135,21 +129,13 @@ def export(
     ] = "int8",
     standalone: Annotated[
         bool,
-        typer.Option(
-            "--standalone", help="Needs spaCy, onnxruntime and tokenizers alone; reads no pictures"
-        ),
+        typer.Option("--standalone", help="Without torch and transformers; reads no pictures"),
     ] = False,
     wheel: Annotated[
-        bool,
-        typer.Option(
-            "--wheel", help="With --standalone: also a wheel with its code, in OUTPUT/dist"
-        ),
+        bool, typer.Option("--wheel", help="With --standalone: also a wheel, in OUTPUT/dist")
     ] = False,
     name: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the wheel's package, without the language; by default the pipeline's"
-        ),
+        str | None, typer.Option(help="Of the wheel, without the language; default: the pipeline's")
     ] = None,
 ) -> None:
     """Write a pipeline whose encoder runs on ONNX Runtime, for fast prediction on a CPU.

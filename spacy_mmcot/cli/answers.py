@@ -4,7 +4,7 @@ posts from an LLM's augmentations."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from enum import Enum
+from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,9 +25,7 @@ app = typer.Typer(
 )
 StoreArgument = Annotated[Path, typer.Argument(help="Answers store (.sqlite).")]
 # typer takes enums for options that repeat, not Literals.
-AugmentationChoice = Enum(  # type: ignore[misc]
-    "AugmentationChoice", {name: name for name in AUGMENTATIONS}, type=str
-)
+AugmentationChoice = StrEnum("AugmentationChoice", AUGMENTATIONS)  # type: ignore[misc]
 
 
 def export_answers(
@@ -71,18 +69,12 @@ def spend(store: StoreArgument) -> None:
 
 def augment(
     posts: Annotated[Path, typer.Argument(help="Posts file (.jsonl).")],
-    answers: Annotated[
-        Path, typer.Argument(help="Answers store (.sqlite) or recorded answers (.jsonl).")
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where the new posts go (.jsonl).")
-    ],
-    answers_out: Annotated[
-        Path, typer.Option(help="Where what is still known about the new posts goes (.jsonl).")
-    ],
+    answers: Annotated[Path, typer.Argument(help="Store (.sqlite) or recorded answers (.jsonl).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new posts (.jsonl).")],
+    answers_out: Annotated[Path, typer.Option(help="What is still known about them (.jsonl).")],
     dimension: Annotated[
         list[AugmentationChoice] | None,
-        typer.Option(help="Which augmentations; repeat it for several. Default: style and entity."),
+        typer.Option(help="Which augmentations; repeatable. Default: style and entity."),
     ] = None,
     task: Annotated[Task, typer.Option(help="Which answers of a store.")] = "ner",
     skip_invalid: Annotated[
@@ -98,8 +90,7 @@ def augment(
     from ..corpus.posts import Findings, ReadSettings, write_posts, write_records
 
     findings = Findings(skip_invalid)
-    names = {choice.value for choice in dimension} if dimension else {"style", "entity"}
-    dimensions = [name for name in AUGMENTATIONS if name in names]
+    dimensions = [x for x in AUGMENTATIONS if x in (dimension or ("style", "entity"))]
     old = [row.post for row in read_rows(posts, findings, {}, ReadSettings("posts"))]
     first, *others = _variants(answers, task)
     made, tallies = make(old, first, dimensions, others)

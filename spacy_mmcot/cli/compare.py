@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ..errors import Errors, UsageError
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from ..messages import print_table
 
 _TITLES = {"ents": "entities, strict", "rel_e2e": "relations, end to end"}
 
@@ -25,23 +23,21 @@ def compare(
 ) -> None:
     """Compare the micro F1 of two pipelines on the same labelled docs by a paired bootstrap over
     docs: the difference, its 95% interval and p-value."""
-    from rich.console import Console
-    from rich.table import Table
-
     from ..evaluation.compare import compare_files
     from ..files import write_json
 
     compared = compare_files(baseline, student, resamples=resamples, seed=seed)
     results = compared.values()
-    table = Table("F1", *(_TITLES[task] for task in compared), title="Paired bootstrap")
-    table.add_row("baseline", *(f"{100 * c.baseline_f:.2f}" for c in results))
-    table.add_row("student", *(f"{100 * c.student_f:.2f}" for c in results))
-    table.add_row("difference", *(f"{100 * c.difference:+.2f}" for c in results))
-    table.add_row("95% interval", *(f"{100 * c.low:+.2f} to {100 * c.high:+.2f}" for c in results))
-    table.add_row("p, two-sided", *(f"{c.p:.4f}" for c in results))
-    table.add_row("docs", *(str(c.docs) for c in results))
-    Console().print(table)
-    Console().print(f"{resamples} resamples of the docs, seed {seed}")
+    rows = [
+        ("baseline", *(f"{100 * c.baseline_f:.2f}" for c in results)),
+        ("student", *(f"{100 * c.student_f:.2f}" for c in results)),
+        ("difference", *(f"{100 * c.difference:+.2f}" for c in results)),
+        ("95% interval", *(f"{100 * c.low:+.2f} to {100 * c.high:+.2f}" for c in results)),
+        ("p, two-sided", *(f"{c.p:.4f}" for c in results)),
+        ("docs", *(c.docs for c in results)),
+    ]
+    print_table(["F1", *(_TITLES[task] for task in compared)], rows)
+    print(f"Paired bootstrap, {resamples} resamples of the docs, seed {seed}")
     if json is not None:
         figures = {
             "baseline": str(baseline),
@@ -59,37 +55,27 @@ def cascade(
     ],
     llm_f: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="The LLM's F1 on such docs, as you measured it"),
+        typer.Option(min=0, max=1, help="The LLM's measured F1 on such docs"),
     ] = None,
     llm_predictions: Annotated[
-        Path | None,
-        typer.Option(help="The LLM's predictions on the same docs, in the same format"),
+        Path | None, typer.Option(help="The LLM's predictions on the same docs, in the same format")
     ] = None,
     cost_per_doc: Annotated[
         float | None, typer.Option(min=0.0, help="Cost of the LLM per doc, in USD")
     ] = None,
     target_f: Annotated[
         float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Choose the threshold that sends the fewest docs and gives this F1. Default: the "
-            "LLM's own, where it is known",
-        ),
+        typer.Option(min=0, max=1, help="Send the fewest docs for this F1. Default: the LLM's own"),
     ] = None,
     budget_share: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Send as many docs as this share allows"),
+        float | None, typer.Option(min=0, max=1, help="Send as many docs as this share allows")
     ] = None,
     by: Annotated[
         Literal["confidence", "weakest"],
-        typer.Option(
-            help="What is compared with the threshold: the confidence of the whole doc, or that of "
-            "its least certain sentence, for docs of many sentences"
-        ),
+        typer.Option(help="Confidence of the whole doc, or of its least certain sentence"),
     ] = "confidence",
     threshold: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Show this threshold")
+        float | None, typer.Option(min=0, max=1, help="Show this threshold")
     ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="Also write curve and figures here")
@@ -99,8 +85,6 @@ def cascade(
     `doc._.mmcot_confidence` (or `doc._.mmcot_weakest`) below which docs should be sent to an LLM.
     F1 is the strict one of entities. The F1 of pipeline and LLM together is known only with
     --llm-predictions."""
-    from rich.console import Console
-
     from ..evaluation.cascade import CascadeSettings, plan_cascade
     from ..files import write_json
 
@@ -110,15 +94,14 @@ def cascade(
     )
     settings = CascadeSettings(target_f, budget_share, threshold, llm_f, cost_per_doc, by)
     figures = plan_cascade(predictions, settings, llm_predictions)
-    console = Console()
-    console.print(_make_cascade(figures))
-    console.print(_format_summary(figures))
+    _print_steps(figures)
+    print(_format_summary(figures))
     if json is not None:
         write_json(json, figures)
     if figures["chosen"] is not None:
-        console.print(_format_choice(figures["chosen"], figures["by"]))
+        print(_format_choice(figures["chosen"], figures["by"]))
     elif figures["llm_f"] is not None:
-        console.print("chosen: none, on no share of the docs is the pipeline as good as the LLM")
+        print("chosen: none, on no share of the docs is the pipeline as good as the LLM")
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -127,22 +110,20 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise UsageError(Errors.E804.format(options=" and ".join(given)))
 
 
-def _make_cascade(figures: Mapping[str, Any]) -> Table:
-    from rich.table import Table
-
-    measured, priced = figures["llm_measured"], figures["cost_per_doc"] is not None
-    columns = ["threshold", "sent", "F1 of kept", "kept wrong"]
-    columns += ["F1 with LLM"] if measured else []
-    columns += ["USD/1,000"] if priced else []
-    table = Table(*columns, title="Cascade: docs below the threshold go to the LLM")
-    for step in figures["steps"]:
-        wrong = "" if step["error_rate"] is None else f"{100 * step['error_rate']:.1f}%"
-        cells = ["all" if step["threshold"] is None else str(step["threshold"])]
-        cells += [f"{100 * step['sent']:.1f}%", _percent(step["f"]), wrong]
-        cells += [_percent(step["cascade_f"])] if measured else []
-        cells += [f"{step['cost_per_1000']:.2f}"] if priced else []
-        table.add_row(*cells)
-    return table
+def _print_steps(figures: Mapping[str, Any]) -> None:
+    """The table of the thresholds."""
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "threshold": lambda step: "all" if step["threshold"] is None else str(step["threshold"]),
+        "sent": lambda step: _percent(step["sent"], 1, "%"),
+        "F1 of kept": lambda step: _percent(step["f"]),
+        "kept wrong": lambda step: _percent(step["error_rate"], 1, "%"),
+    }
+    if figures["llm_measured"]:
+        columns["F1 with LLM"] = lambda step: _percent(step["cascade_f"])
+    if figures["cost_per_doc"] is not None:
+        columns["USD/1,000"] = lambda step: f"{step['cost_per_1000']:.2f}"
+    print("Cascade: docs below the threshold go to the LLM")
+    print_table(list(columns), [[show(x) for show in columns.values()] for x in figures["steps"]])
 
 
 def _format_summary(figures: Mapping[str, Any]) -> str:
@@ -172,5 +153,5 @@ def _format_choice(chosen: Mapping[str, Any], by: str) -> str:
     return line
 
 
-def _percent(score: float | None) -> str:
-    return "" if score is None else f"{100 * score:.2f}"
+def _percent(score: float | None, digits: int = 2, unit: str = "") -> str:
+    return "" if score is None else f"{100 * score:.{digits}f}{unit}"

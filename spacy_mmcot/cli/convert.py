@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,41 +20,35 @@ if TYPE_CHECKING:
     from ..corpus.posts import Findings, Row
 
 # typer takes enums for options that repeat, not Literals.
-SplitChoice = Enum("SplitChoice", {name: name for name in SPLITS}, type=str)  # type: ignore[misc]
+SplitChoice = StrEnum("SplitChoice", SPLITS)  # type: ignore[misc]
 FormatName = Literal["auto", Format]
 
-TextColumn = Annotated[
-    str | None, typer.Option(help="Column of the texts in tables; otherwise `text`.")
-]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the texts; otherwise `text`.")]
 IdColumn = Annotated[
-    str | None,
-    typer.Option(help="Column of the ids in tables; otherwise `id`, or made from the text."),
+    str | None, typer.Option(help="Column of the ids; otherwise `id`, or made from the text.")
 ]
 Delimiter = Annotated[str | None, typer.Option(help="Of CSV files; otherwise detected.")]
-Encoding = Annotated[
-    str | None,
-    typer.Option(help="Of text files; otherwise UTF-8, or UTF-16 with a byte order mark."),
-]
+Encoding = Annotated[str | None, typer.Option(help="Of text files; otherwise UTF-8 or UTF-16.")]
 PicturesFolder = Annotated[
     Path | None,
-    typer.Option(help="Folder of the pictures that the texts name by IMGID, file name or id."),
+    typer.Option(help="Folder of the pictures that texts name by IMGID, file name or id."),
+]
+ShareOption = Annotated[
+    float,
+    typer.Option(min=0, max=0.9, help="Share of the train posts to move here, by label."),
 ]
 
 
 def convert(
     inputs: Annotated[
         list[Path],
-        typer.Argument(
-            help="Corpus files, or folders of .spacy files or of a Hugging Face dataset."
-        ),
+        typer.Argument(help="Files, or folders of .spacy files or of a Hugging Face dataset."),
     ],
     output: Annotated[
         Path,
         typer.Option(
-            "--output",
-            "-o",
-            help="NAME.jsonl for posts, NAME.spacy for one file of Docs, else a folder with a "
-            ".spacy file for each split.",
+            *("--output", "-o"),
+            help="NAME.jsonl for posts, NAME.spacy for Docs, else a folder with a file per split.",
         ),
     ],
     format: Annotated[FormatName, typer.Option(help="Format of the inputs.")] = "auto",
@@ -66,15 +60,8 @@ def convert(
     split: Annotated[
         Split | None, typer.Option(help="Split of all posts, instead of their own.")
     ] = None,
-    dev: Annotated[
-        float,
-        typer.Option(
-            min=0.0, max=0.9, help="Share of the training posts to move to dev, by label."
-        ),
-    ] = 0.0,
-    test: Annotated[
-        float, typer.Option(min=0.0, max=0.9, help="Share to move to test, likewise.")
-    ] = 0.0,
+    dev: ShareOption = 0.0,
+    test: ShareOption = 0.0,
     answers: Annotated[
         list[Path] | None,
         typer.Option(
@@ -87,8 +74,7 @@ def convert(
     ] = None,
     task: Annotated[Task, typer.Option(help="Which answers of a store.")] = "ner",
     tokenizer: Annotated[
-        Literal["spacy", "whitespace"],
-        typer.Option(help="spaCy's tokens, or those between spaces for pre-tokenised text."),
+        Literal["spacy", "whitespace"], typer.Option(help="whitespace: for pre-tokenised text.")
     ] = "spacy",
     lang: Annotated[str, typer.Option(help="Language code of the tokenizer.")] = "en",
     keep_mentions: Annotated[
@@ -100,16 +86,14 @@ def convert(
         ),
     ] = False,
     repair_bio: Annotated[
-        bool,
-        typer.Option("--repair-bio", help="Read an I- tag that continues no entity as B-."),
+        bool, typer.Option("--repair-bio", help="Read an I- tag that continues no entity as B-.")
     ] = False,
     reviewed: Annotated[
         Path | None,
         typer.Option(help="Corrected posts: their labels replace those of posts of the same id."),
     ] = None,
     require: Annotated[
-        list[SplitChoice] | None,
-        typer.Option(help="Stop where no post is of this split; repeatable."),
+        list[SplitChoice] | None, typer.Option(help="Stop if a split has no post; repeatable.")
     ] = None,
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave invalid rows out and list them.")
@@ -151,9 +135,9 @@ def convert(
         rows = replace_labels(rows, read_corpus([reviewed], findings))
     check_labels([row.post for row in rows], findings)
     for choice in require or []:
-        if all(row.post.split != choice.value for row in rows):
+        if all(row.post.split != choice for row in rows):
             paths = ", ".join(map(str, inputs))
-            raise MMCoTError(Errors.E713.format(path=paths, split=choice.value))
+            raise MMCoTError(Errors.E713.format(path=paths, split=choice))
     rows = attach_answers(rows, answers or [], task, findings)
 
     if output.suffix == ".jsonl":
@@ -210,8 +194,7 @@ def _write_docs(output: Path, rows: Sequence[Row], lang: str, **settings: Any) -
     docs: dict[Path, list[Doc]] = {}
     for row in rows:
         path = output if output.suffix == SUFFIX else output / f"{row.post.split}{SUFFIX}"
-        doc = make_doc(nlp, row.post, row.answers, **settings)
-        docs.setdefault(path, []).append(doc)
+        docs.setdefault(path, []).append(make_doc(nlp, row.post, row.answers, **settings))
     for path, group in docs.items():
         write_docs(path, group)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import astuple, fields
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -29,26 +29,21 @@ Money = Literal["free", "USD", "unpriced"]
 REJECTED, BUDGET, INTERRUPTED = 3, 4, 130
 
 # typer takes enums for options that repeat, not Literals.
-DimensionChoice = Enum(  # type: ignore[misc]
-    "DimensionChoice", {name: name for name in DIMENSIONS}, type=str
-)
+DimensionChoice = StrEnum("DimensionChoice", DIMENSIONS)  # type: ignore[misc]
 ConfigOption = Annotated[
-    Path | None,
-    typer.Option(help="A project.yml whose vars.elicit says which dimensions and variants."),
+    Path | None, typer.Option(help="A project.yml: its vars.elicit says what to ask.")
 ]
 ModelOption = Annotated[str, typer.Option(help="The LLM to ask.")]
 TaskOption = Annotated[Task, typer.Option(help="Which prompts to use.")]
 DimensionOption = Annotated[
     list[DimensionChoice] | None,
-    typer.Option(help="What to ask for; repeat it for several. Default: the config's, or all."),
+    typer.Option(help="What to ask for; repeatable. Default: the config's, or all."),
 ]
 VisionOption = Annotated[
-    bool | None,
-    typer.Option(help="Show the model the posts' pictures. Default: from the price table."),
+    bool | None, typer.Option(help="Show the pictures. Default: from the price table.")
 ]
 SchemeOption = Annotated[
-    Path | None,
-    typer.Option(help="scheme.yml: what the texts are, and the labels of the conclusion."),
+    Path | None, typer.Option(help="scheme.yml: the texts, and the labels of the conclusion.")
 ]
 TemplatesOption = Annotated[
     Path | None, typer.Option(help="Folder of your own prompt templates, which go first.")
@@ -61,8 +56,7 @@ PricesOption = Annotated[
     typer.Option(help='Prices, {"MODEL": {"input": 0.15, "output": 0.6}}, USD a million tokens.'),
 ]
 RootOption = Annotated[
-    Path | None,
-    typer.Option(help="Folder that the pictures must lie in. Default: that of the posts file."),
+    Path | None, typer.Option(help="Folder of all pictures. Default: that of the posts file.")
 ]
 NewOption = Annotated[
     bool,
@@ -87,37 +81,30 @@ class PostsFile:
 
 
 def make_questions(
+    posts: PostsFile,
     config: Path | None,
     dimension: list[DimensionChoice] | None,
-    task: Task,
-    posts: PostsFile,
     scheme: Path | None,
-    templates: Path | None,
-    shown: bool,
-    image_root: Path | None = None,
-    part_tokens: int | None = None,
-    store: Path | None = None,
-    new_examples: bool = False,
+    store: Path | None,
+    new_examples: bool,
+    **settings: Any,
 ) -> QuestionSettings:
     """What is asked: the dimensions of a project.yml, restricted to the named ones. Without a
-    scheme no conclusion is asked, unless it was named. shown: whether the model sees the posts'
-    pictures. new_examples: not those of the store."""
+    scheme no conclusion is asked, unless it was named. new_examples: not those of the store.
+    settings: the others of QuestionSettings."""
     from ..elicitation.elicit import choose_dimensions, choose_examples
     from ..elicitation.prompts import QuestionSettings, check_templates
-    from ..elicitation.store import AnswerStore
     from ..scheme import check_labels, read_scheme
 
-    asks = choose_dimensions(config, [choice.value for choice in dimension or ()])
-    if templates is not None:
-        check_templates(templates)
-    known = examples = None
+    asks = choose_dimensions(config, dimension or ())
+    if settings["templates"] is not None:
+        check_templates(settings["templates"])
     if scheme is not None:
-        known = read_scheme(scheme)
+        known = settings["scheme"] = read_scheme(scheme)
         check_labels(known, posts, scheme)
-        is_there = store is not None and store.exists()
-        with AnswerStore(store, read_only=True) if store and is_there else nullcontext() as answers:
-            chosen = choose_examples(known, posts, answers, part_tokens, new_examples)
-        examples, are_old = chosen
+        part_tokens = settings["part_tokens"]
+        examples, are_old = choose_examples(known, posts, store, part_tokens, new_examples)
+        settings["examples"] = examples
         if are_old and "conclusion" in asks:
             print("Conclusions are asked with the examples of earlier ones: see --new-examples.")
     elif (config or dimension) and "conclusion" in asks:
@@ -125,11 +112,8 @@ def make_questions(
     else:
         asks.pop("conclusion", None)
     variants = {name: ask.variants for name, ask in asks.items()}
-    after = tuple(name for ask in asks.values() for name in ask.after)
-    pictures = posts.path.parent if shown else None
-    return QuestionSettings(
-        *(task, variants, pictures, known, examples, after, templates, image_root, part_tokens)
-    )
+    after = [name for ask in asks.values() for name in ask.after]
+    return QuestionSettings(variants=variants, after=after, **settings)
 
 
 def plan(
@@ -160,28 +144,31 @@ def plan(
     # Nothing is sent, so any key and address will do.
     url, key = "https://localhost/v1", "plan"
     source = OpenAISource(OpenAISettings(model, url, key, temperature=temperature))
-    shown = known.has_vision(model) if vision is None else vision
+    sees = known.has_vision(model) if vision is None else vision
     questions = make_questions(
-        *(config, dimension, task, rows, scheme, templates, shown, image_root, part_tokens),
-        *(store, new_examples),
+        *(rows, config, dimension, scheme, store, new_examples),
+        task=task,
+        pictures=posts.parent if sees else None,
+        templates=templates,
+        image_root=image_root,
+        part_tokens=part_tokens,
     )
     there = store if store is not None and store.exists() else None
     with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
         planned = make_plan(rows, source, known, questions, answers)
-    counts = ("requests", "there", "n/a", "input", "cached", "output", "USD", "USD, batch")
-    columns = list(zip(*map(astuple, planned.values()), strict=True))
-    total = [None if None in column else sum(column) for column in columns]
-    rows_shown = [(name, *_show_unpriced(astuple(row))) for name, row in planned.items()]
-    print_table(("dimension", *counts), rows_shown, ("all", *_show_unpriced(total)))
+    unpriced = [] if known.find(model) else 2 * ["unpriced"]
+    columns = ("requests", "there", "n/a", "input", "cached", "output", "USD", "USD, batch")
+    table = {name: astuple(row)[: 8 - len(unpriced)] for name, row in planned.items()}
+    print_table(
+        ("dimension", *columns),
+        [(name, *row, *unpriced) for name, row in table.items()],
+        ("all", *map(sum, zip(*table.values(), strict=True)), *unpriced),
+    )
     print("Input tokens are estimated from the length of the texts; cached ones are among them.")
     if there and "conclusion" in planned and planned["conclusion"].requests:
         print("Conclusions are asked anew where the scheme or the examples have changed.")
-    if None in total:
+    if unpriced:
         print(f"Unpriced: nobody has a price for {model}. Give a table with --prices.")
-
-
-def _show_unpriced(row: Iterable[object]) -> list[object]:
-    return ["unpriced" if value is None else value for value in row]
 
 
 def elicit(
@@ -191,9 +178,7 @@ def elicit(
         Literal["recorded", "openai", "openai-batch"],
         typer.Option(help="A recorded file, an OpenAI-compatible API, or its Batch API."),
     ] = "recorded",
-    recorded: Annotated[
-        Path | None, typer.Option(help="Recorded answers (.jsonl), for --source recorded.")
-    ] = None,
+    recorded: Annotated[Path | None, typer.Option(help="Recorded answers (.jsonl).")] = None,
     config: ConfigOption = None,
     model: ModelOption = "gpt-4o-mini",
     task: TaskOption = "ner",
@@ -202,8 +187,7 @@ def elicit(
     image_root: RootOption = None,
     base_url: UrlOption = None,
     insecure: Annotated[
-        bool,
-        typer.Option("--insecure", help="Allow an endpoint that is neither https nor loopback."),
+        bool, typer.Option("--insecure", help="Allow http to other machines than this one.")
     ] = False,
     scheme: SchemeOption = None,
     templates: TemplatesOption = None,
@@ -213,9 +197,7 @@ def elicit(
     workers: Annotated[int, typer.Option(min=1, max=1000, help="Questions in flight.")] = 8,
     rpm: Annotated[float | None, typer.Option(min=0.1, help="Most requests a minute.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 60.0,
-    run_timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds for the whole run.")
-    ] = None,
+    run_timeout: Annotated[float | None, typer.Option(min=0.1, help="For the whole run.")] = None,
     tries: Annotated[int, typer.Option(min=1, help="Requests for one question.")] = 8,
     patience: Annotated[
         float, typer.Option(min=0, help="Seconds that an endpoint may be down or ask to wait.")
@@ -225,17 +207,10 @@ def elicit(
         typer.Option(min=0, help="Most USD that the store's answers may cost, of all runs."),
     ] = None,
     prices: PricesOption = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=50_000, help="Requests in one batch.")
-    ] = 10_000,
-    batch_poll: Annotated[
-        float, typer.Option(min=0.1, help="Seconds between checks of a batch.")
-    ] = 30.0,
+    batch_size: Annotated[int, typer.Option(min=1, max=50_000, help="Requests a batch.")] = 10_000,
+    batch_poll: Annotated[float, typer.Option(min=0.1, help="Seconds between checks.")] = 30.0,
     threshold: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, help="Exit code 3 above this share of rejected or missing answers."
-        ),
+        float, typer.Option(min=0, max=1, help="Share of failed answers that is exit code 3.")
     ] = 0.05,
     failures: Annotated[
         bool, typer.Option("--failures", help="Ask nothing: list the store's rejected answers.")
@@ -265,18 +240,21 @@ def elicit(
         if recorded is None:
             raise UsageError(Errors.E730)
         answerer: OpenAISource | RecordedSource = RecordedSource(recorded)
-        shown = False
     else:
         settings = OpenAISettings(model, base_url, None, insecure, temperature, timeout)
         try:
             answerer = OpenAISource(settings, source)
         except MMCoTError as error:
             raise UsageError(str(error)) from None
-        shown = known.has_vision(model) if vision is None else vision
+    sees = answerer.paid and (known.has_vision(model) if vision is None else vision)
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
     questions = make_questions(
-        *(config, dimension, task, rows, scheme, templates, shown, image_root),
-        *(part_tokens if answerer.paid else None, store, new_examples),
+        *(rows, config, dimension, scheme, store, new_examples),
+        task=task,
+        pictures=posts.parent if sees else None,
+        templates=templates,
+        image_root=image_root,
+        part_tokens=part_tokens if answerer.paid else None,
     )
     # A broken row is an error before the first question, not after the last good row.
     n_questions = sum(1 for post in rows for _ in questions.list_questions(post))

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,26 +26,20 @@ _RELATION = "NAME:HEAD:TAIL or NAME:HEAD:TAIL=DEFINITION"
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the project, made if it is missing.")],
     data: Annotated[
-        Path | None,
-        typer.Option(help="File of your texts, in a format that `convert` reads by itself."),
+        Path | None, typer.Option(help="File of your texts, in a format that `convert` detects.")
     ] = None,
     text_column: TextColumn = None,
     id_column: IdColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     pictures: PicturesFolder = None,
-    lang: Annotated[
-        str | None, typer.Option(help="Language code of spaCy, such as en or de.")
-    ] = None,
+    lang: Annotated[str | None, typer.Option(help="spaCy's language code: en, de, ...")] = None,
     domain: Annotated[
         str | None, typer.Option(help="What the texts are, such as support tickets.")
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME[=DEFINITION]",
-            help="An entity label; repeatable. Labelled texts have theirs anyway.",
-        ),
+        typer.Option(metavar="NAME[=DEFINITION]", help="A further entity label; repeatable."),
     ] = None,
     relation: Annotated[
         list[str] | None,
@@ -59,16 +53,12 @@ def init(
         bool, typer.Option(help="Whether to find the relations that texts or options name.")
     ] = True,
     endpoint: Annotated[
-        str | None,
-        typer.Option(help="URL of an OpenAI-compatible endpoint. Default: OPENAI_BASE_URL."),
+        str | None, typer.Option(help="OpenAI-compatible endpoint. Default: OPENAI_BASE_URL.")
     ] = None,
     model: Annotated[str, typer.Option(help="The LLM to ask.")] = "gpt-4o-mini",
     encoder: Annotated[
         str | None,
-        typer.Option(
-            help="Pretrained encoder: a hub name, a folder, or package:NAME. Default: a small "
-            "English or a multilingual one."
-        ),
+        typer.Option(help="A hub name, folder, or package:NAME. Default: a small one."),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the pipeline package. Default: the folder's.")
@@ -83,13 +73,12 @@ def init(
     if demo:
         write_project(folder, DEMO, None)
     else:
-        reading = ReadSettings(
-            text_column=text_column,
-            id_column=id_column,
-            delimiter=delimiter,
-            encoding=encoding,
-            pictures=pictures,
-        )
+        columns: dict[str, Any] = {
+            "text_column": text_column,
+            "id_column": id_column,
+            "delimiter": delimiter,
+        }
+        reading = ReadSettings(encoding=encoding, pictures=pictures, **columns)
         texts = inspect_texts(Path(_ask(data, "--data", "File of your texts")), reading)
         print(f"{texts.count} texts, {'labelled' if texts.labelled else 'without labels'}.")
         lang = _ask(lang, "--lang", "Language code", "en")
@@ -167,9 +156,7 @@ def scheme(
     posts: Annotated[Path, typer.Argument(help="Labelled posts (.jsonl).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The scheme to write (.yml).")],
     language: Annotated[str, typer.Option(help="What the texts are written in.")] = "English",
-    domain: Annotated[
-        str, typer.Option(help="What the texts are, such as clinical notes.")
-    ] = "texts",
+    domain: Annotated[str, typer.Option(help="What they are, such as clinical notes.")] = "texts",
     ask: Annotated[bool, typer.Option("--ask", help="Have an LLM write the definitions.")] = False,
     model: Annotated[str, typer.Option(help="The LLM to ask.")] = "gpt-4o-mini",
     base_url: UrlOption = None,
@@ -177,18 +164,17 @@ def scheme(
     """Draft a label scheme from labelled POSTS: labels with their counts and typical mentions,
     relations with the types of head and tail. Read it through, and say in your own words what each
     label means."""
-    from ..elicitation.elicit import define_labels
     from ..files import replace_file
     from ..scheme import draft_scheme, format_scheme
 
-    draft = draft_scheme(PostsFile(posts)).model_copy(
-        update={"language": language, "domain": domain}
-    )
+    update = {"language": language, "domain": domain}
+    draft = draft_scheme(PostsFile(posts)).model_copy(update=update)
     if ask:
         from ..elicitation.client import OpenAISettings, OpenAISource
+        from ..elicitation.elicit import define_labels
 
-        settings = OpenAISettings(model, base_url)
-        draft = define_labels(draft, OpenAISource(settings, "openai"), list(PostsFile(posts)))
+        source = OpenAISource(OpenAISettings(model, base_url))
+        draft = define_labels(draft, source, list(PostsFile(posts)))
     with replace_file(output) as temporary:
         temporary.write_text(format_scheme(draft), encoding="utf-8")
     print(f"{len(draft.entities)} entity and {len(draft.relations)} relation labels -> {output}")

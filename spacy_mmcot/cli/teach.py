@@ -28,15 +28,12 @@ def teach(
             "--from conclusions there is no teacher.",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The .spacy file with soft labels")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .spacy file to write")],
     source: Annotated[
         TeachSource, typer.Option("--from", help="A trained pipeline, or the LLM's conclusions")
     ] = "teacher",
     scheme: Annotated[
-        Path | None,
-        typer.Option(help="With --from conclusions: scheme.yml, whose labels count"),
+        Path | None, typer.Option(help="With --from conclusions: scheme.yml, whose labels count")
     ] = None,
     confidence: Annotated[
         str,
@@ -49,17 +46,12 @@ def teach(
         int, typer.Option(min=0, help="Also store targets for this many prompt vectors; 0 for none")
     ] = 0,
     knowledge_encoder: Annotated[
-        str | None,
-        typer.Option(help="Encoder source for the prompt targets; the teacher's own by default"),
+        str | None, typer.Option(help="Encoder of the prompt targets; default: the teacher's own")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Docs that run together")] = 64,
     also: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--with",
-            help="A further teacher with the same labels: the mean of all is written; repeatable",
-            show_default=False,
-        ),
+        typer.Option("--with", help="A further teacher, for the mean of all; repeatable"),
     ] = None,
     label_table: Annotated[
         Path | None,
@@ -67,7 +59,6 @@ def teach(
             "--map",
             help="YAML file with a line `their label: our label` for each label of the teacher "
             "that counts; for teachers other than mmcot_ner and mmcot_rel",
-            show_default=False,
         ),
     ] = None,
     pictures: Annotated[
@@ -98,17 +89,11 @@ def teach(
     teacher, *inputs = paths
     if not inputs:
         raise UsageError(Errors.E507)
+    teachers = [str(name) for name in (teacher, *(also or ()))]
+    labels = None if label_table is None else read_label_table(label_table)
     request = TeachRequest(
-        [str(name) for name in (teacher, *(also or ()))],
-        inputs,
-        output,
-        None if label_table is None else read_label_table(label_table),
-        pictures,
-        prompt_length,
-        knowledge_encoder,
-        batch_size,
-        chunk,
-        gpu_id,
+        *(teachers, inputs, output, labels, pictures, prompt_length, knowledge_encoder),
+        *(batch_size, chunk, gpu_id),
     )
     result = teach_files(request, choose_engine(engine, workers))
     print(

@@ -48,8 +48,7 @@ class DistilledPipe(TrainablePipe):
 
     @abstractmethod
     def begin_update(self, examples: list[Example]) -> tuple[Any, Callable[[Any], Any]]:
-        """The forward pass of an update: the scores that `get_loss` takes, and the function that
-        propagates their gradient."""
+        """The forward pass of an update: what `get_loss` takes, and what takes its gradient."""
 
     def add_label(self, label: str) -> int:
         """Add a label before initialisation. Returns 1 if it was new, 0 if not.
@@ -59,9 +58,8 @@ class DistilledPipe(TrainablePipe):
         if label in self.labels:
             return 0
         if self.is_initialized:
-            raise MMCoTError(
-                Errors.E601.format(component=self.name, labels=list(self.labels), label=label)
-            )
+            names = {"component": self.name, "labels": list(self.labels)}
+            raise MMCoTError(Errors.E601.format(**names, label=label))
         self.cfg["labels"] = sorted([*self.labels, label])
         self.vocab.strings.add(label)
         return 1

@@ -6,7 +6,6 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -193,15 +192,13 @@ class MMCoTCascade:
         if self._guide is None:
             if self.scheme is None:
                 raise self._refuse("scheme", "not set", "the path of a scheme.yml")
-            path, store = Path(self.scheme), Path(self.store)
+            path = Path(self.scheme)
             scheme = read_scheme(path)
             posts = [] if self.examples is None else read_posts(self.examples)
             check_labels(scheme, posts, path)
             _, elicit = self._import_elicitation()
-            is_there = store.exists()
-            with elicit.AnswerStore(store, read_only=True) if is_there else nullcontext() as opened:
-                size = elicit.QuestionSettings().part_tokens
-                examples, _ = elicit.choose_examples(scheme, posts, opened, size)
+            size = elicit.QuestionSettings().part_tokens
+            examples, _ = elicit.choose_examples(scheme, posts, Path(self.store), size)
             self._guide = Guide(scheme=scheme, examples=examples.chosen)
         return self._guide
 

@@ -94,7 +94,7 @@ def _read_block(path: Path) -> dict[Dimension, Ask] | None:
 def choose_examples(
     scheme: Scheme,
     posts: Iterable[Post],
-    store: AnswerStore | None,
+    store: Path | None,
     part_tokens: int | None = None,
     anew: bool = False,
 ) -> tuple[Examples, bool]:
@@ -102,8 +102,10 @@ def choose_examples(
     about all texts again; a new choice where it has none, `anew`, and where a label has left the
     scheme, the number of examples is another, or an example's text is held out now. And whether a
     new choice would be another. Raises like Examples."""
-    fresh = Examples(scheme, posts, part_tokens)
-    kept = None if store is None else store.read_examples()
+    fresh, kept = Examples(scheme, posts, part_tokens), None
+    if store is not None and store.exists():
+        with AnswerStore(store, read_only=True) as opened:
+            kept = opened.read_examples()
     if kept is None or anew or kept == fresh.chosen or len(kept) > 2 * scheme.examples:
         return fresh, False
     items = [x for p in kept.values() for x in [*(p.entities or ()), *(p.relations or ())]]

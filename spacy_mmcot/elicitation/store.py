@@ -130,12 +130,14 @@ class AnswerStore(Database):
         augmentations of a post; several conclusions vote. Those to the parts of a text are one, of
         as many as have an answer; `start` picks that to the part which begins there."""
         found: dict[str, dict[tuple[str, int], list[tuple[_Place, Any]]]] = {}
+        # Not `post_id = ifnull(?, post_id)`, which no index serves.
+        of_post = "" if post_id is None else "AND post_id = ? "
         for name, dimension, number, template, value in self.fetch(
             "SELECT post_id, dimension, variant, template, value FROM answers "
-            "WHERE task = ? AND post_id = ifnull(?, post_id) AND "
+            f"WHERE task = ? {of_post}AND "
             "(variant = ? OR dimension IN (SELECT value FROM json_each(?))) AND status = 'ok' "
             "ORDER BY post_id, seq",
-            *(task, post_id, variant, json.dumps(KNOWLEDGE)),
+            *(task, *([post_id] if of_post else []), variant, json.dumps(KNOWLEDGE)),
         ):
             place = _find_place(template)
             if start is None or start == place.start:

@@ -123,16 +123,13 @@ def check_states(model: Model, docs: Iterable[Doc], component: str) -> None:
                 error = Errors.E407 if len(doc.tensor) else Errors.E405
                 raise MMCoTError(error.format(component=component, text=doc.text[:60]))
     if any(isinstance(node, TransformerListener) for node in model.walk()):
-        for doc in docs:
-            if not len(doc):
-                continue
+        for doc in filter(len, docs):
             data = doc._.trf_data
-            if data is None:
-                raise MMCoTError(Errors.E405.format(component=component, text=doc.text[:60]))
             starts = getattr(data, "token_starts", None)
             is_changed = starts is not None and starts != list_starts(doc)
-            if is_changed or len(data.align.lengths) not in (0, len(doc)):
-                raise MMCoTError(Errors.E407.format(component=component, text=doc.text[:60]))
+            if data is None or is_changed or len(data.align.lengths) not in (0, len(doc)):
+                error = Errors.E405 if data is None else Errors.E407
+                raise MMCoTError(error.format(component=component, text=doc.text[:60]))
 
 
 def list_starts(doc: Doc) -> bytes:

@@ -95,13 +95,9 @@ def PieceEmbed(
 
 def make_piece_vectors(source: str, *, table_width: int, width: int) -> Model[list[Doc], Ragged]:
     """The thinc model, which returns one vector a token, (tokens, width), of all Docs."""
-    return Model(
-        "piece_vectors",
-        _forward,
-        init=functools.partial(_init, source=source, table_width=table_width),
-        dims={"nO": width},
-        shims=[TorchShim(PieceVectors)],
-    )
+    init = functools.partial(_init, source=source, table_width=table_width)
+    shim = TorchShim(PieceVectors)
+    return Model("piece_vectors", _forward, init=init, dims={"nO": width}, shims=[shim])
 
 
 def _init(model: Model, X: Any = None, Y: Any = None, *, source: str, table_width: int) -> None:

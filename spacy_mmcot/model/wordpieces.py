@@ -19,12 +19,6 @@ from ..errors import Errors, MMCoTError
 # Bounds the memory of a long-running process.
 MAX_CACHED_WORDS = 20_000
 
-# Windows run in groups of similar length: most pieces of a group, padding included, and the least
-# share of the longest window's length; the second share is for encoders that skip padding.
-MAX_GROUP_PIECES = 4096
-MIN_GROUP_FILL = 0.8
-MIN_PACKED_FILL = 0.3
-
 
 class Window(NamedTuple):
     """A run of a Doc's tokens that fits the encoder. It reads [start, end) and returns the states
@@ -50,16 +44,9 @@ class WordPieceTokenizer:
         self._spaced = self._split(["a"]) != self._split([" a"])
         self.prefix, self.suffix = self._special_pieces("a")
         _, self.middle, self.pair_suffix = self._special_pieces("a", "a")
-
-    @property
-    def n_special(self) -> int:
-        """Special pieces around a single text."""
-        return len(self.prefix) + len(self.suffix)
-
-    @property
-    def n_special_pair(self) -> int:
-        """Special pieces around a text and its segment."""
-        return len(self.prefix) + len(self.middle) + len(self.pair_suffix)
+        # Special pieces around a single text, and around a text and its segment.
+        self.n_special = len(self.prefix) + len(self.suffix)
+        self.n_special_pair = len(self.prefix) + len(self.middle) + len(self.pair_suffix)
 
     def split_doc(self, doc: Doc, limit: int) -> list[tuple[int, ...]]:
         """The pieces of each token: at least one, and at most the first `limit`."""
@@ -79,17 +66,12 @@ class WordPieceTokenizer:
             cache.update(zip(missing, self._split(words), strict=True))
         return [cache[key][:limit] for key in keys]
 
-    def split_texts(self, texts: Sequence[str], limit: int) -> list[list[int]]:
-        """The pieces of plain texts without special ones, cut at `limit` each; none for ""."""
-        ids = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        return [row[:limit] if text else [] for text, row in zip(texts, ids, strict=True)]
-
     def split_joined(self, texts: Sequence[Sequence[str]], limit: int) -> list[list[int]]:
-        """The pieces of each group of texts, joined, at most `limit` a group. The limit is shared
-        equally; what a short text does not need goes to the others of its group."""
+        """The pieces of each group of texts, joined, without special ones, at most `limit` a group.
+        The limit is shared equally; what a short text does not need goes to the others."""
         # All but the first have a space before them, which some families' pieces include.
         flat = [" " * bool(i) + text for parts in texts for i, text in enumerate(parts)]
-        pieces = iter(self.split_texts(flat, limit) if flat else ())
+        pieces = iter(self._encode(flat) if flat else ())
         joined = []
         for parts in texts:
             rows = [next(pieces) for _ in parts]
@@ -97,9 +79,11 @@ class WordPieceTokenizer:
             joined.append([p for row, n in zip(rows, shares, strict=True) for p in row[:n]])
         return joined
 
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+
     def _split(self, words: list[str]) -> list[tuple[int, ...]]:
-        ids = self.tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
-        return [tuple(row) or self._unknown for row in ids]
+        return [tuple(row) or self._unknown for row in self._encode(words)]
 
     def _special_pieces(self, *texts: str) -> list[list[int]]:
         """The runs of special pieces before, between and after the texts."""
@@ -166,13 +150,12 @@ def group_by_length(lengths: Sequence[int], most: int, fill: float = 0.0) -> lis
     its longest's length."""
     groups: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if groups:
-            longest = lengths[groups[-1][0]]
-            full = (len(groups[-1]) + 1) * longest > most
-            if not full and lengths[i] >= fill * longest:
-                groups[-1].append(i)
-                continue
-        groups.append([i])
+        group = groups[-1] if groups else [i]
+        longest = lengths[group[0]]
+        if groups and (len(group) + 1) * longest <= most and lengths[i] >= fill * longest:
+            group.append(i)
+        else:
+            groups.append([i])
     return groups
 
 

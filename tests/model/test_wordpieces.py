@@ -159,7 +159,8 @@ def test_cache_gives_what_a_fresh_tokenizer_gives_and_is_bounded(
 def test_special_pieces_are_those_the_tokenizer_puts(
     pieces: WordPieceTokenizer, tokenizer: Any
 ) -> None:
-    text, segment = pieces.split_texts(["Anna sings", "a concert in the old town"], limit=99)
+    texts = [["Anna sings"], ["a concert in the old town"]]
+    text, segment = pieces.split_joined(texts, limit=99)
     single = [*pieces.prefix, *text, *pieces.suffix]
     assert single == tokenizer("Anna sings")["input_ids"]
     assert pieces.n_special == len(single) - len(text)
@@ -197,7 +198,7 @@ def test_special_pieces_where_a_letter_is_several_pieces(
 
 
 def test_segment_texts(pieces: WordPieceTokenizer, tokenizer: Any) -> None:
-    first, empty, last = pieces.split_texts(["a museum in Oslo", "", "the band"], limit=3)
+    first, empty, last = pieces.split_joined([["a museum in Oslo"], [], ["the band"]], 3)
     assert first == tokenizer("a museum in Oslo", add_special_tokens=False)["input_ids"][:3]
     assert empty == []
     assert last == tokenizer("the band", add_special_tokens=False)["input_ids"][:3]
@@ -207,9 +208,10 @@ def test_texts_share_the_room(pieces: WordPieceTokenizer, tokenizer: Any) -> Non
     texts = ["a museum in Oslo", "the band", "a concert in the old town hall of Oslo"]
     (whole, none, one) = pieces.split_joined([texts, [], texts[:1]], limit=99)
     assert whole == tokenizer(" ".join(texts), add_special_tokens=False)["input_ids"]
-    assert none == [] and one == pieces.split_texts(texts[:1], limit=99)[0]
-    first, *others = (pieces.split_texts([" " * bool(i) + t], 2)[0] for i, t in enumerate(texts))
-    assert pieces.split_joined([texts], limit=6) == [sum(others, first)]
+    assert none == [] and one == tokenizer(texts[0], add_special_tokens=False)["input_ids"]
+    spaced = [texts[0], *(f" {text}" for text in texts[1:])]
+    first, *others = tokenizer(spaced, add_special_tokens=False)["input_ids"]
+    assert pieces.split_joined([texts], 6) == [first[:2] + others[0][:2] + others[1][:2]]
     assert pieces.split_joined([], limit=9) == []
 
 
