@@ -150,13 +150,10 @@ class MMCoTNER(DistilledPipe):
         lengths = torch.tensor([len(array) for array in emissions])
         shape = (len(emissions), int(lengths.max()), len(tags))
         allowed = numpy.ones(shape, dtype=bool)
-        has_gold = numpy.zeros(shape[:2], dtype=bool)
         rejected: list[tuple[int, int, int, int]] = []
         soft = numpy.zeros(shape, dtype="float32")
-        has_soft = numpy.zeros(shape[:2], dtype=bool)
         for row, example in enumerate(examples):
             for token, tag in self._gold_tags(example):
-                has_gold[row, token] = True
                 allowed[row, token] = False
                 allowed[row, token, tag] = True
             rejected += [(row, *span) for span in self._find_rejected(example)]
@@ -166,13 +163,13 @@ class MMCoTNER(DistilledPipe):
                 if len(probabilities) != n_tokens:
                     raise MMCoTError(Errors.E501.format(rows=len(probabilities), tokens=n_tokens))
                 soft[row, :n_tokens] = probabilities
-                has_soft[row, :n_tokens] = probabilities.any(axis=1)
         device = transitions.device
         return tag_losses(
             torch.nn.utils.rnn.pad_sequence(emissions, batch_first=True),
             lengths.to(device),
             transitions,
-            *(torch.from_numpy(array).to(device) for array in (allowed, has_gold, soft, has_soft)),
+            torch.from_numpy(allowed).to(device),
+            torch.from_numpy(soft).to(device),
             rejected=rejected,
             crf=self.model.get_ref("head").attrs["learn_transitions"],
         )

@@ -173,12 +173,12 @@ class MMCoTRel(DistilledPipe):
         other's."""
         arrays = (
             torch.from_numpy(numpy.concatenate([getattr(target, name) for target in batch]))
-            for name in ("allowed", "gold", "soft", "has_soft")
+            for name in ("allowed", "gold", "soft")
         )
-        allowed, gold, soft, has_soft = (array.to(logits.device) for array in arrays)
+        allowed, gold, soft = (array.to(logits.device) for array in arrays)
         prior = torch.tensor(self.cfg["log_prior"], device=logits.device) * self.prior_strength
         logits = logits.masked_fill(~allowed, -torch.inf)
-        return pair_losses(logits, gold, soft, has_soft, log_prior=prior)
+        return pair_losses(logits, gold, soft, log_prior=prior)
 
     def build_targets(self, examples: Iterable[Example]) -> list[Target]:
         """What each example's pairs are to learn, without pairs that teach nothing and without
@@ -234,8 +234,8 @@ class MMCoTRel(DistilledPipe):
         allowed = pairs.mask_legal(entry, self.cfg["legal"], self.labels)
         # A predicted mention of another type may rule out what is gold.
         gold[(gold != UNJUDGED) & ~allowed[numpy.arange(len(gold)), gold]] = UNJUDGED
-        soft_rows = pairs.match_soft(entry, soft, len(self.labels))
-        return Target(pairs.move_pairs(entry, doc), allowed, gold, *soft_rows)
+        probabilities = pairs.match_soft(entry, soft, len(self.labels))
+        return Target(pairs.move_pairs(entry, doc), allowed, gold, probabilities)
 
     def _find_candidates(self, docs: Iterable[Doc]) -> list[DocPairs]:
         return [pairs.find_candidates(doc, self.cfg["max_distance"]) for doc in docs]

@@ -148,9 +148,7 @@ def tag_losses(
     lengths: Tensor,
     transitions: Tensor,
     allowed: Tensor,
-    has_gold: Tensor,
     soft: Tensor,
-    has_soft: Tensor,
     *,
     rejected: Sequence[tuple[int, int, int, int]] = (),
     crf: bool,
@@ -160,9 +158,7 @@ def tag_losses(
     emissions: (docs, tokens, tags); lengths: (docs,); transitions: (tags + 1, tags + 1).
     allowed: bool (docs, tokens, tags), the tags that agree with the gold annotation: one for an
         annotated token, all for one whose annotation is missing.
-    has_gold: bool (docs, tokens), where a token is annotated.
-    soft: (docs, tokens, tags), soft labels; has_soft: bool (docs, tokens), where there are any.
-
+    soft: (docs, tokens, tags), soft labels, 0 for a token without.
     rejected: (doc, start, end, index of the B tag) of each span that is no mention of that label.
 
     gold is the negative log likelihood of all tag sequences that agree with the annotation, per
@@ -172,14 +168,17 @@ def tag_losses(
     soft labels (posterior distillation: Wang et al., ACL 2020, "Structure-level knowledge
     distillation for multilingual sequence labeling").
     """
+    has_gold, has_soft = ~allowed.all(dim=-1), soft.any(dim=-1)
+    if crf:
+        log_probabilities, log_z = compute_log_marginals(emissions, lengths, transitions)
+    else:
+        log_probabilities = torch.log_softmax(emissions, dim=-1)
     agreeing = emissions.masked_fill(~allowed, ILLEGAL)
     if crf or rejected:
         _, agreeing_log_z = compute_forward(agreeing, lengths, transitions)
     if crf:
-        log_probabilities, log_z = compute_log_marginals(emissions, lengths, transitions)
         gold = ((log_z - agreeing_log_z) * has_gold.any(dim=1)).sum()
     else:
-        log_probabilities = torch.log_softmax(emissions, dim=-1)
         picked = log_probabilities.masked_fill(~allowed, ILLEGAL).logsumexp(-1)
         gold = -(picked * has_gold).sum()
     if rejected:
@@ -190,18 +189,18 @@ def tag_losses(
     # probability of ILLEGAL it would outweigh all other terms.
     possible = log_probabilities > ILLEGAL / 2
     cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
-    return Losses(gold / n_gold, (cross_entropy * has_soft).sum() / has_soft.sum().clamp(min=1))
+    return Losses(gold / n_gold, cross_entropy.sum() / has_soft.sum().clamp(min=1))
 
 
 def pair_losses(
-    logits: Tensor, gold: Tensor, soft: Tensor, has_soft: Tensor, *, log_prior: Tensor | None = None
+    logits: Tensor, gold: Tensor, soft: Tensor, *, log_prior: Tensor | None = None
 ) -> Losses:
     """The losses of a batch's mention pairs: mean cross-entropies over the pairs that have gold or
     soft labels.
 
     logits: (pairs, labels), -inf where a label is illegal.
     gold: int (pairs,), the label's index, -1 where nobody judged the pair.
-    soft: (pairs, labels), soft labels; has_soft: bool (pairs,), where there are any.
+    soft: (pairs, labels), soft labels, 0 for a pair without.
     log_prior: (labels,), added to the logits for the gold loss, so that they do not learn how
         frequent a label is. Not for the soft loss: a teacher predicts without it.
     """
@@ -212,5 +211,5 @@ def pair_losses(
     log_probabilities = torch.log_softmax(logits, dim=-1)
     possible = log_probabilities.isfinite()
     cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
-    soft_loss = cross_entropy.where(has_soft, 0.0).sum() / has_soft.sum().clamp(min=1)
+    soft_loss = cross_entropy.sum() / soft.any(dim=-1).sum().clamp(min=1)
     return Losses(gold_loss, soft_loss)

@@ -212,8 +212,8 @@ def export_standalone(nlp: Language, precision: "Precision") -> Language:
 
 def reads_pictures(nlp: Language) -> bool:
     """Whether one of the pipeline's encoders reads pictures."""
-    encoders = (find_torch_encoder(pipe) for _, pipe in nlp.components)
-    return any(encoder is not None and encoder.visual is not None for encoder in encoders)
+    encoders = [e for _, pipe in nlp.components if (e := find_torch_encoder(pipe)) is not None]
+    return any(e.visual is not None or e.shown_words is not None for e in encoders)
 
 
 def _find_pooling(nlp: Language, name: str) -> str:
