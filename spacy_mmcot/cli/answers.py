@@ -91,7 +91,7 @@ def augment(
 
     findings = Findings(skip_invalid)
     dimensions = [x for x in AUGMENTATIONS if x in (dimension or ("style", "entity"))]
-    old = [row.post for row in read_rows(posts, findings, set(), ReadSettings("posts"))]
+    old = [row.post for row in read_rows(posts, findings, {}, ReadSettings("posts"))]
     first, *others = _variants(answers, task)
     made, tallies = make(old, first, dimensions, others)
     write_posts(output, (make_image_relative(new.post, output.parent) for new in made))

@@ -55,14 +55,15 @@ class Mentions(list[Mention]):
 
 
 class Lattice(NamedTuple):
-    """Forward and backward scores, (batch, tokens, tags) each, and log Z, (batch,).
+    """A padded batch with its forward and backward scores. `forward` holds the emission of its own
+    token, `backward` does not. Positions past a sequence's length have no meaning."""
 
-    `forward` holds the emission of its own token, `backward` does not.
-    """
-
-    forward: Array
-    backward: Array
-    log_z: Array
+    emissions: Array  # (batch, tokens, tags)
+    lengths: Array  # (batch,), at least 1
+    transitions: Array  # (tags + 1, tags + 1)
+    forward: Array  # (batch, tokens, tags)
+    backward: Array  # (batch, tokens, tags)
+    log_z: Array  # (batch,)
 
 
 def decode_mentions(
@@ -82,26 +83,36 @@ def decode_mentions(
         stretches = [(row, 0, len(path)) for row, path in enumerate(paths)]
         for row, path in enumerate(paths):
             stretches += [(row, *ends) for ends in _find_sentences(docs[indexes[row]], path)]
-        logs = score_stretches(lattice, padded, transitions, paths, stretches)
-        chances = numpy.exp(logs).tolist()
+        chances = numpy.exp(score_stretches(lattice, paths, stretches)).tolist()
         for one, chance in zip(found, chances, strict=False):
             one.probability = chance
         for (row, *_), chance in zip(stretches[len(paths) :], chances[len(paths) :], strict=True):
             found[row].weakest = min(found[row].weakest, chance)
         spans = [(row, *ends) for row, path in enumerate(paths) for ends in _find_spans(path)]
-        logs = score_mentions(lattice, padded, lengths, transitions, paths, spans)
-        for (row, start, end), score in zip(spans, numpy.exp(logs).tolist(), strict=True):
+        scores = numpy.exp(score_mentions(lattice, paths, spans)).tolist()
+        for (row, start, end), score in zip(spans, scores, strict=True):
             trimmed = _trim(docs[indexes[row]], start, end)
             if trimmed is not None and score >= threshold:
                 found[row].append(Mention(*trimmed, labels[paths[row][start] // 2], score))
     return mentions
 
 
+def compute_marginals(emissions: Mapping[int, Array], transitions: Array) -> dict[int, Array]:
+    """P(tag of token t | sentence), (tokens, tags), of each Doc. emissions: as of
+    `decode_mentions`."""
+    marginals = {}
+    for indexes, padded, lengths in pad_batches(emissions):
+        lattice = compute_lattice(padded, lengths, transitions)
+        logs = lattice.forward + lattice.backward - lattice.log_z[:, None, None]
+        marginals.update({i: numpy.exp(logs[row, : lengths[row]]) for row, i in enumerate(indexes)})
+    return marginals
+
+
 def pad_batches(emissions: Mapping[int, Array]) -> Iterator[tuple[list[int], Array, Array]]:
     """Batches of Docs of similar length: their indexes, emissions padded to (docs, tokens, tags),
     and lengths (docs,). emissions: (tokens, tags) of each Doc by its index."""
     filled = list(emissions)
-    for group in group_by_length(list(map(len, emissions.values())), MAX_PADDED):
+    for group in group_by_length([len(emissions[i]) for i in filled], MAX_PADDED):
         indexes = [filled[row] for row in group]
         lengths = numpy.array([len(emissions[i]) for i in indexes])
         padded = numpy.zeros((len(group), int(lengths.max()), emissions[indexes[0]].shape[1]))
@@ -116,28 +127,24 @@ def find_best_paths(emissions: Array, lengths: Array, transitions: Array) -> lis
     # Tags first: the maximum over the first dimension is several times faster.
     emitted = numpy.ascontiguousarray(emissions.transpose(1, 2, 0))
     steps = transitions[:-1, :-1, None]
-    score = transitions[-1, :-1, None] + emitted[0]
-    scores = [score]
+    scores = [transitions[-1, :-1, None] + emitted[0]]
     for row in emitted[1:]:
-        score = (score[:, None] + steps).max(axis=0) + row
-        scores.append(score)
+        scores.append((scores[-1][:, None] + steps).max(axis=0) + row)
     table = numpy.stack(scores).transpose(0, 2, 1)
     last = table[lengths - 1, numpy.arange(len(lengths))] + transitions[:-1, -1]
-    tag = last.argmax(axis=1)
     # Backwards from the batch's last token; a shorter sentence starts at its own last token.
     into = numpy.ascontiguousarray(transitions[:-1, :-1].T)
-    tags = [tag]
+    tags = [last.argmax(axis=1)]
     for t in range(len(table) - 2, -1, -1):
-        before = (table[t] + into[tag]).argmax(axis=1)
-        tag = numpy.where(t < lengths - 1, before, tag)
-        tags.append(tag)
+        before = (table[t] + into[tags[-1]]).argmax(axis=1)
+        tags.append(numpy.where(t < lengths - 1, before, tags[-1]))
     paths = numpy.stack(tags[::-1], axis=1)
     return [path[:n].tolist() for path, n in zip(paths, lengths, strict=True)]
 
 
 def compute_lattice(emissions: Array, lengths: Array, transitions: Array) -> Lattice:
-    """Forward and backward scores. emissions: (batch, tokens, tags); lengths: (batch,), at least 1.
-    Positions past a sequence's length have no meaning.
+    """emissions: (batch, tokens, tags); lengths: (batch,), at least 1; transitions: (tags + 1,
+    tags + 1).
 
     A step is a matrix product of probabilities, relative to the best tag of the token, unless the
     scores are too far apart. What no path reaches then scores -inf.
@@ -147,45 +154,33 @@ def compute_lattice(emissions: Array, lengths: Array, transitions: Array) -> Lat
     near = _measure_spread(emissions, transitions) < _MAX_SPREAD
     ahead, back = (_make_step(part, near) for part in (steps, steps.T))
     with numpy.errstate(divide="ignore"):
-        alpha = transitions[-1, :-1] + emissions[:, 0]
-        rows = [alpha]
+        rows = [transitions[-1, :-1] + emissions[:, 0]]
         for t in range(1, emissions.shape[1]):
-            alpha = ahead(alpha) + emissions[:, t]
-            rows.append(alpha)
+            rows.append(ahead(rows[-1]) + emissions[:, t])
         forward = numpy.stack(rows, axis=1)
         last = forward[numpy.arange(len(lengths)), lengths - 1]
         log_z = _logsumexp(last + transitions[:-1, -1], axis=1)
         ends = transitions[:-1, -1]
-        beta = numpy.broadcast_to(ends, (len(emissions), len(ends)))
-        rows = [beta]
+        rows = [numpy.broadcast_to(ends, (len(emissions), len(ends)))]
         for t in range(emissions.shape[1] - 2, -1, -1):
-            inner = back(emissions[:, t + 1] + beta)
-            beta = numpy.where((lengths - 1 <= t)[:, None], ends, inner)
-            rows.append(beta)
-    return Lattice(forward, numpy.stack(rows[::-1], axis=1), log_z)
-
-
-def compute_marginals(lattice: Lattice) -> Array:
-    """P(tag of token t | sentence), (batch, tokens, tags)."""
-    return numpy.exp(lattice.forward + lattice.backward - lattice.log_z[:, None, None])
+            inner = back(emissions[:, t + 1] + rows[-1])
+            rows.append(numpy.where((lengths - 1 <= t)[:, None], ends, inner))
+    backward = numpy.stack(rows[::-1], axis=1)
+    return Lattice(emissions, lengths, transitions, forward, backward, log_z)
 
 
 def score_stretches(
-    lattice: Lattice,
-    emissions: Array,
-    transitions: Array,
-    paths: Sequence[Sequence[int]],
-    stretches: Sequence[tuple[int, int, int]],
+    lattice: Lattice, paths: Sequence[Sequence[int]], stretches: Sequence[tuple[int, int, int]]
 ) -> Array:
     """log P(the tokens [start, end) have the path's tags | sentence) of each stretch, (stretches,),
     summed over all tag sequences that agree with the path there.
 
     paths: one of each sentence. stretches: (sentence, start, end) each.
     """
-    n_tokens = emissions.shape[1]
+    n_tokens = lattice.emissions.shape[1]
     tags = numpy.array([[*path, *[0] * (n_tokens - len(path))] for path in paths])
-    sums = numpy.take_along_axis(emissions, tags[:, :, None], axis=2)[:, :, 0].astype("float64")
-    sums[:, 1:] += transitions[tags[:, :-1], tags[:, 1:]]
+    sums = numpy.take_along_axis(lattice.emissions, tags[:, :, None], axis=2)[:, :, 0]
+    sums[:, 1:] += lattice.transitions[tags[:, :-1], tags[:, 1:]]
     sums = sums.cumsum(axis=1)
     row, start, end = numpy.array(stretches, dtype="int64").reshape(-1, 3).T
     last = end - 1
@@ -195,26 +190,22 @@ def score_stretches(
 
 
 def score_mentions(
-    lattice: Lattice,
-    emissions: Array,
-    lengths: Array,
-    transitions: Array,
-    paths: Sequence[Sequence[int]],
-    spans: Sequence[tuple[int, int, int]],
+    lattice: Lattice, paths: Sequence[Sequence[int]], spans: Sequence[tuple[int, int, int]]
 ) -> Array:
     """log P(the tokens [start, end) form exactly one mention | sentence) of each mention of the
     paths, (spans,), summed over all tag sequences that agree. spans: (sentence, start, end) each.
     """
+    emissions, lengths, transitions, _, backward, _ = lattice
     row, _, end = numpy.array(spans, dtype="int64").reshape(-1, 3).T
     last = numpy.array([paths[i][j - 1] for i, _, j in spans], dtype="int64")
     # What may follow: the end, or any tag but the one that continues the mention.
     after = numpy.minimum(end, emissions.shape[1] - 1)
-    exits = transitions[last, :-1] + emissions[row, after] + lattice.backward[row, after]
+    exits = transitions[last, :-1] + emissions[row, after] + backward[row, after]
     exits[numpy.arange(len(row)), last + last % 2] = -numpy.inf
-    is_last = end == lengths[row]
-    closed = numpy.where(is_last, transitions[last, -1], _logsumexp(exits, axis=1))
-    with_any = score_stretches(lattice, emissions, transitions, paths, spans)
-    return numpy.minimum(with_any - lattice.backward[row, end - 1, last] + closed, 0.0)
+    closed = _logsumexp(exits, axis=1)
+    closed = numpy.where(end == lengths[row], transitions[last, -1], closed)
+    with_any = score_stretches(lattice, paths, spans)
+    return numpy.minimum(with_any - backward[row, end - 1, last] + closed, 0.0)
 
 
 def _find_spans(path: Sequence[int]) -> list[tuple[int, int]]:
@@ -268,9 +259,8 @@ def _logsumexp(scores: Array, axis: int) -> Array:
 
 
 def _measure_spread(emissions: Array, transitions: Array) -> float:
-    """An upper bound on the difference of the forward or backward scores of two tags of one token
-    that a path can reach. Two steps connect any tags: an I tag follows its B tag alone, which
-    follows all."""
+    """An upper bound on the difference of the scores of two tags of one token that a path can
+    reach. Two steps connect any tags: an I tag follows its B tag alone, which follows all."""
     legal = transitions[transitions > _ILLEGAL / 2]
     tokens = emissions.max(axis=2) - emissions.min(axis=2)
     return 2 * float(tokens.max() + legal.max() - legal.min())

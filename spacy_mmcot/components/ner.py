@@ -20,14 +20,7 @@ from ..model.knowledge import get_concluded_entities
 from ..model.tagger import TagScores, set_tags
 from ..types import REJECTED_KEY
 from .base import DEFAULT_TOK2VEC, DistilledPipe
-from .decoding import (
-    Mentions,
-    compute_lattice,
-    compute_marginals,
-    decode_mentions,
-    pad_batches,
-    set_mentions,
-)
+from .decoding import Mentions, compute_marginals, decode_mentions, set_mentions
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 
@@ -118,13 +111,9 @@ class MMCoTNER(DistilledPipe):
 
     def predict_marginals(self, docs: Sequence[Doc]) -> list[NDArray[numpy.float32]]:
         """P(tag | text) of each token: one (tokens, tags) array a Doc, in the order of `tags`."""
-        marginals = [numpy.zeros((0, len(self.tags)), dtype="float32")] * len(docs)
-        arrays, transitions = self._score_tags(docs)
-        for indexes, emissions, lengths in pad_batches(arrays):
-            chances = compute_marginals(compute_lattice(emissions, lengths, transitions))
-            for i, array in zip(indexes, chances.astype("float32"), strict=True):
-                marginals[i] = array[: len(docs[i])]
-        return marginals
+        empty = numpy.zeros((0, len(self.tags)), dtype="float32")
+        found = compute_marginals(*self._score_tags(docs))
+        return [found[i].astype("float32") if i in found else empty for i in range(len(docs))]
 
     def set_annotations(self, docs: Iterable[Doc], scores: list[Mentions]) -> None:
         """Write doc.ents, each new entity's `span._.mmcot_score`, and `doc._.mmcot_confidence`."""
@@ -161,13 +150,10 @@ class MMCoTNER(DistilledPipe):
         lengths = torch.tensor([len(array) for array in emissions])
         shape = (len(emissions), int(lengths.max()), len(tags))
         allowed = numpy.ones(shape, dtype=bool)
-        has_gold = numpy.zeros(shape[:2], dtype=bool)
         rejected: list[tuple[int, int, int, int]] = []
         soft = numpy.zeros(shape, dtype="float32")
-        has_soft = numpy.zeros(shape[:2], dtype=bool)
         for row, example in enumerate(examples):
             for token, tag in self._gold_tags(example):
-                has_gold[row, token] = True
                 allowed[row, token] = False
                 allowed[row, token, tag] = True
             rejected += [(row, *span) for span in self._find_rejected(example)]
@@ -177,13 +163,13 @@ class MMCoTNER(DistilledPipe):
                 if len(probabilities) != n_tokens:
                     raise MMCoTError(Errors.E501.format(rows=len(probabilities), tokens=n_tokens))
                 soft[row, :n_tokens] = probabilities
-                has_soft[row, :n_tokens] = probabilities.any(axis=1)
         device = transitions.device
         return tag_losses(
             torch.nn.utils.rnn.pad_sequence(emissions, batch_first=True),
             lengths.to(device),
             transitions,
-            *(torch.from_numpy(array).to(device) for array in (allowed, has_gold, soft, has_soft)),
+            torch.from_numpy(allowed).to(device),
+            torch.from_numpy(soft).to(device),
             rejected=rejected,
             crf=self.model.get_ref("head").attrs["learn_transitions"],
         )

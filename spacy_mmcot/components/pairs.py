@@ -169,8 +169,7 @@ class Target(NamedTuple):
     entry: DocPairs
     allowed: Array  # bool (pairs, 1 + labels): the labels that a pair may have
     gold: Array  # int (pairs,): the label's index, 0 for no relation, UNJUDGED if nobody judged it
-    soft: Array  # (pairs, 1 + labels): soft labels
-    has_soft: Array  # bool (pairs,): where there are any
+    soft: Array  # (pairs, 1 + labels): soft labels, 0 for a pair without
 
     def select(self, chosen: Array) -> Target:
         """The target of some of the pairs; chosen: bool (pairs,)."""
@@ -216,15 +215,15 @@ def match_gold(entry: DocPairs, reference: Doc, labels: Sequence[str], component
 
 def match_soft(
     entry: DocPairs, soft: SoftRelations | None, n_labels: int
-) -> tuple[NDArray[numpy.float32], NDArray[numpy.bool_]]:
-    """The soft labels of the entry's pairs, (pairs, 1 + labels), and where there are any, bool
-    (pairs,)."""
-    rows = {} if soft is None else soft.index_rows()
-    found = numpy.array([rows.get(pair, -1) for pair in list_pairs(entry)], dtype="int64")
-    probabilities = numpy.zeros((len(found), 1 + n_labels), dtype="float32")
+) -> NDArray[numpy.float32]:
+    """The soft labels of the entry's pairs, (pairs, 1 + labels), 0 for a pair without."""
+    found = numpy.zeros((len(entry.pairs), 1 + n_labels), dtype="float32")
     if soft is not None:
-        probabilities[found >= 0] = soft.probabilities[found[found >= 0]]
-    return probabilities, found >= 0
+        rows = soft.index_rows()
+        for i, pair in enumerate(list_pairs(entry)):
+            if pair in rows:
+                found[i] = soft.probabilities[rows[pair]]
+    return found
 
 
 def sample_negatives(batch: Sequence[Target], ratio: float | None) -> list[Target]:
@@ -237,6 +236,6 @@ def sample_negatives(batch: Sequence[Target], ratio: float | None) -> list[Targe
         gold[numpy.random.permutation(negative)[n_kept:]] = UNJUDGED
     ends = numpy.cumsum([len(target.gold) for target in batch])
     return [
-        target._replace(gold=part).select((part != UNJUDGED) | target.has_soft)
+        target._replace(gold=part).select((part != UNJUDGED) | target.soft.any(axis=1))
         for target, part in zip(batch, numpy.split(gold, ends[:-1]), strict=True)
     ]

@@ -23,24 +23,9 @@ from ..model.knowledge import get_concluded_relations
 from ..model.pair_classifier import set_schema
 from ..scheme import read_scheme
 from ..types import NO_RELATION, DocPairs
+from . import pairs
 from .base import DEFAULT_TOK2VEC, DistilledPipe
-from .pairs import (
-    UNJUDGED,
-    PairPrediction,
-    Target,
-    find_candidates,
-    list_mentions,
-    mask_legal,
-    match_gold,
-    match_soft,
-    move_pairs,
-    pick_relations,
-    sample_negatives,
-    set_predictions,
-    to_characters,
-    to_tokens,
-    warn_of_illegal,
-)
+from .pairs import UNJUDGED, PairPrediction, Target
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 
@@ -149,7 +134,7 @@ class MMCoTRel(DistilledPipe):
         """What `predict` would give if the entities of each reference had been found: read from
         the predicted Doc, head and tail as tokens of the reference."""
         entries = self._find_candidates(eg.reference for eg in examples)
-        moved = [move_pairs(e, eg.predicted) for e, eg in zip(entries, examples, strict=True)]
+        moved = [pairs.move_pairs(e, eg.predicted) for e, eg in zip(entries, examples, strict=True)]
         return self._predict_pairs(entries, moved)
 
     def predict_soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
@@ -158,17 +143,17 @@ class MMCoTRel(DistilledPipe):
         entries = self._find_candidates(docs)
         rows = split_by_counts(self._score_pairs(entries), [len(e.pairs) for e in entries])
         return [
-            SoftRelations(list(self.labels), list_mentions(entry), entry.pairs, probabilities)
+            SoftRelations(list(self.labels), pairs.list_mentions(entry), entry.pairs, probabilities)
             for entry, probabilities in zip(entries, rows, strict=True)
         ]
 
     def set_annotations(self, docs: Iterable[Doc], scores: list[list[PairPrediction]]) -> None:
         """Write `doc._.mmcot_rel`."""
         for doc, predictions in zip(docs, scores, strict=True):
-            set_predictions(doc, predictions, self.overwrite)
+            pairs.set_predictions(doc, predictions, self.overwrite)
 
     def begin_update(self, examples: list[Example]) -> tuple[Any, Callable[[Any], Any]]:
-        """The scores are (targets, logits), see `build_targets`."""
+        """The scores are the targets, see `build_targets`, and their logits."""
         batch = self.build_targets(examples)
         logits, backprop = self.model.begin_update([target.entry for target in batch])
         return (batch, logits), backprop
@@ -188,12 +173,12 @@ class MMCoTRel(DistilledPipe):
         other's."""
         arrays = (
             torch.from_numpy(numpy.concatenate([getattr(target, name) for target in batch]))
-            for name in ("allowed", "gold", "soft", "has_soft")
+            for name in ("allowed", "gold", "soft")
         )
-        allowed, gold, soft, has_soft = (array.to(logits.device) for array in arrays)
+        allowed, gold, soft = (array.to(logits.device) for array in arrays)
         prior = torch.tensor(self.cfg["log_prior"], device=logits.device) * self.prior_strength
         logits = logits.masked_fill(~allowed, -torch.inf)
-        return pair_losses(logits, gold, soft, has_soft, log_prior=prior)
+        return pair_losses(logits, gold, soft, log_prior=prior)
 
     def build_targets(self, examples: Iterable[Example]) -> list[Target]:
         """What each example's pairs are to learn, without pairs that teach nothing and without
@@ -202,7 +187,7 @@ class MMCoTRel(DistilledPipe):
 
         Raises MMCoTError for gold or soft labels that the component does not have.
         """
-        return sample_negatives([self._build_target(eg) for eg in examples], self.negatives)
+        return pairs.sample_negatives([self._build_target(eg) for eg in examples], self.negatives)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """The scorer's figures: end to end, from the predicted Docs as they are, and on gold
@@ -212,7 +197,7 @@ class MMCoTRel(DistilledPipe):
         examples = list(examples)
         on_gold = []
         for eg, found in zip(examples, self.predict_on_gold_mentions(examples), strict=True):
-            place = partial(to_characters, eg.reference)
+            place = partial(pairs.to_characters, eg.reference)
             on_gold.append([(*place(*p.head), *place(*p.tail), p.label, p.score) for p in found])
         return self.scorer(examples, on_gold_mentions=on_gold, **kwargs)
 
@@ -225,7 +210,7 @@ class MMCoTRel(DistilledPipe):
             return numpy.zeros((0, 1 + len(self.labels)), dtype="float32")
         check_states(self.model, (entry.doc for entry in filled), self.name)
         logits = xp2torch(self.model.ops.xp.concatenate(self.model.predict(filled))).cpu()
-        legal = [mask_legal(entry, self.cfg["legal"], self.labels) for entry in filled]
+        legal = [pairs.mask_legal(entry, self.cfg["legal"], self.labels) for entry in filled]
         illegal = torch.from_numpy(~numpy.concatenate(legal))
         return torch.softmax(logits.masked_fill(illegal, -torch.inf), dim=-1).numpy()
 
@@ -234,26 +219,26 @@ class MMCoTRel(DistilledPipe):
     ) -> list[list[PairPrediction]]:
         """read: the entries on the Docs whose vectors are read."""
         probabilities = self._score_pairs(read)
-        return pick_relations(entries, probabilities, self.labels, self.cfg["threshold"])
+        return pairs.pick_relations(entries, probabilities, self.labels, self.cfg["threshold"])
 
     def _build_target(self, example: Example) -> Target:
         doc, reference = example.predicted, example.reference
         soft = get_soft_relations(reference, self.labels) if self.soft_weight else None
         with_mentions = doc if doc.has_annotation("ENT_IOB") else reference
         (entry,) = self._find_candidates([with_mentions])
-        gold = match_gold(entry, reference, self.labels, self.name)
+        gold = pairs.match_gold(entry, reference, self.labels, self.name)
         if soft is not None and (gold == UNJUDGED).all():
-            mentions = [to_tokens(reference, *mention) for mention in soft.mentions]
+            mentions = [pairs.to_tokens(reference, *mention) for mention in soft.mentions]
             entry = DocPairs(reference, mentions, soft.pairs)
             gold = numpy.full(len(entry.pairs), UNJUDGED, dtype="int64")
-        allowed = mask_legal(entry, self.cfg["legal"], self.labels)
+        allowed = pairs.mask_legal(entry, self.cfg["legal"], self.labels)
         # A predicted mention of another type may rule out what is gold.
         gold[(gold != UNJUDGED) & ~allowed[numpy.arange(len(gold)), gold]] = UNJUDGED
-        soft_rows = match_soft(entry, soft, len(self.labels))
-        return Target(move_pairs(entry, doc), allowed, gold, *soft_rows)
+        probabilities = pairs.match_soft(entry, soft, len(self.labels))
+        return Target(pairs.move_pairs(entry, doc), allowed, gold, probabilities)
 
     def _find_candidates(self, docs: Iterable[Doc]) -> list[DocPairs]:
-        return [find_candidates(doc, self.cfg["max_distance"]) for doc in docs]
+        return [pairs.find_candidates(doc, self.cfg["max_distance"]) for doc in docs]
 
     def _find_schema(
         self, get_examples: Callable[[], Iterable[Example]], known: Sequence[str]
@@ -273,10 +258,10 @@ class MMCoTRel(DistilledPipe):
             self.cfg["legal"] = schema["legal"] = read_scheme(self.scheme).legal()
         if self.cfg["legal"] is not None:
             gold_docs = (eg.reference for eg in get_examples())
-            warn_of_illegal(gold_docs, self.cfg["legal"], self.name)
+            pairs.warn_of_illegal(gold_docs, self.cfg["legal"], self.name)
         counts = numpy.ones(1 + len(labels))
         for entry in self._find_candidates(eg.reference for eg in get_examples()):
-            gold = match_gold(entry, entry.doc, schema["labels"], self.name)
+            gold = pairs.match_gold(entry, entry.doc, schema["labels"], self.name)
             counts += numpy.bincount(gold[gold != UNJUDGED], minlength=len(counts))
         schema["log_prior"] = numpy.log(counts / counts.sum()).tolist()
         return schema

@@ -108,25 +108,17 @@ def predict_mapped_tags(
     teacher: EntityTeacher, docs: Sequence[Doc], labels: Mapping[str, str], dropped: Counter[str]
 ) -> list[SoftTags]:
     """Tag probabilities of each Doc from the entities that the teacher finds: an entity's score on
-    its tags, the rest on O.
-
-    docs: on the teacher's vocab, without annotation; they get the teacher's.
-    labels: the user's labels by the teacher's.
-    dropped: counts the entities of other labels.
-    """
+    its tags, the rest on O. docs: on the teacher's vocab, without annotation; they get the
+    teacher's. labels: the user's labels by the teacher's. dropped: counts entities of others."""
     tags = list_tags(set(labels.values()))
     result = []
     for doc in teacher.pipe(docs):
-        dropped.update(span.label_ for span in doc.ents if span.label_ not in labels)
-        scored = [
-            (ent.start, ent.end, labels[ent.label_], _get_score(ent))
-            for ent in doc.ents
-            if ent.label_ in labels
-        ]
+        scored = []
+        for ent in doc.ents:
+            if ent.label_ in labels:
+                score = DEFAULT_SCORE if ent._.mmcot_score is None else ent._.mmcot_score
+                scored.append((ent.start, ent.end, labels[ent.label_], score))
+            else:
+                dropped[ent.label_] += 1
         result.append(SoftTags(tags, make_tag_probabilities(len(doc), tags, scored)))
     return result
-
-
-def _get_score(ent: Span) -> float:
-    score: float | None = ent._.mmcot_score
-    return DEFAULT_SCORE if score is None else score

@@ -62,26 +62,19 @@ def get_soft_labels(doc: Doc, tags: Sequence[str]) -> NDArray[numpy.float32] | N
     known = list(entry["tags"])
     stored = numpy.frombuffer(entry["probabilities"], dtype="float16")
     if stored.size != len(doc) * len(known):
-        raise MMCoTError(
-            Errors.E501.format(rows=stored.size // max(1, len(known)), tokens=len(doc))
-        )
+        rows = stored.size // max(1, len(known))
+        raise MMCoTError(Errors.E501.format(rows=rows, tokens=len(doc)))
     _check_text(entry, doc)
     return _reorder(stored, known, tags)
 
 
 class SoftRelations(NamedTuple):
-    """The label probabilities of a Doc's mention pairs.
+    """The label probabilities of a Doc's mention pairs."""
 
-    labels: without that of no relation.
-    mentions: (start, end, label), character offsets, end exclusive.
-    pairs: (pairs, 2), head and tail as indexes into mentions.
-    probabilities: (pairs, 1 + labels), the first column is no relation.
-    """
-
-    labels: list[str]
-    mentions: list[tuple[int, int, str]]
-    pairs: NDArray[numpy.int64]
-    probabilities: NDArray[numpy.float32]
+    labels: list[str]  # without that of no relation
+    mentions: list[tuple[int, int, str]]  # start, end, label, in characters, end exclusive
+    pairs: NDArray[numpy.int64]  # (pairs, 2): head and tail, indexes into mentions
+    probabilities: NDArray[numpy.float32]  # (pairs, 1 + labels): the first column is no relation
 
     def index_rows(self) -> dict[tuple[int, int, int, int], int]:
         """The row of each pair, by the character offsets of head and tail."""
@@ -155,9 +148,7 @@ def tag_losses(
     lengths: Tensor,
     transitions: Tensor,
     allowed: Tensor,
-    has_gold: Tensor,
     soft: Tensor,
-    has_soft: Tensor,
     *,
     rejected: Sequence[tuple[int, int, int, int]] = (),
     crf: bool,
@@ -167,9 +158,7 @@ def tag_losses(
     emissions: (docs, tokens, tags); lengths: (docs,); transitions: (tags + 1, tags + 1).
     allowed: bool (docs, tokens, tags), the tags that agree with the gold annotation: one for an
         annotated token, all for one whose annotation is missing.
-    has_gold: bool (docs, tokens), where a token is annotated.
-    soft: (docs, tokens, tags), soft labels; has_soft: bool (docs, tokens), where there are any.
-
+    soft: (docs, tokens, tags), soft labels, 0 for a token without.
     rejected: (doc, start, end, index of the B tag) of each span that is no mention of that label.
 
     gold is the negative log likelihood of all tag sequences that agree with the annotation, per
@@ -179,14 +168,17 @@ def tag_losses(
     soft labels (posterior distillation: Wang et al., ACL 2020, "Structure-level knowledge
     distillation for multilingual sequence labeling").
     """
+    has_gold, has_soft = ~allowed.all(dim=-1), soft.any(dim=-1)
+    if crf:
+        log_probabilities, log_z = compute_log_marginals(emissions, lengths, transitions)
+    else:
+        log_probabilities = torch.log_softmax(emissions, dim=-1)
     agreeing = emissions.masked_fill(~allowed, ILLEGAL)
     if crf or rejected:
         _, agreeing_log_z = compute_forward(agreeing, lengths, transitions)
     if crf:
-        log_probabilities, log_z = compute_log_marginals(emissions, lengths, transitions)
         gold = ((log_z - agreeing_log_z) * has_gold.any(dim=1)).sum()
     else:
-        log_probabilities = torch.log_softmax(emissions, dim=-1)
         picked = log_probabilities.masked_fill(~allowed, ILLEGAL).logsumexp(-1)
         gold = -(picked * has_gold).sum()
     if rejected:
@@ -197,28 +189,27 @@ def tag_losses(
     # probability of ILLEGAL it would outweigh all other terms.
     possible = log_probabilities > ILLEGAL / 2
     cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
-    return Losses(gold / n_gold, (cross_entropy * has_soft).sum() / has_soft.sum().clamp(min=1))
+    return Losses(gold / n_gold, cross_entropy.sum() / has_soft.sum().clamp(min=1))
 
 
 def pair_losses(
-    logits: Tensor, gold: Tensor, soft: Tensor, has_soft: Tensor, *, log_prior: Tensor | None = None
+    logits: Tensor, gold: Tensor, soft: Tensor, *, log_prior: Tensor | None = None
 ) -> Losses:
     """The losses of a batch's mention pairs: mean cross-entropies over the pairs that have gold or
     soft labels.
 
     logits: (pairs, labels), -inf where a label is illegal.
     gold: int (pairs,), the label's index, -1 where nobody judged the pair.
-    soft: (pairs, labels), soft labels; has_soft: bool (pairs,), where there are any.
+    soft: (pairs, labels), soft labels, 0 for a pair without.
     log_prior: (labels,), added to the logits for the gold loss, so that they do not learn how
         frequent a label is. Not for the soft loss: a teacher predicts without it.
     """
     judged = gold >= 0
     adjusted = logits if log_prior is None else logits + log_prior
-    index = gold.clamp(min=0).unsqueeze(1)
-    picked = torch.log_softmax(adjusted, dim=-1).gather(1, index).squeeze(1)
-    gold_loss = -picked.where(judged, 0.0).sum() / judged.sum().clamp(min=1)
+    picked = torch.log_softmax(adjusted, dim=-1).gather(1, gold.clamp(min=0).unsqueeze(1))
+    gold_loss = -picked.squeeze(1).where(judged, 0.0).sum() / judged.sum().clamp(min=1)
     log_probabilities = torch.log_softmax(logits, dim=-1)
     possible = log_probabilities.isfinite()
     cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
-    soft_loss = cross_entropy.where(has_soft, 0.0).sum() / has_soft.sum().clamp(min=1)
+    soft_loss = cross_entropy.sum() / soft.any(dim=-1).sum().clamp(min=1)
     return Losses(gold_loss, soft_loss)

@@ -33,18 +33,12 @@ class KnowledgeEncoder:
         """source: an encoder source. length: prompt vectors a text. max_pieces: word pieces that
         are read of a text. Raises MMCoTError where the encoder cannot be loaded."""
         self.tokenizer, self.encoder = load_pretrained(source)
-        self.length = length
-        self.max_pieces = max_pieces
+        self.length, self.max_pieces = length, max_pieces
 
     def encode(self, texts: Sequence[str]) -> NDArray[numpy.float32]:
         """(texts, length, width), not yet centred."""
-        batch: Any = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.max_pieces,
-            return_tensors="pt",
-        )
+        cut = {"padding": True, "truncation": True, "max_length": self.max_pieces}
+        batch: Any = self.tokenizer(list(texts), return_tensors="pt", **cut)
         with torch.no_grad():
             states = self.encoder(**batch).last_hidden_state.numpy()
         targets = numpy.empty((len(states), self.length, states.shape[2]), dtype="float32")
@@ -87,11 +81,8 @@ def get_encoder_source(nlp: Language) -> str:
         raise MMCoTError(Errors.E504.format(pipeline=nlp.pipe_names)) from None
 
 
-# Factories whose components give probabilities, by `predict_marginals` and
-# `predict_soft_relations`.
+# Factories whose components give probabilities.
 TEACHERS = ("mmcot_ner", "mmcot_rel")
-
-
 # The tag and the relation probabilities of a Doc; None where a teacher has no component for them.
 Prediction = tuple[SoftTags | None, SoftRelations | None]
 
@@ -136,13 +127,12 @@ def teach(
         register_extensions()
         for teacher in teachers:
             check_label_table(teacher, labels)
+    hidden = set() if pictures else {IMAGE_KEY}
     for batch in minibatch(docs, batch_size):
         predictions: list[list[Prediction]] = []
         for teacher in teachers:
             vocab = None if labels is None else teacher.vocab
-            hidden = () if pictures else (IMAGE_KEY,)
-            keys = [[key for key in doc.user_data if key not in hidden] for doc in batch]
-            copies = [copy_tokens(*each, vocab) for each in zip(batch, keys, strict=True)]
+            copies = [copy_tokens(doc, set(doc.user_data) - hidden, vocab) for doc in batch]
             if labels is not None:
                 mapped = predict_mapped_tags(teacher, copies, labels, dropped)
                 predictions.append([(tags, None) for tags in mapped])

@@ -129,6 +129,7 @@ class AnswerStore(Database):
         several to the same post and dimension, the last. `variant` picks among several
         augmentations of a post; several conclusions vote. Those to the parts of a text are one, of
         as many as have an answer; `start` picks that to the part which begins there."""
+        # Not `post_id = ifnull(?, post_id)`, which no index serves.
         of_post = "" if post_id is None else "AND post_id = ? "
         found: dict[str, dict[str, dict[int, list[tuple[_Place, Any]]]]] = {}
         for name, dimension, number, template, value in self.fetch(

@@ -44,11 +44,8 @@ _LOADING_SETTINGS = frozenset(
 
 # The names that model families use for dropout inside their layers.
 _LAYER_DROPOUT = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "dropout",
-    "attention_dropout",
-    "activation_dropout",
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    *("dropout", "attention_dropout", "activation_dropout"),
 )
 
 
@@ -89,9 +86,8 @@ def load_pretrained(source: str) -> tuple[Any, Any]:
     # libraries raise all kinds of exceptions, tokenizers even Exception itself.
     except Exception as error:
         reason = first_line(error).rstrip(".")
-        raise MMCoTError(
-            Errors.E402.format(kind="Encoder", source=source, reason=reason)
-        ) from error
+        message = Errors.E402.format(kind="Encoder", source=source, reason=reason)
+        raise MMCoTError(message) from error
     return tokenizer, _remove_pooler(encoder).eval()
 
 

@@ -59,8 +59,9 @@ def compute_log_marginals(
 ) -> tuple[Tensor, Tensor]:
     """log P(tag of token t | sentence), (batch, tokens, tags), without meaning past a sequence's
     length, and log Z (batch,)."""
+    steps = transitions[:-1, :-1]
     forward, log_z = compute_forward(emissions, lengths, transitions)
-    steps, ends = transitions[:-1, :-1], transitions[:-1, -1]
+    ends = transitions[:-1, -1]
     rows = [ends.expand(len(emissions), -1)]
     for t in range(emissions.shape[1] - 2, -1, -1):
         after = emissions[:, t + 1] + rows[-1]

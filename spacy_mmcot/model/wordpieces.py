@@ -19,12 +19,6 @@ from ..errors import Errors, MMCoTError
 # Bounds the memory of a long-running process.
 MAX_CACHED_WORDS = 20_000
 
-# Windows run in groups of similar length: most pieces of a group, padding included, and the least
-# share of the longest window's length; the second share is for encoders that skip padding.
-MAX_GROUP_PIECES = 4096
-MIN_GROUP_FILL = 0.8
-MIN_PACKED_FILL = 0.3
-
 
 class Window(NamedTuple):
     """A run of a Doc's tokens that fits the encoder. It reads [start, end) and returns the states

@@ -61,11 +61,9 @@ def test_the_loss_is_that_of_enumeration(
         # An I tag continues something.
         tags.append(0 if tag == 2 and (not tags or not tags[-1]) else tag)
     allowed = torch.tensor([[[t is None or t == j for j in range(3)] for t in tags]])
-    has_gold = torch.tensor([[t is not None for t in tags]])
     rejected = [(0, start, end, 1)] if start < end else []
-    none = torch.zeros(1, length, 3), torch.zeros(1, length, dtype=torch.bool)
     loss = tag_losses(
-        *(emissions, torch.tensor([length]), transitions, allowed, has_gold, *none),
+        *(emissions, torch.tensor([length]), transitions, allowed, torch.zeros(1, length, 3)),
         rejected=rejected,
         crf=True,
     ).gold

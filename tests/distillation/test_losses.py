@@ -28,9 +28,7 @@ class Batch:
         self.steps = torch.randn(n, n, generator=generator, dtype=torch.float64).requires_grad_()
         self.lengths = torch.tensor(lengths)
         self.allowed = torch.ones(shape, dtype=torch.bool)
-        self.labelled = torch.zeros(shape[:2], dtype=torch.bool)
         self.soft = torch.zeros(shape, dtype=torch.float64)
-        self.taught = torch.zeros(shape[:2], dtype=torch.bool)
 
     @property
     def transitions(self) -> Tensor:
@@ -40,13 +38,11 @@ class Batch:
         """One tag a token, None where the annotation is missing."""
         for token, tag in enumerate(tags):
             if tag is not None:
-                self.labelled[row, token] = True
                 self.allowed[row, token] = False
                 self.allowed[row, token, TAGS.index(tag)] = True
 
     def teach(self, row: int, distributions: Tensor) -> None:
         self.soft[row, : len(distributions)] = distributions
-        self.taught[row, : len(distributions)] = True
 
     def losses(self, crf: bool = True) -> Losses:
         return tag_losses(
@@ -54,9 +50,7 @@ class Batch:
             self.lengths,
             self.transitions,
             self.allowed,
-            self.labelled,
             self.soft,
-            self.taught,
             crf=crf,
         )
 
@@ -179,7 +173,7 @@ def test_gradients(crf: bool) -> None:
 
     def losses(emissions: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
         transitions = steps.masked_fill(~LEGAL, ILLEGAL)
-        rest = (batch.allowed, batch.labelled, batch.soft, batch.taught)
+        rest = (batch.allowed, batch.soft)
         return tuple(tag_losses(emissions, batch.lengths, transitions, *rest, crf=crf))
 
     assert torch.autograd.gradcheck(losses, (batch.emissions, batch.steps), eps=1e-5, atol=1e-5)
@@ -198,7 +192,7 @@ def test_noise_of_a_teacher_on_a_barred_tag_does_not_drown_the_rest() -> None:
 INF = float("inf")
 
 
-def pair_batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pair_batch() -> tuple[Tensor, Tensor, Tensor]:
     """Five pairs: labelled, taught, both, neither, and taught what its types rule out."""
     logits = torch.tensor(
         [[0.5, 1.0, -1.0], [2.0, -INF, 0.0], [0.1, 0.2, -INF], [3.0, 1.0, 1.0], [0, -INF, -INF]],
@@ -208,7 +202,7 @@ def pair_batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     soft = torch.tensor(
         [[0, 0, 0], [0.7, 0, 0.3], [0.4, 0.6, 0], [0, 0, 0], [0.9, 0.1, 0]], dtype=torch.float64
     )
-    return logits, gold, soft, torch.tensor([False, True, True, False, True])
+    return logits, gold, soft
 
 
 def test_pair_losses_by_hand() -> None:
@@ -245,18 +239,18 @@ def test_each_pair_learns_from_what_it_has() -> None:
 def test_no_pair_to_learn_from(n_pairs: int) -> None:
     logits = torch.randn(n_pairs, 4, requires_grad=True)
     gold = torch.full((n_pairs,), -1)
-    losses = pair_losses(logits, gold, torch.zeros(n_pairs, 4), torch.zeros(n_pairs).bool())
+    losses = pair_losses(logits, gold, torch.zeros(n_pairs, 4))
     assert (losses.gold.item(), losses.soft.item()) == (0.0, 0.0)
     (losses.gold + losses.soft).backward()
     assert logits.grad is not None and not logits.grad.any()
 
 
 def test_pair_gradients() -> None:
-    masked, gold, soft, taught = pair_batch()
+    masked, gold, soft = pair_batch()
     illegal = masked.isinf()
     free = masked.masked_fill(illegal, 0.3).requires_grad_()
 
     def losses(logits: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(pair_losses(logits.masked_fill(illegal, -INF), gold, soft, taught))
+        return tuple(pair_losses(logits.masked_fill(illegal, -INF), gold, soft))
 
     assert torch.autograd.gradcheck(losses, (free,), eps=1e-6, atol=1e-6)

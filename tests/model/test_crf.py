@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from spacy_mmcot.components import decoding
 from spacy_mmcot.model import tagger as crf
@@ -42,7 +43,10 @@ def compute_marginals(field: Field) -> Tensor:
     """Those of training for scores that are learned from, otherwise those of prediction."""
     if field.emissions.requires_grad:
         return crf.compute_log_marginals(*field)[0].exp()
-    return torch.tensor(decoding.compute_marginals(lattice(field)))
+    emissions, lengths, transitions = arrays(*field)
+    each = {row: emissions[row, :length] for row, length in enumerate(lengths)}
+    found = decoding.compute_marginals(each, transitions)
+    return pad_sequence([torch.tensor(found[row]) for row in each], batch_first=True)
 
 
 def compute_log_z(field: Field) -> Tensor:
@@ -59,15 +63,13 @@ def score_spans(field: Field, spans: list[SpanOf]) -> Tensor:
         chosen = [[0] * length for length in field.lengths.tolist()]
         chosen[row][start:end] = [begin, *[begin + 1] * (end - start - 1)]
         places = [(row, start, end)]
-        found.append(decoding.score_mentions(lattice(field), *arrays(*field), chosen, places))
+        found.append(decoding.score_mentions(lattice(field), chosen, places))
     return torch.tensor(numpy.concatenate(found))
 
 
 def score_stretches(field: Field, chosen: list[Any], stretches: list[Span]) -> Tensor:
     """The probability that the tokens of each stretch have the chosen tags."""
-    emissions, _, transitions = arrays(*field)
-    given = (lattice(field), emissions, transitions, chosen, stretches)
-    return torch.tensor(decoding.score_stretches(*given)).exp()
+    return torch.tensor(decoding.score_stretches(lattice(field), chosen, stretches)).exp()
 
 
 def find_best_paths(field: Field) -> list[list[int]]:
