@@ -171,10 +171,8 @@ def conclusion_schema(scheme: Scheme, pairs: bool) -> dict[str, Any]:
 def validate(model: type[Model], value: Any) -> Model:
     """A value as a record. Fields beyond the asked ones are remarks of the LLM's, not a fault.
     Raises AnswerRejected."""
-    if isinstance(value, dict):
-        value = {name: value[name] for name in model.model_fields if name in value}
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, extra="ignore")
     except ValidationError as error:
         problem, expected = explain(error)
         raise AnswerRejected(f"{problem}, expected {expected}") from None
