@@ -56,7 +56,7 @@ PricesOption = Annotated[
     typer.Option(help='Prices, {"MODEL": {"input": 0.15, "output": 0.6}}, USD a million tokens.'),
 ]
 RootOption = Annotated[
-    Path | None, typer.Option(help="Folder of all pictures. Default: that of the posts file.")
+    Path | None, typer.Option(help="Folder that pictures must lie in. Default: the posts file's.")
 ]
 NewOption = Annotated[
     bool,
@@ -197,7 +197,7 @@ def elicit(
     workers: Annotated[int, typer.Option(min=1, max=1000, help="Questions in flight.")] = 8,
     rpm: Annotated[float | None, typer.Option(min=0.1, help="Most requests a minute.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 60.0,
-    run_timeout: Annotated[float | None, typer.Option(min=0.1, help="For the whole run.")] = None,
+    run_timeout: Annotated[float | None, typer.Option(min=0.1, help="Seconds of the run.")] = None,
     tries: Annotated[int, typer.Option(min=1, help="Requests for one question.")] = 8,
     patience: Annotated[
         float, typer.Option(min=0, help="Seconds that an endpoint may be down or ask to wait.")

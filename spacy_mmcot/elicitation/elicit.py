@@ -239,14 +239,6 @@ _LOCK = threading.Lock()
 _LOG = logging.getLogger(__name__)
 
 
-class Conclusions(NamedTuple):
-    """What an LLM concludes on each of some posts, None where it gave no answer that can be used;
-    and whether the budget was enough for all."""
-
-    conclusions: list[Conclusion | None]
-    within_budget: bool
-
-
 @dataclass
 class RuntimeElicitation:
     """Asks for the conclusions on posts batch by batch, while a pipeline runs. What an endpoint
@@ -279,9 +271,11 @@ class RuntimeElicitation:
         variants: dict[Dimension, int] = {"conclusion": 1}
         self._questions = QuestionSettings(variants=variants, scheme=self.scheme, examples=shown)
 
-    def conclude(self, posts: Sequence[Post]) -> Conclusions:
-        """Ask about posts at the same time, unless the store has the answers. Raises MMCoTError for
-        settings that the endpoint refuses at first, and a store that cannot be used."""
+    def conclude(self, posts: Sequence[Post]) -> tuple[list[Conclusion | None], bool]:
+        """What an LLM concludes on each of some posts, asked at the same time unless the store has
+        it, None where it gave no answer that can be used; and whether the budget was enough for
+        all. Raises MMCoTError for settings that the endpoint refuses at first, and a store that
+        cannot be used."""
         with _LOCK:
             try:
                 asyncio.get_running_loop()
@@ -291,7 +285,7 @@ class RuntimeElicitation:
             with ThreadPoolExecutor(1) as thread:
                 return thread.submit(self._conclude, posts).result()
 
-    def _conclude(self, posts: Sequence[Post]) -> Conclusions:
+    def _conclude(self, posts: Sequence[Post]) -> tuple[list[Conclusion | None], bool]:
         keys: list[list[str]] = [[] for _ in posts]
         for post, own in zip(posts, keys, strict=True):
             for dimension, variant, part in self._questions.list_questions(post):
@@ -302,7 +296,7 @@ class RuntimeElicitation:
         with AnswerStore(self.store) as store:
             ending = self._ask(posts, store, [key for own in keys for key in own])
             found = [store.find_conclusion(own) for own in keys]
-        return Conclusions(found, ending is not Ending.BUDGET)
+        return found, ending is not Ending.BUDGET
 
     def _ask(self, posts: Sequence[Post], store: AnswerStore, keys: Sequence[str]) -> Ending | None:
         """Ask what the store does not know. None where the endpoint is down, or left alone."""
