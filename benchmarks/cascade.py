@@ -16,7 +16,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 from spacy_mmcot.corpus.extensions import copy_tokens
-from spacy_mmcot.elicitation.claims import read_total_spend
+from spacy_mmcot.elicitation.money import read_total_spend
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.evaluation.scores import score_entities
 from spacy_mmcot.model.knowledge import get_concluded_entities

@@ -111,6 +111,17 @@ def picture_set(
     print(f"{len(path.read_text('utf-8').splitlines())} posts -> {path}")
 
 
+def sign_set(
+    folder: Annotated[Path, typer.Argument(help="Gets posts.jsonl and pictures/*.png")],
+    seed: Annotated[int, typer.Option(help="Of all that is chosen")] = 1,
+) -> None:
+    """Write a corpus of ambiguous names in which the words on drawn signs tell what is meant."""
+    from .sign_set import write_sign_set
+
+    path = write_sign_set(folder, seed=seed)
+    print(f"{len(path.read_text('utf-8').splitlines())} posts -> {path}")
+
+
 def page(
     output: Annotated[Path, typer.Argument(help="HTML file to write")],
     results: ResultsFile = RESULTS,
@@ -182,7 +193,7 @@ def spacy_pipeline(config: Path) -> list[str]:
     return list(load_config(config)["nlp"]["pipeline"])
 
 
-for _function in (run, convert, page, figures, goals, ladder, picture_set, review):
+for _function in (run, convert, page, figures, goals, ladder, picture_set, sign_set, review):
     app.command(_function.__name__.replace("_", "-"))(plain_errors(_function))
 app.command("perturb")(plain_errors(perturb_files))
 

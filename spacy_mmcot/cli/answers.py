@@ -52,7 +52,7 @@ def import_answers(
 
 def spend(store: StoreArgument) -> None:
     """What was spent, by run, model and dimension."""
-    from ..elicitation.claims import Spend, read_spend
+    from ..elicitation.money import Spend, read_spend
     from ..elicitation.store import AnswerStore
 
     with AnswerStore(store, read_only=True) as opened:
@@ -91,7 +91,7 @@ def augment(
 
     findings = Findings(skip_invalid)
     dimensions = [x for x in AUGMENTATIONS if x in (dimension or ("style", "entity"))]
-    old = [row.post for row in read_rows(posts, findings, set(), ReadSettings("posts"))]
+    old = [row.post for row in read_rows(posts, findings, {}, ReadSettings("posts"))]
     first, *others = _variants(answers, task)
     made, tallies = make(old, first, dimensions, others)
     write_posts(output, (make_image_relative(new.post, output.parent) for new in made))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -202,35 +203,28 @@ def _write_docs(output: Path, rows: Sequence[Row], lang: str, **settings: Any) -
 def print_summary(rows: Sequence[Row], findings: Findings, *, keep_mentions: bool = False) -> None:
     """Print how many posts, entities... each split has, how often it has each label, and the
     findings."""
-
     from ..corpus.formats import count_labels
 
-    def is_hidden(row: Row) -> bool:
-        return row.post.entities is None or row.post.split == "unlabelled"
-
-    def count_mentions(row: Row, items: Sequence[Any] | None) -> int:
-        return len(items or ()) * (keep_mentions or not is_hidden(row))
-
-    columns: dict[str, Callable[[Row], int]] = {
-        "posts": lambda row: 1,
-        "entities": lambda row: count_mentions(row, row.post.entities),
-        "pairs": lambda row: count_mentions(row, row.post.pairs),
-        "relations": lambda row: len(row.post.relations or []) * (not is_hidden(row)),
-        "no labels": is_hidden,
-        "knowledge": lambda row: any(getattr(row.answers, name, None) for name in KNOWLEDGE),
-        "caption": lambda row: bool(row.post.caption),
-        "picture": lambda row: bool(row.post.image),
-    }
-    for heading in ("pairs", "caption", "picture"):
-        if not any(map(columns[heading], rows)):
-            del columns[heading]
-    groups = {name: [row for row in rows if row.post.split == name] for name in SPLITS}
-    counts = [
-        (name, *(sum(map(count, group)) for count in columns.values()))
-        for name, group in [*groups.items(), ("all", rows)]
-        if group
-    ]
-    print_table(["split", *columns], counts)
+    counts: dict[str, Counter[str]] = {name: Counter() for name in (*SPLITS, "all")}
+    for row in rows:
+        post = row.post
+        labelled = post.entities is not None and post.split != "unlabelled"
+        tally = {
+            "posts": 1,
+            "entities": len(post.entities or ()) * (keep_mentions or labelled),
+            "pairs": len(post.pairs or ()) * (keep_mentions or labelled),
+            "relations": len(post.relations or ()) * labelled,
+            "no labels": not labelled,
+            "knowledge": any(getattr(row.answers, name, None) for name in KNOWLEDGE),
+            "caption": bool(post.caption),
+            "picture": bool(post.image),
+        }
+        for name in (post.split, "all"):
+            counts[name].update(tally)
+    optional = {"pairs", "caption", "picture"}
+    columns = [name for name, count in counts["all"].items() if count or name not in optional]
+    filled = [(name, *(each[x] for x in columns)) for name, each in counts.items() if each]
+    print_table(["split", *columns], filled)
     labels = count_labels(row.post for row in rows)
     names = [split for split in SPLITS if labels[split]]
     if names:

@@ -56,7 +56,7 @@ PricesOption = Annotated[
     typer.Option(help='Prices, {"MODEL": {"input": 0.15, "output": 0.6}}, USD a million tokens.'),
 ]
 RootOption = Annotated[
-    Path | None, typer.Option(help="Folder of all pictures. Default: that of the posts file.")
+    Path | None, typer.Option(help="Folder that pictures must lie in. Default: the posts file's.")
 ]
 NewOption = Annotated[
     bool,
@@ -137,7 +137,7 @@ def plan(
     """Requests, tokens and cost per dimension, before anything is asked."""
     from ..elicitation.client import OpenAISettings, OpenAISource
     from ..elicitation.elicit import plan as make_plan
-    from ..elicitation.prices import Prices
+    from ..elicitation.money import Prices
     from ..elicitation.store import AnswerStore
 
     known, rows = Prices(prices), PostsFile(posts)
@@ -197,7 +197,7 @@ def elicit(
     workers: Annotated[int, typer.Option(min=1, max=1000, help="Questions in flight.")] = 8,
     rpm: Annotated[float | None, typer.Option(min=0.1, help="Most requests a minute.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 60.0,
-    run_timeout: Annotated[float | None, typer.Option(min=0.1, help="For the whole run.")] = None,
+    run_timeout: Annotated[float | None, typer.Option(min=0.1, help="Seconds of the run.")] = None,
     tries: Annotated[int, typer.Option(min=1, help="Requests for one question.")] = 8,
     patience: Annotated[
         float, typer.Option(min=0, help="Seconds that an endpoint may be down or ask to wait.")
@@ -225,7 +225,7 @@ def elicit(
     from ..elicitation.client import OpenAISettings, OpenAISource
     from ..elicitation.elicit import elicit as ask
     from ..elicitation.engine import Ending, Pace
-    from ..elicitation.prices import Prices
+    from ..elicitation.money import Prices
     from ..elicitation.store import AnswerStore, RecordedSource
 
     if failures:
@@ -296,8 +296,7 @@ def _stop(store: Path) -> NoReturn:
 
 @contextmanager
 def _show_progress(total: int, money: Money) -> Iterator[Progress]:
-    """Shows questions done of `total`, rate, failures, time left, and spend: a bar on a terminal,
-    lines elsewhere."""
+    """Done of `total`, rate, failures, time left, spend: a bar on a terminal, lines elsewhere."""
     from rich import progress
     from rich.console import Console
 
@@ -333,7 +332,7 @@ def _describe(answer: StoredAnswer) -> str:
 
 
 def _print_summary(result: ElicitResult, store: AnswerStore, money: Money) -> None:
-    from ..elicitation.claims import read_total_spend
+    from ..elicitation.money import read_total_spend
 
     report, total = result.report, result.report.total()
     short = {"already_there": "there", "not_applicable": "n/a"}

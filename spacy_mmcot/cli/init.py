@@ -103,8 +103,7 @@ def is_terminal() -> bool:
 
 
 def _ask(given: object, option: str, question: str, default: str | None = None) -> str:
-    """What is given, else what the user answers on a terminal, else the default. Raises UsageError
-    where there is none of them."""
+    """What is given, else what the user answers on a terminal, else the default."""
     if given is not None:
         return str(given)
     if is_terminal():
@@ -115,8 +114,7 @@ def _ask(given: object, option: str, question: str, default: str | None = None) 
 
 
 def _make_scheme(texts: Texts, labels: Sequence[str], relations: Sequence[str]) -> Scheme:
-    """The labels of the texts, and those that are given or asked for. Raises UsageError where there
-    is none."""
+    """The labels of the texts, and those that are given or asked for."""
     from ..project import complete_scheme
 
     entities = dict(parse_label(text) for text in labels)

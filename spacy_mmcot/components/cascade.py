@@ -157,10 +157,10 @@ class MMCoTCascade:
             measured = {(kind, label, sure): p for kind, label, sure, p in guide.measured}
             trust = Confidence(measured=measured)
             llm = self._connect()
-            answers = llm.conclude([_make_post(doc) for doc in doubtful])
+            answers, within_budget = llm.conclude([_make_post(doc) for doc in doubtful])
             self.failures = llm.failures
-            for doc, conclusion in zip(doubtful, answers.conclusions, strict=True):
-                otherwise = FAILED if answers.within_budget else NO_BUDGET
+            for doc, conclusion in zip(doubtful, answers, strict=True):
+                otherwise = FAILED if within_budget else NO_BUDGET
                 doc._.mmcot_source = otherwise if conclusion is None else LLM
                 if conclusion is not None:
                     set_conclusion(doc, conclusion, guide.scheme, trust)

@@ -11,9 +11,9 @@ that splitting at the space (U+0020) gives the tokens back, whatever other chara
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..files import decode_line, iter_lines
 from ..messages import located
@@ -40,11 +40,8 @@ _BIO_CURE = (
 _REPAIRED = "I- tags that continued no entity, read as B-"
 
 
-class _Block(NamedTuple):
-    """The lines of one post; document: its number, 0 before the first -DOCSTART-."""
-
-    lines: list[tuple[int, bytes]]
-    document: int
+# The lines of one post by their numbers, and the number of its document, 0 before -DOCSTART-.
+_Block = tuple[list[tuple[int, bytes]], int]
 
 
 def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
@@ -53,22 +50,30 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
     An I- tag that continues no entity begins one, and is reported, with `settings.repair_bio`, and
     in a file in which no B- begins one (IOB1); otherwise the post is invalid.
     """
-    first = next(_iter_blocks(path, settings), None)
-    has_names = first is not None and first.lines[0][1].startswith(_MARK.encode())
+    first, _ = next(_iter_blocks(path, settings), ([(0, b"")], 0))
+    has_names = first[0][1].startswith(_MARK.encode())
     is_iob1 = _is_iob1(path, settings)
-    for number, block in enumerate(_iter_blocks(path, settings)):
-        line = block.lines[0][0]
-        with findings.checking(path, line):
-            changes: list[tuple[str, str]] = []
-            name = _parse_name(path, *block.lines.pop(0)) if has_names else None
-            tokens, tags = _parse_lines(path, block.lines, is_iob1, settings.repair_bio, changes)
-            text, entities = " ".join(tokens), read_tags(tokens, tags)
+    for number, (lines, document) in enumerate(_iter_blocks(path, settings)):
+        place = f"line {lines[0][0]}"
+        with findings.checking(path, place):
+            name = _parse_name(path, *lines.pop(0)) if has_names else None
+            rows = _parse_lines(path, lines)
+            orphans = [] if is_iob1 else list(_find_orphans(rows))
+            if orphans and not settings.repair_bio:
+                line, tag, previous = orphans[0]
+                problem = f"the tag {tag} follows the tag {previous}"
+                raise located(path, line, problem, _TAGS, _BIO_CURE)
+            tokens = [replace_spaces(token) for _, token, _ in rows]
+            text, entities = " ".join(tokens), read_tags(tokens, [tag for *_, tag in rows])
             fields = {"id": name or make_text_id(text), "text": text, "entities": entities}
             post = Post.model_validate(fields)
-            for change in changes:
-                findings.change(*change)
-            group = f"{path}, document {block.document}" if block.document else None
-            yield Row(number, post, f"line {line}", group=group, picture=name)
+            for line, token, _ in rows:
+                if " " in token:
+                    findings.change(SPACED, f"{path}, line {line}")
+            for line, *_ in orphans:
+                findings.change(_REPAIRED, f"{path}, line {line}")
+            group = f"{path}, document {document}" if document else None
+            yield Row(number, post, place, group=group, picture=name)
 
 
 def read_tags(tokens: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:
@@ -93,8 +98,7 @@ def replace_spaces(token: str) -> str:
 
 def looks_like_conll(path: Path, settings: ReadSettings) -> bool:
     """Whether the file's first post has a tag in each line."""
-    block = next(_iter_blocks(path, settings), None)
-    lines = block.lines if block is not None else []
+    lines, _ = next(_iter_blocks(path, settings), ([], 0))
     texts = [raw.decode("utf-8", "replace") for _, raw in lines]
     if texts and texts[0].startswith(_MARK):
         return True
@@ -104,9 +108,9 @@ def looks_like_conll(path: Path, settings: ReadSettings) -> bool:
 def _is_iob1(path: Path, settings: ReadSettings) -> bool:
     """Whether some I- tag begins an entity, and a B- tag only one that follows its own label."""
     found = False
-    for block in _iter_blocks(path, settings):
+    for lines, _ in _iter_blocks(path, settings):
         previous = "O"
-        for _, raw in block.lines:
+        for _, raw in lines:
             text = raw.decode("utf-8", "replace")
             tag = _split(text)[-1].strip() if _is_row(text) else "O"
             if tag[0] not in "BI" or previous[2:] != tag[2:]:
@@ -125,13 +129,13 @@ def _iter_blocks(path: Path, settings: ReadSettings) -> Iterator[_Block]:
         starts_document = raw.startswith(_DOCUMENT.encode())
         blank = not raw.strip() or starts_document
         if block and (blank or raw.startswith(_MARK.encode())):
-            yield _Block(block, document)
+            yield block, document
             block = []
         document += starts_document
         if not blank:
             block.append((line, raw))
     if block:
-        yield _Block(block, document)
+        yield block, document
 
 
 def _parse_name(path: Path, line: int, raw: bytes) -> str:
@@ -143,40 +147,32 @@ def _parse_name(path: Path, line: int, raw: bytes) -> str:
     return name
 
 
-def _parse_lines(
-    path: Path,
-    block: Sequence[tuple[int, bytes]],
-    is_iob1: bool,
-    repair: bool,
-    changes: list[tuple[str, str]],
-) -> tuple[list[str], list[str]]:
-    """The tokens and tags of a post's lines. Adds what findings should hold to `changes`."""
+def _parse_lines(path: Path, block: Sequence[tuple[int, bytes]]) -> list[tuple[int, str, str]]:
+    """Line number, token and tag of each of a post's lines."""
     lines = [(line, decode_line(path, line, raw)) for line, raw in block]
     while lines and lines[0][1].startswith("#") and not _is_row(lines[0][1]):
         del lines[0]  # a comment
-    rows = [_split(text) for _, text in lines]
-    is_numbered = all(len(row) > 2 and row[0] == str(i) for i, row in enumerate(rows, start=1))
-    tokens: list[str] = []
-    tags: list[str] = []
-    previous = "O"
-    for (line, text), row in zip(lines, rows, strict=True):
-        columns = row[is_numbered:]
-        if not 2 <= len(columns) <= 4 or not columns[0]:
+    split = [_split(text) for _, text in lines]
+    is_numbered = all(len(row) > 2 and row[0] == str(i) for i, row in enumerate(split, start=1))
+    rows = []
+    for (line, text), columns in zip(lines, split, strict=True):
+        token, *others = columns[is_numbered:] or [""]
+        if not 1 <= len(others) <= 3 or not token:
             raise located(path, line, f"the line is {text!r}", _ROW, CURE)
-        token, tag = columns[0], columns[-1].strip()
+        tag = others[-1].strip()
         if not _TAG.fullmatch(tag):
             raise located(path, line, f"the tag is {tag!r}", _TAGS, CURE)
-        if tag[0] in "IELM" and previous[2:] != tag[2:] and not is_iob1:
-            if not repair:
-                problem = f"the tag {tag} follows the tag {previous}"
-                raise located(path, line, problem, _TAGS, _BIO_CURE)
-            changes.append((_REPAIRED, f"{path}, line {line}"))
-        if " " in token:
-            changes.append((SPACED, f"{path}, line {line}"))
-        tokens.append(replace_spaces(token))
-        tags.append(tag)
+        rows.append((line, token, tag))
+    return rows
+
+
+def _find_orphans(rows: Iterable[tuple[int, str, str]]) -> Iterator[tuple[int, str, str]]:
+    """Line, tag and tag before it of the tags that continue no entity, but should."""
+    previous = "O"
+    for line, _, tag in rows:
+        if tag[0] in "IELM" and previous[2:] != tag[2:]:
+            yield line, tag, previous
         previous = "O" if tag[0] in _LAST else tag
-    return tokens, tags
 
 
 def _split(text: str) -> list[str]:

@@ -15,21 +15,11 @@ from typing import Any, Literal
 from spacy.language import Language
 from spacy.tokens import Doc
 
+from .. import types
 from ..errors import Errors, MMCoTError
 from ..messages import shown
 from ..pictures.read import BadPicture, encode_picture
-from ..types import (
-    ID_KEY,
-    IMAGE_KEY,
-    KNOWLEDGE,
-    KNOWLEDGE_KEY,
-    REJECTED_KEY,
-    Answers,
-    Entity,
-    Post,
-    Relation,
-    is_null,
-)
+from ..types import Answers, Entity, Post, Relation, is_null
 from .extensions import register_extensions, set_pairs, set_relations
 from .posts import Findings
 
@@ -75,11 +65,11 @@ def make_doc(
     doc = _split_at_edges(doc, post, [*entities, *rejected], findings)
 
     data: dict[Any, Any] = doc.user_data
-    data[ID_KEY] = post.id
+    data[types.ID_KEY] = post.id
     if post.image is not None:
-        data[IMAGE_KEY] = post.image
+        data[types.IMAGE_KEY] = post.image
     if knowledge := collect_knowledge(post, answers):
-        data[KNOWLEDGE_KEY] = knowledge
+        data[types.KNOWLEDGE_KEY] = knowledge
     if not has_entities:
         doc.set_ents([], default="missing")
         return doc
@@ -95,7 +85,7 @@ def make_doc(
     doc.set_ents(spans, missing=missing, default="outside")
     if rejected:
         barred: list[Any] = [doc.char_span(e.start, e.end, label=e.label) for e in rejected]
-        doc.spans[REJECTED_KEY] = barred
+        doc.spans[types.REJECTED_KEY] = barred
     if post.pairs is not None:
         set_pairs(doc, [(spans[head], spans[tail]) for head, tail in post.pairs])
     # An empty list is stored too: it says that somebody looked and there is none.
@@ -114,7 +104,7 @@ def collect_knowledge(post: Post, answers: Answers | None) -> dict[str, Any]:
     """What `doc._.mmcot_knowledge` holds: the answers to the knowledge questions, and the caption,
     as far as they are known."""
     found = answers.model_dump(exclude_none=True) if answers else {}
-    known: dict[str, Any] = {name: found[name] for name in KNOWLEDGE if name in found}
+    known: dict[str, Any] = {name: found[name] for name in types.KNOWLEDGE if name in found}
     if post.caption:
         known["caption"] = post.caption
     return known
@@ -245,9 +235,9 @@ def _attach_record(nlp: Language, number: int, text: Any, image: Any, name: Any)
     doc = nlp.make_doc(text)
     data: dict[Any, Any] = doc.user_data
     if not is_null(name):
-        data[ID_KEY] = str(name)
+        data[types.ID_KEY] = str(name)
     if picture is not None:
-        data[IMAGE_KEY] = picture
+        data[types.IMAGE_KEY] = picture
     return doc
 
 

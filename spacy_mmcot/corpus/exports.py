@@ -12,16 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from ..types import Post
-from .posts import (
-    BadRow,
-    Findings,
-    ReadSettings,
-    Row,
-    find_entity,
-    iter_records,
-    iter_values,
-    make_text_id,
-)
+from . import posts
+from .posts import BadRow, Findings, ReadSettings, Row
 
 Fields = dict[str, Any]
 
@@ -76,7 +68,7 @@ def read_prodigy(path: Path, findings: Findings, settings: ReadSettings) -> Iter
     Binary answers, each about one span, become one post for each input, labelled in part: what is
     not in an accepted span is missing, and rejected spans are no entities of their label.
     """
-    tasks = list(iter_records(path, _Task, findings, settings.encoding))
+    tasks = list(posts.iter_records(path, _Task, findings, settings.encoding))
     groups: dict[object, list[_Task]] = defaultdict(list)
     for _, _, task in tasks:
         if task.answer != "ignore":
@@ -146,22 +138,22 @@ def _read_task(task: _Task) -> Fields:
 def _make_post(text: str, name: object, fields: Fields) -> Post:
     """The post; its id is the name where that is a text or a number."""
     named = isinstance(name, str | int) and not isinstance(name, bool) and str(name)
-    return Post.model_validate({"id": named or make_text_id(text), "text": text, **fields})
+    return Post.model_validate({"id": named or posts.make_text_id(text), "text": text, **fields})
 
 
 def _join_entities(names: Sequence[Any], relations: Sequence[tuple[Any, Any, str]]) -> list[Fields]:
     """The post's relations from (head, tail, label), the entities named as in the file."""
     return [
-        {"head": find_entity(names, h), "tail": find_entity(names, t), "label": label}
+        {"head": posts.find_entity(names, h), "tail": posts.find_entity(names, t), "label": label}
         for h, t, label in relations
     ]
 
 
 class _DoccanoSpan(BaseModel):
     id: StrictInt | None = None
+    start: StrictInt = Field(alias="start_offset")
+    end: StrictInt = Field(alias="end_offset")
     label: StrictStr
-    start_offset: StrictInt
-    end_offset: StrictInt
 
 
 class _DoccanoRelation(BaseModel):
@@ -182,16 +174,17 @@ class _DoccanoRow(BaseModel):
 
 def read_doccano(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """The rows of doccano's sequence labelling, with relations or without."""
-    for number, place, row in iter_records(path, _DoccanoRow, findings, settings.encoding):
-        spans: list[tuple[Any, ...]] = [(None, *span) for span in row.label or ()]
-        spans += [(e.id, e.start_offset, e.end_offset, e.label) for e in row.entities or ()]
+    for number, place, row in posts.iter_records(path, _DoccanoRow, findings, settings.encoding):
+        plain = [{"start": s, "end": e, "label": label} for s, e, label in row.label or ()]
+        named = [entity.model_dump() for entity in row.entities or ()]
+        names = [*([None] * len(plain)), *(entity.pop("id") for entity in named)]
         fields: Fields = {}
         with findings.checking(path, place):
             if row.label is not None or row.entities is not None:
-                fields["entities"] = [{"start": s, "end": e, "label": x} for _, s, e, x in spans]
+                fields["entities"] = plain + named
                 if row.relations is not None:
                     joined = [(r.from_id, r.to_id, r.type) for r in row.relations]
-                    fields["relations"] = _join_entities([name for name, *_ in spans], joined)
+                    fields["relations"] = _join_entities(names, joined)
             yield Row(number, _make_post(row.text, row.id, fields), place)
 
 
@@ -237,7 +230,7 @@ class _StudioTask(BaseModel):
 def read_label_studio(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """The tasks of Label Studio's JSON and JSON-MIN. Of several annotations of a task the ground
     truth counts, or else the last one; a task without any is not labelled."""
-    for number, place, task in iter_records(path, _StudioTask, findings, settings.encoding):
+    for number, place, task in posts.iter_records(path, _StudioTask, findings, settings.encoding):
         with findings.checking(path, place):
             data = (task.model_extra or {}) if task.data is None else task.data
             text = _pick_text(data, settings)
@@ -312,7 +305,7 @@ def _place_value(value: _StudioValue, text: str) -> Fields:
 def read_tuples(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """spaCy's training tuples, in one JSON list or one a line."""
     expected = '[text, {"entities": [[start, end, label], ...]}]'
-    for number, place, value in iter_values(path, findings, settings.encoding):
+    for number, place, value in posts.iter_values(path, findings, settings.encoding):
         with findings.checking(path, place):
             match [value.get("text"), value] if isinstance(value, dict) else value:
                 case [str(text), dict(annotation)]:

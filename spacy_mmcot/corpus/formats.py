@@ -119,7 +119,7 @@ def _guess_json(path: Path, row: Any) -> Format:
 
 
 def read_rows(
-    path: Path, findings: Findings, ids: set[str], settings: ReadSettings = DEFAULTS
+    path: Path, findings: Findings, ids: dict[str, int], settings: ReadSettings = DEFAULTS
 ) -> Iterator[Row]:
     """Stream a file's rows. Their ids are unique among `ids`, to which they are added.
 
@@ -156,7 +156,7 @@ def read_corpus(
     paths: Iterable[Path], findings: Findings, settings: ReadSettings = DEFAULTS
 ) -> list[Row]:
     """The rows of several files, or of those in folders, whose ids are unique among all."""
-    ids: set[str] = set()
+    ids: dict[str, int] = {}
     files = [file for path in paths for file in docbin.list_files(path, _FOLDER_SUFFIXES)]
     return [row for file in files for row in read_rows(file, findings, ids, settings)]
 
@@ -277,6 +277,7 @@ def split_rows(rows: Sequence[Row], shares: Mapping[Split, float]) -> list[Row]:
     shares: from 0 to 1, their sum below 1.
     """
     groups = _group_rows([i for i, row in enumerate(rows) if row.post.split == "train"], rows)
+    groups.sort(key=lambda group: posts.make_text_id(rows[group[0]].post.text))
     labels = [Counter(x for i in group for x in list_labels(rows[i].post)) for group in groups]
     totals: Counter[str] = sum(labels, Counter())
     quota: dict[Split, float] = {**shares, "train": 1 - sum(shares.values())}
@@ -286,10 +287,7 @@ def split_rows(rows: Sequence[Row], shares: Mapping[Split, float]) -> list[Row]:
         for split, share in quota.items()
     }
     chosen: dict[int, Split] = {}
-    ordered = sorted(
-        range(len(groups)), key=lambda g: posts.make_text_id(rows[groups[g][0]].post.text)
-    )
-    left = dict.fromkeys(ordered)
+    left = dict.fromkeys(range(len(groups)))
     for label in [*sorted(totals, key=lambda x: (totals[x], x)), ""]:
         for g in [g for g in left if not label or label in labels[g]]:
             split = max(quota, key=lambda s: (wants[s][label], wants[s][""], s == "train"))

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import sha256
-from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -138,11 +137,14 @@ def make_text_id(text: str) -> str:
     return f"text-{sha256(text.encode()).hexdigest()[:12]}"
 
 
-def make_unique_id(name: str, ids: set[str]) -> str:
-    """`name`, or `name-2`, `name-3`... where earlier posts have it. Adds the id to `ids`."""
-    candidates = chain([name], (f"{name}-{number}" for number in count(2)))
-    result = next(candidate for candidate in candidates if candidate not in ids)
-    ids.add(result)
+def make_unique_id(name: str, ids: dict[str, int]) -> str:
+    """`name`, or `name-2`, `name-3`... where earlier posts have it. Adds the id to `ids`, which
+    count how often each name was taken."""
+    result = name
+    while result in ids:
+        ids[name] += 1
+        result = f"{name}-{ids[name]}"
+    ids[result] = 1
     return result
 
 
@@ -163,18 +165,18 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings = DEFAULTS)
         yield Row(number, post, place)
 
 
-def claim_id(name: str, ids: set[str]) -> None:
+def claim_id(name: str, ids: dict[str, int]) -> None:
     """Add a post's id to `ids`. Raises BadRow where an earlier post has it."""
     if name in ids:
         problem = f"field id is {name!r}, which an earlier post has"
         raise BadRow(problem, "a unique id for each post")
-    ids.add(name)
+    ids[name] = 1
 
 
 def iter_posts(path: Path | str, findings: Findings | None = None) -> Iterator[Post]:
     """Stream the posts of a posts file (JSON Lines). Raises MMCoTError for a missing file and,
     unless `findings.skip_invalid`, at the first invalid row."""
-    path, findings, ids = Path(path), findings or Findings(), set[str]()
+    path, findings, ids = Path(path), findings or Findings(), dict[str, int]()
     for row in read_rows(path, findings):
         with findings.checking(path, row.place):
             claim_id(row.post.id, ids)

@@ -20,19 +20,10 @@ from typing import Any
 from ..errors import Errors, MMCoTError
 from ..files import catch_read_errors, decode_line, open_text
 from ..messages import first_line, located, shown
-from ..types import Post, is_null
+from ..types import Entity, Post, PostRelation, is_null
+from . import posts
 from .conll import read_tags, replace_spaces
-from .posts import (
-    BadRow,
-    Findings,
-    ReadSettings,
-    Row,
-    find_entity,
-    find_split,
-    iter_filled_lines,
-    iter_values,
-    make_text_id,
-)
+from .posts import BadRow, Findings, ReadSettings, Row
 
 # The columns of tokens and of their tags in datasets for named entity recognition.
 _TOKENS, _TAGS = ("tokens", "words"), ("ner_tags", "tags", "labels", "ner")
@@ -41,6 +32,7 @@ _DELIMITERS = ",;\t|"
 _MAX_CELL = 2**27  # characters: a long document
 _IGNORED = "tables with columns that are not read"
 _BATCH = 1000  # rows of Parquet at a time
+_EXPECTED_TAGS = "a BIO tag for each token, as a text or a number that the file's metadata names"
 
 # Number from 0, place, values by column.
 Record = tuple[int, str, Mapping[str, Any]]
@@ -48,10 +40,10 @@ Record = tuple[int, str, Mapping[str, Any]]
 
 def read_text_lines(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
     """A post for each line that is not blank."""
-    for number, (line, raw) in enumerate(iter_filled_lines(path, settings.encoding)):
+    for number, (line, raw) in enumerate(posts.iter_filled_lines(path, settings.encoding)):
         with findings.checking(path, line):
             text = decode_line(path, line, raw).strip()
-            yield Row(number, Post(id=make_text_id(text), text=text), f"line {line}")
+            yield Row(number, Post(id=posts.make_text_id(text), text=text), f"line {line}")
 
 
 def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterator[Row]:
@@ -63,7 +55,7 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
     elif path.suffix.lower() in (".parquet", ".arrow"):
         records = _iter_arrow(path)
     else:
-        records = iter_values(path, findings, settings.encoding)
+        records = posts.iter_values(path, findings, settings.encoding)
     ignored: set[str] = set()
     for number, place, values in records:
         with findings.checking(path, place):
@@ -221,19 +213,15 @@ def _read_values(
         problem = f"the row has no {id_column!r}, only {known}"
         raise BadRow(problem, "an id, or no --id-column")
     fields = {k: values[k] for k in _PLAIN if isinstance(values.get(k), str) and values[k]}
-    if split := find_split(str(values.get("split"))):
+    if split := posts.find_split(str(values.get("split"))):
         fields["split"] = split
     used = {id_column, *fields}
     if column is not None:
         text = values[column]
         if not isinstance(text, str) or not text.strip():
             raise BadRow(f"{column} is {shown(text)}", "a text that is not empty")
-        items = {
-            name: _parse_cell(name, values[name])
-            for name in ("entities", "relations")
-            if not is_null(values.get(name))
-        }
-        fields |= {"text": text, **_convert_items(**items)}
+        items = _read_items(values)
+        fields |= {"text": text, **items}
         used |= {column, *items}
     elif tokens is not None:
         words = values[tokens]
@@ -242,48 +230,32 @@ def _read_values(
         words = [replace_spaces(str(word)) for word in words]
         fields["text"] = " ".join(words)
         used.add(tokens)
-        if tags := next((c for c in _TAGS if values.get(c) is not None), None):
-            fields["entities"] = _read_tags(tags, words, values[tags])
-            used.add(tags)
+        if column := next((c for c in _TAGS if values.get(c) is not None), None):
+            used.add(column)
+            tags = values[column]
+            is_tags = isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
+            if not is_tags or len(tags) != len(words):
+                raise BadRow(f"{column} is {shown(tags)}, for {len(words)} tokens", _EXPECTED_TAGS)
+            fields["entities"] = read_tags(words, tags)
     own = values.get(id_column)
-    return {**fields, "id": make_text_id(fields["text"]) if is_null(own) else str(own)}, used
+    return {**fields, "id": posts.make_text_id(fields["text"]) if is_null(own) else str(own)}, used
 
 
-def _parse_cell(name: str, value: Any) -> list[dict[str, Any]]:
-    """A list, or the list whose JSON a cell holds."""
-    with suppress(ValueError):
-        value = json.loads(value) if isinstance(value, str) else value
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise BadRow(f"{name} is {shown(value)}", "a list of objects")
-    return value
-
-
-def _convert_items(
-    entities: list[dict[str, Any]] | None = None, relations: list[dict[str, Any]] | None = None
-) -> dict[str, Any]:
-    """Entities and relations as a post has them or `annotate` writes them, as those of a post.
-    Raises BadRow for a relation of other spans."""
-    fields = {"entities": entities, "relations": relations}
-    if entities is None:
-        return fields
-    kept = ("start", "end", "label")
-    fields["entities"] = [{k: e[k] for k in kept if k in e} for e in entities]
-    offsets = [[e.get("start"), e.get("end")] for e in entities]
-    for relation in relations or ():
+def _read_items(values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Entities and relations as a post has them, or as `annotate` writes them: with more fields,
+    and with relations of offsets. A cell may hold their JSON."""
+    fields: dict[str, list[dict[str, Any]]] = {}
+    for name, model in (("entities", Entity), ("relations", PostRelation)):
+        if is_null(value := values.get(name)):
+            continue
+        with suppress(ValueError):
+            value = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise BadRow(f"{name} is {shown(value)}", "a list of objects")
+        fields[name] = [{k: item[k] for k in model.model_fields if k in item} for item in value]
+    offsets = [[entity.get("start"), entity.get("end")] for entity in fields.get("entities", ())]
+    for relation in fields.get("relations", ()):
         for role in ("head", "tail"):
             if isinstance(ends := relation.get(role), list):
-                relation[role] = find_entity(offsets, ends)
-    kept = ("head", "tail", "label")
-    if relations is not None:
-        fields["relations"] = [{k: r[k] for k in kept if k in r} for r in relations]
+                relation[role] = posts.find_entity(offsets, ends)
     return fields
-
-
-def _read_tags(column: str, words: list[str], tags: Any) -> list[dict[str, Any]]:
-    """The entities of BIO tags."""
-    good = isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
-    if not good or len(tags) != len(words):
-        problem = f"{column} is {shown(tags)}, for {len(words)} tokens"
-        expected = "a BIO tag for each token, as a text or a number that the file's metadata names"
-        raise BadRow(problem, expected)
-    return read_tags(words, tags)

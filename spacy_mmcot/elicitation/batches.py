@@ -12,14 +12,15 @@ import json
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
 from ..errors import Errors, MMCoTError
 from ..types import Post
-from .claims import Claim
 from .client import OpenAISource
 from .engine import Ending, Pace, seconds_before_retry
+from .money import Claim
 from .questions import Elicitation, Job
 from .replies import (
     NAME_FIELD,
@@ -52,13 +53,9 @@ class BatchRunner:
     """Runs an elicitation by batches."""
 
     def __init__(self, elicitation: Elicitation, source: OpenAISource, pace: Pace) -> None:
-        self._elicitation = elicitation
-        self._source = source
-        self._store = elicitation.store
-        self._pace = pace
-        self._api = BatchApi(source, pace)
-        self._ending = Ending.DONE
-        self._settled, self._answered = 0, False
+        self._elicitation, self._store = elicitation, elicitation.store
+        self._source, self._pace, self._api = source, pace, BatchApi(source, pace)
+        self._ending, self._settled, self._answered = Ending.DONE, 0, False
 
     def run(self, posts: Iterable[Post]) -> Ending:
         """Collect what earlier runs have in batches, then ask the rest, until nothing is left.
@@ -206,8 +203,7 @@ class BatchRunner:
             raise refused
 
     def _settle_from_inbox(self, job: Job) -> Job | None:
-        """Settle a question from what batches have brought. Returns what is still to be asked:
-        the question itself, or its repair round."""
+        """Returns what is still to be asked: the question itself, its repair round, or nothing."""
         with self._store.transaction():
             query = "DELETE FROM inbox WHERE key = ? RETURNING status, body"
             rows = self._store.fetch(query, job.key)
@@ -246,6 +242,7 @@ class BatchRunner:
             self._store.write("DELETE FROM claims WHERE owner = ?", name)
 
 
+@dataclass
 class BatchApi:
     """Files up, batches made and watched, files down.
 
@@ -253,9 +250,8 @@ class BatchApi:
     process died is found again. Methods raise MMCoTError where the endpoint stays out of reach,
     after the pace's `tries`, and RequestRefused where it refuses."""
 
-    def __init__(self, source: OpenAISource, pace: Pace) -> None:
-        self._source = source
-        self._pace = pace
+    source: OpenAISource
+    pace: Pace
 
     async def upload(self, data: bytes) -> str:
         """Returns the file's id."""
@@ -284,7 +280,7 @@ class BatchApi:
         """Wait until a batch has come to its end, whichever."""
         path = f"/batches/{quote(remote, safe='')}"
         while (batch := read_batch(await self._call("GET", path))).status not in _ENDED:
-            await asyncio.sleep(self._pace.batch_poll)
+            await asyncio.sleep(self.pace.batch_poll)
         return batch
 
     async def download(self, batch: Batch) -> list[Line]:
@@ -299,17 +295,17 @@ class BatchApi:
     async def _call(self, method: str, path: str, made_as: str = "", **request: Any) -> bytes:
         """`made_as`: the name of the batch that the call makes."""
         fault: Fault | None = None
-        for attempt in range(self._pace.tries):
+        for attempt in range(self.pace.tries):
             if isinstance(fault, Unavailable):
                 await asyncio.sleep(seconds_before_retry(attempt, fault.retry_after))
                 # A try whose answer was lost may have made it.
                 if made_as and (found := await self.find(made_as)):
                     return json.dumps({"id": found, "status": "found"}).encode()
             try:
-                return await self._source.send(method, path, **request)
+                return await self.source.send(method, path, **request)
             except Unavailable as unavailable:
                 fault = unavailable
             except Fault as refused:
-                words, status = self._source.scrub(refused.reason), getattr(refused, "status", 400)
+                words, status = self.source.scrub(refused.reason), getattr(refused, "status", 400)
                 raise RequestRefused(words, status) from None
-        raise self._source.error(Errors.E312, reason=fault)
+        raise self.source.error(Errors.E312, reason=fault)

@@ -238,8 +238,7 @@ class OpenAISource:
 
 
 async def _read_body(response: aiohttp.ClientResponse, largest: int) -> bytes:
-    """The decoded body of a reply. Raises Unavailable where it is over `largest` bytes, or packed
-    in a way that nobody asked for."""
+    """The decoded body. Raises Unavailable over `largest` bytes, and for unknown packing."""
     packed = response.headers.get("content-encoding", "identity").lower()
     unzip = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed in ("gzip", "deflate") else None
     if unzip is None and packed != "identity":

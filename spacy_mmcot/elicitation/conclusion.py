@@ -87,8 +87,7 @@ def _shorten(post: Post, tokens: int) -> Post:
 
 
 def _cover(posts: Mapping[str, Post], scheme: Scheme, count: int) -> dict[str, Post]:
-    """`count` of the posts, given by text key. Each brings labels that those before it have least
-    of; having none counts as a label."""
+    """`count` posts: each has labels that those before it have least of, or no label."""
     labels: dict[str, set[str]] = {}
     for key, post in posts.items():
         found = post.relations if scheme.relations else post.entities
@@ -172,10 +171,8 @@ def conclusion_schema(scheme: Scheme, pairs: bool) -> dict[str, Any]:
 def validate(model: type[Model], value: Any) -> Model:
     """A value as a record. Fields beyond the asked ones are remarks of the LLM's, not a fault.
     Raises AnswerRejected."""
-    if isinstance(value, dict):
-        value = {name: value[name] for name in model.model_fields if name in value}
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, extra="ignore")
     except ValidationError as error:
         problem, expected = explain(error)
         raise AnswerRejected(f"{problem}, expected {expected}") from None
@@ -359,8 +356,7 @@ def merge_conclusions(variants: Sequence[Conclusion]) -> Conclusion | None:
 
 
 def _count_votes(answers: Sequence[Sequence[Item]], *names: str) -> Iterator[Item]:
-    """Each item, as these fields tell it, with the sureness that the share of the answers with it
-    is, the largest first."""
+    """Each item by these fields, with the share of the answers that have it as its sureness."""
     key = attrgetter(*names)
     items = {key(item): item for answer in answers for item in answer}
     votes = Counter(key(item) for answer in answers for item in answer)

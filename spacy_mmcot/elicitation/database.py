@@ -73,8 +73,7 @@ class Database:
     """
 
     def __init__(self, path: Path, read_only: bool = False) -> None:
-        self.path = path
-        self._read_only = read_only
+        self.path, self._read_only = path, read_only
         self._copy: TemporaryDirectory[str] | None = None
         if read_only:
             check_exists(path)
@@ -85,11 +84,9 @@ class Database:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
             file, mode = self._choose_file() if read_only else (self.file, "rwc")
             # For the tables beside the answers, inside `transaction` or `translate_errors`.
+            address = f"file:{quote(str(file))}?mode={mode}"
             self.connection = sqlite3.connect(
-                f"file:{quote(str(file))}?mode={mode}",
-                uri=True,
-                timeout=_BUSY_SECONDS,
-                isolation_level=None,
+                address, uri=True, timeout=_BUSY_SECONDS, isolation_level=None
             )
             try:
                 self._open()
@@ -170,11 +167,8 @@ class Database:
     def _create(self) -> None:
         with self.transaction():
             if not self._has_tables():
-                for statement in (
-                    *_TABLES.split(";"),
-                    f"PRAGMA application_id = {_APPLICATION_ID}",
-                    f"PRAGMA user_version = {_VERSION}",
-                ):
+                marks = (f"application_id = {_APPLICATION_ID}", f"user_version = {_VERSION}")
+                for statement in (*_TABLES.split(";"), *(f"PRAGMA {mark}" for mark in marks)):
                     self.connection.execute(statement)
         # SQLite does not wait by itself where another process switches at the same time.
         deadline = time.monotonic() + _BUSY_SECONDS
@@ -193,8 +187,8 @@ class Database:
             return self.connection.execute(statement, values).fetchall()
 
     def write(self, statement: str, *values: object) -> bool:
-        """Run a statement, in the transaction if there is one; whether it changed a row. Halves of
-        surrogate pairs, for which SQLite has no form, become question marks."""
+        """Run a statement; whether it changed a row. Halves of surrogate pairs, for which SQLite
+        has no form, become question marks."""
         row = [v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for v in values]
         with self.translate_errors():
             return self.connection.execute(statement, row).rowcount > 0
@@ -204,12 +198,11 @@ class Database:
         """SQLite's errors as MMCoTErrors that name the file."""
         try:
             yield
-        except sqlite3.OperationalError as error:
-            raise MMCoTError(Errors.E301.format(path=self.path, reason=error)) from None
-        except sqlite3.DatabaseError as error:
-            raise MMCoTError(Errors.E300.format(path=self.path, reason=error)) from None
-        except OSError as error:
-            raise MMCoTError(Errors.E301.format(path=self.path, reason=error.strerror)) from None
+        except (sqlite3.DatabaseError, OSError) as error:
+            is_kind = isinstance(error, OSError | sqlite3.OperationalError)
+            reason = getattr(error, "strerror", error)
+            message = Errors.E301 if is_kind else Errors.E300
+            raise MMCoTError(message.format(path=self.path, reason=reason)) from None
 
 
 def _is_mounted(file: Path) -> bool:

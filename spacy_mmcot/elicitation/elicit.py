@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 import srsly
@@ -23,14 +23,13 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..files import read_bytes
 from ..messages import explain, first_line
 from ..scheme import Scheme
-from ..types import AUGMENTATIONS, Conclusion, Dimension, Knowledge, Post, make_text_key
+from ..types import AUGMENTATIONS, Conclusion, Dimension, Post, make_text_key
 from .batches import BatchRunner
-from .claims import Account, read_mean_output
 from .client import OpenAISource
 from .conclusion import Examples
 from .engine import Ending, Engine, Pace
+from .money import Account, Prices, count_cached, estimate, read_mean_output
 from .parser import read_definitions
-from .prices import Prices, count_cached, estimate
 from .prompts import KINDS, QuestionSettings, render_scheme
 from .questions import Elicitation, Report, Source
 from .replies import Fault, Reply, RequestRefused, Usage
@@ -44,7 +43,7 @@ class Ask(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     variants: int = pydantic.Field(default=1, ge=1, le=20)
-    after: list[Knowledge] = []
+    after: list[Literal["noun", "sentence", "multimodality"]] = []
 
 
 def _check_asks(asks: dict[Dimension, Ask]) -> dict[Dimension, Ask]:
@@ -55,9 +54,7 @@ def _check_asks(asks: dict[Dimension, Ask]) -> dict[Dimension, Ask]:
             raise ValueError(f"{name} has {ask.variants} variants, but it is knowledge")
         if ask.after and name != "conclusion":
             raise ValueError(f"{name} is asked after others, but only the conclusion can be")
-        if "conclusion" in ask.after:
-            raise ValueError("the conclusion is asked after itself")
-    return {name: asks[name] for name in KINDS if name in asks}
+    return asks
 
 
 _ASKS = pydantic.TypeAdapter(Annotated[dict[Dimension, Ask], pydantic.AfterValidator(_check_asks)])
@@ -68,18 +65,18 @@ def choose_dimensions(config: Path | None, names: Collection[str] = ()) -> dict[
     about the named dimensions, or else about all that it has; plain questions where it says
     nothing. Raises MMCoTError for a file or a block that is broken."""
     asks = None if config is None else _read_block(config)
-    if names:
-        return {name: (asks or {}).get(name, Ask()) for name in KINDS if name in names}
-    return {name: Ask() for name in KINDS} if asks is None else asks
+    known = asks or {}
+    chosen = names or (KINDS if asks is None else asks)
+    return {name: known.get(name, Ask()) for name in KINDS if name in chosen}
 
 
 def _read_block(path: Path) -> dict[Dimension, Ask] | None:
     try:
-        project: Any = srsly.yaml_loads(read_bytes(path).decode("utf-8"))
+        block: Any = srsly.yaml_loads(read_bytes(path).decode("utf-8"))
     except ValueError as error:
         raise MMCoTError(Errors.E102.format(path=path, reason=first_line(error))) from None
-    variables = project.get("vars") if isinstance(project, dict) else None
-    block = variables.get("elicit") if isinstance(variables, dict) else None
+    for key in ("vars", "elicit"):
+        block = block.get(key) if isinstance(block, dict) else None
     if isinstance(block, dict):
         # `noun:` with nothing after it is how YAML says "plainly".
         block = {name: {} if ask is None else ask for name, ask in block.items()}
@@ -149,8 +146,7 @@ def plan(
     planned = {name: PlannedDimension() for name in settings.variants}
     price = prices.find(source.model)
     outputs = {} if store is None else read_mean_output(store, source.model)
-    asked: set[str] = set()
-    beginnings: set[str] = set()
+    asked, beginnings = set[str](), set[str]()
     for post in posts:
         for dimension, variant, part in settings.list_questions(post):
             row = planned[dimension]
@@ -209,8 +205,7 @@ def elicit(
     no price.
     """
     pace, prices = pace or Pace(), prices or Prices()
-    if budget is not None and source.paid and prices.find(source.model) is None:
-        raise UsageError(Errors.E321.format(model=source.model))
+    _check_budget(budget, source, prices)
     batch = source if isinstance(source, OpenAISource) and source.batch else None
     account = Account(store, prices, source.name, budget, batch=batch is not None)
     report, ending, settings = Report(), Ending.DONE, settings or QuestionSettings()
@@ -230,6 +225,11 @@ def elicit(
     return ElicitResult(report, ending, account.cost)
 
 
+def _check_budget(budget: float | None, source: Source, prices: Prices) -> None:
+    if budget is not None and source.paid and prices.find(source.model) is None:
+        raise UsageError(Errors.E321.format(model=source.model))
+
+
 # Seconds in which an endpoint that answered none of a batch's questions is left alone.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 # What an endpoint says of a wrong key, model or address.
@@ -239,14 +239,7 @@ _LOCK = threading.Lock()
 _LOG = logging.getLogger(__name__)
 
 
-class Conclusions(NamedTuple):
-    """What an LLM concludes on each of some posts, None where it gave no answer that can be used;
-    and whether the budget was enough for all."""
-
-    conclusions: list[Conclusion | None]
-    within_budget: bool
-
-
+@dataclass
 class RuntimeElicitation:
     """Asks for the conclusions on posts batch by batch, while a pipeline runs. What an endpoint
     does is an error only where it refuses key, model or address of the first questions. `failures`
@@ -257,34 +250,32 @@ class RuntimeElicitation:
     Raises UsageError for a budget where the model has no price.
     """
 
-    def __init__(
-        self,
-        source: OpenAISource,
-        scheme: Scheme,
-        examples: Mapping[str, Post],
-        store: Path,
-        pace: Pace,
-        prices: Prices,
-        budget: float | None,
-    ) -> None:
-        if budget is not None and prices.find(source.model) is None:
-            raise UsageError(Errors.E321.format(model=source.model))
-        shown = Examples(scheme, ())
-        shown.chosen = dict(examples)
-        self._questions = QuestionSettings(
-            variants={"conclusion": 1}, scheme=scheme, examples=shown
-        )
-        self._source, self._store = source, store
-        self._pace, self._prices, self._budget = pace, prices, budget
-        self.failures: Counter[str] = Counter()
-        self._has_answered = False
-        # Points of time.monotonic() before which nothing is asked.
-        self._paused_until = self._rate_until = 0.0
-        self._pause = 0.0
+    source: OpenAISource
+    scheme: Scheme
+    examples: Mapping[str, Post]
+    store: Path
+    pace: Pace
+    prices: Prices
+    budget: float | None
+    failures: Counter[str] = field(default_factory=Counter)
+    _has_answered: bool = False
+    # Points of time.monotonic() before which nothing is asked, and the seconds of the last pause.
+    _paused_until: float = 0.0
+    _rate_until: float = 0.0
+    _pause: float = 0.0
 
-    def conclude(self, posts: Sequence[Post]) -> Conclusions:
-        """Ask about posts at the same time, unless the store has the answers. Raises MMCoTError for
-        settings that the endpoint refuses at first, and a store that cannot be used."""
+    def __post_init__(self) -> None:
+        _check_budget(self.budget, self.source, self.prices)
+        shown = Examples(self.scheme, ())
+        shown.chosen = dict(self.examples)
+        variants: dict[Dimension, int] = {"conclusion": 1}
+        self._questions = QuestionSettings(variants=variants, scheme=self.scheme, examples=shown)
+
+    def conclude(self, posts: Sequence[Post]) -> tuple[list[Conclusion | None], bool]:
+        """What an LLM concludes on each of some posts, asked at the same time unless the store has
+        it, None where it gave no answer that can be used; and whether the budget was enough for
+        all. Raises MMCoTError for settings that the endpoint refuses at first, and a store that
+        cannot be used."""
         with _LOCK:
             try:
                 asyncio.get_running_loop()
@@ -294,18 +285,18 @@ class RuntimeElicitation:
             with ThreadPoolExecutor(1) as thread:
                 return thread.submit(self._conclude, posts).result()
 
-    def _conclude(self, posts: Sequence[Post]) -> Conclusions:
+    def _conclude(self, posts: Sequence[Post]) -> tuple[list[Conclusion | None], bool]:
         keys: list[list[str]] = [[] for _ in posts]
         for post, own in zip(posts, keys, strict=True):
             for dimension, variant, part in self._questions.list_questions(post):
                 prompt = self._questions.render(post, dimension, variant, part=part)
-                assert prompt is not None
-                parameters = self._source.parameters(prompt)
-                own.append(answer_key(prompt, self._source.model, parameters))
-        with AnswerStore(self._store) as store:
+                if prompt is not None:
+                    parameters = self.source.parameters(prompt)
+                    own.append(answer_key(prompt, self.source.model, parameters))
+        with AnswerStore(self.store) as store:
             ending = self._ask(posts, store, [key for own in keys for key in own])
             found = [store.find_conclusion(own) for own in keys]
-        return Conclusions(found, ending is not Ending.BUDGET)
+        return found, ending is not Ending.BUDGET
 
     def _ask(self, posts: Sequence[Post], store: AnswerStore, keys: Sequence[str]) -> Ending | None:
         """Ask what the store does not know. None where the endpoint is down, or left alone."""
@@ -313,10 +304,10 @@ class RuntimeElicitation:
         started = time.monotonic()
         if started < self._paused_until:
             return None
-        money: dict[str, Any] = {"prices": self._prices, "budget": self._budget}
+        money: dict[str, Any] = {"prices": self.prices, "budget": self.budget}
         n_known = sum(map(store.has_answer, keys))
         try:
-            result = elicit(posts, store, self._source, self._questions, pace=self._pace, **money)
+            result = elicit(posts, store, self.source, self._questions, pace=self.pace, **money)
         except MMCoTError as error:
             cause = error.__cause__
             self._has_answered |= sum(map(store.has_answer, keys)) > n_known
@@ -335,9 +326,9 @@ class RuntimeElicitation:
             self._has_answered, self._pause = True, 0.0
         elif counts.missing:
             self._leave_alone()
-        if self._pace.requests_per_minute is not None:
+        if self.pace.requests_per_minute is not None:
             # The limit of one run knows nothing of the run before.
-            self._rate_until = started + 60 / self._pace.requests_per_minute * counts.asked
+            self._rate_until = started + 60 / self.pace.requests_per_minute * counts.asked
         return result.ending
 
     def _leave_alone(self) -> None:
@@ -348,12 +339,11 @@ class RuntimeElicitation:
 def define_labels(draft: Scheme, source: Source, posts: Iterable[Post]) -> Scheme:
     """The scheme with definitions that the source writes, from its typical mentions and labelled
     posts. Raises MMCoTError where the source gives none."""
-    prompt = render_scheme(draft, posts)
     labels = [*draft.entities, *draft.relations]
 
     async def ask() -> Reply | None:
         try:
-            return await source.ask(prompt)
+            return await source.ask(render_scheme(draft, posts))
         finally:
             await source.close()
 

@@ -11,7 +11,7 @@ import gc
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -19,7 +19,7 @@ from aiolimiter import AsyncLimiter
 
 from ..errors import Errors, MMCoTError
 from ..types import Post
-from .claims import Claim
+from .money import Claim
 from .questions import Elicitation, Job
 from .replies import AnswerRejected, Reply, RequestRefused, Unavailable
 
@@ -54,27 +54,21 @@ class Pace:
     batch_poll: float = 30.0
 
 
-class Ending(Enum):
-    """How a run ended."""
-
-    DONE = "done"
-    BUDGET = "budget"
-    TIME = "time"
-    INTERRUPT = "interrupt"
+# How a run ended.
+Ending = Enum("Ending", ["DONE", "BUDGET", "TIME", "INTERRUPT"])
 
 
+@dataclass
 class Engine:
     """Runs an elicitation once. After Ctrl-C, and at the budget or the time limit, no question is
     sent any more and those in flight are waited for; a second Ctrl-C ends the run at once."""
 
-    def __init__(self, elicitation: Elicitation, pace: Pace) -> None:
-        self._elicitation = elicitation
-        self._account = elicitation.account
-        self._pace = pace
-        self._ending: Ending | None = None
-        # Refused since the last answer: the posts' faults if another one comes, else the settings'.
-        self._refused: list[tuple[Job, RequestRefused]] = []
-        self._answered = False
+    elicitation: Elicitation
+    pace: Pace
+    _ending: Ending | None = None
+    # Refused since the last answer: the posts' faults if another one comes, else the settings'.
+    _refused: list[tuple[Job, RequestRefused]] = field(default_factory=list)
+    _answered: bool = False
 
     def run(self, posts: Iterable[Post]) -> Ending:
         """Ask what the store does not know yet. Raises MMCoTError where the source fails for
@@ -92,13 +86,12 @@ class Engine:
         return self._ending or Ending.DONE
 
     async def _run(self, posts: Iterable[Post]) -> None:
-        pace = self._pace
         self._stopping = asyncio.Event()
-        rate = pace.requests_per_minute
+        rate, seconds = self.pace.requests_per_minute, self.pace.run_timeout
         self._limiter = nullcontext() if rate is None else make_limiter(rate)
-        self._breaker = Breaker(self._elicitation.source.url, pace.patience)
-        if pace.run_timeout is not None:
-            asyncio.get_running_loop().call_later(pace.run_timeout, self._stop, Ending.TIME)
+        self._breaker = Breaker(self.elicitation.source.url, self.pace.patience)
+        if seconds is not None:
+            asyncio.get_running_loop().call_later(seconds, self._stop, Ending.TIME)
         passes = asyncio.ensure_future(self._run_passes(posts))
         try:
             await asyncio.shield(passes)
@@ -107,26 +100,26 @@ class Engine:
             self._stop(Ending.INTERRUPT)
             await passes
         finally:
-            await self._elicitation.source.close()
+            await self.elicitation.source.close()
 
     async def _run_passes(self, posts: Iterable[Post]) -> None:
-        await self._run_pass(self._elicitation.pending(posts))
+        await self._run_pass(self.elicitation.pending(posts))
         pause = _POLL
-        while self._elicitation.deferred and not self._stopping.is_set():
+        while self.elicitation.deferred and not self._stopping.is_set():
             await self._sleep(pause)
             # Each pass goes through all posts.
             pause = min(2 * pause, _LONGEST_POLL)
-            if self._account.in_batches():
-                self._elicitation.miss_deferred("waits in a batch: run --source openai-batch")
+            if self.elicitation.account.in_batches():
+                self.elicitation.miss_deferred("waits in a batch: run --source openai-batch")
                 break
-            await self._run_pass(self._elicitation.pending(posts, deferred=True))
+            await self._run_pass(self.elicitation.pending(posts, deferred=True))
         if self._answered:
             self._settle_refused()
         elif self._refused and not self._stopping.is_set():
             self._raise_refusal()
 
     async def _run_pass(self, jobs: Iterator[Job | None]) -> None:
-        workers = [asyncio.create_task(self._work(jobs)) for _ in range(self._pace.workers)]
+        workers = [asyncio.create_task(self._work(jobs)) for _ in range(self.pace.workers)]
         everyone = asyncio.gather(*workers, return_exceptions=True)
         stopped = asyncio.ensure_future(self._stopping.wait())
         ends: list[asyncio.Future[Any]] = [everyone, stopped]
@@ -148,25 +141,23 @@ class Engine:
         for job in jobs:
             # Lets an interrupt and the other workers run where nothing else waits.
             await asyncio.sleep(0)
-            if job is None:
-                continue
-            try:
-                if not self._stopping.is_set() and await self._claim(job):
-                    await self._ask_question(job)
-                elif self._stopping.is_set():
-                    self._elicitation.put_back(job)
-            except BaseException:
-                self._stopping.set()
-                self._elicitation.put_back(job)
-                raise
+            if job is not None:
+                try:
+                    if self._stopping.is_set():
+                        self.elicitation.put_back(job)
+                    elif await self._claim(job):
+                        await self._ask_question(job)
+                except BaseException:
+                    self._stopping.set()
+                    self.elicitation.put_back(job)
+                    raise
             if self._stopping.is_set():
                 return
 
     async def _claim(self, job: Job) -> bool:
-        """Whether this run is to ask the question. Waits for money that is reserved, and stops the
-        run where there is none left."""
-        while (claim := self._elicitation.claim(job)) is Claim.WAIT:
-            if self._account.in_batches():
+        """Whether to ask the question; waits for reserved money, stops the run without money."""
+        while (claim := self.elicitation.claim(job)) is Claim.WAIT:
+            if self.elicitation.account.in_batches():
                 # Hours may pass until their cost is known.
                 claim = Claim.POOR
                 break
@@ -182,12 +173,12 @@ class Engine:
         while job is not None:
             if job.repairing and self._stopping.is_set():
                 # The first answer is kept: a later run goes on from there.
-                self._elicitation.put_back(job)
+                self.elicitation.put_back(job)
                 return
             try:
                 reply = await self._get_answer(job)
             except AnswerRejected as rejected:
-                job = self._elicitation.reject(job, rejected)
+                job = self.elicitation.reject(job, rejected)
             except RequestRefused as refused:
                 self._refused.append((job, refused))
                 posts = {other.post.id for other, _ in self._refused}
@@ -198,66 +189,60 @@ class Engine:
                 if reply is not None:
                     self._answered = True
                     self._settle_refused()
-                job = None if reply is None else self._elicitation.settle(job, reply)
+                job = None if reply is None else self.elicitation.settle(job, reply)
 
     def _settle_refused(self) -> None:
         """Other questions were answered, so those that were refused have a fault of their own."""
         refused, self._refused = self._refused, []
         for job, fault in refused:
-            self._elicitation.reject(job, fault.as_rejection())
+            self.elicitation.reject(job, fault.as_rejection())
 
     def _raise_refusal(self) -> None:
         job, refused = self._refused[-1]
         question = f"the prompt {job.prompt.template} for the post {job.post.id!r}"
-        raise refused.as_error(self._elicitation.source.url, question) from refused
+        raise refused.as_error(self.elicitation.source.url, question) from refused
 
     async def _get_answer(self, job: Job) -> Reply | None:
-        """The answer, after as many tries as it takes; None where there is none and the job is
-        settled."""
+        """The answer, after as many tries as it takes; None where the job is settled without."""
         fault: Unavailable | None = None
-        for attempt in range(self._pace.tries):
+        for attempt in range(self.pace.tries):
             if fault is not None:
                 await self._sleep(seconds_before_retry(attempt, fault.retry_after))
             await self._breaker.wait()
             async with self._limiter:
                 pass
             if self._stopping.is_set():
-                self._elicitation.put_back(job)
+                self.elicitation.put_back(job)
                 return None
             try:
-                reply = await self._elicitation.source.ask(job.prompt)
+                reply = await self.elicitation.source.ask(job.prompt)
             except asyncio.CancelledError:
-                self._elicitation.book(job, None)
+                self.elicitation.book(job, None)
                 raise
             except AnswerRejected:
                 self._breaker.note_success()
                 raise
-            except (RequestRefused, Unavailable) as error:
-                fault = self._find_fault(error)
-                if fault.billed:
-                    self._elicitation.book(job, fault.usage)
-                self._breaker.note_failure(fault)
-                if not self._account.within_cap():
-                    self._elicitation.put_back(job)
-                    self._stop(Ending.BUDGET)
-                    return None
+            except Unavailable as unavailable:
+                fault = unavailable
+            except RequestRefused as refused:
+                # What is no answer at all may be a proxy's, where there were answers before.
+                if refused.status != 200 or not self._answered:
+                    raise
+                fault = Unavailable(refused.reason, billed=True)
             else:
                 self._breaker.note_success()
                 if reply is None:
-                    self._elicitation.miss(job)
+                    self.elicitation.miss(job)
                 return reply
-        self._elicitation.miss(job, fault.reason if fault else "")
+            if fault.billed:
+                self.elicitation.book(job, fault.usage)
+            self._breaker.note_failure(fault)
+            if not self.elicitation.account.within_cap():
+                self.elicitation.put_back(job)
+                self._stop(Ending.BUDGET)
+                return None
+        self.elicitation.miss(job, fault.reason if fault else "")
         return None
-
-    def _find_fault(self, error: RequestRefused | Unavailable) -> Unavailable:
-        """The fault to try again after. Raises the RequestRefused of a request that can bring no
-        answer. What is no answer at all may be one of a proxy's, where there were answers before.
-        """
-        if isinstance(error, Unavailable):
-            return error
-        if error.status == 200 and self._answered:
-            return Unavailable(error.reason, billed=True)
-        raise error
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, unless the run is to stop."""
@@ -292,15 +277,12 @@ class Breaker:
     its clock."""
 
     def __init__(self, url: str, patience: float) -> None:
-        self._url = url
-        self._patience = patience
-        self._failures = 0
-        self._pause = _FIRST_PAUSE
+        self._url, self._patience = url, patience
+        self._failures, self._reason, self._pause = 0, "", _FIRST_PAUSE
         self._clock = asyncio.get_running_loop().time
         # When it last answered, and how long it may be down since.
         self._alive, self._allowed = self._clock(), min(patience, _FIRST_PATIENCE)
         self._gate = asyncio.Lock()
-        self._reason = ""
 
     def note_success(self) -> None:
         self._failures, self._pause = 0, _FIRST_PAUSE
@@ -314,9 +296,8 @@ class Breaker:
         else:
             self.note_success()
         if fault.retry_after is not None and fault.retry_after > self._patience:
-            seconds, patience = round(fault.retry_after), f"{self._patience:g}"
-            message = Errors.E316.format(url=self._url, seconds=seconds, patience=patience)
-            raise MMCoTError(message)
+            waits = {"seconds": round(fault.retry_after), "patience": f"{self._patience:g}"}
+            raise MMCoTError(Errors.E316.format(url=self._url, **waits))
 
     async def wait(self) -> None:
         """Wait until a request may be sent. Raises MMCoTError where the endpoint stays down."""

@@ -198,19 +198,16 @@ def _read_entity(text: str, post: Post) -> EntityVariant:
 
 def _read_text(text: str) -> str:
     text = _OPENER.sub("", text).strip()
-    wrapped = _WRAPPED.fullmatch(text)
-    text = wrapped[2].strip() if wrapped else text
-    fence = _FENCE.fullmatch(text)
-    text = fence[1].strip() if fence else text
-    closing = _QUOTES.get(text[0]) if text else None
+    for wrapper, group in ((_WRAPPED, 2), (_FENCE, 1)):
+        wrapped = wrapper.fullmatch(text)
+        text = wrapped[group].strip() if wrapped else text
+    closing = _QUOTES.get(text[:1])
     if closing and len(text) > 2 and text.index(closing, 1) == len(text) - 1:
         text = text[1:-1].strip()
     if not text:
         raise AnswerRejected("the answer is empty")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise AnswerRejected("the text holds half of a surrogate pair") from None
+    if re.search("[\ud800-\udfff]", text):
+        raise AnswerRejected("the text holds half of a surrogate pair")
     return text
 
 
@@ -227,8 +224,7 @@ _DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique)
 
 
 def _find_json(text: str) -> list[Any]:
-    """The JSON values of an answer in its order, repaired where need be. An AnswerRejected stands
-    in the place of a value that is damaged beyond repair or breaks off."""
+    """The JSON values of an answer, repaired where need be, an AnswerRejected for a broken one."""
     values: list[Any] = []
     position = 0
     for _ in range(_MOST_VALUES):
@@ -253,8 +249,8 @@ def _find_json(text: str) -> list[Any]:
 
 
 def _find_end(text: str, start: int) -> int | None:
-    """Where the bracket at `start` is closed. Brackets in strings do not count, unless the quotes
-    are so damaged that the others do not match. None where none closes it."""
+    """Where the bracket at `start` is closed, None where it is not."""
+    # Brackets in strings do not count, unless the quotes are so damaged that others do not match.
     for pattern in (_STRINGS_AND_BRACKETS, _BRACKETS):
         awaited: list[str] = []
         for found in pattern.finditer(text, start):
@@ -288,8 +284,7 @@ def _repair_json(text: str) -> Any:
 
 
 def _last_fitting(values: list[Any], read: Callable[[Any], Value]) -> Value:
-    """The last of the values that `read` accepts, unless a damaged one follows it. Raises
-    AnswerRejected with the first one's fault where there is none."""
+    """The last value that `read` accepts, unless a damaged one follows, else the first's fault."""
     fault: AnswerRejected | None = None
     for value in reversed(values):
         if isinstance(value, AnswerRejected):

@@ -135,19 +135,18 @@ class QuestionSettings:
 
     def in_stages(self) -> list[QuestionSettings]:
         """The same questions, in parts of which each needs the answers to those before it."""
-        parts: list[dict[Dimension, int]] = [dict(self.variants)]
-        if self.after and "conclusion" in parts[0]:
-            parts.append({"conclusion": parts[0].pop("conclusion")})
-        return [replace(self, variants=part) for part in parts if part]
+        stages: list[dict[Dimension, int]] = [dict(self.variants)]
+        if self.after and "conclusion" in self.variants:
+            stages.append({"conclusion": stages[0].pop("conclusion")})
+        return [replace(self, variants=stage) for stage in stages if stage]
 
     def list_questions(self, post: Post) -> Iterator[tuple[Dimension, int, Part | None]]:
         """Dimension, variant and part of each question about a post."""
-        places = []
+        parts: list[Part | None] = [None]
         if self.part_tokens is not None and asked_pairs(post) is None:
             places = split_text(post.text, self.part_tokens)
-        parts: list[Part | None] = [None]
-        if len(places) > 1:
-            parts = [Part(*place, i, len(places)) for i, place in enumerate(places, start=1)]
+            if len(places) > 1:
+                parts = [Part(*place, i, len(places)) for i, place in enumerate(places, start=1)]
         for name, count in self.variants.items():
             for variant in range(count):
                 # A long text is not augmented.
@@ -170,15 +169,14 @@ class QuestionSettings:
         caption. store: has the answers to hand on to the conclusion.
         """
         kind, scheme = KINDS[dimension], self.scheme
-        picture, schema, name = None, kind.schema, f"{self.task}/{dimension}"
-        if kind.sees_picture:
-            picture = self.find_picture(post)
+        schema, name = kind.schema, f"{self.task}/{dimension}"
+        picture = self.find_picture(post) if kind.sees_picture else None
         caption = (post.caption or "").strip() if picture is None else ""
         if kind.needs_picture and not caption and picture is None:
             return None
-        shown = post.text if part is None else post.text[part.start : part.end]
-        parts = {"post": shown, "caption": caption}
+        parts = {"post": post.text, "caption": caption}
         if part is not None:
+            parts["post"] = post.text[part.start : part.end]
             before = post.text[: min(part.start, 2 * _BEGINNING_TOKENS * BYTES_PER_TOKEN)]
             end = split_text(before, _BEGINNING_TOKENS)[0][1] if before else 0
             parts["beginning"] = before[:end].strip()
@@ -204,22 +202,22 @@ class QuestionSettings:
             schema = conclusion_schema(scheme, pairs is not None)
             earlier = {}
             if store and self.after:
-                earlier = store.texts(self.task, post.id, self.after, getattr(part, "start", None))
-            context["earlier"] = {k: _delimit({k: text})[k] for k, text in earlier.items() if text}
+                earlier = store.texts(self.task, post.id, self.after, part.start if part else None)
             context |= {
+                "earlier": {k: _delimit({k: text})[k] for k, text in earlier.items() if text},
                 "scheme": scheme,
                 "asks_entities": pairs is None,
                 "asks_relations": bool(scheme.relations),
                 "asks_pairs": pairs is not None,
                 "no_relation": NO_RELATION,
-                "examples": _show_examples(self.examples, post, pairs is not None)
-                if self.examples
-                else [],
+                "examples": [],
             }
-        name = f"{name}.{_find_version(self.templates, name)}"
+            if self.examples is not None:
+                context["examples"] = _show_examples(self.examples, post, pairs is not None)
+        name = _find_version(self.templates, name)
         quoted = _delimit(parts)
         if part is not None:
-            file = f"common/part.{_find_version(self.templates, 'common/part')}.jinja"
+            file = f"{_find_version(self.templates, 'common/part')}.jinja"
             note = _environment(self.templates).get_template(file).render(part=part, **quoted)
             quoted["post"] += f"\n{note.strip()}"
         messages = _render_messages(name, {**quoted, **context}, self.templates)
@@ -272,27 +270,21 @@ def render_scheme(scheme: Scheme, posts: Iterable[Post]) -> Prompt:
         "labels": json.dumps(labels, ensure_ascii=False, indent=1),
         "examples": _show_examples(Examples(scheme, posts), None, False),
     }
-    name = f"scheme.{_find_version(None, 'scheme')}"
-    schema = object_schema(**dict.fromkeys(labels, TEXT))
+    name, schema = _find_version(None, "scheme"), object_schema(**dict.fromkeys(labels, TEXT))
     return Prompt(name, _render_messages(name, context), "conclusion", "scheme", schema=schema)
 
 
 def _show_examples(examples: Examples, post: Post | None, pairs: bool) -> list[dict[str, str]]:
     """The examples that a question about the post shows. pairs: whether their pairs are given."""
-    shown = []
-    for example in examples.shown_to(post):
-        key = example.text, pairs
-        if key not in examples.rendered:
+    shown = examples.shown_to(post)
+    for example in shown:
+        if (example.text, pairs) not in examples.rendered:
             given = asked_pairs(example) if pairs else None
-            parts = {
-                "post": example.text,
-                "caption": (example.caption or "").strip(),
-                "pairs": "" if given is None else _to_json(given),
-            }
+            parts = {"post": example.text, "caption": (example.caption or "").strip()}
+            parts["pairs"] = "" if given is None else _to_json(given)
             answer = example_answer(example, examples.scheme, pairs)
-            examples.rendered[key] = {**_delimit(parts), "answer": answer}
-        shown.append(examples.rendered[key])
-    return shown
+            examples.rendered[example.text, pairs] = {**_delimit(parts), "answer": answer}
+    return [examples.rendered[example.text, pairs] for example in shown]
 
 
 _LONGEST_QUOTE = 20_000  # characters of an answer that a repair round shows again
@@ -322,10 +314,10 @@ def _render_messages(
 
 @functools.cache
 def _find_version(templates: Path | None, name: str) -> str:
-    """The newest version that there is a file of."""
-    prefix = f"{name}.v"
-    found = [file for file in _environment(templates).list_templates() if file.startswith(prefix)]
-    return f"v{max(int(file[len(prefix) :].split('.')[0]) for file in found)}"
+    """The template's name with the newest version that there is a file of."""
+    files = "\n".join(_environment(templates).list_templates())
+    versions = re.findall(rf"^{name}\.v([0-9]+)\.jinja$", files, re.MULTILINE)
+    return f"{name}.v{max(map(int, versions))}"
 
 
 def check_templates(folder: Path) -> None:
@@ -335,8 +327,7 @@ def check_templates(folder: Path) -> None:
     known = {_TEMPLATE_NAME.sub("", name) for name in _environment(None).list_templates()}
     relation = RelationLabel(definition="x", head=["X"], tail=["X"])
     scheme = Scheme(entities={"X": "x"}, relations={"r": relation})
-    entities = [Entity(start=0, end=1, label="X"), Entity(start=2, end=3, label="X")]
-    post = Post(id="1", text="x y", entities=entities, relations=[], caption="x")
+    post = Post(id="1", text="x", entities=[Entity(start=0, end=1, label="X")], caption="x")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     path = folder
     try:

@@ -13,9 +13,8 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Protocol
 
 from ..types import Dimension, Post
-from .claims import Account, Claim
+from .money import Account, Claim, estimate
 from .parser import AnswerValue, parse_answer
-from .prices import estimate
 from .prompts import Part, Prompt, QuestionSettings, render_repair
 from .replies import AnswerRejected, Reply, Usage
 from .store import StoredAnswer, answer_key
@@ -95,33 +94,28 @@ class Job:
         return replace(self, prompt=render_repair(self.prompt, raw, reason), repairing=True)
 
 
+@dataclass
 class Elicitation:
     """The questions about posts that the store cannot answer yet, and what became of them.
 
     Take jobs from `pending`, `claim` each before it is asked, and hand its outcome to `settle`,
     `reject`, `miss`, `defer` or `put_back`, in any order. What is kept is committed before these
     return. `on_settled` gets the numbers of questions that found their end and, among them, that
-    failed.
+    failed. `deferred` holds post, dimension, variant and part of questions that another run has in
+    flight.
     """
 
-    def __init__(
-        self,
-        account: Account,
-        source: Source,
-        settings: QuestionSettings,
-        report: Report,
-        on_settled: Callable[[int, int], None],
-    ) -> None:
-        report.counts |= {dimension: Counts() for dimension in settings.variants}
-        self.report = report
-        self.store = account.store
-        self.account = account
-        self.source = source
-        self._settings = settings
-        self._on_settled = on_settled
-        self._waiting: dict[str, list[Post]] = {}
-        # Questions that another run has in flight, by post, dimension, variant and part.
-        self.deferred: set[tuple[str, Dimension, int, Part | None]] = set()
+    account: Account
+    source: Source
+    settings: QuestionSettings
+    report: Report
+    on_settled: Callable[[int, int], None]
+    deferred: set[tuple[str, Dimension, int, Part | None]] = field(default_factory=set)
+    _waiting: dict[str, list[Post]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.report.counts |= {dimension: Counts() for dimension in self.settings.variants}
+        self.store = self.account.store
 
     def pending(self, posts: Iterable[Post], deferred: bool = False) -> Iterator[Job | None]:
         """The questions that the store cannot answer yet, made one by one as they are taken, and
@@ -129,32 +123,32 @@ class Elicitation:
         `deferred` takes up those that were deferred before, and no others."""
         chosen, self.deferred = self.deferred if deferred else None, set()
         for post in posts:
-            for question in self._settings.list_questions(post):
+            for question in self.settings.list_questions(post):
                 if chosen is None or (post.id, *question) in chosen:
                     yield self._make_job(post, *question)
-            settings = self._settings
+            settings = self.settings
             if settings.pictures and post.image and settings.find_picture(post) is None:
                 self.report.captions_only.add(post.id)
 
     def _make_job(
         self, post: Post, dimension: Dimension, variant: int, part: Part | None
     ) -> Job | None:
-        counts = self.report.counts[dimension]
-        prompt = self._settings.render(post, dimension, variant, self.store, part)
+        counts, model = self.report.counts[dimension], self.source.model
+        prompt = self.settings.render(post, dimension, variant, self.store, part)
         if prompt is None:
             counts.not_applicable += 1
-            self._on_settled(1, 0)
+            self.on_settled(1, 0)
             return None
-        key = answer_key(prompt, self.source.model, self.source.parameters(prompt))
+        key = answer_key(prompt, model, self.source.parameters(prompt))
         if key in self._waiting:
             self._waiting[key].append(post)
             return None
         if self.store.reuse(key, post.id):
             counts.already_there += 1
-            self._on_settled(1, 0)
+            self.on_settled(1, 0)
             return None
         self._waiting[key] = [post]
-        price = self.account.prices.find(self.source.model) if self.source.paid else None
+        price = self.account.prices.find(model) if self.source.paid else None
         expected = estimate(prompt, price)
         cost = 0.0 if price is None else price.cost(expected, self.account.batch)
         job = Job(key, prompt, post, expected, cost)
@@ -173,7 +167,7 @@ class Elicitation:
             for post in posts:
                 self.store.reuse(job.key, post.id)
             counts.already_there += len(posts)
-            self._on_settled(len(posts), 0)
+            self.on_settled(len(posts), 0)
         elif claim is Claim.HELD:
             self.defer(job)
         return claim
@@ -182,7 +176,7 @@ class Elicitation:
         """Keep an answer, with its value or, after a repair round, with the reason why it has
         none. Returns the job of the repair round where one is due."""
         dropped: list[str] = []
-        dimension, part, scheme = job.prompt.dimension, job.prompt.part, self._settings.scheme
+        dimension, part, scheme = job.prompt.dimension, job.prompt.part, self.settings.scheme
         try:
             value = parse_answer(reply.text, dimension, job.post, dropped, scheme, part)
         except AnswerRejected as rejected:
@@ -223,7 +217,7 @@ class Elicitation:
         self.report.counts[job.prompt.dimension].missing += len(posts)
         if reason is not None:
             self.report.unanswered[reason] += len(posts)
-        self._on_settled(len(posts), 0 if reason is None else len(posts))
+        self.on_settled(len(posts), 0 if reason is None else len(posts))
 
     def defer(self, job: Job) -> None:
         """Another run has the question in flight: `pending` can take it up again later."""
@@ -241,22 +235,20 @@ class Elicitation:
         for _, dimension, *_ in self.deferred:
             self.report.counts[dimension].missing += 1
             self.report.unanswered[reason] += 1
-        self._on_settled(len(self.deferred), len(self.deferred))
+        self.on_settled(len(self.deferred), len(self.deferred))
         self.deferred = set()
 
     def _keep(
         self, job: Job, raw: str, value: AnswerValue | None, reason: str | None = None
     ) -> int:
-        """Keep an answer for all posts of the question; returns how many. Belongs into a
-        transaction."""
-        posts, prompt = self._waiting.pop(job.key), job.prompt
+        """Keep an answer for all posts of the question, in a transaction; returns how many."""
+        posts, prompt, source = self._waiting.pop(job.key), job.prompt, self.source
         for post in posts:
-            asked = (job.key, post.id, self._settings.task, prompt.dimension, prompt.template)
-            of_whom = (self.source.name, self.source.model)
-            answer = StoredAnswer(*asked, *of_whom, raw, value, reason, prompt.variant)
-            self.store.put(answer)
+            asked = (job.key, post.id, self.settings.task, prompt.dimension, prompt.template)
+            said = (source.name, source.model, raw, value, reason)
+            self.store.put(StoredAnswer(*asked, *said, prompt.variant))
         if job.repairing:
             self.store.write("DELETE FROM attempts WHERE key = ?", job.key)
         self.account.release(job.key)
-        self._on_settled(len(posts), len(posts) if value is None else 0)
+        self.on_settled(len(posts), len(posts) if value is None else 0)
         return len(posts)

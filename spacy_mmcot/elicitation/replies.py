@@ -172,11 +172,10 @@ def read_reply(data: bytes) -> Reply:
     message = _dig(choice, "message")
     message = message if isinstance(message, dict) else {}
     ending = str(_dig(choice, "finish_reason")).lower()
-    text, instead = _read_text(message.get("content")), ""
+    text, others = _read_text(message.get("content")), dict[str, Any]()
     if not text.strip():
         # Reasoning without an answer, calls of tools, and whatever else there may be.
         others = {k: v for k, v in message.items() if v and k not in ("role", "refusal")}
-        instead = ", only " + ", ".join(others) if others else ""
         text = "\n".join(v if isinstance(v, str) else json.dumps(v) for v in others.values())
     if message.get("refusal"):
         raise AnswerRejected("the model refused", str(message["refusal"]), usage=usage)
@@ -189,16 +188,16 @@ def read_reply(data: bytes) -> Reply:
     if ending in _ABANDONED:
         reason = f"the endpoint gave up the answer ({ending})"
         raise Unavailable(reason, down=False, billed=True, usage=usage)
-    if instead:
-        raise AnswerRejected(f"the answer holds no text{instead}", text, usage=usage)
+    if others:
+        reason = f"the answer holds no text, only {', '.join(others)}"
+        raise AnswerRejected(reason, text, usage=usage)
     if not message:
         raise RequestRefused("its choices hold no message", 200)
     return Reply(text, usage)
 
 
 def _read_text(content: Any) -> str:
-    """A message's content as one text: of parts those that are text, without thoughts. "" where
-    there is none."""
+    """A message's content as one text, of parts those that are text, without thoughts."""
     parts = content if isinstance(content, list) else [content]
     objects = [part for part in parts if isinstance(part, dict)]
     if objects and not any("type" in part for part in objects):

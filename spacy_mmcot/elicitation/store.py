@@ -129,27 +129,28 @@ class AnswerStore(Database):
         several to the same post and dimension, the last. `variant` picks among several
         augmentations of a post; several conclusions vote. Those to the parts of a text are one, of
         as many as have an answer; `start` picks that to the part which begins there."""
-        found: dict[str, dict[tuple[str, int], list[tuple[_Place, Any]]]] = {}
+        # Not `post_id = ifnull(?, post_id)`, which no index serves.
+        of_post = "" if post_id is None else "AND post_id = ? "
+        found: dict[str, dict[str, dict[int, list[tuple[_Place, Any]]]]] = {}
         for name, dimension, number, template, value in self.fetch(
             "SELECT post_id, dimension, variant, template, value FROM answers "
-            "WHERE task = ? AND post_id = ifnull(?, post_id) AND "
+            f"WHERE task = ? {of_post}AND "
             "(variant = ? OR dimension IN (SELECT value FROM json_each(?))) AND status = 'ok' "
             "ORDER BY post_id, seq",
-            *(task, post_id, variant, json.dumps(KNOWLEDGE)),
+            *(task, *([post_id] if of_post else []), variant, json.dumps(KNOWLEDGE)),
         ):
             place = _find_place(template)
             if start is None or start == place.start:
-                rows = found.setdefault(name, {}).setdefault((dimension, number), [])
-                rows.append((place, self._load_value(name, dimension, value)))
+                variants = found.setdefault(name, {}).setdefault(dimension, {})
+                loaded = self._load_value(name, dimension, value)
+                variants.setdefault(number, []).append((place, loaded))
         answers = {}
-        for name, questions in found.items():
-            joined = {question: _join_parts(rows) for question, rows in questions.items()}
-            values = {dimension: value for (dimension, _), value in joined.items()}
-            if "conclusion" in values:
-                votes = [
-                    value for (dimension, _), value in joined.items() if dimension == "conclusion"
-                ]
-                values["conclusion"] = merge_conclusions(votes)
+        for name, dimensions in found.items():
+            values: dict[str, Any] = {}
+            for dimension, variants in dimensions.items():
+                joined = [_join_parts(rows) for rows in variants.values()]
+                is_vote = dimension == "conclusion"
+                values[dimension] = merge_conclusions(joined) if is_vote else joined[-1]
             answers[name] = Answers.model_validate({"id": name, **values})
         return answers
 
@@ -236,8 +237,7 @@ def load_answers(path: Path, task: Task = "ner", variant: int = 0) -> dict[str, 
 
 
 class _Place(NamedTuple):
-    """The part of a text that an answer is about, and the text's length; (0, 0, 0) for a text that
-    was asked about as a whole."""
+    """The part that an answer is about, and the text's length; (0, 0, 0) for a whole text."""
 
     start: int
     end: int
@@ -254,8 +254,7 @@ def _overlap(a: _Place, b: _Place) -> bool:
 
 
 def _join_parts(rows: Sequence[tuple[_Place, Any]]) -> Any:
-    """The last answer to a text or, where it is about a part, that and the last ones to the other
-    parts, as one."""
+    """The last answer to a text, or the last ones to its parts, as one."""
     kept: dict[_Place, Any] = {}
     for place, value in reversed(rows):
         if not any(_overlap(place, other) for other in kept):
@@ -361,8 +360,7 @@ def read_answers(path: Path) -> dict[str, Answers]:
 def _iter_records(
     parse: Callable[[Any], Record], path: Path, expected: str
 ) -> Iterator[tuple[int, Record]]:
-    """Line numbers, and what `parse` makes of the JSON in each line that is not blank. Raises
-    MMCoTError that names the line, also where `parse` raises ValidationError."""
+    """Line numbers, and what `parse` makes of the JSON in each line that is not blank."""
     for number, line in iter_lines(path):
         if not line.strip():
             continue

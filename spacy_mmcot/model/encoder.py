@@ -18,7 +18,14 @@ from transformers.activations import GELUActivation
 
 from .knowledge import TAG_ROWS
 from .picture_input import PictureSettings
-from .prompts import ConditionalPrompt, PromptKind, StaticPrompt, VisualPrompt, VisualPrompts
+from .prompts import (
+    ConditionalPrompt,
+    PromptKind,
+    StaticPrompt,
+    VisualPrompt,
+    VisualPrompts,
+    WordPrompt,
+)
 from .wordpieces import Row, WordPieceTokenizer
 
 # At inference a picture whose gate is below this is ignored.
@@ -55,6 +62,15 @@ class PieceBatch(NamedTuple):
     tags: Tensor | None  # rows of tag embeddings; None where the encoder reads none
 
 
+class PictureBatch(NamedTuple):
+    """The pictures of a batch of windows."""
+
+    patches: Tensor  # (pictures, patches, patch width)
+    words: Tensor  # (pictures, most pieces): ids of the pieces that are read in each
+    words_mask: Tensor  # the same shape, 1 at pieces
+    rows: Tensor  # (windows,): each window's index into the pictures, -1 without one
+
+
 class Encoded(NamedTuple):
     """The encoder's output for a batch; the last three are of the windows with a picture."""
 
@@ -73,11 +89,17 @@ class PromptedEncoder(nn.Module):
     of pretraining; families whose forward takes no position ids (DistilBERT) see the text shifted.
     A window with a picture has visual prompts too; those of the others are masked.
 
-    patch_width: features of a picture's patch; 0 for an encoder without pictures.
+    patch_width: features of a picture's patch; 0 for an encoder without them. word_pieces: most
+    pieces of a picture's words; 0 for an encoder that does not read them.
     """
 
     def __init__(
-        self, encoder: Any, tokenizer: Any, settings: EncoderSettings, patch_width: int = 0
+        self,
+        encoder: Any,
+        tokenizer: Any,
+        settings: EncoderSettings,
+        patch_width: int = 0,
+        word_pieces: int = 0,
     ):
         super().__init__()
         self.encoder = encoder
@@ -99,6 +121,9 @@ class PromptedEncoder(nn.Module):
         self.visual: VisualPrompt | None = None
         if patch_width:
             self.visual = VisualPrompt(word_width, self.width, patch_width)
+        self.shown_words: WordPrompt | None = None
+        if word_pieces:
+            self.shown_words = WordPrompt(word_width, word_pieces)
         self.to_knowledge: nn.Linear | None = None
         if self.prompt_length and settings.prompt_regression > 0:
             self.to_knowledge = nn.Linear(self.width, self.width)
@@ -133,7 +158,7 @@ class PromptedEncoder(nn.Module):
     def max_pieces(self) -> int:
         """How many pieces the encoder's positions allow beside the prompts."""
         positions = getattr(self.encoder.config, "max_position_embeddings", 512)
-        visual = self.visual.length if self.visual is not None else 0
+        visual = sum(part.length for part in (self.visual, self.shown_words) if part is not None)
         return int(positions) - self._first_position - self.prompt_length - visual
 
     def pad_rows(self, rows: Sequence[Row]) -> PieceBatch:
@@ -155,24 +180,21 @@ class PromptedEncoder(nn.Module):
         batch = PieceBatch(*(torch.from_numpy(array).to(self.device) for array in arrays))
         return batch if n_tags else batch._replace(tags=None)
 
-    def forward(
-        self, batch: PieceBatch, patches: Tensor | None = None, shown: Tensor | None = None
-    ) -> Encoded:
-        """Read a batch of windows. patches: (pictures, patches, patch width), of the windows'
-        pictures; shown: (windows,), each window's index into them, -1 without one."""
+    def forward(self, batch: PieceBatch, pictures: PictureBatch | None = None) -> Encoded:
+        """Read a batch of windows, some of them with pictures."""
         words = self.word_embeddings(batch.ids)
         parts, masks = [words], [batch.mask]
         if self.tags is not None and batch.tags is not None:
             parts = [words + self.tags(batch.tags).sum(-2)]
+        shown = self._make_word_prompts(words, batch.text, pictures)
+        if shown is not None:
+            parts.insert(0, shown[0])
+            masks.insert(0, shown[1].to(batch.mask.dtype))
         visual: VisualPrompts | None = None
-        if (
-            self.visual is not None
-            and patches is not None
-            and shown is not None
-            and shown.max() >= 0
-        ):
-            seen = (shown >= 0).nonzero().squeeze(1)
-            visual = self.visual(words[seen], batch.text[seen], patches[shown[seen]])
+        if self.visual is not None and pictures is not None and pictures.rows.max() >= 0:
+            seen = (pictures.rows >= 0).nonzero().squeeze(1)
+            patches = pictures.patches[pictures.rows[seen]]
+            visual = self.visual(words[seen], batch.text[seen], patches)
             used = torch.ones_like(visual.gate) if self.training else visual.gate >= MIN_GATE
             vectors = words.new_zeros(len(words), *visual.vectors.shape[1:])
             parts.insert(0, vectors.index_copy(0, seen, visual.vectors))
@@ -203,6 +225,22 @@ class PromptedEncoder(nn.Module):
         added, attention = self.visual.attend_again(states[seen], visual)
         states = states.index_add(0, seen, added * used[:, None, None])
         return Encoded(states, prompt_states, seen, visual.gate, attention)
+
+    def _make_word_prompts(
+        self, words: Tensor, text: Tensor, pictures: PictureBatch | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """The embeddings of the words that the windows' pictures show, (windows, most pieces,
+        width), and the mask of those that count, (windows, most pieces); None where there are none.
+        words, text: as above."""
+        if self.shown_words is None or pictures is None:
+            return None
+        rows = pictures.rows.clamp(min=0)
+        mask = pictures.words_mask[rows] * (pictures.rows >= 0).unsqueeze(1)
+        if not mask.any():
+            return None
+        shown = self.word_embeddings(pictures.words[rows])
+        vectors, gate = self.shown_words(words, text, shown, mask)
+        return vectors, mask if self.training else mask * (gate >= MIN_GATE).unsqueeze(1)
 
     def _positions(self, mask: Tensor, n_prompts: int) -> Tensor:
         """Position ids, (windows, prompts + pieces): the pieces' from the family's first position

@@ -18,9 +18,15 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import Errors, MMCoTError
 from .bridge import TorchShim, prepare_module, torch_shim
-from .encoder import EncoderSettings, PromptedEncoder
+from .encoder import EncoderSettings, PictureBatch, PromptedEncoder
 from .knowledge import get_segment_parts, tag_tokens
-from .picture_input import DocPictures, PictureSettings, VisionModel, see_pictures
+from .picture_input import (
+    WORD_PIECES,
+    DocPictures,
+    PictureSettings,
+    VisionModel,
+    see_pictures,
+)
 from .prompts import PromptedBatch, PromptKind, View, compute_regression_loss
 from .sources import build_from_config, keep_layers, load_pretrained, load_tokenizer, save_tokenizer
 from .vision import get_patch_grid
@@ -70,8 +76,8 @@ def PromptedTransformer(
     embedding_dropout: dropout of the encoder's embeddings in training.
     freeze_word_embeddings: keep the pretrained word embeddings as they are.
     encoder_lr_scale: the pretrained weights' learning rate divided by that of new weights.
-    vision: the model for the docs' pictures (`doc._.mmcot_image`), `spacy_mmcot.PackagedVision.v1`
-        or `spacy_mmcot.HFVision.v1`; None to ignore pictures.
+    vision: the model for the docs' pictures (`doc._.mmcot_image`), `spacy_mmcot.PackagedVision.v1`,
+        `spacy_mmcot.HFVision.v1` or `spacy_mmcot.PictureText.v1`; None to ignore pictures.
     picture_dropout: how often training hides a doc's picture.
     picture_swap: how often training shows another picture in place of one that is not hidden.
     picture_matching: weight of learning which text and picture of a batch belong together.
@@ -123,13 +129,17 @@ def _make_own_config(encoder: dict[str, Any], listener: dict[str, Any]) -> dict[
 
 
 def build_module(
-    config: dict[str, Any], tokenizer: dict[str, bytes], encoder: dict[str, Any], patch_width: int
+    config: dict[str, Any],
+    tokenizer: dict[str, bytes],
+    encoder: dict[str, Any],
+    patch_width: int,
+    word_pieces: int = 0,
 ) -> PromptedEncoder:
     """A PromptedEncoder from what `_init` keeps of it, weights still to be loaded."""
     pictures = PictureSettings(**encoder["pictures"])
     settings = EncoderSettings(**{**encoder, "pictures": pictures})
     built = build_from_config(config), load_tokenizer(tokenizer)
-    return PromptedEncoder(*built, settings, patch_width)
+    return PromptedEncoder(*built, settings, patch_width, word_pieces)
 
 
 def find_torch_encoder(component: Any) -> PromptedEncoder | None:
@@ -157,13 +167,15 @@ def _init(
         tokenizer, encoder = load_pretrained(source)
         keep_layers(encoder, n_layers)
         patch_width = model.layers[0].get_dim("nO") if model.layers else 0
+        word_pieces = model.layers[0].attrs.get(WORD_PIECES, 0) if model.layers else 0
+        widths = {"patch_width": patch_width, "word_pieces": word_pieces}
         kept = {
             "config": encoder.config.to_dict(),
             "tokenizer": save_tokenizer(tokenizer),
             "encoder": dataclasses.asdict(settings),
-            "patch_width": patch_width,
+            **widths,
         }
-        shim.set_module(PromptedEncoder(encoder, tokenizer, settings, patch_width), kept)
+        shim.set_module(PromptedEncoder(encoder, tokenizer, settings, **widths), kept)
     model.set_dim("nO", shim.module.width)
 
 
@@ -175,12 +187,13 @@ def _forward(
         raise MMCoTError(Errors.E602.format(component="The encoder"))
     vision = model.layers[0] if model.layers else None
     pictures = see_pictures(vision, docs, is_train, settings.pictures) if vision else None
+    shown = None if pictures is None else _make_picture_batch(module, pictures)
     rows, spans, lengths = _make_rows(module, docs, settings)
     with torch.set_grad_enabled(is_train):
-        states, prompts, views = _run(module, rows, pictures)
+        states, prompts, views = _run(module, rows, shown)
         losses = []
         if is_train:
-            losses = _compute_losses(module, docs, rows, prompts, pictures, settings)
+            losses = _compute_losses(module, docs, rows, prompts, pictures, shown, settings)
     wordpieces = _make_wordpieces(module.pieces, rows)
     # Each token's pieces are places in the flattened grid of states.
     places = numpy.flatnonzero(cast(Any, wordpieces.attention_mask)).astype("int32")
@@ -234,22 +247,23 @@ def _make_rows(
 
 
 def _run(
-    module: PromptedEncoder, rows: Sequence[Row], pictures: DocPictures | None
+    module: PromptedEncoder, rows: Sequence[Row], pictures: PictureBatch | None
 ) -> tuple[Tensor, list[Tensor], list[View | None]]:
     """The own states of all windows, (windows, most own pieces, width), zero-padded; the projected
     prompt states, (length, width) a window, empty without a regression; and the windows' attention
-    to their pictures. All in the order of `rows`."""
+    to their pictures. All in the order of `rows`.
+
+    pictures: its rows are those of the Docs."""
     states: dict[int, Tensor] = {}
     prompts: dict[int, Tensor] = {}
     views: list[View | None] = [None] * len(rows)
     fill = _MIN_PACKED_FILL if module.packs else _MIN_GROUP_FILL
     for group in group_by_length([len(row.ids) for row in rows], _MAX_GROUP_PIECES, fill):
         batch = module.pad_rows([rows[i] for i in group])
-        if pictures is None:
-            encoded = module(batch)
-        else:
-            shown = torch.tensor([pictures.shown[rows[i].doc] for i in group])
-            encoded = module(batch, pictures.patches, shown.to(module.device))
+        shown = None
+        if pictures is not None:
+            shown = pictures._replace(rows=pictures.rows[[rows[i].doc for i in group]])
+        encoded = module(batch, shown)
         for position, i in enumerate(group):
             states[i] = encoded.states[position, slice(*rows[i].own)]
             if encoded.prompt is not None:
@@ -269,6 +283,7 @@ def _compute_losses(
     rows: Sequence[Row],
     prompts: Sequence[Tensor],
     pictures: DocPictures | None,
+    shown: PictureBatch | None,
     settings: EncoderSettings,
 ) -> list[Tensor]:
     """The prompt's regression, and the matching of texts and pictures: weighted scalars."""
@@ -277,15 +292,58 @@ def _compute_losses(
         loss = compute_regression_loss(prompts, [docs[row.doc] for row in rows])
         if loss is not None:
             losses.append(settings.prompt_regression * loss)
-    visual, matching = module.visual, settings.pictures.matching
-    if visual is not None and matching and pictures is not None and len(pictures.patches) > 1:
-        # Of a long Doc the first window counts.
-        first = {row.doc: row for row in reversed(rows) if pictures.own[row.doc] >= 0}
-        batch = module.pad_rows(list(first.values()))
-        index = torch.tensor([pictures.own[doc] for doc in first], device=module.device)
-        words = module.word_embeddings(batch.ids)
-        loss = visual.compute_matching_loss(words, batch.text, pictures.patches, index)
-        losses.append(matching * loss)
+    weight = settings.pictures.matching
+    if weight and pictures is not None and shown is not None:
+        matching = _compute_matching_losses(module, rows, pictures, shown)
+        losses += [weight * loss for loss in matching]
+    return losses
+
+
+def _make_picture_batch(module: PromptedEncoder, pictures: DocPictures) -> PictureBatch:
+    """The pictures with the word pieces of their texts; its rows are those of the Docs."""
+    limit = module.shown_words.length if module.shown_words is not None else 0
+    pieces = module.pieces.split_joined([[text] for text in pictures.texts], limit)
+    rows = [torch.tensor(row, dtype=torch.int64) for row in pieces]
+    words, mask = (
+        torch.nn.utils.rnn.pad_sequence(each, batch_first=True).to(module.device)
+        for each in (rows, [torch.ones_like(row) for row in rows])
+    )
+    return PictureBatch(
+        pictures.patches, words, mask, torch.tensor(pictures.shown, device=module.device)
+    )
+
+
+def _compute_matching_losses(
+    module: PromptedEncoder,
+    rows: Sequence[Row],
+    pictures: DocPictures,
+    shown: PictureBatch,
+) -> list[Tensor]:
+    """The losses of telling which texts and pictures belong together, by the pictures' patches and
+    by their words, where the encoder reads these and there are two of them."""
+    # Of a long Doc the first window counts.
+    first = {row.doc: row for row in reversed(rows) if pictures.own[row.doc] >= 0}
+    own = [pictures.own[doc] for doc in first]
+    batch = module.pad_rows(list(first.values()))
+    embeddings = module.word_embeddings(batch.ids)
+    losses = []
+    if module.visual is not None and len(shown.patches) > 1:
+        index = torch.tensor(own, device=module.device)
+        visual = module.visual
+        losses.append(visual.compute_matching_loss(embeddings, batch.text, shown.patches, index))
+    # Pictures with the same words count as one, those without words not at all.
+    known = {text: i for i, text in enumerate(pictures.texts) if text}
+    if module.shown_words is not None and len(known) > 1:
+        order = {text: i for i, text in enumerate(known)}
+        chosen = list(known.values())
+        kept = [i for i, picture in enumerate(own) if pictures.texts[picture]]
+        index = torch.tensor([order[pictures.texts[own[i]]] for i in kept], device=module.device)
+        loss = module.shown_words.compute_matching_loss(
+            *(embeddings[kept], batch.text[kept]),
+            *(module.word_embeddings(shown.words[chosen]), shown.words_mask[chosen]),
+            index,
+        )
+        losses.append(loss)
     return losses
 
 

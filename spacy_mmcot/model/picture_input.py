@@ -1,11 +1,10 @@
-"""The pictures of a batch of Docs: found and identified by content, prepared as pixels, cached, and
-hidden or swapped in training.
+"""The pictures of a batch of Docs: found and identified by content, prepared as pixels, searched
+for text, cached, and hidden or swapped in training.
 """
-
-from __future__ import annotations
 
 import functools
 import itertools
+import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy
 import PIL.Image
@@ -28,6 +27,9 @@ from ..errors import Errors, MMCoTError, Warnings
 from ..pictures.decode import decode_picture
 from ..pictures.read import BadPicture, PicturePolicy, get_image, hash_picture, read_picture
 from ..types import ID_KEY
+from .sources import find_package
+
+# No postponed annotations here: spaCy reads those of architectures at run time.
 
 Array = NDArray[Any]
 
@@ -58,6 +60,7 @@ class PatchFeatures(NamedTuple):
 
     patches: Tensor  # (pictures, patches, width)
     rows: list[int]  # each Doc's index into the pictures, -1 without one
+    texts: Sequence[str] = ()  # what is written in each picture; empty where nobody reads it
 
 
 VisionModel = Model[Sequence[Doc], PatchFeatures]
@@ -69,6 +72,7 @@ class DocPictures(NamedTuple):
     patches: Tensor  # (pictures, patches, patch width), each distinct picture once
     own: list[int]  # each Doc's index into the pictures, -1 without one
     shown: list[int]  # the same after swapping
+    texts: Sequence[str]  # what is written in each picture, "" for nothing
     backprop: Callable[[Tensor], Any]  # takes the gradient of the patches
 
 
@@ -97,7 +101,8 @@ def see_pictures(
             (row + other) % n_pictures if swap and row >= 0 else row
             for row, swap, other in zip(own, swapped, others, strict=True)
         ]
-    return DocPictures(features.patches.requires_grad_(is_train), own, shown, backprop)
+    texts = features.texts or [""] * n_pictures
+    return DocPictures(features.patches.requires_grad_(is_train), own, shown, texts, backprop)
 
 
 class PictureCache:
@@ -112,7 +117,7 @@ class PictureCache:
         self._maker: object = None
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[PictureCache], tuple[float]]:
+    def __reduce__(self) -> tuple[Any, tuple[float]]:
         return PictureCache, (self._megabytes,)
 
     def get(self, name: str, maker: object) -> Array | None:
@@ -153,6 +158,116 @@ def read_pixels(value: str | bytes, policy: PicturePolicy, size: int) -> NDArray
     image = decode_picture(read_picture(value, policy), policy, size)
     square = image.resize((size, size), PIL.Image.Resampling.BILINEAR, reducing_gap=2.0)
     return numpy.ascontiguousarray(numpy.asarray(square, dtype="uint8").transpose(2, 0, 1))
+
+
+# The attribute of a vision model with the most word pieces of a picture's text.
+WORD_PIECES = "word_pieces"
+# Pictures are read at this many pixels of the longer side: twice as many take four times as long.
+_READ_PIXELS = 640
+# A side below this, in pixels, holds no line of text.
+_LINE_PIXELS = 16
+# Of the texts in memory.
+_TEXT_MB = 10.0
+
+
+def PictureText(
+    vision: Optional[VisionModel] = None,  # noqa: UP045
+    pictures: Optional[PicturePolicy] = None,  # noqa: UP045
+    max_pieces: int = 16,
+) -> VisionModel:
+    """`spacy_mmcot.PictureText.v1`: reads what is written in pictures (signs, shirts, banners), by
+    the package rapidocr. The encoder reads the embeddings of its word pieces as visual prompts.
+
+    vision: a model that sees the same pictures as patches; None for their text alone.
+    pictures: which pictures are read, and what happens with others (`spacy_mmcot.Pictures.v1`);
+        None for its defaults. `vision` has its own.
+    max_pieces: most word pieces of a picture's text.
+
+    Raises MMCoTError for less than one piece, and where rapidocr or onnxruntime is not installed.
+    """
+    if max_pieces < 1:
+        name = "max_pieces of spacy_mmcot.PictureText.v1"
+        raise MMCoTError(Errors.E409.format(name=name, received=max_pieces, allowed="1 or more"))
+    policy, cache = pictures or PicturePolicy(), PictureCache(_TEXT_MB)
+    return Model(
+        "picture_text",
+        functools.partial(_read_texts, policy=policy, cache=cache),
+        init=_init_text,
+        layers=[vision] if vision is not None else [],
+        dims={"nO": None},
+        attrs={WORD_PIECES: max_pieces},
+    )
+
+
+def _init_text(model: VisionModel, X: Any = None, Y: Any = None) -> None:
+    _check_reader()
+    for vision in model.layers:
+        vision.initialize()
+    model.set_dim("nO", model.layers[0].get_dim("nO") if model.layers else 0)
+
+
+def _read_texts(
+    model: VisionModel,
+    docs: Sequence[Doc],
+    is_train: bool,
+    policy: PicturePolicy,
+    cache: PictureCache,
+) -> tuple[PatchFeatures, Callable[[Tensor], Any]]:
+    features, backprop, seen = None, lambda _: docs, docs
+    if model.layers:
+        features, backprop = model.layers[0](docs, is_train)
+        # What it cannot read it has reported.
+        seen = [docs[features.rows.index(i)] for i in range(len(features.patches))]
+    values, digests = find_pictures(seen, policy)
+    texts: dict[str | None, str] = {}
+    for digest, value in values.items():
+        known = cache.get(digest, None)
+        try:
+            texts[digest] = read_words(value, policy) if known is None else str(known)
+        except BadPicture as problem:
+            for doc, other in zip(seen, digests, strict=True):
+                if other == digest:
+                    report_bad_picture(doc, problem, policy)
+            continue
+        cache.put(digest, numpy.array(texts[digest]))
+    if features is not None:
+        read = [texts.get(digest, "") for digest in digests]
+        return features._replace(texts=read), backprop
+    index = {digest: i for i, digest in enumerate(texts)}
+    rows = [index.get(digest, -1) for digest in digests]
+    return PatchFeatures(torch.zeros(len(texts), 0, 0), rows, list(texts.values())), backprop
+
+
+def read_words(value: str | bytes, policy: PicturePolicy) -> str:
+    """What is written in the picture, its lines one after the other; "" for nothing. Raises
+    BadPicture, and MMCoTError where the packages are not installed."""
+    image = decode_picture(read_picture(value, policy), policy, _READ_PIXELS)
+    image.thumbnail((_READ_PIXELS, _READ_PIXELS))
+    if min(image.size) < _LINE_PIXELS:
+        return ""
+    return " ".join(_load_reader(os.getpid())(image).txts or ())
+
+
+@functools.lru_cache(maxsize=1)
+def _load_reader(process: int) -> Any:
+    """process: its number. A forked one needs a reader of its own, since threads do not survive a
+    fork."""
+    _check_reader()
+    from rapidocr import RapidOCR
+
+    settings = {
+        "Global.log_level": "critical",
+        "Global.use_cls": False,  # no lines upside down
+        "Det.limit_type": "max",  # no picture is made larger
+        "Det.limit_side_len": _READ_PIXELS,
+        "EngineConfig.onnxruntime.intra_op_num_threads": torch.get_num_threads(),
+    }
+    return RapidOCR(params=settings)
+
+
+def _check_reader() -> None:
+    for package in ("rapidocr", "onnxruntime"):
+        find_package(f"package:{package}")
 
 
 def report_bad_picture(doc: Doc, problem: BadPicture, policy: PicturePolicy) -> None:

@@ -2,7 +2,8 @@
 
 A static prompt is learned, a conditional one is computed from the text; either can be trained
 towards what the teacher knows (the prompt's regression). A visual prompt is computed from the
-text and a picture; its attention over the picture's patches is kept on the Doc on request.
+text and a picture; its attention over the picture's patches is kept on the Doc on request. The
+words of a picture are a prompt of their own.
 
 Sources: conditional prompt distillation and visual-text alignment, arXiv 2306.14122. The form of
 the alignment is our own.
@@ -44,9 +45,7 @@ class ConditionalPrompt(nn.Module):
     def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """embeddings: (windows, pieces, width), word embeddings; mask: (windows, pieces), 1 at the
         text's pieces. Returns (windows, length, width)."""
-        weights = mask.unsqueeze(-1).to(embeddings.dtype)
-        mean = (embeddings * weights).sum(1) / weights.sum(1).clamp(min=1.0)
-        prompt = self.up(torch.tanh(self.down(mean)))
+        prompt = self.up(torch.tanh(self.down(_masked_mean(embeddings, mask))))
         return prompt.unflatten(1, (-1, embeddings.shape[-1]))
 
 
@@ -108,6 +107,93 @@ class PatchNorm(nn.BatchNorm1d):
         return known.transpose(1, 2)
 
 
+class Matching(nn.Module):
+    """How well a text and a picture match, and the gate that it opens.
+
+    text_width, picture_width: of the vectors of word pieces and of pictures. hidden: units in which
+    they are compared. dropout: of the pictures' vectors.
+    """
+
+    def __init__(self, text_width: int, picture_width: int, hidden: int, dropout: float):
+        super().__init__()
+        # Which pieces tell what the text is about: names do, most other words do not.
+        self.pool = nn.Linear(text_width, 1, bias=False)
+        nn.init.zeros_(self.pool.weight)
+        self.text = _make_projection(text_width, hidden)
+        self.picture = _make_projection(picture_width, hidden, dropout)
+        # From the cosine of text and picture to a logit.
+        self.scale = nn.Parameter(torch.tensor([2.0]))
+        self.bias = nn.Parameter(torch.zeros(1))
+        # The gate starts open. Its slope is stored as a logarithm and so stays positive: a better
+        # match never closes the gate.
+        self.gate_scale = nn.Parameter(torch.zeros(1))
+        self.gate_bias = nn.Parameter(torch.tensor([2.0]))
+
+    def forward(self, text: Tensor, mask: Tensor, pictures: Tensor) -> Tensor:
+        """text: (windows, pieces, text width); mask: (windows, pieces), 1 at the text; pictures:
+        (windows, picture width). Returns the gates, (windows,)."""
+        match = self._project_text(text, mask) * self._project_pictures(pictures)
+        logits = self.scale * match.sum(-1) + self.bias
+        # Detached, so that the task's loss does not change what counts as a match.
+        return (self.gate_scale.exp() * logits.detach() + self.gate_bias).sigmoid()
+
+    def compute_loss(self, text: Tensor, mask: Tensor, pictures: Tensor, own: Tensor) -> Tensor:
+        """Binary cross-entropy of telling which texts and pictures belong together, over all
+        pairs; those that do weigh as much as those that do not.
+
+        text, mask: as in forward. pictures: (pictures, picture width), each once, at least two.
+        own: (windows,), the index of each text's own.
+        """
+        texts = self._project_text(text, mask)
+        logits = self.scale * texts @ self._project_pictures(pictures).T + self.bias
+        pairs = functional.one_hot(own, len(pictures)).to(logits.dtype)
+        losses = functional.binary_cross_entropy_with_logits(logits, pairs, reduction="none")
+        apart = 1 - pairs
+        return ((losses * pairs).sum() / pairs.sum() + (losses * apart).sum() / apart.sum()) / 2
+
+    def _project_text(self, text: Tensor, mask: Tensor) -> Tensor:
+        """Unit vectors, (windows, hidden)."""
+        scores = self.pool(text).squeeze(-1)
+        weights = scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min).softmax(1)
+        return functional.normalize(self.text((text * weights.unsqueeze(-1)).sum(1)), dim=-1)
+
+    def _project_pictures(self, pictures: Tensor) -> Tensor:
+        """Unit vectors, (pictures, hidden)."""
+        return functional.normalize(self.picture(pictures), dim=-1)
+
+
+class WordPrompt(nn.Module):
+    """The word pieces that a picture shows, as prompt vectors: their embeddings, marked by a
+    learned vector and scaled by a gate, as in VisualPrompt.
+
+    width: of the word embeddings. length: most pieces of a picture.
+    """
+
+    def __init__(self, width: int, length: int, hidden: int = 128):
+        super().__init__()
+        self.length = length
+        self.norm = nn.LayerNorm(width)
+        self.mark = nn.Parameter(torch.randn(width) * 0.02)
+        self.matching = Matching(width, width, hidden, dropout=0.3)
+
+    def forward(
+        self, embeddings: Tensor, mask: Tensor, shown: Tensor, shown_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """embeddings, mask: as in VisualPrompt. shown: (windows, length, width), the embeddings of
+        the pictures' pieces; shown_mask: (windows, length), 1 at pieces. Returns the prompts,
+        (windows, length, width), and the gates, (windows,)."""
+        means = _masked_mean(self.norm(shown), shown_mask)
+        gate = self.matching(self.norm(embeddings), mask, means)
+        return (shown + self.mark) * gate[:, None, None], gate
+
+    def compute_matching_loss(
+        self, embeddings: Tensor, mask: Tensor, shown: Tensor, shown_mask: Tensor, own: Tensor
+    ) -> Tensor:
+        """As in Matching; shown, shown_mask: (pictures, length, ...)."""
+        means = _masked_mean(self.norm(shown), shown_mask)
+        return self.matching.compute_loss(self.norm(embeddings), mask, means, own)
+
+
 class VisualPrompt(nn.Module):
     """`length` prompt vectors from a picture's patches.
 
@@ -138,18 +224,7 @@ class VisualPrompt(nn.Module):
         nn.init.zeros_(self.out.bias)
         self.state_query = nn.Linear(state_width, hidden)
         self.state_out = nn.Linear(hidden, state_width)
-        # Which pieces tell what the text is about: names do, most other words do not.
-        self.match_pool = nn.Linear(width, 1, bias=False)
-        nn.init.zeros_(self.match_pool.weight)
-        self.text_match = _make_projection(width, hidden)
-        self.patch_match = _make_projection(patch_width, hidden, dropout=0.3)
-        # From the cosine of text and picture to a logit.
-        self.match_scale = nn.Parameter(torch.tensor([2.0]))
-        self.match_bias = nn.Parameter(torch.zeros(1))
-        # The gate starts open. Its slope is stored as a logarithm and so stays positive: a better
-        # match never closes the gate.
-        self.gate_scale = nn.Parameter(torch.zeros(1))
-        self.gate_bias = nn.Parameter(torch.tensor([2.0]))
+        self.matching = Matching(width, patch_width, hidden, dropout=0.3)
 
     def forward(self, embeddings: Tensor, mask: Tensor, patches: Tensor) -> VisualPrompts:
         """embeddings: (windows, pieces, width), word embeddings; mask: (windows, pieces), 1 at the
@@ -163,10 +238,7 @@ class VisualPrompt(nn.Module):
         slots = self.slots(torch.cat([query, views], dim=-1).tanh())
         slots = slots.masked_fill(mask.unsqueeze(-1) == 0, torch.finfo(slots.dtype).min)
         vectors = self.out(slots.softmax(1).transpose(1, 2) @ views) + self.slot_bias
-        match = self._project_text(text, mask) * self._project_picture(seen)
-        logits = self.match_scale * match.sum(-1) + self.match_bias
-        # Detached, so that the task's loss does not change what counts as a match.
-        gate = (self.gate_scale.exp() * logits.detach() + self.gate_bias).sigmoid()
+        gate = self.matching(text, mask, seen.mean(1))
         return VisualPrompts(vectors * gate[:, None, None], gate, keys, values)
 
     def attend_again(self, states: Tensor, visual: VisualPrompts) -> tuple[Tensor, Tensor]:
@@ -177,32 +249,19 @@ class VisualPrompt(nn.Module):
         return self.state_out(attention @ visual.values) * visual.gate[:, None, None], attention
 
     def compute_matching_loss(
-        self, embeddings: Tensor, mask: Tensor, patches: Tensor, picture: Tensor
+        self, embeddings: Tensor, mask: Tensor, patches: Tensor, own: Tensor
     ) -> Tensor:
-        """Binary cross-entropy of telling which texts and pictures belong together, over all
-        pairs; those that do weigh as much as those that do not.
+        """As in Matching. embeddings, mask: as in forward. patches: (pictures, patches, patch
+        width), each picture once."""
+        pictures = self.patch_norm(patches).mean(1)
+        return self.matching.compute_loss(self.text_norm(embeddings), mask, pictures, own)
 
-        embeddings, mask: as in forward. patches: (pictures, patches, patch width), each picture
-        once, at least two. picture: (windows,), the index of each text's own.
-        """
-        texts = self._project_text(self.text_norm(embeddings), mask)
-        pictures = self._project_picture(self.patch_norm(patches))
-        logits = self.match_scale * texts @ pictures.T + self.match_bias
-        own = functional.one_hot(picture, len(patches)).to(logits.dtype)
-        losses = functional.binary_cross_entropy_with_logits(logits, own, reduction="none")
-        return ((losses * own).sum() / own.sum() + (losses * (1 - own)).sum() / (1 - own).sum()) / 2
 
-    def _project_text(self, text: Tensor, mask: Tensor) -> Tensor:
-        """text: (windows, pieces, width); mask: (windows, pieces). Returns unit vectors, (windows,
-        hidden)."""
-        scores = self.match_pool(text).squeeze(-1)
-        weights = scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min).softmax(1)
-        pooled = (text * weights.unsqueeze(-1)).sum(1)
-        return functional.normalize(self.text_match(pooled), dim=-1)
-
-    def _project_picture(self, patches: Tensor) -> Tensor:
-        """patches: (pictures, patches, patch width). Returns unit vectors, (pictures, hidden)."""
-        return functional.normalize(self.patch_match(patches.mean(1)), dim=-1)
+def _masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the vectors where mask is 1. vectors: (windows, pieces, width); mask: (windows,
+    pieces). Returns (windows, width)."""
+    weights = mask.unsqueeze(-1).to(vectors.dtype)
+    return (vectors * weights).sum(1) / weights.sum(1).clamp(min=1.0)
 
 
 def _make_projection(width: int, hidden: int, dropout: float = 0.0) -> nn.Module:

@@ -269,7 +269,10 @@ class PretrainedModule(nn.Module):
 
 
 def get_patch_grid(model: VisionModel) -> tuple[int, int]:
-    """Rows and columns of the patches that an initialised model cuts pictures into."""
+    """Rows and columns of the patches that an initialised model cuts pictures into; none for
+    PictureText alone."""
+    if not model.shims:
+        return get_patch_grid(model.layers[0]) if model.layers else (0, 0)
     rows, columns = torch_shim(model).module.grid
     return rows, columns
 

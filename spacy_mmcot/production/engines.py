@@ -37,8 +37,9 @@ def choose_engine(name: EngineName, workers: int | None) -> Engine:
     """workers: processes; None for one, or on a Ray cluster one for each of its CPUs."""
     if name == "ray":
         return partial(run_on_ray, workers=workers)
+    # Here: one chunk after the other. Nothing is loaded where there are none.
     if workers in (None, 1):
-        return run_here
+        return lambda load, chunks: map(_Worker(load), chunks)
     return partial(run_in_processes, workers=workers)
 
 
@@ -58,11 +59,6 @@ def run_chunks(
         done += rows
         on_progress(total, done)
     return resumed
-
-
-def run_here(load: WorkFactory, chunks: Sequence[Chunk]) -> Iterator[int]:
-    """One chunk after the other, in this process. Loads nothing where there are none."""
-    return map(_Worker(load), chunks)
 
 
 def run_in_processes(load: WorkFactory, chunks: Sequence[Chunk], workers: int) -> Iterator[int]:

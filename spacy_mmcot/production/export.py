@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,7 @@ class OnnxLayers:
 def build_exported(graph: bytes, config: Any, **settings: Any) -> PromptedEncoder:
     """A PromptedEncoder whose layers are the graph, weights still to be loaded. config, settings:
     those of `build_module`."""
-    config = {**config, "num_hidden_layers": 0}
-    module = build_module(config=config, **settings)
+    module = build_module(config={**config, "num_hidden_layers": 0}, **settings)
     module.layers = OnnxLayers(graph)
     return module
 
@@ -75,8 +75,7 @@ def OnnxTransformer(encoder: Encoder) -> Encoder:
 
     encoder: the architecture that was exported.
     """
-    encoder.shims[0] = TorchShim(build_exported)
-    encoder.init = _refuse_init
+    encoder.shims[0], encoder.init = TorchShim(build_exported), _refuse_init
     return encoder
 
 
@@ -120,9 +119,8 @@ def _build_graph(encoder: Any, precision: "Precision") -> bytes:
 
 def _move_encoder(source: Any, target: Any, precision: "Precision") -> None:
     """Copy the encoder of one `transformer` component into another, its layers as a graph."""
-    module = torch_shim(source.model).module
-    graph = _build_graph(module.encoder, precision)
-    settings = {**module.settings, "graph": graph}
+    module, width = torch_shim(source.model).module, source.model.get_dim("nO")
+    settings = {**module.settings, "graph": _build_graph(module.encoder, precision)}
     shim = torch_shim(target.model)
     built = shim.build(**settings)
     kept = built.state_dict().keys()
@@ -131,10 +129,10 @@ def _move_encoder(source: Any, target: Any, precision: "Precision") -> None:
     for vision, copy in zip(source.model.layers, target.model.layers, strict=True):
         copy.from_bytes(vision.to_bytes())
     target.cfg.update(source.cfg)
-    target.model.set_dim("nO", source.model.get_dim("nO"), force=True)
+    target.model.set_dim("nO", width, force=True)
     for listener in target.listeners:
         if listener.has_dim("nO") is None:
-            listener.set_dim("nO", source.model.get_dim("nO"))
+            listener.set_dim("nO", width)
 
 
 Listener = (TransformerListener, Tok2VecListener)
@@ -146,6 +144,8 @@ _STANDALONE = {
 }
 _PIECES = "spacy_mmcot.StandalonePieces.v1"
 _POOLING = {"reduce_first.v1": "first", "reduce_mean.v1": "mean"}
+# Data and arrays of a standalone component.
+Described = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 STANDALONE_REQUIREMENTS = ["numpy>=1.26", "onnxruntime>=1.20", "tokenizers>=0.19"]
 
 
@@ -164,56 +164,53 @@ def export_standalone(nlp: Language, precision: "Precision") -> Language:
         config["nlp"]["pipeline"].remove(name)
         del factories[name], config["components"][name]
     replaced = {name: _STANDALONE[f] for name, f in factories.items() if f in _STANDALONE}
-    tables = {name: _find_table(pipe) for name, pipe in nlp.components}
-    tables = {name: table for name, table in tables.items() if table is not None}
+    nodes = {name: _list_nodes(pipe) for name, pipe in nlp.components}
+    # The PieceVectors of components that have some.
+    tables = {name: node for name in nodes for node in nodes[name] if node.name == "piece_vectors"}
     encoders = [name for name, pipe in nlp.components if find_torch_encoder(pipe) is not None]
     if len(encoders) + ("tok2vec" in factories.values()) != 1:
         found = ", ".join(nlp.component_names)
         raise MMCoTError(Errors.E780.format(pipeline=nlp.meta["name"], names=found))
-    for name, pipe in nlp.components:
-        nodes = list(pipe.model.walk()) if hasattr(pipe, "model") else []
-        if name not in (*replaced, *tables) and any(isinstance(node, Listener) for node in nodes):
-            raise MMCoTError(Errors.E782.format(component=name, problem="reads the encoder"))
+    for name, own in nodes.items():
+        if name not in (*replaced, *tables) and any(isinstance(node, Listener) for node in own):
+            raise _refuse(name, "reads the encoder")
+    parts = config["components"]
     for name, factory in replaced.items():
-        overwrite = config["components"][name].get("overwrite")
-        settings = {} if overwrite is None else {"overwrite": overwrite}
-        config["components"][name] = {"factory": factory, **settings}
+        kept = {k: v for k, v in parts[name].items() if k == "overwrite" and v is not None}
+        parts[name] = {"factory": factory, **kept}
     for name in tables:
-        embed = config["components"][name]["model"]["embed"]
-        kept_settings = {key: embed[key] for key in ("width", "attrs", "rows")}
-        config["components"][name]["model"]["embed"] = {"@architectures": _PIECES, **kept_settings}
+        model = parts[name]["model"]
+        kept = {key: model["embed"][key] for key in ("width", "attrs", "rows")}
+        model["embed"] = {"@architectures": _PIECES, **kept}
     callbacks = ("before_creation", "after_creation", "after_pipeline_creation")
     section = {**config["nlp"], **dict.fromkeys(callbacks)}
     if tables:
         section["after_pipeline_creation"] = {"@callbacks": "spacy_mmcot.StandaloneProducts.v1"}
-    kept = Config({"nlp": section, "components": config["components"]})
-    result = spacy.util.load_model_from_config(kept, auto_fill=True)
+    built = Config({"nlp": section, "components": parts})
+    result = spacy.util.load_model_from_config(built, auto_fill=True)
     result.from_bytes(nlp.to_bytes(exclude=[*replaced, *tables, *asking]))
-    for name, table in tables.items():
-        _copy_tok2vec(nlp.get_pipe(name), result.get_pipe(name), table)
-    pooling = {
-        name: _find_pooling(nlp, name) for name, f in factories.items() if f.startswith("mmcot_")
+    for name, node in tables.items():
+        _copy_tok2vec(nlp.get_pipe(name), result.get_pipe(name), torch_shim(node).module)
+    readers = [name for name, factory in factories.items() if factory.startswith("mmcot_")]
+    pooling = {_find_pooling(nlp, name) for name in readers} or {"first"}
+    if len(pooling) > 1:
+        raise _refuse(readers[-1], "reads the encoder by another pooling")
+    describe: dict[str, Callable[..., Described]] = {
+        "transformer": partial(_describe_encoder, pooling=pooling.pop(), precision=precision),
+        "mmcot_ner": _describe_tagger,
+        "mmcot_rel": _describe_classifier,
     }
-    if len(set(pooling.values())) > 1:
-        problem = "reads the encoder by another pooling"
-        raise MMCoTError(Errors.E782.format(component=list(pooling)[-1], problem=problem))
-    for name, factory in factories.items():
-        pipe, target = nlp.get_pipe(name), result.get_pipe(name)
-        if factory == "transformer":
-            how = next(iter(pooling.values()), "first")
-            target.set_data(*_describe_encoder(name, pipe, how, precision))  # type: ignore
-        elif factory == "mmcot_ner":
-            target.set_data(*_describe_tagger(pipe))  # type: ignore[attr-defined]
-        elif factory == "mmcot_rel":
-            target.set_data(*_describe_classifier(name, pipe))  # type: ignore[attr-defined]
+    for name in replaced:
+        described = describe[factories[name]](name, nlp.get_pipe(name))
+        result.get_pipe(name).set_data(*described)  # type: ignore[attr-defined]
     result.meta["requirements"] = list(STANDALONE_REQUIREMENTS)
     return result
 
 
 def reads_pictures(nlp: Language) -> bool:
     """Whether one of the pipeline's encoders reads pictures."""
-    encoders = (find_torch_encoder(pipe) for _, pipe in nlp.components)
-    return any(encoder is not None and encoder.visual is not None for encoder in encoders)
+    encoders = [e for _, pipe in nlp.components if (e := find_torch_encoder(pipe)) is not None]
+    return any(e.visual is not None or e.shown_words is not None for e in encoders)
 
 
 def _find_pooling(nlp: Language, name: str) -> str:
@@ -224,45 +221,40 @@ def _find_pooling(nlp: Language, name: str) -> str:
     pooling = _POOLING.get(tok2vec.get("pooling", {}).get("@layers"))
     if pooling is None or not tok2vec["@architectures"].startswith("spacy-transformers."):
         problem = "does not listen to the transformer by reduce_first.v1 or reduce_mean.v1"
-        raise MMCoTError(Errors.E782.format(component=name, problem=problem))
+        raise _refuse(name, problem)
     return pooling
 
 
-def _find_table(pipe: Any) -> Any:
-    """The PieceVectors of a component; None where it has none."""
-    for node in pipe.model.walk() if hasattr(pipe, "model") else ():
-        if node.name == "piece_vectors":
-            return torch_shim(node).module
-    return None
+def _list_nodes(pipe: Any) -> list[Model]:
+    return list(pipe.model.walk()) if hasattr(pipe, "model") else []
+
+
+def _refuse(component: str, problem: str) -> MMCoTError:
+    return MMCoTError(Errors.E782.format(component=component, problem=problem))
 
 
 def _copy_tok2vec(source: Any, target: Any, table: Any) -> None:
     """Copy a tok2vec component's weights, and the word pieces' vectors as arrays."""
     for own, copy in zip(source.model.walk(), target.model.walk(), strict=True):
-        for dim in own.dim_names:
-            if own.has_dim(dim):
-                copy.set_dim(dim, own.get_dim(dim), force=True)
-        for param in own.param_names:
-            if own.has_param(param):
-                copy.set_param(param, own.get_param(param).copy())
+        for dim in filter(own.has_dim, own.dim_names):
+            copy.set_dim(dim, own.get_dim(dim), force=True)
+        for param in filter(own.has_param, own.param_names):
+            copy.set_param(param, own.get_param(param).copy())
     (pieces,) = (node for node in target.model.walk() if node.name == "piece_table")
-    tokenizer = _check_tokenizer(source.name, table.pieces.tokenizer)
-    pieces.attrs["tokenizer"] = tokenizer.backend_tokenizer.to_str()
-    unknown, padding = tokenizer.unk_token_id, tokenizer.pad_token_id
-    settings = {"unknown": unknown, "padding": padding, "max_pieces": MAX_PIECES}
-    pieces.attrs["settings"] = settings
+    tokenizer, special = _describe_tokenizer(source.name, table.pieces.tokenizer)
+    pieces.attrs["tokenizer"] = tokenizer
+    pieces.attrs["settings"] = {**special, "max_pieces": MAX_PIECES}
     pieces.set_param("table", table.table.cpu().numpy())
     for name, array in _to_arrays(dict(table.linear.named_parameters())).items():
         pieces.set_param(name, array)
 
 
-def _check_tokenizer(name: str, tokenizer: Any) -> Any:
+def _describe_tokenizer(name: str, tokenizer: Any) -> tuple[str, dict[str, Any]]:
+    """A component's tokenizer as JSON, and the ids of two pieces."""
     if not getattr(tokenizer, "is_fast", False):
-        raise MMCoTError(Errors.E782.format(component=name, problem="has a tokenizer in Python"))
-    return tokenizer
-
-
-Described = tuple[dict[str, Any], dict[str, NDArray[Any]]]
+        raise _refuse(name, "has a tokenizer in Python")
+    special = {"unknown": tokenizer.unk_token_id, "padding": tokenizer.pad_token_id}
+    return tokenizer.backend_tokenizer.to_str(), special
 
 
 def _to_arrays(tensors: Mapping[str, torch.Tensor | None]) -> dict[str, NDArray[Any]]:
@@ -274,8 +266,8 @@ def _describe_encoder(name: str, pipe: Any, pooling: str, precision: "Precision"
     module = torch_shim(pipe.model).module
     stored, encoder = module.settings["encoder"], module.encoder
     if stored["knowledge_tags"] or stored["segment_length"]:
-        raise MMCoTError(Errors.E782.format(component=name, problem="reads the LLM's knowledge"))
-    tokenizer = _check_tokenizer(name, module.pieces.tokenizer)
+        raise _refuse(name, "reads the LLM's knowledge")
+    tokenizer, special = _describe_tokenizer(name, module.pieces.tokenizer)
     graph = _build_graph(encoder, precision)
     parts, project = encoder.embeddings, getattr(encoder, "embeddings_project", None)
     types = getattr(parts, "token_type_embeddings", None)
@@ -306,14 +298,12 @@ def _describe_encoder(name: str, pipe: Any, pooling: str, precision: "Precision"
         "first_position": module._first_position,
         "epsilon": encoder.config.layer_norm_eps,
         "pooling": pooling,
-        "unknown": tokenizer.unk_token_id,
-        "padding": tokenizer.pad_token_id,
+        **special,
     }
-    data = {"settings": settings, "tokenizer": tokenizer.backend_tokenizer.to_str(), "graph": graph}
-    return data, arrays
+    return {"settings": settings, "tokenizer": tokenizer, "graph": graph}, arrays
 
 
-def _describe_tagger(pipe: Any) -> Described:
+def _describe_tagger(name: str, pipe: Any) -> Described:
     """What StandaloneNER is made of."""
     module, temperature = torch_shim(pipe.model.get_ref("head")).module, pipe.cfg["temperature"]
     transitions = module.steps.masked_fill(~module.legal, ILLEGAL)
@@ -327,7 +317,7 @@ def _describe_classifier(name: str, pipe: Any) -> Described:
     """What StandaloneRel is made of."""
     module = torch_shim(pipe.model).module
     if module.tags is not None:
-        raise MMCoTError(Errors.E782.format(component=name, problem="reads the LLM's knowledge"))
+        raise _refuse(name, "reads the LLM's knowledge")
     names = ("labels", "types", "legal", "threshold", "max_distance")
     return {"settings": {key: pipe.cfg[key] for key in names}}, _to_arrays(module.state_dict())
 

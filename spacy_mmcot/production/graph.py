@@ -10,7 +10,8 @@ weights take the difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
 import numpy
@@ -97,16 +98,11 @@ def _measure_columns(encoder: Any) -> dict[nn.Linear, Tensor]:
         assert isinstance(linear, nn.Linear)
         found[linear] = inputs[0].abs().flatten(0, -2).amax(dim=0).cpu()
 
-    read = [
-        [layer.attention.self.query, layer.intermediate.dense] for layer in encoder.encoder.layer
-    ]
-    hooks = [linear.register_forward_hook(look) for linears in read for linear in linears]
-    try:
-        with torch.no_grad():
-            encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for layer in encoder.encoder.layer:
+            for linear in (layer.attention.self.query, layer.intermediate.dense):
+                hooks.enter_context(linear.register_forward_hook(look))
+        encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
     return found
 
 
@@ -189,11 +185,7 @@ class _Graph:
         return name
 
     def _factor(
-        self,
-        name: str,
-        states: str,
-        readers: Iterable[nn.Linear] = (),
-        activated: bool = False,
+        self, name: str, states: str, readers: Sequence[nn.Linear] = (), activated: bool = False
     ) -> _Factor:
         """The states as a factor, quantised if the precision is int8. readers: the linear layers
         that read them from a norm. activated: whether they come from an activation."""
@@ -214,10 +206,9 @@ class _Graph:
         quantize = ("QuantizeLinear", [states, steps, zeros])
         return _Factor(self._node(f"{name}.rounded", *quantize, axis=0), step, zero, divisors)
 
-    def _choose_divisors(self, readers: Iterable[nn.Linear]) -> Tensor | None:
+    def _choose_divisors(self, readers: Sequence[nn.Linear]) -> Tensor | None:
         """By what the columns that linear layers read are divided, (width,): None where they come
         from no norm."""
-        readers = list(readers)
         largest = next((self.columns[linear] for linear in readers if linear in self.columns), None)
         if largest is None:
             return None

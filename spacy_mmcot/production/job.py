@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -25,7 +25,7 @@ from .. import files
 from ..errors import Errors, MMCoTError
 from ..messages import first_line
 from . import tables
-from .tables import Chunk, ColumnNames
+from .tables import Chunk, ColumnNames, TableFormat
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -116,28 +116,19 @@ def digest_pipeline(source: str) -> str:
     return _digest((path.relative_to(folder).as_posix(), path) for path in kept)
 
 
-class Layout(NamedTuple):
+class Layout:
     """Where a job keeps its files. An output without a suffix is a folder that keeps the parts, for
     results that are too large for one file. format, names: of the parts, and of their columns."""
 
-    output: Path
-    format: tables.TableFormat
-    names: ColumnNames = tables.DEFAULT_COLUMNS
-
-    @property
-    def is_folder(self) -> bool:
-        return not self.output.suffix
+    def __init__(
+        self, output: Path, format: TableFormat, names: ColumnNames = tables.DEFAULT_COLUMNS
+    ) -> None:
+        self.output, self.format, self.names = output, format, names
+        self.is_folder, self.work = not output.suffix, self.beside(".parts")
+        self.parts = output if self.is_folder else self.work
 
     def beside(self, ending: str) -> Path:
         return self.output.with_name(self.output.name + ending)
-
-    @property
-    def work(self) -> Path:
-        return self.beside(".parts")
-
-    @property
-    def parts(self) -> Path:
-        return self.output if self.is_folder else self.work
 
     def part(self, number: int) -> Path:
         return self.parts / f"part-{number:06d}.{self.format}"

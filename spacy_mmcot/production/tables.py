@@ -1,10 +1,9 @@
 """Tables of documents in files: their formats, rows and columns.
 
-A format has four functions. `survey` cuts a file into chunks of `rows`
-rows, each as (position, first_row, rows), and finds the kinds of its columns; where the format has
-no header, it reads every row for them if `columns` is true. `read` yields a chunk's rows, as many
-as the survey counted, broken ones included. `write` writes a file; it keeps no Doc. `join` writes
-one file from parts, in their order.
+A format has four functions. `survey` cuts a file into chunks of `rows` rows and finds the kinds of
+its columns; where the format has no header, it reads every row for them if `columns` is true.
+`read` yields a chunk's rows, as many as the survey counted, broken ones included. `write` writes a
+file; it keeps no Doc. `join` writes one file from parts, in their order.
 
 A column's *kinds* say what it holds: Python types, "json" for whole numbers of more than 64 bits,
 the Arrow type of a Parquet column that has no Python type.

@@ -14,12 +14,7 @@ from spacy.vocab import Vocab
 
 from .. import __version__
 from ..corpus.docbin import list_files, read_all_docs, read_docs, write_docs
-from ..distillation.conclusions import (
-    Confidence,
-    collect_labels,
-    measure_confidence,
-    set_labels_from_conclusions,
-)
+from ..distillation import conclusions
 from ..distillation.entity_teachers import GLINER_PREFIX, EntityTeacher, GlinerTeacher
 from ..distillation.teach import KnowledgeEncoder, get_encoder_source, set_prompt_targets, teach
 from ..errors import Errors, MMCoTError
@@ -78,7 +73,7 @@ class ConclusionResult:
     docs: int
     with_conclusion: int
     labelled: int
-    confidence: Confidence
+    confidence: conclusions.Confidence
 
 
 def teach_from_conclusions(
@@ -101,12 +96,14 @@ def teach_from_conclusions(
     concluded = sum(any(read(doc) is not None for read in readers) for doc in docs)
     if not concluded:
         raise MMCoTError(Errors.E506.format(paths=", ".join(map(str, inputs))))
-    confidence = measure_confidence(docs, default)
-    entities, relations = collect_labels(docs)
+    confidence = conclusions.measure_confidence(docs, default)
+    entities, relations = conclusions.collect_labels(docs)
     if scheme is not None:
         known = read_scheme(scheme)
         entities, relations = list(known.entities), list(known.relations)
-    write_docs(output, set_labels_from_conclusions(docs, entities, relations, confidence))
+    write_docs(
+        output, conclusions.set_labels_from_conclusions(docs, entities, relations, confidence)
+    )
     labelled = sum(doc.has_annotation("ENT_IOB") for doc in docs)
     return ConclusionResult(len(docs), concluded, labelled, confidence)
 

@@ -13,7 +13,7 @@ from click.testing import Result
 from spacy.tokens import Doc, DocBin
 
 from spacy_mmcot.distillation.soft_labels import get_soft_labels, get_soft_tags
-from spacy_mmcot.production.engines import WorkFactory, run_here
+from spacy_mmcot.production.engines import WorkFactory, choose_engine
 from spacy_mmcot.production.tables import Chunk
 from spacy_mmcot.production.teaching import TeachRequest, teach_files
 from spacy_mmcot.types import ID_KEY, KNOWLEDGE_KEY, PROMPT_TARGET_KEY
@@ -152,7 +152,7 @@ def test_a_stopped_job_goes_on(model: Path, toy_data: Path, tmp_path: Path) -> N
     done: list[int] = []
 
     def engine(load: WorkFactory, chunks: Sequence[Chunk]) -> Iterator[int]:
-        for chunk, rows in zip(chunks, run_here(load, chunks), strict=True):
+        for chunk, rows in zip(chunks, choose_engine("local", None)(load, chunks), strict=True):
             done.append(chunk.number)
             yield rows
             if len(done) == 2:

@@ -24,7 +24,7 @@ from spacy.training import Example
 
 import spacy_mmcot.elicitation.client
 from spacy_mmcot.elicitation import elicit, engine
-from spacy_mmcot.elicitation.claims import read_total_spend
+from spacy_mmcot.elicitation.money import read_total_spend
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError
 from tests.llm_server import LLMServer, quoted

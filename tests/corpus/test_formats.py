@@ -19,7 +19,14 @@ from spacy.tokens import DocBin
 from spacy_mmcot.corpus.docbin import write_docs
 from spacy_mmcot.corpus.docs import make_doc
 from spacy_mmcot.corpus.formats import guess_format, read_corpus
-from spacy_mmcot.corpus.posts import Findings, ReadSettings, Row, make_text_id, write_posts
+from spacy_mmcot.corpus.posts import (
+    Findings,
+    ReadSettings,
+    Row,
+    make_text_id,
+    make_unique_id,
+    write_posts,
+)
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.evaluation.review import Review
 from spacy_mmcot.report.review import format_reviews
@@ -337,6 +344,19 @@ def test_what_is_wrong_with_a_table_is_named(tmp_path: Path) -> None:
     findings = Findings(skip_invalid=True)
     assert [row.post.text for row in read_corpus([path], findings)] == ["Bo"]
     assert len(findings.skipped) == 2
+
+
+def test_a_text_that_is_repeated_very_often_costs_no_more() -> None:
+    class Counted(dict[str, int]):
+        looked = 0
+
+        def __contains__(self, name: object) -> bool:
+            self.looked += 1
+            return super().__contains__(name)
+
+    ids = Counted()
+    assert [make_unique_id("ok", ids) for _ in range(500)][-1] == "ok-500"
+    assert ids.looked < 2000
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,11 @@ def test_sureness_has_three_levels(sure: Any, level: str) -> None:
         read("Ada", entities=[entity("Ada", "PER", "certain")])
 
 
+def test_remarks_of_the_llm_are_no_fault_wherever_they_stand() -> None:
+    found, dropped = read("Ada", entities=[{**entity("Ada", "PER"), "why": "a name"}], note="sure")
+    assert [e.mention for e in found.entities or ()] == ["Ada"] and not dropped
+
+
 @pytest.mark.parametrize("answer", [[], {}, {"reasoning": "none"}, {"entities": "none"}])
 def test_answers_of_another_form_are_refused(answer: Any) -> None:
     with pytest.raises(AnswerRejected):

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from spacy_mmcot.elicitation.claims import read_spend
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import ElicitResult, elicit
 from spacy_mmcot.elicitation.engine import Ending, Pace
+from spacy_mmcot.elicitation.money import read_spend
 from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore
 from spacy_mmcot.errors import MMCoTError

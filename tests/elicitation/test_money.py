@@ -9,7 +9,7 @@ import pytest
 
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import elicit, plan
-from spacy_mmcot.elicitation.prices import Price, Prices, estimate
+from spacy_mmcot.elicitation.money import Price, Prices, estimate
 from spacy_mmcot.elicitation.prompts import KINDS, QuestionSettings
 from spacy_mmcot.elicitation.replies import Usage
 from spacy_mmcot.elicitation.store import AnswerStore

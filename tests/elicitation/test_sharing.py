@@ -19,11 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spacy_mmcot.elicitation import database
-from spacy_mmcot.elicitation.claims import Account, Claim
 from spacy_mmcot.elicitation.client import OpenAISettings, OpenAISource
 from spacy_mmcot.elicitation.elicit import ElicitResult, elicit
 from spacy_mmcot.elicitation.engine import Pace
-from spacy_mmcot.elicitation.prices import Prices
+from spacy_mmcot.elicitation.money import Account, Claim, Prices
 from spacy_mmcot.elicitation.prompts import QuestionSettings
 from spacy_mmcot.elicitation.store import AnswerStore, StoredAnswer, load_answers
 from spacy_mmcot.errors import MMCoTError
@@ -185,17 +184,17 @@ def test_the_number_of_a_process_says_nothing(tmp_path: Path) -> None:
 import os, sys
 os.getpid = lambda: 1
 from pathlib import Path
-from spacy_mmcot.elicitation.claims import Account
-from spacy_mmcot.elicitation.prices import Prices
+from spacy_mmcot.elicitation.money import Account
+from spacy_mmcot.elicitation.money import Prices
 from spacy_mmcot.elicitation.store import AnswerStore
 store = AnswerStore(Path({str(path)!r}))
 account = Account(store, Prices(), "openai")
-print(account.claim("k", 0.0).value, flush=True)
+print(account.claim("k", 0.0).name, flush=True)
 sys.stdin.read()
 """
     words = [sys.executable, "-c", script]
     other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert other.stdout and other.stdout.readline() == "made\n"
+    assert other.stdout and other.stdout.readline() == "MADE\n"
     with AnswerStore(path) as store:
         first = account(store)
         assert first.claim("k", 0.0) is Claim.HELD and first.claim("l", 0.0) is Claim.MADE

@@ -34,7 +34,7 @@ def seeing(source: str, policy: dict[str, Any] | None = None, **settings: Any) -
     nlp.get_pipe("transformer").set_extra_annotations = set_alignment  # type: ignore[attr-defined]
     visual = module_of(nlp).visual
     assert visual is not None
-    visual.gate_bias.data.fill_(9.0)
+    visual.matching.gate_bias.data.fill_(9.0)
     return nlp
 
 
@@ -82,7 +82,7 @@ def test_a_closed_gate_is_the_text_alone(bert_source: str) -> None:
     nlp = seeing(bert_source)
     visual = module_of(nlp).visual
     assert visual is not None
-    visual.gate_bias.data.fill_(-9.0)
+    visual.matching.gate_bias.data.fill_(-9.0)
     doc = nlp(with_picture(nlp, TEXTS[0], PICTURES[0]))
     numpy.testing.assert_allclose(states(doc), states(nlp(TEXTS[0])), atol=1e-5)
     assert doc._.mmcot_alignment.gate < 0.01

@@ -53,7 +53,7 @@ def test_every_piece_of_the_text_matters(prompt: VisualPrompt) -> None:
 
 def test_the_gate_opens_wide_at_first(prompt: VisualPrompt) -> None:
     assert prompt(*inputs()).gate.min() > 0.5 - 0.5 * torch.sigmoid(torch.tensor(3.0))
-    prompt.gate_bias.data.fill_(-30.0)
+    prompt.matching.gate_bias.data.fill_(-30.0)
     closed = prompt(*inputs())
     assert closed.gate.max() < 1e-6
     added, _ = prompt.attend_again(torch.randn(2, 5, STATE), closed)
@@ -82,18 +82,18 @@ def test_the_loss_by_hand(prompt: VisualPrompt) -> None:
     embeddings, mask, patches = inputs(3)
     own = torch.tensor([0, 1, 1])
     prompt.eval()  # training drops some of the pictures' features
-    torch.nn.init.normal_(prompt.match_pool.weight)
+    torch.nn.init.normal_(prompt.matching.pool.weight)
     loss = prompt.compute_matching_loss(embeddings, mask, patches[:2], own)
     right, wrong = [], []
     for i in range(3):
         for j in range(2):
             pieces = prompt.text_norm(embeddings[i, mask[i] == 1])
-            text = prompt.match_pool(pieces).softmax(0).squeeze(1) @ pieces
+            text = prompt.matching.pool(pieces).softmax(0).squeeze(1) @ pieces
             picture = prompt.patch_norm(patches[:2])[j].mean(0)
             match = torch.cosine_similarity(
-                prompt.text_match(text), prompt.patch_match(picture), dim=0
+                prompt.matching.text(text), prompt.matching.picture(picture), dim=0
             )
-            share = torch.sigmoid(prompt.match_scale * match + prompt.match_bias)
+            share = torch.sigmoid(prompt.matching.scale * match + prompt.matching.bias)
             (right if own[i] == j else wrong).append(-(share if own[i] == j else 1 - share).log())
     expected = (torch.stack(right).mean() + torch.stack(wrong).mean()) / 2
     torch.testing.assert_close(loss, expected)

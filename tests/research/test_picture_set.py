@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 from typer.testing import CliRunner
 
-from research import picture_set
+from research import picture_set, sign_set
 from research.__main__ import app
 from spacy_mmcot.types import Post
 
@@ -139,6 +139,21 @@ def test_the_seed_decides(package: Path, tmp_path: Path) -> None:
     first = write("a", 1)
     assert first == write("b", 1)
     assert first["posts.jsonl"] != write("c", 2)["posts.jsonl"]
+
+
+def test_signs_of_the_test_part_have_words_of_their_own(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        done = CliRunner().invoke(app, ["sign-set", str(tmp_path / name)])
+        assert done.exit_code == 0, done.output
+    posts = read_posts(tmp_path / "a")
+    assert posts == read_posts(tmp_path / "b")
+    words = {split: {p.domain for p in posts if p.split == split} for split in ("train", "test")}
+    assert len(words["train"]) == 72 and len(words["test"]) == 48
+    assert not words["train"] & words["test"]
+    for post in posts:
+        assert str(post.domain) in sign_set.WORDS[post.split][label_of(post)].split(", ")
+    with PIL.Image.open(tmp_path / "a" / str(posts[0].image)) as image:
+        assert len(image.getcolors(1 << 20) or ()) > 2
 
 
 @pytest.mark.parametrize("content", [None, b"", b"!<arch>\n", b"PK" + bytes(100)])
