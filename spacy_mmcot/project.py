@@ -243,8 +243,15 @@ def render(name: str, settings: ProjectSettings) -> str:
     return environment.get_template(f"{name}.jinja").render(asdict(settings), docs=docs)
 
 
-# In the config: weasel loses a value with quotes that stands in a variable.
-_VISION = 'vision = {"@architectures": "spacy_mmcot.PackagedVision.v1"}'
+def _adapt_config(text: str, settings: ProjectSettings) -> str:
+    """A config of the project. Not by an override: weasel loses values with quotes."""
+    if settings.vision:
+        vision = 'vision = {"@architectures": "spacy_mmcot.PackagedVision.v1"}'
+        text = text.replace("vision = null", vision)
+    if not settings.labelled:
+        # Measured: better without labels, worse with some (research/README.md).
+        text = text.replace("reduce_mean.v1", "reduce_first.v1")
+    return text
 
 
 def write_project(folder: Path, settings: ProjectSettings, scheme: Scheme | None) -> None:
@@ -260,9 +267,7 @@ def write_project(folder: Path, settings: ProjectSettings, scheme: Scheme | None
     with catch_write_errors(folder):
         texts = {name: render(name, settings) for name in ("project.yml", "README.md")}
         for path in (TEMPLATES / "configs").iterdir():
-            text = path.read_text("utf-8")
-            seeing = text.replace("vision = null", _VISION) if settings.vision else text
-            texts[f"configs/{path.name}"] = seeing
+            texts[f"configs/{path.name}"] = _adapt_config(path.read_text("utf-8"), settings)
         (folder / "configs").mkdir(parents=True, exist_ok=True)
         texts[".gitignore"] = render("gitignore", settings)
         if scheme is None:

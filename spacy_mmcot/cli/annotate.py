@@ -32,12 +32,10 @@ WorkersOption = Annotated[
 def annotate(
     pipeline: Annotated[str, typer.Argument(help="Trained pipeline: a folder or a package")],
     inputs: Annotated[
-        list[Path],
-        typer.Argument(help=".jsonl, .csv, .parquet, .spacy files, or folders"),
+        list[Path], typer.Argument(help=".jsonl, .csv, .parquet, .spacy files, or folders")
     ],
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="File; without a suffix, a folder of parts"),
+        Path, typer.Option("--output", "-o", help="File; without a suffix, a folder of parts")
     ],
     format: Annotated[
         TableFormat | None, typer.Option(help="Of the output; its suffix decides by default")
@@ -45,8 +43,7 @@ def annotate(
     text_column: Annotated[str, typer.Option(help="The column with the texts")] = "text",
     id_column: Annotated[str, typer.Option(help="The column with ids, if there is one")] = "id",
     image_column: Annotated[
-        str,
-        typer.Option(help="The column with pictures, if any: paths or bytes"),
+        str, typer.Option(help="The column with pictures, if any: paths or bytes")
     ] = "image",
     prefix: Annotated[
         str, typer.Option(help="Put before the names of the added columns, such as `entities`")
@@ -128,8 +125,7 @@ def export(
         typer.Option(help="Of the encoder's linear layers: int8 is fast, fp32 exact"),
     ] = "int8",
     standalone: Annotated[
-        bool,
-        typer.Option("--standalone", help="Without torch and transformers; reads no pictures"),
+        bool, typer.Option("--standalone", help="Without torch and transformers; reads no pictures")
     ] = False,
     wheel: Annotated[
         bool, typer.Option("--wheel", help="With --standalone: also a wheel, in OUTPUT/dist")

@@ -54,8 +54,7 @@ def cascade(
         Path, typer.Argument(help="File written by evaluate --predictions, best on the dev split")
     ],
     llm_f: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="The LLM's measured F1 on such docs"),
+        float | None, typer.Option(min=0, max=1, help="The LLM's measured F1 on such docs")
     ] = None,
     llm_predictions: Annotated[
         Path | None, typer.Option(help="The LLM's predictions on the same docs, in the same format")

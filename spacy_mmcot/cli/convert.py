@@ -35,8 +35,7 @@ PicturesFolder = Annotated[
     typer.Option(help="Folder of the pictures that texts name by IMGID, file name or id."),
 ]
 ShareOption = Annotated[
-    float,
-    typer.Option(min=0, max=0.9, help="Share of the train posts to move here, by label."),
+    float, typer.Option(min=0, max=0.9, help="Share of the train posts to move here, by label.")
 ]
 
 

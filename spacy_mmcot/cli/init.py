@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -57,8 +57,7 @@ def init(
     ] = None,
     model: Annotated[str, typer.Option(help="The LLM to ask.")] = "gpt-4o-mini",
     encoder: Annotated[
-        str | None,
-        typer.Option(help="A hub name, folder, or package:NAME. Default: a small one."),
+        str | None, typer.Option(help="A hub name, folder, or package:NAME. Default: a small one.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the pipeline package. Default: the folder's.")
@@ -73,12 +72,8 @@ def init(
     if demo:
         write_project(folder, DEMO, None)
     else:
-        columns: dict[str, Any] = {
-            "text_column": text_column,
-            "id_column": id_column,
-            "delimiter": delimiter,
-        }
-        reading = ReadSettings(encoding=encoding, pictures=pictures, **columns)
+        described = (text_column, id_column, delimiter, encoding, pictures)
+        reading = ReadSettings(None, None, False, *described)
         texts = inspect_texts(Path(_ask(data, "--data", "File of your texts")), reading)
         print(f"{texts.count} texts, {'labelled' if texts.labelled else 'without labels'}.")
         lang = _ask(lang, "--lang", "Language code", "en")

@@ -29,11 +29,7 @@ from .init import init, scheme
 from .report import report, review
 from .teach import teach
 
-app = typer.Typer(
-    name="mmcot",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(name="mmcot", no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def print_version(value: bool) -> None:

@@ -94,13 +94,13 @@ class AnswerStore(Database):
         """Whether a question has an answer. It then is this post's too, and counts rather than a
         later one to the same post and dimension by another model or prompt."""
         ((known,),) = self.fetch("SELECT max(post_id = ?) FROM answers WHERE key = ?", post_id, key)
-        later = self.fetch(
+        later = known and self.fetch(
             "SELECT a.template, b.template "
             "FROM answers a JOIN answers b USING (task, post_id, dimension, variant) "
             "WHERE a.key = ? AND a.post_id = ? AND b.seq > a.seq",
             *(key, post_id),
         )
-        if known == 0 or any(_overlap(*map(_find_place, templates)) for templates in later):
+        if known == 0 or any(_overlap(*map(_find_place, templates)) for templates in later or ()):
             columns = f"{_COLUMNS}, status, created"
             self.write(
                 f"INSERT OR REPLACE INTO answers ({columns}) "
