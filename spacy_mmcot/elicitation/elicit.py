@@ -100,7 +100,8 @@ def choose_examples(
     scheme, the number of examples is another, or an example's text is held out now. And whether a
     new choice would be another. Raises like Examples."""
     fresh, kept = Examples(scheme, posts, part_tokens), None
-    if store is not None and store.exists():
+    # A store that another process is making is empty until it has its tables.
+    if store is not None and store.exists() and store.stat().st_size:
         with AnswerStore(store, read_only=True) as opened:
             kept = opened.read_examples()
     if kept is None or anew or kept == fresh.chosen or len(kept) > 2 * scheme.examples:

@@ -17,7 +17,7 @@ from spacy_mmcot.elicitation.conclusion import (
     merge_conclusions,
     read_conclusion,
 )
-from spacy_mmcot.elicitation.elicit import define_labels, elicit
+from spacy_mmcot.elicitation.elicit import choose_examples, define_labels, elicit
 from spacy_mmcot.elicitation.prompts import QuestionSettings, check_templates
 from spacy_mmcot.elicitation.replies import AnswerRejected
 from spacy_mmcot.elicitation.store import AnswerStore, load_answers
@@ -153,6 +153,14 @@ def test_examples_cover_every_label_and_never_show_a_post_its_own() -> None:
         shown = examples.shown_to(post)
         assert make_text_key(post.text) not in {make_text_key(p.text) for p in shown}
         assert len(shown) == 2 and all(p.split == "train" for p in shown)
+
+
+def test_a_store_that_another_process_is_making_has_no_examples_yet(tmp_path: Path) -> None:
+    posts = [labelled("Ada", ("Ada", "PER")), labelled("Rome", ("Rome", "LOC"))]
+    store = tmp_path / "answers.sqlite"
+    store.touch()
+    examples, differ = choose_examples(ENTITIES, posts, store)
+    assert set(examples.chosen) == {make_text_key(post.text) for post in posts} and not differ
 
 
 def test_more_labels_than_examples_is_an_error() -> None:
