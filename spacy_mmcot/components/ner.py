@@ -88,8 +88,12 @@ class MMCoTNER(DistilledPipe):
         labels: Sequence[str] | None = None,
     ) -> None:
         """Set the labels, to `labels` or else to those of the examples' entities, soft labels and
-        conclusions, and build the model for them. Raises MMCoTError where there is no label."""
+        conclusions, and build the model for them. Raises MMCoTError where there is no label, and
+        for labels that are no texts."""
         validate_get_examples(get_examples, "MMCoTNER.initialize")
+        named = labels is None or isinstance(labels, (list, tuple, set))
+        if not named or not all(isinstance(label, str) and label for label in labels or ()):
+            raise MMCoTError(Errors.E613.format(component=self.name, received=labels))
         found, self.cfg["from_conclusions"] = _find_labels(get_examples())
         found = found if labels is None else set(labels)
         # A first initialisation keeps labels from add_label; a second one starts from scratch.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -154,3 +155,11 @@ def test_a_second_initialisation_starts_from_scratch() -> None:
             1,
             2 * len(labels) + 1,
         )
+
+
+@pytest.mark.parametrize("bad", ["PER", ["PER", 3], ["PER", ""], {"labels": ["PER"]}])
+def test_labels_of_another_form(bad: Any) -> None:
+    nlp = toy.pipeline()
+    component: Any = nlp.get_pipe("mmcot_ner")
+    with pytest.raises(MMCoTError, match=r"\[E613\] mmcot_ner: .*'?PER'?.*init labels"):
+        component.initialize(lambda: toy.examples(nlp), labels=bad)
