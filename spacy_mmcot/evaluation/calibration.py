@@ -86,10 +86,11 @@ def make_calibration(
     `fit_temperature` does. Without labelled Docs the temperature stays 1.0."""
 
     def calibrate(nlp: Language) -> Language:
-        name = find_ner(nlp)
-        examples = list(islice(corpus(nlp), limit))
-        if name and any(is_labelled(nlp.get_pipe(name), eg) for eg in examples):
-            calibrate_pipeline(nlp, name, examples)
+        if name := find_ner(nlp):
+            component = nlp.get_pipe(name)
+            examples = [eg for eg in islice(corpus(nlp), limit) if is_labelled(component, eg)]
+            if examples:
+                calibrate_pipeline(nlp, name, examples)
         return nlp
 
     return calibrate

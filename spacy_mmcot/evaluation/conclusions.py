@@ -83,21 +83,21 @@ def evaluate_conclusions(
         and the places where they differ from gold, as `list_disagreements` finds them.
     source: what messages call the Docs.
 
-    Returns the metrics of `score_conclusions`, `docs`, and `docs_with_conclusion`.
+    Returns the metrics of `score_conclusions`, `docs` and `docs_with_conclusion` among them.
 
     Raises MMCoTError where no Doc has both gold labels and a conclusion about them, and where a
     file cannot be written.
     """
-    docs = list(docs)
-    found = [one for one in collect_conclusions(docs) if one is not None]
-    metrics = score_conclusions(found)
+    concluded = collect_conclusions(docs)
+    found = [one for one in concluded if one is not None]
+    metrics = score_conclusions(concluded)
     if not metrics:
         raise MMCoTError(Errors.E809.format(path=source))
     if predictions is not None:
         write_predictions(Path(predictions), [one.record for one in found])
     if disagreements is not None:
         write_disagreements(Path(disagreements), found)
-    return {**metrics, "docs": len(docs), "docs_with_conclusion": len(found)}
+    return metrics
 
 
 def write_disagreements(path: Path, found: Iterable[Concluded]) -> None:
@@ -154,12 +154,16 @@ def _index_mentions(doc: Doc) -> dict[int, Span]:
     return {token.i: ent for ent in doc.ents for token in ent}
 
 
-def score_conclusions(found: Iterable[Concluded]) -> dict[str, Any]:
+def score_conclusions(concluded: Sequence[Concluded | None]) -> dict[str, Any]:
     """The metrics that `evaluate` describes, as far as they need neither scores nor a run. Those of
     what the LLM is sure of (high) and what it is not (medium, low) stand apart: `ents_sure_p`,
     `_r`, `_f`, `_per_type`, `_n` (how many), `ents_unsure_*`; and `rel_sure_*`, `rel_unsure_*` on
-    gold mentions. Empty where nothing is labelled that was asked for."""
-    found = list(found)
+    gold mentions. Also `docs`, and `docs_with_conclusion`. Empty where nothing is labelled that was
+    asked for.
+
+    concluded: as `collect_conclusions` returns them.
+    """
+    found = [one for one in concluded if one is not None]
     metrics: dict[str, Any] = {}
     labelled = [one for one in found if one.record.gold is not None]
     if labelled:
@@ -182,6 +186,8 @@ def score_conclusions(found: Iterable[Concluded]) -> dict[str, Any]:
             on_gold_mentions=[[(*item, 1.0) for item in items] for items in stated],
         )
         metrics |= _score_by_sureness("rel", list(zip(stated, gold, strict=True)))
+    if metrics:
+        metrics |= {"docs": len(concluded), "docs_with_conclusion": len(found)}
     return metrics
 
 

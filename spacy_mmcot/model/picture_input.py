@@ -221,15 +221,15 @@ def _read_texts(
     values, digests = find_pictures(seen, policy)
     texts: dict[str | None, str] = {}
     for digest, value in values.items():
-        known = cache.get(digest, None)
-        try:
-            texts[digest] = read_words(value, policy) if known is None else str(known)
-        except BadPicture as problem:
-            for doc, other in zip(seen, digests, strict=True):
-                if other == digest:
-                    report_bad_picture(doc, problem, policy)
-            continue
-        cache.put(digest, numpy.array(texts[digest]))
+        words = cache.get(digest, None)
+        if words is None:
+            try:
+                words = numpy.array(read_words(value, policy))
+            except BadPicture as problem:
+                report_bad_pictures(seen, digests, digest, problem, policy)
+                continue
+            cache.put(digest, words)
+        texts[digest] = str(words)
     if features is not None:
         read = [texts.get(digest, "") for digest in digests]
         return features._replace(texts=read), backprop
@@ -268,6 +268,19 @@ def _load_reader(process: int) -> Any:
 def _check_reader() -> None:
     for package in ("rapidocr", "onnxruntime"):
         find_package(f"package:{package}")
+
+
+def report_bad_pictures(
+    docs: Sequence[Doc],
+    digests: Sequence[str | None],
+    digest: str,
+    problem: BadPicture,
+    policy: PicturePolicy,
+) -> None:
+    """As `report_bad_picture`, of all Docs that have the picture. digests: the Docs' pictures'."""
+    for doc, own in zip(docs, digests, strict=True):
+        if own == digest:
+            report_bad_picture(doc, problem, policy)
 
 
 def report_bad_picture(doc: Doc, problem: BadPicture, policy: PicturePolicy) -> None:

@@ -27,7 +27,7 @@ from .picture_input import (
     VisionModel,
     find_pictures,
     read_pixels,
-    report_bad_picture,
+    report_bad_pictures,
 )
 from .sources import build_model, find_package, remove_layer_dropout, resolve_source
 
@@ -335,9 +335,7 @@ def _forward(
             try:
                 made[name] = read_pixels(values[name], policy, module.size)
             except BadPicture as problem:
-                for doc, digest in zip(docs, digests, strict=True):
-                    if digest == name:
-                        report_bad_picture(doc, problem, policy)
+                report_bad_pictures(docs, digests, name, problem, policy)
         if made and frozen:
             with torch.no_grad():
                 pixels = torch.from_numpy(numpy.stack(list(made.values())))

@@ -144,16 +144,12 @@ def build_report(settings: ReportSettings) -> Report:
 
 def _make_llm(concluded: Sequence[Concluded | None], labelled: Sequence[Predicted]) -> Pipeline:
     """The LLM in the tables of pipelines. Docs that it has no conclusion on do not count."""
-    known = [one for one in concluded if one is not None]
     not_asked = {"gold": None, "gold_relations": None}
     found = [
         doc.model_copy(update=not_asked) if one is None else one.record
         for one, doc in zip(concluded, labelled, strict=True)
     ]
-    metrics = score_conclusions(known)
-    if metrics:
-        metrics |= {"docs": len(labelled), "docs_with_conclusion": len(known)}
-    return Pipeline(LLM, found, metrics)
+    return Pipeline(LLM, found, score_conclusions(concluded))
 
 
 def _run(name: str, nlp: Language, settings: ReportSettings) -> tuple[Pipeline, list[Example]]:
