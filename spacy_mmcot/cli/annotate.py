@@ -76,7 +76,10 @@ def annotate(
     try:
         with show_progress() as on_progress:
             result = run(
-                *(pipeline, inputs, output, settings),
+                pipeline,
+                inputs,
+                output,
+                settings,
                 engine=engine,
                 workers=workers,
                 overwrite=overwrite,

@@ -47,7 +47,8 @@ def convert(
     output: Annotated[
         Path,
         typer.Option(
-            *("--output", "-o"),
+            "--output",
+            "-o",
             help="NAME.jsonl for posts, NAME.spacy for Docs, else a folder with a file per split.",
         ),
     ],

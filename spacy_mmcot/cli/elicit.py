@@ -146,7 +146,12 @@ def plan(
     source = OpenAISource(OpenAISettings(model, url, key, temperature=temperature))
     sees = known.has_vision(model) if vision is None else vision
     questions = make_questions(
-        *(rows, config, dimension, scheme, store, new_examples),
+        rows,
+        config,
+        dimension,
+        scheme,
+        store,
+        new_examples,
         task=task,
         pictures=posts.parent if sees else None,
         templates=templates,
@@ -249,7 +254,12 @@ def elicit(
     sees = answerer.paid and (known.has_vision(model) if vision is None else vision)
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
     questions = make_questions(
-        *(rows, config, dimension, scheme, store, new_examples),
+        rows,
+        config,
+        dimension,
+        scheme,
+        store,
+        new_examples,
         task=task,
         pictures=posts.parent if sees else None,
         templates=templates,

@@ -92,8 +92,16 @@ def teach(
     teachers = [str(name) for name in (teacher, *(also or ()))]
     labels = None if label_table is None else read_label_table(label_table)
     request = TeachRequest(
-        *(teachers, inputs, output, labels, pictures, prompt_length, knowledge_encoder),
-        *(batch_size, chunk, gpu_id),
+        teachers,
+        inputs,
+        output,
+        labels,
+        pictures,
+        prompt_length,
+        knowledge_encoder,
+        batch_size,
+        chunk,
+        gpu_id,
     )
     result = teach_files(request, choose_engine(engine, workers))
     print(
