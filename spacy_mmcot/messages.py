@@ -46,6 +46,9 @@ def explain(error: ValidationError) -> tuple[str, str]:
         "list_type": "a list",
         "tuple_type": "a list",
         "model_type": "an object, {...}",
+        "dict_type": "an object, {...}",
+        "json_invalid": "one JSON object",
+        "too_short": "a list that is not empty",
         "literal_error": context.get("expected", ""),
         "greater_than_equal": f"a number of at least {context.get('ge')}",
     }.get(kind, fault["msg"])

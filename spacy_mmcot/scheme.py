@@ -35,11 +35,11 @@ from pydantic import (
 )
 from pydantic import StrictStr as Str
 from srsly.ruamel_yaml import YAML
-from srsly.ruamel_yaml.error import MarkedYAMLError, YAMLError
+from srsly.ruamel_yaml.error import YAMLError
 
 from .errors import Errors, MMCoTError
 from .files import read_bytes
-from .messages import explain, located
+from .messages import explain, first_line, located
 from .types import NO_RELATION, Post
 
 _TYPICAL = 6  # mentions that a drafted definition names
@@ -127,10 +127,10 @@ def read_scheme(path: Path) -> Scheme:
         parsed: Any = YAML().load(read_bytes(path).decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise MMCoTError(Errors.E102.format(path=path, reason="it is not UTF-8")) from None
-    except YAMLError as error:
-        mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    except (YAMLError, ValueError, Warning) as error:  # a warning: of a key that is there twice
+        mark = getattr(error, "problem_mark", None)
         line = 1 if mark is None else mark.line + 1
-        problem = getattr(error, "problem", None) or "it is not YAML"
+        problem = getattr(error, "problem", None) or f"it is not YAML ({first_line(error)})"
         raise located(path, line, str(problem), "YAML", _CURE) from None
     try:
         # Values of YAML's own types (dates, numbers) are no definitions, and are named as such.

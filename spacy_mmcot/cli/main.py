@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -74,6 +76,21 @@ class EscapedOutput(io.TextIOBase):
 _ELICITING = frozenset({"aiohttp", "aiolimiter", "certifi", "genai_prices", "json_repair"})
 
 
+_OUTPUTS = ("output", "answers_out", "json")  # options of files that commands write
+
+
+def check_outputs(options: Mapping[str, Any]) -> None:
+    """Raises UsageError for a file that a command would both read and write, or write twice: what
+    it writes is seldom all of what it reads."""
+    taken: set[str] = set()
+    for name, value in sorted(options.items(), key=lambda option: option[0] in _OUTPUTS):
+        paths = [value] if isinstance(value, Path) else value if isinstance(value, list) else []
+        for path in map(os.path.realpath, paths):
+            if name in _OUTPUTS and path in taken and not os.path.isdir(path):
+                raise UsageError(Errors.E749.format(path=value))
+            taken.add(path)
+
+
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a command: what it prints is escaped, and an MMCoTError is one line on stderr, as an
     error of spaCy's or a file system's is a message. Exit code 1, or 2 for options that cannot be
@@ -83,6 +100,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             with contextlib.redirect_stdout(EscapedOutput(sys.stdout)):
+                check_outputs(kwargs)
                 return function(*args, **kwargs)
         except MMCoTError as error:
             print(f"✘ {escape_control(str(error))}", file=sys.stderr)
