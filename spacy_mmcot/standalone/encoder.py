@@ -168,8 +168,8 @@ class NumpyEncoder:
                 row = make_row(self.pieces, words, window, (), None, index)
                 windows.append(_Window(row, counts[window.own_start : window.own_end]))
         vectors: list[list[Floats]] = [[] for _ in docs]
-        for window, own in zip(windows, self._run_windows(windows), strict=True):
-            vectors[window.row.doc].append(own)
+        for (row, _), own in zip(windows, self._run_windows(windows), strict=True):
+            vectors[row.doc].append(own)
         width = self.arrays["project" if "project" in self.arrays else "words"].shape[-1]
         none = numpy.zeros((0, width), dtype="float32")
         return [numpy.concatenate(own or [none]) for own in vectors]
