@@ -97,8 +97,8 @@ class Errors(metaclass=Catalogue):
         "Answers are kept: run the command again to continue."
     )
     E313 = (
-        "{url} answered {question} with HTTP {status}: {reason}. Check --model and the other "
-        "options. Answers are kept: run the command again to continue."
+        "{url} answered {question} with HTTP {status}: {reason}. Check --model, --base-url and "
+        "the other options. Answers are kept: run the command again to continue."
     )
     E314 = (
         "{url} is not a chat completions endpoint: {reason}. Check --base-url (often ends in /v1)."

@@ -40,6 +40,7 @@ def explain(error: ValidationError) -> tuple[str, str]:
         return str(context["error"]), "a row whose fields agree with each other"
     expected = {
         "string_type": "a text",
+        "string_unicode": "a text without halves of surrogate pairs",
         "string_too_short": "a text that is not empty",
         "int_type": "a whole number",
         "bool_type": "true or false",
