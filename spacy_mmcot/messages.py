@@ -47,8 +47,10 @@ def explain(error: ValidationError) -> tuple[str, str]:
         "list_type": "a list",
         "tuple_type": "a list",
         "model_type": "an object, {...}",
+        "dict_type": "an object, {...}",
         "literal_error": context.get("expected", ""),
         "greater_than_equal": f"a number of at least {context.get('ge')}",
+        "less_than_equal": f"a number of at most {context.get('le')}",
     }.get(kind, fault["msg"])
     return f"{f'field {name}' if name else 'the row'} is {shown(fault['input'])}", expected
 

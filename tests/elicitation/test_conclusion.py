@@ -510,6 +510,7 @@ def test_a_users_templates_go_first_and_are_checked(
     (folder / "ner").mkdir(parents=True)
     own = folder / "ner" / "sentence.v9.jinja"
     own.write_text("{% block user %}Kurz: {{ post }}{% endblock %}", encoding="utf-8")
+    (folder / ".DS_Store").touch()
     check_templates(folder)
     requests = conclude(llm_server, store, TICKETS[:1], variants={"sentence": 1}, templates=folder)
     assert user_text(requests[0]).startswith("Kurz: <post-")
@@ -519,6 +520,15 @@ def test_a_users_templates_go_first_and_are_checked(
         ("ner/sentence.v9.jinja", "{% block user %}{{ post {% endblock %}", "expected"),
         ("ner/sentence.jinja", "x", "name"),
         ("ner/sentense.v1.jinja", "x", "name"),
+        ("scheme.v2.jinja", "x", "name"),
+        ("ner/noun.v1.jinja", "{% block user %}{{ post }}{% endblock %}", "there is ner/noun.v2"),
+        ("ner/sentence.v9.jinja", "{% block user %}Kurz{% endblock %}", "not show the post"),
+        ("ner/sentence.v9.jinja", "{% block user %}{{ post + 1 }}{% endblock %}", "concatenate"),
+        (
+            "ner/sentence.v9.jinja",
+            "{% block user %}{{ post }}{% if not caption %}{{ nobody }}{% endif %}{% endblock %}",
+            "'nobody' is undefined",
+        ),
     ):
         broken = folder / name
         broken.write_text(text, encoding="utf-8")
