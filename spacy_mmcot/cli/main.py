@@ -99,7 +99,9 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             with contextlib.redirect_stdout(EscapedOutput(sys.stdout)):
-                _check_outputs(kwargs)
+                # `convert OLD NEW --output OLD` adds to a file: it has read all before it writes.
+                if function.__name__ != "convert":
+                    _check_outputs(kwargs)
                 return function(*args, **kwargs)
         except MMCoTError as error:
             print(f"✘ {escape_control(str(error))}", file=sys.stderr)
