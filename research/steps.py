@@ -6,13 +6,18 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research.errors import StudyErrors
-from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.errors import Errors, MMCoTError
 
 from .ambiguity import find_ambiguous_surfaces, score_ambiguous
 from .picture_ways import Way, change_pictures
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+
+    from spacy_mmcot.evaluation.predictions import Predicted
 
 
 def train_pipeline(config: Path, output: Path, overrides: dict[str, Any]) -> None:
@@ -71,7 +76,9 @@ def evaluate_pipeline(
     of these. predictions: where to write what the pipeline found. thresholds: of components, in
     place of those they were trained with.
 
-    `gates` of the metrics are those of all windows that were read with a picture.
+    `gates` of the metrics are those of all windows that were read with a picture. Where none was,
+    `ents_ece_calibrated` is the calibration error of half of the Docs with the pipeline calibrated
+    on the other half, over both halves.
     """
     from spacy_mmcot import evaluate, read_docs
     from spacy_mmcot.evaluation.predictions import read_predictions
@@ -98,8 +105,29 @@ def evaluate_pipeline(
             source=data,
         )
         metrics |= {"pictures": pictures, "gates": gates}
+        if "ents_ece" in metrics and pictures == "none":
+            metrics["ents_ece_calibrated"] = measure_calibrated_error(nlp, data, knowledge)
         if ambiguous:
             docs = (doc for path in (data, *ambiguous) for doc in read_docs(path, nlp.vocab))
             surfaces = find_ambiguous_surfaces(docs)
             metrics |= score_ambiguous(read_predictions(found), surfaces)
     return metrics
+
+
+def measure_calibrated_error(nlp: Language, data: Path, knowledge: bool) -> float:
+    """The calibration error of each half of a file's Docs, every second one, after the pipeline was
+    calibrated on the other half. The pipeline keeps the last temperature."""
+    from spacy_mmcot.corpus.docbin import Corpus
+    from spacy_mmcot.evaluation import calibration
+    from spacy_mmcot.evaluation.evaluate import run_pipeline
+
+    name = calibration.find_ner(nlp)
+    if name is None:
+        raise MMCoTError(Errors.E701.format(source=data))
+    found: list[Predicted] = []
+    for half in (0, 1):
+        examples = list(Corpus(data, knowledge=knowledge, tokens="gold")(nlp))
+        labelled = [eg for eg in examples if calibration.is_labelled(nlp.get_pipe(name), eg)]
+        calibration.calibrate_pipeline(nlp, name, labelled[half::2])
+        found += run_pipeline(nlp, labelled[1 - half :: 2])[1]
+    return calibration.compute_calibration_error(*calibration.collect_mention_scores(found))

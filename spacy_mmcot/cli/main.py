@@ -11,7 +11,9 @@ import functools
 import io
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -74,6 +76,20 @@ class EscapedOutput(io.TextIOBase):
 _ELICITING = frozenset({"aiohttp", "aiolimiter", "certifi", "genai_prices", "json_repair"})
 
 
+def _check_outputs(options: dict[str, Any]) -> None:
+    """Raises UsageError where a command would write over a file that it reads."""
+    given = [
+        path
+        for value in options.values()
+        for path in (value if isinstance(value, list) else [value])
+    ]
+    files = Counter(path.resolve() for path in given if isinstance(path, Path) and path.is_file())
+    for name in ("output", "answers_out", "json"):
+        path = options.get(name)
+        if isinstance(path, Path) and files[path.resolve()] > 1:
+            raise UsageError(Errors.E749.format(path=path))
+
+
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a command: what it prints is escaped, and an MMCoTError is one line on stderr, as an
     error of spaCy's or a file system's is a message. Exit code 1, or 2 for options that cannot be
@@ -83,6 +99,9 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             with contextlib.redirect_stdout(EscapedOutput(sys.stdout)):
+                # `convert OLD NEW --output OLD` adds to a file: it has read all before it writes.
+                if function.__name__ != "convert":
+                    _check_outputs(kwargs)
                 return function(*args, **kwargs)
         except MMCoTError as error:
             print(f"✘ {escape_control(str(error))}", file=sys.stderr)

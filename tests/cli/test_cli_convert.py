@@ -262,3 +262,11 @@ def test_reviewed_posts_replace_labels_and_keep_their_split(
     empty.touch()
     assert command("convert", posts, "--reviewed", empty, "-o", out).exit_code == 0
     assert found["a"] == next(post for post in read_posts(out) if post.id == "a")
+
+
+def test_a_file_is_added_to_itself(command: Command, jsonl: Jsonl) -> None:
+    """docs/RECIPES.md, "Correct and retrain"."""
+    kept, new = jsonl("kept.jsonl", ANNA), jsonl("new.jsonl", {**ANNA, "id": "b"})
+    result = command("convert", kept, new, "-o", kept)
+    assert result.exit_code == 0, result.output
+    assert [post.id for post in read_posts(kept)] == ["a", "b"]

@@ -13,6 +13,8 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.util import registry
 
+from research.steps import evaluate_pipeline
+from spacy_mmcot import write_docs
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.evaluation.calibration import (
     collect_mention_scores,
@@ -167,3 +169,12 @@ def test_no_extension_is_asked_of_a_pipeline_without_the_component() -> None:
     doc = nlp("Anna sings")
     doc.set_ents([Span(doc, 0, 1, label="PER")], default="outside")
     assert collect_mention_scores(collect_predictions([Example(doc, doc)]))[0].size == 0
+
+
+def test_studies_calibrate_on_the_half_that_they_do_not_score(
+    toy_model: Path, tmp_path: Path
+) -> None:
+    nlp = spacy.load(toy_model)
+    write_docs(tmp_path / "dev.spacy", [eg.reference for eg in held_out(nlp)])
+    metrics = evaluate_pipeline(toy_model, tmp_path / "dev.spacy")
+    assert metrics["ents_ece_calibrated"] < metrics["ents_ece"] - 0.1

@@ -25,7 +25,7 @@ def test_goals_are_means_over_seeds_from_the_plans_own_lines(tmp_path: Path) -> 
         line("another", "t17_student", 1, ents_f=0.5),
         line("conclusions_rel", "mnre_teacher", 3, rel_f=0.61),
         line("conclusions_rel", "mnre_student_7200", 1, rel_f=0.53),
-        line("push", "push_t17_850", 1, ents_f=0.83, ents_ece=0.05)
+        line("push", "push_t17_850", 1, ents_f=0.83, ents_ece_calibrated=0.05)
         | {"also_on": {"t15-dev/dev": {"ents_f": 0.64}, "changed/swap": {"ents_f": 0.68}}},
         line("push", "push_t17_nolabels", 1, ents_f=0.82)
         | {"also_on": {"t15-dev/dev": {"ents_f": 0.67}}},
