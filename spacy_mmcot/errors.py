@@ -97,8 +97,8 @@ class Errors(metaclass=Catalogue):
         "Answers are kept: run the command again to continue."
     )
     E313 = (
-        "{url} answered {question} with HTTP {status}: {reason}. Check --model and the other "
-        "options. Answers are kept: run the command again to continue."
+        "{url} answered {question} with HTTP {status}: {reason}. Check --model, --base-url and "
+        "the other options. Answers are kept: run the command again to continue."
     )
     E314 = (
         "{url} is not a chat completions endpoint: {reason}. Check --base-url (often ends in /v1)."
@@ -319,7 +319,7 @@ class Errors(metaclass=Catalogue):
         "One of {workers} worker processes died, usually out of memory. Use fewer --workers or a "
         "smaller --batch-size. Finished rows are kept: run the same command to continue."
     )
-    E749 = "{path} is both input and output, or in an input folder. Give another --output."
+    E749 = "{path} is both input and output, or in an input folder. Give another output."
     E750 = "--engine ray needs Ray. Install it on every node: pip install 'spacy-mmcot[ray]'."
     E751 = (
         "The Ray cluster failed: {reason}. Finished rows are kept: run the same command to "

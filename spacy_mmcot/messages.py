@@ -40,6 +40,7 @@ def explain(error: ValidationError) -> tuple[str, str]:
         return str(context["error"]), "a row whose fields agree with each other"
     expected = {
         "string_type": "a text",
+        "string_unicode": "a text without halves of surrogate pairs",
         "string_too_short": "a text that is not empty",
         "int_type": "a whole number",
         "bool_type": "true or false",
@@ -51,6 +52,7 @@ def explain(error: ValidationError) -> tuple[str, str]:
         "too_short": "a list that is not empty",
         "literal_error": context.get("expected", ""),
         "greater_than_equal": f"a number of at least {context.get('ge')}",
+        "less_than_equal": f"a number of at most {context.get('le')}",
     }.get(kind, fault["msg"])
     return f"{f'field {name}' if name else 'the row'} is {shown(fault['input'])}", expected
 

@@ -38,7 +38,7 @@ from srsly.ruamel_yaml import YAML
 from srsly.ruamel_yaml.error import YAMLError
 
 from .errors import Errors, MMCoTError
-from .files import read_bytes
+from .files import open_text
 from .messages import explain, first_line, located
 from .types import NO_RELATION, Post
 
@@ -123,15 +123,7 @@ class Scheme(BaseModel):
 def read_scheme(path: Path) -> Scheme:
     """Raises MMCoTError, with the line, for a file that is missing, is no YAML, or has a label
     without a definition, a relation between types that are no entity labels, or an unknown key."""
-    try:
-        parsed: Any = YAML().load(read_bytes(path).decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise MMCoTError(Errors.E102.format(path=path, reason="it is not UTF-8")) from None
-    except (YAMLError, ValueError, Warning) as error:  # a warning: of a key that is there twice
-        mark = getattr(error, "problem_mark", None)
-        line = 1 if mark is None else mark.line + 1
-        problem = getattr(error, "problem", None) or f"it is not YAML ({first_line(error)})"
-        raise located(path, line, str(problem), "YAML", _CURE) from None
+    parsed = read_yaml(path)
     try:
         # Values of YAML's own types (dates, numbers) are no definitions, and are named as such.
         return Scheme.model_validate(_to_plain(parsed))
@@ -144,6 +136,20 @@ def read_scheme(path: Path) -> Scheme:
             expected = "labels with definitions, and relations between entity labels"
         line = _find_line(parsed, [*first["loc"], *problem.partition(" ")[0].split(".")])
         raise located(path, line, problem, expected, _CURE) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises MMCoTError, with the line, where it is none."""
+    try:
+        with open_text(path) as file:
+            return YAML().load(file.read())
+    except MMCoTError:
+        raise
+    except (YAMLError, ValueError, Warning) as error:  # a warning: of a key that is there twice
+        mark = getattr(error, "problem_mark", None)
+        line = 1 if mark is None else mark.line + 1
+        problem = getattr(error, "problem", None) or f"it is not YAML ({first_line(error)})"
+        raise located(path, line, str(problem), "YAML", "Correct the file.") from None
 
 
 def _to_plain(value: Any) -> Any:

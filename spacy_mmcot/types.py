@@ -89,9 +89,13 @@ Index = Annotated[StrictInt, Field(ge=0)]
 
 
 class Record(BaseModel):
-    """Base of the interchange records: unknown fields are errors, values are not coerced."""
+    """Base of the interchange records: unknown fields are errors, values are not coerced, and no
+    text holds half of a surrogate pair, for which UTF-8 has no form."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    # Only where there is a limit does pydantic look into texts at all.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, str_max_length=2**40
+    )
 
 
 class Entity(Record):
@@ -245,10 +249,12 @@ class NounItem(Record):
 
 
 def _as_sureness(value: Any) -> Any:
-    return {True: "high", False: "low"}[value] if isinstance(value, bool) else value
+    if isinstance(value, bool):
+        return "high" if value else "low"
+    return value.strip().lower() if isinstance(value, str) else value
 
 
-# `true` and `false` stand for high and low.
+# `true` and `false` stand for high and low; case does not matter.
 Sure = Annotated[Sureness, BeforeValidator(_as_sureness)]
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -76,19 +76,20 @@ class EscapedOutput(io.TextIOBase):
 _ELICITING = frozenset({"aiohttp", "aiolimiter", "certifi", "genai_prices", "json_repair"})
 
 
-_OUTPUTS = ("output", "answers_out", "json")  # options of files that commands write
-
-
-def check_outputs(options: Mapping[str, Any]) -> None:
-    """Raises UsageError for a file that a command would both read and write, or write twice: what
-    it writes is seldom all of what it reads."""
-    taken: set[str] = set()
-    for name, value in sorted(options.items(), key=lambda option: option[0] in _OUTPUTS):
-        paths = [value] if isinstance(value, Path) else value if isinstance(value, list) else []
-        for path in map(os.path.realpath, paths):
-            if name in _OUTPUTS and path in taken and not os.path.isdir(path):
-                raise UsageError(Errors.E749.format(path=value))
-            taken.add(path)
+def _check_outputs(options: dict[str, Any]) -> None:
+    """Raises UsageError where a command would write over a file that it reads, or twice."""
+    given = [
+        path
+        for value in options.values()
+        for path in (value if isinstance(value, list) else [value])
+    ]
+    files = Counter(
+        path.resolve() for path in given if isinstance(path, Path) and not path.is_dir()
+    )
+    for name in ("output", "answers_out", "json"):
+        path = options.get(name)
+        if isinstance(path, Path) and files[path.resolve()] > 1:
+            raise UsageError(Errors.E749.format(path=path))
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,7 +101,9 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             with contextlib.redirect_stdout(EscapedOutput(sys.stdout)):
-                check_outputs(kwargs)
+                # `convert OLD NEW --output OLD` adds to a file: it has read all before it writes.
+                if function.__name__ != "convert":
+                    _check_outputs(kwargs)
                 return function(*args, **kwargs)
         except MMCoTError as error:
             print(f"✘ {escape_control(str(error))}", file=sys.stderr)

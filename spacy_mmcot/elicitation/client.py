@@ -183,6 +183,9 @@ class OpenAISource:
             raise Unavailable(str(error) or type(error).__name__, billed=True) from None
         if 200 <= response.status < 300:
             return data
+        if response.status < 400:
+            place = response.headers.get("location", "another address")
+            raise RequestRefused(f"it redirects to {place}", response.status)
         wait = read_retry_after(response.headers)
         raise make_fault(response.status, parse_body(data), wait)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
@@ -32,6 +31,7 @@ from ..types import (
     make_text_key,
     split_text,
 )
+from .mentions import find_label, find_mention, fold_mention
 from .replies import AnswerRejected
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -169,13 +169,21 @@ def conclusion_schema(scheme: Scheme, pairs: bool) -> dict[str, Any]:
 
 
 def validate(model: type[Model], value: Any) -> Model:
-    """A value as a record. Fields beyond the asked ones are remarks of the LLM's, not a fault.
-    Raises AnswerRejected."""
+    """A value as a record. Fields beyond the asked ones are remarks of the LLM's, not a fault, and
+    a field that is null is one that it left out. Raises AnswerRejected."""
     try:
-        return model.model_validate(value, extra="ignore")
+        return model.model_validate(_drop_nulls(value), extra="ignore")
     except ValidationError as error:
         problem, expected = explain(error)
         raise AnswerRejected(f"{problem}, expected {expected}") from None
+
+
+def _drop_nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_drop_nulls(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _drop_nulls(item) for name, item in value.items() if item is not None}
+    return value
 
 
 def read_conclusion(
@@ -183,21 +191,27 @@ def read_conclusion(
 ) -> tuple[Conclusion, list[str]]:
     """An answer as a Conclusion with each mention located in the post's text, and what was dropped:
     labels outside the scheme, mentions that are not in the text, relations whose head or tail was
-    not listed. scheme: None where any label counts. offset: added to each place, of a post that is
-    cut from another. Raises AnswerRejected where the answer has another form, or where none of
+    not listed or has a label that the scheme does not allow there. scheme: None where any label
+    counts. offset: added to each place, of a post that is cut from another. Raises AnswerRejected
+    where the answer has another form or leaves out what the scheme asks for, or where none of
     several items is left.
     """
     if not isinstance(value, dict):
         raise AnswerRejected("a list, expected an object with entities or relations")
     answer, given = validate(Conclusion, value), asked_pairs(post) is not None
+    asked = [] if scheme is None else conclusion_schema(scheme, given)["required"]
+    if missing := [name for name in asked if name not in value and name != "reasoning"]:
+        raise AnswerRejected(f"an object without {' and '.join(missing)}")
     entities = relations = None
     dropped: list[str] = []
     if answer.entities is not None:
         entities = _locate_entities(answer.entities, post.text, scheme, offset, dropped)
     if answer.relations is not None:
-        ends = {(e.start + offset, post.text[e.start : e.end]) for e in post.entities or ()}
+        ends = {
+            (e.start + offset, post.text[e.start : e.end], e.label) for e in post.entities or ()
+        }
         if entities is not None and not given:
-            ends = {(e.start or 0, e.mention) for e in entities}
+            ends = {(e.start or 0, e.mention, e.label) for e in entities}
         relations = _locate_relations(answer.relations, ends, scheme, given, dropped)
     if entities is None and relations is None:
         raise AnswerRejected("an object without entities and relations")
@@ -230,20 +244,22 @@ def _locate_entities(
     found: dict[tuple[int, int], ConcludedEntity] = {}
     after = 0
     for entity in entities:
-        if scheme is not None and entity.label not in scheme.entities:
+        label = find_label(entity.label, None if scheme is None else [*scheme.entities])
+        if label is None:
             dropped.append(f"the entity label {entity.label!r} is not in the scheme")
             continue
         places = find_mention(entity.mention, text)
         if entity.start is not None and text.startswith(entity.mention, entity.start):
             places = [(entity.start, entity.start + len(entity.mention))]
-        places = [place for place in places if _free(place, found)]
-        if not places:
-            dropped.append(f"the mention {entity.mention!r} is not in the text")
+        free = [place for place in places if _free(place, found)]
+        if not free:
+            why = "overlaps another, or is listed too often" if places else "is not in the text"
+            dropped.append(f"the mention {entity.mention!r} {why}")
             continue
         # Mentions come in text order, so of several places the next one is meant.
-        start, end = next((p for p in places if p[0] >= after), places[0])
+        start, end = next((p for p in free if p[0] >= after), free[0])
         after = max(after, end)
-        update = {"mention": text[start:end], "start": start + offset}
+        update = {"mention": text[start:end], "label": label, "start": start + offset}
         found[start, end] = entity.model_copy(update=update)
     return [found[place] for place in sorted(found)]
 
@@ -252,65 +268,44 @@ def _free(place: tuple[int, int], taken: Iterable[tuple[int, int]]) -> bool:
     return all(place[1] <= start or end <= place[0] for start, end in taken)
 
 
-def find_mention(mention: str, text: str) -> list[tuple[int, int]]:
-    """Where a mention stands in a text, (start, end) characters: as it is spelt, as words of their
-    own; else inside words; else whatever the case, white space and leading # or @."""
-    words = mention.strip()
-    letters = _letters(words)
-    if not letters:
-        return []
-    before = r"(?<!\w)" if words[0].isalnum() else ""
-    behind = r"(?!\w)" if words[-1].isalnum() else ""
-    loose = r"\s*".join(map(re.escape, letters))
-    for pattern, flags in (
-        (before + re.escape(words) + behind, 0),
-        (re.escape(words), 0),
-        (rf"(?<!\w){loose}(?!\w)", re.IGNORECASE),
-        (loose, re.IGNORECASE),
-    ):
-        if places := [match.span() for match in re.finditer(pattern, text, flags)]:
-            return places
-    return []
-
-
-def _letters(mention: str) -> str:
-    return "".join(mention.split()).lstrip("#@")
-
-
 def _locate_relations(
     relations: Sequence[ConcludedRelation],
-    mentions: Iterable[tuple[int, str]],
+    mentions: Iterable[tuple[int, str, str]],
     scheme: Scheme | None,
     given: bool,
     dropped: list[str],
 ) -> list[ConcludedRelation]:
-    """mentions: start and surface of each that a relation may join."""
-    ends: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    """mentions: start, surface and label of each that a relation may join."""
+    ends: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
     for mention in sorted(mentions):
-        ends[_letters(mention[1]).lower()].append(mention)
+        ends[fold_mention(mention[1])].append(mention)
     found: dict[tuple[int, int], ConcludedRelation] = {}
+    allowed = None if scheme is None else [*scheme.relations, *([NO_RELATION] if given else [])]
+    legal = None if scheme is None or given else scheme.legal()
     for relation in relations:
-        none = relation.label == NO_RELATION
-        if scheme is not None and not (none and given) and relation.label not in scheme.relations:
+        label = find_label(relation.label, allowed)
+        if label is None:
             dropped.append(f"the relation label {relation.label!r} is not in the scheme")
             continue
         pairs = [
             (head, tail)
-            for head in ends[_letters(relation.head).lower()]
-            for tail in ends[_letters(relation.tail).lower()]
+            for head in ends[fold_mention(relation.head)]
+            for tail in ends[fold_mention(relation.tail)]
             if head != tail
+            and (legal is None or label in legal.get(head[2], {}).get(tail[2], ()))
             and relation.head_start in (None, head[0])
             and relation.tail_start in (None, tail[0])
         ]
         if not pairs:
             joined = f"{relation.head!r} and {relation.tail!r}, which are not both listed"
-            dropped.append(f"the relation {relation.label} joins {joined}")
+            dropped.append(f"the relation {label} joins {joined} with labels that it allows")
             continue
         # Of several places of one mention the nearest pair that has no relation yet is meant.
         pairs.sort(key=lambda p: ((p[0][0], p[1][0]) in found, abs(p[0][0] - p[1][0]), p))
-        (head_start, head), (tail_start, tail) = pairs[0]
-        if (head_start, tail_start) not in found and (given or not none):
+        (head_start, head, _), (tail_start, tail, _) = pairs[0]
+        if (head_start, tail_start) not in found and (given or label != NO_RELATION):
             update = dict(head=head, head_start=head_start, tail=tail, tail_start=tail_start)
+            update["label"] = label
             found[head_start, tail_start] = relation.model_copy(update=update)
     return list(found.values())
 

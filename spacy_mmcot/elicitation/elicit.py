@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
-import srsly
 
 from ..errors import Errors, MMCoTError, UsageError
-from ..files import read_bytes
-from ..messages import explain, first_line
-from ..scheme import Scheme
+from ..messages import explain
+from ..scheme import Scheme, read_yaml
 from ..types import AUGMENTATIONS, Conclusion, Dimension, Post, make_text_key
 from .batches import BatchRunner
 from .client import OpenAISource
@@ -71,10 +69,7 @@ def choose_dimensions(config: Path | None, names: Collection[str] = ()) -> dict[
 
 
 def _read_block(path: Path) -> dict[Dimension, Ask] | None:
-    try:
-        block: Any = srsly.yaml_loads(read_bytes(path).decode("utf-8"))
-    except ValueError as error:
-        raise MMCoTError(Errors.E102.format(path=path, reason=first_line(error))) from None
+    block = read_yaml(path)
     for key in ("vars", "elicit"):
         block = block.get(key) if isinstance(block, dict) else None
     if isinstance(block, dict):

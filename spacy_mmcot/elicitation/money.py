@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from enum import Enum
 from glob import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import pydantic
 from filelock import FileLock, Timeout
 
 from ..errors import Errors, MMCoTError
-from ..files import read_bytes
+from ..files import open_text, parse_json
 from ..messages import explain
 from ..types import BYTES_PER_TOKEN, Dimension
 from .prompts import KINDS, Prompt
@@ -39,6 +39,10 @@ _PICTURE_TOKENS = {
 }
 
 
+# A larger price is a mistake, and would fill the ledger with it.
+Dollars = Annotated[float, pydantic.Field(ge=0, le=1_000_000)]
+
+
 class Price(pydantic.BaseModel):
     """Prices of one model in US dollars, for a million tokens each. `cached` is for input that
     the endpoint had in its cache. `vision` says that the model sees; `picture` is about what one
@@ -46,9 +50,9 @@ class Price(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    input: pydantic.NonNegativeFloat
-    output: pydantic.NonNegativeFloat
-    cached: pydantic.NonNegativeFloat | None = None
+    input: Dollars
+    output: Dollars
+    cached: Dollars | None = None
     vision: bool = False
     picture: pydantic.NonNegativeInt = 300
 
@@ -71,10 +75,16 @@ class Prices:
     model's price. Raises MMCoTError for a file that is no such table."""
 
     def __init__(self, path: Path | None = None) -> None:
+        self._prices: dict[str, Price] = {}
+        if path is None:
+            return
+        with open_text(path) as file:
+            text = file.read()
         try:
-            self._prices = {} if path is None else _TABLE.validate_json(read_bytes(path))
-        except pydantic.ValidationError as error:
-            raise MMCoTError(Errors.E320.format(path=path, problem=explain(error)[0])) from None
+            self._prices = _TABLE.validate_python(parse_json(text))
+        except ValueError as error:
+            fault = isinstance(error, pydantic.ValidationError) and explain(error)[0]
+            raise MMCoTError(Errors.E320.format(path=path, problem=fault or error)) from None
 
     def find(self, model: str) -> Price | None:
         price = self._prices.get(model) or self._prices.get(_strip_date(model))

@@ -17,7 +17,8 @@ import json_repair
 
 from ..scheme import Scheme
 from ..types import Conclusion, Dimension, EntityVariant, NounItem, Post
-from .conclusion import find_mention, read_conclusion, validate
+from .conclusion import read_conclusion, validate
+from .mentions import find_mention
 from .prompts import Part, list_surfaces
 from .replies import AnswerRejected
 

@@ -303,13 +303,18 @@ def render_repair(prompt: Prompt, raw: str, reason: str) -> Prompt:
 def _render_messages(
     name: str, context: Mapping[str, object], templates: Path | None = None
 ) -> list[dict[str, str]]:
-    template = _environment(templates).get_template(f"{name}.jinja")
-    rendered = template.new_context(dict(context))
-    return [
-        {"role": role, "content": "".join(template.blocks[role](rendered)).strip()}
-        for role in ("system", "user")
-        if role in template.blocks
-    ]
+    """Raises MMCoTError for a template of a user's that cannot be rendered."""
+    try:
+        template = _environment(templates).get_template(f"{name}.jinja")
+        rendered = template.new_context(dict(context))
+        return [
+            {"role": role, "content": "".join(template.blocks[role](rendered)).strip()}
+            for role in ("system", "user")
+            if role in template.blocks
+        ]
+    except Exception as error:  # a template can do anything
+        path = Path(templates or "", f"{name}.jinja")
+        raise MMCoTError(Errors.E323.format(path=path, problem=first_line(error))) from None
 
 
 @functools.cache
@@ -322,13 +327,15 @@ def _find_version(templates: Path | None, name: str) -> str:
 
 def check_templates(folder: Path) -> None:
     """Raises MMCoTError where a file of a user's templates folder has no name of a template
-    (TASK/DIMENSION.vN.jinja, conclusion.vN.jinja, or a part that the package's include), cannot be
-    read, has no block `user`, or uses a variable that no template gets."""
+    (TASK/DIMENSION.vN.jinja, conclusion.vN.jinja, or a part that the package's include), is older
+    than the package's, cannot be read, has no block `user`, does not show the post, or uses a
+    variable that no template gets."""
     known = {_TEMPLATE_NAME.sub("", name) for name in _environment(None).list_templates()}
+    known -= {"scheme", "common/repair"}  # which are never the user's
     relation = RelationLabel(definition="x", head=["X"], tail=["X"])
     scheme = Scheme(entities={"X": "x"}, relations={"r": relation})
-    post = Post(id="1", text="x", entities=[Entity(start=0, end=1, label="X")], caption="x")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    post = Post(id="1", text="a post", entities=[Entity(start=0, end=1, label="X")], caption="x")
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     path = folder
     try:
         if not files:
@@ -339,10 +346,19 @@ def check_templates(folder: Path) -> None:
                 raise ValueError("no template has this name")
             template = _environment(folder).get_template(name)
             if kind in DIMENSIONS:
+                newest = f"{_find_version(folder, _TEMPLATE_NAME.sub('', name))}.jinja"
+                if not (folder / newest).exists():
+                    raise ValueError(f"it is not used, since there is {newest}")
                 if "user" not in template.blocks:
                     raise ValueError("it has no block `user`")
                 task: Task = "rel" if name.startswith("rel/") else "ner"
-                QuestionSettings(task, scheme=scheme, templates=folder).render(post, kind)
+                settings = QuestionSettings(task, scheme=scheme, templates=folder)
+                for caption in (None, "x"):
+                    prompt = settings.render(post.model_copy(update={"caption": caption}), kind)
+                    if prompt and not any(post.text in m["content"] for m in prompt.messages):
+                        raise ValueError("it does not show the post")
+    except MMCoTError:
+        raise
     except (jinja2.TemplateError, ValueError) as error:
         raise MMCoTError(Errors.E323.format(path=path, problem=first_line(error))) from None
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from http.client import responses
 from typing import Any, NamedTuple, TypeGuard
 
 from ..errors import Errors, MMCoTError
@@ -29,6 +30,9 @@ _POST_WORDS = re.compile(
     r"context (length|size|window)|(prompt|input|message) (is|are)? ?too (long|large)"
     r"|content (filter|policy)|safety system|moderation",
     re.IGNORECASE,
+)
+_FORMAT_WORDS = re.compile(
+    r"response.?format|json.?(schema|mode|object)|structured.?output|guided|grammar", re.IGNORECASE
 )
 # No waiting helps against these.
 _EXHAUSTED = {"insufficient_quota", "billing_hard_limit_reached"}
@@ -109,8 +113,7 @@ class RequestRefused(Fault):
 
     @property
     def of_format(self) -> bool:
-        named = "response_format" in self.reason or "json_schema" in self.reason
-        return self.status in (400, 422) and named
+        return self.status in (400, 422) and _FORMAT_WORDS.search(self.reason) is not None
 
     @property
     def of_settings(self) -> bool:
@@ -123,7 +126,7 @@ class RequestRefused(Fault):
 
     def as_error(self, url: str, question: str) -> MMCoTError:
         """The same as the end of the run: every such request would be refused."""
-        if self.status == 200:
+        if self.status < 400:
             return MMCoTError(Errors.E314.format(url=url, reason=self.reason))
         details = {"url": url, "status": self.status}
         if self.status in (401, 403):
@@ -219,7 +222,7 @@ def make_fault(status: int, body: Any, retry_after: float | None = None) -> Faul
         stated = [int(name) for name in names if re.fullmatch("[3-5][0-9][0-9]", name)]
         kinds = [_STATUS_OF_KIND[name] for name in names if name in _STATUS_OF_KIND]
         status = next(iter(stated + kinds), 500)
-    words = words or f"HTTP {status}"
+    words = words or responses.get(status, "no reason is given")
     about_post = not names.isdisjoint(_POST_FAULTS) or _POST_WORDS.search(words) is not None
     if about_post and status not in _OF_SETTINGS:
         code = min(names & _POST_FAULTS, default=f"HTTP {status}")

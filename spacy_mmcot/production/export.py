@@ -3,6 +3,7 @@ one that stands alone and needs neither torch nor spacy-mmcot.
 """
 
 import importlib.util
+import itertools
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import spacy
 import srsly
 import torch
@@ -54,8 +56,13 @@ class OnnxLayers:
         installed."""
         if torch.is_grad_enabled():
             raise MMCoTError(Errors.E443)
-        threads = torch.get_num_threads()
-        return torch.from_numpy(self._session.run(states.numpy(), lengths.numpy(), threads))
+        array, counts = states.numpy(), lengths.tolist()
+        starts = list(itertools.accumulate(counts, initial=0))
+        parts = self._session.map(
+            lambda first, last, layers: layers(array[starts[first] : starts[last]]),
+            *(counts, torch.get_num_threads()),
+        )
+        return torch.from_numpy(numpy.concatenate(parts))
 
 
 def build_exported(graph: bytes, config: Any, **settings: Any) -> PromptedEncoder:
@@ -294,7 +301,6 @@ def _describe_encoder(name: str, pipe: Any, pooling: str, precision: "Precision"
     settings = {
         "max_length": stored["max_length"],
         "stride": stored["stride"],
-        "max_positions": len(arrays["positions"]),
         "first_position": module._first_position,
         "epsilon": encoder.config.layer_norm_eps,
         "pooling": pooling,

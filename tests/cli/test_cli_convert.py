@@ -218,7 +218,6 @@ def test_options_that_cannot_be_meant(command: Command, jsonl: Jsonl, tmp_path: 
         result = command("convert", posts, "-o", tmp_path / name)
         assert (result.exit_code, result.stderr[:9]) == (2, "✘ [E719] ")
         assert not (tmp_path / name).exists()
-    assert "[E749]" in command("convert", posts, "-o", posts).stderr
     shares = ("--dev", "0.5", "--test", "0.5")
     result = command("convert", posts, "-o", tmp_path / "out", *shares)
     assert (result.exit_code, result.stderr[:9]) == (2, "✘ [E715] ")
@@ -291,3 +290,11 @@ def test_reviewed_posts_replace_labels_and_keep_their_split(
     empty.touch()
     assert command("convert", posts, "--reviewed", empty, "-o", out).exit_code == 0
     assert found["a"] == next(post for post in read_posts(out) if post.id == "a")
+
+
+def test_a_file_is_added_to_itself(command: Command, jsonl: Jsonl) -> None:
+    """docs/RECIPES.md, "Correct and retrain"."""
+    kept, new = jsonl("kept.jsonl", ANNA), jsonl("new.jsonl", {**ANNA, "id": "b"})
+    result = command("convert", kept, new, "-o", kept)
+    assert result.exit_code == 0, result.output
+    assert [post.id for post in read_posts(kept)] == ["a", "b"]

@@ -371,6 +371,10 @@ def test_answers_out_and_in_and_what_they_cost(
         assert done.exit_code == 0, done.stderr
         return str(done.stdout)
 
+    itself = command("answers", "export", store, store.parent / "." / store.name)
+    assert itself.exit_code == 2 and "[E749]" in itself.stderr
+    outputs = ("--output", posts_file, "--answers-out", tmp_path / "x.jsonl")
+    assert "[E749]" in command("augment", posts_file, store, *outputs).stderr
     assert "12 answers written" in answers("export", store, tmp_path / "out.jsonl")
     assert "12 answers added" in answers("import", tmp_path / "b.sqlite", tmp_path / "out.jsonl")
     assert load_answers(tmp_path / "b.sqlite") == load_answers(store)

@@ -13,11 +13,11 @@ from spacy_mmcot.elicitation.conclusion import (
     Examples,
     conclusion_schema,
     example_answer,
-    find_mention,
     merge_conclusions,
     read_conclusion,
 )
 from spacy_mmcot.elicitation.elicit import choose_examples, define_labels, elicit
+from spacy_mmcot.elicitation.mentions import find_mention
 from spacy_mmcot.elicitation.prompts import QuestionSettings, check_templates
 from spacy_mmcot.elicitation.replies import AnswerRejected
 from spacy_mmcot.elicitation.store import AnswerStore, load_answers
@@ -44,7 +44,8 @@ def labelled(text: str, *mentions: tuple[str, str], lives: bool = False, **field
 
 
 def read(text: str, scheme: Scheme = BOTH, **answer: Any) -> tuple[Conclusion, list[str]]:
-    return read_conclusion(answer, Post(id="1", text=text), scheme)
+    whole = {"entities": [], "relations": [], **answer}
+    return read_conclusion(whole, Post(id="1", text=text), scheme)
 
 
 def entity(mention: str, label: str, sure: Any = "high") -> dict[str, Any]:
@@ -73,10 +74,45 @@ def test_mentions_stand_as_words_before_they_stand_inside_words() -> None:
     assert find_mention("#", "# one") == []
 
 
+@pytest.mark.parametrize(
+    "mention, text",
+    [
+        ("Joe's Diner", "at |Joe’s Diner|"),
+        ('"Ada"', "|Ada| sings"),
+        ("Cafe\u0301 Zürich", "|Café Zürich|, late"),
+        ("Café Zürich", "|Cafe\u0301 Zu\u0308rich|, late"),
+        ("ACME", "the |ＡＣＭＥ| works"),
+        ("AT&T", "|AT&amp;T| hires"),
+        ("AT&amp;T", "|AT&T| hires"),
+        ("Rolls-Royce", "a |Rolls\u2011Royce|"),
+        ("Anna Lena", "|Anna-Lena| sings"),
+        ("International Bank", "the |Inter-\nnational Bank|"),
+        ("Donau AG", "|Do\u00adnau AG|"),
+        ("Straße", "in |STRASSE|"),
+        ("istanbul", "in |İstanbul|"),
+        ("Cafe", "Café"),
+    ],
+)
+def test_mentions_are_found_as_a_reader_sees_them(mention: str, text: str) -> None:
+    pieces = text.split("|")
+    expected = [(len(pieces[0]), len(pieces[0]) + len(pieces[1]))] if len(pieces) > 1 else []
+    assert find_mention(mention, "".join(pieces)) == expected
+
+
 def test_labels_outside_the_scheme_are_dropped_and_counted() -> None:
     found, dropped = read("Ada in Rome", entities=[entity("Ada", "HUMAN"), entity("Rome", "LOC")])
     assert [e.mention for e in found.entities or ()] == ["Rome"]
     assert len(dropped) == 1 and "'HUMAN'" in dropped[0]
+
+
+def test_labels_may_be_in_another_case_and_nulls_are_left_out() -> None:
+    both = [{**entity("Ada", "per", " High"), "why": None}, entity("Rome", "Loc", None)]
+    relation = {"head": "ada", "label": "Lives in", "tail": "Rome", "sure": None}
+    found, dropped = read("Ada in Rome", reasoning=None, entities=both, relations=[relation])
+    assert [(e.label, e.sure) for e in found.entities or ()] == [("PER", "high"), ("LOC", "high")]
+    assert [r.label for r in found.relations or ()] == ["lives_in"] and not dropped
+    unclear = Scheme(entities={"PER": "people", "per": "prices"})
+    assert read("Ada", unclear, entities=[entity("Ada", "Per")])[0].entities == []
 
 
 def test_what_the_text_does_not_hold_is_dropped_and_an_answer_of_such_alone_refused() -> None:
@@ -98,6 +134,9 @@ def test_relations_join_listed_mentions_alone() -> None:
         "Ada lives in Rome", entities=both, relations=[{**relation, "label": "owns"}]
     )
     assert found.relations == [] and "'owns'" in dropped[0]
+    turned = {**relation, "head": "Rome", "tail": "Ada"}
+    found, dropped = read("Ada lives in Rome", entities=both, relations=[turned])
+    assert found.relations == [] and "labels that it allows" in dropped[0]
 
 
 def test_given_pairs_are_decided_each() -> None:
@@ -132,7 +171,17 @@ def test_remarks_of_the_llm_are_no_fault_wherever_they_stand() -> None:
     assert [e.mention for e in found.entities or ()] == ["Ada"] and not dropped
 
 
-@pytest.mark.parametrize("answer", [[], {}, {"reasoning": "none"}, {"entities": "none"}])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        {},
+        {"reasoning": "none"},
+        {"entities": "none"},
+        {"entities": [entity("Ada", "PER")]},
+        {"relations": []},
+    ],
+)
 def test_answers_of_another_form_are_refused(answer: Any) -> None:
     with pytest.raises(AnswerRejected):
         read_conclusion(answer, Post(id="1", text="Ada"), BOTH)
@@ -461,6 +510,7 @@ def test_a_users_templates_go_first_and_are_checked(
     (folder / "ner").mkdir(parents=True)
     own = folder / "ner" / "sentence.v9.jinja"
     own.write_text("{% block user %}Kurz: {{ post }}{% endblock %}", encoding="utf-8")
+    (folder / ".DS_Store").touch()
     check_templates(folder)
     requests = conclude(llm_server, store, TICKETS[:1], variants={"sentence": 1}, templates=folder)
     assert user_text(requests[0]).startswith("Kurz: <post-")
@@ -470,6 +520,15 @@ def test_a_users_templates_go_first_and_are_checked(
         ("ner/sentence.v9.jinja", "{% block user %}{{ post {% endblock %}", "expected"),
         ("ner/sentence.jinja", "x", "name"),
         ("ner/sentense.v1.jinja", "x", "name"),
+        ("scheme.v2.jinja", "x", "name"),
+        ("ner/noun.v1.jinja", "{% block user %}{{ post }}{% endblock %}", "there is ner/noun.v2"),
+        ("ner/sentence.v9.jinja", "{% block user %}Kurz{% endblock %}", "not show the post"),
+        ("ner/sentence.v9.jinja", "{% block user %}{{ post + 1 }}{% endblock %}", "concatenate"),
+        (
+            "ner/sentence.v9.jinja",
+            "{% block user %}{{ post }}{% if not caption %}{{ nobody }}{% endif %}{% endblock %}",
+            "'nobody' is undefined",
+        ),
     ):
         broken = folder / name
         broken.write_text(text, encoding="utf-8")

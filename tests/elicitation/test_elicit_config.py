@@ -37,7 +37,7 @@ def test_without_a_block_all_dimensions_are_asked(tmp_path: Path, text: str) -> 
         ("{style: {variants: many}}", "many"),
         ("{style: {size: 1}}", "size is unknown"),
         ("{}", "no dimension"),
-        ("[noun]", "noun"),
+        ("[noun]", r"noun.+an object, \{"),
     ],
 )
 def test_a_broken_block_is_named(tmp_path: Path, block: str, problem: str) -> None:
@@ -49,8 +49,11 @@ def test_a_broken_block_is_named(tmp_path: Path, block: str, problem: str) -> No
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(MMCoTError, match="E100"):
         choose_dimensions(tmp_path / "none.yml")
-    with pytest.raises(MMCoTError, match="E102"):
-        choose_dimensions(written(tmp_path, "vars: {a"))
+    with pytest.raises(MMCoTError, match=r"E101.+project\.yml, line 2"):
+        choose_dimensions(written(tmp_path, "vars:\n\telicit:"))
+    with pytest.raises(MMCoTError, match="E105"):
+        (tmp_path / "latin.yml").write_bytes("title: caf\xe9\n".encode("latin-1"))
+        choose_dimensions(tmp_path / "latin.yml")
 
 
 def test_the_projects_own_block_asks_for_everything() -> None:

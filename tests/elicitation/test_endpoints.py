@@ -293,6 +293,20 @@ CASES = [
         "no text, only tool_calls",
         '[{"id": "1", "function": {"name": "f"}}]',
     ),
+    Case(
+        "half-a-character",
+        [said(GOOD.replace("sings", "\\ud83d"))],
+        "halves",
+        GOOD.replace("sings", "\\ud83d"),
+    ),
+    Case(
+        "no-structured-outputs",
+        [
+            error(400, message="Structured outputs are not supported by this model"),
+            error(422, message="JSON mode is not supported"),
+            said(GOOD),
+        ],
+    ),
     Case("a-number", [said(7)], "no text, only content", "7"),
     Case("gemini-list", [(400, [{"error": {"code": 400, "message": "No."}}])], "HTTP 400): No"),
     Case("fastapi", [(422, {"detail": [{"loc": ["body"], "msg": "too odd"}]})], "too odd"),
@@ -344,6 +358,7 @@ def test_habits_of_endpoints(
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
+        ((404, b""), r"E313.+404: Not Found\. Check --model, --base-url"),
         (error(404, message="model 'm' not found, try pulling it first"), r"E313.+404.+not found"),
         (error(402, code=402, message="Insufficient credits"), "E313.+402: Insufficient credits"),
         (error(401, message=f"Incorrect API key provided: {KEY}"), r"E311.+HTTP 401\)"),

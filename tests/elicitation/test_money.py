@@ -44,7 +44,9 @@ def test_the_users_table_comes_first(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("[]", r"the row is \[\]"),
-        ("{", "Invalid JSON|the row"),
+        ("{", "not JSON"),
+        ('{"m": {"input": Infinity, "output": 2}}', "field m.input is inf"),
+        ('{"m": {"input": 1, "output": 1e308}}', "field m.output is"),
         ('{"m": {"input": -1, "output": 2}}', "field m.input is -1"),
         ('{"m": {"input": 1}}', "m.output is missing"),
         ('{"m": {"input": 1, "output": 1, "tax": 2}}', "tax"),
@@ -58,6 +60,13 @@ def test_broken_tables_of_prices(tmp_path: Path, text: str, problem: str) -> Non
         Prices(path)
     with pytest.raises(MMCoTError, match="E100"):
         Prices(tmp_path / "none.json")
+
+
+def test_tables_of_prices_as_windows_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "prices.json"
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_text('{"m": {"input": 1, "output": 2}}', encoding)
+        assert Prices(path).find("m") == Price(input=1, output=2)
 
 
 def test_published_prices_and_who_sees() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spacy_mmcot.elicitation.conclusion import find_mention
+from spacy_mmcot.elicitation.mentions import find_mention
 from spacy_mmcot.elicitation.parser import parse_answer
 from spacy_mmcot.elicitation.replies import AnswerRejected
 from spacy_mmcot.types import NounItem, Post

@@ -114,7 +114,7 @@ def test_redirects_are_not_followed(
     llm_server.reply = lambda body: (307, {})
     with LLMServer() as other:
         llm_server.headers = {"Location": f"{other.url}/chat/completions"}
-        with pytest.raises(MMCoTError, match=r"E313.+307"):
+        with pytest.raises(MMCoTError, match=rf"E314.+it redirects to {other.url}"):
             elicit(posts, store, source(llm_server))
         assert other.requests == []
 
