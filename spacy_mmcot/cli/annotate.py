@@ -141,7 +141,7 @@ def export(
 
     It has the same components, loads with spacy.load, and cannot be trained.
     """
-    from ..files import catch_write_errors
+    from ..files import catch_write_errors, make_folder
     from ..production.export import build_wheel, export_standalone, reads_pictures
     from ..production.export import export as export_pipeline
     from ..production.job import load_pipeline
@@ -160,6 +160,7 @@ def export(
     loaded = load_pipeline(pipeline)
     nlp = (export_standalone if standalone else export_pipeline)(loaded, precision)
     with catch_write_errors(output):
+        make_folder(output)
         nlp.to_disk(output)
     print(f"Exported as {precision}: {output}")
     if standalone and reads_pictures(loaded):

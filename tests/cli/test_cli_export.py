@@ -25,7 +25,7 @@ def encoder(bert_source: str, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_export(command: Command, encoder: Path, tmp_path: Path, precision: str) -> None:
-    output = tmp_path / "exported"
+    output = tmp_path / "new" / "exported"
     done = command("export", encoder, output, "--precision", precision)
     assert done.exit_code == 0, done.output
     assert done.output.strip() == f"Exported as {precision}: {output}"
