@@ -67,6 +67,10 @@ class Errors(metaclass=Catalogue):
         "nlp.max_length."
     )
     E207 = "{path}: {problem}. Expected: {expected}. Correct the file, or give another."
+    E208 = (
+        "doc._.mmcot_rel cannot be set to {received}. Allowed: relations as (head, tail, label, "
+        "score), with spans of the Doc and a number, or None."
+    )
     E209 = (
         "doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path (str or "
         "pathlib.Path), a file's content (bytes), a PIL image, or None."

@@ -19,7 +19,7 @@ from ..model.bridge import check_states
 from ..model.knowledge import get_concluded_entities
 from ..model.tagger import TagScores, set_tags
 from ..types import REJECTED_KEY
-from .base import DEFAULT_TOK2VEC, DistilledPipe
+from .base import DEFAULT_TOK2VEC, DistilledPipe, check_range
 from .decoding import Mentions, compute_marginals, decode_mentions, set_mentions
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
@@ -57,6 +57,7 @@ class MMCoTNER(DistilledPipe):
         soft_weight: float,
         scorer: Callable | None,
     ):
+        check_range(name, "threshold", threshold, 0.0, 1.0)
         register_extensions()
         self.vocab = nlp.vocab
         self.model = model

@@ -24,7 +24,7 @@ from ..model.pair_classifier import set_schema
 from ..scheme import read_scheme
 from ..types import NO_RELATION, DocPairs
 from . import pairs
-from .base import DEFAULT_TOK2VEC, DistilledPipe
+from .base import DEFAULT_TOK2VEC, DistilledPipe, check_range
 from .pairs import UNJUDGED, PairPrediction, Target
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
@@ -68,6 +68,7 @@ class MMCoTRel(DistilledPipe):
         from_scheme = isinstance(legal, str) and legal.endswith((".yml", ".yaml"))
         if isinstance(legal, str) and not from_scheme:
             raise MMCoTError(Errors.E610.format(component=name, legal=legal))
+        check_range(name, "threshold", threshold, 0.0, 1.0)
         register_extensions()
         self.vocab = nlp.vocab
         self.model = model
