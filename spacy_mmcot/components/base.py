@@ -34,15 +34,6 @@ DEFAULT_TOK2VEC = {
 }
 
 
-def check_range(
-    component: str, setting: str, value: float | None, least: float, most: float
-) -> None:
-    """Raises MMCoTError for a number outside of the range; None is no number."""
-    if value is not None and not least <= value <= most:
-        name, allowed = f"{component}: {setting}", f"numbers from {least} to {most}"
-        raise MMCoTError(Errors.E409.format(name=name, received=value, allowed=allowed))
-
-
 class DistilledPipe(TrainablePipe):
     """A component whose labels are fixed at initialisation, and that learns from gold and from
     soft labels in one update. Its labels are `cfg["labels"]`, sorted."""

@@ -23,10 +23,9 @@ from ..distillation.conclusions import Confidence, Kind, measure_confidence, set
 from ..errors import Errors, MMCoTError, Warnings
 from ..evaluation.cascade import By
 from ..files import catch_write_errors, read_bytes
-from ..messages import explain
+from ..messages import check_range, explain
 from ..scheme import Scheme, check_labels, read_scheme
 from ..types import ID_KEY, Post, Sureness
-from .base import check_range
 
 if TYPE_CHECKING:
     from ..elicitation.elicit import RuntimeElicitation

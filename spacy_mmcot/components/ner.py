@@ -15,11 +15,12 @@ from thinc.api import Model, torch2xp, xp2torch
 from ..corpus.extensions import register_extensions
 from ..distillation.soft_labels import Losses, get_soft_labels, get_soft_tags, list_tags, tag_losses
 from ..errors import Errors, MMCoTError
+from ..messages import check_range
 from ..model.bridge import check_states
 from ..model.knowledge import get_concluded_entities
 from ..model.tagger import TagScores, set_tags
 from ..types import REJECTED_KEY
-from .base import DEFAULT_TOK2VEC, DistilledPipe, check_range
+from .base import DEFAULT_TOK2VEC, DistilledPipe
 from .decoding import Mentions, compute_marginals, decode_mentions, set_mentions
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.

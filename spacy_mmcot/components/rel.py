@@ -18,13 +18,14 @@ from thinc.types import Floats2d
 from ..corpus.extensions import get_relations, register_extensions
 from ..distillation.soft_labels import Losses, SoftRelations, get_soft_relations, pair_losses
 from ..errors import Errors, MMCoTError
+from ..messages import check_range
 from ..model.bridge import check_states, split_by_counts
 from ..model.knowledge import get_concluded_relations
 from ..model.pair_classifier import set_schema
 from ..scheme import read_scheme
 from ..types import NO_RELATION, DocPairs
 from . import pairs
-from .base import DEFAULT_TOK2VEC, DistilledPipe, check_range
+from .base import DEFAULT_TOK2VEC, DistilledPipe
 from .pairs import UNJUDGED, PairPrediction, Target
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
