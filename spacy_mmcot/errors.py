@@ -323,7 +323,7 @@ class Errors(metaclass=Catalogue):
         "One of {workers} worker processes died, usually out of memory. Use fewer --workers or a "
         "smaller --batch-size. Finished rows are kept: run the same command to continue."
     )
-    E749 = "{path} is both input and output. Give another output."
+    E749 = "{path} is both input and output, or in an input folder. Give another output."
     E750 = "--engine ray needs Ray. Install it on every node: pip install 'spacy-mmcot[ray]'."
     E751 = (
         "The Ray cluster failed: {reason}. Finished rows are kept: run the same command to "
@@ -344,6 +344,7 @@ class Errors(metaclass=Catalogue):
         "{path}: the encoding is {encoding}, not UTF-8. Save it in UTF-8, such as with "
         "iconv -f ENCODING -t utf-8."
     )
+    E756 = "The column {name!r} cannot be written as Parquet: {reason}. Write .jsonl or .csv."
     E771 = "{waiting} texts wait already. Try again later, or run more workers."
     E772 = "The worker is closed. Make a new PipelineWorker for further texts."
     E773 = (

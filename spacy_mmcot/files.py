@@ -90,11 +90,15 @@ def iter_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, b
 def find_encoding(path: Path, encoding: str | None = None) -> str:
     """The Python name of a text file's encoding: the given one, or else what the file's first
     bytes tell, UTF-16 and UTF-32 by their byte order mark, otherwise UTF-8. Raises MMCoTError for
-    an unknown name, and a file that cannot be UTF-8."""
+    an unknown name, a file that cannot be UTF-8, and a pipe: files are read more than once."""
+    if path.is_fifo():
+        reason = "it is a pipe, whose content is gone once it is read. Write it to a file first"
+        raise MMCoTError(Errors.E102.format(path=path, reason=reason))
     if encoding is not None:
         try:
             name = codecs.lookup(encoding).name
-        except LookupError:
+            " ".encode(name)  # some codecs are not of text, such as base64
+        except (LookupError, UnicodeError):
             raise MMCoTError(Errors.E106.format(received=encoding)) from None
         return "utf-8-sig" if name == "utf-8" else name
     with open_file(path) as file:

@@ -49,6 +49,8 @@ def explain(error: ValidationError) -> tuple[str, str]:
         "tuple_type": "a list",
         "model_type": "an object, {...}",
         "dict_type": "an object, {...}",
+        "json_invalid": "one JSON object",
+        "too_short": "a list that is not empty",
         "literal_error": context.get("expected", ""),
         "greater_than_equal": f"a number of at least {context.get('ge')}",
         "less_than_equal": f"a number of at most {context.get('le')}",

@@ -35,11 +35,11 @@ from pydantic import (
 )
 from pydantic import StrictStr as Str
 from srsly.ruamel_yaml import YAML
-from srsly.ruamel_yaml.error import MarkedYAMLError, YAMLError
+from srsly.ruamel_yaml.error import YAMLError
 
 from .errors import Errors, MMCoTError
 from .files import open_text
-from .messages import explain, located
+from .messages import explain, first_line, located
 from .types import NO_RELATION, Post
 
 _TYPICAL = 6  # mentions that a drafted definition names
@@ -144,10 +144,12 @@ def read_yaml(path: Path) -> Any:
     try:
         with open_text(path) as file:
             return YAML().load(file.read())
-    except YAMLError as error:
-        mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    except MMCoTError:
+        raise
+    except (YAMLError, ValueError, Warning) as error:  # a warning: of a key that is there twice
+        mark = getattr(error, "problem_mark", None)
         line = 1 if mark is None else mark.line + 1
-        problem = getattr(error, "problem", None) or "it is not YAML"
+        problem = getattr(error, "problem", None) or f"it is not YAML ({first_line(error)})"
         raise located(path, line, str(problem), "YAML", "Correct the file.") from None
 
 

@@ -176,6 +176,8 @@ class Post(Record):
         check_entities("entities", entities, self.text)
         _check_partial(self, entities)
         relations = [(relation.head, relation.tail) for relation in self.relations or []]
+        if any(relation.label == NO_RELATION for relation in self.relations or []):
+            raise ValueError(f"a relation is labelled {NO_RELATION}, which stands for no relation")
         _check_pairs("relations", relations, len(entities))
         if self.pairs is not None:
             _check_pairs("pairs", self.pairs, len(entities))

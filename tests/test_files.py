@@ -24,6 +24,13 @@ def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
         write_json(tmp_path / "file" / "below.json", {})
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes")
+def test_a_pipe_is_refused_and_not_read_in_part(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(MMCoTError, match=r"E102.*pipe: cannot be read: it is a pipe"):
+        list(iter_lines(tmp_path / "pipe"))
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "a.txt"
     with replace_file(path) as temporary:

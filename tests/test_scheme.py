@@ -60,6 +60,8 @@ def test_several_types_of_one_end_are_all_legal(tmp_path: Path) -> None:
         ("examples: 10", "exampels: 10", 9, ["exampels"]),
         ("domain: clinical notes", "domain: ''", 2, ["domain", "empty"]),
         ("  dose_of:", "  None:", 7, ["None", "no relation"]),
+        ("  DOSE:", "  DRUG:", 5, ["found duplicate key"]),
+        ("examples: 10", "examples: 2024-13-45", 1, ["it is not YAML (month must be in 1..12)"]),
         ("entities:", "entities: [", 3, ["YAML"]),
     ],
 )

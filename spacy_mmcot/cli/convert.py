@@ -118,6 +118,9 @@ def convert(
         raise UsageError(Errors.E719.format(path=output))
     if split is not None and (dev or test):
         raise UsageError(Errors.E804.format(options="--split and --dev or --test"))
+    if dev + test >= 1:
+        fields = {"option": "--dev and --test", "received": f"{dev}, {test}"}
+        raise UsageError(Errors.E715.format(**fields, expected="shares whose sum is below 1"))
     findings = Findings(skip_invalid)
     reading = ReadSettings(
         None if format == "auto" else format,
@@ -145,7 +148,7 @@ def convert(
         write_posts(output, (make_image_relative(row.post, output.parent) for row in rows))
     else:
         settings = {"tokenizer": tokenizer, "keep_mentions": keep_mentions, "findings": findings}
-        _write_docs(output, rows, lang, **settings)
+        rows = _write_docs(output, rows, lang, **settings)
     if answers_out:
         count = write_records(answers_out, (row.answers for row in rows if row.answers))
         print(f"Answers about {count} posts are in {answers_out}.")
@@ -180,9 +183,9 @@ def attach_answers(
     return rows
 
 
-def _write_docs(output: Path, rows: Sequence[Row], lang: str, **settings: Any) -> None:
+def _write_docs(output: Path, rows: Sequence[Row], lang: str, **settings: Any) -> list[Row]:
     """Write all Docs to NAME.spacy, or those of each split to a file in the folder `output`.
-    settings: those of `make_doc`."""
+    Returns the rows without those that no Doc can hold. settings: those of `make_doc`."""
     import spacy
 
     from ..corpus.docbin import SUFFIX, write_docs
@@ -193,11 +196,16 @@ def _write_docs(output: Path, rows: Sequence[Row], lang: str, **settings: Any) -
     except ImportError as error:
         raise MMCoTError(Errors.E712.format(lang=lang, reason=error)) from None
     docs: dict[Path, list[Doc]] = {}
+    kept = []
     for row in rows:
         path = output if output.suffix == SUFFIX else output / f"{row.post.split}{SUFFIX}"
-        docs.setdefault(path, []).append(make_doc(nlp, row.post, row.answers, **settings))
+        with settings["findings"].checking(path, row.place):
+            doc = make_doc(nlp, row.post, row.answers, **settings)
+            docs.setdefault(path, []).append(doc)
+            kept.append(row)
     for path, group in docs.items():
         write_docs(path, group)
+    return kept
 
 
 def print_summary(rows: Sequence[Row], findings: Findings, *, keep_mentions: bool = False) -> None:
@@ -214,10 +222,10 @@ def print_summary(rows: Sequence[Row], findings: Findings, *, keep_mentions: boo
             "entities": len(post.entities or ()) * (keep_mentions or labelled),
             "pairs": len(post.pairs or ()) * (keep_mentions or labelled),
             "relations": len(post.relations or ()) * labelled,
-            "no labels": not labelled,
-            "knowledge": any(getattr(row.answers, name, None) for name in KNOWLEDGE),
-            "caption": bool(post.caption),
-            "picture": bool(post.image),
+            "no labels": int(not labelled),
+            "knowledge": int(any(getattr(row.answers, name, None) for name in KNOWLEDGE)),
+            "caption": int(bool(post.caption)),
+            "picture": int(bool(post.image)),
         }
         for name in (post.split, "all"):
             counts[name].update(tally)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import Errors, UsageError
+from ..types import NO_RELATION
 from .convert import Delimiter, Encoding, IdColumn, PicturesFolder, TextColumn
 from .elicit import PostsFile, UrlOption
 
@@ -138,7 +139,7 @@ def parse_relation(text: str) -> tuple[str, RelationLabel]:
 
     joins, _, definition = text.partition("=")
     parts = [part.strip() for part in joins.split(":")]
-    if len(parts) != 3 or not all(parts):
+    if len(parts) != 3 or not all(parts) or parts[0] == NO_RELATION:
         raise UsageError(Errors.E715.format(option="--relation", received=text, expected=_RELATION))
     label, head, tail = parts
     words = definition.strip() or label.replace("_", " ")

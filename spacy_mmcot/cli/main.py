@@ -77,13 +77,15 @@ _ELICITING = frozenset({"aiohttp", "aiolimiter", "certifi", "genai_prices", "jso
 
 
 def _check_outputs(options: dict[str, Any]) -> None:
-    """Raises UsageError where a command would write over a file that it reads."""
+    """Raises UsageError where a command would write over a file that it reads, or twice."""
     given = [
         path
         for value in options.values()
         for path in (value if isinstance(value, list) else [value])
     ]
-    files = Counter(path.resolve() for path in given if isinstance(path, Path) and path.is_file())
+    files = Counter(
+        path.resolve() for path in given if isinstance(path, Path) and not path.is_dir()
+    )
     for name in ("output", "answers_out", "json"):
         path = options.get(name)
         if isinstance(path, Path) and files[path.resolve()] > 1:
@@ -99,7 +101,9 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             with contextlib.redirect_stdout(EscapedOutput(sys.stdout)):
-                _check_outputs(kwargs)
+                # `convert OLD NEW --output OLD` adds to a file: it has read all before it writes.
+                if function.__name__ != "convert":
+                    _check_outputs(kwargs)
                 return function(*args, **kwargs)
         except MMCoTError as error:
             print(f"✘ {escape_control(str(error))}", file=sys.stderr)

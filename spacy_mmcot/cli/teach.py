@@ -79,7 +79,18 @@ def teach(
     from ..distillation.entity_teachers import read_label_table
     from ..production.teaching import TeachRequest, teach_files, teach_from_conclusions
 
-    if source == "conclusions":
+    if output.suffix != ".spacy":
+        fields = {"option": "--output", "received": str(output)}
+        raise UsageError(Errors.E715.format(**fields, expected="a name that ends in .spacy"))
+    is_taught = source == "teacher"
+    for option, given, needed in (
+        ("--scheme", scheme is not None and is_taught, "--from conclusions"),
+        ("--with", also and not is_taught, "a teacher"),
+        ("--map", label_table is not None and not is_taught, "a teacher"),
+    ):
+        if given:
+            raise UsageError(Errors.E811.format(option=option, needed=needed))
+    if not is_taught:
         taught = teach_from_conclusions(paths, output, scheme, parse_confidence(confidence))
         print(
             f"{taught.docs} docs, {taught.with_conclusion} with a conclusion, {taught.labelled} "

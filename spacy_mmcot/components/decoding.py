@@ -28,8 +28,9 @@ Array = NDArray[Any]
 MIN_SENTENCE, MAX_SENTENCE = 5, 64
 _END_IDS = frozenset(map(get_string_id, (*".!?…。！？", "...", "\n", "\n\n")))
 
-# Tokens of a padded batch that is decoded at once: a long Doc is not padded against short ones.
-MAX_PADDED = 2**16
+# A padded batch that is decoded at once has at most so many tokens, and its shortest Doc at least
+# this share of its longest's: a long Doc is not padded against short ones.
+MAX_PADDED, MIN_FILL = 2**16, 0.3
 # The largest difference of log scores whose probabilities still add up.
 _MAX_SPREAD = 700.0
 _ILLEGAL = -1e4
@@ -112,7 +113,7 @@ def pad_batches(emissions: Mapping[int, Array]) -> Iterator[tuple[list[int], Arr
     """Batches of Docs of similar length: their indexes, emissions padded to (docs, tokens, tags),
     and lengths (docs,). emissions: (tokens, tags) of each Doc by its index."""
     filled = list(emissions)
-    for group in group_by_length([len(emissions[i]) for i in filled], MAX_PADDED):
+    for group in group_by_length([len(emissions[i]) for i in filled], MAX_PADDED, MIN_FILL):
         indexes = [filled[row] for row in group]
         lengths = numpy.array([len(emissions[i]) for i in indexes])
         padded = numpy.zeros((len(group), int(lengths.max()), emissions[indexes[0]].shape[1]))
@@ -283,8 +284,8 @@ def set_mentions(doc: Doc, mentions: Mentions, overwrite: bool) -> None:
     overwrite: replace entities that are already set. Otherwise they stay, and a mention that
         overlaps one of them, or a blocked token, is dropped.
     """
-    doc._.mmcot_confidence = mentions.probability
-    doc._.mmcot_weakest = mentions.weakest
+    own = doc._
+    own.mmcot_confidence, own.mmcot_weakest = mentions.probability, mentions.weakest
     is_fresh = overwrite or not doc.has_annotation("ENT_IOB")
     kept = [] if is_fresh else list(doc.ents)
     blocked = [] if is_fresh else _find_blocked(doc)

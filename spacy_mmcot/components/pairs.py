@@ -106,7 +106,7 @@ def set_predictions(doc: Doc, predictions: Sequence[PairPrediction], overwrite: 
     """Write `doc._.mmcot_rel`. overwrite: replace relations that are already set."""
     kept = [] if overwrite else list(get_relations(doc))
     taken = {(r.head.start, r.head.end, r.tail.start, r.tail.end) for r in kept}
-    spans = {(ent.start, ent.end): ent for ent in doc.ents}
+    spans = {(ent.start, ent.end): ent for ent in doc.ents} if predictions else {}
     new = [
         Relation(spans[p.head], spans[p.tail], p.label, p.score)
         for p in predictions

@@ -25,7 +25,7 @@ SPACED = "tokens with a space inside, written with a no-break space (U+00A0)"
 
 _MARK = "IMGID:"
 _DOCUMENT = "-DOCSTART-"
-_TAG = re.compile(r"O|[BIESLUM]-.+")
+TAG = re.compile(r"O|[BIESLUM]-.+")
 # Of a tag: it begins an entity, or is its last.
 _FIRST, _LAST = "BSU", "ESLU"
 _ROW = "TOKEN and TAG, with at most two columns between them"
@@ -160,7 +160,7 @@ def _parse_lines(path: Path, block: Sequence[tuple[int, bytes]]) -> list[tuple[i
         if not 1 <= len(others) <= 3 or not token:
             raise located(path, line, f"the line is {text!r}", _ROW, CURE)
         tag = others[-1].strip()
-        if not _TAG.fullmatch(tag):
+        if not TAG.fullmatch(tag):
             raise located(path, line, f"the tag is {tag!r}", _TAGS, CURE)
         rows.append((line, token, tag))
     return rows
@@ -182,4 +182,4 @@ def _split(text: str) -> list[str]:
 def _is_row(text: str) -> bool:
     """Whether a line has two to five columns, the last of them a tag."""
     columns = _split(text)
-    return 2 <= len(columns) <= 5 and bool(_TAG.fullmatch(columns[-1].strip()))
+    return 2 <= len(columns) <= 5 and bool(TAG.fullmatch(columns[-1].strip()))

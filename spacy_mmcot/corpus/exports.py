@@ -189,7 +189,7 @@ def read_doccano(path: Path, findings: Findings, settings: ReadSettings) -> Iter
 
 
 class _StudioValue(BaseModel):
-    start: StrictInt
+    start: Annotated[StrictInt, Field(ge=0)]
     end: StrictInt
     text: StrictStr | None = None
     labels: Annotated[list[StrictStr], Field(min_length=1)]
@@ -294,7 +294,9 @@ def _place_value(value: _StudioValue, text: str) -> Fields:
     units = text.encode("utf-16-le")
     start = len(units[: 2 * value.start].decode("utf-16-le", "ignore"))
     end = start + len(units[2 * value.start : 2 * value.end].decode("utf-16-le", "ignore"))
-    if value.text is not None and text[start:end] != value.text:
+    if value.text is None:
+        end += max(0, value.end - len(units) // 2)  # past the text's end, which no post may be
+    elif text[start:end] != value.text:
         start, end = value.start, value.end
         if text[start:end] != value.text:
             problem = f"the characters {start} to {end} are not {value.text!r}"

@@ -105,7 +105,9 @@ PairOffsets = tuple[int, int, int, int]
 def get_relations(doc: Doc) -> tuple[Relation, ...]:
     """The Doc's relations. A mention that is an entity of the Doc comes back as that entity; a
     relation whose mention does not begin and end with a token is left out."""
-    rows = list_relations(doc) or []
+    rows = list_relations(doc)
+    if not rows:
+        return ()
     spans = _find_spans(doc, [row[:4] for row in rows])
     found = zip(spans, rows, strict=True)
     return tuple(Relation(*ends, *row[4:]) for ends, row in found if ends is not None)
@@ -140,9 +142,10 @@ def get_judged_pairs(doc: Doc) -> list[PairOffsets] | None:
     stored: list[PairOffsets] | None = _list_rows(doc, PAIRS_KEY)
     relations = list_relations(doc)
     if stored is None:
+        if relations is None:
+            return None
         parts = [key[2:] for key in _list_keys(doc, RELATIONS_KEY)]
-        is_whole = any(start <= 0 and _find_end(doc) <= end for start, end in parts)
-        if relations is None or is_whole:
+        if any(start <= 0 and _find_end(doc) <= end for start, end in parts):
             return None
         places = [(ent.start_char, ent.end_char) for ent in doc.ents]
         groups = [[p for p in places if start <= p[0] and p[1] <= end] for start, end in parts]
@@ -198,7 +201,8 @@ def _keep_rows(doc: Doc, name: str, rows: Iterable[tuple[Any, ...]] | None) -> N
         del doc.user_data[key]
     if rows is None:
         return
-    text = doc.text
+    rows = list(rows)
+    text = doc.text if rows else ""  # which spaCy puts together from the tokens
     data: dict[Any, Any] = doc.user_data
     data["._.", name, 0, _find_end(doc)] = [[*row, _digest(text, *row[:4])] for row in rows]
 
@@ -213,7 +217,7 @@ def _list_rows(doc: Doc, name: str) -> list[Any] | None:
     text's."""
     data, found = cast(dict[Any, Any], doc.user_data), None
     keys = _list_keys(doc, name)
-    text = doc.text if keys else ""  # which spaCy puts together from the tokens
+    text = doc.text if any(data[key] for key in keys) else ""
     for key in keys:
         rows = [(*(at + key[2] for at in row[:4]), *row[4:]) for row in data[key]]
         # In a part of a Doc, mentions may be outside of the text; never other words inside of it.

@@ -148,7 +148,10 @@ def read_rows(
                 update["split"] = settings.split
             elif "split" not in post.model_fields_set and own_split:
                 update["split"] = own_split
-            update["image"] = _find_picture(path, row, chosen, index, settings, findings)
+            update["image"] = image = _find_picture(path, row, chosen, index, settings, findings)
+            if ascii(image).count("\\udc"):
+                problem = f"the path of the picture {image!a} is not UTF-8"
+                raise posts.BadRow(problem, "folders whose names are UTF-8")
             yield row._replace(post=post.model_copy(update=update))
 
 
@@ -236,9 +239,10 @@ def _extract_picture(
 def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row]) -> list[Row]:
     """The rows, with text and labels of the reviewed posts of the same id, or else of the same
     text, in place of theirs; then the reviewed posts that are no one else's. A reviewed post keeps
-    its split, but for `unlabelled`, whose labels nobody would read."""
+    its split, but for `unlabelled`, whose labels nobody would read. Posts without labels were not
+    reviewed: tools export tasks that nobody has come to, too."""
     rows = list(rows)
-    found = {row.post.id: row for row in reviewed}
+    found = {row.post.id: row for row in reviewed if row.post.entities is not None}
     # Some tools give the texts ids of their own.
     known = {row.post.id for row in rows}
     by_text = {row.post.text: name for name, row in found.items() if name not in known}

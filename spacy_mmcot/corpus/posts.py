@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -207,8 +208,8 @@ def iter_values(
     path: Path, findings: Findings, encoding: str | None = None
 ) -> Iterator[tuple[int, str, Any]]:
     """Row numbers from 0, places, and values: of the list in a .json file, otherwise of the lines
-    of a JSON Lines file. A blank line is no row."""
-    if path.suffix.lower() == ".json":
+    of a JSON Lines file, which may be called .json too. A blank line is no row."""
+    if path.suffix.lower() == ".json" and not _has_json_lines(path, encoding):
         for number, value in enumerate(_read_list(path, encoding)):
             yield number, f"row {number + 1}", value
         return
@@ -225,6 +226,15 @@ def iter_values(
 def iter_filled_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, bytes]]:
     """Those of `iter_lines` that are not blank."""
     return ((line, raw) for line, raw in iter_lines(path, encoding) if raw.strip())
+
+
+def _has_json_lines(path: Path, encoding: str | None) -> bool:
+    """Whether the first of several lines is a JSON value."""
+    lines = [raw for _, raw in islice(iter_filled_lines(path, encoding), 2)]
+    try:
+        return len(lines) == 2 and parse_json(lines[0].decode()) is not None
+    except ValueError:
+        return False
 
 
 def _read_list(path: Path, encoding: str | None) -> list[Any]:

@@ -17,22 +17,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..errors import Errors, MMCoTError
+from ..errors import Errors, MMCoTError, UsageError
 from ..files import catch_read_errors, decode_line, open_text
 from ..messages import first_line, located, shown
 from ..types import Entity, Post, PostRelation, is_null
 from . import posts
-from .conll import read_tags, replace_spaces
+from .conll import TAG, read_tags, replace_spaces
 from .posts import BadRow, Findings, ReadSettings, Row
 
 # The columns of tokens and of their tags in datasets for named entity recognition.
 _TOKENS, _TAGS = ("tokens", "words"), ("ner_tags", "tags", "labels", "ner")
 _PLAIN = ("image", "caption", "domain")
+_PARTIAL = ("pairs", "missing", "rejected")
 _DELIMITERS = ",;\t|"
 _MAX_CELL = 2**27  # characters: a long document
 _IGNORED = "tables with columns that are not read"
 _BATCH = 1000  # rows of Parquet at a time
-_EXPECTED_TAGS = "a BIO tag for each token, as a text or a number that the file's metadata names"
+_EXPECTED_TAGS = (
+    "O or B-LABEL, I-LABEL... for each token, or numbers that the file's metadata names"
+)
 
 # Number from 0, place, values by column.
 Record = tuple[int, str, Mapping[str, Any]]
@@ -62,6 +65,8 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
             if not isinstance(values, Mapping):
                 raise BadRow(f"the row is {shown(values)}", "an object")
             fields, used = _read_values(values, settings)
+            if bad := [values[k] for k in used if isinstance(values.get(k), BadText)]:
+                raise BadRow(bad[0], "text in UTF-8")
             post = Post.model_validate(fields)
             ignored.update(k for k, v in values.items() if k not in used and not is_null(v))
             yield Row(number, post, place)
@@ -89,6 +94,9 @@ def read_layout(path: Path, settings: ReadSettings) -> tuple[str, list[str], int
             number, line = next(lines, (0, ""))
     delimiter = settings.delimiter or (named and named[1]) or _find_delimiter(path, line, settings)
     delimiter = delimiter.replace("\\t", "\t")
+    if len(delimiter) != 1:
+        fields = {"name": "--delimiter", "received": repr(delimiter)}
+        raise UsageError(Errors.E409.format(**fields, allowed="one character, or \\t"))
     return delimiter, next(csv.reader([line], delimiter=delimiter), []), number
 
 
@@ -176,14 +184,39 @@ def _iter_arrow(path: Path) -> Iterator[Record]:
             metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
             features = metadata.get("info", {}).get("features", {})
             classes = {column: _find_names(features.get(column)) for column in _TAGS}
-            rows = (row for batch in batches for row in batch.to_pylist())
-            for number, row in enumerate(rows):
+            rows = (row for batch in batches for row in zip(*map(read_cells, batch), strict=True))
+            for number, cells in enumerate(rows):
+                row = dict(zip(schema.names, cells, strict=True))
                 for column, names in classes.items():
                     if names is not None and row.get(column) is not None:
                         row[column] = [_name_class(tag, names) for tag in row[column]]
                 yield number, f"row {number + 1}", row
     except pyarrow.ArrowException as error:
         raise MMCoTError(Errors.E102.format(path=path, reason=first_line(error))) from None
+
+
+class BadText(str):
+    """Why a value is not text."""
+
+
+def read_cells(column: Any) -> list[Any]:
+    """The values of an Arrow array. One that Python has no type for stays an Arrow scalar."""
+    if hasattr(column, "dictionary_decode"):
+        column = column.dictionary_decode()
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [_read_text(value) for value in column]
+    except (ValueError, OverflowError):  # finer times or later dates than Python has
+        return [value if value.is_valid else None for value in column]
+
+
+def _read_text(value: Any) -> Any:
+    """A value of a column with a text that is not UTF-8."""
+    try:
+        return value.as_py()
+    except UnicodeDecodeError as error:
+        return BadText(f"0x{error.object[error.start]:02x} is not UTF-8")
 
 
 def _find_names(feature: Any) -> list[str] | None:
@@ -215,12 +248,17 @@ def _read_values(
     fields = {k: values[k] for k in _PLAIN if isinstance(values.get(k), str) and values[k]}
     if split := posts.find_split(str(values.get("split"))):
         fields["split"] = split
+    elif not settings.split and not is_null(values.get("split")):
+        expected = "train, unlabelled, dev (or validation) or test; --split sets that of all rows"
+        raise BadRow(f"split is {shown(values['split'])}", expected)
     used = {id_column, *fields}
     if column is not None:
         text = values[column]
         if not isinstance(text, str) or not text.strip():
             raise BadRow(f"{column} is {shown(text)}", "a text that is not empty")
-        items = _read_items(values)
+        items: dict[str, Any] = _read_items(values)
+        if "entities" in items:  # a table of posts with further columns
+            items |= {k: values[k] for k in _PARTIAL if not is_null(values.get(k))}
         fields |= {"text": text, **items}
         used |= {column, *items}
     elif tokens is not None:
@@ -233,9 +271,11 @@ def _read_values(
         if column := next((c for c in _TAGS if values.get(c) is not None), None):
             used.add(column)
             tags = values[column]
-            is_tags = isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
-            if not is_tags or len(tags) != len(words):
-                raise BadRow(f"{column} is {shown(tags)}, for {len(words)} tokens", _EXPECTED_TAGS)
+            problem = f"{column} is {shown(tags)}, for {len(words)} tokens"
+            if not isinstance(tags, list) or len(tags) != len(words):
+                raise BadRow(problem, _EXPECTED_TAGS)
+            if odd := [tag for tag in tags if not isinstance(tag, str) or not TAG.fullmatch(tag)]:
+                raise BadRow(f"{problem}, among them {odd[0]!r}", _EXPECTED_TAGS)
             fields["entities"] = read_tags(words, tags)
     own = values.get(id_column)
     return {**fields, "id": posts.make_text_id(fields["text"]) if is_null(own) else str(own)}, used

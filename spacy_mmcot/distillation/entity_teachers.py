@@ -79,8 +79,9 @@ EntityTeacher = Language | GlinerTeacher
 def read_label_table(path: Path) -> dict[str, str]:
     """The user's labels by the teacher's, from a YAML file `their label: our label`. Raises
     MMCoTError where it is missing or something else."""
+    content = read_bytes(path)
     try:
-        table = srsly.yaml_loads(read_bytes(path).decode("utf-8"))
+        table = srsly.yaml_loads(content.decode("utf-8"))
     except (YAMLError, ValueError) as error:
         raise MMCoTError(Errors.E509.format(path=path, received=first_line(error))) from None
     if not (isinstance(table, dict) and table and all(isinstance(v, str) for v in table.values())):

@@ -61,7 +61,7 @@ def choose_reviews(
     spread over the labels that are doubtful; or at random.
 
     examples: as `spacy_mmcot.Corpus.v1` reads them. splits: one for each. skip: ids of posts that
-    are left out.
+    are left out, as empty texts are.
     """
     _, found = run_pipeline(nlp, list(examples))
     docs = [example.reference for example in examples]
@@ -69,7 +69,7 @@ def choose_reviews(
     known = {doc.text[e.start : e.end].casefold() for doc in found for e in doc.gold or ()}
     reviews = []
     for doc, split, one, llm in zip(docs, splits, found, concluded, strict=True):
-        if one.id in skip:
+        if one.id in skip or not doc.text.strip():
             continue
         votes: dict[Key, Votes] = defaultdict(dict)
         voters = {STUDENT}

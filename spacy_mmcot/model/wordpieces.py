@@ -111,9 +111,9 @@ def make_windows(lengths: Sequence[int], budget: int, overlap: int) -> list[Wind
     if budget < 1:
         raise MMCoTError(Errors.E403.format(budget=budget))
     n = len(lengths)
-    ends = numpy.concatenate([[0], numpy.cumsum(lengths)])
-    if ends[-1] <= budget:
+    if sum(lengths) <= budget:
         return [Window(0, 0, n, n)] if n else []
+    ends = numpy.concatenate([[0], numpy.cumsum(lengths)])
     overlap = min(overlap, budget // 2)
     runs: list[tuple[int, int]] = []
     start = 0

@@ -91,8 +91,10 @@ def annotate(
     """
     started = time.perf_counter()
     source, output = str(pipeline), Path(output)
-    files = tables.list_files(map(Path, [inputs] if isinstance(inputs, str | Path) else inputs))
-    if output.resolve() in {path.resolve() for path in files}:
+    paths = [*map(Path, [inputs] if isinstance(inputs, str | Path) else inputs)]
+    files = tables.list_files(paths)
+    # In a folder, its parts would be rows of the next run.
+    if any(output.resolve().is_relative_to(path.resolve()) for path in paths):
         raise UsageError(Errors.E749.format(path=output))
     target = settings.output_format or output.suffix.lower().removeprefix(".")
     if target not in tables.FORMATS:

@@ -3,6 +3,7 @@ one that stands alone and needs neither torch nor spacy-mmcot.
 """
 
 import importlib.util
+import itertools
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import spacy
 import srsly
 import torch
@@ -54,8 +56,13 @@ class OnnxLayers:
         installed."""
         if torch.is_grad_enabled():
             raise MMCoTError(Errors.E443)
-        threads = torch.get_num_threads()
-        return torch.from_numpy(self._session.run(states.numpy(), lengths.numpy(), threads))
+        array, counts = states.numpy(), lengths.tolist()
+        starts = list(itertools.accumulate(counts, initial=0))
+        parts = self._session.map(
+            lambda first, last, layers: layers(array[starts[first] : starts[last]]),
+            *(counts, torch.get_num_threads()),
+        )
+        return torch.from_numpy(numpy.concatenate(parts))
 
 
 def build_exported(graph: bytes, config: Any, **settings: Any) -> PromptedEncoder:
@@ -192,16 +199,19 @@ def export_standalone(nlp: Language, precision: "Precision") -> Language:
     for name, node in tables.items():
         _copy_tok2vec(nlp.get_pipe(name), result.get_pipe(name), torch_shim(node).module)
     readers = [name for name, factory in factories.items() if factory.startswith("mmcot_")]
-    pooling = {_find_pooling(nlp, name) for name in readers} or {"first"}
-    if len(pooling) > 1:
-        raise _refuse(readers[-1], "reads the encoder by another pooling")
+    pooling = {name: _find_pooling(nlp, name) for name in readers}
+    poolings = sorted(set(pooling.values())) or ["first"]
+    if len(poolings) > 1 and "" in poolings:
+        raise _refuse(readers[-1], "reads another encoder")
     describe: dict[str, Callable[..., Described]] = {
-        "transformer": partial(_describe_encoder, pooling=pooling.pop(), precision=precision),
+        "transformer": partial(_describe_encoder, poolings=poolings, precision=precision),
         "mmcot_ner": _describe_tagger,
         "mmcot_rel": _describe_classifier,
     }
     for name in replaced:
         described = describe[factories[name]](name, nlp.get_pipe(name))
+        if name in pooling:
+            described[0]["settings"]["part"] = poolings.index(pooling[name])
         result.get_pipe(name).set_data(*described)  # type: ignore[attr-defined]
     result.meta["requirements"] = list(STANDALONE_REQUIREMENTS)
     return result
@@ -261,7 +271,9 @@ def _to_arrays(tensors: Mapping[str, torch.Tensor | None]) -> dict[str, NDArray[
     return {k: t.detach().float().cpu().numpy() for k, t in tensors.items() if t is not None}
 
 
-def _describe_encoder(name: str, pipe: Any, pooling: str, precision: "Precision") -> Described:
+def _describe_encoder(
+    name: str, pipe: Any, poolings: list[str], precision: "Precision"
+) -> Described:
     """What NumpyEncoder is made of."""
     module = torch_shim(pipe.model).module
     stored, encoder = module.settings["encoder"], module.encoder
@@ -294,10 +306,9 @@ def _describe_encoder(name: str, pipe: Any, pooling: str, precision: "Precision"
     settings = {
         "max_length": stored["max_length"],
         "stride": stored["stride"],
-        "max_positions": len(arrays["positions"]),
         "first_position": module._first_position,
         "epsilon": encoder.config.layer_norm_eps,
-        "pooling": pooling,
+        "poolings": poolings,
         **special,
     }
     return {"settings": settings, "tokenizer": tokenizer, "graph": graph}, arrays

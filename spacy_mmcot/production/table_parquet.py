@@ -14,14 +14,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..corpus.tables import BadText, read_cells
 from ..errors import Errors, MMCoTError
 from ..files import catch_read_errors
 from ..messages import first_line
-from .tables import Chunk, ColumnNames, Columns, FoundRow, Row, Survey, split_count, to_json
+from .tables import LONG, Chunk, ColumnNames, Columns, FoundRow, Row, Survey, split_count, to_json
 
 _INT, _FLOAT, _TEXT = pa.int64(), pa.float64(), pa.string()
 _TYPES = {bool: pa.bool_(), int: _INT, float: _FLOAT, str: _TEXT, bytes: pa.binary()}
-_KINDS = {type: kind for kind, type in _TYPES.items()} | {
+_KINDS: dict[Any, Any] = {type: kind for kind, type in _TYPES.items()} | {
     pa.large_string(): str,
     pa.string_view(): str,
     pa.large_binary(): bytes,
@@ -60,10 +61,10 @@ def read(chunk: Chunk, names: ColumnNames) -> Iterator[Row]:
             first = max(start, read)
             wanted = batch.slice(first - read, max(0, end - first))
             read += len(batch)
-            columns = map(_values, wanted.columns)
+            columns = map(read_cells, wanted.columns)
             for number, cells in enumerate(zip(*columns, strict=True), start=first + 1):
                 values = dict(zip(wanted.schema.names, cells, strict=True))
-                problem = next((v for v in values.values() if isinstance(v, _BadText)), None)
+                problem = next((v for v in values.values() if isinstance(v, BadText)), None)
                 yield Row(number, {} if problem else values, problem=problem)
 
 
@@ -73,7 +74,11 @@ def write(path: Path, rows: Iterable[FoundRow], columns: Columns, names: ColumnN
         values = [row.get(field.name) for row in table]
         if field.type == _TEXT and columns[field.name] != {str}:
             values = [None if value is None else to_json(value) for value in values]
-        arrays.append(pa.array(values, field.type))
+        try:
+            arrays.append(pa.array(values, field.type))
+        except (pa.ArrowException, OverflowError) as error:
+            fields = {"name": field.name, "reason": first_line(error)}
+            raise MMCoTError(Errors.E756.format(**fields)) from None
     pq.write_table(pa.table(arrays, schema=schema), path)
 
 
@@ -96,37 +101,18 @@ def _kind(type: pa.DataType) -> Any:
 
 def _type(kinds: set[Any]) -> pa.DataType:
     """The type of a column that holds these; text, of JSON, where none other holds them all."""
-    types = [kind if isinstance(kind, pa.DataType) else _TYPES.get(kind, _TEXT) for kind in kinds]
+    exact = {int if kind == LONG else kind for kind in kinds}
+    types = [kind if isinstance(kind, pa.DataType) else _TYPES.get(kind, _TEXT) for kind in exact]
     if len(set(types)) < 2:
         return types[0] if types else _TEXT
+    # No type holds these exactly.
+    if {LONG, float} <= kinds or {_INT, pa.uint64()} <= set(types):
+        return _TEXT
     try:
         schemas = [pa.schema({"x": type}) for type in types]
         return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
     except pa.ArrowException:
         return _TEXT
-
-
-class _BadText(str):
-    """Why a value is not text."""
-
-
-def _values(column: pa.Array) -> list[Any]:
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    try:
-        return column.to_pylist()
-    except UnicodeDecodeError:
-        return [_read_text(value) for value in column]
-    except (ValueError, OverflowError):  # finer times or later dates than Python has
-        return [value if value.is_valid else None for value in column]
-
-
-def _read_text(value: pa.Scalar) -> Any:
-    """A value of a column with a text that is not UTF-8."""
-    try:
-        return value.as_py()
-    except UnicodeDecodeError as error:
-        return _BadText(f"0x{error.object[error.start]:02x} is not UTF-8")
 
 
 @contextmanager

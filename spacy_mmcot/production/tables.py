@@ -5,8 +5,9 @@ its columns; where the format has no header, it reads every row for them if `col
 `read` yields a chunk's rows, as many as the survey counted, broken ones included. `write` writes a
 file; it keeps no Doc. `join` writes one file from parts, in their order.
 
-A column's *kinds* say what it holds: Python types, "json" for whole numbers of more than 64 bits,
-the Arrow type of a Parquet column that has no Python type.
+A column's *kinds* say what it holds: Python types, LONG for whole numbers that a float
+cannot hold, "json" for those of more than 64 bits, the Arrow type of a Parquet column that has no
+Python type.
 """
 
 from __future__ import annotations
@@ -201,6 +202,7 @@ def split_count(total: int, rows: int) -> list[Place]:
 
 
 _MAX_COLUMNS = 1000
+LONG = "long"
 
 
 def add_kinds(columns: Columns, name: str, kinds: set[Any]) -> None:
@@ -214,8 +216,9 @@ def add_kinds(columns: Columns, name: str, kinds: set[Any]) -> None:
 def add_row(columns: Columns, values: dict[str, Any]) -> None:
     """Add the kinds of a row's values. Raises MMCoTError as `add_kinds` does."""
     for name, value in values.items():
-        is_large = isinstance(value, int) and not -(2**63) <= value < 2**63
-        kind = "json" if is_large else type(value)
+        kind: Any = type(value)
+        if isinstance(value, int) and abs(value) > 2**53:
+            kind = LONG if -(2**63) <= value < 2**63 else "json"
         add_kinds(columns, name, set() if value is None else {kind})
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from spacy.language import Language
 
 from ..corpus.formats import make_image_relative
+from ..errors import Errors, UsageError
 from ..evaluation.review import Review
 from ..scheme import RelationLabel, Scheme
 from .drawings import read_asset, render_picture, render_template
@@ -41,7 +42,7 @@ def format_reviews(reviews: Sequence[Review], format: Format, scheme: Scheme, fo
 
 def make_scheme(nlp: Language) -> Scheme:
     """The labels that a pipeline finds, where nobody has defined them. Its relations may join any
-    entities."""
+    entities. Raises UsageError for a pipeline that finds none."""
     entities: list[str] = []
     relations: list[str] = []
     for name in nlp.pipe_names:
@@ -50,6 +51,9 @@ def make_scheme(nlp: Language) -> Scheme:
         elif nlp.get_pipe_meta(name).factory == "mmcot_rel":
             relations += nlp.pipe_labels[name]
     types = sorted(set(entities))
+    if not types:
+        option = "A pipeline without entity labels"
+        raise UsageError(Errors.E811.format(option=option, needed="--scheme"))
     return Scheme(
         entities={label: label for label in types},
         relations={x: RelationLabel(definition=x, head=types, tail=types) for x in relations},

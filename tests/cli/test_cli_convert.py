@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import spacy
 from click.testing import Result
 from spacy.tokens import Doc, DocBin
@@ -210,17 +212,39 @@ def test_a_broken_row_is_named(command: Command, jsonl: Jsonl, tmp_path: Path) -
     assert done.stderr.startswith(f"✘ [E101] {broken}, line 1: text is empty")
 
 
-def test_no_folder_is_made_for_the_name_of_a_file(
-    command: Command, jsonl: Jsonl, tmp_path: Path
-) -> None:
+def test_options_that_cannot_be_meant(command: Command, jsonl: Jsonl, tmp_path: Path) -> None:
     posts = jsonl("posts.jsonl", ANNA)
     for name in ("posts.json", "posts.csv", "v1.2"):
         result = command("convert", posts, "-o", tmp_path / name)
         assert (result.exit_code, result.stderr[:9]) == (2, "✘ [E719] ")
         assert not (tmp_path / name).exists()
+    shares = ("--dev", "0.5", "--test", "0.5")
+    result = command("convert", posts, "-o", tmp_path / "out", *shares)
+    assert (result.exit_code, result.stderr[:9]) == (2, "✘ [E715] ")
     (tmp_path / "v1.2").mkdir()
     assert command("convert", posts, "-o", tmp_path / "v1.2").exit_code == 0
     assert (tmp_path / "v1.2" / "train.spacy").is_file()
+
+
+def test_a_text_that_no_doc_can_hold(command: Command, jsonl: Jsonl, tmp_path: Path) -> None:
+    long = {"id": "long", "text": "a " * 500_001}
+    arguments = ("convert", jsonl("posts.jsonl", ANNA, long), "-o", tmp_path / "a.spacy")
+    assert "[E206] Post long: " in command(*arguments).stderr
+    result = command(*arguments, "--skip-invalid")
+    assert "1 invalid rows skipped:\n  [E206] Post long: " in result.output
+    assert len(docs(tmp_path / "a.spacy")) == 1
+
+
+def test_a_folder_whose_name_is_not_utf8(command: Command, jsonl: Jsonl, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    posts = jsonl("posts.jsonl", {**ANNA, "image": "a.png"}).rename(folder / "posts.jsonl")
+    line = command("convert", posts, "-o", tmp_path / "out.jsonl").stderr
+    assert "[E101]" in line and "is not UTF-8" in line
+    assert command("convert", posts, "-o", tmp_path / "a.jsonl", "--skip-invalid").exit_code == 1
 
 
 def test_a_missing_split_is_an_error_where_it_is_required(
@@ -257,8 +281,20 @@ def test_reviewed_posts_replace_labels_and_keep_their_split(
     other = jsonl("other.jsonl", {"id": "7", "text": "Anna in Oslo", "entities": labels})
     assert command("convert", posts, "--reviewed", other, "-o", out).exit_code == 0
     assert [post.id for post in read_posts(out) if post.entities] == ["train", "a"]
-    # A project begins with an empty file.
+    # A project begins with an empty file, and tools export tasks that nobody has come to.
+    tasks = tmp_path / "tasks.json"
+    tasks.write_text(json.dumps([{"data": ANNA, "annotations": []}]))
+    assert command("convert", posts, "--reviewed", tasks, "-o", out).exit_code == 0
+    assert [post.id for post in read_posts(out) if post.entities] == ["a"]
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     assert command("convert", posts, "--reviewed", empty, "-o", out).exit_code == 0
     assert found["a"] == next(post for post in read_posts(out) if post.id == "a")
+
+
+def test_a_file_is_added_to_itself(command: Command, jsonl: Jsonl) -> None:
+    """docs/RECIPES.md, "Correct and retrain"."""
+    kept, new = jsonl("kept.jsonl", ANNA), jsonl("new.jsonl", {**ANNA, "id": "b"})
+    result = command("convert", kept, new, "-o", kept)
+    assert result.exit_code == 0, result.output
+    assert [post.id for post in read_posts(kept)] == ["a", "b"]

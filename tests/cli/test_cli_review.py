@@ -93,3 +93,15 @@ def test_a_format_has_its_suffix(
 ) -> None:
     done = command("review", toy_model, data, "-o", tmp_path / "tasks.jsonl")
     assert (done.exit_code, done.stderr[:9]) == (2, "✘ [E729] ")
+
+
+def test_a_pipeline_without_labels_needs_a_scheme(
+    command: Command, data: Path, tmp_path: Path
+) -> None:
+    spacy.blank("en").to_disk(tmp_path / "blank")
+    page = ("-o", tmp_path / "review.html")
+    done = command("review", tmp_path / "blank", data, *page)
+    assert (done.exit_code, done.stderr[:9]) == (2, "✘ [E811] ")
+    (tmp_path / "scheme.yml").write_text("entities: {PER: people}")
+    scheme = ("--scheme", tmp_path / "scheme.yml")
+    assert command("review", tmp_path / "blank", data, *page, *scheme).exit_code == 0

@@ -147,6 +147,21 @@ def test_output_that_cannot_be_written(
     fails("E103", "teach", model, toy_data, "-o", tmp_path / "file" / "taught.spacy")
 
 
+@pytest.mark.parametrize(
+    ("code", "options"),
+    [
+        ("E715", ("-o", "folder")),
+        ("E811", ("-o", "t.spacy", "--scheme", "scheme.yml")),
+        ("E811", ("-o", "t.spacy", "--from", "conclusions", "--map", "labels.yml")),
+    ],
+)
+def test_options_that_would_be_ignored(
+    command: Command, toy_data: Path, code: str, options: tuple[str, ...]
+) -> None:
+    result = command("teach", "model", toy_data, *options)
+    assert (result.exit_code, result.stderr[:8]) == (2, f"✘ [{code}]")
+
+
 def test_a_stopped_job_goes_on(model: Path, toy_data: Path, tmp_path: Path) -> None:
     request = TeachRequest([str(model)], [toy_data], tmp_path / "taught.spacy", chunk=2)
     done: list[int] = []
@@ -212,4 +227,5 @@ def test_any_pipeline_with_a_table_of_labels(
     assert "--map" in fails("E502", *options)
     table.write_text("CITY: LOC\n", "utf-8")
     assert "GPE" in fails("E510", *options, "--map", table)
+    fails("E100", *options, "--map", tmp_path / "none.yml")
     assert "--map" in fails("E513", "teach", "gliner:any/model", toy_data, "-o", taught)

@@ -48,6 +48,7 @@ STUDIO = [
     }
     for name, (s, e, label) in (("a", PER), ("b", LOC))
 ]
+PAST_THE_END = {"type": "labels", "value": {"start": 19, "end": 99, "labels": ["LOC"]}}
 JOIN = {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right", "labels": ["in"]}
 
 
@@ -333,6 +334,9 @@ def test_what_is_wrong_with_a_table_is_named(tmp_path: Path) -> None:
         (b"text,x\n,1\n", {}, r"line 2: text is ''\. Expected: a text"),
         (b"", {}, r"no column 'text' .* Its columns: none"),
         (b"text,text\na,b\n", {}, r"line 1: the header names the column 'text' twice"),
+        (b"text||x\nAnna||1\n", {"delimiter": "||"}, r"--delimiter is '\|\|'\. Allowed: one char"),
+        (b"text\nAnna\n", {"encoding": "base64"}, r"--encoding base64: unknown"),
+        (b"text,split\nAnna,eval\n", {}, r"line 2: split is 'eval'\. Expected: train, .*--split"),
     ]
     for content, options, problem in cases:
         path.write_bytes(content)
@@ -364,6 +368,15 @@ def test_a_text_that_is_repeated_very_often_costs_no_more() -> None:
     [
         ({"tokens": 5}, "tokens is 5"),
         ({"tokens": ["a"], "tags": 5}, "tags is 5, for 1 tokens"),
+        ({"tokens": ["a", "b"], "tags": ["PER", "O"]}, "tags is .*, among them 'PER'"),
+        (
+            {**ANNOTATED, "relations": [{"head": 0, "tail": 1, "label": "None"}]},
+            "a relation is lab",
+        ),
+        (
+            {"data": {"text": TEXT}, "annotations": [{"result": [PAST_THE_END]}]},
+            r"entities\[0\] .* ends past the text's",
+        ),
         (["Anna", {"entities": 5}], "entities is 5"),
         (
             {**ANNOTATED, "relations": [{"head": [[0]], "tail": [19, 23], "label": "in"}]},
@@ -393,6 +406,24 @@ def test_a_damaged_parquet_file_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(content[:9] + bytes(1000) + content[1009:])
     with pytest.raises(MMCoTError, match="cannot be read"):
         read(path)
+
+
+def test_parquet_values_that_python_cannot_hold(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    times, days = pyarrow.array([1, 2], pyarrow.timestamp("ns")), pyarrow.array([10**8] * 2)
+    offsets, content = b"\0\0\0\0\2\0\0\0\4\0\0\0", b"\xff\xfebo"
+    buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(content)]
+    broken = pyarrow.Array.from_buffers(pyarrow.string(), 2, buffers)
+    columns = {"when": times, "day": days.cast("int32").cast("date32"), "note": broken}
+    parquet.write_table(pyarrow.table({"text": ["Anna", "Bo"], **columns}), path)
+    assert [row.post.text for row in read(path)] == ["Anna", "Bo"]
+    parquet.write_table(pyarrow.table({"text": broken}), path)
+    with pytest.raises(MMCoTError, match="row 1: 0xff is not UTF-8"):
+        read(path)
+    assert [row.post.text for row in read_corpus([path], Findings(skip_invalid=True))] == ["bo"]
 
 
 def test_plain_texts_have_stable_ids(tmp_path: Path, jsonl: Callable[..., Path]) -> None:
@@ -486,6 +517,8 @@ def test_json_that_is_none_of_these(jsonl: Callable[..., Path], tmp_path: Path) 
             read(tmp_path / "x.json")
     (tmp_path / "x.json").write_text("[]")
     assert read(tmp_path / "x.json") == []
+    (tmp_path / "x.json").write_text('{"text": "Anna"}\n{"text": "Bo"}\n')  # JSON Lines
+    assert [row.post.text for row in read(tmp_path / "x.json")] == ["Anna", "Bo"]
 
 
 def test_label_studio_without_labels_is_not_labelled(tmp_path: Path) -> None:
@@ -503,6 +536,13 @@ def test_columns_that_are_not_read_are_named(jsonl: Callable[..., Path]) -> None
     path = jsonl("table.jsonl", ANNOTATED)
     read_corpus([path], findings)
     assert list(findings.changed.values()) == [[f"{path}: confidence, mood"]]
+
+
+def test_a_table_keeps_what_is_labelled_in_part(jsonl: Callable[..., Path]) -> None:
+    part = {"missing": [[10, 15]], "rejected": [{"start": 10, "end": 15, "label": "X"}]}
+    (row,) = read(jsonl("table.jsonl", {**ANNOTATED, "id": 7, **part, "pairs": [[0, 1]]}))
+    found = row.post.model_dump(include={"pairs", *part})
+    assert found == {"missing": [(10, 15)], "rejected": part["rejected"], "pairs": [(0, 1)]}
 
 
 def test_a_doc_that_is_labelled_in_part(tmp_path: Path) -> None:

@@ -120,3 +120,4 @@ def test_random_texts_are_the_same_for_a_seed_and_not_the_most_doubtful() -> Non
     assert first == second != other
     assert len({*first} & set("01234")) < 5
     assert choose(nlp, docs, 100) and len(choose(nlp, docs, 100)) == 50
+    assert len(choose(nlp, [*docs, nlp(""), nlp(" ")], 100)) == 50

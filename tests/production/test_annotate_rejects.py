@@ -225,6 +225,7 @@ def test_a_missing_input_and_an_empty_folder(annotate: Command, tmp_path: Path) 
     assert "[E741]" in annotate(tmp_path / "empty", *output).stderr
     source = write_jsonl(tmp_path / "out.jsonl", rows(1))
     assert "[E749]" in annotate(source, *output).stderr
+    assert "[E749]" in annotate(tmp_path, "-o", tmp_path / "empty" / "out.jsonl").stderr
 
 
 def test_a_pipeline_that_is_not_there(fails: Callable[..., str], tmp_path: Path) -> None:

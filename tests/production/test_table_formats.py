@@ -153,14 +153,34 @@ def test_mixed_columns_become_json_text(written: Callable[..., Path], tmp_path: 
     import pyarrow.parquet as pq
 
     values = [
-        {"text": "Anna sings", "m": 1, "f": 1, "big": 2**70},
-        {"text": "Bo", "m": "a", "f": 0.5, "late": True},
+        {"text": "Anna sings", "m": 1, "f": 1, "big": 2**70, "long": 2**60 + 1, "id": 2**60},
+        {"text": "Bo", "m": "a", "f": 0.5, "late": True, "long": 0.5, "id": 2},
     ]
     table = pq.read_table(written(write_jsonl(tmp_path / "in.jsonl", values), "parquet"))
     assert table["m"].to_pylist() == ["1", '"a"']
     assert table["f"].to_pylist() == [1.0, 0.5]
     assert table["big"].to_pylist() == [str(2**70), None]
     assert table["late"].to_pylist() == [None, True]
+    assert table["long"].to_pylist() == [str(2**60 + 1), "0.5"]
+    assert table["id"].to_pylist() == [2**60, 2]
+
+
+@pytest.mark.parametrize(("type", "value"), [("uint64", 2**64 - 1), ("int64", 2**60 + 1)])
+def test_parquet_numbers_that_no_common_type_holds(
+    annotate: Command, tmp_path: Path, type: str, value: int
+) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": ["a"], "n": pa.array([value], type)}), tmp_path / "a.parquet")
+    other = -1 if type == "uint64" else 0.5
+    source = write_jsonl(tmp_path / "b.jsonl", [{"text": "b", "n": other}])
+    output = tmp_path / "out.parquet"
+    result = annotate(tmp_path / "a.parquet", source, "-o", output)
+    if type == "uint64":
+        assert pq.read_table(output)["n"].to_pylist() == [str(value), "-1"]
+    else:
+        assert "[E756] The column 'n' cannot be written as Parquet" in result.stderr
 
 
 def test_gold_annotation_is_not_taken_for_a_finding(
