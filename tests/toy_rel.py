@@ -122,9 +122,11 @@ def fitted(steps: int = 30, **more: Any) -> Language:
 
 
 def transformer_pipeline(source: Path | str, **encoder: Any) -> Language:
-    """The stock transformer component, with our encoder, and mmcot_ner and mmcot_rel on it."""
+    """The stock transformer component, with our encoder, and mmcot_ner and mmcot_rel on it, which
+    read its word pieces in two ways, as those of `configs/student.cfg` do."""
     nlp = toy.transformer_pipeline(source, **encoder)
-    nlp.add_pipe("mmcot_rel", config=settings(tok2vec=toy.LISTENER))
+    listener = {**toy.LISTENER, "pooling": {"@layers": "reduce_mean.v1"}}
+    nlp.add_pipe("mmcot_rel", config=settings(tok2vec=listener))
     return nlp
 
 

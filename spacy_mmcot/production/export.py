@@ -199,16 +199,19 @@ def export_standalone(nlp: Language, precision: "Precision") -> Language:
     for name, node in tables.items():
         _copy_tok2vec(nlp.get_pipe(name), result.get_pipe(name), torch_shim(node).module)
     readers = [name for name, factory in factories.items() if factory.startswith("mmcot_")]
-    pooling = {_find_pooling(nlp, name) for name in readers} or {"first"}
-    if len(pooling) > 1:
-        raise _refuse(readers[-1], "reads the encoder by another pooling")
+    pooling = {name: _find_pooling(nlp, name) for name in readers}
+    poolings = sorted(set(pooling.values())) or ["first"]
+    if len(poolings) > 1 and "" in poolings:
+        raise _refuse(readers[-1], "reads another encoder")
     describe: dict[str, Callable[..., Described]] = {
-        "transformer": partial(_describe_encoder, pooling=pooling.pop(), precision=precision),
+        "transformer": partial(_describe_encoder, poolings=poolings, precision=precision),
         "mmcot_ner": _describe_tagger,
         "mmcot_rel": _describe_classifier,
     }
     for name in replaced:
         described = describe[factories[name]](name, nlp.get_pipe(name))
+        if name in pooling:
+            described[0]["settings"]["part"] = poolings.index(pooling[name])
         result.get_pipe(name).set_data(*described)  # type: ignore[attr-defined]
     result.meta["requirements"] = list(STANDALONE_REQUIREMENTS)
     return result
@@ -268,7 +271,9 @@ def _to_arrays(tensors: Mapping[str, torch.Tensor | None]) -> dict[str, NDArray[
     return {k: t.detach().float().cpu().numpy() for k, t in tensors.items() if t is not None}
 
 
-def _describe_encoder(name: str, pipe: Any, pooling: str, precision: "Precision") -> Described:
+def _describe_encoder(
+    name: str, pipe: Any, poolings: list[str], precision: "Precision"
+) -> Described:
     """What NumpyEncoder is made of."""
     module = torch_shim(pipe.model).module
     stored, encoder = module.settings["encoder"], module.encoder
@@ -303,7 +308,7 @@ def _describe_encoder(name: str, pipe: Any, pooling: str, precision: "Precision"
         "stride": stored["stride"],
         "first_position": module._first_position,
         "epsilon": encoder.config.layer_norm_eps,
-        "pooling": pooling,
+        "poolings": poolings,
         **special,
     }
     return {"settings": settings, "tokenizer": tokenizer, "graph": graph}, arrays

@@ -117,15 +117,20 @@ class FrozenPipe(Pipe):
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> Self:
         return self.from_bytes(Path(path).read_bytes())
 
-    def check_vectors(self, docs: Iterable[Doc]) -> None:
-        """Raise MMCoTError where a Doc has not one vector a token from the encoder."""
+    def get_vectors(self, docs: Iterable[Doc], width: int) -> list[NDArray[Any]]:
+        """The part of each Doc's token vectors that the component reads, (tokens, width). Raises
+        MMCoTError where a Doc has not one vector a token from the encoder."""
+        first, vectors = self.data["settings"]["part"] * width, []
         for doc in docs:
             if len(doc) and len(doc.tensor) != len(doc):
                 raise MMCoTError(Errors.E405.format(component=self.name, text=doc.text[:60]))
+            vectors.append(doc.tensor[:, first : first + width])
+        return vectors
 
 
 class StandaloneEncoder(FrozenPipe):
-    """Sets `doc.tensor`, a vector a token, by an encoder on ONNX Runtime."""
+    """Sets `doc.tensor`, a vector a token, by an encoder on ONNX Runtime. Where components read the
+    encoder by different poolings, it is made of a part for each."""
 
     def prepare(self) -> None:
         data = self.data
@@ -143,13 +148,14 @@ class StandaloneNER(FrozenPipe):
     """
 
     # arrays: `weight` (tags, width), `bias` (tags,), `transitions` (tags + 1, tags + 1), all
-    # divided by the temperature. settings: `labels` and `threshold`.
+    # divided by the temperature. settings: `labels`, `threshold` and `part`, the number of the part
+    # of the token vectors that it reads.
 
     def annotate(self, docs: Sequence[Doc]) -> None:
         filled = {i: doc for i, doc in enumerate(docs) if len(doc)}
-        self.check_vectors(filled.values())
         weight, bias = self.arrays["weight"].T, self.arrays["bias"]
-        emissions = {i: doc.tensor @ weight + bias for i, doc in filled.items()}
+        vectors = self.get_vectors(filled.values(), len(weight))
+        emissions = {i: own @ weight + bias for i, own in zip(filled, vectors, strict=True)}
         transitions, threshold = self.arrays["transitions"], self.data["settings"]["threshold"]
         found = decode_mentions(docs, emissions, transitions, self.labels, threshold)
         for doc, mentions in zip(docs, found, strict=True):
@@ -166,13 +172,12 @@ class StandaloneRel(FrozenPipe):
     """
 
     # arrays: those of `model/pair_classifier.py`'s PairHead. settings: `labels`, `types`, `legal`,
-    # `threshold` and `max_distance`.
+    # `threshold`, `max_distance` and `part`.
 
     def annotate(self, docs: Sequence[Doc]) -> None:
         settings = self.data["settings"]
         entries = [find_candidates(doc, settings["max_distance"]) for doc in docs]
         filled = [entry for entry in entries if len(entry.pairs)]
-        self.check_vectors(entry.doc for entry in filled)
         scores = self._score_pairs(filled, settings)
         found = pick_relations(entries, scores, self.labels, settings["threshold"])
         for doc, predictions in zip(docs, found, strict=True):
@@ -186,7 +191,8 @@ class StandaloneRel(FrozenPipe):
             return numpy.zeros((0, 1 + len(self.labels)))
         a: Any = self.arrays
         # All entries are one after another: tokens, mentions and pairs count through.
-        states: Any = numpy.concatenate([entry.doc.tensor for entry in entries])
+        vectors = self.get_vectors([entry.doc for entry in entries], a["head.weight"].shape[1])
+        states: Any = numpy.concatenate(vectors)
         sums: Any = numpy.zeros((len(states) + 1, states.shape[1]))
         numpy.cumsum(states, axis=0, out=sums[1:])
         sizes = [(len(e.doc), len(e.mentions), len(e.pairs)) for e in entries]

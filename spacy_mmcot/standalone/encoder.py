@@ -137,8 +137,9 @@ class _Window(NamedTuple):
 class NumpyEncoder:
     """What `model/encoder.py`'s PromptedEncoder computes for texts alone.
 
-    settings: `max_length`, `stride`, `first_position`, `epsilon`, `pooling` ("first" or "mean" of a
-        token's pieces), and the tokenizer's `unknown` and `padding`.
+    settings: `max_length`, `stride`, `first_position`, `epsilon`, `poolings` (what a token's
+        vector is made of, one after another: "first" or "mean" of its pieces), and the tokenizer's
+        `unknown` and `padding`.
     arrays: `words`, `positions`, `types` (or none), `scale` and `shift` of the embeddings;
         `project` and `project_bias` where these are narrower than the layers; those of a prompt,
         `vectors` or `down`, `down_bias`, `up`, `up_bias`.
@@ -157,7 +158,7 @@ class NumpyEncoder:
         self.prompt_length = 0 if prompt is None else len(prompt)
 
     def encode(self, docs: Sequence[Doc]) -> list[Floats]:
-        """The vectors of each Doc's tokens, (tokens, width)."""
+        """The vectors of each Doc's tokens, (tokens, poolings * width)."""
         room = len(self.positions) - self.prompt_length
         budget = min(self.settings["max_length"], room) - self.pieces.n_special
         windows: list[_Window] = []
@@ -171,11 +172,11 @@ class NumpyEncoder:
         for (row, _), own in zip(windows, self._run_windows(windows), strict=True):
             vectors[row.doc].append(own)
         width = self.arrays["project" if "project" in self.arrays else "words"].shape[-1]
-        none = numpy.zeros((0, width), dtype="float32")
+        none = numpy.zeros((0, width * len(self.settings["poolings"])), dtype="float32")
         return [numpy.concatenate(own or [none]) for own in vectors]
 
     def _run_windows(self, windows: Sequence[_Window]) -> list[Floats]:
-        """The vectors of the tokens that each window owns, (own tokens, width)."""
+        """The vectors of the tokens that each window owns, (own tokens, poolings * width)."""
         if not windows:
             return []
         order = sorted(range(len(windows)), key=lambda i: len(windows[i].row.ids))
@@ -198,11 +199,14 @@ class NumpyEncoder:
             starts += itertools.accumulate(counts[:-1], initial=first)
             ends.append(len(starts))
             start += self.prompt_length + len(row.ids)
-        if self.settings["pooling"] == "first":
-            vectors = states[starts]
-        else:
-            counts = [count for window in part for count in window.counts]
-            vectors = _average(states, numpy.array(starts), numpy.array(counts))
+        counts = [count for window in part for count in window.counts]
+        each = [
+            states[starts]
+            if pooling == "first"
+            else _average(states, numpy.array(starts), numpy.array(counts))
+            for pooling in self.settings["poolings"]
+        ]
+        vectors = each[0] if len(each) == 1 else numpy.concatenate(each, axis=1)
         return [vectors[i:j] for i, j in itertools.pairwise([0, *ends])]
 
     def _embed(self, rows: Sequence[Row]) -> Floats:
