@@ -297,7 +297,7 @@ class Errors(metaclass=Catalogue):
         "folder (without a dot, or one that exists) for a .spacy file of each split."
     )
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
-    E726 = "{option} {received!r}. Expected: NAME={what}, each name once."
+    E726 = "{option} {received!r}. Expected: NAME={what}, each name once, none LLM or with a slash."
     E727 = (
         "Nothing to report on. Give at least one trained pipeline with --pipeline NAME=FOLDER, or "
         "its predictions with --predictions NAME=FILE.jsonl."

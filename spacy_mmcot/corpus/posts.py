@@ -24,7 +24,7 @@ from ..types import SPLITS, Answers, Post, Split
 # The fields that a post need not have, and how like one of them a misspelt one is.
 _OPTIONAL = Post.model_fields.keys() - {"id", "text"}
 _LIKENESS = 0.8
-CURE = "Correct the row, or leave such rows out with --skip-invalid."
+CURE = "Correct the row, or leave such rows out with convert --skip-invalid."
 
 
 class BadRow(ValueError):

@@ -117,7 +117,7 @@ class FrozenPipe(Pipe):
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> Self:
         return self.from_bytes(Path(path).read_bytes())
 
-    def get_vectors(self, docs: Iterable[Doc], width: int) -> list[NDArray[numpy.float32]]:
+    def get_vectors(self, docs: Iterable[Doc], width: int) -> list[NDArray[Any]]:
         """The part of each Doc's token vectors that the component reads, (tokens, width). Raises
         MMCoTError where a Doc has not one vector a token from the encoder."""
         first, vectors = self.data["settings"]["part"] * width, []
