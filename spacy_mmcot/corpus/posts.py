@@ -219,7 +219,8 @@ def iter_values(
             try:
                 value = parse_json(text)
             except ValueError as error:
-                raise BadRow(str(error), "one JSON object") from None
+                expected = "one JSON object (convert makes posts of other formats)"
+                raise BadRow(str(error), expected) from None
             yield number, f"line {line}", value
 
 
