@@ -67,6 +67,10 @@ class Errors(metaclass=Catalogue):
         "nlp.max_length."
     )
     E207 = "{path}: {problem}. Expected: {expected}. Correct the file, or give another."
+    E208 = (
+        "doc._.mmcot_rel cannot be set to {received}. Allowed: relations as (head, tail, label, "
+        "score), with spans of the Doc and a number, or None."
+    )
     E209 = (
         "doc._.mmcot_image cannot be set: the picture {problem}. Allowed: a path (str or "
         "pathlib.Path), a file's content (bytes), a PIL image, or None."
@@ -293,7 +297,7 @@ class Errors(metaclass=Catalogue):
         "folder (without a dot, or one that exists) for a .spacy file of each split."
     )
     E725 = "The report's plots need matplotlib. Install it: pip install 'spacy-mmcot[report]'."
-    E726 = "{option} {received!r}. Expected: NAME={what}, each name once."
+    E726 = "{option} {received!r}. Expected: NAME={what}, each name once, none LLM or with a slash."
     E727 = (
         "Nothing to report on. Give at least one trained pipeline with --pipeline NAME=FOLDER, or "
         "its predictions with --predictions NAME=FILE.jsonl."

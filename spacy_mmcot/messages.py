@@ -4,6 +4,7 @@ printable line, tables.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from unicodedata import category
@@ -72,6 +73,16 @@ def shown(value: object) -> str:
     """A value as a message can hold it: its repr, cut at 60 characters."""
     whole = repr(value)
     return whole if len(whole) <= 60 else whole[:57] + "..."
+
+
+def check_range(
+    owner: str, setting: str, value: float | None, least: float, most: float = math.inf
+) -> None:
+    """Raises MMCoTError for a number outside of the range; None is no number."""
+    if value is not None and not least <= value <= most:
+        allowed = f"numbers from {least} to {most}" if most < math.inf else f"at least {least}"
+        name = f"{owner}: {setting}"
+        raise MMCoTError(Errors.E409.format(name=name, received=value, allowed=allowed))
 
 
 def first_line(error: BaseException) -> str:

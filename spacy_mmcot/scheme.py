@@ -120,9 +120,10 @@ class Scheme(BaseModel):
         return legal
 
 
-def read_scheme(path: Path) -> Scheme:
+def read_scheme(path: Path | str) -> Scheme:
     """Raises MMCoTError, with the line, for a file that is missing, is no YAML, or has a label
     without a definition, a relation between types that are no entity labels, or an unknown key."""
+    path = Path(path)
     parsed = read_yaml(path)
     try:
         # Values of YAML's own types (dates, numbers) are no definitions, and are named as such.

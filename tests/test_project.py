@@ -216,6 +216,9 @@ def test_init_leaves_the_files_of_the_folder_alone(tmp_path: Path, command: Comm
         (["--label", "PER", "--relation", "knows:PER:ORG"], "E718"),
         ([], "E716"),
         (["--label", "PER", "--lang", "zz"], "E712"),
+        (["--label", "PER", "--relation", "None:PER:PER"], "E715"),
+        (["--label", "PER", "--name", "my model"], "E409"),
+        (["--label", "PER", "--data", "it's.jsonl"], "E715"),
     ],
 )
 def test_wrong_options_of_init_leave_no_project(

@@ -75,7 +75,11 @@ def init(
     else:
         described = (text_column, id_column, delimiter, encoding, pictures)
         reading = ReadSettings(None, None, False, *described)
-        texts = inspect_texts(Path(_ask(data, "--data", "File of your texts")), reading)
+        path = _ask(data, "--data", "File of your texts")
+        if "'" in path:  # project.yml has it in quotes
+            expected = "a path without quotes; rename the file"
+            raise UsageError(Errors.E715.format(option="--data", received=path, expected=expected))
+        texts = inspect_texts(Path(path), reading)
         print(f"{texts.count} texts, {'labelled' if texts.labelled else 'without labels'}.")
         lang = _ask(lang, "--lang", "Language code", "en")
         about = {
@@ -84,7 +88,14 @@ def init(
         }
         scheme = _make_scheme(texts, label or [], relation or []).model_copy(update=about)
         endpoint = _ask(endpoint, "--endpoint", "URL of the LLM's endpoint", "")
-        name = name or re.sub(r"\W+", "_", folder.resolve().name.lower())
+        name = (
+            name or re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_") or "mmcot"
+        )
+        if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+            allowed = "letters, digits and underscores, such as my_student"
+            raise UsageError(
+                Errors.E409.format(name="--name", received=repr(name), allowed=allowed)
+            )
         settings = make_settings(
             *(folder, texts, scheme, lang, name, encoder, endpoint, model, relations)
         )

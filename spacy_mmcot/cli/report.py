@@ -70,8 +70,8 @@ def report(
     from ..production.job import load_pipeline, use_gpu
     from ..report.build import LLM, ReportSettings, build_report
 
-    sources = _parse_names("--pipeline", "FOLDER", pipeline or [], {LLM})
-    files = _parse_names("--predictions", "FILE", predictions or [], {LLM, *sources})
+    sources = _parse_names("--pipeline", "FOLDER", pipeline or [], ())
+    files = _parse_names("--predictions", "FILE", predictions or [], sources)
     for name in with_knowledge or []:
         if name not in sources:
             allowed = ", ".join(sources) or "none, as no --pipeline is given"
@@ -103,10 +103,14 @@ def _parse_names(
     option: str, what: str, given: list[str], taken: Collection[str]
 ) -> dict[str, str]:
     """NAME=VALUE options by name. Raises UsageError for another form and a name given twice."""
+    from ..report.build import LLM
+
     named: dict[str, str] = {}
     for received in given:
         name, equals, value = received.partition("=")
-        if not name or not equals or not value or name in named or name in taken:
+        # Their scores go to the files NAME.json, those of the LLM to llm.json.
+        is_file = Path(name).name == name and name.lower() not in ("", LLM.lower())
+        if not is_file or not equals or not value or name in named or name in taken:
             raise UsageError(Errors.E726.format(option=option, received=received, what=what))
         named[name] = value
     return named

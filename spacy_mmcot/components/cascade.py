@@ -23,7 +23,7 @@ from ..distillation.conclusions import Confidence, Kind, measure_confidence, set
 from ..errors import Errors, MMCoTError, Warnings
 from ..evaluation.cascade import By
 from ..files import catch_write_errors, read_bytes
-from ..messages import explain
+from ..messages import check_range, explain
 from ..scheme import Scheme, check_labels, read_scheme
 from ..types import ID_KEY, Post, Sureness
 
@@ -109,8 +109,7 @@ class MMCoTCascade:
             ("batch_timeout", batch_timeout, 0.1, math.inf),
             ("budget", budget, 0.0, math.inf),
         ):
-            if value is not None and not least <= value <= most:
-                raise self._refuse(setting, str(value), f"numbers from {least} to {most}")
+            check_range(name, setting, value, least, most)
         if base_url is not None and "@" in urlsplit(base_url).netloc:
             received = "an address with a password, which would be saved with the pipeline"
             raise self._refuse("base_url", received, "OPENAI_BASE_URL for such an address")

@@ -15,6 +15,7 @@ from thinc.api import Model, torch2xp, xp2torch
 from ..corpus.extensions import register_extensions
 from ..distillation.soft_labels import Losses, get_soft_labels, get_soft_tags, list_tags, tag_losses
 from ..errors import Errors, MMCoTError
+from ..messages import check_range
 from ..model.bridge import check_states
 from ..model.knowledge import get_concluded_entities
 from ..model.tagger import TagScores, set_tags
@@ -57,6 +58,7 @@ class MMCoTNER(DistilledPipe):
         soft_weight: float,
         scorer: Callable | None,
     ):
+        check_range(name, "threshold", threshold, 0.0, 1.0)
         register_extensions()
         self.vocab = nlp.vocab
         self.model = model

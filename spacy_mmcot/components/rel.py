@@ -18,6 +18,7 @@ from thinc.types import Floats2d
 from ..corpus.extensions import get_relations, register_extensions
 from ..distillation.soft_labels import Losses, SoftRelations, get_soft_relations, pair_losses
 from ..errors import Errors, MMCoTError
+from ..messages import check_range
 from ..model.bridge import check_states, split_by_counts
 from ..model.knowledge import get_concluded_relations
 from ..model.pair_classifier import set_schema
@@ -68,6 +69,7 @@ class MMCoTRel(DistilledPipe):
         from_scheme = isinstance(legal, str) and legal.endswith((".yml", ".yaml"))
         if isinstance(legal, str) and not from_scheme:
             raise MMCoTError(Errors.E610.format(component=name, legal=legal))
+        check_range(name, "threshold", threshold, 0.0, 1.0)
         register_extensions()
         self.vocab = nlp.vocab
         self.model = model

@@ -59,10 +59,10 @@ def load_docbin(path: Path) -> DocBin:
         raise MMCoTError(Errors.E201.format(path=path, reason=error)) from None
 
 
-def read_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
+def read_docs(path: Path | str, vocab: Vocab) -> Iterator[Doc]:
     """The Docs of one file. Raises MMCoTError for one that is missing, no DocBin, or without
     documents."""
-    docbin = load_docbin(path)
+    docbin = load_docbin(Path(path))
     if not len(docbin):
         raise MMCoTError(Errors.E202.format(path=path))
     yield from docbin.get_docs(vocab)
@@ -73,10 +73,10 @@ def read_all_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
     return (doc for file in list_files(path) for doc in read_docs(file, vocab))
 
 
-def write_docs(path: Path, docs: Iterable[Doc]) -> None:
+def write_docs(path: Path | str, docs: Iterable[Doc]) -> None:
     """Write one file, user data included, whole or not at all. Equal Docs give equal bytes."""
     docbin = DocBin(docs=docs, store_user_data=True)
-    with replace_file(path) as temporary:
+    with replace_file(Path(path)) as temporary:
         temporary.write_bytes(docbin.to_bytes())
 
 

@@ -17,6 +17,7 @@ from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
 from ..errors import Errors, MMCoTError
+from ..messages import shown
 from ..pictures.read import BadPicture, encode_picture, get_image
 from ..types import ALIGNMENT_KEY, IMAGE_KEY, PAIRS_KEY, RELATIONS_KEY, Relation, digest_text
 
@@ -112,14 +113,19 @@ def get_relations(doc: Doc) -> tuple[Relation, ...]:
     return tuple(Relation(*ends, *row[4:]) for ends, row in found if ends is not None)
 
 
-def set_relations(doc: Doc, relations: Iterable[Relation]) -> None:
-    """Store relations between spans of this Doc. Their heads and tails may also be character
-    offsets, as `Doc.from_json` gives them.
+def set_relations(doc: Doc, relations: Iterable[Relation] | None) -> None:
+    """Store relations between spans of this Doc, or that nobody has looked for any. Their heads and
+    tails may also be character offsets, as `Doc.from_json` gives them.
 
-    Raises MMCoTError where a span belongs to another Doc.
+    Raises MMCoTError for something else, and where a span belongs to another Doc.
     """
-    rows = [(*_list_offsets(doc, h, t), label, float(score)) for h, t, label, score in relations]
-    _keep_rows(doc, RELATIONS_KEY, rows)
+    try:
+        rows = [(*_list_offsets(doc, h, t), x, float(score)) for h, t, x, score in relations or ()]
+        _keep_rows(doc, RELATIONS_KEY, None if relations is None else rows)
+    except MMCoTError:
+        raise
+    except (TypeError, ValueError):
+        raise MMCoTError(Errors.E208.format(received=shown(relations))) from None
 
 
 def list_relations(doc: Doc) -> list[tuple[int, int, int, int, str, float]] | None:
@@ -188,10 +194,13 @@ def _list_offsets(doc: Doc, head: Any, tail: Any) -> PairOffsets:
 # its mentions' texts: where these are not at the offsets, the row belongs to another text.
 
 
-def _keep_rows(doc: Doc, name: str, rows: Iterable[tuple[Any, ...]]) -> None:
-    """rows: the character offsets of head and tail, and what is known of the pair."""
+def _keep_rows(doc: Doc, name: str, rows: Iterable[tuple[Any, ...]] | None) -> None:
+    """rows: the character offsets of head and tail, and what is known of the pair. None removes
+    those that there are."""
     for key in _list_keys(doc, name):
         del doc.user_data[key]
+    if rows is None:
+        return
     rows = list(rows)
     text = doc.text if rows else ""  # which spaCy puts together from the tokens
     data: dict[Any, Any] = doc.user_data

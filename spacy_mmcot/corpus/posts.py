@@ -24,7 +24,7 @@ from ..types import SPLITS, Answers, Post, Split
 # The fields that a post need not have, and how like one of them a misspelt one is.
 _OPTIONAL = Post.model_fields.keys() - {"id", "text"}
 _LIKENESS = 0.8
-CURE = "Correct the row, or leave such rows out with --skip-invalid."
+CURE = "Correct the row, or leave such rows out with convert --skip-invalid."
 
 
 class BadRow(ValueError):
@@ -219,7 +219,8 @@ def iter_values(
             try:
                 value = parse_json(text)
             except ValueError as error:
-                raise BadRow(str(error), "one JSON object") from None
+                expected = "one JSON object (convert makes posts of other formats)"
+                raise BadRow(str(error), expected) from None
             yield number, f"line {line}", value
 
 

@@ -72,8 +72,8 @@ class Database:
     Raises MMCoTError where the file is missing (read-only), is no such store or cannot be used.
     """
 
-    def __init__(self, path: Path, read_only: bool = False) -> None:
-        self.path, self._read_only = path, read_only
+    def __init__(self, path: Path | str, read_only: bool = False) -> None:
+        self.path, self._read_only = (path := Path(path)), read_only
         self._copy: TemporaryDirectory[str] | None = None
         if read_only:
             check_exists(path)

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -193,7 +193,7 @@ def elicit(
     budget: float | None = None,
     on_progress: Progress = lambda settled, failed, cost: None,
 ) -> ElicitResult:
-    """Ask `source` what `store` does not know yet about `posts`, which may be iterated repeatedly.
+    """Ask `source` what `store` does not know yet about `posts`.
 
     `settings` says what is asked. `budget` caps all that the store's answers may cost, in US
     dollars. Whatever ends the run, each answer that arrived is in the store.
@@ -202,6 +202,7 @@ def elicit(
     """
     pace, prices = pace or Pace(), prices or Prices()
     _check_budget(budget, source, prices)
+    posts = list(posts) if isinstance(posts, Iterator) else posts
     batch = source if isinstance(source, OpenAISource) and source.batch else None
     account = Account(store, prices, source.name, budget, batch=batch is not None)
     report, ending, settings = Report(), Ending.DONE, settings or QuestionSettings()

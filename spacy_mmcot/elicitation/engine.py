@@ -18,6 +18,7 @@ from typing import Any
 from aiolimiter import AsyncLimiter
 
 from ..errors import Errors, MMCoTError
+from ..messages import check_range
 from ..types import Post
 from .money import Claim
 from .questions import Elicitation, Job
@@ -43,7 +44,8 @@ class Pace:
     """How hard to ask. `workers` questions are in flight; `tries` counts the
     requests for one question; `patience` and `run_timeout` are in seconds: how long an endpoint
     may be down or ask to wait, and how long the whole run may take. `batch_size` requests are in a
-    batch, and `batch_poll` seconds between checks of one."""
+    batch, and `batch_poll` seconds between checks of one. Raises MMCoTError for a number that
+    cannot be used."""
 
     workers: int = 8
     requests_per_minute: float | None = None
@@ -52,6 +54,11 @@ class Pace:
     run_timeout: float | None = None
     batch_size: int = 10_000
     batch_poll: float = 30.0
+
+    def __post_init__(self) -> None:
+        least = {"workers": 1, "requests_per_minute": 1e-3, "tries": 1, "batch_size": 1}
+        for setting in ("patience", "run_timeout", "batch_poll", *least):
+            check_range("Pace", setting, getattr(self, setting), least.get(setting, 0))
 
 
 # How a run ended.

@@ -74,11 +74,11 @@ class Prices:
     other models those of genai-prices, in US dollars. A dated version, MODEL-2026-01-31, has its
     model's price. Raises MMCoTError for a file that is no such table."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | str | None = None) -> None:
         self._prices: dict[str, Price] = {}
         if path is None:
             return
-        with open_text(path) as file:
+        with open_text(Path(path)) as file:
             text = file.read()
         try:
             self._prices = _TABLE.validate_python(parse_json(text))

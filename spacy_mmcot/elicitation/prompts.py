@@ -122,6 +122,11 @@ class QuestionSettings:
     image_root: Path | None = None
     part_tokens: int | None = PART_TOKENS
 
+    def __post_init__(self) -> None:
+        if unknown := [repr(name) for name in self.variants if name not in KINDS]:
+            fields = {"received": unknown[0], "allowed": ", ".join(KINDS)}
+            raise MMCoTError(Errors.E409.format(name="A dimension of QuestionSettings", **fields))
+
     @classmethod
     def of(cls, *dimensions: Dimension) -> QuestionSettings:
         """One question of each dimension about every post."""
@@ -303,7 +308,6 @@ def render_repair(prompt: Prompt, raw: str, reason: str) -> Prompt:
 def _render_messages(
     name: str, context: Mapping[str, object], templates: Path | None = None
 ) -> list[dict[str, str]]:
-    """Raises MMCoTError for a template of a user's that cannot be rendered."""
     try:
         template = _environment(templates).get_template(f"{name}.jinja")
         rendered = template.new_context(dict(context))
@@ -335,7 +339,7 @@ def check_templates(folder: Path) -> None:
     relation = RelationLabel(definition="x", head=["X"], tail=["X"])
     scheme = Scheme(entities={"X": "x"}, relations={"r": relation})
     post = Post(id="1", text="a post", entities=[Entity(start=0, end=1, label="X")], caption="x")
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = sorted(p for p in folder.rglob("[!.]*") if p.is_file())
     path = folder
     try:
         if not files:

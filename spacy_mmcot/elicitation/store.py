@@ -224,12 +224,13 @@ def _validate_value(post_id: str, dimension: str, value: Any) -> Any:
     return getattr(Answers.model_validate({"id": post_id, dimension: value}), dimension)
 
 
-def load_answers(path: Path, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
+def load_answers(path: Path | str, task: Task = "ner", variant: int = 0) -> dict[str, Answers]:
     """Answers by post id, from a recorded file (`.jsonl`, whatever the task) or else a store.
     `variant` picks among several augmentations of a post.
 
     Raises MMCoTError where the file cannot be read; in a recorded file it names the line.
     """
+    path = Path(path)
     if path.suffix.lower() == ".jsonl":
         return read_answers(path) if variant == 0 else {}
     with AnswerStore(path, read_only=True) as store:
@@ -319,9 +320,9 @@ class RecordedSource:
     model = ""
     paid = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.url = str(path)
-        self._answers = read_answers(path)
+        self._answers = read_answers(Path(path))
 
     def parameters(self, prompt: Prompt) -> dict[str, object]:
         # A recorded answer belongs to its post, whatever the prompt, and one that was corrected in

@@ -22,7 +22,7 @@ from ..corpus.docs import BadRecord, attach, encode_record
 from ..corpus.formats import join_image
 from ..errors import Errors, MMCoTError, UsageError
 from ..files import replace_file
-from ..messages import escape_control, first_line, shown
+from ..messages import check_range, escape_control, first_line, shown
 from ..pictures.read import check_roots, is_address, make_local_policy
 from . import tables
 from .engines import EngineName, OnProgress, choose_engine, run_chunks
@@ -46,6 +46,10 @@ class AnnotateSettings:
     output_format: TableFormat | None = None
     batch_size: int = 256
     chunk_rows: int = 2000
+
+    def __post_init__(self) -> None:
+        check_range("AnnotateSettings", "batch_size", self.batch_size, 1)
+        check_range("AnnotateSettings", "chunk_rows", self.chunk_rows, 1)
 
 
 @dataclass(frozen=True)

@@ -134,3 +134,9 @@ def test_a_sourced_component_is_assembled_and_stays_as_it_is(
     trained = spacy.load(tmp_path / "trained" / "model-last")
     assert trained.pipe_names == ["mmcot_ner", "textcat"]
     assert scores(trained) == before
+
+
+@pytest.mark.parametrize("component", ["mmcot_ner", "mmcot_rel"])
+def test_a_threshold_is_a_probability(component: str) -> None:
+    with pytest.raises(MMCoTError, match=rf"E409.+{component}: threshold is 40.*0\.0 to 1\.0"):
+        spacy.blank("en").add_pipe(component, config={"threshold": 40})

@@ -181,6 +181,15 @@ def test_relations_between_spans_that_are_no_entities(doc: Doc) -> None:
     assert doc._.mmcot_rel == ()
 
 
+@pytest.mark.parametrize("value", [5, "x", [("a", "b", "c")], [(1, 2, "x", 1.0)]])
+def test_what_is_no_list_of_relations_is_refused(doc: Doc, value: object) -> None:
+    with pytest.raises(MMCoTError, match=r"E208.+head, tail, label"):
+        doc._.mmcot_rel = value
+    assert len(doc._.mmcot_rel) == 1
+    doc._.mmcot_rel = None
+    assert doc._.mmcot_rel == () and list_relations(doc) is None
+
+
 def test_spans_of_another_doc_are_refused(nlp: Language, doc: Doc) -> None:
     other = nlp("Bob in Rome")
     with pytest.raises(MMCoTError, match="belongs to another Doc"):

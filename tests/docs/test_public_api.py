@@ -10,6 +10,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,44 @@ def test_a_stale_page_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         page.write_text(stale, "utf-8")
         with pytest.raises(SystemExit, match="out of date"):
             main()
+
+
+def test_paths_may_be_texts_and_posts_a_stream(tmp_path: Path) -> None:
+    import spacy
+
+    from spacy_mmcot import Post, QuestionSettings
+
+    def name(file: str, text: str = "") -> str:
+        (tmp_path / file).write_text(text, "utf-8")
+        return str(tmp_path / file)
+
+    nlp = spacy.blank("en")
+    spacy_mmcot.write_docs(name("docs.spacy"), [nlp("Anna")])
+    assert [doc.text for doc in spacy_mmcot.read_docs(str(tmp_path / "docs.spacy"), nlp.vocab)]
+    assert spacy_mmcot.read_scheme(name("s.yml", "entities: {PER: people}")).entities
+    assert spacy_mmcot.Prices(name("p.json", '{"m": {"input": 1, "output": 1}}')).find("m")
+    recorded = name("a.jsonl", '{"id": "1", "sentence": "hm", "conclusion": {"entities": []}}')
+    assert spacy_mmcot.load_answers(recorded)["1"].sentence == "hm"
+    scheme = spacy_mmcot.Scheme(entities={"PER": "people"})
+    asked = {"sentence": 1, "conclusion": 1}
+    settings = QuestionSettings(variants=asked, scheme=scheme, after=["sentence"])
+    with spacy_mmcot.AnswerStore(str(tmp_path / "a.sqlite")) as store:
+        posts = iter([Post(id="1", text="Anna")])
+        spacy_mmcot.elicit(posts, store, spacy_mmcot.RecordedSource(recorded), settings)
+        assert store.answers()["1"].conclusion is not None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        lambda: spacy_mmcot.Pace(workers=0),
+        lambda: spacy_mmcot.Pace(requests_per_minute=-1),
+        lambda: spacy_mmcot.Pace(tries=0),
+        lambda: spacy_mmcot.AnnotateSettings(batch_size=0),
+        lambda: spacy_mmcot.AnnotateSettings(chunk_rows=0),
+        lambda: spacy_mmcot.QuestionSettings.of("nuon"),  # type: ignore[arg-type]
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(settings: Callable[[], object]) -> None:
+    with pytest.raises(spacy_mmcot.MMCoTError, match=r"E409.+ is .+Allowed: "):
+        settings()

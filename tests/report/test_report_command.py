@@ -174,6 +174,8 @@ def test_a_pipeline_that_sees_shows_where(
         ([], "E727", "--pipeline"),
         (["--pipeline", "model"], "E726", "'model'"),
         (["--pipeline", "=model"], "E726", "'=model'"),
+        (["--pipeline", "llm=model"], "E726", "'llm=model'"),
+        (["--pipeline", "../a=model"], "E726", "'../a=model'"),
         (["--predictions", "a="], "E726", "'a='"),
         (["--pipeline", "a=x", "--pipeline", "a=y"], "E726", "'a=y'"),
         (["--pipeline", "a=x", "--predictions", "a=y"], "E726", "'a=y'"),
