@@ -19,11 +19,11 @@ def line(plan: str, run: str, seed: int, **metrics: float) -> dict[str, Any]:
 
 def test_goals_are_means_over_seeds_from_the_plans_own_lines(tmp_path: Path) -> None:
     lines = [
-        line("conclusions", "t17_teacher", 1, ents_f=0.88),
-        line("conclusions", "t17_teacher", 2, ents_f=0.90),
-        line("conclusions", "t17_teacher", 1, ents_f=0.89),  # a later line of seed 1
+        line("conclusions", "t17_teacher_2", 1, ents_f=0.88),
+        line("conclusions", "t17_teacher_2", 2, ents_f=0.90),
+        line("conclusions", "t17_teacher_2", 1, ents_f=0.89),  # a later line of seed 1
         line("another", "t17_student", 1, ents_f=0.5),
-        line("conclusions_rel", "mnre_teacher", 3, rel_f=0.61),
+        line("conclusions_rel", "mnre_teacher_2", 3, rel_f=0.61),
         line("conclusions_rel", "mnre_student_7200", 1, rel_f=0.53),
         line("push", "push_t17_850", 1, ents_f=0.83, ents_ece_calibrated=0.05)
         | {"also_on": {"t15-dev/dev": {"ents_f": 0.64}, "changed/swap": {"ents_f": 0.68}}},
