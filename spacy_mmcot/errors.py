@@ -41,18 +41,14 @@ class Errors(metaclass=Catalogue):
         "{path}: no column {name!r} for the texts. Its columns: {columns}. Name one with "
         "--text-column; if these are not its columns, give --delimiter."
     )
-    E108 = (
-        "{path}: no column {name!r} for the ids. Its columns: {columns}. Name one with --id-column."
-    )
+    E108 = "{path}: no column {name!r} for the ids. Its columns: {columns}. Give --id-column."
     E109 = "{path}: JSON of spaCy 2. Run first: python -m spacy convert {path} FOLDER."
     E110 = "Post {post}: {what} is not in the scheme {path}. Allowed: {allowed}."
     E111 = "No post is labelled. Give labelled posts, or write scheme.yml by hand."
     E112 = "The scheme has {examples} examples for {labels} labels. Set examples to {labels}."
 
     E200 = "Pair {head!r}, {tail!r}: a span belongs to another Doc. Give spans of the same Doc."
-    E201 = (
-        "{path}: not a readable .spacy file (DocBin): {reason}. Write one with spacy-mmcot convert."
-    )
+    E201 = "{path}: not a readable .spacy file: {reason}. Write one with spacy-mmcot convert."
     E202 = "{path}: holds no documents. Check the step that wrote it."
     E203 = (
         "{path}: the folder holds no .spacy file. Write one with spacy-mmcot convert, which also "
@@ -333,9 +329,7 @@ class Errors(metaclass=Catalogue):
         "{path} was changed while it was read, so the rows written are of two versions. Run the "
         "command again with --overwrite."
     )
-    E753 = (
-        "{path} was changed after the job that wrote it. Give another --output, or use --overwrite."
-    )
+    E753 = "{path} was changed after its job. Give another --output, or use --overwrite."
     E754 = (
         "{path}: unknown format. Allowed: files that end in {allowed}. Rename the file, or convert "
         "it first."

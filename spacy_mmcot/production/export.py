@@ -172,7 +172,6 @@ def export_standalone(nlp: Language, precision: "Precision") -> Language:
         del factories[name], config["components"][name]
     replaced = {name: _STANDALONE[f] for name, f in factories.items() if f in _STANDALONE}
     nodes = {name: _list_nodes(pipe) for name, pipe in nlp.components}
-    # The PieceVectors of components that have some.
     tables = {name: node for name in nodes for node in nodes[name] if node.name == "piece_vectors"}
     encoders = [name for name, pipe in nlp.components if find_torch_encoder(pipe) is not None]
     if len(encoders) + ("tok2vec" in factories.values()) != 1:
