@@ -141,11 +141,10 @@ def read_scheme(path: Path | str) -> Scheme:
 
 def read_yaml(path: Path) -> Any:
     """What a YAML file holds. Raises MMCoTError, with the line, where it is none."""
+    with open_text(path) as file:
+        text = file.read()
     try:
-        with open_text(path) as file:
-            return YAML().load(file.read())
-    except MMCoTError:
-        raise
+        return YAML().load(text)
     except (YAMLError, ValueError, Warning) as error:  # a warning: of a key that is there twice
         mark = getattr(error, "problem_mark", None)
         line = 1 if mark is None else mark.line + 1

@@ -161,11 +161,15 @@ def conclusion_schema(scheme: Scheme, pairs: bool) -> dict[str, Any]:
         label = {"type": "string", "enum": list(scheme.entities)}
         fields["entities"] = list_schema(object_schema(mention=TEXT, label=label, sure=sure))
     if scheme.relations:
-        labels = [*scheme.relations, *([NO_RELATION] if pairs else [])]
-        label = {"type": "string", "enum": labels}
+        label = {"type": "string", "enum": _list_relation_labels(scheme, pairs)}
         relation = object_schema(head=TEXT, label=label, tail=TEXT, sure=sure)
         fields["relations"] = list_schema(relation)
     return object_schema(**fields)
+
+
+def _list_relation_labels(scheme: Scheme, pairs: bool) -> list[str]:
+    """What an answer may say of a pair, of given ones also that there is no relation."""
+    return [*scheme.relations, *([NO_RELATION] if pairs else [])]
 
 
 def validate(model: type[Model], value: Any) -> Model:
@@ -280,19 +284,19 @@ def _locate_relations(
     for mention in sorted(mentions):
         ends[fold_mention(mention[1])].append(mention)
     found: dict[tuple[int, int], ConcludedRelation] = {}
-    allowed = None if scheme is None else [*scheme.relations, *([NO_RELATION] if given else [])]
-    legal = None if scheme is None or given else scheme.legal()
+    allowed = None if scheme is None else _list_relation_labels(scheme, given)
     for relation in relations:
         label = find_label(relation.label, allowed)
         if label is None:
             dropped.append(f"the relation label {relation.label!r} is not in the scheme")
             continue
+        joins = None if scheme is None or given else scheme.relations[label]
         pairs = [
             (head, tail)
             for head in ends[fold_mention(relation.head)]
             for tail in ends[fold_mention(relation.tail)]
             if head != tail
-            and (legal is None or label in legal.get(head[2], {}).get(tail[2], ()))
+            and (joins is None or (head[2] in joins.head and tail[2] in joins.tail))
             and relation.head_start in (None, head[0])
             and relation.tail_start in (None, tail[0])
         ]

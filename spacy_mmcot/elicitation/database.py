@@ -73,7 +73,8 @@ class Database:
     """
 
     def __init__(self, path: Path | str, read_only: bool = False) -> None:
-        self.path, self._read_only = (path := Path(path)), read_only
+        self.path = path = Path(path)
+        self._read_only = read_only
         self._copy: TemporaryDirectory[str] | None = None
         if read_only:
             check_exists(path)
