@@ -90,10 +90,12 @@ class AnswerStore(Database):
         """Whether a question has an answer, for whichever post."""
         return bool(self.fetch("SELECT 1 FROM answers WHERE key = ? LIMIT 1", key))
 
-    def reuse(self, key: str, post_id: str) -> bool:
-        """Whether a question has an answer. It then is this post's too, and counts rather than a
-        later one to the same post and dimension by another model or prompt."""
-        ((known,),) = self.fetch("SELECT max(post_id = ?) FROM answers WHERE key = ?", post_id, key)
+    def reuse(self, key: str, post_id: str) -> str | None:
+        """The status of a question's answer, "ok" or "rejected", None without any. The answer then
+        is this post's too, and counts rather than a later one to the same post and dimension by
+        another model or prompt."""
+        query = "SELECT max(post_id = ?), min(status) FROM answers WHERE key = ?"
+        ((known, status),) = self.fetch(query, post_id, key)
         later = known and self.fetch(
             "SELECT a.template, b.template "
             "FROM answers a JOIN answers b USING (task, post_id, dimension, variant) "
@@ -107,7 +109,15 @@ class AnswerStore(Database):
                 f"SELECT {columns.replace('post_id', '?')} FROM answers WHERE key = ? LIMIT 1",
                 *(post_id, key),
             )
-        return known is not None
+        return None if status is None else str(status)
+
+    def drop_rejected(self, task: Task, model: str, dimensions: Iterable[Dimension]) -> None:
+        """Forget a model's rejected answers, so that their questions are asked again."""
+        self.write(
+            "DELETE FROM answers WHERE status = 'rejected' AND task = ? AND model = ? "
+            "AND dimension IN (SELECT value FROM json_each(?))",
+            *(task, model, json.dumps([*dimensions])),
+        )
 
     def attempt(self, key: str) -> tuple[str, str] | None:
         """Raw text and reason of a first answer that could not be used, while its repair round is
