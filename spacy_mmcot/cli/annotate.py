@@ -14,6 +14,7 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..messages import escape_control
 from ..production.engines import EngineName
 from ..production.tables import TableFormat
+from .init import check_name
 
 if TYPE_CHECKING:
     from ..production.annotate import AnnotateResult
@@ -152,9 +153,8 @@ def export(
     ):
         if given:
             raise UsageError(Errors.E811.format(option=option, needed=needed))
-    if name is not None and not name.isidentifier():
-        allowed = "letters, digits and underscores, such as my_student"
-        raise UsageError(Errors.E409.format(name="--name", received=repr(name), allowed=allowed))
+    if name is not None:
+        check_name(name)
     if output.resolve() == Path(pipeline).resolve():
         raise MMCoTError(Errors.E781.format(path=output))
     loaded = load_pipeline(pipeline)

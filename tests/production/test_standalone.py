@@ -310,5 +310,6 @@ def test_the_command(command: Callable[..., Result], related: Language, tmp_path
     assert spacy.load(out)("Anna in Oslo").has_annotation("ENT_IOB")
     assert "[E811]" in command("export", tmp_path / "model", out, "--wheel").stderr
     assert "[E811]" in command("export", tmp_path / "model", out, "--name", "x").stderr
-    bad = command("export", tmp_path / "model", out, "--standalone", "--wheel", "--name", "a-b")
-    assert "[E409]" in bad.stderr
+    for name in ("a-b", "é"):  # as with init
+        bad = command("export", tmp_path / "model", out, "--standalone", "--wheel", "--name", name)
+        assert "[E409]" in bad.stderr
