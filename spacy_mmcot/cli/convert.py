@@ -13,7 +13,7 @@ import typer
 
 from ..errors import Errors, MMCoTError, UsageError
 from ..messages import escape_control, print_table
-from ..types import KNOWLEDGE, SPLITS, Format, Split, Task
+from ..types import ID_KEY, KNOWLEDGE, SPLITS, Format, Split, Task
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -185,10 +185,11 @@ def attach_answers(
 
 def _write_docs(output: Path, rows: Sequence[Row], lang: str, **settings: Any) -> list[Row]:
     """Write all Docs to NAME.spacy, or those of each split to a file in the folder `output`.
+    A file there of a split without posts is removed where it holds posts that are in others now.
     Returns the rows without those that no Doc can hold. settings: those of `make_doc`."""
     import spacy
 
-    from ..corpus.docbin import SUFFIX, write_docs
+    from ..corpus.docbin import SUFFIX, read_docs, write_docs
     from ..corpus.docs import make_doc
 
     try:
@@ -205,6 +206,14 @@ def _write_docs(output: Path, rows: Sequence[Row], lang: str, **settings: Any) -
             kept.append(row)
     for path, group in docs.items():
         write_docs(path, group)
+    names = {row.post.id for row in kept}
+    for path in (output / f"{split}{SUFFIX}" for split in SPLITS):
+        if path.is_file() and path not in docs:
+            is_old = any(doc.user_data.get(ID_KEY) in names for doc in read_docs(path, nlp.vocab))
+            if is_old:
+                path.unlink()
+            what = "its posts are in other splits now, so it is removed" if is_old else "it stays"
+            print(f"{path} is of an earlier run: {what}.")
     return kept
 
 

@@ -79,14 +79,13 @@ _ELICITING = frozenset({"aiohttp", "aiolimiter", "certifi", "genai_prices", "jso
 def _check_outputs(options: dict[str, Any]) -> None:
     """Raises UsageError where a command would write over a file that it reads, or twice."""
     given = [
-        path
-        for value in options.values()
+        Path(path)
+        for name, value in options.items()
         for path in (value if isinstance(value, list) else [value])
+        if isinstance(path, Path) or name == "paths"
     ]
-    files = Counter(
-        path.resolve() for path in given if isinstance(path, Path) and not path.is_dir()
-    )
-    for name in ("output", "answers_out", "json"):
+    files = Counter(path.resolve() for path in given if not path.is_dir())
+    for name in ("output", "answers_out", "json", "disagreements"):
         path = options.get(name)
         if isinstance(path, Path) and files[path.resolve()] > 1:
             raise UsageError(Errors.E749.format(path=path))
@@ -102,8 +101,8 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with contextlib.redirect_stdout(EscapedOutput(sys.stdout)):
                 # `convert OLD NEW --output OLD` adds to a file: it has read all before it writes.
-                if function.__name__ != "convert":
-                    _check_outputs(kwargs)
+                adds = {"inputs"} if function.__name__ == "convert" else set[str]()
+                _check_outputs({name: kwargs[name] for name in kwargs.keys() - adds})
                 return function(*args, **kwargs)
         except MMCoTError as error:
             print(f"✘ {escape_control(str(error))}", file=sys.stderr)

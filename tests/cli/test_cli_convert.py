@@ -33,6 +33,35 @@ def labelled(post: Post) -> Post:
     return post.model_copy(update={"domain": None, **hide})
 
 
+def test_an_earlier_runs_file_of_a_split_goes_where_its_posts_are_in_others(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    folder, other = tmp_path / "gold", {"text": "Bo in Rome", "entities": []}
+    rows = [{**ANNA, "split": "dev"}, {**other, "id": "b"}, {**other, "id": "c", "split": "test"}]
+    assert command("convert", jsonl("posts.jsonl", *rows), "-o", folder).exit_code == 0
+    again = command("convert", jsonl("posts.jsonl", ANNA, rows[1]), "-o", folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["test.spacy", "train.spacy"]
+    assert "dev.spacy is of an earlier run: its posts are in other splits now" in again.stdout
+    assert "test.spacy is of an earlier run: it stays" in again.stdout
+
+
+def test_two_outputs_that_are_one_file_are_refused(
+    command: Command, demo: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "a.jsonl"
+    store.write_bytes((demo / "answers.jsonl").read_bytes())
+    (tmp_path / "link.jsonl").symlink_to(store)
+    given = ("convert", demo / "posts.jsonl", "--answers", store)
+    for options in (
+        ("-o", tmp_path / "o.jsonl", "--answers-out", tmp_path / "x" / ".." / "o.jsonl"),
+        ("-o", tmp_path / "o.jsonl", "--answers-out", tmp_path / "link.jsonl"),
+    ):
+        done = command(*given, *options)
+        assert (done.exit_code, "[E749]" in done.stderr) == (2, True)
+    assert store.read_bytes() == (demo / "answers.jsonl").read_bytes()
+    assert not (tmp_path / "o.jsonl").exists()
+
+
 def test_the_demo_and_back(command: Command, demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     arguments = ("convert", demo / "posts.jsonl", "--answers", demo / "answers.jsonl")
