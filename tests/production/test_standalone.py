@@ -23,12 +23,14 @@ from click.testing import Result
 from spacy.language import Language
 from spacy.tokens import Doc
 
+from benchmarks.pipe import make_session_contender
 from spacy_mmcot.errors import MMCoTError
 
 pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 pytest.importorskip("onnx", reason="needs the extra `onnx`")
 
 from spacy_mmcot.production.export import build_wheel, export_standalone
+from spacy_mmcot.standalone.encoder import LayerSession
 
 LONG = "Anna met Ben in Oslo , and then " * 30
 TEXTS = [*tiny.SENTENCES, "", "Oslo", " \n ", LONG, "x" * 3_000, "\N{GRINNING FACE} \u200d \ufe0f"]
@@ -131,6 +133,26 @@ def test_a_batch_changes_nothing(alone: Language) -> None:
     together = [describe(doc) for doc in alone.pipe(TEXTS, batch_size=100)]
     for text, expected in zip(TEXTS, together, strict=True):
         assert_same(describe(alone(text)), expected, 1e-5)
+
+
+def test_its_layers_can_be_timed_alone(
+    related: Language, alone: Language, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    own = LayerSession.map
+
+    def count(self: Any, work: Any, lengths: Any, threads: int) -> Any:
+        ran.append(sum(lengths))
+        return own(self, work, lengths, threads)
+
+    monkeypatch.setattr(LayerSession, "map", count)
+    run = make_session_contender(alone, [TEXTS, TEXTS[:1]])
+    assert run is not None
+    recorded = ran.copy()
+    run(0)
+    run(1)
+    assert ran == recorded * 2 and min(ran) > 0
+    assert make_session_contender(related, [TEXTS]) is None
 
 
 def test_it_is_an_ordinary_pipeline(related: Language, alone: Language, tmp_path: Path) -> None:
