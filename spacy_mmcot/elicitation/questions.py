@@ -23,11 +23,11 @@ from .store import StoredAnswer, answer_key
 @dataclass
 class Counts:
     """Outcomes of one dimension. `asked` counts questions sent; each post, or part of a long
-    one, is counted in exactly one of `stored`, `already_there`, `rejected` (by an earlier run,
-    too), `missing` and `not_applicable`; posts with the same question share one answer. `repaired` counts stored
-    answers that took a second round, `dropped` items that were left out of answers: mentions that
-    are not in their post, labels that are not in the scheme, relations between mentions that were
-    not listed."""
+    one, is counted in exactly one of `stored`, `already_there`, `rejected` (by this run or an
+    earlier one), `missing` and `not_applicable`; posts with the same question share one answer.
+    `repaired` counts stored answers that took a second round, `dropped` items that were left out
+    of answers: mentions that are not in their post, labels that are not in the scheme, relations
+    between mentions that were not listed."""
 
     asked: int = 0
     stored: int = 0
