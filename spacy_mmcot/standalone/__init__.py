@@ -17,30 +17,19 @@ import numpy
 import srsly
 from numpy.typing import NDArray
 from spacy.language import Language
-from spacy.ml.featureextractor import FeatureExtractor
 from spacy.pipeline.pipe import Pipe
 from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.util import minibatch, registry
-from thinc.api import (
-    HashEmbed,
-    Maxout,
-    Model,
-    NumpyOps,
-    Ops,
-    chain,
-    concatenate,
-    list2ragged,
-    ragged2list,
-    with_array,
-)
+from thinc.api import Model, NumpyOps, Ops
 from thinc.types import Floats2d, Ragged
 
 from ..components.decoding import decode_mentions, set_mentions
 from ..components.pairs import find_candidates, mask_legal, pick_relations, set_predictions
 from ..corpus.extensions import register_extensions
 from ..errors import Errors, MMCoTError
+from ..model.wordpieces import make_embed
 from ..types import DocPairs
 from .encoder import NumpyEncoder, PieceTable
 
@@ -258,22 +247,6 @@ def use_numpy_products() -> Callable[[Language], Language]:
         return nlp
 
     return change
-
-
-def make_embed(
-    width: int, attrs: list[str], rows: list[int], pieces: Model[list[Doc], Ragged]
-) -> Model[list[Doc], list[Floats2d]]:
-    """Token vectors of hashed attributes and of word pieces, each part as wide as the output.
-
-    attrs, rows: token attributes, and the rows of each one's hash table.
-    pieces: one vector a token, (tokens, width), of all Docs.
-    """
-    hashes: list[Model] = [
-        HashEmbed(width, n, column=column, seed=column) for column, n in enumerate(rows)
-    ]
-    hashed: Model = chain(FeatureExtractor(attrs), list2ragged(), with_array(concatenate(*hashes)))
-    mix: Model[Floats2d, Floats2d] = Maxout(width, width * (len(rows) + 1), nP=3, normalize=True)
-    return chain(concatenate(hashed, pieces), with_array(mix), ragged2list())
 
 
 def make_piece_embed(
