@@ -224,10 +224,10 @@ def _extract_picture(
             raise ValueError
         content = base64.b64decode("".join(data.split()), validate=True)
     except (ValueError, binascii.Error):
-        findings.lose("pictures in data URLs that cannot be read", f"{place}: {head[:60]}")
+        findings.lose("pictures in the file that cannot be read", f"{place}: {head[:60]}")
         return None
     if settings.extracted is None:
-        findings.lose("pictures in data URLs, for which there is no folder", place)
+        findings.lose("pictures in the file, for which there is no folder", place)
         return None
     target = settings.extracted / f"{sha256(content).hexdigest()[:16]}{suffix}"
     if not target.exists():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
@@ -28,6 +29,11 @@ from .posts import BadRow, Findings, ReadSettings, Row
 # The columns of tokens and of their tags in datasets for named entity recognition.
 _TOKENS, _TAGS = ("tokens", "words"), ("ner_tags", "tags", "labels", "ner")
 _PLAIN = ("image", "caption", "domain")
+# What the files of pictures begin with, by their kind.
+_KINDS = {
+    **{b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"BM": "bmp", b"RIFF": "webp"},
+    **{b"II*\0": "tiff", b"MM\0*": "tiff", b"\0\0\0": "heic"},
+}
 _PARTIAL = ("pairs", "missing", "rejected")
 _DELIMITERS = ",;\t|"
 _MAX_CELL = 2**27  # characters: a long document
@@ -64,6 +70,8 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
         with findings.checking(path, place):
             if not isinstance(values, Mapping):
                 raise BadRow(f"the row is {shown(values)}", "an object")
+            if isinstance(image := values.get("image"), Mapping):
+                values = {**values, "image": _read_picture(image)}
             fields, used = _read_values(values, settings)
             if bad := [values[k] for k in used if isinstance(values.get(k), BadText)]:
                 raise BadRow(bad[0], "text in UTF-8")
@@ -217,6 +225,16 @@ def _read_text(value: Any) -> Any:
         return value.as_py()
     except UnicodeDecodeError as error:
         return BadText(f"0x{error.object[error.start]:02x} is not UTF-8")
+
+
+def _read_picture(image: Mapping[str, Any]) -> Any:
+    """A picture of Hugging Face's datasets as a data URL, or its path where it has no content; any
+    other object as it is."""
+    content = image.get("bytes")
+    if not isinstance(content, bytes) or not content:
+        return image.get("path", image)
+    kind = next((kind for mark, kind in _KINDS.items() if content.startswith(mark)), "unknown")
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
 def _find_names(feature: Any) -> list[str] | None:

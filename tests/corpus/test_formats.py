@@ -258,7 +258,7 @@ def test_pictures_by_id_name_and_data_url(tmp_path: Path, jsonl: Callable[..., P
     assert images[:3] == [str(folder / "17_06_1.JPG"), None, str(folder / "2.png")]
     assert Path(images[3] or "").read_bytes() == png("blue")
     assert images[4:] == ["https://example.org/x.png", str(folder / "a.webp"), None]
-    assert "data URLs that cannot be read: 1" in "\n".join(findings.describe())
+    assert "pictures in the file that cannot be read: 1" in "\n".join(findings.describe())
     row = {"token": ["Anna", "Bo"], "h": {"name": "Anna", "pos": [0, 1]}, "relation": "None"}
     mnre = tmp_path / "mnre.txt"
     mnre.write_text(repr({**row, "t": {"name": "Bo", "pos": [1, 2]}, "img_id": "2.png"}) + "\n")
@@ -435,6 +435,28 @@ def test_plain_texts_have_stable_ids(tmp_path: Path, jsonl: Callable[..., Path])
     assert [row.post.id for row in same] == [rows[1].post.id, rows[0].post.id]
     assert rows[2].post.id == f"{rows[0].post.id}-2"
     assert all(row.post.entities is None for row in rows)
+
+
+def test_pictures_of_hugging_face_datasets(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    images = [
+        {"bytes": png(), "path": None},
+        {"bytes": None, "path": "b.png"},
+        {"bytes": b"no picture", "path": "c.png"},
+        None,
+    ]
+    path, findings = tmp_path / "train.parquet", Findings()
+    parquet.write_table(pyarrow.table({"text": list("abcd"), "image": images}), path)
+    rows = read_corpus([path], findings, ReadSettings(extracted=tmp_path / "out"))
+    first, *others = (row.post.image for row in rows)
+    assert Path(first or "").parent == tmp_path / "out" and Path(first or "").suffix == ".png"
+    assert Path(first or "").read_bytes() == png()
+    assert others == [str(tmp_path / "b.png"), None, None]
+    report = "\n".join(findings.describe())
+    assert "pictures in the file that cannot be read: 1" in report and "row 3" in report
+    assert "posts whose picture is not there: 1" in report and "not read" not in report
 
 
 def test_hugging_face_datasets_and_parquet(tmp_path: Path) -> None:
