@@ -76,12 +76,14 @@ class AnswerStore(Database):
     that it is in."""
 
     def put(self, answer: StoredAnswer) -> bool:
-        """Keep an answer; False where the store has it already."""
+        """Keep an answer; False where the store has it already, or a good one in place of it."""
         value = None if answer.value is None else to_json(answer.value).decode()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return self.write(
-            f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO answers ({_COLUMNS}, status, created) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, post_id) DO UPDATE "
+            "SET raw = excluded.raw, value = excluded.value, reason = NULL, status = 'ok' "
+            "WHERE status = 'rejected' AND excluded.status = 'ok'",
             *(vars(answer) | {"value": value}).values(),
             *("rejected" if value is None else "ok", now),
         )
@@ -245,6 +247,15 @@ def load_answers(path: Path | str, task: Task = "ner", variant: int = 0) -> dict
         return read_answers(path) if variant == 0 else {}
     with AnswerStore(path, read_only=True) as store:
         return store.answers(task, variant)
+
+
+def count_variants(path: Path, task: Task = "ner") -> int:
+    """How many times a file of answers, as of `load_answers`, has augmentations at most."""
+    if path.suffix.lower() == ".jsonl":
+        return 1
+    with AnswerStore(path, read_only=True) as store:
+        ((last,),) = store.fetch("SELECT max(variant) FROM answers WHERE task = ?", task)
+    return 1 + (last or 0)
 
 
 class _Place(NamedTuple):
