@@ -178,7 +178,10 @@ def attach_answers(
             findings.lose("answers files about none of the posts", str(path))
         for i, row in enumerate(rows):
             if row.post.id in found:
-                known = locate_conclusion(found[row.post.id], row.post)
+                known, dropped = locate_conclusion(found[row.post.id], row.post)
+                for reason in dropped:
+                    place = f"{row.post.id}: {reason}"
+                    findings.change("items of conclusions that do not fit their text", place)
                 for start, end in find_gaps(known, len(row.post.text)):
                     place = f"{row.post.id}: characters {start} to {end}"
                     findings.lose("parts of texts without a conclusion", place)

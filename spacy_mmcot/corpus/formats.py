@@ -40,6 +40,7 @@ _CONLL_SUFFIXES = {".conll", ".bio", ".iob", ".iob2", ".bioes", ".bilou"}
 _PRODIGY_FIELDS = {"spans", "answer", "meta", "_input_hash", "_task_hash", "_view_id"}
 # Of the files that are read in a folder: the data that Hugging Face's datasets wrote, too.
 _FOLDER_SUFFIXES = (docbin.SUFFIX, ".arrow", ".parquet")
+_TELLING = {*_FOLDER_SUFFIXES, *_CONLL_SUFFIXES, ".txt", ".csv", ".tsv", ".jsonl", ".ndjson"}
 # What a file of pictures may end in.
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic"}
 _OUTSIDE = "pictures outside of their file's folder and the working directory, kept"
@@ -164,7 +165,13 @@ def read_corpus(
 ) -> list[Row]:
     """The rows of several files, or of those in folders, whose ids are unique among all."""
     ids: dict[str, int] = {}
-    files = [file for path in paths for file in docbin.list_files(path, _FOLDER_SUFFIXES)]
+    files: list[Path] = []
+    for path in paths:
+        files += docbin.list_files(path, _FOLDER_SUFFIXES)
+        inside = {*path.rglob("*")} if path.is_dir() else set[Path]()
+        for other in sorted(inside.difference(files)):
+            if other.suffix in _TELLING and not other.name.startswith("cache-"):
+                findings.change("files in folders that are not read", str(other))
     return [row for file in files for row in read_rows(file, findings, ids, settings)]
 
 

@@ -101,6 +101,25 @@ def test_answers_that_a_posts_file_cannot_hold_are_said(
     assert words not in command(*back, "--answers-out", tmp_path / "out.jsonl").stdout
 
 
+def test_conclusions_that_do_not_fit_and_labels_that_a_scheme_lacks_are_said(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    said = [("Anna", "PER"), ("Oslo", "LOC"), ("Rome", "LOC")]
+    items = [{"mention": name, "label": label, "sure": "high"} for name, label in said]
+    answers = jsonl("answers.jsonl", {"id": "a", "conclusion": {"entities": items}})
+    posts, folder = jsonl("posts.jsonl", {"id": "a", "text": ANNA["text"]}), tmp_path / "gold"
+    done = command("convert", posts, "--answers", answers, "-o", folder)
+    assert "items of conclusions that do not fit their text: 1" in done.stdout
+    assert "a: the mention 'Rome' is not in the text" in done.stdout
+    (folder / "other.csv").touch()
+    done = command("convert", folder, "-o", tmp_path / "back.jsonl")
+    assert "files in folders that are not read: 1" in done.stdout and "other.csv" in done.stdout
+    (tmp_path / "scheme.yml").write_text("entities: {PER: people}")
+    options = ("--from", "conclusions", "--scheme", tmp_path / "scheme.yml")
+    done = command("teach", folder, "-o", tmp_path / "t.spacy", *options)
+    assert "scheme.yml lacks these labels, left out: LOC." in done.stdout
+
+
 def test_the_demo_and_back(command: Command, demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     arguments = ("convert", demo / "posts.jsonl", "--answers", demo / "answers.jsonl")
