@@ -136,7 +136,7 @@ def convert(
         rows = split_rows(rows, {"dev": dev, "test": test})
     if reviewed is not None:
         # After the split, which would not be the same with other labels.
-        rows = replace_labels(rows, read_corpus([reviewed], findings))
+        rows = replace_labels(rows, read_corpus([reviewed], findings), findings)
     check_labels([row.post for row in rows], findings)
     for choice in require or []:
         if all(row.post.split != choice for row in rows):
@@ -145,6 +145,9 @@ def convert(
     rows = attach_answers(rows, answers or [], task, findings)
 
     if output.suffix == ".jsonl":
+        for row in rows:
+            if row.answers and not answers_out:
+                findings.change("posts whose answers --answers-out would keep", row.post.id)
         write_posts(output, (make_image_relative(row.post, output.parent) for row in rows))
     else:
         settings = {"tokenizer": tokenizer, "keep_mentions": keep_mentions, "findings": findings}

@@ -62,6 +62,45 @@ def test_two_outputs_that_are_one_file_are_refused(
     assert not (tmp_path / "o.jsonl").exists()
 
 
+def test_what_a_review_adds_and_leaves_out_is_said(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    ends = [{"start": 0, "end": 4, "label": "PER"}, {"start": 8, "end": 12, "label": "LOC"}]
+    related = {**ANNA, "entities": ends, "relations": [{"head": 0, "tail": 1, "label": "in"}]}
+    twice = [{"id": name, "text": "Bo", "entities": []} for name in "bc"]
+    person = {"text": "Bo", "entities": [{"start": 0, "end": 2, "label": "PER"}]}
+    reviewed = jsonl(
+        "reviewed.jsonl",
+        *({**ANNA, "entities": ends}, {"id": "d", "text": "Cy"}, {**person, "id": "r1"}),
+        *({**person, "id": "r2"}, {"id": "new", "text": "Di", "entities": []}),
+    )
+    given = (jsonl("posts.jsonl", related, *twice), "-o", tmp_path / "o.jsonl")
+    done = command("convert", *given, "--reviewed", reviewed)
+    posts = read_posts(tmp_path / "o.jsonl")
+    assert [post.id for post in posts] == ["a", "b", "c", "new"]
+    assert [len(post.entities or ()) for post in posts] == [2, 1, 1, 0]
+    lines = done.stdout.splitlines()
+    for words, name in (
+        ("posts whose relations are gone", "a"),
+        ("posts without labels among the reviewed ones", "d"),
+        ("reviewed posts that are none of the others, added", "new"),
+    ):
+        (at,) = (i for i, line in enumerate(lines) if line.startswith(words))
+        assert lines[at].endswith(": 1") and lines[at + 1].strip() == name
+
+
+def test_answers_that_a_posts_file_cannot_hold_are_said(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    answers = jsonl("answers.jsonl", {"id": "a", "sentence": "Anna is in Oslo."})
+    folder = tmp_path / "gold"
+    command("convert", jsonl("posts.jsonl", ANNA), "--answers", answers, "-o", folder)
+    back = ("convert", folder / "train.spacy", "-o", tmp_path / "back.jsonl")
+    words = "posts whose answers --answers-out would keep: 1"
+    assert words in command(*back).stdout
+    assert words not in command(*back, "--answers-out", tmp_path / "out.jsonl").stdout
+
+
 def test_the_demo_and_back(command: Command, demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     arguments = ("convert", demo / "posts.jsonl", "--answers", demo / "answers.jsonl")

@@ -437,6 +437,39 @@ def test_plain_texts_have_stable_ids(tmp_path: Path, jsonl: Callable[..., Path])
     assert all(row.post.entities is None for row in rows)
 
 
+def test_pictures_of_one_name_in_several_folders(
+    tmp_path: Path, jsonl: Callable[..., Path]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        (tmp_path / "all" / name / "1.png").write_bytes(png())
+    rows = [{"id": str(i), "text": "t", "image": x} for i, x in enumerate(("b/1.jpg", "c/1.png"))]
+    findings = Findings()
+    read_as = ReadSettings(pictures=tmp_path / "all")
+    found = read_corpus([jsonl("posts.jsonl", *rows)], findings, read_as)
+    images = [row.post.image for row in found]
+    assert images == [str(tmp_path / "all" / name / "1.png") for name in "ba"]
+    ((words, places),) = findings.changed.items()
+    assert "several files have the name of" in words and places[0].startswith("1: ")
+
+
+def test_lists_and_labels_that_are_not_read_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    post = {"id": "a", "text": "Anna", "entities": []}
+    path.write_text(json.dumps({"train": [post], "test": [post]}), "utf-8")
+    with pytest.raises(MMCoTError, match="it holds several lists: train, test"):
+        read_corpus([path], Findings())
+    value = {"start": 0, "end": 4, "text": "Anna", "labels": ["PER", "ORG"]}
+    path.write_text(json.dumps([{"id": 1, "text": "Anna", "label": [value]}]), "utf-8")
+    nlp, findings = spacy.blank("en"), Findings()
+    doc = nlp("Anna")
+    doc.spans["sc"] = [doc[0:1]]
+    write_docs(tmp_path / "spans.spacy", [doc])
+    read_corpus([path, tmp_path / "spans.spacy"], findings)
+    assert [len(places) for places in (findings.lost | findings.changed).values()] == [1, 1]
+    assert "document 0: sc" in "\n".join(findings.describe())
+
+
 def test_pictures_of_hugging_face_datasets(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
