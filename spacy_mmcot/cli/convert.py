@@ -174,8 +174,9 @@ def attach_answers(
     rows = list(rows)
     for path in paths:
         found = load_answers(path, task)
-        if found and not found.keys() & {row.post.id for row in rows}:
-            findings.lose("answers files about none of the posts", str(path))
+        if found.keys().isdisjoint(row.post.id for row in rows):
+            why = f"{path}: of the task {task}, on {len(found)} other posts"
+            findings.lose("answers files about none of the posts", why)
         for i, row in enumerate(rows):
             if row.post.id in found:
                 known, dropped = locate_conclusion(found[row.post.id], row.post)

@@ -38,6 +38,7 @@ _PARTIAL = ("pairs", "missing", "rejected")
 _DELIMITERS = ",;\t|"
 _MAX_CELL = 2**27  # characters: a long document
 _IGNORED = "tables with columns that are not read"
+_RUN_TOGETHER = "cells with tabs and line breaks: a quote that is not closed joins rows"
 _BATCH = 1000  # rows of Parquet at a time
 _EXPECTED_TAGS = (
     "O or B-LABEL, I-LABEL... for each token, or numbers that the file's metadata names"
@@ -132,7 +133,8 @@ def _iter_csv(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
                     try:
                         cells = next(reader, None)
                     except csv.Error as error:
-                        problem = f"not CSV ({first_line(error)})"
+                        last = skipped + reader.line_num
+                        problem = f"not CSV ({first_line(error)}), read up to line {last}"
                         raise BadRow(problem, "cells with closed quotes") from None
                     if cells is None:
                         return
@@ -149,6 +151,8 @@ def _iter_csv(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
                 if len(cells) != len(columns):
                     problem = f"the row has {len(cells)} cells, {shown(delimiter.join(cells))}"
                     raise BadRow(problem, f"{len(columns)} cells, as in the header")
+                if delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
+                    findings.change(_RUN_TOGETHER, f"{path}, line {line}")
                 yield number, f"line {line}", dict(zip(columns, cells, strict=True))
 
 

@@ -246,6 +246,11 @@ def test_answers_about_other_posts_are_noticed(
     result = command("convert", posts, "-o", tmp_path / "out", "--answers", answers)
     assert result.exit_code == 0, result.output
     assert "answers files about none of the posts: 1" in result.output
+    store = tmp_path / "a.sqlite"
+    command("elicit", posts, store, "--recorded", jsonl("a.jsonl", {"id": "a", "sentence": "Hi."}))
+    other = ("--answers", store, "--task", "rel")
+    result = command("convert", posts, "-o", tmp_path / "out", *other)
+    assert "a.sqlite: of the task rel, on 0 other posts" in result.output
 
 
 def test_later_answers_win(command: Command, jsonl: Jsonl, tmp_path: Path) -> None:

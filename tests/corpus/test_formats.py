@@ -330,7 +330,7 @@ def test_what_is_wrong_with_a_table_is_named(tmp_path: Path) -> None:
         (b"text\nAnna\n", {"encoding": "klingon"}, r"--encoding klingon: unknown"),
         ("text\nMünchen\n".encode(), {"encoding": "ascii"}, r"not text in ascii"),
         (b"text,x\nAnna\n", {}, r"line 2: the row has 1 cells, 'Anna'\. Expected: 2 cells"),
-        (b'text,x\n"Anna,1\nBo,2\n', {}, r"line 2: not CSV"),
+        (b'text,x\n"Anna,1\nBo,2\n', {}, r"line 2: not CSV .* up to line 3"),
         (b"text,x\n,1\n", {}, r"line 2: text is ''\. Expected: a text"),
         (b"", {}, r"no column 'text' .* Its columns: none"),
         (b"text,text\na,b\n", {}, r"line 1: the header names the column 'text' twice"),
@@ -451,6 +451,14 @@ def test_pictures_of_one_name_in_several_folders(
     assert images == [str(tmp_path / "all" / name / "1.png") for name in "ba"]
     ((words, places),) = findings.changed.items()
     assert "several files have the name of" in words and places[0].startswith("1: ")
+
+
+def test_rows_that_a_stray_quote_joins_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('text\tid\n"Hello\t1\nfoo\t2\nbar"\t3\nbaz\t4\n', "utf-8")
+    findings = Findings()
+    assert len(read_corpus([tmp_path / "a.tsv"], findings)) == 2
+    ((words, places),) = findings.changed.items()
+    assert "joins rows" in words and places == [f"{tmp_path / 'a.tsv'}, line 2"]
 
 
 def test_lists_and_labels_that_are_not_read_are_said(tmp_path: Path) -> None:
