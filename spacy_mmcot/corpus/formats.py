@@ -46,9 +46,6 @@ _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", 
 _OUTSIDE = "pictures outside of their file's folder and the working directory, kept"
 _NAMED = "posts whose picture the file names; give its folder with --pictures"
 _SEVERAL = "posts whose picture several files have the name of, the first taken"
-_UNREVIEWED = "posts without labels among the reviewed ones, left out"
-_ADDED = "reviewed posts that are none of the others, added"
-_UNRELATED = "posts whose relations are gone, as their review has none"
 
 
 def guess_format(path: Path, settings: ReadSettings = DEFAULTS) -> Format:
@@ -172,7 +169,13 @@ def read_corpus(
         for other in sorted(inside.difference(files)):
             if other.suffix in _TELLING and not other.name.startswith("cache-"):
                 findings.change("files in folders that are not read", str(other))
-    return [row for file in files for row in read_rows(file, findings, ids, settings)]
+    rows: list[Row] = []
+    for file in files:
+        before = len(rows)
+        rows += read_rows(file, findings, ids, settings)
+        if len(rows) == before and len(files) > 1:
+            findings.change("files without a post", str(file))
+    return rows
 
 
 def _index_pictures(folder: Path) -> dict[str, list[Path]]:
@@ -265,7 +268,7 @@ def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row], findings: Findi
     by_text: dict[str, list[Row]] = defaultdict(list)  # tools give texts ids of their own
     for row in reviewed:
         if row.post.entities is None:
-            findings.change(_UNREVIEWED, row.post.id)
+            findings.change("posts without labels among the reviewed ones, left out", row.post.id)
         elif row.post.id in known:
             by_id[row.post.id] = row
         else:
@@ -276,7 +279,7 @@ def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row], findings: Findi
         same = by_text.get(post.text)
         if new := by_id.get(post.id) or (same and same.pop(0)):
             if post.relations and new.post.relations is None:
-                findings.lose(_UNRELATED, post.id)
+                findings.lose("posts whose relations are gone, as their review has none", post.id)
             names = ("text", "entities", "relations", "pairs", "missing", "rejected")
             update = {name: getattr(new.post, name) for name in names}
             split = "train" if post.split == "unlabelled" else post.split
@@ -284,7 +287,7 @@ def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row], findings: Findi
         kept.append(row)
     added = [row for left in by_text.values() for row in left]
     for row in added:
-        findings.change(_ADDED, row.post.id)
+        findings.change("reviewed posts that are none of the others, added", row.post.id)
     return kept + added
 
 

@@ -112,7 +112,8 @@ def test_conclusions_that_do_not_fit_and_labels_that_a_scheme_lacks_are_said(
     assert "items of conclusions that do not fit their text: 1" in done.stdout
     assert "a: the mention 'Rome' is not in the text" in done.stdout
     (folder / "other.csv").touch()
-    done = command("convert", folder, "-o", tmp_path / "back.jsonl")
+    done = command("convert", folder, jsonl("none.jsonl"), "-o", tmp_path / "back.jsonl")
+    assert "files without a post: 1" in done.stdout and "none.jsonl" in done.stdout
     assert "files in folders that are not read: 1" in done.stdout and "other.csv" in done.stdout
     (tmp_path / "scheme.yml").write_text("entities: {PER: people}")
     options = ("--from", "conclusions", "--scheme", tmp_path / "scheme.yml")
