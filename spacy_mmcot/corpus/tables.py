@@ -71,8 +71,9 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
         with findings.checking(path, place):
             if not isinstance(values, Mapping):
                 raise BadRow(f"the row is {shown(values)}", "an object")
-            if isinstance(image := values.get("image"), Mapping):
-                values = {**values, "image": _read_picture(image)}
+            if isinstance(image := read_image(values.get("image")), bytes):
+                image = _make_url(image)
+            values = {**values, "image": image} if "image" in values else values
             fields, used = _read_values(values, settings)
             if bad := [values[k] for k in used if isinstance(values.get(k), BadText)]:
                 raise BadRow(bad[0], "text in UTF-8")
@@ -231,14 +232,18 @@ def _read_text(value: Any) -> Any:
         return BadText(f"0x{error.object[error.start]:02x} is not UTF-8")
 
 
-def _read_picture(image: Mapping[str, Any]) -> Any:
-    """A picture of Hugging Face's datasets as a data URL, or its path where it has no content; any
-    other object as it is."""
-    content = image.get("bytes")
-    if not isinstance(content, bytes) or not content:
-        return image.get("path", image)
-    kind = next((kind for mark, kind in _KINDS.items() if content.startswith(mark)), "unknown")
-    return f"data:image/{kind};base64,{b64encode(content).decode()}"
+def read_image(value: Any) -> Any:
+    """A picture as a table holds it: a path or a file's content. The `datasets` library keeps both
+    in a dict."""
+    value = value.as_py() if hasattr(value, "as_py") else value
+    if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
+        return value.get("bytes") or value.get("path")
+    return value
+
+
+def _make_url(picture: bytes) -> str:
+    kind = next((kind for mark, kind in _KINDS.items() if picture.startswith(mark)), "unknown")
+    return f"data:image/{kind};base64,{b64encode(picture).decode()}"
 
 
 def _find_names(feature: Any) -> list[str] | None:
