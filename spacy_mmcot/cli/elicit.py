@@ -145,19 +145,10 @@ def plan(
     url, key = "https://localhost/v1", "plan"
     source = OpenAISource(OpenAISettings(model, url, key, temperature=temperature))
     sees = known.has_vision(model) if vision is None else vision
-    questions = make_questions(
-        rows,
-        config,
-        dimension,
-        scheme,
-        store,
-        new_examples,
-        task=task,
-        pictures=posts.parent if sees else None,
-        templates=templates,
-        image_root=image_root,
-        part_tokens=part_tokens,
-    )
+    asked = config, dimension, scheme, store, new_examples
+    settings: dict[str, Any] = {"task": task, "templates": templates, "part_tokens": part_tokens}
+    settings |= {"pictures": posts.parent if sees else None, "image_root": image_root}
+    questions = make_questions(rows, *asked, **settings)
     there = store if store is not None and store.exists() else None
     with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
         planned = make_plan(rows, source, known, questions, answers)
@@ -250,26 +241,18 @@ def elicit(
             raise UsageError(Errors.E730)
         answerer: OpenAISource | RecordedSource = RecordedSource(recorded)
     else:
-        settings = OpenAISettings(model, base_url, None, insecure, temperature, timeout)
+        endpoint = OpenAISettings(model, base_url, None, insecure, temperature, timeout)
         try:
-            answerer = OpenAISource(settings, source)
+            answerer = OpenAISource(endpoint, source)
         except MMCoTError as error:
             raise UsageError(str(error)) from None
     sees = answerer.paid and (known.has_vision(model) if vision is None else vision)
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
-    questions = make_questions(
-        rows,
-        config,
-        dimension,
-        scheme,
-        store,
-        new_examples,
-        task=task,
-        pictures=posts.parent if sees else None,
-        templates=templates,
-        image_root=image_root,
-        part_tokens=part_tokens if answerer.paid else None,
-    )
+    asked = config, dimension, scheme, store, new_examples
+    parts = part_tokens if answerer.paid else None
+    settings: dict[str, Any] = {"task": task, "templates": templates, "part_tokens": parts}
+    settings |= {"pictures": posts.parent if sees else None, "image_root": image_root}
+    questions = make_questions(rows, *asked, **settings)
     # A broken row is an error before the first question, not after the last good row.
     n_questions = sum(1 for post in rows for _ in questions.list_questions(post))
     money: Money = "free" if not answerer.paid else "USD" if known.find(model) else "unpriced"
@@ -362,7 +345,9 @@ def _print_summary(result: ElicitResult, store: AnswerStore, money: Money) -> No
         for answer in found[-_SHOWN:]:
             print(f"rejected: {_describe(answer)}")
         if money != "free":
-            print("Rejected answers are asked for again with --retry-rejected.")
+            print(
+                "--retry-rejected asks for these again, a higher --threshold accepts more of them."
+            )
     for what, counts in (("unanswered", report.unanswered), ("dropped", report.dropped)):
         for reason, count in counts.most_common(_SHOWN):
             print(f"{what}: {count}: {escape_control(reason)}")
