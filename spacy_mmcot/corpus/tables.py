@@ -264,6 +264,8 @@ def _read_values(
     """A post's fields, and the columns that were read."""
     column = find_text_column(values, settings)
     tokens = None if settings.text_column else next((c for c in _TOKENS if c in values), None)
+    if tokens and "entities" not in values and any(isinstance(values.get(x), list) for x in _TAGS):
+        column = None  # labelled tokens tell more than the text beside them
     id_column = settings.id_column or next((c for c in values if c.strip().lower() == "id"), "id")
     known = ", ".join(map(repr, values)) or "nothing"
     if column is None and tokens is None:

@@ -531,6 +531,10 @@ def test_hugging_face_datasets_and_parquet(tmp_path: Path) -> None:
     parquet.write_table(table.replace_schema_metadata(None), tmp_path / "bare.parquet")
     with pytest.raises(MMCoTError, match=r"row 1: ner_tags is \[1, 2, 0, 0, 3\], for 5 tokens"):
         read(tmp_path / "bare.parquet")
+    both = table.append_column("text", pyarrow.array([TEXT]))
+    parquet.write_table(both, tmp_path / "both.parquet")
+    (row,) = read(tmp_path / "both.parquet")
+    assert (row.post.text, spans(row.post)) == (TEXT, [PER, LOC])
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(MMCoTError, match=r"broken\.parquet: cannot be read"):
         read(tmp_path / "broken.parquet")
