@@ -30,6 +30,7 @@ pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 pytest.importorskip("onnx", reason="needs the extra `onnx`")
 
 from spacy_mmcot.production.export import build_wheel, export_standalone
+from spacy_mmcot.standalone import encoder
 from spacy_mmcot.standalone.encoder import LayerSession
 
 LONG = "Anna met Ben in Oslo , and then " * 30
@@ -335,3 +336,16 @@ def test_the_command(command: Callable[..., Result], related: Language, tmp_path
     for name in ("a-b", "é"):  # as with init
         bad = command("export", tmp_path / "model", out, "--standalone", "--wheel", "--name", name)
         assert "[E409]" in bad.stderr
+
+
+@pytest.mark.parametrize("few", [0, 100])
+def test_means_of_spans(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One by one or by running sums: the same, and 0 for an empty span."""
+    monkeypatch.setattr(encoder, "_FEW", few)
+    states = numpy.random.default_rng(1).normal(size=(9, 4)).astype("float32")
+    starts, ends = numpy.array([[0, 9], [3, 4], [5, 5], [2, 7], [9, 9]]).T
+    means = encoder.average_spans(states, starts, ends)
+    spans = zip(starts, ends, strict=True)
+    expected = [states[s:e].mean(axis=0) if e > s else [0.0] * 4 for s, e in spans]
+    numpy.testing.assert_allclose(means, expected, atol=1e-6)
+    assert means.dtype == numpy.float32
