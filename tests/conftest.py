@@ -22,7 +22,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The names alone: importing tiny takes the seconds in which torch and transformers load.
-FAMILIES = ("bert", "roberta", "deberta-v2", "distilbert", "electra")
+FAMILIES = ("bert", "roberta", "deberta-v2", "distilbert", "electra", "mpnet")
 
 SharedFolder = Callable[[str, Callable[[Path], object]], Path]
 REPOSITORY = Path(__file__).parents[1]

@@ -26,6 +26,7 @@ from transformers import (
     DebertaV2TokenizerFast,
     DistilBertTokenizerFast,
     ElectraTokenizerFast,
+    MPNetTokenizerFast,
     PretrainedConfig,
     RobertaTokenizerFast,
 )
@@ -58,6 +59,9 @@ _ENCODER = {
 }
 
 
+BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
 def _parts(words: Iterable[str]) -> Iterator[tuple[str, str]]:
     """What the sentences' words are made of, (piece, how its word goes on): every other word whole,
     the rest in two halves. The trainers of pieces decide ties by chance, differently each time."""
@@ -66,8 +70,7 @@ def _parts(words: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield word[:middle], word[middle:]
 
 
-def _wordpiece(tokenizer_class: Any) -> Any:
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+def _wordpiece(tokenizer_class: Any, special: Iterable[str] = BERT_SPECIAL) -> Any:
     letters = sorted(set("".join(SENTENCES).lower()) - {" "})
     parts = list(_parts(re.findall(r"\w+", " ".join(SENTENCES).lower())))
     pieces = [*special, *letters, *(f"##{letter}" for letter in letters)]
@@ -76,7 +79,7 @@ def _wordpiece(tokenizer_class: Any) -> Any:
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = _bert_template(backend)
+    backend.post_processor = _template(backend, special)
     return tokenizer_class(tokenizer_object=backend)
 
 
@@ -111,15 +114,17 @@ def _unigram() -> Any:
     backend = Tokenizer(models.Unigram(list(scores.items()), special.index("[UNK]")))
     backend.normalizer = normalizers.Replace(" {2,}", " ")
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.post_processor = _bert_template(backend)
+    backend.post_processor = _template(backend, special)
     return DebertaV2TokenizerFast(tokenizer_object=backend)
 
 
-def _bert_template(backend: Tokenizer) -> processors.TemplateProcessing:
+def _template(backend: Tokenizer, special: Iterable[str]) -> processors.TemplateProcessing:
+    begin, end = ("[CLS]", "[SEP]") if "[CLS]" in special else ("<s>", "</s>")
+    between = end if begin == "[CLS]" else f"{end} {end}"
     return processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+        single=f"{begin} $A {end}",
+        pair=f"{begin} $A {between} $B:1 {end}:1",
+        special_tokens=[(name, backend.token_to_id(name)) for name in (begin, end)],
     )
 
 
@@ -183,12 +188,26 @@ def _electra() -> tuple[Any, PretrainedConfig]:
     return tokenizer, config
 
 
+def _mpnet() -> tuple[Any, PretrainedConfig]:
+    tokenizer = _wordpiece(MPNetTokenizerFast, ("<s>", "<pad>", "</s>", "[UNK]", "<mask>"))
+    # Positions start behind the padding id, as in RoBERTa.
+    config = AutoConfig.for_model(
+        "mpnet",
+        vocab_size=len(tokenizer),
+        max_position_embeddings=514,
+        pad_token_id=tokenizer.pad_token_id,
+        **_ENCODER,
+    )
+    return tokenizer, config
+
+
 FAMILIES: dict[str, Callable[[], tuple[Any, PretrainedConfig]]] = {
     "bert": _bert,
     "roberta": _roberta,
     "deberta-v2": _deberta_v2,
     "distilbert": _distilbert,
     "electra": _electra,
+    "mpnet": _mpnet,
 }
 
 
