@@ -3,7 +3,6 @@ for text, cached, and hidden or swapped in training.
 """
 
 import functools
-import itertools
 import os
 import threading
 import warnings
@@ -71,7 +70,7 @@ class DocPictures(NamedTuple):
 
     patches: Tensor  # (pictures, patches, patch width), each distinct picture once
     own: list[int]  # each Doc's index into the pictures, -1 without one
-    shown: list[int]  # the same after swapping
+    shown: list[int]  # what it is shown: -1 where hidden, another's where swapped
     texts: Sequence[str]  # what is written in each picture, "" for nothing
     backprop: Callable[[Tensor], Any]  # takes the gradient of the patches
 
@@ -79,11 +78,8 @@ class DocPictures(NamedTuple):
 def see_pictures(
     vision: VisionModel, docs: Sequence[Doc], is_train: bool, settings: PictureSettings
 ) -> DocPictures | None:
-    """Features of the Docs' pictures; None where no Doc has one, or training hides all."""
+    """Features of the Docs' pictures; None where no Doc has one."""
     indexes = [i for i, doc in enumerate(docs) if len(doc) and get_image(doc) is not None]
-    if is_train and indexes:
-        kept = (torch.rand(len(indexes)) >= settings.dropout).tolist()
-        indexes = list(itertools.compress(indexes, kept))
     if not indexes:
         return None
     features, backprop = vision([docs[i] for i in indexes], is_train)
@@ -94,12 +90,15 @@ def see_pictures(
     for i, row in zip(indexes, features.rows, strict=True):
         own[i] = row
     shown = own
-    if is_train and n_pictures > 1:
+    if is_train:
+        hidden = (torch.rand(len(docs)) < settings.dropout).tolist()
         swapped = (torch.rand(len(docs)) < settings.swap).tolist()
-        others = torch.randint(1, n_pictures, (len(docs),)).tolist()
+        # 0, which changes nothing, where there is no other picture.
+        others = torch.randint(min(1, n_pictures - 1), n_pictures, (len(docs),)).tolist()
+        drawn = zip(own, hidden, swapped, others, strict=True)
         shown = [
-            (row + other) % n_pictures if swap and row >= 0 else row
-            for row, swap, other in zip(own, swapped, others, strict=True)
+            -1 if row < 0 or hide else (row + swap * other) % n_pictures
+            for row, hide, swap, other in drawn
         ]
     texts = features.texts or [""] * n_pictures
     return DocPictures(features.patches.requires_grad_(is_train), own, shown, texts, backprop)

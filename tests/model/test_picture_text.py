@@ -234,4 +234,5 @@ def test_what_fits_is_learned_and_no_more_pieces_than_asked_for(bert_source: str
     assert swapped is not None
     assert list(swapped.texts) == ["MUSEUM", "ARENA"]
     assert all(own != shown for own, shown in zip(swapped.own, swapped.shown, strict=True))
-    assert see_pictures(model.layers[0], batch, True, PictureSettings(1.0, 0.0, 0.0)) is None
+    hidden = see_pictures(model.layers[0], batch, True, PictureSettings(1.0, 0.0, 0.0))
+    assert hidden is not None and set(hidden.shown) == {-1}
