@@ -7,11 +7,13 @@ The contenders take turns batch by batch, so that other load on the machine affe
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -168,6 +170,35 @@ def make_encoder_contender(
     return run
 
 
+def make_session_contender(nlp: Language, batches: Sequence[list[str]]) -> Contender | None:
+    """The layers alone of a standalone pipeline, on windows and threads as it has them; None for
+    any other one. The states are zeros, which take the same time."""
+    encoder = next((pipe.encoder for _, pipe in nlp.pipeline if hasattr(pipe, "encoder")), None)
+    if encoder is None:
+        return None
+    lengths: list[Sequence[int]] = []
+    session = encoder.layers
+
+    def record(work: Any, own: Sequence[int], threads: int) -> list[Any]:
+        lengths.append(own)
+        return session.map(work, own, threads)
+
+    encoder.layers = SimpleNamespace(map=record)
+    vectors = [encoder.encode(list(map(nlp.make_doc, batch)))[0] for batch in batches]
+    encoder.layers = session
+    width = vectors[0].shape[1] // len(encoder.settings["poolings"])
+    states = numpy.zeros((max(map(sum, lengths)), width), dtype="float32")
+
+    def run(number: int) -> None:
+        starts = [0, *itertools.accumulate(lengths[number])]
+        session.map(
+            lambda first, last, layers: layers(states[starts[first] : starts[last]]),
+            *(lengths[number], encoder.threads),
+        )
+
+    return run
+
+
 def _pad(rows: Sequence[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
     tensors = [torch.tensor(row) for row in rows]
     ids = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=padding)
@@ -206,7 +237,8 @@ def measure_pipe(
 ) -> dict[str, Any]:
     """Words/s of the pipeline, without each component that no later one needs, of its bare encoder
     (the limit), of spaCy's stock transformer and ner on the same encoder, of a GLiNER of its small
-    size where that package is installed, and of `exported`.
+    size where that package is installed, of `exported`, and of its layers alone where it stands
+    alone.
 
     All take turns batch by batch, so that whatever else the machine does meets all alike; of each
     batch the median over `rounds` passes counts. `ratio_without_NAME` is the whole pipeline's speed
@@ -230,6 +262,9 @@ def measure_pipe(
             )
     if exported is not None:
         contenders["exported"] = make_contender(exported, batches, batch_size)
+        session = make_session_contender(exported, batches)
+        if session is not None:
+            contenders["session"] = session
     words = sum(len(doc) for doc in map(nlp.make_doc, texts))
     seconds = take_turns(contenders, len(batches), rounds)
     speed = {
@@ -243,6 +278,8 @@ def measure_pipe(
         ratios["runtime_speedup"] = speed["exported"] / speed["whole"]
         if "limit" in speed:
             ratios["ratio_exported_to_limit"] = speed["exported"] / speed["limit"]
+        if "session" in speed:
+            ratios["ratio_exported_to_session"] = speed["exported"] / speed["session"]
     figures: dict[str, Any] = {
         "docs": len(texts),
         "words": words,

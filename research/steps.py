@@ -89,7 +89,7 @@ def evaluate_pipeline(
     if "transformer" in nlp.pipe_names:
         transformer: Any = nlp.get_pipe("transformer")
         transformer.set_extra_annotations = lambda _, batch: gates.extend(
-            view.gate for view in getattr(batch, "views", ()) if view is not None
+            gate for gate, _ in filter(None, getattr(batch, "views", ()))
         )
     for component, threshold in (thresholds or {}).items():
         nlp.get_pipe(component).cfg["threshold"] = threshold  # type: ignore[attr-defined]

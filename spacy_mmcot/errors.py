@@ -319,7 +319,7 @@ class Errors(metaclass=Catalogue):
         "One of {workers} worker processes died, usually out of memory. Use fewer --workers or a "
         "smaller --batch-size. Finished rows are kept: run the same command to continue."
     )
-    E749 = "{path} is both input and output, or in an input folder. Give another output."
+    E749 = "{path} is an input too, or another output, or in an input folder. Give another output."
     E750 = "--engine ray needs Ray. Install it on every node: pip install 'spacy-mmcot[ray]'."
     E751 = (
         "The Ray cluster failed: {reason}. Finished rows are kept: run the same command to "

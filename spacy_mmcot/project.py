@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -108,7 +109,9 @@ DEMO = ProjectSettings(
 def inspect_texts(path: Path, reading: ReadSettings = DEFAULTS) -> Texts:
     """Read the texts of a file, of any format that tells itself. Raises MMCoTError where it cannot
     be read."""
-    posts = [row.post for row in read_corpus([path], Findings(), reading)]
+    with TemporaryDirectory() as folder:  # for pictures in the file
+        reading = replace(reading, extracted=Path(folder))
+        posts = [row.post for row in read_corpus([path], Findings(), reading)]
     if not posts:
         raise MMCoTError(Errors.E711.format(paths=path))
     known = [post for post in posts if post.split != "unlabelled" and post.entities]

@@ -55,6 +55,19 @@ def test_help_lists_every_command_with_a_description(program: tuple[str, ...]) -
     assert {*COMMANDS, *GROUPS} <= described
 
 
+def test_scores_are_not_written_over_the_data(command: Command, tmp_path: Path) -> None:
+    data = tmp_path / "dev.spacy"
+    for options in (("-o", data), ("-o", tmp_path / "m", "--predictions", tmp_path / "m")):
+        done = command("evaluate", "pipeline", data, *options)
+        assert (done.exit_code, "[E749]" in done.stderr) == (2, True)
+
+
+def test_docs_are_not_written_among_those_that_are_read(command: Command, tmp_path: Path) -> None:
+    for words in (("teach", "pipeline", tmp_path), ("convert", tmp_path)):
+        done = command(*words, "-o", tmp_path / "sub" / "x.spacy")
+        assert (done.exit_code, "[E749]" in done.stderr) == (2, True)
+
+
 def test_a_missing_file_is_one_line(program: tuple[str, ...], tmp_path: Path) -> None:
     done = run(
         *(*program, "elicit", "absent.jsonl", "answers.sqlite", "--recorded", "absent.jsonl"),

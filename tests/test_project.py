@@ -218,6 +218,9 @@ def test_init_leaves_the_files_of_the_folder_alone(tmp_path: Path, command: Comm
         (["--label", "PER", "--lang", "zz"], "E712"),
         (["--label", "PER", "--relation", "None:PER:PER"], "E715"),
         (["--label", "PER", "--name", "my model"], "E409"),
+        (["--label", "PER", "--domain", " "], "E715"),
+        (["--label", "_"], "E715"),
+        (["--label", "PER", "--relation", "_:PER:PER"], "E715"),
         (["--label", "PER", "--data", "it's.jsonl"], "E715"),
     ],
 )
@@ -229,6 +232,16 @@ def test_wrong_options_of_init_leave_no_project(
     assert done.exit_code in (1, 2)
     assert done.stderr.startswith(f"✘ [{code}] ")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("option", ["--domain", "--language"])
+def test_a_scheme_in_empty_words_is_not_drafted(
+    tmp_path: Path, command: Command, jsonl: Callable[..., Path], option: str
+) -> None:
+    posts = jsonl("posts.jsonl", {**POSTS[0], "entities": LABELS})
+    done = command("scheme", posts, "-o", tmp_path / "s.yml", option, " ")
+    assert (done.exit_code, done.stderr[:9]) == (2, "✘ [E715] ") and option in done.stderr
+    assert not (tmp_path / "s.yml").exists()
 
 
 def test_what_is_no_option_is_asked_on_a_terminal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..errors import Errors, MMCoTError, UsageError
 from ..messages import escape_control
 from ..production.engines import EngineName
 from ..production.tables import TableFormat
+from .init import check_name
 
 if TYPE_CHECKING:
     from ..production.annotate import AnnotateResult
@@ -69,7 +71,7 @@ def annotate(
     """
     from ..production.annotate import AnnotateSettings
     from ..production.annotate import annotate as run
-    from ..production.tables import ColumnNames
+    from ..production.tables import ColumnNames, list_files
 
     names = ColumnNames(text_column, id_column, image_column, prefix)
     settings = AnnotateSettings(names, format, batch_size, chunk)
@@ -89,6 +91,11 @@ def annotate(
         print("Stopped. What was done is kept. Run the command again to continue.")
         raise typer.Exit(INTERRUPTED) from None
     _print_summary(result, output)
+    inside = {file for path in inputs if path.is_dir() for file in path.rglob("*.*")}
+    others = Counter(x.suffix for x in inside.difference(list_files(inputs)) if x.is_file())
+    if others:
+        shown = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
+        print(f"Other files in the folders, not read: {escape_control(shown)}")
     if result.rejected > threshold * max(1, result.rows):
         raise typer.Exit(REJECTED)
 
@@ -152,9 +159,8 @@ def export(
     ):
         if given:
             raise UsageError(Errors.E811.format(option=option, needed=needed))
-    if name is not None and not name.isidentifier():
-        allowed = "letters, digits and underscores, such as my_student"
-        raise UsageError(Errors.E409.format(name="--name", received=repr(name), allowed=allowed))
+    if name is not None:
+        check_name(name)
     if output.resolve() == Path(pipeline).resolve():
         raise MMCoTError(Errors.E781.format(path=output))
     loaded = load_pipeline(pipeline)

@@ -3,9 +3,8 @@ posts from an LLM's augmentations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +15,6 @@ from ..types import AUGMENTATIONS, Augmentation, Task
 
 if TYPE_CHECKING:
     from ..corpus.augment import Tally
-    from ..types import Answers
 
 _SHOWN = 5
 
@@ -43,7 +41,8 @@ def import_answers(
     store: StoreArgument,
     exported: Annotated[Path, typer.Argument(help="Answers that `export` wrote (.jsonl).")],
 ) -> None:
-    """Add an export's answers to a store; those it has already stay."""
+    """Add an export's answers to a store; those it has already stay, unless they were rejected and
+    the export's are good."""
     from ..elicitation import store as answers
 
     with answers.AnswerStore(store) as opened:
@@ -86,31 +85,23 @@ def augment(
     Labels follow their mentions into the new text; where that is not certain, no post is made.
     """
     from ..corpus.augment import augment as make
+    from ..corpus.augment import list_sources
     from ..corpus.formats import make_image_relative, read_rows
     from ..corpus.posts import Findings, ReadSettings, write_posts, write_records
+    from ..elicitation.store import count_variants, load_answers
 
     findings = Findings(skip_invalid)
     dimensions = [x for x in AUGMENTATIONS if x in (dimension or ("style", "entity"))]
     old = [row.post for row in read_rows(posts, findings, {}, ReadSettings("posts"))]
-    first, *others = _variants(answers, task)
+    first, *others = (load_answers(answers, task, i) for i in range(count_variants(answers, task)))
     made, tallies = make(old, first, dimensions, others)
     write_posts(output, (make_image_relative(new.post, output.parent) for new in made))
     write_records(answers_out, (new.answers for new in made if new.answers))
     for line in findings.describe():
         print(line)
+    print(f"{len(list_sources(old))} of {len(old)} posts are training posts with all labels.")
     _print_summary(tallies)
     print(f"{len(made)} new posts are in {output}, what is known about them in {answers_out}.")
-
-
-def _variants(path: Path, task: Task) -> Iterator[Mapping[str, Answers]]:
-    """The answers with each post's first augmentations, then with its second ones, and so on."""
-    from ..elicitation.store import load_answers
-
-    for variant in count():
-        found = load_answers(path, task, variant)
-        if variant and not any(getattr(a, name) for a in found.values() for name in AUGMENTATIONS):
-            return
-        yield found
 
 
 def _print_summary(tallies: Mapping[Augmentation, Tally]) -> None:

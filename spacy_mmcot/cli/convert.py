@@ -13,7 +13,7 @@ import typer
 
 from ..errors import Errors, MMCoTError, UsageError
 from ..messages import escape_control, print_table
-from ..types import KNOWLEDGE, SPLITS, Format, Split, Task
+from ..types import ID_KEY, KNOWLEDGE, SPLITS, Format, Split, Task
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -136,7 +136,7 @@ def convert(
         rows = split_rows(rows, {"dev": dev, "test": test})
     if reviewed is not None:
         # After the split, which would not be the same with other labels.
-        rows = replace_labels(rows, read_corpus([reviewed], findings))
+        rows = replace_labels(rows, read_corpus([reviewed], findings), findings)
     check_labels([row.post for row in rows], findings)
     for choice in require or []:
         if all(row.post.split != choice for row in rows):
@@ -145,6 +145,9 @@ def convert(
     rows = attach_answers(rows, answers or [], task, findings)
 
     if output.suffix == ".jsonl":
+        for row in rows:
+            if row.answers and not answers_out:
+                findings.change("posts whose answers --answers-out would keep", row.post.id)
         write_posts(output, (make_image_relative(row.post, output.parent) for row in rows))
     else:
         settings = {"tokenizer": tokenizer, "keep_mentions": keep_mentions, "findings": findings}
@@ -171,11 +174,15 @@ def attach_answers(
     rows = list(rows)
     for path in paths:
         found = load_answers(path, task)
-        if found and not found.keys() & {row.post.id for row in rows}:
-            findings.lose("answers files about none of the posts", str(path))
+        if found.keys().isdisjoint(row.post.id for row in rows):
+            why = f"{path}: of the task {task}, on {len(found)} other posts"
+            findings.lose("answers files about none of the posts", why)
         for i, row in enumerate(rows):
             if row.post.id in found:
-                known = locate_conclusion(found[row.post.id], row.post)
+                known, dropped = locate_conclusion(found[row.post.id], row.post)
+                for reason in dropped:
+                    place = f"{row.post.id}: {reason}"
+                    findings.change("items of conclusions that do not fit their text", place)
                 for start, end in find_gaps(known, len(row.post.text)):
                     place = f"{row.post.id}: characters {start} to {end}"
                     findings.lose("parts of texts without a conclusion", place)
@@ -185,10 +192,11 @@ def attach_answers(
 
 def _write_docs(output: Path, rows: Sequence[Row], lang: str, **settings: Any) -> list[Row]:
     """Write all Docs to NAME.spacy, or those of each split to a file in the folder `output`.
+    A file there of a split without posts is removed where it holds posts that are in others now.
     Returns the rows without those that no Doc can hold. settings: those of `make_doc`."""
     import spacy
 
-    from ..corpus.docbin import SUFFIX, write_docs
+    from ..corpus.docbin import SUFFIX, read_docs, write_docs
     from ..corpus.docs import make_doc
 
     try:
@@ -205,6 +213,14 @@ def _write_docs(output: Path, rows: Sequence[Row], lang: str, **settings: Any) -
             kept.append(row)
     for path, group in docs.items():
         write_docs(path, group)
+    names = {row.post.id for row in kept}
+    for path in (output / f"{split}{SUFFIX}" for split in SPLITS):
+        if path.is_file() and path not in docs:
+            is_old = any(doc.user_data.get(ID_KEY) in names for doc in read_docs(path, nlp.vocab))
+            if is_old:
+                path.unlink()
+            what = "its posts are in other splits now, so it is removed" if is_old else "it stays"
+            print(f"{path} is of an earlier run: {what}.")
     return kept
 
 

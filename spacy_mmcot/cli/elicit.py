@@ -145,19 +145,10 @@ def plan(
     url, key = "https://localhost/v1", "plan"
     source = OpenAISource(OpenAISettings(model, url, key, temperature=temperature))
     sees = known.has_vision(model) if vision is None else vision
-    questions = make_questions(
-        rows,
-        config,
-        dimension,
-        scheme,
-        store,
-        new_examples,
-        task=task,
-        pictures=posts.parent if sees else None,
-        templates=templates,
-        image_root=image_root,
-        part_tokens=part_tokens,
-    )
+    asked = config, dimension, scheme, store, new_examples
+    settings: dict[str, Any] = {"task": task, "templates": templates, "part_tokens": part_tokens}
+    settings |= {"pictures": posts.parent if sees else None, "image_root": image_root}
+    questions = make_questions(rows, *asked, **settings)
     there = store if store is not None and store.exists() else None
     with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
         planned = make_plan(rows, source, known, questions, answers)
@@ -220,12 +211,16 @@ def elicit(
     failures: Annotated[
         bool, typer.Option("--failures", help="Ask nothing: list the store's rejected answers.")
     ] = False,
+    retry_rejected: Annotated[
+        bool,
+        typer.Option("--retry-rejected", help="Ask anew where the model's answer was rejected."),
+    ] = False,
 ) -> None:
     """Ask an LLM about each post and keep its answers in a store.
 
     What the store holds already is not asked again, so a run that was stopped goes on where it was.
     Exit codes: 0 done, 1 stopped by an error, 2 wrong usage, 3 finished with too many rejected or
-    missing answers, 4 budget reached, 130 Ctrl-C.
+    missing answers, of this run or earlier ones, 4 budget reached, 130 Ctrl-C.
     """
     from ..elicitation.client import OpenAISettings, OpenAISource
     from ..elicitation.elicit import elicit as ask
@@ -246,30 +241,24 @@ def elicit(
             raise UsageError(Errors.E730)
         answerer: OpenAISource | RecordedSource = RecordedSource(recorded)
     else:
-        settings = OpenAISettings(model, base_url, None, insecure, temperature, timeout)
+        endpoint = OpenAISettings(model, base_url, None, insecure, temperature, timeout)
         try:
-            answerer = OpenAISource(settings, source)
+            answerer = OpenAISource(endpoint, source)
         except MMCoTError as error:
             raise UsageError(str(error)) from None
     sees = answerer.paid and (known.has_vision(model) if vision is None else vision)
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
-    questions = make_questions(
-        rows,
-        config,
-        dimension,
-        scheme,
-        store,
-        new_examples,
-        task=task,
-        pictures=posts.parent if sees else None,
-        templates=templates,
-        image_root=image_root,
-        part_tokens=part_tokens if answerer.paid else None,
-    )
+    asked = config, dimension, scheme, store, new_examples
+    parts = part_tokens if answerer.paid else None
+    settings: dict[str, Any] = {"task": task, "templates": templates, "part_tokens": parts}
+    settings |= {"pictures": posts.parent if sees else None, "image_root": image_root}
+    questions = make_questions(rows, *asked, **settings)
     # A broken row is an error before the first question, not after the last good row.
     n_questions = sum(1 for post in rows for _ in questions.list_questions(post))
     money: Money = "free" if not answerer.paid else "USD" if known.find(model) else "unpriced"
     with AnswerStore(store) as opened:
+        if retry_rejected:
+            opened.drop_rejected(task, answerer.model, questions.variants)
         if questions.examples is not None and "conclusion" in questions.variants:
             opened.keep_examples(questions.examples.chosen)
         try:
@@ -295,7 +284,7 @@ def elicit(
     total = result.report.total()
     # Recorded answers may be missing.
     failed = total.rejected + (total.missing if answerer.paid else 0)
-    if failed > threshold * (total.stored + failed):
+    if failed > threshold * (total.stored + total.already_there + failed):
         raise typer.Exit(REJECTED)
 
 
@@ -351,9 +340,14 @@ def _print_summary(result: ElicitResult, store: AnswerStore, money: Money) -> No
         [(name, *astuple(counts)) for name, counts in report.counts.items()],
         ("all", *astuple(total)),
     )
-    shown = min(_SHOWN, total.rejected)
-    for answer in store.rejected()[-shown:] if shown else []:
-        print(f"rejected: {_describe(answer)}")
+    if report.rejected:
+        found = [a for a in store.rejected() if (a.key, a.post_id) in report.rejected]
+        for answer in found[-_SHOWN:]:
+            print(f"rejected: {_describe(answer)}")
+        if money != "free":
+            print(
+                "--retry-rejected asks for these again, a higher --threshold accepts more of them."
+            )
     for what, counts in (("unanswered", report.unanswered), ("dropped", report.dropped)):
         for reason, count in counts.most_common(_SHOWN):
             print(f"{what}: {count}: {escape_control(reason)}")

@@ -88,14 +88,10 @@ def init(
         }
         scheme = _make_scheme(texts, label or [], relation or []).model_copy(update=about)
         endpoint = _ask(endpoint, "--endpoint", "URL of the LLM's endpoint", "")
-        name = (
-            name or re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_") or "mmcot"
-        )
-        if not re.fullmatch(r"[A-Za-z0-9_]+", name):
-            allowed = "letters, digits and underscores, such as my_student"
-            raise UsageError(
-                Errors.E409.format(name="--name", received=repr(name), allowed=allowed)
-            )
+        if name is None:
+            words = re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower())
+            name = words.strip("_") or "mmcot"
+        check_name(name)
         settings = make_settings(
             *(folder, texts, scheme, lang, name, encoder, endpoint, model, relations)
         )
@@ -105,19 +101,29 @@ def init(
     print(f"The project is in {folder}. Run it: python -m spacy project run all {folder}")
 
 
+def check_name(name: str) -> None:
+    """Raises UsageError where a pipeline package cannot have the name."""
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        allowed = "letters, digits and underscores, such as my_student"
+        raise UsageError(Errors.E409.format(name="--name", received=repr(name), allowed=allowed))
+
+
 def is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
 def _ask(given: object, option: str, question: str, default: str | None = None) -> str:
-    """What is given, else what the user answers on a terminal, else the default."""
-    if given is not None:
-        return str(given)
-    if is_terminal():
-        return str(typer.prompt(question, default=default, show_default=bool(default)))
-    if default is None:
+    """What is given, else what the user answers on a terminal, else the default. Raises UsageError
+    where it is empty, unless the default is."""
+    if given is None and is_terminal():
+        given = typer.prompt(question, default=default, show_default=bool(default))
+    answer = default if given is None else str(given)
+    if answer is None:
         raise UsageError(Errors.E717.format(option=option))
-    return default
+    if not answer.strip() and default != "":
+        expected = "a text that is not empty"
+        raise UsageError(Errors.E715.format(option=option, received=answer, expected=expected))
+    return answer
 
 
 def _make_scheme(texts: Texts, labels: Sequence[str], relations: Sequence[str]) -> Scheme:
@@ -139,7 +145,7 @@ def _make_scheme(texts: Texts, labels: Sequence[str], relations: Sequence[str]) 
 def parse_label(text: str) -> tuple[str, str]:
     """A label and its definition, "" for none. Raises UsageError."""
     label, _, definition = (part.strip() for part in text.partition("="))
-    if not label:
+    if not label.strip("_"):
         raise UsageError(Errors.E715.format(option="--label", received=text, expected=_LABEL))
     return label, definition
 
@@ -150,7 +156,7 @@ def parse_relation(text: str) -> tuple[str, RelationLabel]:
 
     joins, _, definition = text.partition("=")
     parts = [part.strip() for part in joins.split(":")]
-    if len(parts) != 3 or not all(parts) or parts[0] == NO_RELATION:
+    if len(parts) != 3 or not all(x.strip("_") for x in parts) or parts[0] == NO_RELATION:
         raise UsageError(Errors.E715.format(option="--relation", received=text, expected=_RELATION))
     label, head, tail = parts
     words = definition.strip() or label.replace("_", " ")
@@ -172,7 +178,10 @@ def scheme(
     from ..files import replace_file
     from ..scheme import draft_scheme, format_scheme
 
-    update = {"language": language, "domain": domain}
+    update = {
+        "language": _ask(language, "--language", "What are the texts written in"),
+        "domain": _ask(domain, "--domain", "What are the texts"),
+    }
     draft = draft_scheme(PostsFile(posts)).model_copy(update=update)
     if ask:
         from ..elicitation.client import OpenAISettings, OpenAISource

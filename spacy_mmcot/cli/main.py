@@ -76,20 +76,23 @@ class EscapedOutput(io.TextIOBase):
 _ELICITING = frozenset({"aiohttp", "aiolimiter", "certifi", "genai_prices", "json_repair"})
 
 
-def _check_outputs(options: dict[str, Any]) -> None:
-    """Raises UsageError where a command would write over a file that it reads, or twice."""
+def _check_outputs(command: str, options: dict[str, Any]) -> None:
+    """Raises UsageError where a command would write over a file that it reads, or twice, or into a
+    folder whose .spacy files it reads. `convert OLD NEW --output OLD` adds to a file: it has read
+    all before it writes."""
     given = [
-        path
-        for value in options.values()
+        (name, Path(path).resolve())
+        for name, value in options.items()
         for path in (value if isinstance(value, list) else [value])
+        if isinstance(path, Path) or name == "paths"
     ]
-    files = Counter(
-        path.resolve() for path in given if isinstance(path, Path) and not path.is_dir()
-    )
-    for name in ("output", "answers_out", "json"):
-        path = options.get(name)
-        if isinstance(path, Path) and files[path.resolve()] > 1:
-            raise UsageError(Errors.E749.format(path=path))
+    files = Counter(path for name, path in given if (command, name) != ("convert", "inputs"))
+    read = {path for name, path in given if name in ("inputs", "paths", "data") and path.is_dir()}
+    for name, path in given:
+        is_output = name in ("output", "answers_out", "json", "disagreements")
+        joins = path.suffix == ".spacy" and not read.isdisjoint(path.parents)
+        if is_output and (joins or (files[path] > 1 and not path.is_dir())):
+            raise UsageError(Errors.E749.format(path=options[name]))
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,9 +104,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             with contextlib.redirect_stdout(EscapedOutput(sys.stdout)):
-                # `convert OLD NEW --output OLD` adds to a file: it has read all before it writes.
-                if function.__name__ != "convert":
-                    _check_outputs(kwargs)
+                _check_outputs(function.__name__, kwargs)
                 return function(*args, **kwargs)
         except MMCoTError as error:
             print(f"✘ {escape_control(str(error))}", file=sys.stderr)

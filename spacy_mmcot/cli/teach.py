@@ -96,6 +96,8 @@ def teach(
             f"{taught.docs} docs, {taught.with_conclusion} with a conclusion, {taught.labelled} "
             f"labelled. P(right): {taught.confidence.describe()} -> {output}"
         )
+        if taught.unknown:
+            print(f"{scheme} lacks these labels, left out: {', '.join(taught.unknown)}.")
         return
     teacher, *inputs = paths
     if not inputs:

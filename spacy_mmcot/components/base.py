@@ -64,6 +64,12 @@ class DistilledPipe(TrainablePipe):
         self.vocab.strings.add(label)
         return 1
 
+    def check_label_list(self, labels: Any, received: object) -> None:
+        """Raises MMCoTError where labels of what `initialize` received are no list of texts."""
+        named = isinstance(labels, (list, tuple, set))
+        if not named or not all(isinstance(label, str) and label for label in labels):
+            raise MMCoTError(Errors.E613.format(component=self.name, received=received))
+
     def check_initialized(self) -> None:
         """Raises MMCoTError."""
         if not self.is_initialized:

@@ -93,9 +93,8 @@ class MMCoTNER(DistilledPipe):
         conclusions, and build the model for them. Raises MMCoTError where there is no label, and
         for labels that are no texts."""
         validate_get_examples(get_examples, "MMCoTNER.initialize")
-        named = labels is None or isinstance(labels, (list, tuple, set))
-        if not named or not all(isinstance(label, str) and label for label in labels or ()):
-            raise MMCoTError(Errors.E613.format(component=self.name, received=labels))
+        if labels is not None:
+            self.check_label_list(labels, labels)
         found, self.cfg["from_conclusions"] = _find_labels(get_examples())
         found = found if labels is None else set(labels)
         # A first initialisation keeps labels from add_label; a second one starts from scratch.

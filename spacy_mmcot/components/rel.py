@@ -106,14 +106,17 @@ class MMCoTRel(DistilledPipe):
         labels: dict[str, Any] | None = None,
     ) -> None:
         """Set the schema, to `labels` (see `label_data`) or else to that of the examples, and build
-        the model for it. Raises MMCoTError where there is no label."""
+        the model for it. Raises MMCoTError where there is no label, and for labels and types that
+        are no texts."""
         validate_get_examples(get_examples, "MMCoTRel.initialize")
         # A first initialisation keeps labels from add_label; a second one starts from scratch.
         known = () if self.is_initialized else self.labels
         if labels is None:
             labels = self._find_schema(get_examples, known)
-        elif not isinstance(labels, dict) or set(labels) != set(self.label_data):
-            raise MMCoTError(Errors.E613.format(component=self.name, received=labels))
+        else:
+            is_schema = isinstance(labels, dict) and set(labels) == set(self.label_data)
+            for name in ("labels", "types"):
+                self.check_label_list(labels[name] if is_schema else None, labels)
         self.cfg.update(labels)
         for label in (*self.labels, *self.cfg["types"]):
             self.vocab.strings.add(label)

@@ -113,6 +113,11 @@ class Substitution:
         return moved
 
 
+def list_sources(posts: Iterable[Post]) -> list[Post]:
+    """The posts that new ones can be made from: of the split train, with all labels."""
+    return [post for post in posts if post.split == "train" and post.is_fully_labelled]
+
+
 def augment(
     posts: Iterable[Post],
     answers: Mapping[str, Answers],
@@ -127,9 +132,8 @@ def augment(
     """
     tallies: dict[Augmentation, Tally] = {dimension: Tally() for dimension in dimensions}
     made: list[Augmented] = []
-    labelled = [post for post in posts if post.split == "train" and post.is_fully_labelled]
     sources = list(enumerate([answers, *variants], start=1))
-    for post, (number, source), dimension in product(labelled, sources, dimensions):
+    for post, (number, source), dimension in product(list_sources(posts), sources, dimensions):
         known, tally = source.get(post.id), tallies[dimension]
         if known is None or getattr(known, dimension) is None:
             # Counted once: a post without an answer has none in its first variant.

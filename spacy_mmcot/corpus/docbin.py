@@ -97,6 +97,8 @@ def make_post(doc: Doc, name: str, place: str, findings: Findings) -> Post:
     if isinstance(image, bytes):
         findings.lose("pictures kept as bytes, which a post cannot hold", place)
         image = None
+    if unread := ", ".join(key for key in doc.spans if key != types.REJECTED_KEY):
+        findings.change("documents with groups of spans, which are not read", f"{place}: {unread}")
     fields: dict[str, Any] = {
         "id": name,
         "text": doc.text,

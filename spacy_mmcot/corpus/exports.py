@@ -253,6 +253,8 @@ def _pick_text(data: Fields, settings: ReadSettings) -> str:
 
 def _read_annotation(where: str, task: _StudioTask, text: str, findings: Findings) -> Fields:
     if task.label is not None:
+        for label in (label for value in task.label for label in value.labels[1:]):
+            findings.lose(_FURTHER, f"{where}: {label}")
         return {"entities": [_place_value(value, text) for value in task.label]}
     kept = [one for one in task.annotations if not one.was_cancelled]
     for _ in task.annotations[min(len(kept), 1) :]:

@@ -40,10 +40,12 @@ _CONLL_SUFFIXES = {".conll", ".bio", ".iob", ".iob2", ".bioes", ".bilou"}
 _PRODIGY_FIELDS = {"spans", "answer", "meta", "_input_hash", "_task_hash", "_view_id"}
 # Of the files that are read in a folder: the data that Hugging Face's datasets wrote, too.
 _FOLDER_SUFFIXES = (docbin.SUFFIX, ".arrow", ".parquet")
+_TELLING = {*_FOLDER_SUFFIXES, *_CONLL_SUFFIXES, ".txt", ".csv", ".tsv", ".jsonl", ".ndjson"}
 # What a file of pictures may end in.
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic"}
 _OUTSIDE = "pictures outside of their file's folder and the working directory, kept"
 _NAMED = "posts whose picture the file names; give its folder with --pictures"
+_SEVERAL = "posts whose picture several files have the name of, the first taken"
 
 
 def guess_format(path: Path, settings: ReadSettings = DEFAULTS) -> Format:
@@ -160,25 +162,39 @@ def read_corpus(
 ) -> list[Row]:
     """The rows of several files, or of those in folders, whose ids are unique among all."""
     ids: dict[str, int] = {}
-    files = [file for path in paths for file in docbin.list_files(path, _FOLDER_SUFFIXES)]
-    return [row for file in files for row in read_rows(file, findings, ids, settings)]
+    files: list[Path] = []
+    for path in paths:
+        files += docbin.list_files(path, _FOLDER_SUFFIXES)
+        inside = {*path.rglob("*")} if path.is_dir() else set[Path]()
+        for other in sorted(inside.difference(files)):
+            if other.suffix in _TELLING and not other.name.startswith("cache-"):
+                findings.change("files in folders that are not read", str(other))
+    rows: list[Row] = []
+    for file in files:
+        before = len(rows)
+        rows += read_rows(file, findings, ids, settings)
+        if len(rows) == before and len(files) > 1:
+            findings.change("files without a post", str(file))
+    return rows
 
 
-def _index_pictures(folder: Path) -> dict[str, Path]:
+def _index_pictures(folder: Path) -> dict[str, list[Path]]:
     """The pictures in a folder by their names, with and without what they end in."""
     check_exists(folder)
     if not folder.is_dir():
         raise MMCoTError(Errors.E102.format(path=folder, reason="it is no folder"))
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES)
-    by_stem = {path.stem: path for path in reversed(found)}
-    return by_stem | {path.name: path for path in reversed(found)}
+    index: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES):
+        index[path.stem].append(path)
+        index[path.name].append(path)
+    return index
 
 
 def _find_picture(
     path: Path,
     row: Row,
     format: Format,
-    index: dict[str, Path] | None,
+    index: dict[str, list[Path]] | None,
     settings: ReadSettings,
     findings: Findings,
 ) -> str | None:
@@ -203,8 +219,13 @@ def _find_picture(
         named = [name for name in (row.picture, image and Path(image).name, row.post.id) if name]
         # The file may have been converted since: any picture of the same stem will do.
         named += [Path(name).stem for name in named if Path(name).suffix.lower() in _PICTURES]
-        if known := next((index[name] for name in named if name in index), None):
-            return known.as_posix()
+        if name := next((name for name in named if name in index), None):
+            folders = Path(row.post.image or "").parts[:-1]
+            same = [p for p in index[name] if p.parent.parts[-len(folders) :] == folders]
+            first, *others = same or index[name]
+            if others:
+                findings.change(_SEVERAL, f"{row.post.id}: {first}, {others[0]}")
+            return first.as_posix()
     if image is not None:
         findings.change("posts whose picture is not there", f"{row.post.id}: {image[:200]}")
     elif row.picture is not None and index is None:
@@ -224,10 +245,10 @@ def _extract_picture(
             raise ValueError
         content = base64.b64decode("".join(data.split()), validate=True)
     except (ValueError, binascii.Error):
-        findings.lose("pictures in data URLs that cannot be read", f"{place}: {head[:60]}")
+        findings.lose("pictures in the file that cannot be read", f"{place}: {head[:60]}")
         return None
     if settings.extracted is None:
-        findings.lose("pictures in data URLs, for which there is no folder", place)
+        findings.lose("pictures in the file, for which there is no folder", place)
         return None
     target = settings.extracted / f"{sha256(content).hexdigest()[:16]}{suffix}"
     if not target.exists():
@@ -236,26 +257,38 @@ def _extract_picture(
     return target.as_posix()
 
 
-def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row]) -> list[Row]:
+def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row], findings: Findings) -> list[Row]:
     """The rows, with text and labels of the reviewed posts of the same id, or else of the same
     text, in place of theirs; then the reviewed posts that are no one else's. A reviewed post keeps
     its split, but for `unlabelled`, whose labels nobody would read. Posts without labels were not
     reviewed: tools export tasks that nobody has come to, too."""
     rows = list(rows)
-    found = {row.post.id: row for row in reviewed if row.post.entities is not None}
-    # Some tools give the texts ids of their own.
     known = {row.post.id for row in rows}
-    by_text = {row.post.text: name for name, row in found.items() if name not in known}
+    by_id: dict[str, Row] = {}
+    by_text: dict[str, list[Row]] = defaultdict(list)  # tools give texts ids of their own
+    for row in reviewed:
+        if row.post.entities is None:
+            findings.change("posts without labels among the reviewed ones, left out", row.post.id)
+        elif row.post.id in known:
+            by_id[row.post.id] = row
+        else:
+            by_text[row.post.text].append(row)
     kept = []
     for row in rows:
         post = row.post
-        if new := found.pop(post.id, None) or found.pop(by_text.get(post.text, ""), None):
+        same = by_text.get(post.text)
+        if new := by_id.get(post.id) or (same and same.pop(0)):
+            if post.relations and new.post.relations is None:
+                findings.lose("posts whose relations are gone, as their review has none", post.id)
             names = ("text", "entities", "relations", "pairs", "missing", "rejected")
             update = {name: getattr(new.post, name) for name in names}
             split = "train" if post.split == "unlabelled" else post.split
             row = row._replace(post=post.model_copy(update={**update, "split": split}))
         kept.append(row)
-    return [*kept, *found.values()]
+    added = [row for left in by_text.values() for row in left]
+    for row in added:
+        findings.change("reviewed posts that are none of the others, added", row.post.id)
+    return kept + added
 
 
 def join_image(folder: Path, image: str) -> str:

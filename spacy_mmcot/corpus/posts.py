@@ -250,7 +250,11 @@ def _read_list(path: Path, encoding: str | None) -> list[Any]:
         # Some tools wrap the list: {"classes": ["PER"], "annotations": [...]}.
         lists = [v for v in value.values() if isinstance(v, list) and v]
         inner = [v for v in lists if isinstance(v[0], list | dict)]
-        value = inner[0] if inner and not value.keys() & {"text", "data"} else [value]
+        is_post = bool(value.keys() & {"text", "data"})
+        if len(inner) > 1 and not is_post:
+            names = ", ".join(value)
+            raise located(path, "the whole file", f"it holds several lists: {names}", "one list")
+        value = inner[0] if inner and not is_post else [value]
     if not isinstance(value, list):
         raise located(path, "the whole file", f"it is {shown(value)}", "one JSON list")
     return [item for item in value if item is not None]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
@@ -28,10 +29,16 @@ from .posts import BadRow, Findings, ReadSettings, Row
 # The columns of tokens and of their tags in datasets for named entity recognition.
 _TOKENS, _TAGS = ("tokens", "words"), ("ner_tags", "tags", "labels", "ner")
 _PLAIN = ("image", "caption", "domain")
+# What the files of pictures begin with, by their kind.
+_KINDS = {
+    **{b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"BM": "bmp", b"RIFF": "webp"},
+    **{b"II*\0": "tiff", b"MM\0*": "tiff", b"\0\0\0": "heic"},
+}
 _PARTIAL = ("pairs", "missing", "rejected")
 _DELIMITERS = ",;\t|"
 _MAX_CELL = 2**27  # characters: a long document
 _IGNORED = "tables with columns that are not read"
+_RUN_TOGETHER = "cells with tabs and line breaks: a quote that is not closed joins rows"
 _BATCH = 1000  # rows of Parquet at a time
 _EXPECTED_TAGS = (
     "O or B-LABEL, I-LABEL... for each token, or numbers that the file's metadata names"
@@ -64,6 +71,9 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
         with findings.checking(path, place):
             if not isinstance(values, Mapping):
                 raise BadRow(f"the row is {shown(values)}", "an object")
+            if isinstance(image := read_image(values.get("image")), bytes):
+                image = _make_url(image)
+            values = {**values, "image": image} if "image" in values else values
             fields, used = _read_values(values, settings)
             if bad := [values[k] for k in used if isinstance(values.get(k), BadText)]:
                 raise BadRow(bad[0], "text in UTF-8")
@@ -124,7 +134,8 @@ def _iter_csv(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
                     try:
                         cells = next(reader, None)
                     except csv.Error as error:
-                        problem = f"not CSV ({first_line(error)})"
+                        last = skipped + reader.line_num
+                        problem = f"not CSV ({first_line(error)}), read up to line {last}"
                         raise BadRow(problem, "cells with closed quotes") from None
                     if cells is None:
                         return
@@ -141,6 +152,8 @@ def _iter_csv(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
                 if len(cells) != len(columns):
                     problem = f"the row has {len(cells)} cells, {shown(delimiter.join(cells))}"
                     raise BadRow(problem, f"{len(columns)} cells, as in the header")
+                if delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
+                    findings.change(_RUN_TOGETHER, f"{path}, line {line}")
                 yield number, f"line {line}", dict(zip(columns, cells, strict=True))
 
 
@@ -219,6 +232,20 @@ def _read_text(value: Any) -> Any:
         return BadText(f"0x{error.object[error.start]:02x} is not UTF-8")
 
 
+def read_image(value: Any) -> Any:
+    """A picture as a table holds it: a path or a file's content. The `datasets` library keeps both
+    in a dict."""
+    value = value.as_py() if hasattr(value, "as_py") else value
+    if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
+        return value.get("bytes") or value.get("path")
+    return value
+
+
+def _make_url(picture: bytes) -> str:
+    kind = next((kind for mark, kind in _KINDS.items() if picture.startswith(mark)), "unknown")
+    return f"data:image/{kind};base64,{b64encode(picture).decode()}"
+
+
 def _find_names(feature: Any) -> list[str] | None:
     """The class names of a feature that is a list of classes."""
     if isinstance(feature, list):
@@ -237,6 +264,8 @@ def _read_values(
     """A post's fields, and the columns that were read."""
     column = find_text_column(values, settings)
     tokens = None if settings.text_column else next((c for c in _TOKENS if c in values), None)
+    if tokens and "entities" not in values and any(isinstance(values.get(x), list) for x in _TAGS):
+        column = None  # labelled tokens tell more than the text beside them
     id_column = settings.id_column or next((c for c in values if c.strip().lower() == "id"), "id")
     known = ", ".join(map(repr, values)) or "nothing"
     if column is None and tokens is None:

@@ -8,18 +8,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import srsly
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 from spacy.vocab import Vocab
-from srsly.ruamel_yaml.error import YAMLError
 
 from ..corpus.extensions import register_extensions
 from ..errors import Errors, MMCoTError
-from ..files import read_bytes
-from ..messages import first_line
+from ..messages import first_line, shown
 from ..model.knowledge import make_tag_probabilities
+from ..scheme import read_yaml
 from .soft_labels import SoftTags, list_tags
 
 GLINER_PREFIX = "gliner:"
@@ -79,13 +77,10 @@ EntityTeacher = Language | GlinerTeacher
 def read_label_table(path: Path) -> dict[str, str]:
     """The user's labels by the teacher's, from a YAML file `their label: our label`. Raises
     MMCoTError where it is missing or something else."""
-    content = read_bytes(path)
-    try:
-        table = srsly.yaml_loads(content.decode("utf-8"))
-    except (YAMLError, ValueError) as error:
-        raise MMCoTError(Errors.E509.format(path=path, received=first_line(error))) from None
+    table = read_yaml(path)
+    table = dict(table) if isinstance(table, dict) else table
     if not (isinstance(table, dict) and table and all(isinstance(v, str) for v in table.values())):
-        raise MMCoTError(Errors.E509.format(path=path, received=repr(table)[:80]))
+        raise MMCoTError(Errors.E509.format(path=path, received=shown(table)))
     return {str(theirs): ours for theirs, ours in table.items()}
 
 

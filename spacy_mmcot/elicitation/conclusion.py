@@ -225,17 +225,19 @@ def read_conclusion(
     return answer.model_copy(update={"entities": entities, "relations": relations}), dropped
 
 
-def locate_conclusion(answers: Answers, post: Post) -> Answers:
+def locate_conclusion(answers: Answers, post: Post) -> tuple[Answers, list[str]]:
     """The answers with each mention of the conclusion located in the post's text, as
-    `read_conclusion` does, with any label; without the conclusion where none is in the text."""
+    `read_conclusion` does, with any label; without the conclusion where none is in the text. And
+    what was dropped."""
     if answers.conclusion is None:
-        return answers
+        return answers, []
+    found, dropped = None, list[str]()
     try:
         stated = answers.conclusion.model_dump(exclude_none=True)
-        found, _ = read_conclusion(stated, post, None)
-    except AnswerRejected:
-        return answers.model_copy(update={"conclusion": None})
-    return answers.model_copy(update={"conclusion": found})
+        found, dropped = read_conclusion(stated, post, None)
+    except AnswerRejected as rejected:
+        dropped = [str(rejected)]
+    return answers.model_copy(update={"conclusion": found}), dropped
 
 
 def _locate_entities(

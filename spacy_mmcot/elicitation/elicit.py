@@ -319,7 +319,7 @@ class RuntimeElicitation:
             raise KeyboardInterrupt
         self.failures.update(result.report.unanswered)
         counts = result.report.total()
-        if counts.stored or counts.rejected:
+        if sum(map(store.has_answer, keys)) > n_known:
             self._has_answered, self._pause = True, 0.0
         elif counts.missing:
             self._leave_alone()

@@ -23,11 +23,11 @@ from .store import StoredAnswer, answer_key
 @dataclass
 class Counts:
     """Outcomes of one dimension. `asked` counts questions sent; each post, or part of a long
-    one, is counted in exactly one of `stored`, `already_there`, `rejected`, `missing` and
-    `not_applicable`; posts with the same question share one answer. `repaired` counts stored
-    answers that took a second round, `dropped` items that were left out of answers: mentions that
-    are not in their post, labels that are not in the scheme, relations between mentions that were
-    not listed."""
+    one, is counted in exactly one of `stored`, `already_there`, `rejected` (by this run or an
+    earlier one), `missing` and `not_applicable`; posts with the same question share one answer.
+    `repaired` counts stored answers that took a second round, `dropped` items that were left out
+    of answers: mentions that are not in their post, labels that are not in the scheme, relations
+    between mentions that were not listed."""
 
     asked: int = 0
     stored: int = 0
@@ -42,11 +42,13 @@ class Counts:
 @dataclass
 class Report:
     """What an elicitation did, by dimension. `unanswered` counts why questions stayed without an
-    answer, `dropped` what was left out of answers. `captions_only` holds the ids of posts whose
+    answer, `dropped` what was left out of answers. `rejected` holds key and post id of answers
+    that cannot be used. `captions_only` holds the ids of posts whose
     picture a model that sees was not shown. `notes` says what else happened."""
 
     counts: dict[Dimension, Counts] = field(default_factory=dict)
     unanswered: Counter[str] = field(default_factory=Counter)
+    rejected: set[tuple[str, str]] = field(default_factory=set)
     captions_only: set[str] = field(default_factory=set)
     dropped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
@@ -143,9 +145,7 @@ class Elicitation:
         if key in self._waiting:
             self._waiting[key].append(post)
             return None
-        if self.store.reuse(key, post.id):
-            counts.already_there += 1
-            self.on_settled(1, 0)
+        if self._reuse(key, dimension, post):
             return None
         self._waiting[key] = [post]
         price = self.account.prices.find(model) if self.source.paid else None
@@ -163,14 +163,23 @@ class Elicitation:
         if claim is Claim.MADE:
             counts.asked += 1
         elif claim is Claim.ANSWERED:
-            posts = self._waiting.pop(job.key)
-            for post in posts:
-                self.store.reuse(job.key, post.id)
-            counts.already_there += len(posts)
-            self.on_settled(len(posts), 0)
+            for post in self._waiting.pop(job.key):
+                self._reuse(job.key, job.prompt.dimension, post)
         elif claim is Claim.HELD:
             self.defer(job)
         return claim
+
+    def _reuse(self, key: str, dimension: Dimension, post: Post) -> bool:
+        """Whether the store has an answer, which is then counted, good or rejected."""
+        status, counts = self.store.reuse(key, post.id), self.report.counts[dimension]
+        if status == "rejected":
+            counts.rejected += 1
+            self.report.rejected.add((key, post.id))
+        elif status is not None:
+            counts.already_there += 1
+        if status is not None:
+            self.on_settled(1, int(status == "rejected"))
+        return status is not None
 
     def settle(self, job: Job, reply: Reply) -> Job | None:
         """Keep an answer, with its value or, after a repair round, with the reason why it has
@@ -247,6 +256,8 @@ class Elicitation:
             asked = (job.key, post.id, self.settings.task, prompt.dimension, prompt.template)
             said = (source.name, source.model, raw, value, reason)
             self.store.put(StoredAnswer(*asked, *said, prompt.variant))
+        if value is None:
+            self.report.rejected |= {(job.key, post.id) for post in posts}
         if job.repairing:
             self.store.write("DELETE FROM attempts WHERE key = ?", job.key)
         self.account.release(job.key)

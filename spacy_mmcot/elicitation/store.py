@@ -76,12 +76,14 @@ class AnswerStore(Database):
     that it is in."""
 
     def put(self, answer: StoredAnswer) -> bool:
-        """Keep an answer; False where the store has it already."""
+        """Keep an answer; False where the store has it already, or a good one in place of it."""
         value = None if answer.value is None else to_json(answer.value).decode()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return self.write(
-            f"INSERT OR IGNORE INTO answers ({_COLUMNS}, status, created) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO answers ({_COLUMNS}, status, created) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, post_id) DO UPDATE "
+            "SET raw = excluded.raw, value = excluded.value, reason = NULL, status = 'ok' "
+            "WHERE status = 'rejected' AND excluded.status = 'ok'",
             *(vars(answer) | {"value": value}).values(),
             *("rejected" if value is None else "ok", now),
         )
@@ -90,10 +92,12 @@ class AnswerStore(Database):
         """Whether a question has an answer, for whichever post."""
         return bool(self.fetch("SELECT 1 FROM answers WHERE key = ? LIMIT 1", key))
 
-    def reuse(self, key: str, post_id: str) -> bool:
-        """Whether a question has an answer. It then is this post's too, and counts rather than a
-        later one to the same post and dimension by another model or prompt."""
-        ((known,),) = self.fetch("SELECT max(post_id = ?) FROM answers WHERE key = ?", post_id, key)
+    def reuse(self, key: str, post_id: str) -> str | None:
+        """The status of a question's answer, "ok" or "rejected", None without any. The answer then
+        is this post's too, and counts rather than a later one to the same post and dimension by
+        another model or prompt."""
+        query = "SELECT max(post_id = ?), min(status) FROM answers WHERE key = ?"
+        ((known, status),) = self.fetch(query, post_id, key)
         later = known and self.fetch(
             "SELECT a.template, b.template "
             "FROM answers a JOIN answers b USING (task, post_id, dimension, variant) "
@@ -107,7 +111,15 @@ class AnswerStore(Database):
                 f"SELECT {columns.replace('post_id', '?')} FROM answers WHERE key = ? LIMIT 1",
                 *(post_id, key),
             )
-        return known is not None
+        return None if status is None else str(status)
+
+    def drop_rejected(self, task: Task, model: str, dimensions: Iterable[Dimension]) -> None:
+        """Forget a model's rejected answers, so that their questions are asked again."""
+        self.write(
+            "DELETE FROM answers WHERE status = 'rejected' AND task = ? AND model = ? "
+            "AND dimension IN (SELECT value FROM json_each(?))",
+            *(task, model, json.dumps([*dimensions])),
+        )
 
     def attempt(self, key: str) -> tuple[str, str] | None:
         """Raw text and reason of a first answer that could not be used, while its repair round is
@@ -235,6 +247,15 @@ def load_answers(path: Path | str, task: Task = "ner", variant: int = 0) -> dict
         return read_answers(path) if variant == 0 else {}
     with AnswerStore(path, read_only=True) as store:
         return store.answers(task, variant)
+
+
+def count_variants(path: Path, task: Task = "ner") -> int:
+    """How many times a file of answers, as of `load_answers`, has augmentations at most."""
+    if path.suffix.lower() == ".jsonl":
+        return 1
+    with AnswerStore(path, read_only=True) as store:
+        ((last,),) = store.fetch("SELECT max(variant) FROM answers WHERE task = ?", task)
+    return 1 + (last or 0)
 
 
 class _Place(NamedTuple):

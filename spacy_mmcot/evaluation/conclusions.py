@@ -64,7 +64,7 @@ def attach_conclusions(docs: Iterable[Doc], answers: Mapping[str, Answers]) -> I
         known = {**(data.get(KNOWLEDGE_KEY) or {}), "conclusion": None}
         if name in answers:
             post = make_post(doc, name, name, Findings())
-            located = locate_conclusion(answers[name], post).model_dump(exclude_none=True)
+            located = locate_conclusion(answers[name], post)[0].model_dump(exclude_none=True)
             known["conclusion"] = located.get("conclusion")
         data[KNOWLEDGE_KEY] = known
         yield doc

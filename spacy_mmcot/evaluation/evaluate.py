@@ -66,18 +66,20 @@ def evaluate(
             tokens=tokens,
         )
     )
-    metrics, found = run_pipeline(nlp, examples)
+    metrics, found = run_pipeline(nlp, examples, pictures)
     if "ents_f" not in metrics and "rel_e2e_f" not in metrics:
         raise MMCoTError(Errors.E705.format(path=source, pipeline=nlp.pipe_names))
     if predictions is not None:
         write_predictions(Path(predictions), found)
-    return metrics | {"pictures": pictures}
+    return metrics
 
 
-def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any], list[Predicted]]:
+def run_pipeline(
+    nlp: Language, examples: list[Example], pictures: Pictures = "none"
+) -> tuple[dict[str, Any], list[Predicted]]:
     """Run the pipeline over the predicted Docs of the examples, which then hold what it found, and
-    score that against the references. Returns the metrics, as `evaluate` describes them but for
-    `pictures`, and the predictions."""
+    score that against the references. Returns the metrics, as `evaluate` describes them, and the
+    predictions. pictures: those that the examples were made with."""
     n_pictures = sum(get_image(eg.predicted) is not None for eg in examples)
     started = time.perf_counter()
     for example, doc in zip(examples, nlp.pipe([eg.predicted for eg in examples]), strict=True):
@@ -95,7 +97,7 @@ def run_pipeline(nlp: Language, examples: list[Example]) -> tuple[dict[str, Any]
             if nlp.get_pipe_meta(name).factory == "mmcot_rel":
                 pipe: Any = nlp.get_pipe(name)
                 metrics.update(pipe.score(examples))
-    metrics |= {"docs": len(examples), "docs_with_picture": n_pictures}
+    metrics |= {"docs": len(examples), "docs_with_picture": n_pictures, "pictures": pictures}
     metrics["words_per_second"] = round(sum(doc.words for doc in found) / seconds)
     metrics["model_mb"] = None
     if nlp.path is not None:  # loaded from disk

@@ -4,10 +4,11 @@ that the forward passes share.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import safetensors.torch
@@ -80,6 +81,21 @@ class TorchShim(PyTorchShim):
             if updated.data_ptr() != parameter.data_ptr():
                 parameter.data.copy_(updated)
             parameter.grad.zero_()
+
+    @contextlib.contextmanager
+    def use_params(self, params: dict[Any, Any]) -> Iterator[None]:
+        """Use other weights meanwhile, such as the optimizer's averages. thinc's own shim looks for
+        keys that its optimizers do not make."""
+        modules = self._model.named_parameters() if self._model is not None else ()
+        changed = [(p, params[self.id, name]) for name, p in modules if (self.id, name) in params]
+        kept = [(parameter, parameter.data.clone()) for parameter, _ in changed]
+        for parameter, weights in changed:
+            parameter.data.copy_(xp2torch(weights))
+        try:
+            yield
+        finally:
+            for parameter, weights in kept:
+                parameter.data.copy_(weights)
 
 
 def torch_shim(model: Model) -> TorchShim:

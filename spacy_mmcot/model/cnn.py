@@ -6,27 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from spacy.ml.featureextractor import FeatureExtractor
 from spacy.tokens import Doc
-from thinc.api import (
-    HashEmbed,
-    Maxout,
-    Model,
-    chain,
-    concatenate,
-    list2ragged,
-    ragged2list,
-    torch2xp,
-    with_array,
-    xp2torch,
-)
+from thinc.api import Model, torch2xp, xp2torch
 from thinc.types import Floats2d, Ragged
 from torch import Tensor, nn
 
 from ..errors import Errors, MMCoTError
 from .bridge import Settings, TorchShim, prepare_module, torch_shim
 from .sources import load_pretrained, load_tokenizer, save_tokenizer
-from .wordpieces import WordPieceTokenizer
+from .wordpieces import WordPieceTokenizer, make_embed
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
@@ -84,13 +72,8 @@ def PieceEmbed(
         allowed = f"one number for each of attrs, {attrs}"
         name = "rows of spacy_mmcot.PieceEmbed.v1"
         raise MMCoTError(Errors.E409.format(name=name, received=rows, allowed=allowed))
-    hashes: list[Model] = [
-        HashEmbed(width, n, column=column, seed=column) for column, n in enumerate(rows)
-    ]
-    hashed: Model = chain(FeatureExtractor(attrs), list2ragged(), with_array(concatenate(*hashes)))
     pieces = make_piece_vectors(source, table_width=table_width, width=width)
-    mix: Model[Floats2d, Floats2d] = Maxout(width, width * (len(rows) + 1), nP=3, normalize=True)
-    return chain(concatenate(hashed, pieces), with_array(mix), ragged2list())
+    return make_embed(width, attrs, rows, pieces)
 
 
 def make_piece_vectors(source: str, *, table_width: int, width: int) -> Model[list[Doc], Ragged]:

@@ -1,5 +1,5 @@
 """From Docs to an encoder's input: word pieces aligned to spaCy's tokens, windows over long Docs,
-and groups of windows of similar length.
+groups of windows of similar length, and the input of a student without an encoder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,19 @@ from typing import Any, NamedTuple
 import numpy
 from numpy.typing import NDArray
 from spacy.attrs import IS_SPACE, ORTH, SPACY
+from spacy.ml.featureextractor import FeatureExtractor
 from spacy.tokens import Doc
+from thinc.api import (
+    HashEmbed,
+    Maxout,
+    Model,
+    chain,
+    concatenate,
+    list2ragged,
+    ragged2list,
+    with_array,
+)
+from thinc.types import Floats2d, Ragged
 
 from ..errors import Errors, MMCoTError
 
@@ -194,3 +206,19 @@ def make_row(
     if segment:
         ids += [*segment, *pieces.pair_suffix]
     return Row(ids, text, segment_start, (own_start, own_end), row_tags, doc)
+
+
+def make_embed(
+    width: int, attrs: list[str], rows: list[int], pieces: Model[list[Doc], Ragged]
+) -> Model[list[Doc], list[Floats2d]]:
+    """Token vectors of hashed attributes and of word pieces, each part as wide as the output.
+
+    attrs, rows: token attributes, and the rows of each one's hash table.
+    pieces: one vector a token, (tokens, width), of all Docs.
+    """
+    hashes: list[Model] = [
+        HashEmbed(width, n, column=column, seed=column) for column, n in enumerate(rows)
+    ]
+    hashed: Model = chain(FeatureExtractor(attrs), list2ragged(), with_array(concatenate(*hashes)))
+    mix: Model[Floats2d, Floats2d] = Maxout(width, width * (len(rows) + 1), nP=3, normalize=True)
+    return chain(concatenate(hashed, pieces), with_array(mix), ragged2list())

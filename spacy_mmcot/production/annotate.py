@@ -20,6 +20,7 @@ from spacy.util import minibatch
 from .. import __version__
 from ..corpus.docs import BadRecord, attach, encode_record
 from ..corpus.formats import join_image
+from ..corpus.tables import read_image
 from ..errors import Errors, MMCoTError, UsageError
 from ..files import replace_file
 from ..messages import check_range, escape_control, first_line, shown
@@ -196,7 +197,7 @@ class Annotator:
     def _find_problem(self, values: Mapping[str, Any], folder: Path) -> str | None:
         """Why a row of a file in a folder cannot be annotated; None where it can."""
         names = self.names
-        text, image = values.get(names.text), _read_image(values.get(names.image))
+        text, image = values.get(names.text), read_image(values.get(names.image))
         if text is None:
             if names.text in values:
                 return f"no text: {names.text!r} is null, or an empty cell"
@@ -219,7 +220,7 @@ class Annotator:
         if row.doc is not None:
             return copy_unannotated(row.doc, self._nlp.vocab)
         names = self.names
-        image = _read_image(row.values.get(names.image))
+        image = read_image(row.values.get(names.image))
         if isinstance(image, str) and image:
             image = join_image(folder, image)
         record = {"text": row.values[names.text], "id": row.values.get(names.id), "image": image}
@@ -243,12 +244,3 @@ class Annotator:
             return
         for place, row in enumerate(rows):
             yield row, docs.get(place, "the pipeline's error handler skipped the text")
-
-
-def _read_image(value: Any) -> Any:
-    """A picture as a table holds it: a path or a file's content. The `datasets` library keeps both
-    in a dict."""
-    value = value.as_py() if hasattr(value, "as_py") else value
-    if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
-        return value.get("bytes") or value.get("path")
-    return value

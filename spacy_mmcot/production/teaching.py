@@ -67,13 +67,14 @@ class TeachResult:
 
 @dataclass(frozen=True)
 class ConclusionResult:
-    """Counts of Docs: all, those with a conclusion, those with entity annotation; and how far the
-    conclusions were trusted."""
+    """Counts of Docs: all, those with a conclusion, those with entity annotation; how far the
+    conclusions were trusted; and the labels of theirs and of gold that the scheme lacks."""
 
     docs: int
     with_conclusion: int
     labelled: int
     confidence: conclusions.Confidence
+    unknown: Sequence[str]
 
 
 def teach_from_conclusions(
@@ -97,15 +98,16 @@ def teach_from_conclusions(
     if not concluded:
         raise MMCoTError(Errors.E506.format(paths=", ".join(map(str, inputs))))
     confidence = conclusions.measure_confidence(docs, default)
-    entities, relations = conclusions.collect_labels(docs)
+    found = entities, relations = conclusions.collect_labels(docs)
     if scheme is not None:
         known = read_scheme(scheme)
         entities, relations = list(known.entities), list(known.relations)
+    unknown = sorted({*found[0]} - {*entities} | {*found[1]} - {*relations})
     write_docs(
         output, conclusions.set_labels_from_conclusions(docs, entities, relations, confidence)
     )
     labelled = sum(doc.has_annotation("ENT_IOB") for doc in docs)
-    return ConclusionResult(len(docs), concluded, labelled, confidence)
+    return ConclusionResult(len(docs), concluded, labelled, confidence, unknown)
 
 
 class _ChunkTeacher:

@@ -167,8 +167,8 @@ def _run(name: str, nlp: Language, settings: ReportSettings) -> tuple[Pipeline, 
             component: Any = nlp.get_pipe(pipe)
             setters: Any = registry.annotation_setters  # type: ignore[attr-defined]
             component.set_extra_annotations = setters.get("spacy_mmcot.alignment_setter.v1")()
-    metrics, found = run_pipeline(nlp, examples)
-    return Pipeline(name, found, metrics | {"pictures": settings.pictures}), examples
+    metrics, found = run_pipeline(nlp, examples, settings.pictures)
+    return Pipeline(name, found, metrics), examples
 
 
 def render_page(

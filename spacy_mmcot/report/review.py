@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,9 @@ def format_reviews(reviews: Sequence[Review], format: Format, scheme: Scheme, fo
     make: dict[str, Callable[[Review], Task]] = {
         "prodigy": make_prodigy_task,
         "label-studio": make_label_studio_task,
-        "doccano": make_doccano_task,
+        "doccano": partial(
+            make_doccano_task, related=any(x.post.relations is not None for x in reviews)
+        ),
     }
     rows = [make[format](review) for review in reviews]
     if format == "label-studio":
@@ -100,9 +103,12 @@ def describe_label_studio(scheme: Scheme) -> str:
     )
 
 
-def make_doccano_task(review: Review) -> Task:
-    """A row of doccano's JSONL for sequence labelling with relations."""
+def make_doccano_task(review: Review, related: bool) -> Task:
+    """A row of doccano's JSONL for sequence labelling, with relations or without."""
     post = review.post
+    if not related:
+        spans = [[e.start, e.end, e.label] for e in post.entities or ()]
+        return {"id": post.id, "text": post.text, "label": spans}
     return {
         "id": post.id,
         "text": post.text,

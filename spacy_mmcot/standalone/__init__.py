@@ -17,32 +17,21 @@ import numpy
 import srsly
 from numpy.typing import NDArray
 from spacy.language import Language
-from spacy.ml.featureextractor import FeatureExtractor
 from spacy.pipeline.pipe import Pipe
 from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.util import minibatch, registry
-from thinc.api import (
-    HashEmbed,
-    Maxout,
-    Model,
-    NumpyOps,
-    Ops,
-    chain,
-    concatenate,
-    list2ragged,
-    ragged2list,
-    with_array,
-)
+from thinc.api import Model, NumpyOps, Ops
 from thinc.types import Floats2d, Ragged
 
 from ..components.decoding import decode_mentions, set_mentions
 from ..components.pairs import find_candidates, mask_legal, pick_relations, set_predictions
 from ..corpus.extensions import register_extensions
 from ..errors import Errors, MMCoTError
+from ..model.wordpieces import make_embed
 from ..types import DocPairs
-from .encoder import NumpyEncoder, PieceTable
+from .encoder import NumpyEncoder, PieceTable, average_spans
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
@@ -193,28 +182,21 @@ class StandaloneRel(FrozenPipe):
         # All entries are one after another: tokens, mentions and pairs count through.
         vectors = self.get_vectors([entry.doc for entry in entries], a["head.weight"].shape[1])
         states: Any = numpy.concatenate(vectors)
-        sums: Any = numpy.zeros((len(states) + 1, states.shape[1]))
-        numpy.cumsum(states, axis=0, out=sums[1:])
         sizes = [(len(e.doc), len(e.mentions), len(e.pairs)) for e in entries]
         tokens, mentions, n_pairs = numpy.array(sizes).T
         first_token, first_mention = tokens.cumsum() - tokens, mentions.cumsum() - mentions
         doc = numpy.repeat(numpy.arange(len(entries)), n_pairs)
         pairs = numpy.concatenate([entry.pairs for entry in entries]) + first_mention[doc, None]
 
-        def mean(starts: Any, ends: Any) -> NDArray[numpy.float32]:
-            means = (sums[ends] - sums[starts]) / numpy.maximum(ends - starts, 1)[:, None]
-            # The weights' precision: they would otherwise be converted for each product.
-            return means.astype("float32")
-
         index = {label: i + 1 for i, label in enumerate(settings["types"])}
         spans = [mention for entry in entries for mention in entry.mentions]
         offsets = numpy.repeat(first_token, mentions)
         starts, ends = numpy.array([m[:2] for m in spans], dtype="int64").T + offsets
         types = numpy.array([index.get(m[2], 0) for m in spans])
-        own = mean(starts, ends)
+        own = average_spans(states, starts, ends)
         heads = own @ a["head.weight"].T + a["head.bias"] + a["head_type.weight"][types]
         tails = own @ a["tail.weight"].T + a["tail_type.weight"][types]
-        whole = mean(first_token, first_token + tokens) @ a["doc.weight"].T
+        whole = average_spans(states, first_token, first_token + tokens) @ a["doc.weight"].T
         logits = []
         for part in numpy.split(numpy.arange(len(pairs)), range(_CHUNK, len(pairs), _CHUNK)):
             head, tail = pairs[part].T
@@ -223,7 +205,7 @@ class StandaloneRel(FrozenPipe):
             bucket = numpy.searchsorted(_DISTANCES, right - left, side="right") - 1
             bucket += len(_DISTANCES) * (starts[head] > starts[tail])
             summed = heads[head] + tails[tail] + whole[doc[part]] + a["distance.weight"][bucket]
-            summed += mean(left, right) @ a["around.weight"].T
+            summed += average_spans(states, left, right) @ a["around.weight"].T
             summed = numpy.maximum(summed, 0.0)
             logits.append(summed @ a["output.weight"].T + a["output.bias"])
         scores = numpy.concatenate(logits)
@@ -258,22 +240,6 @@ def use_numpy_products() -> Callable[[Language], Language]:
         return nlp
 
     return change
-
-
-def make_embed(
-    width: int, attrs: list[str], rows: list[int], pieces: Model[list[Doc], Ragged]
-) -> Model[list[Doc], list[Floats2d]]:
-    """Token vectors of hashed attributes and of word pieces, each part as wide as the output.
-
-    attrs, rows: token attributes, and the rows of each one's hash table.
-    pieces: one vector a token, (tokens, width), of all Docs.
-    """
-    hashes: list[Model] = [
-        HashEmbed(width, n, column=column, seed=column) for column, n in enumerate(rows)
-    ]
-    hashed: Model = chain(FeatureExtractor(attrs), list2ragged(), with_array(concatenate(*hashes)))
-    mix: Model[Floats2d, Floats2d] = Maxout(width, width * (len(rows) + 1), nP=3, normalize=True)
-    return chain(concatenate(hashed, pieces), with_array(mix), ragged2list())
 
 
 def make_piece_embed(

@@ -273,6 +273,26 @@ class PieceTable:
         return vectors
 
 
+def average_spans(
+    states: Floats, starts: NDArray[numpy.int64], ends: NDArray[numpy.int64]
+) -> Floats:
+    """The mean state of each span, (spans, width), 0 for an empty one. states: (tokens, width)."""
+    counts = ends - starts
+    if counts.sum() < _FEW * len(states):
+        means = numpy.zeros((len(starts), states.shape[1]), dtype="float32")
+        filled = counts > 0
+        means[filled] = _average(states, starts[filled], counts[filled])
+        return means
+    sums = numpy.zeros((len(states) + 1, states.shape[1]))
+    numpy.cumsum(states, axis=0, out=sums[1:])
+    # The weights' precision: they would otherwise be converted for each product.
+    return ((sums[ends] - sums[starts]) / numpy.maximum(counts, 1)[:, None]).astype("float32")
+
+
+# Running sums of all states cost as much as adding up so many times as many of them.
+_FEW = 16
+
+
 def _average(pieces: Floats, starts: NDArray[numpy.int64], counts: NDArray[numpy.int64]) -> Floats:
     """The mean of each token's pieces, (tokens, width). pieces: (pieces, width); starts: the first
     of each token, (tokens,); counts: at least 1, (tokens,)."""

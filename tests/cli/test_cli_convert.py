@@ -33,6 +33,94 @@ def labelled(post: Post) -> Post:
     return post.model_copy(update={"domain": None, **hide})
 
 
+def test_an_earlier_runs_file_of_a_split_goes_where_its_posts_are_in_others(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    folder, other = tmp_path / "gold", {"text": "Bo in Rome", "entities": []}
+    rows = [{**ANNA, "split": "dev"}, {**other, "id": "b"}, {**other, "id": "c", "split": "test"}]
+    assert command("convert", jsonl("posts.jsonl", *rows), "-o", folder).exit_code == 0
+    again = command("convert", jsonl("posts.jsonl", ANNA, rows[1]), "-o", folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["test.spacy", "train.spacy"]
+    assert "dev.spacy is of an earlier run: its posts are in other splits now" in again.stdout
+    assert "test.spacy is of an earlier run: it stays" in again.stdout
+
+
+def test_two_outputs_that_are_one_file_are_refused(
+    command: Command, demo: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "a.jsonl"
+    store.write_bytes((demo / "answers.jsonl").read_bytes())
+    (tmp_path / "link.jsonl").symlink_to(store)
+    given = ("convert", demo / "posts.jsonl", "--answers", store)
+    for options in (
+        ("-o", tmp_path / "o.jsonl", "--answers-out", tmp_path / "x" / ".." / "o.jsonl"),
+        ("-o", tmp_path / "o.jsonl", "--answers-out", tmp_path / "link.jsonl"),
+    ):
+        done = command(*given, *options)
+        assert (done.exit_code, "[E749]" in done.stderr) == (2, True)
+    assert store.read_bytes() == (demo / "answers.jsonl").read_bytes()
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_what_a_review_adds_and_leaves_out_is_said(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    ends = [{"start": 0, "end": 4, "label": "PER"}, {"start": 8, "end": 12, "label": "LOC"}]
+    related = {**ANNA, "entities": ends, "relations": [{"head": 0, "tail": 1, "label": "in"}]}
+    twice = [{"id": name, "text": "Bo", "entities": []} for name in "bc"]
+    person = {"text": "Bo", "entities": [{"start": 0, "end": 2, "label": "PER"}]}
+    reviewed = jsonl(
+        "reviewed.jsonl",
+        *({**ANNA, "entities": ends}, {"id": "d", "text": "Cy"}, {**person, "id": "r1"}),
+        *({**person, "id": "r2"}, {"id": "new", "text": "Di", "entities": []}),
+    )
+    given = (jsonl("posts.jsonl", related, *twice), "-o", tmp_path / "o.jsonl")
+    done = command("convert", *given, "--reviewed", reviewed)
+    posts = read_posts(tmp_path / "o.jsonl")
+    assert [post.id for post in posts] == ["a", "b", "c", "new"]
+    assert [len(post.entities or ()) for post in posts] == [2, 1, 1, 0]
+    lines = done.stdout.splitlines()
+    for words, name in (
+        ("posts whose relations are gone", "a"),
+        ("posts without labels among the reviewed ones", "d"),
+        ("reviewed posts that are none of the others, added", "new"),
+    ):
+        (at,) = (i for i, line in enumerate(lines) if line.startswith(words))
+        assert lines[at].endswith(": 1") and lines[at + 1].strip() == name
+
+
+def test_answers_that_a_posts_file_cannot_hold_are_said(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    answers = jsonl("answers.jsonl", {"id": "a", "sentence": "Anna is in Oslo."})
+    folder = tmp_path / "gold"
+    command("convert", jsonl("posts.jsonl", ANNA), "--answers", answers, "-o", folder)
+    back = ("convert", folder / "train.spacy", "-o", tmp_path / "back.jsonl")
+    words = "posts whose answers --answers-out would keep: 1"
+    assert words in command(*back).stdout
+    assert words not in command(*back, "--answers-out", tmp_path / "out.jsonl").stdout
+
+
+def test_conclusions_that_do_not_fit_and_labels_that_a_scheme_lacks_are_said(
+    command: Command, jsonl: Jsonl, tmp_path: Path
+) -> None:
+    said = [("Anna", "PER"), ("Oslo", "LOC"), ("Rome", "LOC")]
+    items = [{"mention": name, "label": label, "sure": "high"} for name, label in said]
+    answers = jsonl("answers.jsonl", {"id": "a", "conclusion": {"entities": items}})
+    posts, folder = jsonl("posts.jsonl", {"id": "a", "text": ANNA["text"]}), tmp_path / "gold"
+    done = command("convert", posts, "--answers", answers, "-o", folder)
+    assert "items of conclusions that do not fit their text: 1" in done.stdout
+    assert "a: the mention 'Rome' is not in the text" in done.stdout
+    (folder / "other.csv").touch()
+    done = command("convert", folder, jsonl("none.jsonl"), "-o", tmp_path / "back.jsonl")
+    assert "files without a post: 1" in done.stdout and "none.jsonl" in done.stdout
+    assert "files in folders that are not read: 1" in done.stdout and "other.csv" in done.stdout
+    (tmp_path / "scheme.yml").write_text("entities: {PER: people}")
+    options = ("--from", "conclusions", "--scheme", tmp_path / "scheme.yml")
+    done = command("teach", folder, "-o", tmp_path / "t.spacy", *options)
+    assert "scheme.yml lacks these labels, left out: LOC." in done.stdout
+
+
 def test_the_demo_and_back(command: Command, demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     arguments = ("convert", demo / "posts.jsonl", "--answers", demo / "answers.jsonl")
@@ -159,6 +247,11 @@ def test_answers_about_other_posts_are_noticed(
     result = command("convert", posts, "-o", tmp_path / "out", "--answers", answers)
     assert result.exit_code == 0, result.output
     assert "answers files about none of the posts: 1" in result.output
+    store = tmp_path / "a.sqlite"
+    command("elicit", posts, store, "--recorded", jsonl("a.jsonl", {"id": "a", "sentence": "Hi."}))
+    other = ("--answers", store, "--task", "rel")
+    result = command("convert", posts, "-o", tmp_path / "out", *other)
+    assert "a.sqlite: of the task rel, on 0 other posts" in result.output
 
 
 def test_later_answers_win(command: Command, jsonl: Jsonl, tmp_path: Path) -> None:

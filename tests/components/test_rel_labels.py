@@ -93,7 +93,19 @@ def test_initialise_wants_a_function(bad: object) -> None:
         component.initialize(bad)
 
 
-@pytest.mark.parametrize("bad", [["employs"], {"labels": ["employs"]}])
+SCHEMA = {"labels": ["employs"], "types": ["PER"], "legal": None, "log_prior": [0.0, 0.0]}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["employs"],
+        {"labels": ["employs"]},
+        {**SCHEMA, "labels": "employs"},
+        {**SCHEMA, "labels": ["employs", 3]},
+        {**SCHEMA, "types": [""]},
+    ],
+)
 def test_labels_of_another_form(bad: Any) -> None:
     nlp = toy_rel.pipeline()
     with pytest.raises(MMCoTError, match=r"\[E613\] mmcot_rel: .*'employs'.*init labels"):

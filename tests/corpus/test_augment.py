@@ -9,6 +9,7 @@ from click.testing import Result
 
 from spacy_mmcot.corpus.augment import augment
 from spacy_mmcot.corpus.posts import read_posts
+from spacy_mmcot.elicitation.store import AnswerStore, StoredAnswer
 from spacy_mmcot.types import Answers, Entity, EntityVariant, NounItem, Post, PostRelation
 
 POST = Post(
@@ -212,3 +213,20 @@ def test_every_variant_makes_a_post() -> None:
     ]
     assert tallies["style"].made == 2
     assert (tallies["style"].unanswered, tallies["entity"].unanswered) == (0, 1)
+
+
+def test_variants_behind_one_without_answers(
+    command: Callable[..., Result], jsonl: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = tmp_path / "a.sqlite"
+    with AnswerStore(store) as opened:
+        for i, value in enumerate(("A heard Anna in Oslo", None, "C heard Anna in Oslo")):
+            asked = (f"k{i}", "p", "ner", "style", "t", "openai", "m", "raw")
+            reason = None if value else "no JSON"
+            opened.put(StoredAnswer(*asked, value, reason, i))  # type: ignore[arg-type]
+    row = POST.model_dump(exclude={"image"})
+    posts = jsonl("posts.jsonl", row, {**row, "id": "d", "split": "dev"})
+    output = tmp_path / "new.jsonl"
+    done = command("augment", posts, store, "-o", output, "--answers-out", tmp_path / "b.jsonl")
+    assert [post.id for post in read_posts(output)] == ["p#style", "p#style3"]
+    assert "1 of 2 posts are training posts with all labels." in done.stdout

@@ -258,7 +258,7 @@ def test_pictures_by_id_name_and_data_url(tmp_path: Path, jsonl: Callable[..., P
     assert images[:3] == [str(folder / "17_06_1.JPG"), None, str(folder / "2.png")]
     assert Path(images[3] or "").read_bytes() == png("blue")
     assert images[4:] == ["https://example.org/x.png", str(folder / "a.webp"), None]
-    assert "data URLs that cannot be read: 1" in "\n".join(findings.describe())
+    assert "pictures in the file that cannot be read: 1" in "\n".join(findings.describe())
     row = {"token": ["Anna", "Bo"], "h": {"name": "Anna", "pos": [0, 1]}, "relation": "None"}
     mnre = tmp_path / "mnre.txt"
     mnre.write_text(repr({**row, "t": {"name": "Bo", "pos": [1, 2]}, "img_id": "2.png"}) + "\n")
@@ -330,7 +330,7 @@ def test_what_is_wrong_with_a_table_is_named(tmp_path: Path) -> None:
         (b"text\nAnna\n", {"encoding": "klingon"}, r"--encoding klingon: unknown"),
         ("text\nMünchen\n".encode(), {"encoding": "ascii"}, r"not text in ascii"),
         (b"text,x\nAnna\n", {}, r"line 2: the row has 1 cells, 'Anna'\. Expected: 2 cells"),
-        (b'text,x\n"Anna,1\nBo,2\n', {}, r"line 2: not CSV"),
+        (b'text,x\n"Anna,1\nBo,2\n', {}, r"line 2: not CSV .* up to line 3"),
         (b"text,x\n,1\n", {}, r"line 2: text is ''\. Expected: a text"),
         (b"", {}, r"no column 'text' .* Its columns: none"),
         (b"text,text\na,b\n", {}, r"line 1: the header names the column 'text' twice"),
@@ -437,6 +437,69 @@ def test_plain_texts_have_stable_ids(tmp_path: Path, jsonl: Callable[..., Path])
     assert all(row.post.entities is None for row in rows)
 
 
+def test_pictures_of_one_name_in_several_folders(
+    tmp_path: Path, jsonl: Callable[..., Path]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        (tmp_path / "all" / name / "1.png").write_bytes(png())
+    rows = [{"id": str(i), "text": "t", "image": x} for i, x in enumerate(("b/1.jpg", "c/1.png"))]
+    findings = Findings()
+    read_as = ReadSettings(pictures=tmp_path / "all")
+    found = read_corpus([jsonl("posts.jsonl", *rows)], findings, read_as)
+    images = [row.post.image for row in found]
+    assert images == [str(tmp_path / "all" / name / "1.png") for name in "ba"]
+    ((words, places),) = findings.changed.items()
+    assert "several files have the name of" in words and places[0].startswith("1: ")
+
+
+def test_rows_that_a_stray_quote_joins_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('text\tid\n"Hello\t1\nfoo\t2\nbar"\t3\nbaz\t4\n', "utf-8")
+    findings = Findings()
+    assert len(read_corpus([tmp_path / "a.tsv"], findings)) == 2
+    ((words, places),) = findings.changed.items()
+    assert "joins rows" in words and places == [f"{tmp_path / 'a.tsv'}, line 2"]
+
+
+def test_lists_and_labels_that_are_not_read_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    post = {"id": "a", "text": "Anna", "entities": []}
+    path.write_text(json.dumps({"train": [post], "test": [post]}), "utf-8")
+    with pytest.raises(MMCoTError, match="it holds several lists: train, test"):
+        read_corpus([path], Findings())
+    value = {"start": 0, "end": 4, "text": "Anna", "labels": ["PER", "ORG"]}
+    path.write_text(json.dumps([{"id": 1, "text": "Anna", "label": [value]}]), "utf-8")
+    nlp, findings = spacy.blank("en"), Findings()
+    doc = nlp("Anna")
+    doc.spans["sc"] = [doc[0:1]]
+    write_docs(tmp_path / "spans.spacy", [doc])
+    read_corpus([path, tmp_path / "spans.spacy"], findings)
+    assert [len(places) for places in (findings.lost | findings.changed).values()] == [1, 1]
+    assert "document 0: sc" in "\n".join(findings.describe())
+
+
+def test_pictures_of_hugging_face_datasets(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    images = [
+        {"bytes": png(), "path": None},
+        {"bytes": None, "path": "b.png"},
+        {"bytes": b"no picture", "path": "c.png"},
+        None,
+    ]
+    path, findings = tmp_path / "train.parquet", Findings()
+    parquet.write_table(pyarrow.table({"text": list("abcd"), "image": images}), path)
+    rows = read_corpus([path], findings, ReadSettings(extracted=tmp_path / "out"))
+    first, *others = (row.post.image for row in rows)
+    assert Path(first or "").parent == tmp_path / "out" and Path(first or "").suffix == ".png"
+    assert Path(first or "").read_bytes() == png()
+    assert others == [str(tmp_path / "b.png"), None, None]
+    report = "\n".join(findings.describe())
+    assert "pictures in the file that cannot be read: 1" in report and "row 3" in report
+    assert "posts whose picture is not there: 1" in report and "not read" not in report
+
+
 def test_hugging_face_datasets_and_parquet(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -468,6 +531,10 @@ def test_hugging_face_datasets_and_parquet(tmp_path: Path) -> None:
     parquet.write_table(table.replace_schema_metadata(None), tmp_path / "bare.parquet")
     with pytest.raises(MMCoTError, match=r"row 1: ner_tags is \[1, 2, 0, 0, 3\], for 5 tokens"):
         read(tmp_path / "bare.parquet")
+    both = table.append_column("text", pyarrow.array([TEXT]))
+    parquet.write_table(both, tmp_path / "both.parquet")
+    (row,) = read(tmp_path / "both.parquet")
+    assert (row.post.text, spans(row.post)) == (TEXT, [PER, LOC])
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(MMCoTError, match=r"broken\.parquet: cannot be read"):
         read(tmp_path / "broken.parquet")

@@ -104,11 +104,14 @@ def test_tables_and_pipelines_that_do_not_fit() -> None:
         list(teach(ruler_pipeline(), make_docs("x")))
 
 
-@pytest.mark.parametrize("text", ["", "- PER\n", "PERSON: [PER]\n", "PERSON:\n", "a: b: c\n"])
+@pytest.mark.parametrize("text", ["", "- PER\n", "PERSON: [PER]\n", "PERSON:\n", "PER: 1\n"])
 def test_a_table_that_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "labels.yml"
     path.write_text(text, "utf-8")
     with pytest.raises(MMCoTError, match=r"E509.*their label: our label"):
+        read_label_table(path)
+    path.write_text("PERSON: PER\nPERSON: ORG\n", "utf-8")
+    with pytest.raises(MMCoTError, match=r"E101.*line 2: found duplicate key"):
         read_label_table(path)
     with pytest.raises(MMCoTError, match="E100"):
         read_label_table(tmp_path / "missing.yml")

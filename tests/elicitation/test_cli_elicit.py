@@ -116,6 +116,28 @@ def test_openai_and_the_table_of_what_came(
     assert {body["temperature"] for body in server.requests} == {0.3}
 
 
+def test_rejected_answers_are_named_until_they_are_asked_for_again(
+    run: Command, server: LLMServer, posts_file: Path, tmp_path: Path
+) -> None:
+    options = (posts_file, tmp_path / "a.sqlite", "--source", "openai", "--dimension", "noun")
+    server.reply = lambda body: (
+        (200, "no") if "Anna7" in quoted(body, "post") else (200, sensible_answer(body))
+    )
+    assert run(*options).exit_code == 3
+    n_requests = len(server.requests)
+    again = run(*options)
+    assert (again.exit_code, len(server.requests)) == (3, n_requests)
+    assert rows(again.stdout)["noun"] == [0, 0, 11, 1, 0, 0, 0, 0]
+    assert "rejected: p7 noun: the answer holds no JSON" in again.stdout
+    assert "--retry-rejected" in again.stdout
+    # The share is that of all answers, not of those of this run.
+    assert run(*options, "--threshold", 0.1).exit_code == 0
+    server.reply = lambda body: (200, sensible_answer(body))
+    mended = run(*options, "--retry-rejected")
+    assert rows(mended.stdout)["noun"] == [1, 1, 11, 0, 0, 0, 0, 0]
+    assert mended.exit_code == run(*options).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -115,7 +115,7 @@ def test_what_stays_useless_is_kept_with_its_reason_and_not_asked_again(
     again = elicit(
         posts, store, source(llm_server), settings=QuestionSettings.of("noun")
     ).report.total()
-    assert (again.asked, again.already_there) == (0, 12)
+    assert (again.asked, again.already_there, again.rejected) == (0, 6, 6)
     assert len(llm_server.requests) == 17
 
 

@@ -51,6 +51,19 @@ def test_an_export_comes_back_whole(tmp_path: Path) -> None:
         assert import_answers(other, file) == 0
 
 
+def test_a_good_answer_takes_the_place_of_a_rejected_one(tmp_path: Path) -> None:
+    export = tmp_path / "export.jsonl"
+    bad = replace(NOUN, value=None, reason="no JSON", raw="half of it")
+    for kept, added, n_added in ((bad, NOUN, 1), (NOUN, bad, 0)):
+        (tmp_path / "a.sqlite").unlink(missing_ok=True)
+        (tmp_path / "b.sqlite").unlink(missing_ok=True)
+        with AnswerStore(fill(tmp_path / "a.sqlite", [added]), read_only=True) as store:
+            export_answers(store, export)
+        with AnswerStore(fill(tmp_path / "b.sqlite", [kept])) as store:
+            assert import_answers(store, export) == n_added
+            assert list(store.iter_all()) == [NOUN] and store.rejected() == []
+
+
 def test_exports_do_not_depend_on_when_answers_came(tmp_path: Path) -> None:
     files = []
     for name, answers in (("a", ANSWERS), ("b", ANSWERS[::-1])):

@@ -9,8 +9,9 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from spacy_mmcot.corpus.docbin import make_examples
+from spacy_mmcot.corpus.extensions import set_relations
 from spacy_mmcot.evaluation.review import Review, choose_reviews
-from spacy_mmcot.types import ID_KEY, KNOWLEDGE_KEY, Split
+from spacy_mmcot.types import ID_KEY, KNOWLEDGE_KEY, PostRelation, Relation, Split
 
 Names = dict[str, str]
 
@@ -121,3 +122,12 @@ def test_random_texts_are_the_same_for_a_seed_and_not_the_most_doubtful() -> Non
     assert len({*first} & set("01234")) < 5
     assert choose(nlp, docs, 100) and len(choose(nlp, docs, 100)) == 50
     assert len(choose(nlp, [*docs, nlp(""), nlp(" ")], 100)) == 50
+
+
+def test_gold_relations_stay_where_the_pipeline_finds_none() -> None:
+    nlp = student("Oslo")
+    doc = make_doc(nlp, "a", "Ada saw Oslo then", gold={"Ada": "PER", "Oslo": "LOC"})
+    set_relations(doc, [Relation(doc.ents[0], doc.ents[1], "saw", 1.0)])
+    (review,) = choose(nlp, [doc])
+    assert review.post.relations == [PostRelation(head=0, tail=1, label="saw")]
+    assert "saw" not in review.doubts

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import spacy
 import torch
+import toy
+from thinc.api import Adam
 from tiny import module_of, pipeline
 
 
@@ -32,3 +34,21 @@ def test_a_loaded_pipeline_has_every_weight_and_moves_no_seed(bert_source: str) 
     text = "Anna Berg sings in Oslo tonight"
     first, second = nlp(text)._.trf_data, loaded(text)._.trf_data
     assert (first.model_output.last_hidden_state == second.model_output.last_hidden_state).all()
+
+
+def test_averaged_weights_reach_torch(bert_source: str) -> None:
+    """As `spacy train` saves a pipeline with `use_averages = true`."""
+    nlp = toy.transformer_pipeline(bert_source)
+    nlp.initialize(lambda: toy.examples(nlp))
+    optimizer = Adam(0.01, use_averages=True)
+    for _ in range(3):
+        nlp.update(toy.examples(nlp)[:4], sgd=optimizer)
+    last = {name: weights.clone() for name, weights in module_of(nlp).named_parameters()}
+    with nlp.use_params(optimizer.averages):
+        averaged = {name: weights.clone() for name, weights in module_of(nlp).named_parameters()}
+    assert all(torch.equal(weights, last[k]) for k, weights in module_of(nlp).named_parameters())
+    expected = {key[1]: weights for key, weights in optimizer.averages.items()}
+    changed = [name for name in last if not torch.equal(averaged[name], last[name])]
+    assert [name for name in changed if name.endswith("layer.0.output.dense.weight")]
+    for name in changed:
+        assert (averaged[name].numpy(force=True) == expected[name]).all()

@@ -228,6 +228,16 @@ def test_a_missing_input_and_an_empty_folder(annotate: Command, tmp_path: Path) 
     assert "[E749]" in annotate(tmp_path, "-o", tmp_path / "empty" / "out.jsonl").stderr
 
 
+def test_files_of_folders_that_are_not_read_are_counted(annotate: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.jsonl", "b.json", "c.tsv", "d.tsv"):
+        write_jsonl(folder / name, rows(1))
+    done = annotate(folder, "-o", tmp_path / "out.jsonl")
+    assert "1 rows, 0 rejected" in done.stdout
+    assert "Other files in the folders, not read: 2 .tsv, 1 .json" in done.stdout
+
+
 def test_a_pipeline_that_is_not_there(fails: Callable[..., str], tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", rows(1))
     line = fails("E700", "annotate", "no_such_pipeline", source, "-o", tmp_path / "out.jsonl")

@@ -23,12 +23,15 @@ from click.testing import Result
 from spacy.language import Language
 from spacy.tokens import Doc
 
+from benchmarks.pipe import make_session_contender
 from spacy_mmcot.errors import MMCoTError
 
 pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 pytest.importorskip("onnx", reason="needs the extra `onnx`")
 
 from spacy_mmcot.production.export import build_wheel, export_standalone
+from spacy_mmcot.standalone import encoder
+from spacy_mmcot.standalone.encoder import LayerSession
 
 LONG = "Anna met Ben in Oslo , and then " * 30
 TEXTS = [*tiny.SENTENCES, "", "Oslo", " \n ", LONG, "x" * 3_000, "\N{GRINNING FACE} \u200d \ufe0f"]
@@ -131,6 +134,26 @@ def test_a_batch_changes_nothing(alone: Language) -> None:
     together = [describe(doc) for doc in alone.pipe(TEXTS, batch_size=100)]
     for text, expected in zip(TEXTS, together, strict=True):
         assert_same(describe(alone(text)), expected, 1e-5)
+
+
+def test_its_layers_can_be_timed_alone(
+    related: Language, alone: Language, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    own = LayerSession.map
+
+    def count(self: Any, work: Any, lengths: Any, threads: int) -> Any:
+        ran.append(sum(lengths))
+        return own(self, work, lengths, threads)
+
+    monkeypatch.setattr(LayerSession, "map", count)
+    run = make_session_contender(alone, [TEXTS, TEXTS[:1]])
+    assert run is not None
+    recorded = ran.copy()
+    run(0)
+    run(1)
+    assert ran == recorded * 2 and min(ran) > 0
+    assert make_session_contender(related, [TEXTS]) is None
 
 
 def test_it_is_an_ordinary_pipeline(related: Language, alone: Language, tmp_path: Path) -> None:
@@ -310,5 +333,19 @@ def test_the_command(command: Callable[..., Result], related: Language, tmp_path
     assert spacy.load(out)("Anna in Oslo").has_annotation("ENT_IOB")
     assert "[E811]" in command("export", tmp_path / "model", out, "--wheel").stderr
     assert "[E811]" in command("export", tmp_path / "model", out, "--name", "x").stderr
-    bad = command("export", tmp_path / "model", out, "--standalone", "--wheel", "--name", "a-b")
-    assert "[E409]" in bad.stderr
+    for name in ("a-b", "é"):  # as with init
+        bad = command("export", tmp_path / "model", out, "--standalone", "--wheel", "--name", name)
+        assert "[E409]" in bad.stderr
+
+
+@pytest.mark.parametrize("few", [0, 100])
+def test_means_of_spans(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One by one or by running sums: the same, and 0 for an empty span."""
+    monkeypatch.setattr(encoder, "_FEW", few)
+    states = numpy.random.default_rng(1).normal(size=(9, 4)).astype("float32")
+    starts, ends = numpy.array([[0, 9], [3, 4], [5, 5], [2, 7], [9, 9]]).T
+    means = encoder.average_spans(states, starts, ends)
+    spans = zip(starts, ends, strict=True)
+    expected = [states[s:e].mean(axis=0) if e > s else [0.0] * 4 for s, e in spans]
+    numpy.testing.assert_allclose(means, expected, atol=1e-6)
+    assert means.dtype == numpy.float32

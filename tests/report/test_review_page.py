@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,14 @@ def test_tasks_come_back_as_they_went(
     assert (first.text, first.id, second.id, second.entities) == (TEXT, "a", "b", [])
 
 
+def test_doccano_gets_relations_where_there_are_any(reviews: list[Review], tmp_path: Path) -> None:
+    for kept, key in ((reviews, "entities"), (reviews[1:], "label")):
+        posts = [x.post.model_copy(update={"relations": x.post.relations or None}) for x in kept]
+        bare = [replace(x, post=post) for x, post in zip(kept, posts, strict=True)]
+        rows = format_reviews(bare, "doccano", SCHEME, tmp_path).splitlines()
+        assert all(key in json.loads(row) for row in rows)
+
+
 def test_label_studio_gets_its_interface() -> None:
     shown = describe_label_studio(SCHEME)
     assert '<Label value="PER"/>' in shown and '<Relation value="knows"/>' in shown
@@ -116,9 +125,11 @@ window.addEventListener("load", async () => {
 """
 
 
-def drive(page: Path, reviews: list[Review], steps: str) -> tuple[list[Post], str]:
+def drive(
+    page: Path, reviews: list[Review], steps: str, scheme: Scheme = SCHEME
+) -> tuple[list[Post], str]:
     """The posts that the page saves after some steps, and its state in words."""
-    html = format_reviews(reviews, "html", SCHEME, page.parent)
+    html = format_reviews(reviews, "html", scheme, page.parent)
     # The page's policy would forbid the driver.
     html = re.sub(r"<meta http-equiv[^>]*>", "", html).replace("</body>", DRIVER % steps)
     page.write_text(html, "utf-8")
@@ -183,6 +194,24 @@ def test_a_person_corrects_labels_with_mouse_and_keyboard(
         "here",
         "PER",
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BROWSER, reason="no Chromium is installed")
+def test_relations_stay_where_none_are_asked_for(reviews: list[Review], tmp_path: Path) -> None:
+    steps = """
+    click("Oslo");
+    document.querySelectorAll("#labels button")[1].click();
+    press("Escape");
+    document.querySelectorAll("#labels button")[0].click();
+    click("Bo");
+    press("Enter"); press("Enter"); press("s");
+    """
+    scheme = Scheme(entities=SCHEME.entities)
+    (first, second), _ = drive(tmp_path / "review.html", reviews, steps, scheme)
+    assert [e.label for e in first.entities or ()] == ["PER", "PER", "LOC"]
+    assert first.relations == [PostRelation(head=0, tail=2, label="knows")]
+    assert second.relations == []
 
 
 @pytest.mark.slow

@@ -10,10 +10,13 @@ from typing import Any
 import PIL.Image
 import pytest
 import spacy
+import tiny
+import toy
 from spacy.tokens import Doc, Span
 
 from research.picture_ways import Way, change_pictures, compare_gates
-from spacy_mmcot import MMCoTError, attach
+from research.steps import evaluate_pipeline
+from spacy_mmcot import MMCoTError, attach, set_image, write_docs
 
 Pictures = list[Any]
 
@@ -130,3 +133,16 @@ def test_gates_of_own_and_other_pictures() -> None:
     assert compare_gates([0.9, 0.8], [0.1, 0.2, 0.3]) == 1.0
     assert compare_gates([0.5], [0.5]) == 0.5
     assert compare_gates([0.6, 0.2], [0.4]) == 0.5
+
+
+def test_gates_are_measured_with_the_scores(bert_source: str, tmp_path: Path) -> None:
+    nlp = toy.transformer_pipeline(bert_source, vision=tiny.VISION)
+    nlp.initialize(lambda: toy.examples(nlp))
+    nlp.to_disk(tmp_path / "model")
+    docs = [example.reference for example in toy.examples(nlp)[:6]]
+    for number, doc in enumerate(docs[:4]):
+        set_image(doc, png(40 * number))
+    write_docs(tmp_path / "docs.spacy", docs)
+    metrics = evaluate_pipeline(tmp_path / "model", tmp_path / "docs.spacy", pictures="real")
+    assert metrics["docs_with_picture"] == len(metrics["gates"]) == 4
+    assert all(0 < gate < 1 for gate in metrics["gates"])

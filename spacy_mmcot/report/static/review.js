@@ -7,6 +7,7 @@
   const hue = (label) => (labels.indexOf(label) * 137 + 210) % 360;
   const texts = data.texts.map((text) => ({ ...text, chars: [...text.post.text], state: read(text), past: [] }));
   const memory = `spacy-mmcot review ${texts.map((text) => text.post.id).join(" ")}`;
+  const related = Object.keys(data.relations).length > 0; // else relations are kept, and not asked for
   let at = 0;
   let active = labels[0];
   let cursor = 0;
@@ -118,7 +119,7 @@
     if (picked !== null) change((one) => {
       one.entities[picked].label = name;
       one.entities[picked].by = "you";
-      one.relations = one.relations.filter((r) => allowed(r.head, r.tail).includes(r.label));
+      if (related) one.relations = one.relations.filter((r) => allowed(r.head, r.tail).includes(r.label));
     });
     else if (anchor !== null) { const begin = anchor; anchor = null; label(begin, cursor, name); }
     else show();
@@ -148,7 +149,7 @@
     return texts.filter((text) => text.state.status === "done").map((text) => {
       const entities = text.state.entities.map(({ start, end, label }) => ({ start, end, label }));
       const post = { ...text.post, entities };
-      if (Object.keys(data.relations).length) post.relations = text.state.relations;
+      if (post.relations || related) post.relations = text.state.relations;
       return `${JSON.stringify(post)}\n`;
     }).join("");
   }
@@ -307,7 +308,7 @@
     x: () => decide("skipped"),
     u: undo,
     s: save,
-    r: () => { if (picked !== null && Object.keys(data.relations).length) { from = picked; show(); } },
+    r: () => { if (picked !== null && related) { from = picked; show(); } },
     "?": () => find("help").showModal(),
   };
   keys.Backspace = keys.Delete;
