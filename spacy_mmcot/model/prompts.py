@@ -213,7 +213,6 @@ class VisualPrompt(nn.Module):
         self.length = length
         self.text_norm = nn.LayerNorm(width)
         self.patch_norm = PatchNorm(patch_width, affine=False)
-        self.feature_dropout = nn.Dropout1d(0.2)
         self.query = nn.Linear(width, hidden)
         self.key = nn.Linear(patch_width, hidden)
         self.value = nn.Linear(patch_width, hidden)
@@ -231,9 +230,7 @@ class VisualPrompt(nn.Module):
         """embeddings: (windows, pieces, width), word embeddings; mask: (windows, pieces), 1 at the
         text's pieces; patches: (windows, patches, patch width)."""
         text = self.text_norm(embeddings)
-        whole = self.patch_norm(patches)
-        # Whole features at a time: pictures are few, and would be known by heart.
-        seen = self.feature_dropout(whole.transpose(1, 2)).transpose(1, 2)
+        seen = self.patch_norm(patches)
         keys = torch.cat([self.key(seen), self.nothing.expand(len(seen), 1, -1)], dim=1)
         values = self.value(seen)
         query = self.query(text)
@@ -241,7 +238,7 @@ class VisualPrompt(nn.Module):
         slots = self.slots(torch.cat([query, views], dim=-1).tanh())
         slots = slots.masked_fill(mask.unsqueeze(-1) == 0, torch.finfo(slots.dtype).min)
         vectors = self.out(slots.softmax(1).transpose(1, 2) @ views) + self.slot_bias
-        gate = self.matching(text, mask, whole.mean(1))
+        gate = self.matching(text, mask, seen.mean(1))
         return VisualPrompts(vectors * gate[:, None, None], gate, keys, values)
 
     def attend_again(self, states: Tensor, visual: VisualPrompts) -> tuple[Tensor, Tensor]:
