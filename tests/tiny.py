@@ -2,7 +2,7 @@
 a tokenizer of its family's own kind that learned its pieces from a few sentences."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def _parts(words: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield word[:middle], word[middle:]
 
 
-def _wordpiece(tokenizer_class: Any, special: Iterable[str] = BERT_SPECIAL) -> Any:
+def _wordpiece(tokenizer_class: Any, special: Sequence[str] = BERT_SPECIAL) -> Any:
     letters = sorted(set("".join(SENTENCES).lower()) - {" "})
     parts = list(_parts(re.findall(r"\w+", " ".join(SENTENCES).lower())))
     pieces = [*special, *letters, *(f"##{letter}" for letter in letters)]
@@ -118,7 +118,7 @@ def _unigram() -> Any:
     return DebertaV2TokenizerFast(tokenizer_object=backend)
 
 
-def _template(backend: Tokenizer, special: Iterable[str]) -> processors.TemplateProcessing:
+def _template(backend: Tokenizer, special: Sequence[str]) -> processors.TemplateProcessing:
     begin, end = ("[CLS]", "[SEP]") if "[CLS]" in special else ("<s>", "</s>")
     between = end if begin == "[CLS]" else f"{end} {end}"
     return processors.TemplateProcessing(

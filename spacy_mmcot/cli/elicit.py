@@ -145,10 +145,19 @@ def plan(
     url, key = "https://localhost/v1", "plan"
     source = OpenAISource(OpenAISettings(model, url, key, temperature=temperature))
     sees = known.has_vision(model) if vision is None else vision
-    asked = config, dimension, scheme, store, new_examples
-    settings: dict[str, Any] = {"task": task, "templates": templates, "part_tokens": part_tokens}
-    settings |= {"pictures": posts.parent if sees else None, "image_root": image_root}
-    questions = make_questions(rows, *asked, **settings)
+    questions = make_questions(
+        rows,
+        config,
+        dimension,
+        scheme,
+        store,
+        new_examples,
+        task=task,
+        pictures=posts.parent if sees else None,
+        templates=templates,
+        image_root=image_root,
+        part_tokens=part_tokens,
+    )
     there = store if store is not None and store.exists() else None
     with AnswerStore(there, read_only=True) if there else nullcontext() as answers:
         planned = make_plan(rows, source, known, questions, answers)
@@ -241,18 +250,26 @@ def elicit(
             raise UsageError(Errors.E730)
         answerer: OpenAISource | RecordedSource = RecordedSource(recorded)
     else:
-        endpoint = OpenAISettings(model, base_url, None, insecure, temperature, timeout)
+        settings = OpenAISettings(model, base_url, None, insecure, temperature, timeout)
         try:
-            answerer = OpenAISource(endpoint, source)
+            answerer = OpenAISource(settings, source)
         except MMCoTError as error:
             raise UsageError(str(error)) from None
     sees = answerer.paid and (known.has_vision(model) if vision is None else vision)
     pace = Pace(workers, rpm, tries, patience, run_timeout, batch_size, batch_poll)
-    asked = config, dimension, scheme, store, new_examples
-    parts = part_tokens if answerer.paid else None
-    settings: dict[str, Any] = {"task": task, "templates": templates, "part_tokens": parts}
-    settings |= {"pictures": posts.parent if sees else None, "image_root": image_root}
-    questions = make_questions(rows, *asked, **settings)
+    questions = make_questions(
+        rows,
+        config,
+        dimension,
+        scheme,
+        store,
+        new_examples,
+        task=task,
+        pictures=posts.parent if sees else None,
+        templates=templates,
+        image_root=image_root,
+        part_tokens=part_tokens if answerer.paid else None,
+    )
     # A broken row is an error before the first question, not after the last good row.
     n_questions = sum(1 for post in rows for _ in questions.list_questions(post))
     money: Money = "free" if not answerer.paid else "USD" if known.find(model) else "unpriced"

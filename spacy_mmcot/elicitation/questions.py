@@ -43,8 +43,8 @@ class Counts:
 class Report:
     """What an elicitation did, by dimension. `unanswered` counts why questions stayed without an
     answer, `dropped` what was left out of answers. `rejected` holds key and post id of answers
-    that cannot be used. `captions_only` holds the ids of posts whose
-    picture a model that sees was not shown. `notes` says what else happened."""
+    that cannot be used, `captions_only` the ids of posts whose picture a model that sees was not
+    shown. `notes` says what else happened."""
 
     counts: dict[Dimension, Counts] = field(default_factory=dict)
     unanswered: Counter[str] = field(default_factory=Counter)

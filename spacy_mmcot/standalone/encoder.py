@@ -26,6 +26,8 @@ Result = TypeVar("Result")
 # the shortest has at least MIN_FILL of the longest's length.
 MAX_PART = 128
 MIN_FILL = 0.8
+# Running sums of all states cost as much as adding up so many times as many of them.
+_FEW = 16
 
 
 class LayerSession:
@@ -287,10 +289,6 @@ def average_spans(
     numpy.cumsum(states, axis=0, out=sums[1:])
     # The weights' precision: they would otherwise be converted for each product.
     return ((sums[ends] - sums[starts]) / numpy.maximum(counts, 1)[:, None]).astype("float32")
-
-
-# Running sums of all states cost as much as adding up so many times as many of them.
-_FEW = 16
 
 
 def _average(pieces: Floats, starts: NDArray[numpy.int64], counts: NDArray[numpy.int64]) -> Floats:
