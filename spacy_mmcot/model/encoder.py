@@ -26,10 +26,12 @@ from .prompts import (
     VisualPrompts,
     WordPrompt,
 )
-from .wordpieces import Row, WordPieceTokenizer
+from .wordpieces import CASES, Row, WordPieceTokenizer
 
 # At inference a picture whose gate is below this is ignored.
 MIN_GATE = 0.5
+# How often training hides the letter case of a window, so that texts without any are read as well.
+HIDDEN_CASES = 0.15
 
 # What runs an encoder's layers: takes states (pieces, width), the windows in order of length and
 # without padding, and the lengths (windows,), ascending; returns the last layer's states.
@@ -59,6 +61,7 @@ class PieceBatch(NamedTuple):
     mask: Tensor  # 1 at real pieces
     types: Tensor  # 1 at the knowledge segment
     text: Tensor  # 1 at the window's own text, special pieces and segment excluded
+    cases: Tensor  # how the pieces' tokens are written
     tags: Tensor | None  # rows of tag embeddings; None where the encoder reads none
 
 
@@ -82,8 +85,8 @@ class Encoded(NamedTuple):
 
 
 class PromptedEncoder(nn.Module):
-    """An encoder that reads prompt vectors before its word pieces, and adds an embedding of the
-    knowledge tags to them.
+    """An encoder that reads prompt vectors before its word pieces, and adds embeddings of the
+    knowledge tags to them, and of the tokens' letter case where its tokenizer ignores that.
 
     Prompts come first, with position ids after the text's, so that the pieces keep the positions
     of pretraining; families whose forward takes no position ids (DistilBERT) see the text shifted.
@@ -112,6 +115,10 @@ class PromptedEncoder(nn.Module):
         if settings.knowledge_tags:
             self.tags = nn.Embedding(TAG_ROWS, word_width, padding_idx=0)
             nn.init.zeros_(self.tags.weight)
+        self.cases: nn.Embedding | None = None
+        if self.pieces.ignores_case:
+            self.cases = nn.Embedding(CASES, word_width, padding_idx=0)
+            nn.init.zeros_(self.cases.weight)
         self.prompt: ConditionalPrompt | StaticPrompt | None = None
         self.prompt_length = 0
         if settings.prompt != "none":
@@ -166,7 +173,7 @@ class PromptedEncoder(nn.Module):
         shape = len(rows), max(len(row.ids) for row in rows)
         n_tags = len(rows[0].tags[0]) if rows[0].tags else 0
         ids = numpy.full(shape, self.pieces.pad_id)
-        mask, types, text = (numpy.zeros(shape, dtype="int64") for _ in range(3))
+        mask, types, text, cases = (numpy.zeros(shape, dtype="int64") for _ in range(4))
         tags = numpy.zeros((*shape, n_tags), dtype="int64")
         for i, row in enumerate(rows):
             n_pieces = len(row.ids)
@@ -174,18 +181,20 @@ class PromptedEncoder(nn.Module):
             mask[i, :n_pieces] = 1
             types[i, row.segment_start : n_pieces] = 1
             text[i, slice(*row.text)] = 1
+            cases[i, :n_pieces] = row.cases
             if row.tags:
                 tags[i, : len(row.tags)] = row.tags
-        arrays = (ids, mask, types, text, tags)
+        arrays = (ids, mask, types, text, cases, tags)
         batch = PieceBatch(*(torch.from_numpy(array).to(self.device) for array in arrays))
         return batch if n_tags else batch._replace(tags=None)
 
     def forward(self, batch: PieceBatch, pictures: PictureBatch | None = None) -> Encoded:
         """Read a batch of windows, some of them with pictures."""
         words = self.word_embeddings(batch.ids)
-        parts, masks = [words], [batch.mask]
+        read = words if self.cases is None else words + self.cases(self._hide_cases(batch.cases))
         if self.tags is not None and batch.tags is not None:
-            parts = [words + self.tags(batch.tags).sum(-2)]
+            read = read + self.tags(batch.tags).sum(-2)
+        parts, masks = [read], [batch.mask]
         shown = self._make_word_prompts(words, batch.text, pictures)
         if shown is not None:
             parts.insert(0, shown[0])
@@ -225,6 +234,13 @@ class PromptedEncoder(nn.Module):
         added, attention = self.visual.attend_again(states[seen], visual)
         states = states.index_add(0, seen, added * used[:, None, None])
         return Encoded(states, prompt_states, seen, visual.gate, attention)
+
+    def _hide_cases(self, cases: Tensor) -> Tensor:
+        """(windows, pieces): in training some windows as if they were in small letters."""
+        if not self.training:
+            return cases
+        hidden = torch.rand(len(cases), 1, device=cases.device) < HIDDEN_CASES
+        return torch.where(hidden, cases.clamp(max=1), cases)
 
     def _make_word_prompts(
         self, words: Tensor, text: Tensor, pictures: PictureBatch | None

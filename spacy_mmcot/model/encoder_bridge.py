@@ -30,7 +30,14 @@ from .picture_input import (
 from .prompts import PromptedBatch, PromptKind, View, compute_regression_loss
 from .sources import build_from_config, keep_layers, load_pretrained, load_tokenizer, save_tokenizer
 from .vision import get_patch_grid
-from .wordpieces import Row, WordPieceTokenizer, group_by_length, make_row, make_windows
+from .wordpieces import (
+    Row,
+    WordPieceTokenizer,
+    group_by_length,
+    list_cases,
+    make_row,
+    make_windows,
+)
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
@@ -237,10 +244,10 @@ def _make_rows(
         budget = limit - special - len(segment)
         words = pieces.split_doc(doc, max(1, budget))
         counts = [len(word) for word in words]
-        tags = tag_tokens(doc) if module.tags is not None else None
+        tags, cases = tag_tokens(doc) if module.tags is not None else None, list_cases(doc)
         windows = make_windows(counts, budget, settings.stride)
         for window in windows:
-            rows.append(make_row(pieces, words, window, segment, tags, index))
+            rows.append(make_row(pieces, words, window, segment, tags, cases, index))
         spans.append([doc[window.own_start : window.own_end] for window in windows])
         lengths.append(counts)
     return rows, spans, lengths

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
-from spacy.attrs import IS_SPACE, ORTH, SPACY
+from spacy.attrs import IS_LOWER, IS_SPACE, IS_TITLE, IS_UPPER, ORTH, SPACY
 from spacy.ml.featureextractor import FeatureExtractor
 from spacy.tokens import Doc
 from thinc.api import (
@@ -30,6 +30,8 @@ from ..errors import Errors, MMCoTError
 
 # Bounds the memory of a long-running process.
 MAX_CACHED_WORDS = 20_000
+# How a token can be written: see `list_cases`.
+CASES = 8
 
 
 class Window(NamedTuple):
@@ -54,6 +56,8 @@ class WordPieceTokenizer:
         self._unknown: tuple[int, ...] = (tokenizer.pad_token_id if unknown is None else unknown,)
         self.pad_id: int = tokenizer.pad_token_id or 0
         self._spaced = self._split(["a"]) != self._split([" a"])
+        # Whether it splits all words as if they were in small letters.
+        self.ignores_case = self._split(["A"]) == self._split(["a"])
         self.prefix, self.suffix = self._special_pieces("a")
         _, self.middle, self.pair_suffix = self._special_pieces("a", "a")
         # Special pieces around a single text, and around a text and its segment.
@@ -111,6 +115,14 @@ class WordPieceTokenizer:
         while len(runs) <= len(texts):
             runs.insert(1, [])
         return runs
+
+
+def list_cases(doc: Doc) -> list[int]:
+    """How each token is written: the sum of 1 for small letters, 2 for capitals and 4 for a first
+    capital; 0 for other mixtures, and for what has no letters of two cases."""
+    flags: Any = doc.to_array([IS_LOWER, IS_UPPER, IS_TITLE])
+    cases: list[int] = (flags.astype("int64") @ [1, 2, 4]).tolist()
+    return cases
 
 
 def make_windows(lengths: Sequence[int], budget: int, overlap: int) -> list[Window]:
@@ -179,6 +191,7 @@ class Row(NamedTuple):
     segment_start: int
     own: tuple[int, int]  # the pieces whose states the window returns
     tags: list[list[int]] | None  # rows of tag embeddings of each piece of prefix and text
+    cases: list[int]  # of each piece: that of its token, 0 for special ones and the segment
     doc: int  # index of its Doc
 
 
@@ -188,24 +201,27 @@ def make_row(
     window: Window,
     segment: Sequence[int],
     tags: NDArray[numpy.int64] | None,
+    cases: Sequence[int],
     doc: int,
 ) -> Row:
-    """words: the pieces of each token of the Doc; tags: (tokens, tags), the rows of
-    its tag embeddings; segment: the pieces of its knowledge segment, empty for none."""
+    """words: the pieces of each token of the Doc; tags: (tokens, tags), the rows of its tag
+    embeddings; cases: see `list_cases`; segment: the pieces of its knowledge segment, empty for
+    none."""
     tokens = range(window.start, window.end)
     ids = [*pieces.prefix, *itertools.chain.from_iterable(words[i] for i in tokens)]
     text = (len(pieces.prefix), len(ids))
     own_start = text[0] + sum(map(len, words[window.start : window.own_start]))
     own_end = own_start + sum(map(len, words[window.own_start : window.own_end]))
+    owners = [i for i in tokens for _ in words[i]]
     row_tags = None
     if tags is not None:
-        owners = [i for i in tokens for _ in words[i]]
         row_tags = [[0] * tags.shape[1]] * text[0] + tags[owners].tolist()
     ids += pieces.middle if segment else pieces.suffix
     segment_start = len(ids)
     if segment:
         ids += [*segment, *pieces.pair_suffix]
-    return Row(ids, text, segment_start, (own_start, own_end), row_tags, doc)
+    row_cases = [0] * text[0] + [cases[i] for i in owners] + [0] * (len(ids) - text[1])
+    return Row(ids, text, segment_start, (own_start, own_end), row_tags, row_cases, doc)
 
 
 def make_embed(

@@ -281,13 +281,13 @@ def _describe_encoder(
     tokenizer, special = _describe_tokenizer(name, module.pieces.tokenizer)
     graph = _build_graph(encoder, precision)
     parts, project = encoder.embeddings, getattr(encoder, "embeddings_project", None)
-    types = getattr(parts, "token_type_embeddings", None)
-    prompt = module.prompt
+    types, prompt = getattr(parts, "token_type_embeddings", None), module.prompt
     arrays = _to_arrays(
         {
             "words": module.word_embeddings.weight,
             "positions": parts.position_embeddings.weight,
             "types": None if types is None else types.weight[0],
+            "cases": None if module.cases is None else module.cases.weight,
             "scale": parts.LayerNorm.weight,
             "shift": parts.LayerNorm.bias,
             "project": None if project is None else project.weight.T,

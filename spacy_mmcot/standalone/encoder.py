@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from spacy.tokens import Doc
 
 from ..errors import Errors, MMCoTError
-from ..model.wordpieces import Row, WordPieceTokenizer, group_by_length, make_row, make_windows
+from ..model.wordpieces import (
+    Row,
+    WordPieceTokenizer,
+    group_by_length,
+    list_cases,
+    make_row,
+    make_windows,
+)
 
 Floats = NDArray[numpy.float32]
 # From the states of some windows to those that an encoder's layers return, both (pieces, width).
@@ -143,8 +150,9 @@ class NumpyEncoder:
         vector is made of, one after another: "first" or "mean" of its pieces), and the tokenizer's
         `unknown` and `padding`.
     arrays: `words`, `positions`, `types` (or none), `scale` and `shift` of the embeddings;
-        `project` and `project_bias` where these are narrower than the layers; those of a prompt,
-        `vectors` or `down`, `down_bias`, `up`, `up_bias`.
+        `cases` where the tokenizer ignores letter case; `project` and `project_bias` where these
+        are narrower than the layers; those of a prompt, `vectors` or `down`, `down_bias`, `up`,
+        `up_bias`.
     """
 
     def __init__(
@@ -166,9 +174,9 @@ class NumpyEncoder:
         windows: list[_Window] = []
         for index, doc in enumerate(docs):
             words = self.pieces.split_doc(doc, max(1, budget))
-            counts = list(map(len, words))
+            counts, cases = list(map(len, words)), list_cases(doc)
             for window in make_windows(counts, budget, self.settings["stride"]):
-                row = make_row(self.pieces, words, window, (), None, index)
+                row = make_row(self.pieces, words, window, (), None, cases, index)
                 windows.append(_Window(row, counts[window.own_start : window.own_end]))
         vectors: list[list[Floats]] = [[] for _ in docs]
         for (row, _), own in zip(windows, self._run_windows(windows), strict=True):
@@ -215,11 +223,16 @@ class NumpyEncoder:
         """What the first layer reads of windows, prompts first: (prompts + pieces, width), one
         window after another."""
         ids = list(itertools.chain.from_iterable(row.ids for row in rows))
-        embedded = self.arrays["words"][ids].astype("float32", copy=False)
+        words = self.arrays["words"][ids].astype("float32", copy=False)
+        embedded = words
+        if "cases" in self.arrays:
+            cases = list(itertools.chain.from_iterable(row.cases for row in rows))
+            embedded = words + self.arrays["cases"][cases]
         n_prompts, sizes = self.prompt_length, [len(row.ids) for row in rows]
         if n_prompts:
-            each = zip(rows, numpy.split(embedded, numpy.cumsum(sizes)[:-1]), strict=True)
-            both = ((self._make_prompt(own[slice(*row.text)]), own) for row, own in each)
+            ends = numpy.cumsum(sizes)[:-1]
+            each = zip(rows, numpy.split(words, ends), numpy.split(embedded, ends), strict=True)
+            both = ((self._make_prompt(text[slice(*row.text)]), own) for row, text, own in each)
             embedded = numpy.concatenate(list(itertools.chain.from_iterable(both)))
         # The positions of prompts are behind those of pieces.
         places = [i for n in sizes for i in (*range(n, n + n_prompts), *range(n))]

@@ -34,6 +34,7 @@ def batch(tags: bool = False) -> PieceBatch:
         mask=mask,
         types=torch.tensor([[0, 0, 0, 1, 1], [0, 0, 0, 0, 0]]),
         text=torch.tensor([[0, 1, 1, 0, 0], [0, 1, 0, 0, 0]]),
+        cases=torch.tensor([[0, 4, 1, 0, 0], [0, 2, 0, 0, 0]]),
         tags=torch.tensor(TAGS) if tags else None,
     )
 
@@ -103,6 +104,31 @@ def test_tags_are_added_to_their_pieces(bert_source: str) -> None:
     added = tagged - read(encoder, batch())["inputs_embeds"]
     expected = encoder.tags.weight[torch.tensor(TAGS)].sum(-2)
     torch.testing.assert_close(added, expected, atol=1e-6, rtol=0)
+
+
+def test_letter_case_is_added_where_the_tokenizer_ignores_it(source: str) -> None:
+    encoder = build(source)
+    if not encoder.pieces.ignores_case:
+        assert encoder.cases is None
+        return
+    assert encoder.cases is not None
+    assert not encoder.cases.weight.any()
+    before = read(encoder, batch())["inputs_embeds"]
+    torch.nn.init.normal_(encoder.cases.weight[1:])
+    added = read(encoder, batch())["inputs_embeds"] - before
+    expected = encoder.cases.weight[batch().cases]
+    torch.testing.assert_close(added, expected, atol=1e-6, rtol=0)
+
+
+def test_training_hides_the_case_of_some_windows(bert_source: str) -> None:
+    encoder = build(bert_source).train()
+    cases = torch.tensor([[0, 4, 1, 6, 0, 2]]).expand(1000, -1)
+    hidden = encoder._hide_cases(cases)
+    small = torch.tensor([0, 1, 1, 1, 0, 1])
+    rows = (hidden == small).all(dim=1)
+    assert torch.equal(hidden[~rows], cases[~rows])
+    assert 100 < int(rows.sum()) < 200
+    assert torch.equal(encoder.eval()._hide_cases(cases), cases)
 
 
 @pytest.mark.parametrize("regression", [True, False])
@@ -176,7 +202,8 @@ def uneven_batch() -> PieceBatch:
     longest = max(UNEVEN)
     ids = torch.randint(5, 100, (len(UNEVEN), longest), generator=generator)
     mask = (torch.arange(longest) < torch.tensor(UNEVEN).unsqueeze(1)).long()
-    return PieceBatch(ids=ids, mask=mask, types=torch.zeros_like(ids), text=mask, tags=None)
+    none = torch.zeros_like(ids)
+    return PieceBatch(ids=ids, mask=mask, types=none, text=mask, cases=none, tags=None)
 
 
 @pytest.mark.parametrize("family", PACKABLE)

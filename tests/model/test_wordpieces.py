@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from spacy_mmcot.errors import MMCoTError
 from spacy_mmcot.model import wordpieces
-from spacy_mmcot.model.wordpieces import Window, WordPieceTokenizer, make_windows
+from spacy_mmcot.model.wordpieces import Window, WordPieceTokenizer, list_cases, make_windows
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,18 @@ def test_white_space_and_bare_joiners_become_the_unknown_piece(
     assert rows[0] == unknown
     assert rows[1] == unknown
     assert unknown not in rows[2:]
+
+
+def test_cases_tell_small_letters_capitals_and_mixtures_apart() -> None:
+    vocab = spacy.blank("xx").vocab
+    words = ["the", "Jaguar", "NASA", "A", "iPhone", "2017", "!", "@Élise", "ÖBB", "москва", "\n"]
+    cases = dict(zip(words, list_cases(Doc(vocab, words=words)), strict=True))
+    none = {"iPhone": 0, "2017": 0, "!": 0, "\n": 0}
+    assert (
+        cases
+        == {"the": 1, "Jaguar": 4, "NASA": 2, "A": 6, "@Élise": 4, "ÖBB": 2, "москва": 1} | none
+    )
+    assert list_cases(Doc(vocab)) == []
 
 
 def test_overlong_tokens_are_cut(pieces: WordPieceTokenizer) -> None:
