@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy
+from numpy.typing import NDArray
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
@@ -33,7 +34,7 @@ Key = tuple[Kind, str, Sureness]
 
 MIN_LABELLED = 50  # labelled Docs, from which on the confidence is measured
 _PRIOR_WEIGHT = 4.0  # conclusions that the prior counts as
-_MOST_MENTIONS = 40  # of one Doc, or part of it, whose pairs are written
+_MOST_MENTIONS = 40  # of one Doc, or part of it, whose pairs are all written
 
 
 @dataclass(frozen=True)
@@ -189,11 +190,23 @@ def set_labels_from_conclusions(
         yield doc
 
 
+def _pair_mentions(spans: Sequence[Span], parts: NDArray[numpy.int64]) -> list[tuple[int, int]]:
+    """All pairs of the first mentions of each part of a text, as indexes into spans. parts:
+    (tokens,), see `find_parts`."""
+    groups: dict[int, list[int]] = {}
+    for i, span in enumerate(spans):
+        groups.setdefault(int(parts[span.start]), []).append(i)
+    groups.pop(-1, None)
+    both = (itertools.permutations(group[:_MOST_MENTIONS], 2) for group in groups.values())
+    return list(itertools.chain.from_iterable(both))
+
+
 def _find_soft_relations(
     doc: Doc, entities: Sequence[ConcludedSpan], labels: list[str], confidence: Confidence
 ) -> SoftRelations | None:
     """Distributions over the pairs that were asked about, or else all pairs of the Doc's entities,
-    or else of the concluded ones, in each part of the text; None without any."""
+    or else of the concluded ones, in each part of the text; None without any. Of many mentions it
+    is all pairs of the first ones, and those that have a relation."""
     concluded = get_concluded_relations(doc)
     if concluded is None:
         return None
@@ -209,16 +222,14 @@ def _find_soft_relations(
     else:  # people have judged the whole text
         parts = numpy.zeros(len(doc), dtype="int64")
         said = [(r.head.start, r.tail.start, r.label, None, 1.0) for r in get_relations(doc)]
-    groups: dict[int, list[int]] = {}
-    for i, span in enumerate(spans):
-        groups.setdefault(int(parts[span.start]), []).append(i)
-    groups.pop(-1, None)
-    both = (itertools.permutations(group[:_MOST_MENTIONS], 2) for group in groups.values())
-    pairs = list(itertools.chain.from_iterable(both))
     asked = get_pairs(doc)
-    if asked is not None:
-        starts = {(head.start, tail.start) for head, tail in asked}
-        pairs = [(h, t) for h, t in pairs if (spans[h].start, spans[t].start) in starts]
+    if asked is None:
+        pairs, named = _pair_mentions(spans, parts), [(head, tail) for head, tail, *_ in said]
+    else:
+        pairs, named = [], [(head.start, tail.start) for head, tail in asked]
+    at = {span.start: i for i, span in enumerate(spans)}
+    named = [(h, t) for h, t in named if h in at and t in at and parts[h] == parts[t] >= 0]
+    pairs = list(dict.fromkeys([*pairs, *((at[head], at[tail]) for head, tail in named)]))
     if not pairs:
         return None
     probabilities = numpy.zeros((len(pairs), 1 + len(labels)), dtype="float32")

@@ -8,6 +8,7 @@ import spacy
 from spacy.tokens import Doc
 
 from spacy_mmcot.corpus.docs import make_doc
+from spacy_mmcot.distillation import conclusions
 from spacy_mmcot.distillation.conclusions import (
     MIN_LABELLED,
     Confidence,
@@ -110,6 +111,17 @@ def test_relations_are_taught_on_the_concluded_mentions() -> None:
     assert found.probabilities == pytest.approx(
         numpy.array([[0.05, 0.0, 0.95], [1.0, 0.0, 0.0]]), abs=1e-3
     )
+
+
+def test_relations_of_the_last_of_many_mentions_are_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conclusions, "_MOST_MENTIONS", 1)
+    found = [("Ada Berg", "PER", "high"), ("Oslo", "LOC", "high")]
+    one, none = doc(found, [("Ada Berg", "lives_in", "Oslo", "high")]), doc(found, [])
+    list(set_labels_from_conclusions([one, none], ["PER", "LOC"], ["lives_in"]))
+    soft = get_soft_relations(one)
+    assert soft is not None and soft.pairs.tolist() == [[0, 1]]
+    assert soft.probabilities[0] == pytest.approx([0.05, 0.95], abs=1e-3)
+    assert get_soft_relations(none) is None
 
 
 def test_relations_are_taught_on_given_mentions_and_the_pairs_asked_about() -> None:
