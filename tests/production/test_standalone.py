@@ -17,6 +17,7 @@ import numpy
 import pytest
 import spacy
 import tiny
+import torch
 import toy
 import toy_rel
 from click.testing import Result
@@ -25,6 +26,7 @@ from spacy.tokens import Doc
 
 from benchmarks.pipe import make_session_contender
 from spacy_mmcot.errors import MMCoTError
+from spacy_mmcot.model.encoder_bridge import find_torch_encoder
 
 pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 pytest.importorskip("onnx", reason="needs the extra `onnx`")
@@ -77,6 +79,10 @@ def test_vectors_are_those_of_torch(
     listener = {**toy.LISTENER, "pooling": {"@layers": f"reduce_{pooling}.v1"}}
     nlp.add_pipe("mmcot_ner", config=toy.settings(tok2vec=listener))
     nlp.initialize(lambda: toy.examples(nlp))
+    module = find_torch_encoder(nlp.get_pipe("transformer"))
+    assert module is not None
+    if module.cases is not None:  # zero before training
+        torch.nn.init.normal_(module.cases.weight[1:])
     model = nlp.get_pipe("mmcot_ner").model.get_ref("tok2vec")  # type: ignore[attr-defined]
     runtime = export_standalone(nlp, "fp32")
     for text in TEXTS:
