@@ -287,7 +287,7 @@ def test_a_shared_transformer_serves_a_second_component(bert: Any) -> None:
         data.append(Example.from_dict(nlp.make_doc(eg.text), {**labels, "tags": tags}))
     toy.fix_random_seed(0)
     nlp.initialize(lambda: data)
-    toy.fit(nlp, data, steps=120, rate=0.005)
+    toy.fit(nlp, data, steps=250, rate=0.005)
     result = nlp.evaluate(data)
     assert result["ents_f"] == 1.0
     assert result["tag_acc"] > 0.95
