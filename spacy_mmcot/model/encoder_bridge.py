@@ -244,7 +244,8 @@ def _make_rows(
         budget = limit - special - len(segment)
         words = pieces.split_doc(doc, max(1, budget))
         counts = [len(word) for word in words]
-        tags, cases = tag_tokens(doc) if module.tags is not None else None, list_cases(doc)
+        tags = tag_tokens(doc) if module.tags is not None else None
+        cases = list_cases(doc)
         windows = make_windows(counts, budget, settings.stride)
         for window in windows:
             rows.append(make_row(pieces, words, window, segment, tags, cases, index))

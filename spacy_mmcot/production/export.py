@@ -281,7 +281,7 @@ def _describe_encoder(
     tokenizer, special = _describe_tokenizer(name, module.pieces.tokenizer)
     graph = _build_graph(encoder, precision)
     parts, project = encoder.embeddings, getattr(encoder, "embeddings_project", None)
-    types, prompt = getattr(parts, "token_type_embeddings", None), module.prompt
+    types = getattr(parts, "token_type_embeddings", None)
     arrays = _to_arrays(
         {
             "words": module.word_embeddings.weight,
@@ -292,9 +292,9 @@ def _describe_encoder(
             "shift": parts.LayerNorm.bias,
             "project": None if project is None else project.weight.T,
             "project_bias": None if project is None else project.bias,
-            "vectors": getattr(prompt, "vectors", None),
+            "vectors": getattr(module.prompt, "vectors", None),
             **{
-                f"{side}{ending}": getattr(getattr(prompt, side, None), part, None)
+                f"{side}{ending}": getattr(getattr(module.prompt, side, None), part, None)
                 for side in ("down", "up")
                 for ending, part in (("", "weight"), ("_bias", "bias"))
             },

@@ -174,7 +174,8 @@ class NumpyEncoder:
         windows: list[_Window] = []
         for index, doc in enumerate(docs):
             words = self.pieces.split_doc(doc, max(1, budget))
-            counts, cases = list(map(len, words)), list_cases(doc)
+            counts = list(map(len, words))
+            cases = list_cases(doc)
             for window in make_windows(counts, budget, self.settings["stride"]):
                 row = make_row(self.pieces, words, window, (), None, cases, index)
                 windows.append(_Window(row, counts[window.own_start : window.own_end]))
