@@ -3,7 +3,8 @@
 Every name has two or three labels, each as often as the others in each part, and no sentence tells
 which one it is. The pictures are public domain drawings from Debian's package openclipart-png, in
 folders by label. A picture's subject is the first word of its file's name. The test part shares
-with training neither a picture, nor a name with its picture's subject, nor a sentence.
+with training neither a picture, nor a name with its picture's subject, nor a sentence. Half of the
+training posts have pictures that are mirrored.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import urllib.request
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
+
+import PIL.Image
 
 from research.errors import StudyErrors
 from spacy_mmcot import MMCoTError, PicturePolicy
@@ -101,7 +104,8 @@ PATTERNS: dict[Split, tuple[str, ...]] = {
         "I never knew how much I needed {}",
     ),
 }
-# Posts of each name and label in the parts, and the share of pictures that is kept for the test.
+# Posts of each name and label in a round of a part, and the share of pictures that is kept for the
+# test.
 POSTS: dict[Split, int] = {"train": 5, "test": 2}
 _TEST_SHARE = 0.3
 _LONGEST_SIDE = 320
@@ -122,21 +126,33 @@ def write_picture_set(folder: Path, archive: Path, *, seed: int = 1) -> Path:
     """
     rng = random.Random(seed)
     parts = _split(read_archive(archive), rng)
+    mirrored = {label: list(map(_mirror, parts["train", label])) for label in FOLDERS}
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
-    seen: dict[str, set[str]] = defaultdict(set)  # subjects in training by name
-    for split in POSTS:
+    subjects: dict[tuple[Split, str], set[str]] = defaultdict(set)  # of each split and name
+    rounds: tuple[tuple[Split, Split, bool], ...] = (
+        ("train", "test", False),
+        ("test", "train", False),
+        ("train", "test", True),
+    )
+    for split, other, is_mirrored in rounds:
         queues: dict[str, list[Drawing]] = defaultdict(list)
         for name, label in list_posts(split, rng):
-            barred = seen[name] if split == "test" else set()
-            drawing = _take(queues[label], parts[split, label], barred, rng)
-            if split == "train":
-                seen[name].add(drawing.subject)
+            pool = mirrored[label] if is_mirrored else parts[split, label]
+            drawing = _take(queues[label], pool, subjects[other, name], rng)
+            subjects[split, name].add(drawing.subject)
             lines.append(make_post(len(lines), name, label, drawing, split, rng))
             (folder / "pictures" / drawing.file).write_bytes(drawing.content)
     path = folder / "posts.jsonl"
     path.write_text("".join(lines), encoding="utf-8")
     return path
+
+
+def _mirror(drawing: Drawing) -> Drawing:
+    encoded = io.BytesIO()
+    with PIL.Image.open(io.BytesIO(drawing.content)) as image:
+        image.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT).save(encoded, "PNG")
+    return drawing._replace(file=f"mirrored-{drawing.file}", content=encoded.getvalue())
 
 
 def list_posts(split: Split, rng: random.Random) -> list[tuple[str, str]]:

@@ -105,11 +105,13 @@ def test_the_test_part_has_pictures_and_pairs_of_its_own(folder: Path) -> None:
     test = [post for post in posts if post.split == "test"]
     assert len(train) + len(test) == len(posts) and len(test) > 300
 
-    def digest(post: Post) -> bytes:
+    def digest(post: Post, mirrored: bool = False) -> bytes:
         with PIL.Image.open(folder / str(post.image)) as image:
-            return hashlib.sha256(image.tobytes()).digest()
+            turned = image.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
+            return hashlib.sha256(turned.tobytes()).digest()
 
-    assert not {digest(post) for post in train} & {digest(post) for post in test}
+    tested = {digest(post) for post in test} | {digest(post, mirrored=True) for post in test}
+    assert not {digest(post) for post in train} & tested
     pairs = [{(name_of(post), post.domain) for post in part} for part in (train, test)]
     assert not pairs[0] & pairs[1]
 
