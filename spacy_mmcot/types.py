@@ -383,11 +383,11 @@ def merge_answers(first: Answers | None, later: Answers | None) -> Answers | Non
 
 
 class DocPairs(NamedTuple):
-    """A Doc, its mentions as (start token, end token, label), end exclusive, and the pairs to
-    score: an int array (pairs, 2) of head and tail, indexes into the mentions."""
+    """A Doc, mentions in it, and the pairs to score: an int array (pairs, 2) of head and tail,
+    indexes into the mentions."""
 
     doc: Doc
-    mentions: Sequence[tuple[int, int, str]]
+    mentions: Sequence[Span]
     pairs: NDArray[numpy.int64]
 
 

@@ -25,34 +25,22 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 # Head type -> tail type -> relation labels.
 Legal = Mapping[str, Mapping[str, Sequence[str]]]
-# (start, end, label), end exclusive; in tokens, or in characters where it says so
-MentionSpan = tuple[int, int, str]
-
-
-class PairPrediction(NamedTuple):
-    """A pair of mentions of one Doc with its likeliest label and that label's probability. head and
-    tail are (start, end) token offsets, end exclusive."""
-
-    head: tuple[int, int]
-    tail: tuple[int, int]
-    label: str
-    score: float
 
 
 def find_candidates(doc: Doc, max_distance: int) -> DocPairs:
     """The ordered pairs of the Doc's entities with at most `max_distance` tokens between them, of
     which only those that `get_pairs` names, if it does."""
-    mentions = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
-    asked = get_pairs(doc)
+    mentions, asked = doc.ents, get_pairs(doc)
     pairs: dict[tuple[int, int], None] = {}
     if asked is None:
-        for left, (_, end, _) in enumerate(mentions):
+        starts = [ent.start for ent in mentions]
+        for left, end in enumerate(ent.end for ent in mentions):
             for right in range(left + 1, len(mentions)):
-                if mentions[right][0] - end > max_distance:
+                if starts[right] - end > max_distance:
                     break
                 pairs[left, right] = pairs[right, left] = None
     else:
-        index = {(start, end): i for i, (start, end, _) in enumerate(mentions)}
+        index = {(ent.start, ent.end): i for i, ent in enumerate(mentions)}
         for h, t in asked:
             head, tail = index.get((h.start, h.end)), index.get((t.start, t.end))
             gap = max(h.start - t.end, t.start - h.end)
@@ -66,7 +54,7 @@ def mask_legal(entry: DocPairs, legal: Legal | None, labels: Sequence[str]) -> N
     allowed; without a map all are."""
     allowed = numpy.ones((len(entry.pairs), 1 + len(labels)), dtype=bool)
     if legal is not None:
-        types = [label for _, _, label in entry.mentions]
+        types = [mention.label_ for mention in entry.mentions]
         rows = {
             (head, tail): [label in legal.get(head, {}).get(tail, ()) for label in labels]
             for head, tail in itertools.product(set(types), repeat=2)
@@ -78,13 +66,13 @@ def mask_legal(entry: DocPairs, legal: Legal | None, labels: Sequence[str]) -> N
 
 def pick_relations(
     entries: Sequence[DocPairs], probabilities: Array, labels: Sequence[str], threshold: float
-) -> list[list[PairPrediction]]:
-    """The pairs of each entry that have a relation, in the order of their heads.
+) -> list[list[Relation]]:
+    """The relations of each entry, in the order of their heads.
 
     probabilities: (pairs, 1 + labels) of all entries, the first column no relation.
     threshold: a pair gets its likeliest label where the probability of any relation reaches this.
     """
-    result: list[list[PairPrediction]] = [[] for _ in entries]
+    result: list[list[Relation]] = [[] for _ in entries]
     if not len(probabilities):
         return result
     # The sum rather than 1 - P(no relation), which loses precision near 0.
@@ -97,22 +85,16 @@ def pick_relations(
     owners = numpy.repeat(numpy.arange(len(entries)), counts)[related]
     pairs = numpy.concatenate([entry.pairs for entry in entries])[related]
     for pair, label, score, i in zip(pairs, best, scores, owners, strict=True):
-        head, tail = (entries[i].mentions[m][:2] for m in pair)
-        result[i].append(PairPrediction(head, tail, labels[label], float(score)))
+        head, tail = (entries[i].mentions[mention] for mention in pair)
+        result[i].append(Relation(head, tail, labels[label], float(score)))
     return [sorted(found) for found in result]
 
 
-def set_predictions(doc: Doc, predictions: Sequence[PairPrediction], overwrite: bool) -> None:
+def set_predictions(doc: Doc, predictions: Sequence[Relation], overwrite: bool) -> None:
     """Write `doc._.mmcot_rel`. overwrite: replace relations that are already set."""
     kept = [] if overwrite else list(get_relations(doc))
-    taken = {(r.head.start, r.head.end, r.tail.start, r.tail.end) for r in kept}
-    spans = {(ent.start, ent.end): ent for ent in doc.ents} if predictions else {}
-    new = [
-        Relation(spans[p.head], spans[p.tail], p.label, p.score)
-        for p in predictions
-        if (*p.head, *p.tail) not in taken
-    ]
-    doc._.mmcot_rel = [*kept, *new]
+    taken = {relation[:2] for relation in kept}
+    doc._.mmcot_rel = [*kept, *(p for p in predictions if p[:2] not in taken)]
 
 
 def warn_of_illegal(docs: Iterable[Doc], legal: Legal, component: str) -> None:
@@ -127,22 +109,9 @@ def warn_of_illegal(docs: Iterable[Doc], legal: Legal, component: str) -> None:
         warnings.warn(message, stacklevel=2)
 
 
-def to_characters(doc: Doc, start: int, end: int) -> tuple[int, int]:
-    """The character offsets of a span of tokens, ends exclusive."""
-    last = doc[end - 1]
-    return doc[start].idx, last.idx + len(last)
-
-
-def to_tokens(doc: Doc, start: int, end: int, label: str) -> MentionSpan:
-    """The mention at these characters of the Doc's text, in tokens."""
-    span = doc.char_span(start, end, alignment_mode="expand")
-    assert span is not None
-    return span.start, span.end, label
-
-
-def list_mentions(entry: DocPairs) -> list[MentionSpan]:
-    """The entry's mentions in characters."""
-    return [(*to_characters(entry.doc, start, end), label) for start, end, label in entry.mentions]
+def list_mentions(entry: DocPairs) -> list[tuple[int, int, str]]:
+    """Start and end character, end exclusive, and label of the entry's mentions."""
+    return [(m.start_char, m.end_char, m.label_) for m in entry.mentions]
 
 
 def list_pairs(entry: DocPairs) -> list[tuple[int, int, int, int]]:
@@ -151,12 +120,17 @@ def list_pairs(entry: DocPairs) -> list[tuple[int, int, int, int]]:
     return [(*places[head], *places[tail]) for head, tail in entry.pairs.tolist()]
 
 
+def place_pairs(
+    doc: Doc, mentions: Iterable[tuple[int, int, str]], pairs: NDArray[numpy.int64]
+) -> DocPairs:
+    """Mentions, by characters as of `list_mentions`, and their pairs on the tokens of a Doc."""
+    spans: list[Any] = [doc.char_span(*mention, alignment_mode="expand") for mention in mentions]
+    return DocPairs(doc, spans, pairs)
+
+
 def move_pairs(entry: DocPairs, doc: Doc) -> DocPairs:
     """The same mentions and pairs on the tokens of another Doc of the same text."""
-    if entry.doc is doc:
-        return entry
-    mentions = [to_tokens(doc, *mention) for mention in list_mentions(entry)]
-    return DocPairs(doc, mentions, entry.pairs)
+    return entry if entry.doc is doc else place_pairs(doc, list_mentions(entry), entry.pairs)
 
 
 UNJUDGED = -1

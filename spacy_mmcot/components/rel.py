@@ -1,7 +1,6 @@
 """`mmcot_rel`: relations between the entities of a Doc, from a distilled pair classifier."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,10 @@ from ..model.bridge import check_states, split_by_counts
 from ..model.knowledge import get_concluded_relations
 from ..model.pair_classifier import set_schema
 from ..scheme import read_scheme
-from ..types import NO_RELATION, DocPairs
+from ..types import NO_RELATION, DocPairs, Relation
 from . import pairs
 from .base import DEFAULT_TOK2VEC, DistilledPipe
-from .pairs import UNJUDGED, PairPrediction, Target
+from .pairs import UNJUDGED, Target
 
 # No postponed annotations here: spaCy reads those of factories and of initialize at run time.
 
@@ -130,14 +129,14 @@ class MMCoTRel(DistilledPipe):
         filled = [doc for doc in sample if len(doc)] or sample
         self.model.initialize(X=[DocPairs(doc, [], none) for doc in filled])
 
-    def predict(self, docs: Iterable[Doc]) -> list[list[PairPrediction]]:
+    def predict(self, docs: Iterable[Doc]) -> list[list[Relation]]:
         """The relations of each Doc, in the order of their heads; the Docs are not changed."""
         entries = self._find_candidates(docs)
         return self._predict_pairs(entries, entries)
 
-    def predict_on_gold_mentions(self, examples: Sequence[Example]) -> list[list[PairPrediction]]:
+    def predict_on_gold_mentions(self, examples: Sequence[Example]) -> list[list[Relation]]:
         """What `predict` would give if the entities of each reference had been found: read from
-        the predicted Doc, head and tail as tokens of the reference."""
+        the predicted Doc, head and tail as entities of the reference."""
         entries = self._find_candidates(eg.reference for eg in examples)
         moved = [pairs.move_pairs(e, eg.predicted) for e, eg in zip(entries, examples, strict=True)]
         return self._predict_pairs(entries, moved)
@@ -151,7 +150,7 @@ class MMCoTRel(DistilledPipe):
             for entry, probabilities in zip(entries, rows, strict=True)
         ]
 
-    def set_annotations(self, docs: Iterable[Doc], scores: list[list[PairPrediction]]) -> None:
+    def set_annotations(self, docs: Iterable[Doc], scores: list[list[Relation]]) -> None:
         """Write `doc._.mmcot_rel`."""
         for doc, predictions in zip(docs, scores, strict=True):
             pairs.set_predictions(doc, predictions, self.overwrite)
@@ -196,10 +195,10 @@ class MMCoTRel(DistilledPipe):
         if self.scorer is None:
             return {}
         examples = list(examples)
-        on_gold = []
-        for eg, found in zip(examples, self.predict_on_gold_mentions(examples), strict=True):
-            place = partial(pairs.to_characters, eg.reference)
-            on_gold.append([(*place(*p.head), *place(*p.tail), p.label, p.score) for p in found])
+        on_gold = [
+            [(h.start_char, h.end_char, t.start_char, t.end_char, *rest) for h, t, *rest in found]
+            for found in self.predict_on_gold_mentions(examples)
+        ]
         return self.scorer(examples, on_gold_mentions=on_gold, **kwargs)
 
     def _score_pairs(self, entries: Sequence[DocPairs]) -> NDArray[numpy.float32]:
@@ -217,7 +216,7 @@ class MMCoTRel(DistilledPipe):
 
     def _predict_pairs(
         self, entries: Sequence[DocPairs], read: Sequence[DocPairs]
-    ) -> list[list[PairPrediction]]:
+    ) -> list[list[Relation]]:
         """read: the entries on the Docs whose vectors are read."""
         probabilities = self._score_pairs(read)
         return pairs.pick_relations(entries, probabilities, self.labels, self.cfg["threshold"])
@@ -229,8 +228,7 @@ class MMCoTRel(DistilledPipe):
         (entry,) = self._find_candidates([with_mentions])
         gold = pairs.match_gold(entry, reference, self.labels, self.name)
         if soft is not None and (gold == UNJUDGED).all():
-            mentions = [pairs.to_tokens(reference, *mention) for mention in soft.mentions]
-            entry = DocPairs(reference, mentions, soft.pairs)
+            entry = pairs.place_pairs(reference, soft.mentions, soft.pairs)
             gold = numpy.full(len(entry.pairs), UNJUDGED, dtype="int64")
         allowed = pairs.mask_legal(entry, self.cfg["legal"], self.labels)
         # A predicted mention of another type may rule out what is gold.

@@ -173,28 +173,26 @@ def compute_tag_priors(doc: Doc, tags: Sequence[str]) -> NDArray[numpy.float32]:
 
 def tag_pairs(
     doc: Doc,
-    mentions: Sequence[tuple[int, int, str]],
+    mentions: Sequence[Span],
     pairs: NDArray[numpy.int64],
     labels: Mapping[str, int],
 ) -> NDArray[numpy.int64]:
     """What the LLM concludes on each pair, (pairs, 2 + TAGS_PER_PAIR): the index of the label, -1
     where it was not asked and 0 where there is none; the index of its sureness; and the rows of its
     tag embeddings, 0 for none. A concluded mention is the one that its first token lies
-    in. mentions: first token, end token and label; pairs: (pairs, 2), indexes of head and tail;
-    labels: the indexes of the relation labels."""
+    in. pairs: (pairs, 2), head and tail as indexes into the mentions; labels: the indexes of the
+    relation labels."""
     found = numpy.zeros((len(pairs), 2 + TAGS_PER_PAIR), dtype="int64")
     concluded = get_concluded_relations(doc) if len(pairs) else None
     if concluded is None:
         found[:, 0] = -1
         return found
     tags = found[:, 2:]
-    heads, tails = find_parts(doc)[[start for start, _, _ in mentions]][pairs.T]
+    heads, tails = find_parts(doc)[[mention.start for mention in mentions]][pairs.T]
     asked = (heads == tails) & (heads >= 0)
     found[~asked, 0] = -1
     tags[asked, 0] = hash_tag("asked")[0]
-    mention_at = {
-        token: i for i, (start, end, _) in enumerate(mentions) for token in range(start, end)
-    }
+    mention_at = {token.i: i for i, mention in enumerate(mentions) for token in mention}
     row_of = {(head, tail): row for row, (head, tail) in enumerate(pairs.tolist())}
     for c in concluded:
         head, tail = mention_at.get(c.head, -1), mention_at.get(c.tail, -1)

@@ -235,8 +235,8 @@ def _make_index(
     pairs = [numpy.zeros((0, 2), dtype="int64")]
     for i, (entry, offset) in enumerate(zip(X, offsets, strict=False)):
         pairs.append(entry.pairs + len(mentions))
-        for start, end, label in entry.mentions:
-            mentions.append((offset + start, offset + end, types.get(label, 0), i))
+        for span in entry.mentions:
+            mentions.append((offset + span.start, offset + span.end, types.get(span.label_, 0), i))
     table = torch.tensor(mentions, dtype=torch.long, device=device).reshape(-1, 4)
     docs = torch.tensor(list(itertools.pairwise(offsets)), device=device).reshape(-1, 2)
     joined = torch.from_numpy(numpy.concatenate(pairs)).to(device)

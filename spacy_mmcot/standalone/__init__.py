@@ -191,8 +191,8 @@ class StandaloneRel(FrozenPipe):
         index = {label: i + 1 for i, label in enumerate(settings["types"])}
         spans = [mention for entry in entries for mention in entry.mentions]
         offsets = numpy.repeat(first_token, mentions)
-        starts, ends = numpy.array([m[:2] for m in spans], dtype="int64").T + offsets
-        types = numpy.array([index.get(m[2], 0) for m in spans])
+        starts, ends = numpy.array([(m.start, m.end) for m in spans], dtype="int64").T + offsets
+        types = numpy.array([index.get(m.label_, 0) for m in spans])
         own = average_spans(states, starts, ends)
         heads = own @ a["head.weight"].T + a["head.bias"] + a["head_type.weight"][types]
         tails = own @ a["tail.weight"].T + a["tail_type.weight"][types]

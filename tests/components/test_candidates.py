@@ -43,7 +43,7 @@ def gap(left: Span, right: Span) -> int:
 
 def spans_of(entry: DocPairs) -> list[tuple[Span, Span]]:
     ents = entry.doc.ents
-    assert list(entry.mentions) == [(ent.start, ent.end, ent.label_) for ent in ents]
+    assert tuple(entry.mentions) == ents
     return [(ents[head], ents[tail]) for head, tail in entry.pairs.tolist()]
 
 
@@ -90,7 +90,7 @@ def test_legal_labels_by_the_types_of_head_and_tail() -> None:
     entry = find_candidates(doc, 100)
     allowed = mask_legal(entry, toy_rel.LEGAL, toy_rel.LABELS)
     by_types = {
-        tuple(entry.mentions[i][2] for i in pair): row.tolist()
+        tuple(entry.mentions[i].label_ for i in pair): row.tolist()
         for pair, row in zip(entry.pairs, allowed, strict=True)
     }
     assert by_types == {

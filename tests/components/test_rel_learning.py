@@ -55,8 +55,8 @@ def taught(nlp: Language, sharpness: float = 0.9) -> list[Example]:
 
 def judged(target: Target) -> dict[tuple[str, str], int]:
     """The gold of each pair that was judged, by the texts of head and tail."""
-    doc, mentions, pairs = target.entry
-    text = [doc[start:end].text for start, end, _ in mentions]
+    _, mentions, pairs = target.entry
+    text = [mention.text for mention in mentions]
     rows = zip(pairs.tolist(), target.gold.tolist(), strict=True)
     return {(text[h], text[t]): label for (h, t), label in rows if label >= 0}
 
@@ -428,10 +428,8 @@ def test_gold_mentions_are_scored_in_the_tokens_of_the_reference(
     data = toy_rel.examples(nlp)
     predictions = toy_rel.component(nlp).predict_on_gold_mentions(data)
     for eg, found in zip(data, predictions, strict=True):
-        named = [
-            (eg.reference[slice(*p.head)].text, eg.reference[slice(*p.tail)].text, p.label)
-            for p in found
-        ]
+        assert all(p.head.doc is p.tail.doc is eg.reference for p in found)
+        named = [(p.head.text, p.tail.text, p.label) for p in found]
         assert named == toy_rel.names(eg.reference)
 
 

@@ -194,7 +194,7 @@ def test_a_part_without_an_answer_is_unknown_and_said(
     expected = [m for m in find_names(TEXT) if not start <= m[0] < end]
     assert int((soft[:, [1, 3]] > 0.5).sum()) == len(expected) < len(find_names(TEXT))
     # Of pairs that were never asked about together, a teacher is not told that there is none.
-    mentions = [(i, i + 1, "ORT") for i in (4, len(doc) // 2, len(doc) - 4)]
+    mentions = [doc[i : i + 1] for i in (4, len(doc) // 2, len(doc) - 4)]
     pairs = numpy.array([(0, 1), (0, 2), (1, 0)])
     assert (tag_pairs(doc, mentions, pairs, {"sitz": 1})[:, 0] == -1).all()
 

@@ -170,7 +170,7 @@ def test_concluded_relations_are_tagged_on_their_pairs(nlp: Language) -> None:
         **{"head": "Anna Berg", "head_start": 0, "tail": "Oslo", "tail_start": 15},
         **{"label": "left", "sure": "medium", "or_label": "lives_in"},
     }
-    mentions = [(0, 2, "PER"), (3, 4, "LOC"), (5, 6, "LOC")]
+    mentions = [doc[0:2], doc[3:4], doc[5:6]]
     pairs = numpy.array([[0, 1], [1, 0], [0, 2]])
     labels = {"None": 0, "lives_in": 1, "left": 2}
     tags = tag_pairs(concluded(doc, relations=[relation]), mentions, pairs, labels).tolist()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 from thinc.api import Adam, Model
 from torch import Tensor
@@ -159,7 +159,8 @@ def vectors(docs: list[Doc]) -> list[numpy.ndarray]:
 def entry(n_tokens: int, n_mentions: int) -> DocPairs:
     """Every second token a mention; all ordered pairs of them."""
     doc = Doc(Vocab(), words=["word"] * n_tokens)
-    mentions = [(2 * i, 2 * i + 1, (*TYPES, "NEW")[i % 3]) for i in range(n_mentions)]
+    labels = (*TYPES, "NEW")
+    mentions = [Span(doc, 2 * i, 2 * i + 1, label=labels[i % 3]) for i in range(n_mentions)]
     pairs = [(h, t) for h in range(n_mentions) for t in range(n_mentions) if h != t]
     return DocPairs(doc, mentions, numpy.array(pairs, dtype="int64").reshape(-1, 2))
 
