@@ -27,6 +27,7 @@ from spacy.util import minibatch
 
 from spacy_mmcot.model.encoder import PromptedEncoder
 from spacy_mmcot.model.encoder_bridge import find_torch_encoder
+from spacy_mmcot.model.wordpieces import make_rows
 
 # Runs the batch of the given number.
 Contender = Callable[[int], None]
@@ -150,14 +151,9 @@ def make_encoder_contender(
     """Runs the encoder over the Docs' word pieces, in `parts` that together are all of them:
     sorted by length over all Docs, tokenized and padded beforehand. What no pipeline on this
     encoder can be expected to beat."""
-    pieces = module.pieces
-    limit = module.max_pieces - pieces.n_special
-    rows: list[list[int]] = []
-    for doc in docs:
-        flat = [piece for word in pieces.split_doc(doc, limit) for piece in word]
-        for start in range(0, len(flat), limit):
-            rows.append([*pieces.prefix, *flat[start : start + limit], *pieces.suffix])
-    rows.sort(key=len)
+    pieces, most = module.pieces, module.max_pieces
+    windows = [row for doc in docs for row in make_rows(pieces, doc, 0, most=most, stride=0)]
+    rows = sorted((window.ids for window in windows), key=len)
     padding = pieces.pad_id
     batches = [_pad(rows[i : i + LIMIT_BATCH], padding) for i in range(0, len(rows), LIMIT_BATCH)]
 

@@ -30,14 +30,7 @@ from .picture_input import (
 from .prompts import PromptedBatch, PromptKind, View, compute_regression_loss
 from .sources import build_from_config, keep_layers, load_pretrained, load_tokenizer, save_tokenizer
 from .vision import get_patch_grid
-from .wordpieces import (
-    Row,
-    WordPieceTokenizer,
-    group_by_length,
-    list_cases,
-    make_row,
-    make_windows,
-)
+from .wordpieces import Row, WordPieceTokenizer, group_by_length, make_rows
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
 
@@ -195,7 +188,7 @@ def _forward(
     vision = model.layers[0] if model.layers else None
     pictures = see_pictures(vision, docs, is_train, settings.pictures) if vision else None
     shown = None if pictures is None else _make_picture_batch(module, pictures)
-    rows, spans, lengths = _make_rows(module, docs, settings)
+    rows = _make_rows(module, docs, settings)
     with torch.set_grad_enabled(is_train):
         states, prompts, views = _run(module, rows, shown)
         losses = []
@@ -204,7 +197,10 @@ def _forward(
     wordpieces = _make_wordpieces(module.pieces, rows)
     # Each token's pieces are places in the flattened grid of states.
     places = numpy.flatnonzero(cast(Any, wordpieces.attention_mask)).astype("int32")
-    counts = numpy.array([count for doc in lengths for count in doc], dtype="int32")
+    counts = numpy.array([count for row in rows for count in row.counts], dtype="int32")
+    spans: list[list[Span]] = [[] for _ in docs]
+    for row in rows:
+        spans[row.doc].append(docs[row.doc][slice(*row.own_tokens)])
     output = PromptedBatch(
         spans=spans,
         wordpieces=wordpieces,
@@ -227,31 +223,18 @@ def _forward(
 
 def _make_rows(
     module: PromptedEncoder, docs: Sequence[Doc], settings: EncoderSettings
-) -> tuple[list[Row], list[list[Span]], list[list[int]]]:
-    """The windows of all Docs; for each Doc, the spans that its windows own, and each token's
-    number of pieces."""
-    pieces = module.pieces
+) -> list[Row]:
+    """The windows of all Docs."""
     segments: list[list[int]] = [[] for _ in docs]
     if settings.segment_length:
         parts = [get_segment_parts(doc) for doc in docs]
-        segments = pieces.split_joined(parts, settings.segment_length)
-    limit = min(settings.max_length, module.max_pieces)
+        segments = module.pieces.split_joined(parts, settings.segment_length)
+    limits = {"most": min(settings.max_length, module.max_pieces), "stride": settings.stride}
     rows: list[Row] = []
-    spans: list[list[Span]] = []
-    lengths: list[list[int]] = []
     for index, (doc, segment) in enumerate(zip(docs, segments, strict=True)):
-        special = pieces.n_special_pair if segment else pieces.n_special
-        budget = limit - special - len(segment)
-        words = pieces.split_doc(doc, max(1, budget))
-        counts = [len(word) for word in words]
         tags = tag_tokens(doc) if module.tags is not None else None
-        cases = list_cases(doc)
-        windows = make_windows(counts, budget, settings.stride)
-        for window in windows:
-            rows.append(make_row(pieces, words, window, segment, tags, cases, index))
-        spans.append([doc[window.own_start : window.own_end] for window in windows])
-        lengths.append(counts)
-    return rows, spans, lengths
+        rows += make_rows(module.pieces, doc, index, segment=segment, tags=tags, **limits)
+    return rows
 
 
 def _run(

@@ -60,9 +60,6 @@ class WordPieceTokenizer:
         self.ignores_case = self._split(["A"]) == self._split(["a"])
         self.prefix, self.suffix = self._special_pieces("a")
         _, self.middle, self.pair_suffix = self._special_pieces("a", "a")
-        # Special pieces around a single text, and around a text and its segment.
-        self.n_special = len(self.prefix) + len(self.suffix)
-        self.n_special_pair = len(self.prefix) + len(self.middle) + len(self.pair_suffix)
 
     def split_doc(self, doc: Doc, limit: int) -> list[tuple[int, ...]]:
         """The pieces of each token: at least one, and at most the first `limit`."""
@@ -186,42 +183,63 @@ def group_by_length(lengths: Sequence[int], most: int, fill: float = 0.0) -> lis
 class Row(NamedTuple):
     """A window's word pieces. Bounds are indexes into `ids`, ends exclusive."""
 
+    doc: int  # index of its Doc
     ids: list[int]
     text: tuple[int, int]  # the text's pieces, special ones and segment excluded
     segment_start: int
     own: tuple[int, int]  # the pieces whose states the window returns
+    own_tokens: tuple[int, int]
+    counts: list[int]  # how many pieces each of these tokens has
     tags: list[list[int]] | None  # rows of tag embeddings of each piece of prefix and text
     cases: list[int]  # of each piece: that of its token, 0 for special ones and the segment
-    doc: int  # index of its Doc
 
 
-def make_row(
+def make_rows(
     pieces: WordPieceTokenizer,
-    words: Sequence[Sequence[int]],
-    window: Window,
-    segment: Sequence[int],
-    tags: NDArray[numpy.int64] | None,
-    cases: Sequence[int],
-    doc: int,
-) -> Row:
-    """words: the pieces of each token of the Doc; tags: (tokens, tags), the rows of its tag
-    embeddings; cases: see `list_cases`; segment: the pieces of its knowledge segment, empty for
-    none."""
-    tokens = range(window.start, window.end)
-    ids = [*pieces.prefix, *itertools.chain.from_iterable(words[i] for i in tokens)]
-    text = (len(pieces.prefix), len(ids))
-    own_start = text[0] + sum(map(len, words[window.start : window.own_start]))
-    own_end = own_start + sum(map(len, words[window.own_start : window.own_end]))
-    owners = [i for i in tokens for _ in words[i]]
-    row_tags = None
-    if tags is not None:
-        row_tags = [[0] * tags.shape[1]] * text[0] + tags[owners].tolist()
-    ids += pieces.middle if segment else pieces.suffix
-    segment_start = len(ids)
-    if segment:
-        ids += [*segment, *pieces.pair_suffix]
-    row_cases = [0] * text[0] + [cases[i] for i in owners] + [0] * (len(ids) - text[1])
-    return Row(ids, text, segment_start, (own_start, own_end), row_tags, row_cases, doc)
+    doc: Doc,
+    index: int,
+    *,
+    most: int,
+    stride: int,
+    segment: Sequence[int] = (),
+    tags: NDArray[numpy.int64] | None = None,
+) -> list[Row]:
+    """The windows of a Doc, in text order; none of a Doc without tokens.
+
+    index: the Doc's index. most: most pieces of a window, special ones and segment included.
+    stride: pieces that neighbours share. segment: the pieces of the Doc's knowledge segment, empty
+    for none. tags: (tokens, tags), the rows of its tag embeddings.
+
+    Raises MMCoTError where `most` leaves no room for the text.
+    """
+    end = [*segment, *pieces.pair_suffix] if segment else []
+    after = [*(pieces.middle if segment else pieces.suffix), *end]
+    first = len(pieces.prefix)
+    budget = most - first - len(after)
+    words = pieces.split_doc(doc, max(1, budget))
+    counts = [len(word) for word in words]
+    # An encoder whose tokenizer keeps letter case has no embeddings of it.
+    cases = list_cases(doc) if pieces.ignores_case else [0] * len(doc)
+    rows = []
+    for window in make_windows(counts, budget, stride):
+        owners = [i for i in range(window.start, window.end) for _ in words[i]]
+        text = itertools.chain.from_iterable(words[window.start : window.end])
+        ids = [*pieces.prefix, *text, *after]
+        own_counts = counts[window.own_start : window.own_end]
+        own_start = first + sum(counts[window.start : window.own_start])
+        row = Row(
+            index,
+            ids,
+            text=(first, first + len(owners)),
+            segment_start=len(ids) - len(end),
+            own=(own_start, own_start + sum(own_counts)),
+            own_tokens=(window.own_start, window.own_end),
+            counts=own_counts,
+            tags=None if tags is None else [[0] * tags.shape[1]] * first + tags[owners].tolist(),
+            cases=[0] * first + [cases[i] for i in owners] + [0] * len(after),
+        )
+        rows.append(row)
+    return rows
 
 
 def make_embed(

@@ -8,21 +8,14 @@ import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy
 from numpy.typing import NDArray
 from spacy.tokens import Doc
 
 from ..errors import Errors, MMCoTError
-from ..model.wordpieces import (
-    Row,
-    WordPieceTokenizer,
-    group_by_length,
-    list_cases,
-    make_row,
-    make_windows,
-)
+from ..model.wordpieces import Row, WordPieceTokenizer, group_by_length, make_rows
 
 Floats = NDArray[numpy.float32]
 # From the states of some windows to those that an encoder's layers return, both (pieces, width).
@@ -136,13 +129,6 @@ class FastTokenizer:
         return {"input_ids": [one.ids for one in encoded]}
 
 
-class _Window(NamedTuple):
-    """A window of a Doc, and the number of pieces of each token that it owns."""
-
-    row: Row
-    counts: list[int]
-
-
 class NumpyEncoder:
     """What `model/encoder.py`'s PromptedEncoder computes for texts alone.
 
@@ -169,48 +155,43 @@ class NumpyEncoder:
 
     def encode(self, docs: Sequence[Doc]) -> list[Floats]:
         """The vectors of each Doc's tokens, (tokens, poolings * width)."""
-        room = len(self.positions) - self.prompt_length
-        budget = min(self.settings["max_length"], room) - self.pieces.n_special
-        windows: list[_Window] = []
+        most = min(self.settings["max_length"], len(self.positions) - self.prompt_length)
+        stride = self.settings["stride"]
+        rows: list[Row] = []
         for index, doc in enumerate(docs):
-            words = self.pieces.split_doc(doc, max(1, budget))
-            counts = list(map(len, words))
-            cases = list_cases(doc)
-            for window in make_windows(counts, budget, self.settings["stride"]):
-                row = make_row(self.pieces, words, window, (), None, cases, index)
-                windows.append(_Window(row, counts[window.own_start : window.own_end]))
+            rows += make_rows(self.pieces, doc, index, most=most, stride=stride)
         vectors: list[list[Floats]] = [[] for _ in docs]
-        for (row, _), own in zip(windows, self._run_windows(windows), strict=True):
+        for row, own in zip(rows, self._run_windows(rows), strict=True):
             vectors[row.doc].append(own)
         width = self.arrays["project" if "project" in self.arrays else "words"].shape[-1]
         none = numpy.zeros((0, width * len(self.settings["poolings"])), dtype="float32")
         return [numpy.concatenate(own or [none]) for own in vectors]
 
-    def _run_windows(self, windows: Sequence[_Window]) -> list[Floats]:
+    def _run_windows(self, rows: Sequence[Row]) -> list[Floats]:
         """The vectors of the tokens that each window owns, (own tokens, poolings * width)."""
-        if not windows:
+        if not rows:
             return []
-        order = sorted(range(len(windows)), key=lambda i: len(windows[i].row.ids))
-        lengths = [len(windows[i].row.ids) + self.prompt_length for i in order]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+        lengths = [len(rows[i].ids) + self.prompt_length for i in order]
 
         def work(first: int, last: int, layers: Layers) -> list[Floats]:
-            part = [windows[i] for i in order[first:last]]
-            return self._pool(layers(self._embed([window.row for window in part])), part)
+            part = [rows[i] for i in order[first:last]]
+            return self._pool(layers(self._embed(part)), part)
 
         vectors = itertools.chain.from_iterable(self.layers.map(work, lengths, self.threads))
         found = dict(zip(order, vectors, strict=True))
-        return [found[i] for i in range(len(windows))]
+        return [found[i] for i in range(len(rows))]
 
-    def _pool(self, states: Floats, part: Sequence[_Window]) -> list[Floats]:
+    def _pool(self, states: Floats, part: Sequence[Row]) -> list[Floats]:
         """The vectors of the tokens that each window of a part owns from the part's states."""
         starts: list[int] = []
         start, ends = 0, []
-        for row, counts in part:
+        for row in part:
             first = start + self.prompt_length + row.own[0]
-            starts += itertools.accumulate(counts[:-1], initial=first)
+            starts += itertools.accumulate(row.counts[:-1], initial=first)
             ends.append(len(starts))
             start += self.prompt_length + len(row.ids)
-        counts = [count for window in part for count in window.counts]
+        counts = [count for row in part for count in row.counts]
         each = [
             states[starts]
             if pooling == "first"
