@@ -19,6 +19,7 @@ import torch
 from cachetools import LRUCache
 from numpy.typing import NDArray
 from spacy.tokens import Doc
+from spacy.util import minibatch
 from thinc.api import Model
 from torch import Tensor
 
@@ -80,6 +81,12 @@ def see_pictures(
 ) -> DocPictures | None:
     """Features of the Docs' pictures; None where no Doc has one."""
     indexes = [i for i, doc in enumerate(docs) if len(doc) and get_image(doc) is not None]
+    hidden = [False] * len(docs)
+    if is_train and indexes:
+        hidden = (torch.rand(len(docs)) < settings.dropout).tolist()
+    if not settings.matching:
+        # Nothing else learns from hidden pictures.
+        indexes = [i for i in indexes if not hidden[i]]
     if not indexes:
         return None
     features, backprop = vision([docs[i] for i in indexes], is_train)
@@ -91,7 +98,6 @@ def see_pictures(
         own[i] = row
     shown = own
     if is_train:
-        hidden = (torch.rand(len(docs)) < settings.dropout).tolist()
         swapped = (torch.rand(len(docs)) < settings.swap).tolist()
         # 0, which changes nothing, where there is no other picture.
         others = torch.randint(min(1, n_pictures - 1), n_pictures, (len(docs),)).tolist()
@@ -133,12 +139,26 @@ class PictureCache:
             self._arrays[name] = array
 
 
-def find_pictures(
-    docs: Sequence[Doc], policy: PicturePolicy
-) -> tuple[dict[str, str | bytes], list[str | None]]:
-    """The Docs' distinct pictures by digest, each the path of a file or its content, and each Doc's
-    digest, None without a picture. A Doc whose picture cannot be read counts as one without, with a
-    warning, or raises MMCoTError where the policy says so."""
+# Pictures that go through a vision model at once: bounds memory whatever the batch of Docs.
+CHUNK = 8
+
+
+def load_pictures(
+    docs: Sequence[Doc],
+    policy: PicturePolicy,
+    cache: PictureCache,
+    read: Callable[[str | bytes], Array],
+    *,
+    compute: Callable[[Array], Array] | None = None,
+    maker: object = None,
+) -> tuple[list[Array], list[int]]:
+    """An array for each distinct picture of the Docs, from the cache where that has it, and each
+    Doc's index into these, -1 without a picture. A Doc whose picture cannot be read counts as one
+    without, with a warning, or raises MMCoTError where the policy says so.
+
+    read: makes an array of a file's path, or its content; raises BadPicture. compute: what is kept
+    instead of some pictures' arrays, stacked. maker: see `PictureCache.get`.
+    """
     values: dict[str, str | bytes] = {}
     digests: list[str | None] = [None] * len(docs)
     for i, doc in enumerate(docs):
@@ -148,8 +168,26 @@ def find_pictures(
                 digests[i] = digest = _identify(image, policy)
                 values.setdefault(digest, image)
             except BadPicture as problem:
-                report_bad_picture(doc, problem, policy)
-    return values, digests
+                _report_bad_picture(doc, problem, policy)
+    arrays = {digest: cache.get(digest, maker) for digest in values}
+    for batch in minibatch([digest for digest in arrays if arrays[digest] is None], CHUNK):
+        made = {}
+        for digest in batch:
+            try:
+                made[digest] = read(values[digest])
+            except BadPicture as problem:
+                for doc, own in zip(docs, digests, strict=True):
+                    if own == digest:
+                        _report_bad_picture(doc, problem, policy)
+        if made and compute is not None:
+            computed = compute(numpy.stack(list(made.values())))
+            made = dict(zip(made, computed, strict=True))
+        arrays.update(made)
+        for digest, array in made.items():
+            cache.put(digest, array)
+    good = {digest: array for digest, array in arrays.items() if array is not None}
+    index: dict[str | None, int] = {digest: i for i, digest in enumerate(good)}
+    return list(good.values()), [index.get(digest, -1) for digest in digests]
 
 
 def read_pixels(value: str | bytes, policy: PicturePolicy, size: int) -> NDArray[numpy.uint8]:
@@ -217,24 +255,14 @@ def _read_texts(
         features, backprop = model.layers[0](docs, is_train)
         # What it cannot read it has reported.
         seen = [docs[features.rows.index(i)] for i in range(len(features.patches))]
-    values, digests = find_pictures(seen, policy)
-    texts: dict[str | None, str] = {}
-    for digest, value in values.items():
-        words = cache.get(digest, None)
-        if words is None:
-            try:
-                words = numpy.array(read_words(value, policy))
-            except BadPicture as problem:
-                report_bad_pictures(seen, digests, digest, problem, policy)
-                continue
-            cache.put(digest, words)
-        texts[digest] = str(words)
+    arrays, rows = load_pictures(
+        seen, policy, cache, lambda value: numpy.array(read_words(value, policy))
+    )
+    texts = [str(array) for array in arrays]
     if features is not None:
-        read = [texts.get(digest, "") for digest in digests]
+        read = ["" if row < 0 else texts[row] for row in rows]
         return features._replace(texts=read), backprop
-    index = {digest: i for i, digest in enumerate(texts)}
-    rows = [index.get(digest, -1) for digest in digests]
-    return PatchFeatures(torch.zeros(len(texts), 0, 0), rows, list(texts.values())), backprop
+    return PatchFeatures(torch.zeros(len(texts), 0, 0), rows, texts), backprop
 
 
 def read_words(value: str | bytes, policy: PicturePolicy) -> str:
@@ -269,20 +297,7 @@ def _check_reader() -> None:
         find_package(f"package:{package}")
 
 
-def report_bad_pictures(
-    docs: Sequence[Doc],
-    digests: Sequence[str | None],
-    digest: str,
-    problem: BadPicture,
-    policy: PicturePolicy,
-) -> None:
-    """As `report_bad_picture`, of all Docs that have the picture. digests: the Docs' pictures'."""
-    for doc, own in zip(docs, digests, strict=True):
-        if own == digest:
-            report_bad_picture(doc, problem, policy)
-
-
-def report_bad_picture(doc: Doc, problem: BadPicture, policy: PicturePolicy) -> None:
+def _report_bad_picture(doc: Doc, problem: BadPicture, policy: PicturePolicy) -> None:
     """Warn that a Doc is read without its picture, or raise MMCoTError where the policy says so."""
     name = doc.user_data.get(ID_KEY) or repr(doc.text[:40])
     if policy.on_bad_image == "raise":

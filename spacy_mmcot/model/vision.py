@@ -8,9 +8,9 @@ from typing import Any, Self, cast
 
 import numpy
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from spacy.tokens import Doc
-from spacy.util import minibatch
 from thinc.api import Model
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,23 +19,19 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from ..errors import Errors, MMCoTError
 from ..messages import first_line
-from ..pictures.read import BadPicture, PicturePolicy
+from ..pictures.read import PicturePolicy
 from .bridge import Build, Settings, TorchShim, prepare_module, torch_shim
 from .picture_input import (
+    CHUNK,
     PatchFeatures,
     PictureCache,
     VisionModel,
-    find_pictures,
+    load_pictures,
     read_pixels,
-    report_bad_pictures,
 )
 from .sources import build_model, find_package, remove_layer_dropout, resolve_source
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
-
-
-# Pictures that go through a vision model at once: bounds memory whatever the batch of Docs.
-_CHUNK = 8
 
 
 def PackagedVision(
@@ -327,32 +323,22 @@ def _forward(
     if module is None:
         raise MMCoTError(Errors.E602.format(component=f"The vision model {model.name}"))
     device = torch_shim(model).device
-    values, digests = find_pictures(docs, policy)
-    arrays = {name: cache.get(name, module) for name in values}
-    for names in minibatch([name for name in arrays if arrays[name] is None], _CHUNK):
-        made = {}
-        for name in names:
-            try:
-                made[name] = read_pixels(values[name], policy, module.size)
-            except BadPicture as problem:
-                report_bad_pictures(docs, digests, name, problem, policy)
-        if made and frozen:
-            with torch.no_grad():
-                pixels = torch.from_numpy(numpy.stack(list(made.values())))
-                features = module(pixels.to(device)).cpu().numpy()
-            made = dict(zip(made, features, strict=True))
-        arrays.update(made)
-        for name, array in made.items():
-            cache.put(name, array)
-    good = {name: array for name, array in arrays.items() if array is not None}
-    index: dict[str | None, int] = {name: i for i, name in enumerate(good)}
-    rows = [index.get(digest, -1) for digest in digests]
-    if not good:
+
+    def compute(pixels: NDArray[Any]) -> NDArray[Any]:
+        with torch.no_grad():
+            return module(torch.from_numpy(pixels).to(device)).cpu().numpy()
+
+    arrays, rows = load_pictures(
+        *(docs, policy, cache, lambda value: read_pixels(value, policy, module.size)),
+        compute=compute if frozen else None,
+        maker=module,
+    )
+    if not arrays:
         patches = torch.zeros(0, math.prod(module.grid), module.width, device=device)
         return PatchFeatures(patches, rows), lambda _: docs
-    patches = torch.from_numpy(numpy.stack(list(good.values()))).to(device)
+    patches = torch.from_numpy(numpy.stack(arrays)).to(device)
     if not frozen:
-        parts = (patches,) if is_train else patches.split(_CHUNK)
+        parts = (patches,) if is_train else patches.split(CHUNK)
         with torch.set_grad_enabled(is_train):
             patches = torch.cat([module(part) for part in parts])
 

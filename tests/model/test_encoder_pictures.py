@@ -201,11 +201,17 @@ def test_training_hides_and_swaps(bert_source: str) -> None:
     whole = see_pictures(vision, docs, True, PictureSettings(0.0, 0.0, 0.0))
     assert whole is not None
     assert whole.own == whole.shown == list(range(40))
-    some = see_pictures(vision, docs, True, PictureSettings(0.5, 0.0, 0.0))
+    some = see_pictures(vision, docs, True, PictureSettings(0.5, 0.0, 0.1))
     assert some is not None
     assert 8 < sum(row >= 0 for row in some.shown) < 32
     # What fits is learned from those that are hidden, too.
     assert some.own == list(range(40))
+    # Without that, hidden pictures are not read.
+    read = see_pictures(vision, docs, True, PictureSettings(0.5, 0.0, 0.0))
+    assert read is not None
+    assert read.own == read.shown
+    assert 8 < len(read.patches) == sum(row >= 0 for row in read.shown) < 32
+    assert see_pictures(vision, docs, True, PictureSettings(1.0, 0.0, 0.0)) is None
     swapped = see_pictures(vision, docs, True, PictureSettings(0.0, 1.0, 0.0))
     assert swapped is not None
     assert all(own != shown for own, shown in zip(swapped.own, swapped.shown, strict=True))
