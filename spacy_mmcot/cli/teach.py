@@ -124,7 +124,8 @@ def teach(
     )
     if result.dropped:
         counts = ", ".join(f"{label} {count}" for label, count in result.dropped.most_common())
-        print(f"{result.dropped.total()} entities have a label that {label_table} lacks: {counts}")
+        reason = f"their label is not in {label_table}, or they overlap others"
+        print(f"{result.dropped.total()} entities were left out, as {reason}: {counts}")
 
 
 def parse_confidence(text: str) -> dict[Sureness, float]:

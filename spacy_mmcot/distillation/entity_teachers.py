@@ -25,6 +25,8 @@ GLINER_PREFIX = "gliner:"
 DEFAULT_SCORE = 0.95
 # GLiNER's own default of 0.5 is for final answers; a soft label may say that an entity is possible.
 _GLINER_THRESHOLD = 0.3
+# The key of `doc.spans` for entities of GLiNER that overlap others.
+_OVERLAPPING = "overlapping"
 
 
 class GlinerTeacher:
@@ -52,7 +54,8 @@ class GlinerTeacher:
         self._window = max(1, self._model.config.max_len // 2)
 
     def pipe(self, docs: Iterable[Doc]) -> Iterator[Doc]:
-        """Set each Doc's entities and their `span._.mmcot_score`. All Docs are one batch."""
+        """Set each Doc's entities and their `span._.mmcot_score`; those that overlap others go to
+        `doc.spans`. All Docs are one batch."""
         docs, size = list(docs), self._window
         windows = [doc[i : i + size] for doc in docs for i in range(0, len(doc), size)]
         windows = [window for window in windows if window.text.strip()]
@@ -67,7 +70,9 @@ class GlinerTeacher:
                     span._.mmcot_score = item["score"]
                     spans[window.doc].append(span)
         for doc in docs:
-            doc.set_ents(filter_spans(spans[doc]), default="outside")
+            kept = filter_spans(spans[doc])
+            doc.set_ents(kept, default="outside")
+            doc.spans[_OVERLAPPING] = [span for span in spans[doc] if span not in kept]
         yield from docs
 
 
@@ -105,7 +110,8 @@ def predict_mapped_tags(
 ) -> list[SoftTags]:
     """Tag probabilities of each Doc from the entities that the teacher finds: an entity's score on
     its tags, the rest on O. docs: on the teacher's vocab, without annotation; they get the
-    teacher's. labels: the user's labels by the teacher's. dropped: counts entities of others."""
+    teacher's. labels: the user's labels by the teacher's. dropped: counts entities of other labels,
+    and those that overlap others."""
     tags = list_tags(set(labels.values()))
     result = []
     for doc in teacher.pipe(docs):
@@ -116,5 +122,6 @@ def predict_mapped_tags(
                 scored.append((ent.start, ent.end, labels[ent.label_], score))
             else:
                 dropped[ent.label_] += 1
+        dropped.update(span.label_ for span in doc.spans.get(_OVERLAPPING, ()))
         result.append(SoftTags(tags, make_tag_probabilities(len(doc), tags, scored)))
     return result

@@ -115,7 +115,8 @@ def teach(
     labels: the label to write for each label of the teachers' entities, such as
         `{"ORGANIZATION": "ORG"}`. An entity's `span._.mmcot_score` is its probability, or else
         0.95. No relations are written.
-    dropped: counts the entities whose label is not in `labels`.
+    dropped: counts the entities whose label is not in `labels`, and those of GLiNER that overlap
+        others.
     pictures: whether the teachers see the Docs' pictures.
 
     Raises MMCoTError for a pipeline without such a component, where the labels differ, and where

@@ -9,6 +9,7 @@ import pytest
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
+from spacy.vocab import Vocab
 
 from spacy_mmcot import teach
 from spacy_mmcot.distillation.entity_teachers import (
@@ -151,6 +152,16 @@ def test_a_gliner_model(gliner_folder: Path) -> None:
         for ent in copy.ents:
             tag = TAGS.index(f"B-{labels[ent.label_]}")
             assert soft(doc)[ent.start, tag] == pytest.approx(ent._.mmcot_score, abs=2e-3)
+
+
+def test_overlapping_entities_of_a_gliner_model_are_counted(gliner_folder: Path) -> None:
+    labels = {"person": "PER", "city": "LOC"}
+    teacher = GlinerTeacher(str(gliner_folder), labels)
+    # Each token is several words of GLiNER: entities of theirs are widened to the token.
+    words = ["Ada/Oslo/Berg/Paris"] * 2
+    dropped: Counter[str] = Counter()
+    list(teach(teacher, [Doc(Vocab(), words=words)], labels=labels, dropped=dropped))
+    assert dropped and dropped.keys() <= labels.keys()
 
 
 def test_a_gliner_model_that_is_not_there(tmp_path: Path) -> None:
