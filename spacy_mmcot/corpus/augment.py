@@ -124,7 +124,8 @@ def augment(
     dimensions: Sequence[Augmentation] = ("style", "entity"),
     variants: Sequence[Mapping[str, Answers]] = (),
 ) -> tuple[list[Augmented], dict[Augmentation, Tally]]:
-    """New posts `ID#DIMENSION`, of the split train, from the posts of `list_sources`. The `variants`, further augmentations of the same posts, make posts `ID#DIMENSION2` and so on.
+    """New posts `ID#DIMENSION`, of the split train, from the posts of `list_sources`. The
+    `variants`, further augmentations of the same posts, make posts `ID#DIMENSION2` and so on.
 
     An `entity` variant that the LLM calls impossible is dropped. A post whose mentions cannot be
     located with certainty in the new text is rejected, with the reason in the tally.
