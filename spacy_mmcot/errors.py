@@ -172,9 +172,9 @@ class Errors(metaclass=Catalogue):
     )
     E409 = "{name} is {received}. Allowed: {allowed}."
     E410 = (
-        "The knowledge of the doc {doc} {problem}. Allowed in doc._.mmcot_knowledge: a dict with "
-        "any of 'noun' (a list of dicts with the texts 'mention' and 'kind', optionally "
-        "'explanation') and the texts 'sentence', 'multimodality' and 'caption'."
+        "In the doc {doc}, {problem}. Allowed in doc._.mmcot_knowledge: a dict with any of 'noun' "
+        "(a list of dicts with the texts 'mention' and 'kind', optionally 'explanation'), the "
+        "texts 'sentence', 'multimodality' and 'caption', and the LLM's 'conclusion'."
     )
     E411 = (
         "The setting layers cannot be used with an encoder of the family {family!r}: its layers "

@@ -18,7 +18,7 @@ from ..corpus.extensions import get_relations, register_extensions
 from ..distillation.soft_labels import Losses, SoftRelations, get_soft_relations, pair_losses
 from ..errors import Errors, MMCoTError
 from ..messages import check_range
-from ..model.bridge import check_states, split_by_counts
+from ..model.bridge import check_states
 from ..model.knowledge import get_concluded_relations
 from ..model.pair_classifier import set_schema
 from ..scheme import read_scheme
@@ -144,10 +144,10 @@ class MMCoTRel(DistilledPipe):
     def predict_soft_relations(self, docs: Sequence[Doc]) -> list[SoftRelations]:
         """Probabilities of each Doc's candidate pairs: rows sum to 1, an illegal label has 0."""
         entries = self._find_candidates(docs)
-        rows = split_by_counts(self._score_pairs(entries), [len(e.pairs) for e in entries])
+        rows = torch.from_numpy(self._score_pairs(entries)).split([len(e.pairs) for e in entries])
         return [
-            SoftRelations(list(self.labels), pairs.list_mentions(entry), entry.pairs, probabilities)
-            for entry, probabilities in zip(entries, rows, strict=True)
+            SoftRelations(list(self.labels), pairs.list_mentions(entry), entry.pairs, part.numpy())
+            for entry, part in zip(entries, rows, strict=True)
         ]
 
     def set_annotations(self, docs: Iterable[Doc], scores: list[list[Relation]]) -> None:

@@ -167,7 +167,7 @@ def tag_losses(
     soft labels (posterior distillation: Wang et al., ACL 2020, "Structure-level knowledge
     distillation for multilingual sequence labeling").
     """
-    has_gold, has_soft = ~allowed.all(dim=-1), soft.any(dim=-1)
+    has_gold = ~allowed.all(dim=-1)
     if crf:
         log_probabilities, log_z = compute_log_marginals(emissions, lengths, transitions)
     else:
@@ -184,11 +184,7 @@ def tag_losses(
         chances = score_spans(agreeing, lengths, transitions, agreeing_log_z, rejected).exp()
         gold = gold - torch.log1p(-chances.clamp(max=1 - 1e-6)).sum()
     n_gold = (has_gold.sum() + len(rejected)).clamp(min=1)
-    # A teacher's mass on a tag that the structure rules out is rounding noise; times a log
-    # probability of ILLEGAL it would outweigh all other terms.
-    possible = log_probabilities > ILLEGAL / 2
-    cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
-    return Losses(gold / n_gold, cross_entropy.sum() / has_soft.sum().clamp(min=1))
+    return Losses(gold / n_gold, _soft_loss(log_probabilities, soft))
 
 
 def pair_losses(
@@ -207,8 +203,13 @@ def pair_losses(
     adjusted = logits if log_prior is None else logits + log_prior
     picked = torch.log_softmax(adjusted, dim=-1).gather(1, gold.clamp(min=0).unsqueeze(1))
     gold_loss = -picked.squeeze(1).where(judged, 0.0).sum() / judged.sum().clamp(min=1)
-    log_probabilities = torch.log_softmax(logits, dim=-1)
-    possible = log_probabilities.isfinite()
+    return Losses(gold_loss, _soft_loss(torch.log_softmax(logits, dim=-1), soft))
+
+
+def _soft_loss(log_probabilities: Tensor, soft: Tensor) -> Tensor:
+    """The mean cross-entropy over what has soft labels. Both: (..., labels)."""
+    # A teacher's mass on an illegal label is rounding noise; times the label's log probability it
+    # would outweigh all other terms.
+    possible = log_probabilities > ILLEGAL / 2
     cross_entropy = -(soft * log_probabilities.where(possible, 0.0)).sum(-1)
-    soft_loss = cross_entropy.sum() / soft.any(dim=-1).sum().clamp(min=1)
-    return Losses(gold_loss, soft_loss)
+    return cross_entropy.sum() / soft.any(dim=-1).sum().clamp(min=1)

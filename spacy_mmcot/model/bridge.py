@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import safetensors.torch
@@ -117,12 +116,6 @@ def prepare_module(model: Model, is_train: bool) -> Any:
     if module is not None and module.training != is_train:
         module.train(is_train)
     return module
-
-
-def split_by_counts(flat: Any, counts: Sequence[int]) -> list[Any]:
-    """The rows of all Docs as one array a Doc. counts: each Doc's number of rows."""
-    ends = itertools.accumulate(counts)
-    return [flat[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
 def check_states(model: Model, docs: Iterable[Doc], component: str) -> None:

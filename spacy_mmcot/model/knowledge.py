@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy
+import pydantic
 from numpy.typing import NDArray
 from spacy.strings import get_string_id
 from spacy.tokens import Doc, Span
 
 from ..errors import Errors, MMCoTError
-from ..types import DEFAULT_CONFIDENCE, KNOWLEDGE_KEY, SURENESS, Sureness
+from ..messages import explain
+from ..types import DEFAULT_CONFIDENCE, KNOWLEDGE_KEY, SURENESS, Conclusion, NounItem, Sureness
 
 # Rows of the table of tag embeddings, and how many of them a token has at most: one for being part
 # of a mention of the `noun` answer, two for its kind, two for the conclusion. Any name finds its
@@ -33,8 +35,21 @@ PRIOR_FLOOR = 0.1
 _ALTERNATIVES = re.compile(r"[/,;|()]| or | and ")
 _TAIL = re.compile(r" (?:of|in|from|for|at|by|on|about|with)\b.*")
 
-# The parts that a segment can have, in this order.
-SEGMENT_GRAINS = ("caption", "sentence", "multimodality")
+
+class _Knowledge(pydantic.BaseModel):
+    """What `doc._.mmcot_knowledge` holds."""
+
+    caption: str | None = None
+    noun: list[NounItem] | None = None
+    sentence: str | None = None
+    multimodality: str | None = None
+    conclusion: Conclusion | None = None
+
+
+class _Kept(pydantic.BaseModel):
+    """So that messages name the knowledge."""
+
+    knowledge: _Knowledge
 
 
 class ConcludedSpan(NamedTuple):
@@ -58,27 +73,27 @@ class ConcludedPair(NamedTuple):
 
 def get_concluded_entities(doc: Doc) -> list[ConcludedSpan] | None:
     """The entities of the Doc's conclusion, in text order; None where none were asked for."""
-    entities = _get_conclusion(doc, "entities")
+    entities = _get_conclusion(doc).entities
     if entities is None:
         return None
     return [
-        ConcludedSpan(span.start, span.end, item["label"], item["sure"])
+        ConcludedSpan(span.start, span.end, item.label, item.sure)
         for item in entities
-        if (span := _find_span(doc, item["start"], item["mention"])) is not None
+        if (span := _find_span(doc, item.start, item.mention)) is not None
     ]
 
 
 def get_concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
     """The relations of the Doc's conclusion; None where none were asked for."""
-    relations = _get_conclusion(doc, "relations")
+    relations = _get_conclusion(doc).relations
     if relations is None:
         return None
     pairs = []
     for item in relations:
-        head = _find_span(doc, item["head_start"], item["head"])
-        tail = _find_span(doc, item["tail_start"], item["tail"])
+        head = _find_span(doc, item.head_start, item.head)
+        tail = _find_span(doc, item.tail_start, item.tail)
         if head is not None and tail is not None:
-            conclusion = item["label"], item["sure"], item.get("or_label")
+            conclusion = item.label, item.sure, item.or_label
             pairs.append(ConcludedPair(head.start, tail.start, *conclusion))
     return pairs
 
@@ -86,7 +101,7 @@ def get_concluded_relations(doc: Doc) -> list[ConcludedPair] | None:
 def find_parts(doc: Doc) -> NDArray[numpy.int64]:
     """Shape (tokens,): which part of the text the LLM was shown with each token, to conclude on; -1
     where a part has no answer. All 0 for a text that was asked about as a whole."""
-    parts = _get_conclusion(doc, "parts")
+    parts = _get_conclusion(doc).parts
     found = numpy.full(len(doc), -1 if parts else 0, dtype="int64")
     starts = numpy.array([token.idx for token in doc], dtype="int64")
     for number, (start, end) in enumerate(parts or ()):
@@ -94,14 +109,13 @@ def find_parts(doc: Doc) -> NDArray[numpy.int64]:
     return found
 
 
-def _get_conclusion(doc: Doc, name: str) -> list[Any] | None:
-    """A part of the Doc's conclusion; None without any."""
-    return (_get_knowledge(doc).get("conclusion") or {}).get(name)
+def _get_conclusion(doc: Doc) -> Conclusion:
+    return _get_knowledge(doc).conclusion or Conclusion()
 
 
-def _find_span(doc: Doc, start: int, surface: str) -> Span | None:
+def _find_span(doc: Doc, start: int | None, surface: str) -> Span | None:
     """The tokens of the surface at a character; None where the text does not have it there."""
-    if not doc.text.startswith(surface, start):
+    if start is None or not doc.text.startswith(surface, start):
         return None
     return doc.char_span(start, start + len(surface), alignment_mode="expand")
 
@@ -125,12 +139,12 @@ def tag_tokens(doc: Doc) -> NDArray[numpy.int64]:
     mention of the `noun` answer, and label and sureness of a concluded entity, each apart for the
     first token and the others."""
     tags = numpy.zeros((len(doc), TAGS_PER_TOKEN), dtype="int64")
-    items = _get_knowledge(doc).get("noun") or ()
-    for i, start, end in _locate_mentions(doc, [item["mention"] for item in items]):
+    items = _get_knowledge(doc).noun or ()
+    for i, start, end in _locate_mentions(doc, [item.mention for item in items]):
         for token in range(start, end):
             name = f"noun {'B' if token == start else 'I'}"
             tags[token, 0] = hash_tag(name)[0]
-            tags[token, 1:3] = hash_tag(f"{name} {find_kind(items[i]['kind'])}")
+            tags[token, 1:3] = hash_tag(f"{name} {find_kind(items[i].kind)}")
     for span in get_concluded_entities(doc) or ():
         for token in range(span.start, span.end):
             place = "B" if token == span.start else "I"
@@ -229,45 +243,28 @@ def _locate_mentions(doc: Doc, mentions: Sequence[str]) -> Iterator[tuple[int, i
 def get_segment_parts(doc: Doc) -> list[str]:
     """Caption, meaning of the post, relation of picture and post, as far as the Doc has them."""
     knowledge = _get_knowledge(doc)
-    parts = (knowledge.get(name) or "" for name in SEGMENT_GRAINS)
-    return [part.strip() for part in parts if part.strip()]
+    parts = (knowledge.caption, knowledge.sentence, knowledge.multimodality)
+    return [part.strip() for part in parts if part and part.strip()]
 
 
 def get_full_text(doc: Doc) -> str:
     """All knowledge of a Doc as one text, mentions and explanations first."""
     nouns = (
-        f"{item['mention']}: {item['kind']}. {item.get('explanation') or ''}".strip()
-        for item in _get_knowledge(doc).get("noun") or ()
+        f"{item.mention}: {item.kind}. {item.explanation}".strip()
+        for item in _get_knowledge(doc).noun or ()
     )
     return " ".join([*nouns, *get_segment_parts(doc)]).strip()
 
 
-def _get_knowledge(doc: Doc) -> Mapping[str, Any]:
+def _get_knowledge(doc: Doc) -> _Knowledge:
     """The Doc's knowledge, empty without any. Raises MMCoTError where it has another form."""
     user_data: dict[Any, Any] = doc.user_data
-    knowledge = user_data.get(KNOWLEDGE_KEY) or {}
-    problem = _find_problem(knowledge)
-    if problem:
-        raise MMCoTError(Errors.E410.format(doc=repr(doc.text[:60]), problem=problem))
-    return knowledge
-
-
-def _find_problem(knowledge: Any) -> str | None:
-    if not isinstance(knowledge, Mapping):
-        return f"is a {type(knowledge).__name__}"
-    for name in SEGMENT_GRAINS:
-        if not isinstance(knowledge.get(name), str | None):
-            return f"has a {type(knowledge[name]).__name__} as {name!r}"
-    items = knowledge.get("noun") or ()
-    if not isinstance(items, Sequence) or isinstance(items, str):
-        return f"has a {type(items).__name__} as 'noun'"
-    for item in items:
-        if not isinstance(item, Mapping):
-            return f"has a {type(item).__name__} among its 'noun'"
-        for name in ("mention", "kind"):
-            if not isinstance(item.get(name), str):
-                return f"has a 'noun' without a text as {name!r}: {dict(item)}"
-    return None
+    try:
+        return _Kept(knowledge=user_data.get(KNOWLEDGE_KEY) or {}).knowledge
+    except pydantic.ValidationError as error:
+        problem, _ = explain(error)
+        message = Errors.E410.format(doc=repr(doc.text[:60]), problem=problem)
+        raise MMCoTError(message) from None
 
 
 def _squeeze(text: str) -> str:

@@ -16,7 +16,7 @@ from thinc.types import Floats2d
 from torch import Tensor, nn
 
 from ..types import DEFAULT_CONFIDENCE, SURENESS, DocPairs
-from .bridge import Settings, TorchShim, prepare_module, split_by_counts, torch_shim
+from .bridge import Settings, TorchShim, prepare_module, torch_shim
 from .knowledge import PRIOR_FLOOR, TAG_ROWS, tag_pairs
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
@@ -220,10 +220,10 @@ def _forward(
         # Even without pairs: the encoder waits for the gradients of all of its listeners.
         torch.autograd.backward(logits, xp2torch(model.ops.xp.concatenate(d_logits)))
         gradient = torch.zeros_like(states) if states.grad is None else states.grad
-        back(split_by_counts(torch2xp(gradient), lengths))
+        back([torch2xp(part) for part in gradient.split(lengths)])
         return docs
 
-    return split_by_counts(cast(Any, torch2xp(logits.detach())), counts), backprop
+    return [cast(Any, torch2xp(part)) for part in logits.detach().split(counts)], backprop
 
 
 def _make_index(

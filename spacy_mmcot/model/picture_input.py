@@ -3,6 +3,7 @@ for text, cached, and hidden or swapped in training.
 """
 
 import functools
+import math
 import os
 import threading
 import warnings
@@ -24,6 +25,7 @@ from thinc.api import Model
 from torch import Tensor
 
 from ..errors import Errors, MMCoTError, Warnings
+from ..messages import check_range
 from ..pictures.decode import decode_picture
 from ..pictures.read import BadPicture, PicturePolicy, get_image, hash_picture, read_picture
 from ..types import ID_KEY
@@ -48,11 +50,9 @@ class PictureSettings:
     matching: float = 0.2
 
     def __post_init__(self) -> None:
-        for name, most in (("dropout", 1.0), ("swap", 1.0), ("matching", float("inf"))):
-            value = getattr(self, name)
-            if not 0.0 <= value <= most:
-                setting, allowed = f"picture_{name}", f"0 to {most:g}"
-                raise MMCoTError(Errors.E409.format(name=setting, received=value, allowed=allowed))
+        owner = "spacy_mmcot.PromptedTransformer.v1"
+        for name, most in (("dropout", 1.0), ("swap", 1.0), ("matching", math.inf)):
+            check_range(owner, f"picture_{name}", getattr(self, name), 0.0, most)
 
 
 class PatchFeatures(NamedTuple):
@@ -222,9 +222,7 @@ def PictureText(
 
     Raises MMCoTError for less than one piece, and where rapidocr or onnxruntime is not installed.
     """
-    if max_pieces < 1:
-        name = "max_pieces of spacy_mmcot.PictureText.v1"
-        raise MMCoTError(Errors.E409.format(name=name, received=max_pieces, allowed="1 or more"))
+    check_range("spacy_mmcot.PictureText.v1", "max_pieces", max_pieces, 1)
     policy, cache = pictures or PicturePolicy(), PictureCache(_TEXT_MB)
     return Model(
         "picture_text",

@@ -20,7 +20,7 @@ from thinc.api import Model, chain, torch2xp, xp2torch
 from thinc.types import Floats2d
 from torch import Tensor, nn
 
-from .bridge import Settings, TorchShim, prepare_module, split_by_counts, torch_shim
+from .bridge import Settings, TorchShim, prepare_module, torch_shim
 from .knowledge import compute_tag_priors
 
 # No postponed annotations here: spaCy reads those of architectures at run time.
@@ -233,10 +233,10 @@ def _forward(
             tensors.append(transitions)
             gradients.append(xp2torch(d_scores.transitions))
         torch.autograd.backward(tensors, gradients)
-        return split_by_counts(torch2xp(cast(Any, states.grad)), counts)
+        return [cast(Any, torch2xp(part)) for part in cast(Tensor, states.grad).split(counts)]
 
     scores = TagScores(
-        split_by_counts(torch2xp(emissions.detach()), counts),
+        [cast(Any, torch2xp(part)) for part in emissions.detach().split(counts)],
         cast(Floats2d, torch2xp(transitions.detach())),
     )
     return scores, backprop

@@ -9,11 +9,11 @@ from typing import Any, Self, cast
 import numpy
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from spacy.tokens import Doc
 from thinc.api import Model
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from transformers import AutoConfig, AutoModel
 from transformers.image_processing_base import ImageProcessingMixin
 
@@ -86,12 +86,10 @@ def _load_pretrained(source: str) -> tuple[nn.Module, Settings]:
         encoder = AutoModel.from_pretrained(path, config=config, trust_remote_code=False).eval()
         mean, std = _read_normalisation(path)
         module = PretrainedModule(encoder, mean, std)
-    # A model that takes no pictures raises TypeError or AttributeError.
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, TypeError) as error:
+    except Exception as error:  # of many libraries, see `load_pretrained`
         reason = first_line(error).rstrip(".")
-        raise MMCoTError(Errors.E402.format(kind="Vision", source=source, reason=reason)) from error
-    except AttributeError as error:
-        reason = f"it is no model of pictures ({first_line(error)})"
+        if isinstance(error, AttributeError):
+            reason = f"it is no model of pictures ({reason})"
         raise MMCoTError(Errors.E402.format(kind="Vision", source=source, reason=reason)) from error
     return module, {"config": config.to_dict(), "mean": mean, "std": std}
 
@@ -139,12 +137,11 @@ def _convert_checkpoint(given: dict[str, Tensor]) -> tuple[nn.Module, Settings]:
     weights: dict[str, Tensor] = {}
 
     def fold(name: str, convolution: str, norm: str) -> Tensor:
+        kernel = given[f"{convolution}.weight"]
         parts = (f"{norm}.{part}" for part in ("running_mean", "running_var", "weight", "bias"))
         mean, var, scale, shift = (given[part] for part in parts)
-        kernel = given[f"{convolution}.weight"]
-        factor = scale / (var + _LITE_EPSILON).sqrt()
-        weights[f"{name}.weight"] = kernel * factor.view(-1, 1, 1, 1)
-        weights[f"{name}.bias"] = shift - mean * factor
+        folded = fuse_conv_bn_weights(kernel, None, mean, var, _LITE_EPSILON, scale, shift)
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = folded
         return kernel
 
     stem = len(fold("stem", "_conv_stem", "_bn0"))

@@ -242,16 +242,17 @@ def test_texts(nlp: Language) -> None:
 @pytest.mark.parametrize(
     ("knowledge", "problem"),
     [
-        ("Paris is a city.", "is a str"),
-        ([{"mention": "Paris", "kind": "city"}], "is a list"),
-        ({"sentence": ["Paris"]}, "has a list as 'sentence'"),
-        ({"caption": 3}, "has a int as 'caption'"),
-        ({"noun": "Paris"}, "has a str as 'noun'"),
-        ({"noun": {"Paris": "city"}}, "has a dict as 'noun'"),
-        ({"noun": ["Paris"]}, "has a str among its 'noun'"),
-        ({"noun": [{"mention": "Paris"}]}, "without a text as 'kind': {'mention': 'Paris'}"),
-        ({"noun": [{"kind": "city"}]}, "without a text as 'mention'"),
-        ({"noun": [{"mention": None, "kind": "city"}]}, "without a text as 'mention'"),
+        ("Paris is a city.", "knowledge is 'Paris is a city.'"),
+        ([{"mention": "Paris", "kind": "city"}], "knowledge is [{"),
+        ({"sentence": ["Paris"]}, "knowledge.sentence is ['Paris']"),
+        ({"caption": 3}, "knowledge.caption is 3"),
+        ({"noun": "Paris"}, "knowledge.noun is 'Paris'"),
+        ({"noun": {"Paris": "city"}}, "knowledge.noun is {"),
+        ({"noun": ["Paris"]}, "knowledge.noun[0] is 'Paris'"),
+        ({"noun": [{"mention": "Paris"}]}, "knowledge.noun[0].kind is missing"),
+        ({"noun": [{"kind": "city"}]}, "knowledge.noun[0].mention is missing"),
+        ({"noun": [{"mention": None, "kind": "city"}]}, "knowledge.noun[0].mention is None"),
+        ({"conclusion": {"entities": [{"mention": "Paris"}]}}, "entities[0].label is missing"),
     ],
 )
 def test_knowledge_of_another_shape(nlp: Language, knowledge: object, problem: str) -> None:
