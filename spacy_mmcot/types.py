@@ -62,13 +62,14 @@ SURENESS: tuple[Sureness, ...] = get_args(Sureness)
 DEFAULT_CONFIDENCE: Mapping[Sureness, float] = {"high": 0.95, "medium": 0.7, "low": 0.5}
 CHANGES: tuple[Change, ...] = get_args(Change)
 
-# doc.user_data keys. The first four are where spaCy keeps the extension attributes of the same
-# names; reading them directly spares the model layer an import of the corpus layer.
-KNOWLEDGE_KEY = ("._.", "mmcot_knowledge", None, None)
-IMAGE_KEY = ("._.", "mmcot_image", None, None)
-CONFIDENCE_KEY = ("._.", "mmcot_confidence", None, None)
-WEAKEST_KEY = ("._.", "mmcot_weakest", None, None)
-SOURCE_KEY = ("._.", "mmcot_source", None, None)
+# doc.user_data keys. The first five are where spaCy keeps the extension attributes of the same
+# names; reading them directly spares the model layer an import of the corpus layer. Any, since
+# spaCy's stubs know texts as keys alone.
+KNOWLEDGE_KEY: Any = ("._.", "mmcot_knowledge", None, None)
+IMAGE_KEY: Any = ("._.", "mmcot_image", None, None)
+CONFIDENCE_KEY: Any = ("._.", "mmcot_confidence", None, None)
+WEAKEST_KEY: Any = ("._.", "mmcot_weakest", None, None)
+SOURCE_KEY: Any = ("._.", "mmcot_source", None, None)
 ID_KEY = "mmcot_id"
 ROW_KEY = "mmcot_row"
 ALIGNMENT_KEY = "mmcot_alignment"

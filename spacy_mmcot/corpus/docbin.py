@@ -147,8 +147,7 @@ def _make_answers(doc: Doc, name: str) -> Answers | None:
 
 
 def _get_knowledge(doc: Doc) -> Mapping[str, Any]:
-    data: dict[Any, Any] = doc.user_data
-    return data.get(types.KNOWLEDGE_KEY) or {}
+    return doc.user_data.get(types.KNOWLEDGE_KEY) or {}
 
 
 # Union, since Python 3.10 resolves the annotation when spaCy checks a config.

@@ -64,12 +64,11 @@ def make_doc(
     doc = nlp.make_doc(post.text) if tokenizer == "spacy" else _split_at_spaces(nlp, post.text)
     doc = _split_at_edges(doc, post, [*entities, *rejected], findings)
 
-    data: dict[Any, Any] = doc.user_data
-    data[types.ID_KEY] = post.id
+    doc.user_data[types.ID_KEY] = post.id
     if post.image is not None:
-        data[types.IMAGE_KEY] = post.image
+        doc.user_data[types.IMAGE_KEY] = post.image
     if knowledge := collect_knowledge(post, answers):
-        data[types.KNOWLEDGE_KEY] = knowledge
+        doc.user_data[types.KNOWLEDGE_KEY] = knowledge
     if not has_entities:
         doc.set_ents([], default="missing")
         return doc
@@ -233,11 +232,10 @@ def _attach_record(nlp: Language, number: int, text: Any, image: Any, name: Any)
     picture = encode_record(text, image, name)
     _check_length(nlp, f"spacy_mmcot.attach, record {number}", text)
     doc = nlp.make_doc(text)
-    data: dict[Any, Any] = doc.user_data
     if not is_null(name):
-        data[types.ID_KEY] = str(name)
+        doc.user_data[types.ID_KEY] = str(name)
     if picture is not None:
-        data[types.IMAGE_KEY] = picture
+        doc.user_data[types.IMAGE_KEY] = picture
     return doc
 
 

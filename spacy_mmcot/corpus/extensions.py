@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import permutations
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
@@ -75,12 +75,11 @@ def set_image(doc: Doc, image: object) -> None:
 
     Raises MMCoTError for anything else.
     """
-    data: dict[Any, Any] = doc.user_data
     if image is None:
-        data.pop(IMAGE_KEY, None)
+        doc.user_data.pop(IMAGE_KEY, None)
         return
     try:
-        data[IMAGE_KEY] = encode_picture(image)
+        doc.user_data[IMAGE_KEY] = encode_picture(image)
     except BadPicture as error:
         raise MMCoTError(Errors.E209.format(problem=error)) from None
 
@@ -203,8 +202,8 @@ def _keep_rows(doc: Doc, name: str, rows: Iterable[tuple[Any, ...]] | None) -> N
         return
     rows = list(rows)
     text = doc.text if rows else ""  # which spaCy puts together from the tokens
-    data: dict[Any, Any] = doc.user_data
-    data["._.", name, 0, _find_end(doc)] = [[*row, _digest(text, *row[:4])] for row in rows]
+    place: Any = ("._.", name, 0, _find_end(doc))
+    doc.user_data[place] = [[*row, _digest(text, *row[:4])] for row in rows]
 
 
 def _find_end(doc: Doc) -> int:
@@ -215,8 +214,8 @@ def _find_end(doc: Doc) -> int:
 def _list_rows(doc: Doc, name: str) -> list[Any] | None:
     """The rows whose mentions are in the Doc's text; None where none were kept, or all are another
     text's."""
-    data, found = cast(dict[Any, Any], doc.user_data), None
-    keys = _list_keys(doc, name)
+    data, keys = doc.user_data, _list_keys(doc, name)
+    found: list[Any] | None = None
     text = doc.text if any(data[key] for key in keys) else ""
     for key in keys:
         rows = [(*(at + key[2] for at in row[:4]), *row[4:]) for row in data[key]]
@@ -258,10 +257,9 @@ def copy_tokens(doc: Doc, keys: Iterable[Any] | None = None, vocab: Vocab | None
     for all. vocab: of the copy; None for that of the Doc."""
     words, spaces = [token.text for token in doc], [bool(token.whitespace_) for token in doc]
     copy = Doc(doc.vocab if vocab is None else vocab, words=words, spaces=spaces)
-    data: dict[Any, Any] = doc.user_data
-    copy.user_data.update(
-        {key: data[key] for key in (data if keys is None else keys) if key in data}
-    )
+    data = doc.user_data
+    copied = data if keys is None else {key: data[key] for key in keys if key in data}
+    copy.user_data.update(copied)
     return copy
 
 

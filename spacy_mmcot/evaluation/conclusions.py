@@ -59,14 +59,13 @@ class Concluded(NamedTuple):
 def attach_conclusions(docs: Iterable[Doc], answers: Mapping[str, Answers]) -> Iterator[Doc]:
     """The Docs, each with the conclusion that the answers have on its id instead of its own."""
     for doc in docs:
-        data: dict[Any, Any] = doc.user_data
-        name = str(data.get(ID_KEY))
-        known = {**(data.get(KNOWLEDGE_KEY) or {}), "conclusion": None}
+        name = str(doc.user_data.get(ID_KEY))
+        known = {**(doc.user_data.get(KNOWLEDGE_KEY) or {}), "conclusion": None}
         if name in answers:
             post = make_post(doc, name, name, Findings())
             located = locate_conclusion(answers[name], post)[0].model_dump(exclude_none=True)
             known["conclusion"] = located.get("conclusion")
-        data[KNOWLEDGE_KEY] = known
+        doc.user_data[KNOWLEDGE_KEY] = known
         yield doc
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import permutations
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, StrictFloat, StrictInt, StrictStr, ValidationError, model_validator
 from spacy.tokens import Doc, Span
@@ -132,8 +132,6 @@ def predict_example(
     finds_entities: as in `collect_predictions`. scored: whether findings have scores.
     """
     reference, predicted = example.reference, example.predicted
-    data: dict[Any, Any] = reference.user_data
-    found_data: dict[Any, Any] = predicted.user_data
     labelled = reference.has_annotation("ENT_IOB")
     scored_mentions = scored and Span.has_extension("mmcot_score")
     found = [
@@ -159,15 +157,15 @@ def predict_example(
         places = sorted(map(get_place, reference.ents))
         gold = [Entity(start=s, end=e, label=label) for s, e, label in places]
     return Predicted(
-        id=str(data.get(ID_KEY, number)),
+        id=str(reference.user_data.get(ID_KEY, number)),
         text=reference.text,
         words=len(reference),
         gold=gold,
         entities=found,
         gold_relations=_get_relations(reference),
         relations=relations,
-        confidence=found_data.get(CONFIDENCE_KEY),
-        weakest=found_data.get(WEAKEST_KEY),
+        confidence=predicted.user_data.get(CONFIDENCE_KEY),
+        weakest=predicted.user_data.get(WEAKEST_KEY),
     )
 
 

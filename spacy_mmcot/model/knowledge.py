@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy
 import pydantic
@@ -258,9 +258,8 @@ def get_full_text(doc: Doc) -> str:
 
 def _get_knowledge(doc: Doc) -> _Knowledge:
     """The Doc's knowledge, empty without any. Raises MMCoTError where it has another form."""
-    user_data: dict[Any, Any] = doc.user_data
     try:
-        return _Kept(knowledge=user_data.get(KNOWLEDGE_KEY) or {}).knowledge
+        return _Kept(knowledge=doc.user_data.get(KNOWLEDGE_KEY) or {}).knowledge
     except pydantic.ValidationError as error:
         problem, _ = explain(error)
         message = Errors.E410.format(doc=repr(doc.text[:60]), problem=problem)

@@ -137,8 +137,7 @@ def _reject_setting(name: str, received: object, allowed: str) -> MMCoTError:
 def get_image(doc: Doc) -> str | bytes | None:
     """The Doc's picture, whether or not the extension `mmcot_image` is registered: a path, or a
     file's content; None without one."""
-    data: dict[Any, Any] = doc.user_data
-    return data.get(IMAGE_KEY)
+    return doc.user_data.get(IMAGE_KEY)
 
 
 def is_address(image: str) -> bool:

@@ -273,8 +273,7 @@ def _make_article(names: Sequence[str], place: int, item: Item) -> Article:
         first.wrong | first.missed,
         *(first.found ^ compared.get(name, first).found for name in names[1:]),
     ]
-    data: dict[Any, Any] = item.doc.user_data
-    known: dict[str, Any] = data.get(KNOWLEDGE_KEY) or {}
+    known: dict[str, Any] = item.doc.user_data.get(KNOWLEDGE_KEY) or {}
     nouns = known.get("noun") or []
     sentences = [(title, str(known[key])) for key, title in _SENTENCES.items() if known.get(key)]
     sentences += _describe_conclusion(known.get("conclusion") or {})

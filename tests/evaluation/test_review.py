@@ -34,14 +34,13 @@ def make_doc(
 ) -> Doc:
     """A Doc with labels by mention: those of a conclusion, and gold ones."""
     doc = nlp.make_doc(text)
-    data: dict[Any, Any] = doc.user_data
-    data[ID_KEY] = name
+    doc.user_data[ID_KEY] = name
     if concluded is not None:
         entities = [
             {"mention": mention, "label": label, "sure": sure, "start": text.index(mention)}
             for mention, label in concluded.items()
         ]
-        data[KNOWLEDGE_KEY] = {"conclusion": {"entities": entities}}
+        doc.user_data[KNOWLEDGE_KEY] = {"conclusion": {"entities": entities}}
     if gold is not None:
         spans = [
             doc.char_span(text.index(m), text.index(m) + len(m), label=label)

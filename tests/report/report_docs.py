@@ -44,8 +44,7 @@ def predicted(
 def doc_of(text: str, knowledge: dict[str, Any] | None = None) -> Doc:
     doc = spacy.blank("en").make_doc(text)
     if knowledge is not None:
-        data: dict[Any, Any] = doc.user_data
-        data[KNOWLEDGE_KEY] = knowledge
+        doc.user_data[KNOWLEDGE_KEY] = knowledge
     return doc
 
 

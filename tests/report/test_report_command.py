@@ -35,10 +35,9 @@ def save_docs(path: Path, images: list[str | bytes | None]) -> Path:
         doc = Doc(vocab, words=["Anna", "sings", "in", "Oslo", "tonight"])
         doc.set_ents([Span(doc, 0, 1, "PER"), Span(doc, 3, 4, "LOC")], default="outside")
         doc._.mmcot_image = image
-        data: dict[Any, Any] = doc.user_data
-        data[ID_KEY] = f"d{number}"
+        doc.user_data[ID_KEY] = f"d{number}"
         docs.append(doc)
-    data[KNOWLEDGE_KEY] = KNOWLEDGE
+    doc.user_data[KNOWLEDGE_KEY] = KNOWLEDGE
     DocBin(docs=docs, store_user_data=True).to_disk(path)
     return path
 
