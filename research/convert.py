@@ -87,8 +87,14 @@ def convert(
 
     `spacy-mmcot convert` makes Docs of the result.
     """
-    from spacy_mmcot.corpus.formats import make_image_relative, read_corpus
-    from spacy_mmcot.corpus.posts import Findings, ReadSettings, write_posts, write_records
+    from spacy_mmcot.corpus.formats import read_corpus
+    from spacy_mmcot.corpus.posts import (
+        Findings,
+        ReadSettings,
+        make_image_relative,
+        write_posts,
+        write_records,
+    )
 
     from .join_rows import join_rows
     from .selection import (

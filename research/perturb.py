@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
 
 import typer
 from spacy.tokens import Doc, Span
@@ -27,11 +27,13 @@ from spacy_mmcot.corpus.extensions import (
 )
 from spacy_mmcot.errors import MMCoTError, UsageError
 from spacy_mmcot.pictures.read import get_image
-from spacy_mmcot.types import CHANGES, ID_KEY, Change, Relation
+from spacy_mmcot.types import ID_KEY, Relation
 
 if TYPE_CHECKING:
     from spacy.vocab import Vocab
 
+Change = Literal["case", "typos", "strip", "emoji", "swap"]
+CHANGES: tuple[Change, ...] = get_args(Change)
 Name = tuple[str, ...]
 Names = Mapping[str, Sequence[Name]]
 

@@ -49,7 +49,6 @@ Format = Literal[
 Pictures = Literal["none", "real"]
 Tokens = Literal["gold", "pipeline"]
 Sureness = Literal["high", "medium", "low"]
-Change = Literal["case", "typos", "strip", "emoji", "swap"]
 
 KNOWLEDGE: tuple[Knowledge, ...] = get_args(Knowledge)
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
@@ -60,7 +59,6 @@ TOKENS: tuple[Tokens, ...] = get_args(Tokens)
 SURENESS: tuple[Sureness, ...] = get_args(Sureness)
 # P(right) of an LLM's conclusion that nobody has checked.
 DEFAULT_CONFIDENCE: Mapping[Sureness, float] = {"high": 0.95, "medium": 0.7, "low": 0.5}
-CHANGES: tuple[Change, ...] = get_args(Change)
 
 # doc.user_data keys. The first five are where spaCy keeps the extension attributes of the same
 # names; reading them directly spares the model layer an import of the corpus layer. Any, since

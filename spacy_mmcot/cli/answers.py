@@ -86,8 +86,14 @@ def augment(
     """
     from ..corpus.augment import augment as make
     from ..corpus.augment import list_sources
-    from ..corpus.formats import make_image_relative, read_rows
-    from ..corpus.posts import Findings, ReadSettings, write_posts, write_records
+    from ..corpus.formats import read_rows
+    from ..corpus.posts import (
+        Findings,
+        ReadSettings,
+        make_image_relative,
+        write_posts,
+        write_records,
+    )
     from ..elicitation.store import count_variants, load_answers
 
     findings = Findings(skip_invalid)

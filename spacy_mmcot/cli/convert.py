@@ -105,14 +105,14 @@ def convert(
     Reads posts, plain text, tables (CSV, TSV, JSON Lines, Parquet, Hugging Face datasets), CoNLL,
     the exports of Prodigy, doccano and Label Studio, spaCy's training data, and MNRE rows.
     """
-    from ..corpus.formats import (
-        check_labels,
+    from ..corpus.formats import check_labels, read_corpus, replace_labels, split_rows
+    from ..corpus.posts import (
+        Findings,
+        ReadSettings,
         make_image_relative,
-        read_corpus,
-        replace_labels,
-        split_rows,
+        write_posts,
+        write_records,
     )
-    from ..corpus.posts import Findings, ReadSettings, write_posts, write_records
 
     if output.suffix not in ("", ".jsonl", ".spacy") and not output.is_dir():
         raise UsageError(Errors.E719.format(path=output))

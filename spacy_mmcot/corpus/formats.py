@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -43,6 +43,11 @@ _FOLDER_SUFFIXES = (docbin.SUFFIX, ".arrow", ".parquet")
 _METADATA = {"dataset_dict.json", "dataset_info.json", "state.json"}
 # What a file of pictures may end in.
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic"}
+# What files of pictures begin with, and what their names end in.
+_BEGINNINGS = {
+    **{b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"},
+    **{b"II*\0": ".tif", b"MM\0*": ".tif", b"\0\0\0": ".heic"},
+}
 _OUTSIDE = "pictures outside of their file's folder and the working directory, kept"
 _NAMED = "posts whose picture the file names; give its folder with --pictures"
 _SEVERAL = "posts whose picture several files have the name of, the first taken"
@@ -216,7 +221,7 @@ def _find_picture(
             return _extract_picture(image, place, settings, findings)
         if format != "spacy":
             # The paths in a .spacy file are relative to the working directory already.
-            image = join_image(path.parent, image)
+            image = posts.join_image(path.parent, image)
         if is_address(image):
             return image
         if os.path.isfile(image):
@@ -248,13 +253,12 @@ def _extract_picture(
 ) -> str | None:
     """Write the picture of a data URL to a file, named by its content, and return its path."""
     head, _, data = image.partition(",")
-    kind = head[5:].split(";")[0].lower()
-    suffix = {"image/jpeg": ".jpg", "image/svg+xml": ""}.get(kind, f".{kind.partition('/')[2]}")
-    try:
-        if suffix not in _PICTURES or not head.endswith(";base64"):
-            raise ValueError
-        content = base64.b64decode("".join(data.split()), validate=True)
-    except (ValueError, binascii.Error):
+    content = b""
+    if head.endswith(";base64"):
+        with suppress(ValueError):
+            content = base64.b64decode("".join(data.split()), validate=True)
+    suffix = next((end for begin, end in _BEGINNINGS.items() if content.startswith(begin)), None)
+    if suffix is None:
         findings.lose("pictures in the file that cannot be read", f"{place}: {head[:60]}")
         return None
     if settings.extracted is None:
@@ -299,19 +303,6 @@ def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row], findings: Findi
     for row in added:
         findings.change("reviewed posts that are none of the others, added", row.post.id)
     return kept + added
-
-
-def join_image(folder: Path, image: str) -> str:
-    """The picture's path in a posts file of `folder`, relative to the working directory. Addresses
-    and absolute paths stay."""
-    return image if is_address(image) else (folder / image).as_posix()
-
-
-def make_image_relative(post: Post, folder: Path) -> Post:
-    """The post with its picture's path as a posts file in `folder` holds it."""
-    if post.image is None or is_address(post.image):
-        return post
-    return post.model_copy(update={"image": Path(os.path.relpath(post.image, folder)).as_posix()})
 
 
 def split_rows(rows: Sequence[Row], shares: Mapping[Split, float]) -> list[Row]:

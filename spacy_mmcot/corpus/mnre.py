@@ -10,7 +10,6 @@ text is the tokens joined by single spaces, as with CoNLL files. Each row is a p
 from __future__ import annotations
 
 import ast
-import json
 import warnings
 from collections.abc import Iterator
 from itertools import accumulate
@@ -87,18 +86,11 @@ def _parse_literal(text: str) -> Any:
         with warnings.catch_warnings():
             # The compiler warns of odd escapes in the literal.
             warnings.simplefilter("ignore")
-            value = ast.literal_eval(text)
-        # A lone surrogate is a legal escape, yet UTF-8 has no form for it.
-        if "\\" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        problem = "a text holds one half of a surrogate pair"
+            return ast.literal_eval(text)
     except (RecursionError, MemoryError):
         problem = "the literal is nested too deeply"
     except (SyntaxError, ValueError, TypeError):
         problem = "not a Python literal of plain values"
-    else:
-        return value
     raise BadRow(problem, _LITERAL)
 
 

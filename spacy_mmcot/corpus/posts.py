@@ -4,6 +4,7 @@ reader of a corpus file yields and reports: what it skips, loses or changes is i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from ..errors import MMCoTError
 from ..files import decode_line, iter_lines, open_text, parse_json, replace_file
 from ..messages import explain, located, shown
+from ..pictures.read import is_address
 from ..types import SPLITS, Answers, Post, Split
 
 # The fields that a post need not have, and how like one of them a misspelt one is.
@@ -192,6 +194,19 @@ def read_posts(path: Path | str, findings: Findings | None = None) -> list[Post]
 def write_posts(path: Path | str, posts: Iterable[Post]) -> int:
     """Write a posts file, whole or not at all; returns the number of posts."""
     return write_records(Path(path), posts)
+
+
+def join_image(folder: Path, image: str) -> str:
+    """The picture's path in a posts file of `folder`, relative to the working directory. Addresses
+    and absolute paths stay."""
+    return image if is_address(image) else (folder / image).as_posix()
+
+
+def make_image_relative(post: Post, folder: Path) -> Post:
+    """The post with its picture's path as a posts file in `folder` holds it."""
+    if post.image is None or is_address(post.image):
+        return post
+    return post.model_copy(update={"image": Path(os.path.relpath(post.image, folder)).as_posix()})
 
 
 def iter_records(

@@ -29,11 +29,6 @@ from .posts import BadRow, Findings, ReadSettings, Row
 # The columns of tokens and of their tags in datasets for named entity recognition.
 _TOKENS, _TAGS = ("tokens", "words"), ("ner_tags", "tags", "labels", "ner")
 _PLAIN = ("image", "caption", "domain")
-# What the files of pictures begin with, by their kind.
-_KINDS = {
-    **{b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"BM": "bmp", b"RIFF": "webp"},
-    **{b"II*\0": "tiff", b"MM\0*": "tiff", b"\0\0\0": "heic"},
-}
 _PARTIAL = ("pairs", "missing", "rejected")
 _DELIMITERS = ",;\t|"
 _MAX_CELL = 2**27  # characters: a long document
@@ -72,7 +67,7 @@ def read_rows(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
             if not isinstance(values, Mapping):
                 raise BadRow(f"the row is {shown(values)}", "an object")
             if isinstance(image := read_image(values.get("image")), bytes):
-                image = _make_url(image)
+                image = f"data:;base64,{b64encode(image).decode()}"
             values = {**values, "image": image} if "image" in values else values
             fields, used = _read_values(values, settings)
             if bad := [values[k] for k in used if isinstance(values.get(k), BadText)]:
@@ -239,11 +234,6 @@ def read_image(value: Any) -> Any:
     if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
         return value.get("bytes") or value.get("path")
     return value
-
-
-def _make_url(picture: bytes) -> str:
-    kind = next((kind for mark, kind in _KINDS.items() if picture.startswith(mark)), "unknown")
-    return f"data:image/{kind};base64,{b64encode(picture).decode()}"
 
 
 def _find_names(feature: Any) -> list[str] | None:

@@ -19,7 +19,7 @@ from spacy.util import minibatch
 
 from .. import __version__
 from ..corpus.docs import BadRecord, attach, encode_record
-from ..corpus.formats import join_image
+from ..corpus.posts import join_image
 from ..corpus.tables import read_image
 from ..errors import Errors, MMCoTError, UsageError
 from ..files import replace_file

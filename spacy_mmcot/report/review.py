@@ -15,7 +15,7 @@ from typing import Any, Literal
 from markupsafe import Markup
 from spacy.language import Language
 
-from ..corpus.formats import make_image_relative
+from ..corpus.posts import make_image_relative
 from ..errors import Errors, UsageError
 from ..evaluation.review import Review
 from ..scheme import RelationLabel, Scheme

@@ -61,7 +61,7 @@ def test_a_row_of_overlapping_mentions_is_left_out(mnre: Callable[..., Path]) ->
         (b"{'token': ['a'", "not a Python literal"),
         (b"__import__('os').getcwd()", "not a Python literal"),
         (b"{[]: 1}", "not a Python literal"),
-        (b"{'token': ['\\ud83d']}", "one half of a surrogate pair"),
+        (b"{'token': ['\\ud83d']}", "a text without halves of surrogate pairs"),
         (b"{'token': ['caf\xe9']}", "is not UTF-8"),
         (b"a\x00b", "not a Python literal"),
         (b"(" * 5_000, "not a Python literal"),

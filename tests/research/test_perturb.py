@@ -14,10 +14,10 @@ from spacy.tokens import Doc, Span
 from typer.testing import CliRunner
 
 from research.__main__ import app
-from research.perturb import perturb, unseen_names
+from research.perturb import CHANGES, Change, perturb, unseen_names
 from spacy_mmcot.corpus.docbin import read_docs, write_docs
 from spacy_mmcot.corpus.extensions import get_pairs, register_extensions, set_pairs
-from spacy_mmcot.types import CHANGES, ID_KEY, Change, Relation
+from spacy_mmcot.types import ID_KEY, Relation
 
 
 @pytest.fixture(scope="module")
