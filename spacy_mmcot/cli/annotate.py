@@ -69,6 +69,7 @@ def annotate(
     Rows that cannot be annotated go to OUTPUT.rejected.jsonl with the reason. Exit codes: 0 done,
     1 stopped by an error, 2 wrong usage, 3 finished with too many rejected rows, 130 Ctrl-C.
     """
+    from ..corpus.formats import list_unread
     from ..production.annotate import AnnotateSettings
     from ..production.annotate import annotate as run
     from ..production.tables import ColumnNames, list_files
@@ -91,8 +92,7 @@ def annotate(
         print("Stopped. What was done is kept. Run the command again to continue.")
         raise typer.Exit(INTERRUPTED) from None
     _print_summary(result, output)
-    inside = {file for path in inputs if path.is_dir() for file in path.rglob("*.*")}
-    others = Counter(x.suffix for x in inside.difference(list_files(inputs)) if x.is_file())
+    others = Counter(file.suffix for file in list_unread(inputs, list_files(inputs)))
     if others:
         shown = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
         print(f"Other files in the folders, not read: {escape_control(shown)}")

@@ -94,12 +94,13 @@ def augment(
     dimensions = [x for x in AUGMENTATIONS if x in (dimension or ("style", "entity"))]
     old = [row.post for row in read_rows(posts, findings, {}, ReadSettings("posts"))]
     first, *others = (load_answers(answers, task, i) for i in range(count_variants(answers, task)))
-    made, tallies = make(old, first, dimensions, others)
+    labelled = list_sources(old)
+    made, tallies = make(labelled, first, dimensions, others)
     write_posts(output, (make_image_relative(new.post, output.parent) for new in made))
     write_records(answers_out, (new.answers for new in made if new.answers))
     for line in findings.describe():
         print(line)
-    print(f"{len(list_sources(old))} of {len(old)} posts are training posts with all labels.")
+    print(f"{len(labelled)} of {len(old)} posts are training posts with all labels.")
     _print_summary(tallies)
     print(f"{len(made)} new posts are in {output}, what is known about them in {answers_out}.")
 

@@ -124,8 +124,8 @@ def augment(
     dimensions: Sequence[Augmentation] = ("style", "entity"),
     variants: Sequence[Mapping[str, Answers]] = (),
 ) -> tuple[list[Augmented], dict[Augmentation, Tally]]:
-    """New posts `ID#DIMENSION`, of the split train, from fully labelled posts of the split train.
-    The `variants`, further augmentations of the same posts, make posts `ID#DIMENSION2` and so on.
+    """New posts `ID#DIMENSION`, of the split train, from the posts of `list_sources`. The
+    `variants`, further augmentations of the same posts, make posts `ID#DIMENSION2` and so on.
 
     An `entity` variant that the LLM calls impossible is dropped. A post whose mentions cannot be
     located with certainty in the new text is rejected, with the reason in the tally.
@@ -133,7 +133,7 @@ def augment(
     tallies: dict[Augmentation, Tally] = {dimension: Tally() for dimension in dimensions}
     made: list[Augmented] = []
     sources = list(enumerate([answers, *variants], start=1))
-    for post, (number, source), dimension in product(list_sources(posts), sources, dimensions):
+    for post, (number, source), dimension in product(posts, sources, dimensions):
         known, tally = source.get(post.id), tallies[dimension]
         if known is None or getattr(known, dimension) is None:
             # Counted once: a post without an answer has none in its first variant.

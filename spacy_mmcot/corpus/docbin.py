@@ -31,6 +31,8 @@ from .extensions import (
 from .posts import Findings, ReadSettings, Row, make_text_id
 
 SUFFIX = ".spacy"
+# How the names of caches begin, which stay beside a dataset and hold what it was computed from.
+CACHE = "cache-"
 
 
 def list_files(path: Path, suffixes: Sequence[str] = (SUFFIX,)) -> list[Path]:
@@ -41,8 +43,7 @@ def list_files(path: Path, suffixes: Sequence[str] = (SUFFIX,)) -> list[Path]:
         return [path]
     for suffix in suffixes:
         found = sorted(path.rglob(f"*{suffix}"))
-        # Caches that stay beside a dataset hold what it was computed from.
-        if found := [file for file in found if not file.name.startswith("cache-")]:
+        if found := [file for file in found if not file.name.startswith(CACHE)]:
             return found
     raise MMCoTError(Errors.E203.format(path=path))
 

@@ -40,7 +40,7 @@ _CONLL_SUFFIXES = {".conll", ".bio", ".iob", ".iob2", ".bioes", ".bilou"}
 _PRODIGY_FIELDS = {"spans", "answer", "meta", "_input_hash", "_task_hash", "_view_id"}
 # Of the files that are read in a folder: the data that Hugging Face's datasets wrote, too.
 _FOLDER_SUFFIXES = (docbin.SUFFIX, ".arrow", ".parquet")
-_TELLING = {*_FOLDER_SUFFIXES, *_CONLL_SUFFIXES, ".txt", ".csv", ".tsv", ".jsonl", ".ndjson"}
+_METADATA = {"dataset_dict.json", "dataset_info.json", "state.json"}
 # What a file of pictures may end in.
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic"}
 _OUTSIDE = "pictures outside of their file's folder and the working directory, kept"
@@ -158,17 +158,13 @@ def read_rows(
 
 
 def read_corpus(
-    paths: Iterable[Path], findings: Findings, settings: ReadSettings = DEFAULTS
+    paths: Sequence[Path], findings: Findings, settings: ReadSettings = DEFAULTS
 ) -> list[Row]:
     """The rows of several files, or of those in folders, whose ids are unique among all."""
     ids: dict[str, int] = {}
-    files: list[Path] = []
-    for path in paths:
-        files += docbin.list_files(path, _FOLDER_SUFFIXES)
-        inside = {*path.rglob("*")} if path.is_dir() else set[Path]()
-        for other in sorted(inside.difference(files)):
-            if other.suffix in _TELLING and not other.name.startswith("cache-"):
-                findings.change("files in folders that are not read", str(other))
+    files = [file for path in paths for file in docbin.list_files(path, _FOLDER_SUFFIXES)]
+    for other in list_unread(paths, files):
+        findings.change("files in folders that are not read", str(other))
     rows: list[Row] = []
     for file in files:
         before = len(rows)
@@ -176,6 +172,20 @@ def read_corpus(
         if len(rows) == before and len(files) > 1:
             findings.change("files without a post", str(file))
     return rows
+
+
+def list_unread(paths: Iterable[Path], files: Iterable[Path]) -> list[Path]:
+    """The files in the folders among the paths that are not among the given ones, without hidden
+    files, pictures, and what Hugging Face's datasets keep beside their tables."""
+    inside = {file for path in paths if path.is_dir() for file in path.rglob("*.*")}
+    return sorted(
+        file
+        for file in inside.difference(files)
+        if file.is_file()
+        and not file.name.startswith((".", docbin.CACHE))
+        and file.suffix.lower() not in _PICTURES
+        and file.name not in _METADATA
+    )
 
 
 def _index_pictures(folder: Path) -> dict[str, list[Path]]:

@@ -307,26 +307,36 @@ def _as_text(value: Any) -> str:
 
 
 def export_answers(store: AnswerStore, path: Path) -> int:
-    """Write all answers, rejected ones too, in an order that does not depend on when they came;
-    returns how many. The file appears when it is whole. Raises MMCoTError where it cannot be
-    written."""
+    """Write all answers, rejected ones too, in an order that does not depend on when they came,
+    and in a last line the examples of conclusions; returns the number of answers. The file appears
+    when it is whole. Raises MMCoTError where it cannot be written."""
     count = 0
     with replace_file(path) as temporary, temporary.open("wb") as file:
         for answer in store.iter_all():
             file.write(to_json(answer, exclude_none=True) + b"\n")
             count += 1
+        if (examples := store.read_examples()) is not None:
+            file.write(to_json({"examples": examples}, exclude_none=True) + b"\n")
     return count
 
 
 def import_answers(store: AnswerStore, path: Path) -> int:
-    """Add an export's answers that the store does not have; returns how many. All of them or, at
-    a broken row, none: raises MMCoTError that names the line."""
+    """Add an export's answers that the store does not have, and its examples where the store has
+    none; returns the number of answers added. All of them or, at a broken row, none: raises
+    MMCoTError that names the line."""
+    added = 0
     with store.transaction():
-        rows = _iter_records(_parse_exported, path, "one answer of an export")
-        return sum(store.put(answer) for _, answer in rows)
+        for _, row in _iter_records(_parse_exported, path, "one answer of an export"):
+            if isinstance(row, StoredAnswer):
+                added += store.put(row)
+            elif store.read_examples() is None:
+                store.keep_examples(row)
+    return added
 
 
-def _parse_exported(row: Any) -> StoredAnswer:
+def _parse_exported(row: Any) -> StoredAnswer | dict[str, Post]:
+    if isinstance(row, dict) and row.keys() == {"examples"}:
+        return _EXAMPLES.validate_python(row["examples"])
     answer = _EXPORTED.validate_python(row)
     if answer.value is None:
         return answer

@@ -109,18 +109,17 @@ def make_doccano_task(review: Review, related: bool) -> Task:
     if not related:
         spans = [[e.start, e.end, e.label] for e in post.entities or ()]
         return {"id": post.id, "text": post.text, "label": spans}
-    return {
-        "id": post.id,
-        "text": post.text,
-        "entities": [
-            {"id": i, "start_offset": e.start, "end_offset": e.end, "label": e.label}
-            for i, e in enumerate(post.entities or ())
-        ],
-        "relations": [
+    entities = [
+        {"id": i, "start_offset": e.start, "end_offset": e.end, "label": e.label}
+        for i, e in enumerate(post.entities or ())
+    ]
+    task: Task = {"id": post.id, "text": post.text, "entities": entities}
+    if post.relations is not None:
+        task["relations"] = [
             {"id": i, "from_id": r.head, "to_id": r.tail, "type": r.label}
-            for i, r in enumerate(post.relations or ())
-        ],
-    }
+            for i, r in enumerate(post.relations)
+        ]
+    return task
 
 
 def count_units(text: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import Result
 
-from spacy_mmcot.corpus.augment import augment
+from spacy_mmcot.corpus.augment import augment, list_sources
 from spacy_mmcot.corpus.posts import read_posts
 from spacy_mmcot.elicitation.store import AnswerStore, StoredAnswer
 from spacy_mmcot.types import Answers, Entity, EntityVariant, NounItem, Post, PostRelation
@@ -144,7 +144,7 @@ def test_labelled_training_posts_only() -> None:
     ]
     names = ("dev", "unlabelled", "open", "p")
     known = {name: Answers(id=name, style="Oslo heard Anna!") for name in names}
-    made, tallies = augment(posts, known)
+    made, tallies = augment(list_sources(posts), known)
     assert [new.post.id for new in made] == ["p#style"]
     assert (tallies["style"].unanswered, tallies["entity"].unanswered) == (1, 2)
 

@@ -9,7 +9,7 @@ import pytest
 
 from spacy_mmcot.elicitation.store import AnswerStore, StoredAnswer, export_answers, import_answers
 from spacy_mmcot.errors import MMCoTError
-from spacy_mmcot.types import EntityVariant, NounItem
+from spacy_mmcot.types import EntityVariant, NounItem, Post
 
 NOUN = StoredAnswer(
     key="k1",
@@ -49,6 +49,20 @@ def test_an_export_comes_back_whole(tmp_path: Path) -> None:
         assert import_answers(other, file) == 5
         assert list(other.iter_all()) == expected
         assert import_answers(other, file) == 0
+
+
+def test_the_examples_of_conclusions_come_along_where_there_are_none(tmp_path: Path) -> None:
+    first, second = ({name: Post(id=name, text="Hi Bo", entities=[])} for name in "ab")
+    file = tmp_path / "export.jsonl"
+    with AnswerStore(fill(tmp_path / "a.sqlite", ANSWERS)) as store:
+        store.keep_examples(first)
+        assert export_answers(store, file) == 5
+    for kept, expected in ((None, first), (second, second)):
+        with AnswerStore(tmp_path / f"{kept is None}.sqlite") as other:
+            if kept is not None:
+                other.keep_examples(kept)
+            assert import_answers(other, file) == 5
+            assert other.read_examples() == expected
 
 
 def test_a_good_answer_takes_the_place_of_a_rejected_one(tmp_path: Path) -> None:

@@ -87,6 +87,9 @@ def test_doccano_gets_relations_where_there_are_any(reviews: list[Review], tmp_p
         bare = [replace(x, post=post) for x, post in zip(kept, posts, strict=True)]
         rows = format_reviews(bare, "doccano", SCHEME, tmp_path).splitlines()
         assert all(key in json.loads(row) for row in rows)
+        # A row with an empty list would come back as labelled, without relations.
+        related = [post.relations is not None for post in posts]
+        assert ["relations" in json.loads(row) for row in rows] == related
 
 
 def test_label_studio_gets_its_interface() -> None:
