@@ -286,9 +286,13 @@ def set_mentions(doc: Doc, mentions: Mentions, overwrite: bool) -> None:
     """
     own = doc._
     own.mmcot_confidence, own.mmcot_weakest = mentions.probability, mentions.weakest
-    is_fresh = overwrite or not doc.has_annotation("ENT_IOB")
-    kept = [] if is_fresh else list(doc.ents)
-    blocked = [] if is_fresh else _find_blocked(doc)
+    kept: list[Span] = []
+    blocked: list[int] = []
+    if not overwrite and doc.has_annotation("ENT_IOB"):
+        kept = list(doc.ents)
+        tags: Any = doc.to_array([ENT_IOB, ENT_TYPE])
+        # B without a type is spaCy's mark of a blocked token.
+        blocked = numpy.flatnonzero((tags[:, 0] == 3) & (tags[:, 1] == 0)).tolist()
     taken = {i for span in kept for i in range(span.start, span.end)}.union(blocked)
     spans = []
     for mention in mentions:
@@ -296,11 +300,4 @@ def set_mentions(doc: Doc, mentions: Mentions, overwrite: bool) -> None:
             span = Span(doc, mention.start, mention.end, label=mention.label)
             span._.mmcot_score = mention.score
             spans.append(span)
-    blocked_spans = [doc[i : i + 1] for i in blocked]
-    doc.set_ents([*kept, *spans], blocked=blocked_spans, default="outside")
-
-
-def _find_blocked(doc: Doc) -> list[int]:
-    """The tokens that are blocked from being in an entity (see `Doc.set_ents`)."""
-    tags: Any = doc.to_array([ENT_IOB, ENT_TYPE])
-    return numpy.flatnonzero((tags[:, 0] == 3) & (tags[:, 1] == 0)).tolist()
+    doc.set_ents([*kept, *spans], blocked=[doc[i : i + 1] for i in blocked], default="outside")

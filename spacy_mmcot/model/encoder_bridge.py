@@ -191,9 +191,15 @@ def _forward(
     rows = _make_rows(module, docs, settings)
     with torch.set_grad_enabled(is_train):
         states, prompts, views = _run(module, rows, shown)
-        losses = []
-        if is_train:
-            losses = _compute_losses(module, docs, rows, prompts, pictures, shown, settings)
+        losses: list[Tensor] = []
+        if is_train and prompts:
+            regression = compute_regression_loss(prompts, [docs[row.doc] for row in rows])
+            if regression is not None:
+                losses.append(settings.prompt_regression * regression)
+        weight = settings.pictures.matching
+        if is_train and weight and pictures is not None and shown is not None:
+            matching = _compute_matching_losses(module, rows, pictures, shown)
+            losses += [weight * loss for loss in matching]
     wordpieces = _make_wordpieces(module.pieces, rows)
     # Each token's pieces are places in the flattened grid of states.
     places = numpy.flatnonzero(cast(Any, wordpieces.attention_mask)).astype("int32")
@@ -266,28 +272,6 @@ def _run(
     in_order = range(len(rows))
     padded = torch.nn.utils.rnn.pad_sequence([states[i] for i in in_order], batch_first=True)
     return padded, [prompts[i] for i in in_order] if prompts else [], views
-
-
-def _compute_losses(
-    module: PromptedEncoder,
-    docs: Sequence[Doc],
-    rows: Sequence[Row],
-    prompts: Sequence[Tensor],
-    pictures: DocPictures | None,
-    shown: PictureBatch | None,
-    settings: EncoderSettings,
-) -> list[Tensor]:
-    """The prompt's regression, and the matching of texts and pictures: weighted scalars."""
-    losses = []
-    if prompts:
-        loss = compute_regression_loss(prompts, [docs[row.doc] for row in rows])
-        if loss is not None:
-            losses.append(settings.prompt_regression * loss)
-    weight = settings.pictures.matching
-    if weight and pictures is not None and shown is not None:
-        matching = _compute_matching_losses(module, rows, pictures, shown)
-        losses += [weight * loss for loss in matching]
-    return losses
 
 
 def _make_picture_batch(module: PromptedEncoder, pictures: DocPictures) -> PictureBatch:

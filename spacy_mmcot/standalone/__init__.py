@@ -58,10 +58,6 @@ class FrozenPipe(Pipe):
         self.data, self.arrays = data, arrays
         for label in data["settings"].get("labels", ()):
             self.vocab.strings.add(label)
-        self.prepare()
-
-    def prepare(self) -> None:
-        """Make what the component works with from its data."""
 
     @abstractmethod
     def annotate(self, docs: Sequence[Doc]) -> None:
@@ -121,9 +117,9 @@ class StandaloneEncoder(FrozenPipe):
     """Sets `doc.tensor`, a vector a token, by an encoder on ONNX Runtime. Where components read the
     encoder by different poolings, it is made of a part for each."""
 
-    def prepare(self) -> None:
-        data = self.data
-        self.encoder = NumpyEncoder(data["settings"], data["tokenizer"], data["graph"], self.arrays)
+    def set_data(self, data: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        super().set_data(data, arrays)
+        self.encoder = NumpyEncoder(data["settings"], data["tokenizer"], data["graph"], arrays)
 
     def annotate(self, docs: Sequence[Doc]) -> None:
         for doc, vectors in zip(docs, self.encoder.encode(docs), strict=True):
