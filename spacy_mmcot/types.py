@@ -88,10 +88,10 @@ Index = Annotated[StrictInt, Field(ge=0)]
 
 
 class Record(BaseModel):
-    """Base of the interchange records: unknown fields are errors, values are not coerced, and no
-    text holds half of a surrogate pair, for which UTF-8 has no form."""
+    """Base of the interchange records: unknown fields are errors, values are not coerced, and texts
+    with halves of surrogate pairs, which UTF-8 cannot encode, are errors."""
 
-    # Only where there is a limit does pydantic look into texts at all.
+    # pydantic looks for such halves only in texts that have a limit.
     model_config = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, str_max_length=2**40
     )
@@ -101,9 +101,12 @@ class Entity(Record):
     """A labelled mention: `start` and `end` are character offsets into the post's text, end
     exclusive."""
 
-    start: Annotated[StrictInt, Field(ge=0)]
+    start: Index
     end: Annotated[StrictInt, Field(ge=1)]
     label: Text
+
+    def __str__(self) -> str:
+        return f"({self.start}, {self.end}, {self.label})"
 
 
 class PostRelation(Record):
@@ -117,17 +120,16 @@ class PostRelation(Record):
 class Post(Record):
     """One document of a corpus, the record that every stage reads and writes (a JSON line each).
 
-    `entities` is None where nobody has labelled the post and [] where it holds no entity. A post
-    of the split `unlabelled` is never used with its labels, even where it carries some.
+    `entities` is None for a post that nobody has labelled, [] for one without entities. The labels
+    of a post of the split `unlabelled` are never used.
 
     A post that is labelled in part has `missing`, the (start, end) offsets of what nobody judged,
     and `rejected`, the spans that people looked at and that are no entities of that label. Training
-    ignores the tokens of the former and bars the latter.
+    ignores the tokens of the former and rules out the latter.
 
-    `relations` is None where nobody has labelled relations and [] where there is none; an ordered
-    pair of entities has at most one. `pairs` are the (head, tail) indexes of the pairs that were
-    judged or, without `relations`, are asked about; None stands for all ordered pairs of two
-    different entities.
+    `relations` is None if nobody has labelled relations, [] if there are none; an ordered pair of
+    entities has at most one. `pairs` are the (head, tail) indexes of the pairs that were judged or,
+    without `relations`, are asked about; None stands for all ordered pairs of two entities.
     """
 
     id: Text
@@ -193,8 +195,7 @@ def _check_partial(post: Post, entities: Sequence[Entity]) -> None:
     for i, entity in enumerate(post.rejected or ()):
         check_entities(f"rejected[{i}]", [entity], post.text)
         if entity in entities:
-            place = f"({entity.start}, {entity.end}, {entity.label})"
-            raise ValueError(f"rejected[{i}] {place} is also one of the entities")
+            raise ValueError(f"rejected[{i}] {entity} is also one of the entities")
     for i, (start, end) in enumerate(post.missing or ()):
         if not start < end <= len(post.text):
             problem = f"missing[{i}] is ({start}, {end})"
@@ -207,7 +208,7 @@ def check_entities(name: str, entities: Sequence[Entity], text: str) -> None:
     """Raises ValueError, naming the field, where an entity does not lie in the text, covers white
     space only, or overlaps another."""
     for i, entity in enumerate(entities):
-        where = f"{name}[{i}] ({entity.start}, {entity.end}, {entity.label})"
+        where = f"{name}[{i}] {entity}"
         if entity.end > len(text):
             raise ValueError(f"{where} ends past the text's {len(text)} characters")
         if entity.start >= entity.end:
@@ -217,10 +218,7 @@ def check_entities(name: str, entities: Sequence[Entity], text: str) -> None:
     ordered = sorted(entities, key=lambda e: e.start)
     for left, right in itertools.pairwise(ordered):
         if right.start < left.end:
-            raise ValueError(
-                f"{name} ({left.start}, {left.end}, {left.label}) and "
-                f"({right.start}, {right.end}, {right.label}) overlap"
-            )
+            raise ValueError(f"{name} {left} and {right} overlap")
 
 
 def _check_pairs(name: str, pairs: list[tuple[int, int]], n_entities: int) -> None:
@@ -228,9 +226,8 @@ def _check_pairs(name: str, pairs: list[tuple[int, int]], n_entities: int) -> No
     for i, (head, tail) in enumerate(pairs):
         for role, index in (("head", head), ("tail", tail)):
             if index >= n_entities:
-                raise ValueError(
-                    f"{name}[{i}].{role} is {index}, but the post has {n_entities} entities"
-                )
+                problem = f"{name}[{i}].{role} is {index}"
+                raise ValueError(f"{problem}, but the post has {n_entities} entities")
         if head == tail:
             raise ValueError(f"{name}[{i}] joins entity {head} to itself")
         first = seen.setdefault((head, tail), i)
@@ -320,13 +317,13 @@ class Answers(Record):
 
 
 def digest_text(text: str) -> int:
-    """What is kept beside a Doc with what was computed from its text, so that it is not taken for
-    another text's."""
+    """The CRC-32 of a text, stored with what was computed from it to notice another text."""
     return crc32(text.encode())
 
 
 def make_text_key(text: str) -> str:
-    """What two texts share that differ in case, space and punctuation alone."""
+    """A text's letters and digits in lower case: the same for texts that differ only in case, space
+    and punctuation."""
     return "".join(re.findall(r"\w", text.lower())) or text
 
 

@@ -112,7 +112,7 @@ def collect_knowledge(post: Post, answers: Answers | None) -> dict[str, Any]:
 
 def _describe(post: Post, entity: Entity) -> str:
     surface = post.text[entity.start : entity.end]
-    return f"{post.id}: {surface!r} ({entity.start}, {entity.end}, {entity.label})"
+    return f"{post.id}: {surface!r} {entity}"
 
 
 def _trim(post: Post, entity: Entity, findings: Findings) -> Entity:

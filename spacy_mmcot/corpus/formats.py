@@ -54,7 +54,7 @@ _SEVERAL = "posts whose picture several files have the name of, the first taken"
 
 
 def guess_format(path: Path, settings: ReadSettings = DEFAULTS) -> Format:
-    """The format that a file's name and first rows tell. Raises MMCoTError where they tell none."""
+    """Detect a file's format by its name and first rows. Raises MMCoTError if it is unknown."""
     suffix = path.suffix.lower()
     if suffix == docbin.SUFFIX:
         return "spacy"
@@ -272,10 +272,10 @@ def _extract_picture(
 
 
 def replace_labels(rows: Iterable[Row], reviewed: Iterable[Row], findings: Findings) -> list[Row]:
-    """The rows, with text and labels of the reviewed posts of the same id, or else of the same
-    text, in place of theirs; then the reviewed posts that are no one else's. A reviewed post keeps
-    its split, but for `unlabelled`, whose labels nobody would read. Posts without labels were not
-    reviewed: tools export tasks that nobody has come to, too."""
+    """The rows with text and labels of the reviewed posts that have the same id, or else the same
+    text, and then the other reviewed posts. Rows keep their split, except that `unlabelled` becomes
+    `train`. Reviewed posts without labels are left out: tools also export tasks that nobody has
+    worked on."""
     rows = list(rows)
     known = {row.post.id for row in rows}
     by_id: dict[str, Row] = {}
