@@ -102,8 +102,9 @@ def _check_length(nlp: Language, what: str, text: str) -> None:
 def collect_knowledge(post: Post, answers: Answers | None) -> dict[str, Any]:
     """What `doc._.mmcot_knowledge` holds: the answers to the knowledge questions, and the caption,
     as far as they are known."""
-    found = answers.model_dump(exclude_none=True) if answers else {}
-    known: dict[str, Any] = {name: found[name] for name in types.KNOWLEDGE if name in found}
+    known = (
+        answers.model_dump(include=set[str](types.KNOWLEDGE), exclude_none=True) if answers else {}
+    )
     if post.caption:
         known["caption"] = post.caption
     return known

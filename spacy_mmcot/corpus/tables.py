@@ -34,7 +34,7 @@ _DELIMITERS = ",;\t|"
 _MAX_CELL = 2**27  # characters: a long document
 _IGNORED = "tables with columns that are not read"
 _RUN_TOGETHER = "cells with tabs and line breaks: a quote that is not closed joins rows"
-_BATCH = 1000  # rows of Parquet at a time
+_BATCH = 1000  # rows of Parquet and Arrow at a time
 _EXPECTED_TAGS = (
     "O or B-LABEL, I-LABEL... for each token, or numbers that the file's metadata names"
 )
@@ -118,38 +118,36 @@ def _iter_csv(path: Path, findings: Findings, settings: ReadSettings) -> Iterato
     csv.field_size_limit(_MAX_CELL)
     delimiter, header, skipped = read_layout(path, settings)
     _check_columns(path, header, settings)
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        problem = f"the header names the column {twice[0]!r} twice"
+        raise located(path, skipped + 1, problem, "another name for each column")
+    columns: list[str] | None = None
+    number = 0
     with open_text(path, settings.encoding) as file:
         reader = csv.reader(islice(file, skipped, None), delimiter=delimiter, strict=True)
-
-        def iter_cells() -> Iterator[tuple[int, list[str]]]:
-            """Line and cells of each row that is not blank."""
-            while True:
-                line = skipped + reader.line_num + 1
-                with findings.checking(path, line):
-                    try:
-                        cells = next(reader, None)
-                    except csv.Error as error:
-                        last = skipped + reader.line_num
-                        problem = f"not CSV ({first_line(error)}), read up to line {last}"
-                        raise BadRow(problem, "cells with closed quotes") from None
-                    if cells is None:
-                        return
-                    if any(map(str.strip, cells)):
-                        yield line, cells
-
-        rows = iter_cells()
-        line, columns = next(rows, (0, []))
-        if twice := [name for name in columns if name and columns.count(name) > 1]:
-            problem = f"the header names the column {twice[0]!r} twice"
-            raise located(path, line, problem, "another name for each column")
-        for number, (line, cells) in enumerate(rows):
+        while True:
+            line = skipped + reader.line_num + 1
             with findings.checking(path, line):
+                try:
+                    cells = next(reader, None)
+                except csv.Error as error:
+                    last = skipped + reader.line_num
+                    problem = f"not CSV ({first_line(error)}), read up to line {last}"
+                    raise BadRow(problem, "cells with closed quotes") from None
+                if cells is None:
+                    return
+                if not any(map(str.strip, cells)):
+                    continue
+                if columns is None:
+                    columns = cells
+                    continue
+                number += 1
                 if len(cells) != len(columns):
                     problem = f"the row has {len(cells)} cells, {shown(delimiter.join(cells))}"
                     raise BadRow(problem, f"{len(columns)} cells, as in the header")
                 if delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
                     findings.change(_RUN_TOGETHER, f"{path}, line {line}")
-                yield number, f"line {line}", dict(zip(columns, cells, strict=True))
+                yield number - 1, f"line {line}", dict(zip(columns, cells, strict=True))
 
 
 def _check_columns(path: Path, columns: Iterable[str], settings: ReadSettings) -> None:
@@ -180,14 +178,11 @@ def _iter_arrow(path: Path) -> Iterator[Record]:
             else:
                 source = pyarrow.memory_map(str(path))
                 try:
-                    batches = pyarrow.ipc.open_stream(source)
-                    schema = batches.schema
+                    reader = pyarrow.ipc.open_stream(source)
                 except pyarrow.ArrowInvalid:
-                    file = pyarrow.ipc.open_file(source)
-                    schema, batches = (
-                        file.schema,
-                        map(file.get_batch, range(file.num_record_batches)),
-                    )
+                    reader = pyarrow.ipc.open_file(source)
+                table = reader.read_all()  # its columns stay in the mapped file
+                schema, batches = table.schema, table.to_batches(_BATCH)
             # What the numbers of classes stand for is in the metadata of Hugging Face's datasets.
             metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
             features = metadata.get("info", {}).get("features", {})
@@ -238,10 +233,10 @@ def read_image(value: Any) -> Any:
 
 def _find_names(feature: Any) -> list[str] | None:
     """The class names of a feature that is a list of classes."""
-    if isinstance(feature, list):
-        feature = {"feature": feature[0]} if feature else None
-    inner = feature.get("feature") if isinstance(feature, dict) else None
-    return inner.get("names") if isinstance(inner, dict) else None
+    match feature:
+        case {"feature": {"names": [*names]}} | [{"names": [*names]}, *_]:
+            return names
+    return None
 
 
 def _name_class(tag: Any, names: list[str]) -> Any:
