@@ -88,13 +88,8 @@ def convert(
     `spacy-mmcot convert` makes Docs of the result.
     """
     from spacy_mmcot.corpus.formats import read_corpus
-    from spacy_mmcot.corpus.posts import (
-        Findings,
-        ReadSettings,
-        make_image_relative,
-        write_posts,
-        write_records,
-    )
+    from spacy_mmcot.corpus.posts import Findings, ReadSettings, make_image_relative, write_posts
+    from spacy_mmcot.files import write_records
 
     from .join_rows import join_rows
     from .selection import (

@@ -9,11 +9,13 @@ import codecs
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, TextIO
+
+from pydantic_core import to_json
 
 from .errors import Errors, MMCoTError
 from .messages import first_line, located
@@ -230,3 +232,15 @@ def write_json(path: Path, value: Any) -> None:
     written."""
     with replace_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def write_records(path: Path, records: Iterable[Any]) -> int:
+    """Write a JSON Lines file of pydantic models and dictionaries, whole or not at all, without the
+    fields that are None; returns the number of records. Raises MMCoTError where it cannot be
+    written."""
+    written = 0
+    with replace_file(path) as temporary, temporary.open("wb") as file:
+        for record in records:
+            file.write(to_json(record, exclude_none=True) + b"\n")
+            written += 1
+    return written

@@ -87,14 +87,9 @@ def augment(
     from ..corpus.augment import augment as make
     from ..corpus.augment import list_sources
     from ..corpus.formats import read_rows
-    from ..corpus.posts import (
-        Findings,
-        ReadSettings,
-        make_image_relative,
-        write_posts,
-        write_records,
-    )
+    from ..corpus.posts import Findings, ReadSettings, make_image_relative, write_posts
     from ..elicitation.store import count_variants, load_answers
+    from ..files import write_records
 
     findings = Findings(skip_invalid)
     dimensions = [x for x in AUGMENTATIONS if x in (dimension or ("style", "entity"))]

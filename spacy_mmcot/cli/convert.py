@@ -106,13 +106,8 @@ def convert(
     the exports of Prodigy, doccano and Label Studio, spaCy's training data, and MNRE rows.
     """
     from ..corpus.formats import check_labels, read_corpus, replace_labels, split_rows
-    from ..corpus.posts import (
-        Findings,
-        ReadSettings,
-        make_image_relative,
-        write_posts,
-        write_records,
-    )
+    from ..corpus.posts import Findings, ReadSettings, make_image_relative, write_posts
+    from ..files import write_records
 
     if output.suffix not in ("", ".jsonl", ".spacy") and not output.is_dir():
         raise UsageError(Errors.E719.format(path=output))

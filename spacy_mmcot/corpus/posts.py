@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..errors import MMCoTError
-from ..files import decode_line, iter_lines, open_text, parse_json, replace_file
+from ..files import decode_line, iter_lines, open_text, parse_json, write_records
 from ..messages import explain, located, shown
 from ..pictures.read import is_address
 from ..types import SPLITS, Answers, Post, Split
@@ -273,17 +273,6 @@ def _read_list(path: Path, encoding: str | None) -> list[Any]:
     if not isinstance(value, list):
         raise located(path, "the whole file", f"it is {shown(value)}", "one JSON list")
     return [item for item in value if item is not None]
-
-
-def write_records(path: Path, records: Iterable[BaseModel]) -> int:
-    """Write a JSON Lines file, whole or not at all, without the fields that are None; returns the
-    number of records."""
-    written = 0
-    with replace_file(path) as temporary, temporary.open("wb") as file:
-        for record in records:
-            file.write(f"{record.model_dump_json(exclude_none=True)}\n".encode())
-            written += 1
-    return written
 
 
 def find_entity(names: Sequence[Any], name: Any) -> int:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,7 +21,7 @@ import pydantic
 from pydantic_core import to_json
 
 from ..errors import Errors, MMCoTError
-from ..files import decode_line, iter_lines, parse_json, replace_file
+from ..files import decode_line, iter_lines, parse_json, write_records
 from ..messages import explain, located
 from ..types import DIMENSIONS, KNOWLEDGE, Answers, Conclusion, Dimension, Post, Task, Text
 from .conclusion import join_conclusions, merge_conclusions
@@ -310,14 +310,9 @@ def export_answers(store: AnswerStore, path: Path) -> int:
     """Write all answers, rejected ones too, in an order that does not depend on when they came,
     and in a last line the examples of conclusions; returns the number of answers. The file appears
     when it is whole. Raises MMCoTError where it cannot be written."""
-    count = 0
-    with replace_file(path) as temporary, temporary.open("wb") as file:
-        for answer in store.iter_all():
-            file.write(to_json(answer, exclude_none=True) + b"\n")
-            count += 1
-        if (examples := store.read_examples()) is not None:
-            file.write(to_json({"examples": examples}, exclude_none=True) + b"\n")
-    return count
+    examples = store.read_examples()
+    last = [] if examples is None else [{"examples": examples}]
+    return write_records(path, chain(store.iter_all(), last)) - len(last)
 
 
 def import_answers(store: AnswerStore, path: Path) -> int:

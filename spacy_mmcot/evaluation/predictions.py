@@ -16,9 +16,8 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from ..corpus.extensions import PairOffsets, get_judged_pairs, list_missing, list_relations
-from ..corpus.posts import write_records
 from ..errors import Errors, MMCoTError
-from ..files import iter_lines
+from ..files import iter_lines, write_records
 from ..messages import explain, located
 from ..types import (
     CONFIDENCE_KEY,
