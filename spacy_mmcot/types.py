@@ -374,8 +374,7 @@ def merge_answers(first: Answers | None, later: Answers | None) -> Answers | Non
     """One record of both; the later one wins where both answer the same prompt."""
     if first is None or later is None:
         return later or first
-    update = {name: getattr(later, name) for name in later.model_fields_set - {"id"}}
-    return first.model_copy(update={k: v for k, v in update.items() if v is not None})
+    return first.model_copy(update={k: v for k, v in later if k != "id" and v is not None})
 
 
 class DocPairs(NamedTuple):

@@ -30,10 +30,7 @@ CURE = "Correct the row, or leave such rows out with convert --skip-invalid."
 
 
 class BadRow(ValueError):
-    """What is wrong with a row, what is expected, and the cure."""
-
-    def __init__(self, problem: str, expected: str, cure: str = CURE) -> None:
-        super().__init__(problem, expected, cure)
+    """What is wrong with a row, and what is expected."""
 
 
 class Row(NamedTuple):
@@ -108,7 +105,8 @@ class Findings:
         try:
             yield
         except BadRow as error:
-            self.reject(located(path, place, *error.args))
+            problem, expected = error.args
+            self.reject(located(path, place, problem, expected, CURE))
         except ValidationError as error:
             self.reject(located(path, place, *explain(error), CURE))
         except MMCoTError as error:

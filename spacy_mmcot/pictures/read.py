@@ -77,11 +77,10 @@ class PicturePolicy:
         elif isinstance(self.root, list):
             object.__setattr__(self, "root", tuple(self.root))
         size, pixels = self.max_mb, self.max_pixels
-        large = isinstance(pixels, int) and not isinstance(pixels, bool) and pixels >= 1
         named = all(isinstance(root, str) and root for root in self.roots) and self.root != ()
         for name, is_good, allowed in (
-            ("max_mb", _is_number(size) and 0 < size < math.inf, "a number above 0"),
-            ("max_pixels", large, "a whole number of at least 1"),
+            ("max_mb", type(size) in (int, float) and 0 < size < math.inf, "a number above 0"),
+            ("max_pixels", type(pixels) is int and pixels >= 1, "a whole number of at least 1"),
             ("root", named, "the path of a folder, a list of them, or null for any path"),
             ("on_bad_image", self.on_bad_image in get_args(OnBadImage), "warn or raise"),
         ):
@@ -93,7 +92,7 @@ class PicturePolicy:
         """The folders of `root`; none where any path is allowed."""
         if self.root is None:
             return ()
-        return tuple(self.root) if isinstance(self.root, tuple) else (self.root,)  # type: ignore
+        return self.root if isinstance(self.root, tuple) else (self.root,)
 
     @property
     def max_bytes(self) -> int:
@@ -123,10 +122,6 @@ def _check_formats(received: Any) -> tuple[str, ...]:
     if not formats or not allowed.issuperset(formats):
         raise _reject_setting("formats", received, f"a list of {', '.join(sorted(allowed))}")
     return formats
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _reject_setting(name: str, received: object, allowed: str) -> MMCoTError:
