@@ -207,7 +207,8 @@ MAX_PASSES = 10
 _BYTES_PER_PIXEL = 8
 # Bytes of a BMP file in runs: Pillow decodes them in Python, 0.25 s a megabyte.
 _MAX_RUNS = 2_000_000
-# Segments of a JPEG, bytes between them, or chunks of a PNG. Programs write a few thousand at most.
+# Segments of a JPEG, bytes between them, chunks of a PNG, or entries of TIFF directories. Programs
+# write a few thousand at most.
 _MAX_PARTS = 100_000
 
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # inside a scan
@@ -283,8 +284,7 @@ def _check_jpeg(data: bytes, policy: PicturePolicy) -> None:
         position += length
         for name in (b"Exif\0\0", b"MPF\0"):
             if marker in (0xE1, 0xE2) and segment.startswith(name):
-                for _ in _iter_directories(segment[len(name) :]):
-                    pass
+                list(_iter_directories(segment[len(name) :]))
         if marker in _FRAMES:
             height, width = struct.unpack_from(">HH", segment, 1)
         if marker == _START_OF_SCAN:
@@ -305,7 +305,8 @@ def _check_png(data: bytes) -> None:
 def _count_part(parts: int) -> int:
     """One part of a picture more, which a decoder reads in Python."""
     if parts >= _MAX_PARTS:
-        raise BadPicture(f"has more than {_MAX_PARTS} segments, chunks or bytes between them")
+        what = "segments, chunks, directory entries or bytes between them"
+        raise BadPicture(f"has more than {_MAX_PARTS} {what}")
     return parts + 1
 
 
@@ -324,9 +325,7 @@ def _check_webp(data: bytes, policy: PicturePolicy) -> None:
 
 
 def _check_tiff(data: bytes, policy: PicturePolicy) -> None:
-    tags = next(_iter_directories(data))
-    for _ in _iter_directories(data):
-        pass
+    tags, *_ = _iter_directories(data)
     if (compression := tags.get(_COMPRESSION, 1)) not in _COMPRESSIONS:
         raise BadPicture(f"is a TIFF file of the compression {compression}, which is not allowed")
     width, height = tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0)
@@ -350,13 +349,14 @@ def _iter_directories(data: bytes) -> Iterator[dict[int, int]]:
     """The first directory of a TIFF file or an EXIF block and those that it names: the first whole
     number of each of their tags.
 
-    Raises BadPicture where their entries hold more bytes than there are: Pillow copies the bytes of
-    every entry.
+    Raises BadPicture where there are too many entries, and where they hold more bytes than there
+    are: Pillow copies the bytes of every entry.
     """
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         return
-    waiting, seen, held = [struct.unpack_from(f"{order}I", data, 4)[0]], set[int](), 0
+    waiting, seen = [struct.unpack_from(f"{order}I", data, 4)[0]], set[int]()
+    parts = held = 0
     while waiting:
         place = waiting.pop()
         if place in seen:
@@ -365,6 +365,7 @@ def _iter_directories(data: bytes) -> Iterator[dict[int, int]]:
         (count,) = struct.unpack_from(f"{order}H", data, place)
         tags: dict[int, int] = {}
         for start in range(place + 2, min(place + 2 + 12 * count, len(data) - 11), 12):
+            parts = _count_part(parts)
             tag, kind, values = struct.unpack_from(f"{order}HHI", data, start)
             size = _TYPE_SIZES.get(kind, 0) * values
             at = start + 8 if size <= 4 else struct.unpack_from(f"{order}I", data, start + 8)[0]

@@ -120,6 +120,7 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     ),
     "TIFF, directory whose entries share bytes": lambda: greedy_directory(20_000, 1_000_000),
     "TIFF, EXIF directory whose entries share bytes": lambda: _nested(),
+    "TIFF, directories that share their entries": lambda: _chain_directories(12),
     "TIFF, a tile of gigabytes": lambda: tiff(
         1, 1, (322, 4, 1, 23_008), (323, 4, 1, 23_008), data=DEFLATED
     ),
@@ -140,6 +141,16 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "BMP, very many runs": lambda: _runs(6_000, 1_600),
     "PNG, more pixels than are allowed": lambda: png(50_000, 1_000),
 }
+
+
+def _chain_directories(count: int) -> bytes:
+    """Directories of 65,535 entries each, most of them empty, that begin 25 bytes apart."""
+    places = [8 + 25 * i for i in range(count)]
+    data = bytearray(places[-1] + 12 * 0x10000)
+    data[:8] = b"II*\0" + struct.pack("<I", places[0])
+    for place, following in zip(places, [*places[1:], 0], strict=True):
+        struct.pack_into("<HHHII", data, place, 0xFFFF, 0x8769, 4, 1, following)
+    return bytes(data)
 
 
 def _nested() -> bytes:

@@ -30,6 +30,11 @@ def test_it_is_refused_before_it_is_decoded(kind: str, monkeypatch: pytest.Monke
         decode_picture(data, POLICY, 96)
 
 
+def test_entries_of_directories_are_counted() -> None:
+    with pytest.raises(BadPicture, match="directory entries"):
+        check_headers(REFUSED["TIFF, directories that share their entries"](), POLICY)
+
+
 def cost(data: bytes) -> tuple[float, float]:
     """Seconds of processor time, and megabytes, that decoding takes, in a process of its own."""
     readable, writable = os.pipe()
