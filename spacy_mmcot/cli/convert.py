@@ -162,8 +162,8 @@ def attach_answers(
 ) -> list[Row]:
     """The rows with the answers about them in the files, conclusions located in the texts; the last
     file's count where several answer one question."""
-    from ..elicitation.conclusion import locate_conclusion
-    from ..elicitation.store import find_gaps, load_answers
+    from ..elicitation.conclusion import find_gaps, locate_conclusion
+    from ..elicitation.store import load_answers
     from ..types import merge_answers
 
     rows = list(rows)

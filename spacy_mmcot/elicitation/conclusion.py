@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -314,6 +315,14 @@ def _locate_relations(
             update["label"] = label
             found[head_start, tail_start] = relation.model_copy(update=update)
     return list(found.values())
+
+
+def find_gaps(answers: Answers, length: int) -> list[tuple[int, int]]:
+    """The stretches (start, end) of a text of `length` characters that its conclusion is not about,
+    for want of an answer."""
+    parts = answers.conclusion and answers.conclusion.parts
+    places = [(0, 0), *parts, (length, length)] if parts else []
+    return [(a[1], b[0]) for a, b in pairwise(places) if a[1] < b[0]]
 
 
 def join_conclusions(places: list[tuple[int, int]], values: Sequence[Conclusion]) -> Conclusion:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -290,14 +290,6 @@ def _join_parts(rows: Sequence[tuple[_Place, Any]]) -> Any:
     if isinstance(values[0], list):
         return [item for value in values for item in value]
     return "\n".join(values)
-
-
-def find_gaps(answers: Answers, length: int) -> list[tuple[int, int]]:
-    """The stretches (start, end) of a text of `length` characters that its conclusion is not about,
-    for want of an answer."""
-    parts = answers.conclusion and answers.conclusion.parts
-    places = [(0, 0), *parts, (length, length)] if parts else []
-    return [(a[1], b[0]) for a, b in pairwise(places) if a[1] < b[0]]
 
 
 def _as_text(value: Any) -> str:
