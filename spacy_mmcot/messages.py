@@ -1,5 +1,4 @@
-"""How messages show what they were given: faults of rows in plain words, texts from outside in one
-printable line, tables.
+"""What is printed: faults of rows in plain words, values and texts in one printable line, tables.
 """
 
 from __future__ import annotations
@@ -59,9 +58,8 @@ def explain(error: ValidationError) -> tuple[str, str]:
 
 
 def escape_control(text: str, keep: str = "") -> str:
-    """A text from outside as a terminal, a log or a page can show it: control characters, marks of
-    direction and halves of surrogate pairs become escapes such as \\x1b. keep: characters that
-    stay as they are."""
+    """A text with control characters, marks of direction and halves of surrogate pairs escaped, as
+    in \\x1b, so that it cannot steer a terminal. keep: characters that are not escaped."""
     if text.isprintable():
         return text
     return "".join(
@@ -86,7 +84,7 @@ def check_range(
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in the one line that a message of ours has room for."""
+    """The first line of another library's error message, escaped."""
     lines = str(error).strip().splitlines()
     return escape_control(lines[0]) if lines else type(error).__name__
 

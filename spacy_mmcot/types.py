@@ -283,9 +283,9 @@ class Conclusion(Record):
     """The end of an LLM's chain of thought: the entities and relations of a post in the user's own
     labels. None stands for what was not asked.
 
-    parts: of a long text, the stretches (start, end) that were asked about one by one and have an
-    answer: what lies in none is unknown, and so are relations from one to another. None for a text
-    that was asked about as a whole.
+    parts: of a long text that was asked about in parts, the (start, end) of those with an answer;
+    nothing is known of the rest, nor of relations between parts. None for a text that was asked
+    about as a whole.
     """
 
     reasoning: StrictStr = ""

@@ -1,7 +1,7 @@
 """New training posts from labelled ones and an LLM's augmentations of them.
 
-Labels follow their mentions into the new text, where these are found as whole words ("Ann" does not
-stand in "Anna"). Where that is not certain, there is no new post.
+Labels move to where their mentions occur in the new text as whole words ("Ann" does not occur in
+"Anna"). Where that is ambiguous, no new post is made.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def find_surfaces(surfaces: Iterable[str], text: str) -> dict[str, list[Place]]:
 
 def locate_mentions(mentions: Sequence[tuple[str, str]], text: str) -> list[Place]:
     """The places of (surface, label) mentions in a text, in the order of the mentions. Mentions of
-    one surface take its places in turn. Raises NotLocated where a surface stands more or less often
-    in the text than it is mentioned, or has several labels: it is open which is which."""
+    one surface get its places in their order. Raises NotLocated where a surface occurs more or less
+    often in the text than among the mentions, or has several labels, which would be ambiguous."""
     counts = Counter(surface for surface, _ in mentions)
     found = find_surfaces(counts, text)
     for surface, count in counts.items():

@@ -252,9 +252,9 @@ def list_missing(doc: Doc) -> list[tuple[int, int]]:
 
 
 def copy_tokens(doc: Doc, keys: Iterable[Any] | None = None, vocab: Vocab | None = None) -> Doc:
-    """A Doc of the same tokens without annotation. A pipeline's traces on a Doc stay behind: an
-    encoder's states would triple the size of a corpus. keys: those of `doc.user_data` to copy; None
-    for all. vocab: of the copy; None for that of the Doc."""
+    """A Doc of the same tokens without annotation, and without the encoder's states, which would
+    triple the size of a corpus. keys: those of `doc.user_data` to copy; None for all. vocab: of the
+    copy; None for that of the Doc."""
     words, spaces = [token.text for token in doc], [bool(token.whitespace_) for token in doc]
     copy = Doc(doc.vocab if vocab is None else vocab, words=words, spaces=spaces)
     data = doc.user_data

@@ -1,5 +1,5 @@
-"""Posts files, the interchange format of all stages: JSON Lines, a post a line. Also what every
-reader of a corpus file yields and reports: what it skips, loses or changes is in `Findings`.
+"""Posts files, the interchange format of all stages: JSON Lines, a post a line. Also what all
+readers of corpus files share: they yield `Row` and report in `Findings`.
 """
 
 from __future__ import annotations

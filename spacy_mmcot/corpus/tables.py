@@ -106,8 +106,8 @@ def read_layout(path: Path, settings: ReadSettings) -> tuple[str, list[str], int
 
 
 def _find_delimiter(path: Path, header: str, settings: ReadSettings) -> str:
-    """The delimiter that makes a column of texts of the header or, of several or none of those, the
-    one that makes most columns."""
+    """The delimiter with which the header has a column of texts; of several or none of those, the
+    one that gives most columns."""
     cut = {d: next(csv.reader([header], delimiter=d), []) for d in _DELIMITERS}
     good = {d: names for d, names in cut.items() if find_text_column(names, settings)}
     default = "\t" if path.suffix.lower() == ".tsv" else ","

@@ -226,8 +226,8 @@ _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
 
 
 def check_headers(data: bytes, policy: PicturePolicy) -> None:
-    """Raises BadPicture for a picture that would cost more time or memory to decode than its size
-    lets expect. What else is wrong with it, the decoder says."""
+    """Raises BadPicture for a picture that would cost far more time or memory to decode than others
+    of its size. Other faults are left to the decoder."""
     try:
         if data.startswith(b"\xff\xd8"):
             _check_jpeg(data, policy)

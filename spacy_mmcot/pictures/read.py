@@ -173,9 +173,9 @@ class Picture:
 
 
 def find_picture(image: str | None, folder: Path, root: Path | None = None) -> Picture | None:
-    """The picture that a post in a file of `folder` names; None where there is none, none that can
-    be decoded, or one outside `root` (default: `folder`), which a posts file from elsewhere must
-    not give away. Web addresses are not fetched."""
+    """The picture that a post in a file of `folder` names; None where there is none, it cannot be
+    decoded, or it lies outside `root` (default: `folder`): a posts file from elsewhere must not
+    send private pictures to an LLM. Web addresses are not fetched."""
     if not image or "://" in image:
         return None
     path = folder / image
