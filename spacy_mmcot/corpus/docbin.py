@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
@@ -150,12 +150,8 @@ def _get_knowledge(doc: Doc) -> Mapping[str, Any]:
     return doc.user_data.get(types.KNOWLEDGE_KEY) or {}
 
 
-# Union, since Python 3.10 resolves the annotation when spaCy checks a config.
-MaybePath = Union[str, Path, None]  # noqa: UP007
-
-
 def Corpus(
-    path: MaybePath,
+    path: str | Path | None,
     *,
     limit: int = 0,
     knowledge: bool = True,
