@@ -1,5 +1,4 @@
-"""What is printed: faults of rows in plain words, values and texts in one printable line, tables.
-"""
+"""What is printed: faults of rows in plain words, values and texts on one line, and tables."""
 
 from __future__ import annotations
 
