@@ -186,10 +186,10 @@ def list_unread(paths: Iterable[Path], files: Iterable[Path]) -> list[Path]:
     return sorted(
         file
         for file in inside.difference(files)
-        if file.is_file()
-        and not file.name.startswith((".", docbin.CACHE))
-        and file.suffix.lower() not in _PICTURES
+        if file.suffix.lower() not in _PICTURES
         and file.name not in _METADATA
+        and not file.name.startswith((".", docbin.CACHE))
+        and file.is_file()
     )
 
 
