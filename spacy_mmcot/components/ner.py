@@ -111,13 +111,27 @@ class MMCoTNER(DistilledPipe):
     def predict(self, docs: Iterable[Doc]) -> list[Mentions]:
         """The mentions of each Doc, in text order; the Docs are not changed."""
         docs = list(docs)
-        arrays, transitions = self._score_tags(docs)
+        arrays, transitions = self.score_tags(docs)
         return decode_mentions(docs, arrays, transitions, self.labels, self.cfg["threshold"])
+
+    def score_tags(self, docs: Sequence[Doc]) -> tuple[dict[int, NDArray], NDArray]:
+        """Emissions, (tokens, tags), of each Doc that has a token, by its index, and transitions,
+        (tags + 1, tags + 1); both divided by the temperature."""
+        filled = {i: doc for i, doc in enumerate(docs) if len(doc)}
+        if not filled:
+            return {}, numpy.zeros((0, 0))
+        self.check_initialized()
+        check_states(self.model, filled.values(), self.name)
+        scores = self.model.predict(list(filled.values()))
+        temperature, ops = self.cfg["temperature"], self.model.ops
+        arrays = [ops.to_numpy(array) / temperature for array in scores.emissions]
+        transitions = ops.to_numpy(scores.transitions) / temperature
+        return dict(zip(filled, arrays, strict=True)), transitions
 
     def predict_marginals(self, docs: Sequence[Doc]) -> list[NDArray[numpy.float32]]:
         """P(tag | text) of each token: one (tokens, tags) array a Doc, in the order of `tags`."""
         empty = numpy.zeros((0, len(self.tags)), dtype="float32")
-        found = compute_marginals(*self._score_tags(docs))
+        found = compute_marginals(*self.score_tags(docs))
         return [found[i].astype("float32") if i in found else empty for i in range(len(docs))]
 
     def set_annotations(self, docs: Iterable[Doc], scores: list[Mentions]) -> None:
@@ -200,20 +214,6 @@ class MMCoTNER(DistilledPipe):
             span = example.predicted.char_span(rejected.start_char, rejected.end_char)
             if span is not None and rejected.label_ in self.labels:
                 yield span.start, span.end, self.tags.index(f"B-{rejected.label_}")
-
-    def _score_tags(self, docs: Sequence[Doc]) -> tuple[dict[int, NDArray], NDArray]:
-        """Emissions, (tokens, tags), of each Doc that has a token, by its index, and transitions,
-        (tags + 1, tags + 1); both divided by the temperature."""
-        filled = {i: doc for i, doc in enumerate(docs) if len(doc)}
-        if not filled:
-            return {}, numpy.zeros((0, 0))
-        self.check_initialized()
-        check_states(self.model, filled.values(), self.name)
-        scores = self.model.predict(list(filled.values()))
-        temperature, ops = self.cfg["temperature"], self.model.ops
-        arrays = [ops.to_numpy(array) / temperature for array in scores.emissions]
-        transitions = ops.to_numpy(scores.transitions) / temperature
-        return dict(zip(filled, arrays, strict=True)), transitions
 
 
 make_ner = Language.factory(

@@ -289,7 +289,7 @@ def test_scores_are_probabilities_of_the_mention(trained_cnn: Language) -> None:
 
     component = trained_cnn.get_pipe("mmcot_ner")
     doc = trained_cnn.make_doc("Eve Li in Oslo")
-    arrays, transitions = component._score_tags([doc])
+    arrays, transitions = component.score_tags([doc])
     emissions = arrays[0]
     weights, holds = [], []
     (mention, *_) = component.predict([doc])[0]
@@ -342,7 +342,7 @@ def test_a_long_doc_among_short_ones(
     docs = [trained_cnn.make_doc(text) for text in texts]
     assert len(docs[-1]) * len(docs) > 5 * limit
     component = trained_cnn.get_pipe("mmcot_ner")
-    arrays, _ = component._score_tags(docs)
+    arrays, _ = component.score_tags(docs)
     batches = list(decoding.pad_batches(arrays))
     assert sorted(i for indexes, _, _ in batches for i in indexes) == list(range(len(docs)))
     assert all(len(i) == 1 or padded[..., 0].size <= limit for i, padded, _ in batches)

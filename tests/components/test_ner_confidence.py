@@ -42,7 +42,7 @@ def is_legal(tags: tuple[str, ...]) -> bool:
 
 def best_probability(component: MMCoTNER, doc: Doc) -> float:
     """By enumeration of all legal tag sequences."""
-    arrays, transitions = component._score_tags([doc])
+    arrays, transitions = component.score_tags([doc])
     emissions, transitions = arrays[0].astype("float64"), transitions.astype("float64")
     scores = []
     for path in itertools.product(range(len(component.tags)), repeat=len(doc)):
@@ -88,7 +88,7 @@ def test_one_token_under_a_softmax_head() -> None:
     nlp = fitted(crf=False)
     component = component_of(nlp)
     doc = nlp("Anna")
-    emissions, _ = component._score_tags([nlp.make_doc("Anna")])
+    emissions, _ = component.score_tags([nlp.make_doc("Anna")])
     legal = [i for i, tag in enumerate(component.tags) if tag[0] != "I"]
     shares = numpy.exp(emissions[0][0][legal])
     assert doc._.mmcot_confidence == pytest.approx(shares.max() / shares.sum(), rel=1e-5)
