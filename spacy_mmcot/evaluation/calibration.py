@@ -109,17 +109,17 @@ def is_labelled(component: Any, example: Example) -> bool:
 
 
 def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:
-    """Set and return the temperature, from 0.05 to 20, at which the scores of the mentions of the
-    best tag sequences have the lowest log loss as probabilities that a mention is right. The best
+    """Set and return the temperature, from 0.05 to 20, at which the scores of mentions and the
+    confidences of Docs have the lowest log loss, as probabilities that they are right. The best tag
     sequence does not change; scores do, and with them which mentions the component's `threshold`
-    leaves out. It is 1.0 where no mention is found.
+    leaves out.
 
     The likelihood of the gold tag sequences is no measure here: where a component misses much, as
     one without labels does, all of its scores would become too low.
 
     examples: predicted Docs must have gone through the components before this one. Docs without
         entity annotation, and those with a label that the component does not have, do not count,
-        nor do mentions with tokens that are not annotated.
+        nor do mentions and Docs with tokens that are not annotated.
 
     Raises MMCoTError if no Doc is left, or the component is not initialised.
     """
@@ -136,12 +136,18 @@ def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:
         factor = 2.0**-power
         scaled = {i: array * factor for i, array in emissions.items()}
         found = decode_mentions(docs, scaled, transitions * factor, component.labels, 0.0)
-        chances = [
-            mention.score if tags == _make_biluo(mention) else 1.0 - mention.score
-            for mentions, own in zip(found, gold, strict=True)
-            for mention in mentions
-            if None not in (tags := own[mention.start : mention.end])
-        ]
+        chances: list[float] = []
+        for mentions, tags in zip(found, gold, strict=True):
+            expected: list[str | None] = ["O"] * len(tags)
+            for mention in mentions:
+                own = slice(mention.start, mention.end)
+                expected[own] = _make_biluo(mention)
+                if _is_annotated(tags[own]):
+                    is_right = tags[own] == expected[own]
+                    chances.append(mention.score if is_right else 1.0 - mention.score)
+            if _is_annotated(tags):
+                whole = mentions.probability
+                chances.append(whole if tags == expected else 1.0 - whole)
         return -float(numpy.log(numpy.maximum(chances, 1e-12)).sum()), abs(power)
 
     best = 0.0
@@ -149,6 +155,10 @@ def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:
         best = min((best + numpy.linspace(-reach, reach, 17)).tolist(), key=measure_loss)
     component.cfg["temperature"] = 2.0**best
     return component.cfg["temperature"]
+
+
+def _is_annotated(tags: Sequence[str | None]) -> bool:
+    return not {None, "-"}.intersection(tags)
 
 
 def _make_biluo(mention: Mention) -> list[str | None]:
