@@ -69,7 +69,7 @@ def annotate(
     Rows that cannot be annotated go to OUTPUT.rejected.jsonl with the reason. Exit codes: 0 done,
     1 stopped by an error, 2 wrong usage, 3 finished with too many rejected rows, 130 Ctrl-C.
     """
-    from ..corpus.formats import list_unread
+    from ..corpus.docbin import list_unread
     from ..production.annotate import AnnotateSettings
     from ..production.annotate import annotate as run
     from ..production.tables import ColumnNames, list_files

@@ -17,7 +17,7 @@ from spacy.vocab import Vocab
 from .. import types
 from ..errors import Errors, MMCoTError
 from ..files import check_exists, read_bytes, replace_file
-from ..pictures.read import get_image
+from ..pictures.read import SUFFIXES, get_image
 from ..types import PICTURES, TOKENS, Answers, Pictures, Post, Tokens
 from .extensions import (
     copy_entities,
@@ -32,7 +32,9 @@ from .posts import Findings, ReadSettings, Row, make_text_id
 
 SUFFIX = ".spacy"
 # How the names of caches begin, which stay beside a dataset and hold what it was computed from.
-CACHE = "cache-"
+_CACHE = "cache-"
+# What Hugging Face's datasets keep beside their tables.
+_METADATA = {"dataset_dict.json", "dataset_info.json", "state.json"}
 
 
 def list_files(path: Path, suffixes: Sequence[str] = (SUFFIX,)) -> list[Path]:
@@ -43,9 +45,29 @@ def list_files(path: Path, suffixes: Sequence[str] = (SUFFIX,)) -> list[Path]:
         return [path]
     for suffix in suffixes:
         found = sorted(path.rglob(f"*{suffix}"))
-        if found := [file for file in found if not file.name.startswith(CACHE)]:
+        if found := [file for file in found if not file.name.startswith(_CACHE)]:
             return found
     raise MMCoTError(Errors.E203.format(path=path))
+
+
+def list_unread(paths: Iterable[Path], files: Iterable[Path]) -> list[Path]:
+    """The files in the folders among the paths that are not among the given ones, without hidden
+    files and folders, pictures, and what Hugging Face's datasets keep beside their tables."""
+    inside = {
+        file
+        for path in paths
+        if path.is_dir()
+        for file in path.rglob("*.*")
+        if not any(part.startswith(".") for part in file.relative_to(path).parts)
+    }
+    return sorted(
+        file
+        for file in inside.difference(files)
+        if file.suffix.lower() not in SUFFIXES
+        and file.name not in _METADATA
+        and not file.name.startswith(_CACHE)
+        and file.is_file()
+    )
 
 
 def load_docbin(path: Path) -> DocBin:

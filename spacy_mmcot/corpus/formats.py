@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from ..errors import Errors, MMCoTError
 from ..files import check_exists, replace_file
-from ..pictures.read import BadPicture, check_roots, is_address, make_local_policy
+from ..pictures.read import SUFFIXES, BadPicture, check_roots, is_address, make_local_policy
 from ..types import Format, Post, Split, make_text_key
 from . import conll, docbin, exports, mnre, posts, tables
 from .posts import DEFAULTS, Findings, ReadSettings, Row
@@ -40,9 +40,6 @@ _CONLL_SUFFIXES = {".conll", ".bio", ".iob", ".iob2", ".bioes", ".bilou"}
 _PRODIGY_FIELDS = {"spans", "answer", "meta", "_input_hash", "_task_hash", "_view_id"}
 # Of the files that are read in a folder: the data that Hugging Face's datasets wrote, too.
 _FOLDER_SUFFIXES = (docbin.SUFFIX, ".arrow", ".parquet")
-_METADATA = {"dataset_dict.json", "dataset_info.json", "state.json"}
-# What a file of pictures may end in.
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic"}
 # What files of pictures begin with, and what their names end in.
 _BEGINNINGS = {
     **{b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"},
@@ -168,7 +165,7 @@ def read_corpus(
     """The rows of several files, or of those in folders, whose ids are unique among all."""
     ids: dict[str, int] = {}
     files = [file for path in paths for file in docbin.list_files(path, _FOLDER_SUFFIXES)]
-    for other in list_unread(paths, files):
+    for other in docbin.list_unread(paths, files):
         findings.change("files in folders that are not read", str(other))
     rows: list[Row] = []
     for file in files:
@@ -179,27 +176,13 @@ def read_corpus(
     return rows
 
 
-def list_unread(paths: Iterable[Path], files: Iterable[Path]) -> list[Path]:
-    """The files in the folders among the paths that are not among the given ones, without hidden
-    files, pictures, and what Hugging Face's datasets keep beside their tables."""
-    inside = {file for path in paths if path.is_dir() for file in path.rglob("*.*")}
-    return sorted(
-        file
-        for file in inside.difference(files)
-        if file.suffix.lower() not in _PICTURES
-        and file.name not in _METADATA
-        and not file.name.startswith((".", docbin.CACHE))
-        and file.is_file()
-    )
-
-
 def _index_pictures(folder: Path) -> dict[str, list[Path]]:
     """The pictures in a folder by their names, with and without what they end in."""
     check_exists(folder)
     if not folder.is_dir():
         raise MMCoTError(Errors.E102.format(path=folder, reason="it is no folder"))
     index: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
         index[path.stem].append(path)
         index[path.name].append(path)
     return index
@@ -233,7 +216,7 @@ def _find_picture(
     if index is not None:
         named = [name for name in (row.picture, image and Path(image).name, row.post.id) if name]
         # The file may have been converted since: any picture of the same stem will do.
-        named += [Path(name).stem for name in named if Path(name).suffix.lower() in _PICTURES]
+        named += [Path(name).stem for name in named if Path(name).suffix.lower() in SUFFIXES]
         if name := next((name for name in named if name in index), None):
             folders = Path(row.post.image or "").parts[:-1]
             same = [p for p in index[name] if p.parent.parts[-len(folders) :] == folders]

@@ -26,7 +26,7 @@ DEFAULT_SCORE = 0.95
 # GLiNER's own default of 0.5 is for final answers; a soft label may say that an entity is possible.
 _GLINER_THRESHOLD = 0.3
 # The key of `doc.spans` for entities of GLiNER that overlap others.
-_OVERLAPPING = "overlapping"
+_OVERLAPPING = "mmcot_overlapping"
 
 
 class GlinerTeacher:

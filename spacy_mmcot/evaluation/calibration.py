@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.training import Example
 
-from ..components.decoding import Mention, decode_mentions
+from ..components.decoding import decode_mentions
 from ..errors import Errors, MMCoTError
 from .predictions import Predicted
 from .scores import get_mentions
@@ -127,7 +127,10 @@ def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:
     labelled = [eg for eg in examples if is_labelled(component, eg)]
     if not labelled:
         raise MMCoTError(Errors.E604.format(component=component.name))
-    docs, gold = [eg.predicted for eg in labelled], [eg.get_aligned_ner() for eg in labelled]
+    docs = [eg.predicted for eg in labelled]
+    aligned = [eg.get_aligned_ents_and_ner() for eg in labelled]
+    gold = [{(ent.start, ent.end, ent.label_) for ent in ents} for ents, _ in aligned]
+    unknown = [{i for i, tag in enumerate(tags) if tag is None} for _, tags in aligned]
     component.cfg["temperature"] = 1.0
     emissions, transitions = component.score_tags(docs)
 
@@ -137,17 +140,15 @@ def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:
         scaled = {i: array * factor for i, array in emissions.items()}
         found = decode_mentions(docs, scaled, transitions * factor, component.labels, 0.0)
         chances: list[float] = []
-        for mentions, tags in zip(found, gold, strict=True):
-            expected: list[str | None] = ["O"] * len(tags)
-            for mention in mentions:
-                own = slice(mention.start, mention.end)
-                expected[own] = _make_biluo(mention)
-                if _is_annotated(tags[own]):
-                    is_right = tags[own] == expected[own]
-                    chances.append(mention.score if is_right else 1.0 - mention.score)
-            if _is_annotated(tags):
-                whole = mentions.probability
-                chances.append(whole if tags == expected else 1.0 - whole)
+        for mentions, entities, tokens in zip(found, gold, unknown, strict=True):
+            chances += [
+                mention.score if mention[:3] in entities else 1.0 - mention.score
+                for mention in mentions
+                if tokens.isdisjoint(range(mention.start, mention.end))
+            ]
+            if not tokens:
+                is_right = {mention[:3] for mention in mentions} == entities
+                chances.append(mentions.probability if is_right else 1.0 - mentions.probability)
         return -float(numpy.log(numpy.maximum(chances, 1e-12)).sum()), abs(power)
 
     best = 0.0
@@ -155,12 +156,3 @@ def fit_temperature(component: MMCoTNER, examples: Sequence[Example]) -> float:
         best = min((best + numpy.linspace(-reach, reach, 17)).tolist(), key=measure_loss)
     component.cfg["temperature"] = 2.0**best
     return component.cfg["temperature"]
-
-
-def _is_annotated(tags: Sequence[str | None]) -> bool:
-    return not {None, "-"}.intersection(tags)
-
-
-def _make_biluo(mention: Mention) -> list[str | None]:
-    label, inner = mention.label, mention.end - mention.start - 2
-    return [f"U-{label}"] if inner < 0 else [f"B-{label}", *[f"I-{label}"] * inner, f"L-{label}"]

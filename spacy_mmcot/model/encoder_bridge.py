@@ -235,11 +235,13 @@ def _make_rows(
     if settings.segment_length:
         parts = [get_segment_parts(doc) for doc in docs]
         segments = module.pieces.split_joined(parts, settings.segment_length)
-    limits = {"most": min(settings.max_length, module.max_pieces), "stride": settings.stride}
+    most, stride = min(settings.max_length, module.max_pieces), settings.stride
     rows: list[Row] = []
     for index, (doc, segment) in enumerate(zip(docs, segments, strict=True)):
         tags = tag_tokens(doc) if module.tags is not None else None
-        rows += make_rows(module.pieces, doc, index, segment=segment, tags=tags, **limits)
+        rows += make_rows(
+            module.pieces, doc, index, most=most, stride=stride, segment=segment, tags=tags
+        )
     return rows
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 OnBadImage = Literal["warn", "raise"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "HEIF")
+# What the names of their files end in.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic"}
 
 # A format that Pillow reads with a plugin. Without it the reason for a bad picture names it.
 PLUGIN_FORMAT = "HEIF"

@@ -27,13 +27,13 @@ def digests(folder: Path) -> dict[str, str]:
 def test_scores_change_and_predictions_do_not(
     command: Command, model: Path, tmp_path: Path
 ) -> None:
-    """Data in which the pipeline is right about two thirds of its mentions."""
+    """Data in which the pipeline is right about half of its mentions."""
     nlp = spacy.load(model)
     before = list(nlp.pipe(toy.texts()))
     wrong = []
     for i, eg in enumerate(toy.examples(nlp)):
         doc = eg.reference
-        if i % 3 == 0:
+        if i % 2:
             doc.set_ents([], default="outside")
         wrong.append(doc)
     DocBin(docs=wrong).to_disk(tmp_path / "dev.spacy")
@@ -44,7 +44,7 @@ def test_scores_change_and_predictions_do_not(
     changed = {name for name, digest in digests(model).items() if files.get(name) != digest}
     assert changed == {"mmcot_ner/cfg"}
     calibrated = spacy.load(model)
-    assert calibrated.get_pipe("mmcot_ner").cfg["temperature"] > 1.2
+    assert calibrated.get_pipe("mmcot_ner").cfg["temperature"] > 1.5
     after = list(calibrated.pipe(toy.texts()))
     assert toy.found(after) == toy.found(before) == toy.gold()
     assert min(min(toy.scores(doc)) for doc in after if doc.ents) < min(

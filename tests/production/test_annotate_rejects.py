@@ -233,6 +233,10 @@ def test_files_of_folders_that_are_not_read_are_counted(annotate: Command, tmp_p
     folder.mkdir()
     for name in ("a.jsonl", "b.json", "c.tsv", "d.tsv"):
         write_jsonl(folder / name, rows(1))
+    # Neither are hidden files, those of hidden folders, and pictures.
+    (folder / ".git").mkdir()
+    for name in (".git/hook.sample", ".hidden.tsv", "e.jpg"):
+        (folder / name).touch()
     done = annotate(folder, "-o", tmp_path / "out.jsonl")
     assert "1 rows, 0 rejected" in done.stdout
     assert "Other files in the folders, not read: 2 .tsv, 1 .json" in done.stdout
